@@ -1,0 +1,119 @@
+"""The contract between a task and the trainer: what one step means, and what inference means. Everything else is shared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+Batch = dict[str, Any]
+"""One collated batch: tensors ``lq``, ``gt`` (B, C, H, W) in [0, 1], and lists of strings such as ``lq_path``."""
+
+
+@dataclass
+class Update:
+    """One optimizer step asked for by a model: the trainer back-propagates ``sum(losses)`` and steps `optimizer`.
+
+    Attributes:
+        optimizer: which ``optim_<name>`` of the options steps, e.g. ``"g"``.
+        losses: scalar tensors by log name (``l_pix``, ...); their sum is minimised.
+        logs: further scalars to log, not optimised.
+    """
+
+    optimizer: str
+    losses: Mapping[str, Tensor]
+    logs: Mapping[str, Tensor | float] = field(default_factory=dict)
+
+
+class Model:
+    """A task: its networks, its losses, one training step, one inference.
+
+    Subclasses override `updates` and `predict`, and whatever else differs. Keyword parameters that a subclass adds to its
+    constructor become keys of the ``train`` section.
+
+    Networks must be *called* through ``self.networks[key](...)``, never through a submodule of theirs: the trainer may have
+    put DistributedDataParallel around them, which sees calls of the whole network only.
+
+    Args:
+        networks: by key, ``{"g": net}`` for the option block ``network_g``. All are trained unless named in `frozen`.
+        losses: by name without ``_opt``, ``{"pixel": L1Loss()}`` for the option block ``pixel_opt``.
+    """
+
+    required_networks: ClassVar[tuple[str, ...]] = ("g",)
+    """Networks without which the model makes no sense; a missing one is an option error."""
+    optional_networks: ClassVar[tuple[str, ...]] = ()
+    """Networks it can use besides; any other ``network_*`` block is an option error."""
+    frozen: ClassVar[tuple[str, ...]] = ()
+    """Networks that are neither trained nor distributed nor saved (a teacher)."""
+    averaged: ClassVar[tuple[str, ...]] = ("g",)
+    """Networks with an exponential moving average when ``train.ema_decay`` > 0; `predict` then runs on the average."""
+
+    def __init__(self, networks: dict[str, nn.Module], losses: dict[str, nn.Module]) -> None:
+        self.networks = dict(networks)
+        self.losses = nn.ModuleDict({f"{name}_opt": loss for name, loss in losses.items()})
+        for key in self.frozen:
+            self.networks[key].requires_grad_(False).eval()
+
+    # ------------------------------------------------------------ to override
+    def updates(self, batch: Batch, step: int) -> Iterator[Update]:
+        """One training step on one (micro-)batch: yield an `Update` per optimizer step, in order.
+
+        The generator goes on after that update has been applied. Under gradient accumulation the generators of all
+        micro-batches advance in lockstep, and must yield the same optimizers in the same order.
+
+        Args:
+            batch: on the device, in the layout of the options.
+            step: the iteration, counted from 1.
+        """
+        raise NotImplementedError
+
+    def predict(self, batch: Batch) -> dict[str, Tensor]:
+        """Inference on one batch, without gradients: ``{"output": (B, C, H, W), ...}``; the ground truth may be absent."""
+        raise NotImplementedError
+
+    def prepare(self, dataset: Any, device: torch.device) -> None:
+        """Called once before training, after networks are on `device` and before a resume (to fill a memory bank, say)."""
+
+    def named_parameters(self, optimizer: str) -> Iterator[tuple[str, nn.Parameter]]:
+        """Parameters that ``optim_<optimizer>`` trains: those of the network of that key, and for "g" those of losses."""
+        yield from self.networks[optimizer].named_parameters()
+        if optimizer == "g":
+            yield from self.losses.named_parameters(prefix="losses")
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resume needs beyond networks and optimizers. Tensors and plain containers only."""
+        return {"losses": self.losses.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Inverse of `state_dict`."""
+        self.losses.load_state_dict(state["losses"])
+
+    # ------------------------------------------------------------ shared
+    def loss_terms(self, pred: Tensor, target: Tensor, prefix: str = "l_") -> dict[str, Tensor]:
+        """Every loss of the options on one pair, under BasicSR's log names: ``pixel_opt`` gives ``l_pix``."""
+        terms: dict[str, Tensor] = {}
+        for key, loss in self.losses.items():
+            name = log_name(key)
+            value = loss(pred, target)
+            if isinstance(value, Tensor):
+                terms[prefix + name] = value
+            else:
+                terms.update({prefix + (term if term else name): v for term, v in value.items()})
+        return terms
+
+    def loss_logs(self) -> dict[str, Tensor]:
+        """What the losses themselves want logged (learned weights)."""
+        return {k: v for loss in self.losses.values() if hasattr(loss, "logs") for k, v in loss.logs().items()}
+
+
+def log_name(key: str) -> str:
+    """BasicSR's short names of loss terms.
+
+    >>> log_name("pixel_opt"), log_name("perceptual_opt"), log_name("fft_opt")
+    ('pix', 'percep', 'fft')
+    """
+    stem = key.removesuffix("_opt")
+    return {"pixel": "pix", "perceptual": "percep"}.get(stem, stem)

@@ -1,0 +1,232 @@
+"""Registries: a decorator files a class or function under its name, a ``type:`` block of an option file calls it.
+
+The constructor's signature *is* the option schema, so registration refuses what could not be one: ``*args``, ``**kwargs``,
+a parameter called ``type``, a parameter without annotation.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from .errors import UserError, did_you_mean
+
+T = TypeVar("T", bound=Callable[..., Any])
+MISSING = inspect.Parameter.empty
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One option of a registered component: its annotation (resolved, ``Annotated`` kept) and default."""
+
+    name: str
+    annotation: Any
+    default: Any = MISSING
+
+    @property
+    def required(self) -> bool:
+        return self.default is MISSING
+
+
+class Registry:
+    """A family of components that option files select by name.
+
+    Args:
+        noun: what one member is called in messages, e.g. ``"architecture"``.
+        package: dotted package whose modules register members; imported on the first look-up, not before.
+        runtime: constructor parameters that code supplies and option files may not (an optimizer's ``params``).
+        library: where else to look for a name (``torch.optim``); returns None for an unknown one.
+    """
+
+    def __init__(
+        self,
+        noun: str,
+        package: str,
+        *,
+        runtime: tuple[str, ...] = (),
+        library: Callable[[str], Callable[..., Any] | None] | None = None,
+    ) -> None:
+        self.noun = noun
+        self.package = package
+        self.runtime = runtime
+        self._library = library
+        self._members: dict[str, Callable[..., Any]] = {}
+        self._aliases: dict[str, str] = {}
+        self._unimportable: dict[str, ModuleNotFoundError] = {}
+        self._discovered = False
+
+    def __repr__(self) -> str:
+        return f"Registry({self.noun})"
+
+    # ---------------------------------------------------------------- registering
+    def register(self, *, name: str | None = None, aliases: tuple[str, ...] = ()) -> Callable[[T], T]:
+        """Decorator: ``@ARCHS.register()`` files a class or function under its own name (or `name`), and `aliases`.
+
+        Raises:
+            TypeError: the signature cannot serve as an option schema, or a name is taken by something else.
+        """
+
+        def file(member: T) -> T:
+            key = name or member.__name__
+            self._refuse_unclear_signature(key, member)
+            for k in (key, *aliases):
+                taken = self._members.get(self._aliases.get(k, k))
+                if taken is not None and (taken.__module__, taken.__qualname__) != (
+                    member.__module__,
+                    member.__qualname__,
+                ):
+                    raise TypeError(
+                        f"{self.noun} '{k}' is registered twice: in {taken.__module__} and {member.__module__}"
+                    )
+            self._members[key] = member
+            self._aliases.update(dict.fromkeys(aliases, key))
+            return member
+
+        return file
+
+    def _refuse_unclear_signature(self, key: str, member: Callable[..., Any]) -> None:
+        where = f"{self.noun} '{key}' ({member.__module__})"
+        for p in inspect.signature(member).parameters.values():
+            if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
+                raise TypeError(f"{where}: *{p.name} hides the options it accepts; list them")
+            if p.name == "type":
+                raise TypeError(f"{where}: no parameter may be called 'type'; that key selects the component")
+            if p.annotation is MISSING and p.name not in self.runtime:
+                raise TypeError(f"{where}: parameter '{p.name}' has no type annotation")
+
+    # ---------------------------------------------------------------- looking up
+    def _discover(self) -> None:
+        if self._discovered:
+            return
+        self._discovered = True
+        root = importlib.import_module(self.package)
+        for module in pkgutil.walk_packages(root.__path__, f"{self.package}."):
+            try:
+                importlib.import_module(module.name)
+            except ModuleNotFoundError as e:
+                if (e.name or "").split(".")[0] == self.package.split(".")[0]:
+                    raise  # our own bug, not a missing extra
+                self._unimportable[module.name] = e
+
+    def names(self) -> list[str]:
+        """Every registered name, aliases not included, sorted."""
+        self._discover()
+        return sorted(self._members)
+
+    def aliases(self, name: str) -> list[str]:
+        """Other names under which `name` is known."""
+        self._discover()
+        return sorted(a for a, target in self._aliases.items() if target == name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def __contains__(self, name: object) -> bool:
+        self._discover()
+        return name in self._members or name in self._aliases or self._from_library(name) is not None
+
+    def _from_library(self, name: object) -> Callable[..., Any] | None:
+        return self._library(name) if self._library and isinstance(name, str) else None
+
+    def get(self, name: str) -> Callable[..., Any]:
+        """The class or function called `name`.
+
+        Raises:
+            UserError: nothing is called so; the message suggests the nearest name and lists the known ones.
+        """
+        self._discover()
+        member = self._members.get(self._aliases.get(name, name)) or self._from_library(name)
+        if member is None:
+            raise UserError(self.unknown(name))
+        return member
+
+    def unknown(self, name: object) -> str:
+        """The message for a name that nothing has."""
+        known = [*self.names(), *sorted(self._aliases)]
+        text = f"no {self.noun} is called '{name}'.{did_you_mean(str(name), known)} Known: {', '.join(self.names())}."
+        for module, error in self._unimportable.items():
+            text += f" (Not looked into: {module}, because {error}.)"
+        return text
+
+    def parameters(self, name: str) -> dict[str, Parameter]:
+        """The options that `name` accepts, in the order of its signature, without the runtime ones."""
+        return {k: p for k, p in signature(self.get(name)).items() if k not in self.runtime}
+
+    # ---------------------------------------------------------------- building
+    def build(self, block: Mapping[str, Any], **runtime: Any) -> Any:
+        """Call the component that ``block["type"]`` names with the block's other keys, and with `runtime`.
+
+        Nested blocks whose parameter is annotated ``Annotated[..., REGISTRY]`` are built first, innermost first. `block` is
+        not modified.
+
+        Raises:
+            UserError: no or unknown type, unknown or missing option.
+        """
+        if not isinstance(block, Mapping) or "type" not in block:
+            raise UserError(f"a block that selects {article(self.noun)} needs a 'type'; got {block!r}")
+        name = block["type"]
+        target = self.get(name)
+        accepted = self.parameters(name)
+        values = {k: v for k, v in block.items() if k != "type"}
+        for key in values:
+            if key not in accepted:
+                raise UserError(unknown_key(key, f"{name}", accepted))
+        lacking = [k for k, p in accepted.items() if p.required and k not in values and k not in runtime]
+        if lacking:
+            raise UserError(f"{self.noun} {name} lacks {', '.join(map(repr, lacking))}.")
+        built = {k: build_nested(accepted[k].annotation, v) for k, v in values.items()}
+        return target(**runtime, **built)
+
+
+def article(noun: str) -> str:
+    """``"an optimizer"``, ``"a loss"``."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def unknown_key(key: object, owner: str, accepted: typing.Iterable[str]) -> str:
+    """The message for an option that `owner` does not have."""
+    accepted = list(accepted)
+    listing = ", ".join(accepted) or "no options"
+    return f"unknown key '{key}' in {owner}.{did_you_mean(str(key), accepted)} Accepted: {listing}."
+
+
+def signature(target: Callable[..., Any]) -> dict[str, Parameter]:
+    """Parameters of a class's constructor or of a function, annotations resolved, ``self`` left out."""
+    function = target.__init__ if inspect.isclass(target) else target  # type: ignore[misc]
+    try:
+        hints = typing.get_type_hints(function, include_extras=True)
+    except (NameError, TypeError):  # a library's annotations may name things that exist for type checkers only
+        hints = {}
+    return {
+        p.name: Parameter(p.name, hints.get(p.name, Any), p.default)
+        for p in inspect.signature(target).parameters.values()
+        if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    }
+
+
+def registry_of(annotation: Any) -> Registry | None:
+    """The registry in ``Annotated[X, REGISTRY]`` (a block built from it belongs there), else None."""
+    extras = getattr(annotation, "__metadata__", ())
+    return next((m for m in extras if isinstance(m, Registry)), None)
+
+
+def build_nested(annotation: Any, value: Any) -> Any:
+    """Build the ``type:`` blocks inside `value` wherever `annotation` says that a component belongs there."""
+    registry = registry_of(annotation)
+    if registry is not None:
+        return registry.build(value) if isinstance(value, Mapping) else value
+    arguments = typing.get_args(annotation)
+    if isinstance(value, Mapping) and len(arguments) == 2 and typing.get_origin(annotation) is not typing.Union:
+        return {k: build_nested(arguments[1], v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)) and arguments:
+        return type(value)(build_nested(arguments[0], v) for v in value)
+    for option in arguments:  # Optional[Annotated[...]] and other unions
+        built = build_nested(option, value)
+        if built is not value and built != value:
+            return built
+    return value

@@ -1,0 +1,158 @@
+"""The fixed sections of an option file. Every other block is a ``type:`` block, whose schema is a constructor's signature.
+
+The names and nesting are BasicSR's, so that its option files run unchanged. `setting` carries the one-line description that
+the JSON Schema and the reference show.
+"""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass, field
+from typing import Annotated, Any, Literal
+
+from torch import nn
+
+from ..archs import ARCHS
+from ..datasets import DATASETS
+from ..losses import LOSSES
+from ..schedulers import SCHEDULERS
+from .metrics import METRICS
+from .models import MODELS
+from .optimizers import OPTIMIZERS
+
+
+def setting(default: Any = MISSING, doc: str = "", **kwargs: Any) -> Any:
+    """A dataclass field with its one-line description; `default` may be a factory such as ``dict`` or ``list``."""
+    if callable(default):
+        return field(default_factory=default, metadata={"doc": doc}, **kwargs)
+    return field(default=default, metadata={"doc": doc}, **kwargs)
+
+
+NetworkBlock = Annotated[nn.Module, ARCHS]
+LossBlock = Annotated[nn.Module, LOSSES]
+OptimizerBlock = Annotated[Any, OPTIMIZERS]
+SchedulerBlock = Annotated[Any, SCHEDULERS]
+DatasetBlock = Annotated[Any, DATASETS]
+MetricBlock = Annotated[Any, METRICS]
+
+
+@dataclass
+class Loader:
+    """Keys of a ``datasets.*`` block that concern loading; the others are the dataset constructor's parameters."""
+
+    name: str | None = setting(None, "Name in logs and result folders; the phase when omitted.")
+    batch_size_per_gpu: int = setting(1, "Samples per rank and micro-batch.")
+    num_worker_per_gpu: int = setting(2, "Loading processes per rank; 0 loads in the training process.")
+    dataset_enlarge_ratio: int = setting(1, "Repeats of the dataset in one epoch (kept for BasicSR's option files).")
+    use_shuffle: bool = setting(True, "Shuffle the training samples, by a permutation of (manual_seed, epoch).")
+    prefetch_mode: Literal["cpu", "cuda"] | None = setting(None, "'cuda' copies the next batch on a side stream.")
+    num_prefetch_queue: int = setting(2, "Batches each worker prepares ahead.")
+    pin_memory: bool = setting(True, "Page-locked host memory, for faster copies to a GPU.")
+    persistent_workers: bool = setting(
+        True, "Accepted for BasicSR's files; training workers always live through the run."
+    )
+    mini_batch_sizes: list[int] | None = setting(None, "Progressive training: samples per rank in each stage.")
+    iters: list[int] | None = setting(None, "Progressive training: iterations of each stage.")
+    gt_sizes: list[int] | None = setting(None, "Progressive training: patch size of each stage.")
+
+
+@dataclass
+class Paths:
+    """Where weights come from and outputs go. ``pretrain_network_<key>`` etc. exist for every ``network_<key>``."""
+
+    resume_state: str | None = setting(None, "A training state to continue from.")
+    ignore_resume_networks: list[str] = setting(list, "Networks (network_d) not restored on resume.")
+    experiments_root: str | None = setting(None, "Folder that holds the experiments; ./experiments when omitted.")
+    results_root: str | None = setting(None, "Folder that holds test results; ./results when omitted.")
+
+
+PATH_KEYS: dict[str, tuple[Any, str]] = {
+    "pretrain_network_": (str | None, "Weights to start from."),
+    "param_key_": (str | None, "Entry of the weights file: params, params_ema, or empty for a flat file."),
+    "strict_load_": (bool, "Refuse weights whose names or shapes differ."),
+}
+"""Prefixes of the ``path`` keys that exist once per network, with their annotation and description."""
+
+
+@dataclass
+class Train:
+    """Optimisation. Besides these: ``*_opt`` losses, ``optim_*`` optimizers, and the model wrapper's own parameters."""
+
+    total_iter: int = setting(doc="Iterations (optimizer steps) to train.")
+    ema_decay: float = setting(0.0, "Decay of the weights' exponential moving average; 0 is off.")
+    scheduler: SchedulerBlock | None = setting(None, "Learning-rate schedule of every optimizer.")
+    warmup_iter: int = setting(-1, "Linear warm-up iterations; -1 is none.")
+    accumulate: int = setting(1, "Micro-batches per optimizer step.")
+    amp: Literal["off", "bf16", "fp16"] = setting("off", "Automatic mixed precision.")
+    channels_last: bool = setting(False, "NHWC memory layout of networks and images.")
+    compile: bool | Literal["default", "reduce-overhead", "max-autotune"] = setting(
+        False, "torch.compile, or its mode."
+    )
+    grad_clip_norm: float | None = setting(None, "Largest total gradient norm.")
+    grad_clip_value: float | None = setting(None, "Largest absolute value of a gradient element.")
+    use_grad_clip: bool = setting(False, "Restormer's key: clip the gradient norm at 0.01.")
+    max_nonfinite: int = setting(
+        10, "Stop (exit code 3) after so many steps in a row with NaN or infinite loss or gradient."
+    )
+    strategy: Literal["ddp", "fsdp"] = setting("ddp", "How networks are distributed over ranks.")
+
+
+@dataclass
+class Val:
+    """Validation during training, and what test.py does."""
+
+    val_freq: float | None = setting(None, "Iterations between validations; none when omitted.")
+    save_img: bool = setting(False, "Save the output images.")
+    save_comparison: bool = setting(False, "Also save input | output | target side by side.")
+    suffix: str | None = setting(None, "Ending of saved image names; the experiment's name when omitted (test).")
+    metrics: dict[str, MetricBlock] = setting(dict, "Metrics by free name; each block may add better: higher | lower.")
+    best: str | None = setting(None, "Metric that chooses net_g_best; the first one when omitted.")
+    pbar: bool = setting(True, "Progress bar on a terminal.")
+    tile: int | None = setting(None, "Tile side in input pixels for images that do not fit; whole images when omitted.")
+    tile_overlap: int = setting(32, "Overlap of neighbouring tiles, in input pixels, blended linearly.")
+    window_size: int | None = setting(None, "Pad the input to a multiple of this (also padded to the network's own).")
+    use_image: bool = setting(True, "Accepted for Restormer's files; metrics are computed on rounded 8-bit images.")
+    rgb2bgr: bool = setting(True, "Accepted for Restormer's files; channel order is always handled.")
+    max_minibatch: int | None = setting(None, "Accepted for Restormer's files; use tile.")
+    grids: bool = setting(False, "Accepted for NAFNet's files; use tile.")
+
+
+@dataclass
+class Logger:
+    """Printing, checkpoints and trackers."""
+
+    print_freq: float = setting(100, "Iterations between log lines.")
+    save_checkpoint_freq: float = setting(5000, "Iterations between checkpoints; one more is written at the end.")
+    keep_checkpoints: int | None = setting(None, "Newest checkpoints to keep; all when omitted.")
+    use_tb_logger: bool = setting(False, "Write TensorBoard events to tb_logger/<name>.")
+    wandb: dict[str, Any] | None = setting(None, "Weights & Biases: {project, resume_id}.")
+
+
+@dataclass
+class Dist:
+    """Process group. Addresses come from torchrun or SLURM."""
+
+    backend: Literal["nccl", "gloo"] | None = setting(None, "nccl on GPUs, gloo on CPUs when omitted.")
+    port: int = setting(29500, "Port of rank 0, for the slurm launcher.")
+    timeout: float = setting(1800, "Seconds a collective may wait for the slowest rank (validation included).")
+
+
+@dataclass
+class Options:
+    """The top level. Besides these: ``network_<key>`` blocks, one for each network the model uses."""
+
+    name: str = setting(doc="Experiment name, which names its folders; 'debug' in it means a debugging run.")
+    model_type: Annotated[str, MODELS] = setting(doc="Model wrapper.")
+    scale: int = setting(1, "Output size / input size; passed to datasets.")
+    num_gpu: int | Literal["auto"] = setting("auto", "0 forces the CPU; otherwise a GPU is used where there is one.")
+    manual_seed: int | None = setting(0, "Seed of everything random; drawn (and logged) when null.")
+    deterministic: bool = setting(False, "Ask torch for deterministic kernels.")
+    find_unused_parameters: bool = setting(False, "DistributedDataParallel's option of that name.")
+    datasets: dict[str, DatasetBlock] = setting(dict, "train, val, val_2, test_1, ...: one block per dataset.")
+    path: Paths = setting(Paths, "Weights in, outputs out.")
+    train: Train | None = setting(None, "Optimisation; absent in a test file.")
+    val: Val = setting(Val, "Validation and test.")
+    logger: Logger = setting(Logger, "Logs and checkpoints.")
+    dist_params: Dist = setting(Dist, "Process group.")
+    plugins: list[str] = setting(
+        list, "Python files (relative to the option file) or modules that register components."
+    )
