@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ..inference import Inference
+
 Batch = dict[str, Any]
 """One collated batch: tensors ``lq``, ``gt`` (B, C, H, W) in [0, 1], and lists of strings such as ``lq_path``."""
 
@@ -50,6 +52,11 @@ class Model:
     """Networks that are neither trained nor distributed nor saved (a teacher)."""
     averaged: ClassVar[tuple[str, ...]] = ("g",)
     """Networks with an exponential moving average when ``train.ema_decay`` > 0; `predict` then runs on the average."""
+
+    needs_losses: ClassVar[bool] = True
+    """Whether training without any ``*_opt`` loss is an option error."""
+    inference: Inference = Inference()
+    """How `predict` calls a network on an image: padded to its multiple, tiled if ``val.tile`` says so."""
 
     def __init__(self, networks: dict[str, nn.Module], losses: dict[str, nn.Module]) -> None:
         self.networks = dict(networks)

@@ -1,0 +1,37 @@
+# make train · make test · make lint · make bench: each sets up .venv by itself when it is missing.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+OPT ?= options/quickstart.yml
+
+.PHONY: train test lint format bench clean
+
+train: $(READY)
+	$(BIN)/python train.py -opt $(OPT)
+
+test: $(READY)
+	$(BIN)/python -m pytest -n 2 -q
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@set -e; dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; ln -s "$(CURDIR)" "$$dir/relume"; \
+	MYPYPATH="$$dir" $(BIN)/mypy -p relume.core -p relume.archs -p relume.losses -p relume.datasets -p relume.schedulers
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)
+	$(BIN)/python tools/benchmark.py
+
+# The marker is written last, so that an interrupted installation is taken up again.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 10) else f"Relume needs Python 3.10 or newer; $(PYTHON) is {v[0]}.{v[1]}. Try: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e '.[dev]' -c constraints.txt
+	touch $(READY)
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,191 @@
+"""Scoring a model on datasets, over all ranks: validation during training, and all that test.py does."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import distributed, visual
+from .errors import UserError
+from .image_io import imwrite
+from .metrics import METRICS, calculate_metric, metric_direction
+from .models.base import Batch, Model
+
+Row = dict[str, Any]
+"""One image's scores: ``{"index": 3, "image": "bees", "psnr": 31.2}``."""
+
+
+class Interrupted(Exception):
+    """A signal came during evaluation on some rank."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+def is_better(value: float, than: float, direction: str) -> bool:
+    """Whether a metric's `value` beats another; NaN beats nothing and loses to everything."""
+    if math.isnan(value) or math.isnan(than):
+        return not math.isnan(value)
+    return value > than if direction == "higher" else value < than
+
+
+@dataclass
+class Evaluator:
+    """Runs a model over datasets and averages per-image scores exactly, whatever the number of ranks.
+
+    Args:
+        loaders: by dataset name; each gives this rank's share as batches of one, with the key ``index``.
+        metrics: blocks of ``val.metrics`` by free name.
+        folder: where images and ``<dataset>_scores.jsonl`` go.
+        device: of the networks.
+        image_name: file name of a saved image from ``(dataset, image, iteration)``.
+        save_images: save the outputs.
+        save_comparisons: save input | output | target side by side.
+        best_metric: the one that chooses the best weights; the first when None.
+        eight_bit: round images to 8 bits before the metrics, as BasicSR does.
+        picture: called with ``(dataset, image, picture, iteration)`` for the first comparison of each dataset.
+    """
+
+    loaders: Mapping[str, Any]
+    metrics: Mapping[str, Mapping[str, Any]]
+    folder: Path
+    device: torch.device
+    image_name: Callable[[str, str, int], str]
+    save_images: bool = False
+    save_comparisons: bool = False
+    best_metric: str | None = None
+    eight_bit: bool = True
+    picture: Callable[[str, str, Any, int], None] | None = None
+    progress: Callable[[str, Any], Any] | None = None
+    better: dict[str, str] = field(init=False)
+    best: str | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.better = {k: str(m.get("better") or metric_direction(m["type"])) for k, m in self.metrics.items()}
+        self.best = self.best_metric or next(iter(self.metrics), None)
+        if self.best is not None and self.best not in self.metrics:
+            raise UserError(f"val.best: no metric is called '{self.best}'. Known: {', '.join(self.metrics)}.")
+        self._full_reference = {k for k, m in self.metrics.items() if needs_reference(m["type"])}
+
+    def run(
+        self, model: Model, iteration: int, interrupted: Callable[[], int] = lambda: 0
+    ) -> dict[str, dict[str, float]]:
+        """Mean scores, ``results[dataset][metric]``, the same on every rank. A metric that no image could have is absent.
+
+        Raises:
+            Interrupted: ``interrupted()`` gave an exit code on some rank; nothing was averaged.
+        """
+        results = {}
+        for dataset, loader in self.loaders.items():
+            rows = self._share(model, dataset, loader, iteration, interrupted)
+            gathered = distributed.gather((rows, interrupted()))
+            code = max(code for _, code in gathered)
+            if code:
+                raise Interrupted(code)
+            every = sorted((row for share, _ in gathered for row in share), key=lambda r: r["index"])
+            results[dataset] = self._means(every)
+            if distributed.is_main():
+                self._write(dataset, iteration, every)
+        return results
+
+    def _share(
+        self, model: Model, dataset: str, loader: Any, iteration: int, interrupted: Callable[[], int]
+    ) -> list[Row]:
+        """Score this rank's images."""
+        rows: list[Row] = []
+        for batch in self.progress(dataset, loader) if self.progress else loader:
+            if interrupted():
+                break
+            index = int(batch.pop("index"))
+            placed = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+            output = model.predict(placed)["output"]
+            name = image_stem(placed, index)
+            row: Row = {"index": index, "image": name, **self._scores(output, placed.get("gt"))}
+            if row["index"] >= 0:  # a negative index pads the last round of sharded networks
+                rows.append(row)
+                self._save(dataset, name, iteration, index, output, placed)
+        return rows
+
+    def _scores(self, output: Tensor, target: Tensor | None) -> dict[str, float]:
+        images = {"img": self._for_metrics(output)}
+        if target is not None:
+            images["img2"] = self._for_metrics(target)
+            if images["img"].shape != images["img2"].shape:
+                shapes = f"{images['img'].shape[:2]} and {images['img2'].shape[:2]}"
+                raise UserError(f"the output and the ground truth differ in size: {shapes} (is `scale` right?)")
+        scores = {}
+        for name, block in self.metrics.items():
+            if name in self._full_reference and target is None:
+                continue
+            block = {k: v for k, v in block.items() if k != "better"}
+            if "color_order" in METRICS.parameters(block["type"]):
+                block.setdefault("color_order", "rgb")
+            data = images if name in self._full_reference else {"img": images["img"]}
+            scores[name] = float(calculate_metric(data, block))
+        return scores
+
+    def _for_metrics(self, image: Tensor) -> np.ndarray:
+        """(1, C, H, W) in [0, 1] as (H, W, C), clipped, 8-bit where the options say so."""
+        clipped = image[0].detach().float().clamp(0, 1)
+        if self.eight_bit:
+            return visual.to_uint8(clipped)
+        array: np.ndarray = clipped.permute(1, 2, 0).cpu().numpy()
+        return array
+
+    def _means(self, rows: list[Row]) -> dict[str, float]:
+        means = {}
+        for name in self.metrics:
+            values = [row[name] for row in rows if name in row]
+            if values:
+                means[name] = float(np.mean(values))
+        return means
+
+    def _save(self, dataset: str, name: str, iteration: int, index: int, output: Tensor, batch: Batch) -> None:
+        path = self.folder / dataset / self.image_name(dataset, name, iteration)
+        if self.save_images:
+            imwrite(path, output[0])
+        if not self.save_comparisons and (self.picture is None or index > 0):
+            return
+        shown = {"input": batch["lq"][0], "output": output[0]} if "lq" in batch else {"output": output[0]}
+        if batch.get("gt") is not None:
+            shown["target"] = batch["gt"][0]
+        comparison = visual.comparison(shown)
+        if self.save_comparisons:
+            imwrite(path.with_name(f"{path.stem}_comparison.png"), comparison)
+        if self.picture is not None and index == 0:
+            self.picture(dataset, name, comparison, iteration)
+
+    def _write(self, dataset: str, iteration: int, rows: list[Row]) -> None:
+        """Per-image scores, one JSON line each, of this evaluation only."""
+        if not self.metrics:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lines = [json.dumps({"iter": iteration, **{k: v for k, v in row.items() if k != "index"}}) for row in rows]
+        path = self.folder / f"{dataset}_scores.jsonl"
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        temporary.replace(path)
+
+
+def needs_reference(metric: str) -> bool:
+    """Whether a metric compares with a ground truth."""
+    return "img2" in inspect.signature(METRICS.get(metric)).parameters
+
+
+def image_stem(batch: Batch, index: int) -> str:
+    """The name under which an image's results are filed: its file's stem, else its index."""
+    for key in ("lq_path", "gt_path"):
+        if batch.get(key):
+            path = batch[key][0] if isinstance(batch[key], (list, tuple)) else batch[key]
+            return Path(str(path)).stem
+    return f"{index:05d}"

@@ -1,0 +1,138 @@
+"""The folders of an experiment, in BasicSR's places, and the search for what to resume."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import checkpoint, distributed, options
+from .checkpoint import Checkpoints
+from .errors import UserError
+from .logger import timestamp
+
+log = logging.getLogger("relume")
+
+
+class Experiment:
+    """Where a training run's files are: ``<experiments_root>/<name>`` and, beside that root, ``tb_logger/<name>``.
+
+    Args:
+        opt: checked options.
+    """
+
+    def __init__(self, opt: Any) -> None:
+        self.opt = opt
+        experiments = Path(opt.path.experiments_root or "experiments").expanduser()
+        self.root = experiments / opt.name
+        self.tensorboard = experiments.parent / "tb_logger" / opt.name
+        self.visualization = self.root / "visualization"
+
+    def prepare(self, fresh: bool) -> None:
+        """Create the folders and save the resolved options.
+
+        A fresh run never mixes with an older one of the same name: that one is moved aside, and the log says so.
+        """
+        if distributed.is_main():
+            if fresh:
+                self._archive()
+            self.root.mkdir(parents=True, exist_ok=True)
+            text = f"# Resolved options, written {datetime.datetime.now():%Y-%m-%d %H:%M:%S}\n{options.dump(self.opt)}"
+            name = f"{self.opt.name}.yml"
+            checkpoint.write_atomically(self.root / name, lambda file: file.write(text.encode()))
+        distributed.barrier()
+
+    def _archive(self) -> None:
+        trained = Checkpoints(self.root).iterations()
+        moment = timestamp()
+        for folder in (self.root, self.tensorboard):
+            if folder.exists():
+                aside = folder.with_name(f"{folder.name}_archived_{moment}")
+                folder.rename(aside)
+                if folder == self.root and trained:
+                    log.warning(
+                        "Starting from iteration 0. The earlier run of this name, trained to iteration %d, was moved to %s "
+                        "(--auto_resume would have continued it)",
+                        trained[-1],
+                        aside,
+                    )
+
+    def farewell(self, results: Mapping[str, Mapping[str, float]], best: Mapping[str, Any], seconds: float) -> str:
+        """What to look at, and what to do next."""
+        lines = [f"Done in {datetime.timedelta(seconds=int(seconds))}."]
+        for dataset, metrics in results.items():
+            scores = ", ".join(f"{k} {v:.4f} (best {best[dataset][k]['value']:.4f})" for k, v in metrics.items())
+            lines.append(f"{dataset}: {scores or 'no metrics'}")
+        lines.append(f"weights   {self.root / 'models'}")
+        if self.visualization.exists():
+            lines.append(f"pictures  {self.visualization}")
+        if self.tensorboard.exists():
+            lines.append(f"curves    tensorboard --logdir {self.tensorboard}")
+        lines.append(f"options   {self.root / (self.opt.name + '.yml')}")
+        lines.append("next      copy the option file, put your own folders under datasets, run train.py on it")
+        return "\n\t".join(lines)
+
+
+@dataclass(frozen=True)
+class Resume:
+    """A training state to continue from."""
+
+    iteration: int
+    path: Path
+    state: dict[str, Any]
+
+    def network_path(self, key: str) -> Path:
+        """The weights file of network `key` that belongs to this state."""
+        return self.path.parent.parent / "models" / f"net_{key}_{self.iteration}.pth"
+
+
+def find_resume(opt: Any, experiment: Experiment, auto: bool) -> Resume | None:
+    """What to continue from: ``path.resume_state``, or with `auto` this experiment's newest good checkpoint.
+
+    Rank 0 decides for all.
+
+    Raises:
+        UserError: ``path.resume_state`` is damaged, or there are checkpoints and every one is.
+    """
+    path, error = None, None
+    if distributed.is_main():
+        try:
+            path = _choose(opt, experiment, auto)
+        except UserError as e:
+            error = e
+    distributed.agree(error)
+    path = distributed.broadcast(path)
+    if path is None:
+        return None
+    state = checkpoint.load(path)
+    if not isinstance(state, dict) or "iter" not in state or "position" not in state:
+        raise UserError(f"{path}: not a training state of Relume (it lacks 'iter' or 'position')")
+    return Resume(int(state["iter"]), Path(path), state)
+
+
+def _choose(opt: Any, experiment: Experiment, auto: bool) -> Path | None:
+    checkpoints = Checkpoints(experiment.root)
+    if auto and checkpoints.iterations():
+        newest, problems = checkpoints.newest_good()
+        if newest is None:
+            raise UserError(
+                f"{checkpoints.states}: no checkpoint can be trusted: {'; '.join(problems)}. Not starting from zero over them; "
+                "remove the folder to do so"
+            )
+        for problem in problems:
+            log.warning("%s; going back to iteration %d", problem, newest)
+        return checkpoints.state_path(newest)
+    if opt.path.resume_state:
+        path = Path(opt.path.resume_state).expanduser()
+        if not path.is_file():
+            raise UserError(f"path.resume_state: {path}: no such file")
+        problem = Checkpoints(path.parent.parent).verify(int(path.stem)) if path.stem.isdigit() else None
+        if problem:
+            raise UserError(f"path.resume_state: {problem}")
+        return path
+    if auto:
+        log.info("--auto_resume: nothing to resume in %s, starting from iteration 0", experiment.root)
+    return None

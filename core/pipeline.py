@@ -1,0 +1,371 @@
+"""From an option file to a finished run: build everything, hand over to the `Trainer` or the `Evaluator`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from . import checkpoint, distributed, logger, options
+from .checkpoint import Checkpoints
+from .ema import EMA
+from .errors import UserError
+from .evaluation import Evaluator
+from .experiment import Experiment, find_resume
+from .guard import Guard
+from .inference import Inference
+from .models import MODELS
+from .models.base import Model
+from .optimizers import build_optimizer
+from .trainer import Parts, Trainer, seed_everything
+
+log = logging.getLogger("relume")
+
+
+# ------------------------------------------------------------------ the two pipelines
+def train_pipeline(
+    opt: Mapping[str, Any], *, launcher: str = "none", auto_resume: bool = False
+) -> dict[str, dict[str, float]]:
+    """Train what the options describe.
+
+    Args:
+        opt: options from `options.load`, or a plain dict of the same shape; not modified.
+        launcher: ``none``, ``pytorch`` (torchrun) or ``slurm``.
+        auto_resume: continue from the newest good checkpoint of this experiment, if there is one.
+
+    Returns:
+        The last validation's means, ``results[dataset][metric]``.
+
+    Raises:
+        UserError: anything the user can mend. Its ``code`` is the exit code: 2; 3 after too many non-finite steps; 75 or 130
+            when a signal ended the run after a checkpoint.
+    """
+    opt = options.check(opt)
+    if opt.train is None:
+        raise UserError("there is no `train` section in these options; test.py runs files without one")
+    if "train" not in opt.datasets:
+        raise UserError("datasets: there is no `train` block")
+    device = distributed.initialise(launcher, opt.dist_params, opt.num_gpu == 0)
+    try:
+        logger.start_console()
+        say_what_is_ignored(opt, device)
+        experiment = Experiment(opt)
+        resume = find_resume(opt, experiment, auto_resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0)
+        opt = with_seed(opt, resume.state if resume else None)
+        trainer = build_trainer(opt, experiment, resume, device)
+        began = time.monotonic()
+        try:
+            trainer.fit()
+        finally:
+            trainer.parts.loader.close()
+            trainer.parts.logger.close()
+        if distributed.is_main():
+            log.info("%s", experiment.farewell(trainer.last_results, trainer.parts.best, time.monotonic() - began))
+        return trainer.last_results
+    finally:
+        distributed.shut_down()
+
+
+def test_pipeline(opt: Mapping[str, Any], *, launcher: str = "none") -> dict[str, dict[str, float]]:
+    """Run a trained model over the ``test*`` and ``val*`` datasets of the options: images, scores, a table.
+
+    Args:
+        opt: options from `options.load`, or a plain dict of the same shape; not modified.
+        launcher: as for `train_pipeline`; the images are shared out over ranks.
+
+    Returns:
+        Mean scores, ``results[dataset][metric]``.
+
+    Raises:
+        UserError: anything the user can mend.
+    """
+    opt = options.check(opt)
+    device = distributed.initialise(launcher, opt.dist_params, opt.num_gpu == 0)
+    try:
+        logger.start_console()
+        say_what_is_ignored(opt, device)
+        sets = {k: b for k, b in opt.datasets.items() if k.split("_")[0] in ("val", "test")}
+        if not sets:
+            raise UserError("datasets: there is no `test` (or test_1, val, ...) block")
+        opt = with_seed(opt, None)
+        seed_everything(opt.manual_seed, 0, 0)
+        model, networks = build_model(opt, device, for_training=False)
+        for network in networks.values():
+            network.eval()
+        results_root = Path(opt.path.results_root or "results") / opt.name
+        evaluator = build_evaluator(opt, sets, results_root / "visualization", device, for_training=False)
+        header = logger.header(opt, networks, device)
+        if distributed.is_main():
+            logger.add_file(results_root / f"test_{opt.name}_{logger.timestamp()}.log")
+            log.info("%s", header)
+        with torch.no_grad():
+            results = evaluator.run(model, 0)
+        if distributed.is_main():
+            log.info("%s", logger.table(results, evaluator.metrics))
+            logger.write_json(results_root / "metrics.json", results)
+            log.info("Scores of every image and the saved pictures are in %s", results_root)
+        return results
+    finally:
+        distributed.shut_down()
+
+
+# ------------------------------------------------------------------ building
+def build_trainer(opt: Any, experiment: Experiment, resume: Any, device: torch.device) -> Trainer:
+    """Everything that a training run needs, resumed where `resume` says so.
+
+    The order matters: weights and averages come before anything wraps or shards the networks, optimizers after.
+    """
+    from ..datasets import build_dataset
+    from ..datasets.loader import build_train_loader
+    from ..schedulers import build_scheduler
+
+    train = opt.train
+    seed_everything(opt.manual_seed, 0, 0)  # the same initial weights on every rank
+    torch.use_deterministic_algorithms(bool(opt.deterministic))
+    start = resume.iteration if resume else 0
+    dataset = build_dataset(opt.datasets.train, phase="train", scale=opt.scale)
+    loader = build_train_loader(
+        dataset,
+        opt.datasets.train,
+        seed=opt.manual_seed,
+        rank=distributed.rank(),
+        world=distributed.world_size(),
+        accumulate=train.accumulate,
+        iteration=start,
+        position=resume.state["position"] if resume else 0,
+        device=device,
+        channels_last=train.channels_last,
+    )
+    sets = {k: b for k, b in opt.datasets.items() if k.split("_")[0] == "val"}
+    evaluator = build_evaluator(opt, sets, experiment.visualization, device, for_training=True)
+
+    model, networks = build_model(opt, device, for_training=True, resume=resume)
+    trained = {k: n for k, n in networks.items() if k not in model.frozen}
+    seed_everything(opt.manual_seed, 0, distributed.rank())
+    model.prepare(dataset, device)
+    ema = build_ema(train.ema_decay, model, trained, resume)
+    for network in trained.values():
+        network.train()
+        if train.channels_last:
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if train.compile:
+            network.compile(mode=None if train.compile is True else train.compile)
+    if train.strategy == "fsdp" and distributed.active():
+        for network in (*trained.values(), *(ema.networks.values() if ema else ())):
+            distributed.shard(network)
+    optimizers = {
+        key.removeprefix("optim_"): build_optimizer(model.named_parameters(key.removeprefix("optim_")), block)
+        for key, block in train.items()
+        if key.startswith("optim_")
+    }
+    if not optimizers:
+        raise UserError("train: there is no optimizer; give optim_g: {type: Adam, lr: 2e-4}")
+    if train.strategy == "ddp":
+        for key, network in trained.items():
+            model.networks[key] = distributed.wrap(network, device, opt.find_unused_parameters)
+    schedulers = {k: build_scheduler(o, train.scheduler, train.warmup_iter) for k, o in optimizers.items()}
+
+    experiment.prepare(fresh=resume is None)
+    run_logger = logger.RunLogger(
+        experiment.root, opt, start, experiment.tensorboard if opt.logger.use_tb_logger else None, opt.logger.wandb
+    )
+    evaluator.picture = lambda dataset, name, picture, it: run_logger.image(f"{dataset}/{name}", picture, it)
+    header = logger.header(opt, networks, device)
+    if distributed.is_main():
+        log.info("%s", header)
+        log.info("%s", loader.describe(train.total_iter))
+    parts = Parts(
+        model=model,
+        networks=trained,
+        ema=ema,
+        optimizers=optimizers,
+        schedulers=schedulers,
+        loader=loader,
+        evaluator=evaluator,
+        checkpoints=Checkpoints(experiment.root, opt.logger.keep_checkpoints),
+        logger=run_logger,
+        guard=Guard(train.max_nonfinite, experiment.root, device),
+        device=device,
+    )
+    trainer = Trainer(parts, opt, start)
+    if resume:
+        trainer.load_state(resume.state)
+        if distributed.is_main():
+            log.info("Resumed at iteration %d from %s", start, resume.path)
+            parts.checkpoints.forget_after(start)
+    return trainer
+
+
+def build_model(
+    opt: Any, device: torch.device, *, for_training: bool, resume: Any = None
+) -> tuple[Model, dict[str, nn.Module]]:
+    """The model wrapper and its networks on `device`, with the weights that the options or `resume` name."""
+    from ..archs import build_network
+    from ..losses import build_loss
+
+    networks = {k.removeprefix("network_"): build_network(b) for k, b in opt.items() if k.startswith("network_")}
+    blocks = opt.train or {}
+    losses = {}
+    if for_training:
+        losses = {k.removesuffix("_opt"): build_loss(b) for k, b in blocks.items() if k.endswith("_opt")}
+    own = MODELS.parameters(opt.model_type)
+    settings = {k: v for k, v in blocks.items() if k in own}
+    model: Model = MODELS.get(opt.model_type)(networks, losses, **settings)
+    if for_training and model.needs_losses and not losses:
+        raise UserError("train: there is no loss; give at least one, such as pixel_opt: {type: L1Loss}")
+    for key, network in networks.items():
+        load_pretrained(opt, key, network, model, resume)
+        network.to(device)
+    model.losses.to(device)
+    model.inference = Inference(opt.val.tile, opt.val.tile_overlap, opt.val.window_size)
+    return model, networks
+
+
+def load_pretrained(opt: Any, key: str, network: nn.Module, model: Model, resume: Any) -> None:
+    """Weights of one network: the resumed ones, else ``path.pretrain_network_<key>``."""
+    ignored = {name.removeprefix("network_") for name in opt.path.ignore_resume_networks}
+    if resume and key not in model.frozen and key not in ignored:
+        checkpoint.load_weights(network, resume.network_path(key), "params", strict=True)
+        return
+    path = opt.path.get(f"pretrain_network_{key}")
+    if not path:
+        return
+    strict = opt.path.get(f"strict_load_{key}")
+    param_key = opt.path.get(f"param_key_{key}", "params")
+    differences = checkpoint.load_weights(network, path, param_key, True if strict is None else strict)
+    if distributed.is_main():
+        log.info("network_%s: loaded %s%s", key, path, f" [{param_key}]" if param_key else "")
+        for line in differences[:20]:
+            log.warning("network_%s: not loaded: %s", key, line)
+
+
+def build_ema(decay: float, model: Model, trained: Mapping[str, nn.Module], resume: Any) -> EMA | None:
+    """The averages of the model's networks, resumed if there is something to resume; None when switched off."""
+    if decay <= 0:
+        return None
+    ema = EMA({k: trained[k] for k in model.averaged if k in trained}, decay)
+    if resume:
+        for key, network in ema.networks.items():
+            checkpoint.load_weights(network, resume.network_path(key), "params_ema", strict=True)
+    return ema
+
+
+def build_evaluator(
+    opt: Any, sets: Mapping[str, Any], folder: Path, device: torch.device, *, for_training: bool
+) -> Evaluator:
+    """The evaluator of some dataset blocks, its loaders sharing the images out over ranks.
+
+    Raises:
+        UserError: two datasets have the same name, so that their results would mix.
+    """
+    from ..datasets import build_dataset
+    from ..datasets.loader import build_eval_loader
+
+    loaders: dict[str, Any] = {}
+    for phase, block in sets.items():
+        name = block.name or phase
+        if name in loaders:
+            raise UserError(f"datasets.{phase}: another dataset is called '{name}' too; give each a `name` of its own")
+        dataset = build_dataset(block, phase=phase.split("_")[0], scale=opt.scale)
+        loaders[name] = build_eval_loader(
+            dataset,
+            seed=opt.manual_seed,
+            rank=distributed.rank(),
+            world=distributed.world_size(),
+            workers=block.num_worker_per_gpu,
+            even=for_training and opt.train.strategy == "fsdp",
+        )
+    suffix = opt.val.suffix or opt.name
+
+    def image_name(dataset: str, image: str, iteration: int) -> str:
+        return f"{image}/{image}_{iteration}.png" if for_training else f"{image}_{suffix}.png"
+
+    return Evaluator(
+        loaders=loaders,
+        metrics=opt.val.metrics,
+        folder=folder,
+        device=device,
+        image_name=image_name,
+        save_images=opt.val.save_img,
+        save_comparisons=opt.val.save_comparison,
+        best_metric=opt.val.best,
+        eight_bit=opt.val.use_image,
+        progress=logger.progress if opt.val.pbar else None,
+    )
+
+
+# ------------------------------------------------------------------ options that need the machine
+def with_seed(opt: Any, state: Mapping[str, Any] | None) -> Any:
+    """Options with a seed: the resumed run's, the options', or a fresh one drawn by rank 0."""
+    if opt.manual_seed is not None:
+        return opt
+    seed = state["seed"] if state else distributed.broadcast(int(np.random.SeedSequence().generate_state(1)[0] % 10000))
+    return options.check({**opt.to_dict(), "manual_seed": seed})
+
+
+def say_what_is_ignored(opt: Any, device: torch.device) -> None:
+    """Tell the user, once, where this machine cannot give what a BasicSR file asks for."""
+    if opt.num_gpu != 0 and opt.num_gpu != "auto" and device.type == "cpu":
+        log.info("num_gpu: %s, but torch sees no GPU here: running on the CPU", opt.num_gpu)
+    elif isinstance(opt.num_gpu, int) and opt.num_gpu > 1 and not distributed.active():
+        log.warning(
+            "num_gpu: %d without a launcher uses one GPU; start with: torchrun --nproc_per_node=%d train.py ... "
+            "--launcher pytorch",
+            opt.num_gpu,
+            opt.num_gpu,
+        )
+
+
+# ------------------------------------------------------------------ command line
+def parser(program: str) -> argparse.ArgumentParser:
+    """The arguments of train.py and test.py, BasicSR's."""
+    p = argparse.ArgumentParser(prog=program, description=f"{program.removesuffix('.py').capitalize()} a model.")
+    p.add_argument("-opt", "--opt", required=True, metavar="FILE", help="option file (YAML)")
+    p.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none", help="who started this process")
+    if program == "train.py":
+        p.add_argument("--auto_resume", action="store_true", help="continue from this experiment's newest checkpoint")
+    p.add_argument("--debug", action="store_true", help="log every step, validate every 8, no trackers, name debug_*")
+    p.add_argument("--check", action="store_true", help="check the option file and stop; touches no data and no GPU")
+    p.add_argument(
+        "--force_yml", nargs="+", default=[], metavar="a:b=v", help="override options, e.g. train:ema_decay=0.99"
+    )
+    p.add_argument("--local_rank", "--local-rank", type=int, default=None, help=argparse.SUPPRESS)
+    return p
+
+
+def run(program: str, argv: Sequence[str] | None, pipeline: Callable[[Any, argparse.Namespace], Any]) -> int:
+    """Parse, load, run; the exit code. A `UserError` is printed, without a traceback."""
+    arguments = parser(program).parse_args(argv)
+    if arguments.local_rank is not None:  # python -m torch.distributed.launch says it here, torchrun in the environment
+        os.environ.setdefault("LOCAL_RANK", str(arguments.local_rank))
+    try:
+        opt = options.load(arguments.opt, arguments.force_yml)
+        if arguments.debug:
+            opt = options.as_debug(opt)
+        if arguments.check:
+            print(f"{arguments.opt}: valid ({opt.model_type}, {', '.join(opt.datasets)})")  # noqa: T201
+            return 0
+        pipeline(opt, arguments)
+    except UserError as e:
+        print(e, file=sys.stderr)  # noqa: T201
+        return e.code
+    return 0
+
+
+def train_main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of ``train.py`` and ``relume-train``."""
+    sys.exit(run("train.py", argv, lambda opt, a: train_pipeline(opt, launcher=a.launcher, auto_resume=a.auto_resume)))
+
+
+def test_main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of ``test.py`` and ``relume-test``."""
+    sys.exit(run("test.py", argv, lambda opt, a: test_pipeline(opt, launcher=a.launcher)))

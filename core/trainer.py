@@ -1,0 +1,335 @@
+"""THE loop. What a step means is the model's business; everything that is the same for all of them happens here."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from . import distributed
+from .checkpoint import Checkpoints
+from .ema import EMA, evaluating
+from .errors import EXIT_INTERRUPTED, UserError
+from .evaluation import Evaluator, Interrupted, is_better
+from .guard import Guard
+from .logger import RunLogger
+from .models.base import Batch, Model, Update
+from .signals import StopRequest
+from .state import full_optimizer_state, full_state, load_optimizer_state
+
+log = logging.getLogger("relume")
+
+
+class Stopped(UserError):
+    """A signal ended the run after a checkpoint; ``code`` says how."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass
+class Parts:
+    """What the pipeline built and the trainer puts to work."""
+
+    model: Model
+    networks: dict[str, nn.Module]
+    """Trained networks, unwrapped: what is saved, averaged and evaluated."""
+    ema: EMA | None
+    optimizers: dict[str, torch.optim.Optimizer]
+    schedulers: dict[str, Any]
+    loader: Any
+    evaluator: Evaluator
+    checkpoints: Checkpoints
+    logger: RunLogger
+    guard: Guard
+    device: torch.device
+    best: dict[str, Any] = field(default_factory=dict)
+
+
+class Trainer:
+    """Runs a training from ``iteration`` to ``train.total_iter``.
+
+    Args:
+        parts: everything that was built.
+        opt: the checked options.
+        iteration: iterations already done.
+    """
+
+    def __init__(self, parts: Parts, opt: Mapping[str, Any], iteration: int = 0) -> None:
+        self.parts = parts
+        self.opt = opt
+        self.iteration = iteration
+        self.seed = int(opt["manual_seed"])
+        self.train = opt["train"]
+        self.stop = StopRequest()
+        self.pending_validation = False
+        self.last_results: dict[str, dict[str, float]] = {}
+        self.rates: list[float] = []
+        """Learning rates of the last step, one per parameter group of the first optimizer."""
+        amp = self.train["amp"]
+        self.amp_dtype = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[amp]
+        self.scaler = torch.amp.GradScaler(parts.device.type, enabled=amp == "fp16")
+        self._loose = _parameters_outside_ddp(parts)
+
+    # ---------------------------------------------------------------- the loop
+    def fit(self) -> None:
+        """Train, validate, save, until the last iteration or a signal.
+
+        Raises:
+            Stopped: a signal came; a checkpoint was written.
+            NonFiniteError: too many bad steps in a row.
+        """
+        self.stop.listen()
+        try:
+            if self.pending_validation:
+                self.validate()
+            while self.iteration < self.train["total_iter"]:
+                self.iteration += 1
+                scalars = self.step()
+                last = self.iteration == self.train["total_iter"]
+                if self.due(self.opt["logger"]["print_freq"]) or last:
+                    self.report(scalars)
+                if self.due(self.opt["val"]["val_freq"]) or last:
+                    self.validate()
+                if self.due(self.opt["logger"]["save_checkpoint_freq"]) or last or self.stop.code:
+                    self.save()
+                if self.stop.code and not last:
+                    self.leave()
+        finally:
+            self.stop.forget()
+
+    def due(self, every: float | None) -> bool:
+        """Whether the current iteration is a multiple of `every`."""
+        return bool(every) and self.iteration % int(every or 1) == 0
+
+    # ---------------------------------------------------------------- one step
+    def step(self) -> dict[str, Tensor | float]:
+        """One iteration: every update that the model asks for, over all micro-batches; then schedules and averages."""
+        began = time.perf_counter()
+        batches: list[Batch] = [next(self.parts.loader) for _ in range(self.train["accumulate"])]
+        loaded = time.perf_counter()
+        seed_everything(self.seed, self.iteration, distributed.rank())
+        scalars: dict[str, Tensor | float] = {}
+        generators = [self.parts.model.updates(batch, self.iteration) for batch in batches]
+        while updates := self.differentiate(generators):
+            if not self.apply(updates, batches, scalars):
+                break  # skipped: the rest of the step would build on an update that did not happen
+        else:
+            self.parts.guard.passed()
+            if self.parts.ema:
+                self.parts.ema.update(self.parts.networks)
+        self.rates = [float(g["lr"]) for g in next(iter(self.parts.optimizers.values())).param_groups]
+        for scheduler in self.parts.schedulers.values():
+            scheduler.step()
+        scalars["perf/data_time"] = loaded - began
+        scalars["perf/time"] = time.perf_counter() - began
+        return scalars
+
+    def differentiate(self, generators: Sequence[Iterator[Update]]) -> list[Update]:
+        """The next update of every micro-batch, back-propagated; an empty list when the step is over."""
+        for optimizer in self.parts.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+        updates: list[Update] = []
+        for i, generator in enumerate(generators):
+            with self.synchronised(i == len(generators) - 1):
+                with self.autocast():
+                    update = next(generator, None)
+                if update is None:
+                    break
+                total = torch.stack([v.float() for v in update.losses.values()]).sum()
+                self.scaler.scale(total / len(generators)).backward()
+            updates.append(update)
+        if updates and (len(updates) != len(generators) or len({u.optimizer for u in updates}) != 1):
+            raise RuntimeError("the model's micro-batches asked for different updates")
+        return updates
+
+    def apply(self, updates: list[Update], batches: list[Batch], scalars: dict[str, Tensor | float]) -> bool:
+        """Step the optimizer if every rank's losses and gradients are finite; whether it did."""
+        optimizer = self.parts.optimizers[updates[0].optimizer]
+        for p in self._loose:
+            if p.grad is not None:
+                distributed.mean(p.grad)
+        if self.scaler.is_enabled():
+            self.scaler.unscale_(optimizer)
+        parameters = [p for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
+        norm = total_norm(parameters)
+        verdict = self.parts.guard.judge(updates, norm, self.stop.code)
+        self.stop.code = self.stop.code or verdict.stop_code
+        collect(scalars, updates, norm)
+        overflow = self.scaler.is_enabled() and verdict.losses_finite and not verdict.finite
+        if not verdict.finite and not (overflow and self.scaler.get_scale() >= 1.0):
+            context = {"options": self.opt_text(), "seed": self.seed, "rank": distributed.rank()}
+            self.parts.guard.failed(self.iteration, updates, batches, self.parts.networks, context)
+            return False
+        self.clip(parameters, norm)
+        self.scaler.step(optimizer)  # with a scaler, this skips an overflow by itself and lowers the scale
+        self.scaler.update()
+        return verdict.finite
+
+    def clip(self, parameters: list[nn.Parameter], norm: Tensor) -> None:
+        """Clip gradients by value and by norm, as the options say."""
+        value = self.train["grad_clip_value"]
+        largest = self.train["grad_clip_norm"] or (0.01 if self.train["use_grad_clip"] else None)
+        if value:
+            nn.utils.clip_grad_value_(parameters, value)
+            norm = total_norm(parameters) if largest else norm
+        if largest:
+            nn.utils.clip_grads_with_norm_(parameters, largest, norm)
+
+    @contextlib.contextmanager
+    def synchronised(self, last: bool) -> Iterator[None]:
+        """Gradients travel between ranks with the last micro-batch only."""
+        with contextlib.ExitStack() as stack:
+            for network in self.parts.model.networks.values():
+                if not last and isinstance(network, nn.parallel.DistributedDataParallel):
+                    stack.enter_context(network.no_sync())
+            yield
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """Mixed precision, where the options ask for it."""
+        if self.amp_dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.parts.device.type, dtype=self.amp_dtype)
+
+    # ---------------------------------------------------------------- now and then
+    def report(self, scalars: Mapping[str, Tensor | float]) -> None:
+        """Log the current step, its values averaged over ranks."""
+        names = list(scalars)
+        values = torch.tensor([float(scalars[n]) for n in names], dtype=torch.float64)
+        means = distributed.mean(values.to(self.parts.device, torch.float32)).tolist()
+        means = dict(zip(names, means, strict=True))
+        means["perf/iterations_per_second"] = 1.0 / max(means["perf/time"], 1e-9)
+        if self.parts.device.type == "cuda":
+            means["perf/memory_gib"] = torch.cuda.max_memory_allocated(self.parts.device) / 2**30
+        self.parts.logger.iteration(self.iteration, self.parts.loader.epoch, self.rates, means)
+
+    def validate(self) -> None:
+        """Score every validation set; keep the best weights. A signal in the middle leaves it to the resumed run."""
+        parts = self.parts
+        self.pending_validation = False
+        try:
+            with evaluating(parts.model, parts.networks, parts.ema), self.autocast():
+                results = parts.evaluator.run(parts.model, self.iteration, interrupted=lambda: self.stop.code)
+        except Interrupted as stop:
+            self.stop.code = self.stop.code or stop.code
+            self.pending_validation = True
+            return
+        self.last_results = results
+        improved = self.remember(results)
+        parts.logger.validation(self.iteration, results, parts.best)
+        weights = self.weights() if improved else None
+        if weights is not None and distributed.is_main():
+            parts.checkpoints.save_best(weights)
+
+    def remember(self, results: Mapping[str, Mapping[str, float]]) -> bool:
+        """Update the records; whether the metric that chooses ``net_g_best`` improved on the first validation set."""
+        chosen = False
+        for i, (dataset, metrics) in enumerate(results.items()):
+            for metric, value in metrics.items():
+                records = self.parts.best.setdefault(dataset, {})
+                record = records.get(metric)
+                if record is None or is_better(value, record["value"], self.parts.evaluator.better[metric]):
+                    records[metric] = {"value": value, "iter": self.iteration}
+                    chosen |= i == 0 and metric == self.parts.evaluator.best
+        return chosen
+
+    def weights(self) -> dict[str, dict[str, Any]]:
+        """What ``net_<key>_*.pth`` files hold: ``params``, and ``params_ema`` where there is an average."""
+        weights = {k: {"params": full_state(n)} for k, n in self.parts.networks.items()}
+        for key, average in (self.parts.ema.networks if self.parts.ema else {}).items():
+            weights[key]["params_ema"] = full_state(average)
+        return weights
+
+    def save(self) -> None:
+        """Write a checkpoint: everything that the rest of the run depends on."""
+        parts = self.parts
+        weights = self.weights()
+        state = {
+            "iter": self.iteration,
+            "epoch": parts.loader.epoch,
+            "position": parts.loader.position,
+            "seed": self.seed,
+            "world_size": distributed.world_size(),
+            "optimizers": {k: full_optimizer_state(parts.networks, o) for k, o in parts.optimizers.items()},
+            "schedulers": {k: s.state_dict() for k, s in parts.schedulers.items()},
+            "scaler": self.scaler.state_dict(),
+            "model": parts.model.state_dict(),
+            "best": parts.best,
+            "nonfinite": parts.guard.in_a_row,
+            "pending_validation": self.pending_validation,
+        }
+        if distributed.is_main():
+            began = time.perf_counter()
+            parts.checkpoints.save(self.iteration, weights, state)
+            log.info("Saved checkpoint %d (%.2f s)", self.iteration, time.perf_counter() - began)
+        distributed.barrier()
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Continue where `save` left off (networks and averages are loaded by the pipeline, before they are wrapped)."""
+        parts = self.parts
+        for key, optimizer in parts.optimizers.items():
+            load_optimizer_state(parts.networks, optimizer, state["optimizers"][key])
+        for key, scheduler in parts.schedulers.items():
+            scheduler.load_state_dict(state["schedulers"][key])
+        if self.scaler.is_enabled() and state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        parts.model.load_state_dict(state["model"])
+        parts.best.update(state["best"])
+        parts.guard.in_a_row = state["nonfinite"]
+        self.pending_validation = state["pending_validation"]
+
+    def leave(self) -> None:
+        """End the run early, after the checkpoint, with the exit code that schedulers know how to requeue."""
+        how = "interrupted" if self.stop.code == EXIT_INTERRUPTED else "preempted"
+        raise Stopped(
+            f"{how} at iteration {self.iteration}; the checkpoint is saved. Continue with --auto_resume", self.stop.code
+        )
+
+    def opt_text(self) -> str:
+        """The resolved options as YAML text."""
+        from .options import dump
+
+        return dump(self.opt)
+
+
+def seed_everything(seed: int, iteration: int, rank: int) -> None:
+    """Make every global generator a function of (seed, iteration, rank): a resumed step draws what the lost one drew."""
+    words = np.random.SeedSequence([seed, iteration, rank]).generate_state(3)
+    random.seed(int(words[0]))
+    np.random.seed(int(words[1]))
+    torch.manual_seed(int(words[2]))
+
+
+def total_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
+    """Euclidean norm of all gradients together; of the whole gradient where parameters are sharded."""
+    if not parameters:
+        return torch.zeros(())
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+
+
+def collect(scalars: dict[str, Tensor | float], updates: Sequence[Update], norm: Tensor) -> None:
+    """Add the updates' terms, averaged over micro-batches and detached, to what is logged."""
+    for name in updates[0].losses:
+        scalars[name] = torch.stack([u.losses[name].detach().float() for u in updates]).mean()
+    scalars.update({k: v.detach() if isinstance(v, Tensor) else v for u in updates for k, v in u.logs.items()})
+    first = "grad_norm" not in scalars
+    scalars["grad_norm" if first else f"grad_norm_{updates[0].optimizer}"] = norm.detach()
+
+
+def _parameters_outside_ddp(parts: Parts) -> list[nn.Parameter]:
+    """Trained parameters that no wrapper synchronises (learned loss weights): the trainer averages their gradients."""
+    if not distributed.active():
+        return []
+    covered = {id(p) for n in parts.networks.values() for p in n.parameters()}
+    every = {id(p): p for o in parts.optimizers.values() for g in o.param_groups for p in g["params"]}
+    return [p for key, p in every.items() if key not in covered]
