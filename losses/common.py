@@ -1,0 +1,62 @@
+"""What every loss needs: comparable inputs in sufficient precision, and one way of reducing to a number."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from ..core.errors import UserError, did_you_mean
+
+Reduction = Literal["none", "mean", "sum"]
+
+
+def checked_choice(owner: str, option: str, value: str, accepted: object) -> str:
+    """`value`, if it is one of the strings of the ``Literal`` `accepted`.
+
+    Raises:
+        UserError: it is not.
+    """
+    known = get_args(accepted)
+    if value not in known:
+        listing = ", ".join(known)
+        raise UserError(f"{owner}: {option} cannot be '{value}'.{did_you_mean(value, known)} Accepted: {listing}.")
+    return value
+
+
+def comparable(owner: str, pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Both images in float32 (float64 if either is), after a check that nothing would be broadcast.
+
+    Half precision is left at once: means over millions of squared differences need the mantissa.
+
+    Raises:
+        UserError: the shapes differ.
+    """
+    if pred.shape != target.shape:
+        raise UserError(f"{owner}: prediction {tuple(pred.shape)} and target {tuple(target.shape)} differ in shape")
+    dtype = torch.promote_types(torch.promote_types(pred.dtype, target.dtype), torch.float32)
+    return pred.to(dtype), target.to(dtype)
+
+
+def full_precision(x: Tensor) -> contextlib.AbstractContextManager[None]:
+    """Autocast off on the device of `x`: for convolutions, FFTs and matrix products that half precision would spoil."""
+    return torch.autocast(x.device.type, enabled=False)
+
+
+def reduced(loss: Tensor, reduction: str, weight: Tensor | None = None) -> Tensor:
+    """Mean, sum or neither of an elementwise loss, optionally weighted.
+
+    Args:
+        loss: (B, C, H, W).
+        weight: (B, 1, H, W) or (B, C, H, W). The mean is then taken over the weights: sum(w * l) / sum(w), a single-channel
+            weight counting once per channel.
+    """
+    if weight is not None:
+        loss = loss * weight
+    if reduction == "none":
+        return loss
+    if reduction == "sum":
+        return loss.sum()
+    return loss.mean() if weight is None else loss.sum() / weight.expand_as(loss).sum()

@@ -1,0 +1,95 @@
+"""Losses on pixel differences. Images are (B, C, H, W); the value range is the caller's, usually [0, 1]."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from . import LOSSES
+from .common import Reduction, checked_choice, comparable, reduced
+
+
+class PixelLoss(nn.Module):
+    """A distance per pixel and channel, reduced and weighted. Subclasses define `distance`.
+
+    Args:
+        loss_weight: factor of the result.
+        reduction: ``mean`` or ``sum`` over everything, or ``none`` for the map of shape (B, C, H, W).
+    """
+
+    def __init__(self, loss_weight: float = 1.0, reduction: Reduction = "mean") -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+        self.reduction = checked_choice(type(self).__name__, "reduction", reduction, Reduction)
+
+    def distance(self, pred: Tensor, target: Tensor) -> Tensor:
+        """Elementwise loss of two tensors of equal shape and dtype."""
+        raise NotImplementedError
+
+    def forward(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+        """The loss; `weight`, (B, 1, H, W) or (B, C, H, W), multiplies it per pixel and divides the mean."""
+        pred, target = comparable(type(self).__name__, pred, target)
+        return self.loss_weight * reduced(self.distance(pred, target), self.reduction, weight)
+
+
+@LOSSES.register()
+class L1Loss(PixelLoss):
+    """Absolute difference |x - y|."""
+
+    def distance(self, pred: Tensor, target: Tensor) -> Tensor:
+        return (pred - target).abs()
+
+
+@LOSSES.register()
+class MSELoss(PixelLoss):
+    """Squared difference (x - y)^2."""
+
+    def distance(self, pred: Tensor, target: Tensor) -> Tensor:
+        return (pred - target).square()
+
+
+@LOSSES.register()
+class SmoothL1Loss(PixelLoss):
+    """Huber's loss over `beta`: d^2 / (2 beta) where |d| < beta, else |d| - beta / 2.
+
+    Args:
+        loss_weight: factor of the result.
+        reduction: ``mean``, ``sum`` or ``none``.
+        beta: where the parabola meets the line; 0 is the absolute difference.
+    """
+
+    def __init__(self, loss_weight: float = 1.0, reduction: Reduction = "mean", beta: float = 1.0) -> None:
+        super().__init__(loss_weight, reduction)
+        self.beta = beta
+
+    def distance(self, pred: Tensor, target: Tensor) -> Tensor:
+        return F.smooth_l1_loss(pred, target, reduction="none", beta=self.beta)
+
+
+@LOSSES.register()
+class CharbonnierLoss(PixelLoss):
+    """A smooth absolute difference: sqrt(d^2 + eps), or sqrt(d^2 + eps^2).
+
+    Two conventions are in use. BasicSR adds `eps` itself, 1e-12 by default. Charbonnier et al. (ICIP 1994), MPRNet and
+    Spectroformer add its square, with 1e-3: write ``eps: 1e-3, eps_squared: true`` for theirs.
+
+    Args:
+        loss_weight: factor of the result.
+        reduction: ``mean``, ``sum`` or ``none``.
+        eps: the smoothing constant, > 0.
+        eps_squared: whether the square of `eps` is added; the loss of equal images is then `eps`.
+    """
+
+    def __init__(
+        self,
+        loss_weight: float = 1.0,
+        reduction: Reduction = "mean",
+        eps: float = 1e-12,
+        eps_squared: bool = False,
+    ) -> None:
+        super().__init__(loss_weight, reduction)
+        self.offset = eps * eps if eps_squared else eps
+
+    def distance(self, pred: Tensor, target: Tensor) -> Tensor:
+        return torch.sqrt((pred - target).square() + self.offset)
