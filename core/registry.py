@@ -105,7 +105,7 @@ class Registry:
             return
         self._discovered = True
         root = importlib.import_module(self.package)
-        for module in pkgutil.walk_packages(root.__path__, f"{self.package}."):
+        for module in pkgutil.walk_packages(getattr(root, "__path__", []), f"{self.package}."):
             try:
                 importlib.import_module(module.name)
             except ModuleNotFoundError as e:

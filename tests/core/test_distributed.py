@@ -1,0 +1,122 @@
+"""Several ranks (gloo, torchrun) equal one rank on the same global batch, fail together, and come back together."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from relume.core.errors import EXIT_NONFINITE, EXIT_PREEMPTED
+from runs import REPO, differences, options, outcome, train
+
+# Batch statistics and dropout masks belong to a rank's own batch by design, so these networks have neither.
+DETERMINISTIC: dict[str, Any] = {"network_g__dropout": 0.0, "network_g__norm": False, "train__ema_decay": 0.9}
+
+
+def close(a: dict[str, Any], b: dict[str, Any]) -> None:
+    for key in ("params", "params_ema"):
+        for name, tensor in a["weights"][key].items():
+            torch.testing.assert_close(tensor, b["weights"][key][name], rtol=1e-4, atol=1e-6, msg=f"{key} {name}")
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_ranks_equal_one(strategy: str, tmp_path: Path) -> None:
+    one = options(**DETERMINISTIC, datasets__train__batch_size_per_gpu=4)
+    two = options(**DETERMINISTIC, train__strategy=strategy)
+    assert train(tmp_path / "one", one).returncode == 0
+    done = train(tmp_path / "two", two, ranks=2)
+    assert done.returncode == 0, done.stdout + done.stderr
+    a, b = outcome(tmp_path / "one"), outcome(tmp_path / "two")
+    close(a, b)
+    assert a["state"]["position"] == b["state"]["position"]
+    for mine, theirs in zip(a["records"], b["records"], strict=True):
+        assert mine.keys() == theirs.keys()
+        for key in ("l_pix", "grad_norm"):
+            if key in mine:
+                assert mine[key] == pytest.approx(theirs[key], rel=1e-4)
+        if "metrics" in mine:
+            assert mine["metrics"]["score"] == pytest.approx(theirs["metrics"]["score"], rel=1e-3)
+
+
+def test_accumulation_equals_a_larger_batch(tmp_path: Path) -> None:
+    whole = options(**DETERMINISTIC, datasets__train__batch_size_per_gpu=4)
+    parts = options(**DETERMINISTIC, train__accumulate=2)
+    assert train(tmp_path / "whole", whole).returncode == 0
+    assert train(tmp_path / "parts", parts).returncode == 0
+    close(outcome(tmp_path / "whole"), outcome(tmp_path / "parts"))
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_resume_on_another_number_of_ranks_continues_the_same_samples(strategy: str, tmp_path: Path) -> None:
+    one = options(**DETERMINISTIC, datasets__train__batch_size_per_gpu=4)
+    assert train(tmp_path / "straight", one).returncode == 0
+    two = options(**DETERMINISTIC, train__strategy=strategy)
+    first = train(tmp_path / "moved", two, ranks=2, env={"RELUME_TEST_SIGNAL": "loss:7:15"})
+    assert first.returncode != 0 and "the checkpoint is saved" in first.stderr
+    assert train(tmp_path / "moved", one, "--auto_resume").returncode == 0
+    close(outcome(tmp_path / "straight"), outcome(tmp_path / "moved"))
+
+
+def test_a_rank_that_dies_is_restarted_by_torchrun_and_the_run_finishes(tmp_path: Path) -> None:
+    opt = options(**DETERMINISTIC, val__val_freq=None)
+    assert train(tmp_path / "straight", opt, ranks=2).returncode == 0
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    (folder / "opt.yml").write_text((tmp_path / "straight" / "opt.yml").read_text())
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--max_restarts=1"]
+    command += ["--rdzv_backend=c10d", "--rdzv_endpoint=localhost:0", str(REPO / "train.py"), "-opt", "opt.yml"]
+    env = {**os.environ, "RELUME_TEST_ACCIDENT": "loss:8", "RELUME_TEST_RANK": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, "--launcher", "pytorch"], cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    close(outcome(tmp_path / "straight"), outcome(folder))
+
+
+def test_every_rank_skips_a_step_that_is_bad_on_one(tmp_path: Path) -> None:
+    done = train(tmp_path, options(**DETERMINISTIC, datasets__train__poison=3), ranks=2)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "skipped on rank" in done.stdout and "img003.png" in done.stdout
+    weights = outcome(tmp_path)["weights"]["params"]
+    assert all(torch.isfinite(v).all() for v in weights.values())
+
+
+def test_a_user_mistake_is_one_line_on_every_number_of_ranks(tmp_path: Path) -> None:
+    done = train(tmp_path, options(datasets__train__batch_size_per_gpu=100), ranks=2)
+    assert done.returncode != 0
+    assert done.stderr.count("larger than") >= 1
+
+
+def test_the_old_launcher_spelling_still_works(tmp_path: Path) -> None:
+    (tmp_path / "opt.json").write_text(json.dumps(options(train__total_iter=2, val__val_freq=None)))
+    command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.launch", "--nproc_per_node=2", "--master_port=29617"]
+    command += [str(REPO / "train.py"), "-opt", "opt.json", "--launcher", "pytorch"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_launcher_without_its_environment_says_what_to_type(tmp_path: Path) -> None:
+    clean = {k: "" for k in ()}
+    done = train(tmp_path, options(), "--launcher", "pytorch", env=clean)
+    assert done.returncode == 2
+    assert "torchrun --nproc_per_node" in done.stderr and "Traceback" not in done.stderr
+    slurm = train(tmp_path, options(), "--launcher", "slurm")
+    assert slurm.returncode == 2 and "start with srun" in slurm.stderr
+
+
+def test_too_many_nonfinite_steps_stop_with_their_own_code_and_a_bundle(tmp_path: Path) -> None:
+    opt = options(train__max_nonfinite=3, train__pixel_opt__loss_weight=1e39)
+    done = train(tmp_path, opt)
+    assert done.returncode == EXIT_NONFINITE, done.stdout + done.stderr
+    bundle = tmp_path / "experiments/toy/nonfinite_3_rank0.pt"
+    assert bundle.exists() and str(bundle.relative_to(tmp_path)) in done.stderr
+    command = [sys.executable, str(REPO / "tools/replay.py"), str(bundle)]
+    replayed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert replayed.returncode == 0, replayed.stderr
+    assert "l_pix = inf" in replayed.stdout
+    assert EXIT_NONFINITE != EXIT_PREEMPTED and differences({}, {}) == []

@@ -1,0 +1,44 @@
+"""core/ema.py: the average is the average, buffers follow, evaluation runs on it and leaves no trace."""
+
+from __future__ import annotations
+
+import torch
+from relume.core.ema import EMA, evaluating
+from relume.core.models.base import Model
+from torch import nn
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+
+
+def test_average_equals_the_recurrence_and_buffers_are_copied() -> None:
+    net = network()
+    ema = EMA({"g": net}, 0.9)
+    expected = net[0].weight.detach().double().clone()
+    for step in range(5):
+        with torch.no_grad():
+            net[0].weight.add_(0.1 * (step + 1))
+        net(torch.randn(4, 3))
+        ema.update({"g": net})
+        expected = 0.9 * expected + 0.1 * net[0].weight.detach().double()
+    average = ema.networks["g"]
+    torch.testing.assert_close(average[0].weight.double(), expected, rtol=1e-6, atol=1e-7)
+    assert torch.equal(average[1].running_mean, net[1].running_mean)
+    assert average[1].num_batches_tracked == 5
+    assert not any(p.requires_grad for p in average.parameters())
+
+
+def test_evaluating_swaps_networks_and_modes_and_puts_them_back() -> None:
+    net = network()
+    model = Model({"g": net}, {})
+    ema = EMA({"g": net}, 0.5)
+    wrapped = model.networks["g"]
+    with evaluating(model, {"g": net}, ema):
+        assert model.networks["g"] is ema.networks["g"]
+        assert not torch.is_grad_enabled() and not model.networks["g"].training
+    assert model.networks["g"] is wrapped and net.training and torch.is_grad_enabled()
+    with evaluating(model, {"g": net}, None):
+        assert not net.training
+    assert net.training
