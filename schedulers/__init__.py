@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from copy import deepcopy
 from typing import Any
 
 import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
+from ..core.errors import UserError
 from ..core.registry import Registry
+from .base import Constant
+from .schedule import Schedule
 
 
 def _from_torch(name: str) -> Callable[..., Any] | None:
@@ -17,3 +23,28 @@ def _from_torch(name: str) -> Callable[..., Any] | None:
 
 
 SCHEDULERS = Registry("scheduler", "relume.schedulers", runtime=("optimizer", "last_epoch"), library=_from_torch)
+
+
+def build_scheduler(optimizer: Optimizer, opt: Mapping[str, Any] | None, warmup_iter: int = -1) -> Schedule:
+    """Build the schedule that ``opt = {type: Name, **constructor_arguments}`` describes, and set the first rates.
+
+    Args:
+        optimizer: gets the learning rates of iteration 1.
+        opt: a registered scheduler or one of torch's; None keeps the configured rates. Not modified.
+        warmup_iter: length of the linear warm-up in iterations; -1 is none.
+
+    Raises:
+        UserError: unknown type, unknown, missing or impossible argument.
+    """
+    settings = deepcopy(dict(opt)) if opt is not None else None
+
+    def build(optimizer: Optimizer) -> LRScheduler:
+        if settings is None:
+            return Constant(optimizer)
+        try:
+            scheduler: LRScheduler = SCHEDULERS.build(settings, optimizer=optimizer)
+        except (TypeError, ValueError, ZeroDivisionError) as e:
+            raise UserError(f"scheduler {settings.get('type')}: {e}") from e
+        return scheduler
+
+    return Schedule(optimizer, build, warmup_iter)
