@@ -41,10 +41,10 @@ class Schedule:
         self._begin()
 
     def _begin(self) -> None:
-        """Back to iteration 1. Loading an optimizer's state replaces its groups' rates, hence both are written."""
+        """Back to iteration 1, without what an earlier scheduler or a loaded optimizer state left in the groups."""
         write_rates(self.optimizer, self._base)
-        for group, base in zip(self.optimizer.param_groups, self._base, strict=True):
-            group["initial_lr"] = base
+        for group in self.optimizer.param_groups:
+            group.pop("initial_lr", None)
         self.iteration = 1
         self._scheduler = self._build(self.optimizer)
         self._take_over()
