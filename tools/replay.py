@@ -9,17 +9,18 @@ from pathlib import Path
 # Python puts this folder on sys.path; its list.py must not shadow anything.
 sys.path[:] = [p for p in sys.path if Path(p).resolve() != Path(__file__).resolve().parent]
 
-import argparse  # noqa: E402
-from collections.abc import Sequence  # noqa: E402
-from typing import Any  # noqa: E402
+import argparse
+from collections.abc import Sequence
+from typing import Any
 
-import torch  # noqa: E402
-import yaml  # noqa: E402
-from relume.core import checkpoint, options  # noqa: E402
-from relume.core.errors import UserError  # noqa: E402
-from relume.core.pipeline import build_model  # noqa: E402
-from relume.core.trainer import seed_everything  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
+import torch
+import yaml
+from torch import Tensor, nn
+
+from relume.core import checkpoint, options
+from relume.core.errors import UserError
+from relume.core.pipeline import build_model
+from relume.core.trainer import seed_everything
 
 BUNDLE_KEYS = ("options", "iteration", "seed", "rank", "batches", "networks", "losses")
 
