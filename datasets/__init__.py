@@ -2,6 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from ..core.errors import UserError
 from ..core.registry import Registry
 
 DATASETS = Registry("dataset", "relume.datasets")
+
+
+def build_dataset(opt: Mapping[str, Any], **injected: Any) -> Any:
+    """Build the dataset that a ``datasets.*`` block describes.
+
+    Args:
+        opt: the block, not modified. Loading options in it (``batch_size_per_gpu``, ...) are left to the loader.
+        injected: values such as ``phase`` and ``scale``, used where the constructor has the parameter and the block is
+            silent about it.
+
+    Raises:
+        UserError: an option or the data are wrong; the message names the dataset.
+    """
+    from ..core.schema import Loader  # schema imports this package
+
+    block = {k: v for k, v in opt.items() if k not in {f.name for f in dataclasses.fields(Loader)}}
+    if "type" in block:
+        accepted = DATASETS.parameters(block["type"])
+        block.update({k: v for k, v in injected.items() if k in accepted and k not in block})
+    name = opt.get("name") or injected.get("phase")
+    try:
+        return DATASETS.build(block)
+    except UserError as e:
+        raise UserError(f"dataset {name}: {e}" if name else str(e)) from e

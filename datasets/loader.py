@@ -1,0 +1,294 @@
+"""Loaders: endless micro-batches for training, one image at a time for evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ..core.errors import UserError
+from .sampler import Order, Plan, SampleKey, TrainSampler
+from .worker import Note, Packet, SeededDataset, collate, start
+
+log = logging.getLogger("relume")
+
+Batch = dict[str, Any]
+
+
+def build_train_loader(
+    dataset: Any,
+    opt: Mapping[str, Any],
+    *,
+    seed: int,
+    rank: int = 0,
+    world: int = 1,
+    accumulate: int = 1,
+    iteration: int = 0,
+    position: int = 0,
+    device: torch.device | str = "cpu",
+    channels_last: bool = False,
+) -> TrainLoader:
+    """The training data of one rank.
+
+    Args:
+        dataset: from `build_dataset`.
+        opt: the ``datasets.train`` block, of which the fields of `core.schema.Loader` are read.
+        seed: of the run.
+        rank: of this process.
+        world: number of ranks.
+        accumulate: micro-batches per iteration.
+        iteration: iterations already done.
+        position: samples that they took, over all ranks (`TrainLoader.position` of the run that is resumed).
+        device: where batches are put.
+        channels_last: memory layout of images there.
+
+    Raises:
+        UserError: no samples, an iteration larger than the dataset, a patch larger than an image, a wrong schedule.
+    """
+    loading = loader_options(opt)
+    plan = Plan(loading.batch_size_per_gpu, loading.mini_batch_sizes, loading.iters, loading.gt_sizes)
+    weights = getattr(dataset, "sampling_weights", None)
+    order = Order(len(dataset), seed, loading.use_shuffle, loading.dataset_enlarge_ratio, weights)
+    taken = plan.largest.batch * world * accumulate
+    if taken > order.epoch_length:
+        raise UserError(
+            f"one iteration takes {taken} samples (batch {plan.largest.batch} x {world} ranks x {accumulate} micro-batches), "
+            f"but the training set has {order.epoch_length}: lower batch_size_per_gpu, or raise dataset_enlarge_ratio"
+        )
+    if plan.gt_sizes and not hasattr(dataset, "gt_size"):
+        raise UserError(f"gt_sizes: {type(dataset).__name__} has no gt_size to change")
+    patch = plan.largest.gt_size or getattr(dataset, "gt_size", None)
+    if patch and hasattr(dataset, "require_patch"):
+        dataset.require_patch(patch)
+    sampler = TrainSampler(order, plan, rank, world, accumulate, iteration, position)
+    return TrainLoader(dataset, sampler, loading, torch.device(device), channels_last)
+
+
+def loader_options(opt: Mapping[str, Any]) -> Any:
+    """The `core.schema.Loader` of a dataset block, defaults filled in."""
+    from ..core.schema import Loader  # schema imports this package
+
+    names = {f.name for f in dataclasses.fields(Loader)}
+    return Loader(**{k: v for k, v in opt.items() if k in names})
+
+
+class TrainLoader(Iterator[Batch]):
+    """Endless training batches on the device: tensors (B, C, H, W), lists of strings, and ``index`` (B,) in the dataset.
+
+    Loading processes start at once and live until `close`.
+    """
+
+    def __init__(
+        self, dataset: Any, sampler: TrainSampler, loading: Any, device: torch.device, channels_last: bool
+    ) -> None:
+        self._sampler = sampler
+        self._iteration = sampler.iteration
+        self._position = sampler.position
+        self._micro = 0
+        self._said: set[Note] = set()
+        on_gpu = device.type == "cuda"
+        workers = loading.num_worker_per_gpu
+        self._packets: Iterator[Packet] = iter(
+            DataLoader(
+                SeededDataset(dataset, sampler.order.seed),
+                batch_sampler=sampler,
+                num_workers=workers,
+                collate_fn=collate,
+                worker_init_fn=start,
+                prefetch_factor=max(1, loading.num_prefetch_queue) if workers else None,
+                pin_memory=loading.pin_memory and on_gpu,
+                generator=torch.Generator(),  # or the choice of workers would change the global one
+            )
+        )
+        self._placement = Placement(device, channels_last)
+        self._ahead = (
+            CudaPrefetcher(self._load, self._placement) if loading.prefetch_mode == "cuda" and on_gpu else None
+        )
+
+    def __iter__(self) -> TrainLoader:
+        return self
+
+    def __next__(self) -> Batch:
+        batch = next(self._ahead) if self._ahead else self._placement(self._load())
+        self._micro += 1
+        if self._micro == self._sampler.accumulate:
+            self._micro = 0
+            self._iteration += 1
+            self._position += self._sampler.taken(self._iteration)
+        return batch
+
+    @property
+    def position(self) -> int:
+        """Samples taken from the stream by the iterations handed out so far, over all ranks: where a resume begins."""
+        return self._position
+
+    @property
+    def epoch(self) -> int:
+        """Epoch, from 0, of the last sample handed out."""
+        return max(0, self._position - 1) // self._sampler.order.epoch_length
+
+    def describe(self, total_iter: int) -> str:
+        """One line on how much data `total_iter` iterations see."""
+        sampler = self._sampler
+        samples = sampler.position + sum(sampler.taken(i) for i in range(sampler.iteration + 1, total_iter + 1))
+        batch = sampler.plan.at(sampler.iteration + 1).batch
+        return (
+            f"Training set: {sampler.order.length} samples, {sampler.order.epoch_length} per epoch; "
+            f"batch {batch} x {sampler.world} ranks x {sampler.accumulate} micro-batches; "
+            f"{total_iter} iterations are {samples / sampler.order.epoch_length:.1f} epochs"
+        )
+
+    def close(self) -> None:
+        """End the loading processes."""
+        packets, self._packets = self._packets, iter([])
+        processes = list(getattr(packets, "_workers", ()))
+        del packets  # asks the processes to end, and waits a while
+        self._ahead = None
+        for process in processes:
+            if process.is_alive():
+                process.kill()  # stuck in a read; it ignores gentler signals
+
+    def _load(self) -> Batch:
+        """The next micro-batch, in host memory."""
+        return unpack(_next_packet(self._packets), self._said)
+
+
+def _next_packet(packets: Iterator[Packet]) -> Packet:
+    try:
+        return next(packets)
+    except RuntimeError as e:
+        if "DataLoader worker" not in str(e):
+            raise
+        raise UserError(
+            f"a loading process died ({str(e).splitlines()[0]}). The system kills processes when memory is short: "
+            "lower num_worker_per_gpu or num_prefetch_queue, or enlarge shared memory (docker run --shm-size)"
+        ) from e
+
+
+def unpack(packet: Packet, said: set[Note]) -> Batch:
+    """The batch of a packet; messages from its making are logged, each once.
+
+    Raises:
+        UserError: the samples could not be made.
+    """
+    for note in packet.notes:
+        if note not in said:
+            said.add(note)
+            log.log(*note)
+    if packet.batch is None:
+        raise UserError(packet.error or "no batch")
+    return packet.batch
+
+
+class Placement:
+    """Moves a batch's tensors to a device; images (4-D) into the channels-last layout where asked."""
+
+    def __init__(self, device: torch.device, channels_last: bool) -> None:
+        self.device = device
+        self.channels_last = channels_last
+
+    def __call__(self, batch: Batch) -> Batch:
+        return {k: self._place(v) if isinstance(v, Tensor) else v for k, v in batch.items()}
+
+    def _place(self, tensor: Tensor) -> Tensor:
+        layout = torch.channels_last if self.channels_last and tensor.dim() == 4 else torch.preserve_format
+        return tensor.to(self.device, non_blocking=True, memory_format=layout)
+
+
+class CudaPrefetcher:
+    """``prefetch_mode: cuda``: the next batch travels to the GPU on a stream of its own while the current one is used.
+
+    Args:
+        load: gives the next batch in pinned host memory.
+        place: puts it on the GPU.
+    """
+
+    def __init__(self, load: Any, place: Placement) -> None:
+        self._load = load
+        self._place = place
+        self._stream = torch.cuda.Stream(place.device)
+        self._host: Batch | None = None
+        self._batch: Batch | None = None
+
+    def __next__(self) -> Batch:
+        if self._batch is None:
+            self._fetch()
+        current = torch.cuda.current_stream(self._place.device)
+        current.wait_stream(self._stream)
+        batch = self._batch
+        assert batch is not None
+        for value in batch.values():
+            if isinstance(value, Tensor):
+                value.record_stream(current)  # its memory was allocated on the other stream, and is used on this one
+        self._fetch()
+        return batch
+
+    def _fetch(self) -> None:
+        batch = self._load()
+        with torch.cuda.stream(self._stream):
+            self._batch = self._place(batch)
+        self._host = batch  # pinned memory must outlive the copy, which has not necessarily happened yet
+
+
+class EvalLoader:
+    """One rank's share of a dataset, in order, as batches of one.
+
+    A batch's ``index`` is the image's number in the dataset. It is negative where the batch is not to be counted: a
+    repeated image that only keeps ranks in step, or the replacement of an unreadable one (``on_error: skip``).
+    """
+
+    def __init__(self, dataset: Any, seed: int, rank: int, world: int, workers: int, even: bool) -> None:
+        total = len(dataset)
+        if total == 0:
+            raise UserError("the dataset is empty")
+        self._indices = list(range(rank, total, world))
+        self._counted = len(self._indices)
+        if even:
+            self._indices += [rank % total] * (-(-total // world) - self._counted)
+        self._dataset = SeededDataset(dataset, seed)
+        self._workers = min(workers, len(self._indices), os.cpu_count() or 1)
+        self._said: set[Note] = set()
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __iter__(self) -> Iterator[Batch]:
+        packets = iter(
+            DataLoader(
+                self._dataset,
+                batch_sampler=[[SampleKey(0, i, i)] for i in self._indices],
+                num_workers=self._workers,
+                collate_fn=collate,
+                worker_init_fn=start,
+                generator=torch.Generator(),
+            )
+        )
+        for place, index in enumerate(self._indices):
+            batch = unpack(_next_packet(packets), self._said)
+            counted = place < self._counted and int(batch["index"]) == index
+            yield {**batch, "index": index if counted else -1}
+
+
+def build_eval_loader(
+    dataset: Any, *, seed: int = 0, rank: int = 0, world: int = 1, workers: int = 0, even: bool = False
+) -> EvalLoader:
+    """The share of one rank in a validation or test set: every ``world``-th image.
+
+    Args:
+        dataset: from `build_dataset`.
+        seed: of whatever is random in the dataset; the same for an image at every evaluation.
+        rank: of this process.
+        world: number of ranks.
+        workers: loading processes.
+        even: give every rank equally many batches, as sharded networks need.
+
+    Raises:
+        UserError: the dataset is empty.
+    """
+    return EvalLoader(dataset, seed, rank, world, workers, even)

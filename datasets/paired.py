@@ -1,0 +1,243 @@
+"""Images in pairs (degraded input, ground truth), and inputs alone."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from ..core.errors import UserError
+from ..core.image_io import to_float
+from . import DATASETS
+from .base import ImageDataset, Item, OnError
+from .pairing import Sample, find_roots, find_samples
+from .sources import IOBackend, as_backend, listing
+from .transforms import (
+    Image,
+    luma,
+    normalise,
+    pad_to,
+    random_crop,
+    random_flip_rotate,
+    random_symmetry,
+    resize,
+    to_tensor,
+    too_small,
+)
+
+Phase = Literal["train", "val", "test"]
+
+MOST_HEADERS = 20_000
+"""Files whose size is looked at before training; of larger datasets, as many evenly spaced ones."""
+
+
+@DATASETS.register(aliases=("Dataset_PairedImage",))
+class PairedImageDataset(ImageDataset):
+    """Pairs of images with the same name in two folders (or LMDB databases, or remote folders).
+
+    An item has ``lq`` and ``gt``, (3, H, W) float32 RGB in [0, 1], at the precision of the files (8 or 16 bits), and
+    ``lq_path``, ``gt_path``. In training, a random patch, flipped and turned as the options say; else whole images.
+
+    Args:
+        dataroot_gt: folder(s) of the ground truths; without it items have no ``gt``.
+        dataroot_lq: folder(s) of the inputs, as many.
+        dataroot: folder(s) with the sub-folders ``input`` and ``gt`` instead (LSUI's layout).
+        weights: share of each root among the samples drawn in training; by number of files when omitted.
+        meta_info_file: list of the files to use (``name.png (h,w,c)`` per line); one root only.
+        meta_info: another name of it.
+        filename_tmpl: stem of the input from that of the ground truth, ``{}x4``.
+        io_backend: ``{type: disk}`` (also remote folders, as ``s3://bucket/folder``) or ``{type: lmdb}``.
+        gt_size: side of the training patch in the ground truth; whole images when omitted.
+        scale: ground truth size / input size.
+        phase: ``train``, or ``val`` and ``test``, in which nothing is random.
+        use_hflip: flip at random, left to right.
+        use_flip: NAFNet's name of it.
+        use_rot: turn at random, by vertical flip and transposition.
+        geometric_augs: Restormer's augmentation instead: one of the eight symmetries of the square. As there, images
+            smaller than the patch are then continued by reflection instead of refused.
+        resize: [height, width] to which ground truths are resized first, and inputs to it divided by scale.
+        color: ``y`` for luma alone (one channel).
+        mean: subtracted from each channel.
+        std: divides each channel.
+        on_error: what an unreadable file does: ``raise``, or ``skip`` to the next sample.
+    """
+
+    def __init__(
+        self,
+        dataroot_gt: str | list[str] | None = None,
+        dataroot_lq: str | list[str] | None = None,
+        dataroot: str | list[str] | None = None,
+        weights: list[float] | None = None,
+        meta_info_file: str | None = None,
+        meta_info: str | None = None,
+        filename_tmpl: str = "{}",
+        io_backend: IOBackend | None = None,
+        gt_size: int | None = None,
+        scale: int = 1,
+        phase: Phase = "train",
+        use_hflip: bool = False,
+        use_flip: bool = False,
+        use_rot: bool = False,
+        geometric_augs: bool = False,
+        resize: list[int] | None = None,
+        color: Literal["y"] | None = None,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+        on_error: OnError = "raise",
+    ) -> None:
+        super().__init__(on_error)
+        roots = find_roots(dataroot, dataroot_gt, dataroot_lq)
+        meta = meta_info_file or meta_info
+        if meta and len(roots) > 1:
+            raise UserError("meta_info_file lists the files of one root; there are several")
+        if "{}" not in filename_tmpl:
+            raise UserError(f"filename_tmpl: '{filename_tmpl}' needs a {{}} where the ground truth's stem goes")
+        backend = as_backend(io_backend)
+        groups = [find_samples(lq, gt, backend, filename_tmpl, meta) for lq, gt in roots]
+        self.samples: list[Sample] = [sample for group in groups for sample in group]
+        self.sampling_weights = shares([len(g) for g in groups], weights)
+        for size in (gt_size, *(resize or ())):
+            if size is not None and (size <= 0 or size % scale):
+                raise UserError(f"gt_size and resize must be positive multiples of scale {scale}; got {size}")
+        self.gt_size = gt_size
+        self.scale = scale
+        self.training = phase == "train"
+        self.hflip = use_hflip or use_flip
+        self.rotate = use_rot
+        self.geometric_augs = geometric_augs
+        self.resize = resize
+        self.color = color
+        self.mean = mean
+        self.std = std
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def load(self, index: int) -> Item:
+        sample = self.samples[index]
+        item: Item = {"lq_path": sample.lq.path(sample.lq_name)}
+        images = [sample.lq.pixels(sample.lq_name)]
+        if sample.gt is not None and sample.gt_name is not None:
+            item["gt_path"] = sample.gt.path(sample.gt_name)
+            images.append(sample.gt.pixels(sample.gt_name))
+        images = self._fit(images, item)
+        if self.training:
+            images = self._augment(images, item)
+        for key, image in zip(("lq", "gt"), images, strict=False):
+            pixels = luma(to_float(image)) if self.color == "y" else image
+            item[key] = normalise(to_tensor(pixels), self.mean, self.std)
+        return item
+
+    def _fit(self, images: list[Image], item: Item) -> list[Image]:
+        """Resized as the options say, and checked for sizes that belong together."""
+        if self.resize:
+            height, width = self.resize
+            sizes = [(height // self.scale, width // self.scale), (height, width)]
+            images = [resize(image, *size) for image, size in zip(images, sizes, strict=False)]
+        if len(images) == 1:
+            return images
+        lq, gt = images
+        height, width = (side * self.scale for side in lq.shape[:2])
+        spare = (gt.shape[0] - height, gt.shape[1] - width)
+        # Benchmark inputs were made from ground truths cut to a multiple of the scale; the files were often left uncut.
+        if spare != (0, 0) and (self.training or not all(0 <= s < self.scale for s in spare)):
+            raise UserError(
+                f"{item['gt_path']}: is {gt.shape[0]}x{gt.shape[1]} (height x width), but {self.scale} x its input is "
+                f"{height}x{width} ({item['lq_path']}). Is scale {self.scale} right?"
+            )
+        return [lq, gt[:height, :width]]
+
+    def _augment(self, images: list[Image], item: Item) -> list[Image]:
+        """A random patch under a random symmetry."""
+        scale = self.scale if len(images) == 2 else 1
+        if self.gt_size is not None:
+            size = self.gt_size * scale // self.scale
+            if self.geometric_augs:
+                images = pad_to(images, size, scale)
+            images = random_crop(images, size, scale, item.get("gt_path") or item["lq_path"])
+        if self.geometric_augs:
+            return random_symmetry(images)
+        return random_flip_rotate(images, self.hflip, self.rotate)
+
+    def require_patch(self, size: int) -> None:
+        """Check, from the files' headers, that images are large enough for training patches of `size`.
+
+        Formats whose headers are not understood, and remote files, are left to be found out by `load`.
+
+        Raises:
+            UserError: some are smaller; up to ten are named.
+        """
+        if size % self.scale:
+            raise UserError(f"the patch size {size} must be a multiple of scale {self.scale}")
+        if self.geometric_augs:
+            return
+        if self.resize:
+            if size > min(self.resize):
+                raise UserError(f"gt_size {size} is larger than the size {self.resize} that images are resized to")
+            return
+        paired = self.samples[0].gt is not None
+        need = size if paired else size // self.scale
+        step = -(-len(self.samples) // MOST_HEADERS)
+        small = []
+        for lq, lq_name, gt, gt_name in self.samples[::step]:
+            source, name = (gt, gt_name) if gt is not None and gt_name is not None else (lq, lq_name)
+            found = source.size(name)
+            if found is not None and min(found) < need:
+                small.append((source.path(name), found))
+        if len(small) == 1:
+            raise UserError(too_small(*small[0], need))
+        if small:
+            names = listing(f"{path} ({h}x{w})" for path, (h, w) in small)
+            raise UserError(
+                f"{len(small)} images are smaller than the patch gt_size {need}: {names}. "
+                "Lower gt_size (or gt_sizes), or remove them"
+            )
+
+
+@DATASETS.register()
+class SingleImageDataset(PairedImageDataset):
+    """Images without ground truth: ``lq`` (3, H, W) float32 RGB in [0, 1], and ``lq_path``.
+
+    Args:
+        dataroot_lq: folder(s) of images.
+        meta_info_file: list of the files to use, one name per line.
+        io_backend: ``{type: disk}`` or ``{type: lmdb}``.
+        scale: accepted for BasicSR's files; without ground truth it changes nothing.
+        color: ``y`` for luma alone (one channel).
+        mean: subtracted from each channel.
+        std: divides each channel.
+        on_error: what an unreadable file does: ``raise``, or ``skip`` to the next one.
+    """
+
+    def __init__(
+        self,
+        dataroot_lq: str | list[str],
+        meta_info_file: str | None = None,
+        io_backend: IOBackend | None = None,
+        scale: int = 1,
+        color: Literal["y"] | None = None,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+        on_error: OnError = "raise",
+    ) -> None:
+        super().__init__(
+            dataroot_lq=dataroot_lq,
+            meta_info_file=meta_info_file,
+            io_backend=io_backend,
+            scale=scale,
+            phase="test",
+            color=color,
+            mean=mean,
+            std=std,
+            on_error=on_error,
+        )
+
+
+def shares(counts: list[int], weights: list[float] | None) -> np.ndarray | None:
+    """Each sample's share of the draws, where roots with `counts` samples get shares in proportion to `weights`."""
+    if weights is None:
+        return None
+    if len(weights) != len(counts) or min(weights) < 0 or sum(weights) <= 0:
+        raise UserError(f"weights: {len(counts)} folders need as many non-negative numbers, not all 0; got {weights}")
+    per_sample = [np.full(n, w / n) for n, w in zip(counts, weights, strict=True)]
+    return np.concatenate(per_sample) / sum(weights)

@@ -1,0 +1,158 @@
+"""Where images are kept: folders, local or remote, and BasicSR's LMDB databases."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+
+from ..core.errors import UserError, require
+from ..core.image_header import image_size
+from ..core.image_io import READERS, read_pixels
+from ..core.registry import unknown_key
+from ..core.storage import UnreadableFile, is_url, join, list_files, read_bytes
+
+
+@dataclass(frozen=True)
+class IOBackend:
+    """BasicSR's ``io_backend`` block: ``disk`` also covers remote folders, by URL."""
+
+    type: Literal["disk", "lmdb"] = "disk"
+
+
+def as_backend(block: IOBackend | Mapping[str, Any] | None) -> IOBackend:
+    """The backend that an option block describes; ``disk`` for None."""
+    if block is None or isinstance(block, IOBackend):
+        return block or IOBackend()
+    for key in block:
+        if key != "type":
+            raise UserError(unknown_key(key, "io_backend", ["type"]))
+    kind = block.get("type", "disk")
+    if kind not in ("disk", "lmdb"):
+        raise UserError(f"io_backend: there is no type '{kind}'; 'disk' and 'lmdb' are there")
+    return IOBackend(kind)
+
+
+class Source:
+    """Images under one root.
+
+    Attributes:
+        root: folder, URL or LMDB folder.
+        files: name of each file by its key, sorted by key. The key is the name without suffix, ``scene1/0001``.
+    """
+
+    def __init__(self, root: str, names: Iterable[str]) -> None:
+        self.root = root
+        by_key = sorted((os.path.splitext(n)[0], n) for n in names)
+        self.files = dict(by_key)
+        if len(self.files) < len(by_key):
+            twice = [f"{a[1]} and {b[1]}" for a, b in itertools.pairwise(by_key) if a[0] == b[0]]
+            raise UserError(f"{root}: files that differ in their suffix only cannot be told apart: {listing(twice)}")
+        if not self.files:
+            raise UserError(f"{root}: there are no images in this folder (looked for {', '.join(READERS)})")
+
+    def path(self, name: str) -> str:
+        """The file's path, URL, or the like: what items and messages call it."""
+        return join(self.root, name)
+
+    def read(self, name: str) -> bytes:
+        """The file's bytes.
+
+        Raises:
+            UnreadableFile: it cannot be read.
+        """
+        return read_bytes(self.path(name))
+
+    def pixels(self, name: str) -> np.ndarray:
+        """The image, (H, W, 3) RGB at the file's own precision. Errors as `read_pixels`."""
+        return read_pixels(self.read(name), self.path(name), self.root)
+
+    def size(self, name: str) -> tuple[int, int] | None:
+        """(height, width) without decoding, where that is cheap; else None."""
+        if is_url(self.root):
+            return None
+        try:
+            with open(self.path(name), "rb") as f:
+                return image_size(f.read(65536))
+        except OSError:
+            return None  # reading the sample will say so
+
+
+class Folder(Source):
+    """The images in a folder and its sub-folders, on disk or behind an fsspec URL."""
+
+    def __init__(self, root: str) -> None:
+        names = list_files(root)
+        super().__init__(root, [n for n in names if PurePosixPath(n).suffix.lower() in READERS])
+
+
+class Lmdb(Source):
+    """BasicSR's LMDB layout: ``x.lmdb/data.mdb`` with encoded images, ``x.lmdb/meta_info.txt`` listing their names.
+
+    The database is opened when first read, anew in every process: an LMDB environment must not cross a fork.
+    """
+
+    def __init__(self, root: str) -> None:
+        if is_url(root) or not os.path.isfile(os.path.join(root, "data.mdb")):
+            raise UserError(
+                f"{root}: is not an LMDB folder on disk (there is no data.mdb in it); io_backend type is lmdb"
+            )
+        lines = read_bytes(os.path.join(root, "meta_info.txt")).decode().splitlines()
+        self.sizes = dict(parse_meta_line(line) for line in lines if line.strip())
+        super().__init__(root, self.sizes)
+        self._environment: Any = None
+        self._process = -1
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_environment": None, "_process": -1}
+
+    def read(self, name: str) -> bytes:
+        if self._process != os.getpid():
+            lmdb = require("lmdb", "io_backend type lmdb")
+            self._environment = lmdb.open(self.root, readonly=True, lock=False, readahead=False, meminit=False)
+            self._process = os.getpid()
+        with self._environment.begin() as transaction:
+            value = transaction.get(os.path.splitext(name)[0].encode())
+        if value is None:
+            raise UnreadableFile(f"{self.path(name)}: meta_info.txt lists it, but the database does not have it")
+        return bytes(value)
+
+    def size(self, name: str) -> tuple[int, int] | None:
+        return self.sizes[name]
+
+
+def open_source(root: str, backend: IOBackend) -> Source:
+    """The images under `root`; ``~`` is expanded."""
+    root = root if is_url(root) else os.path.expanduser(root)
+    return Lmdb(root) if backend.type == "lmdb" else Folder(root)
+
+
+def parse_meta_line(line: str) -> tuple[str, tuple[int, int] | None]:
+    """Name and (height, width) from a line of BasicSR's meta files: ``0001.png (480,480,3) 1``; size and rest are optional.
+
+    >>> parse_meta_line("a b.png (48,64,3) 1")
+    ('a b.png', (48, 64))
+    >>> parse_meta_line("baby.png")
+    ('baby.png', None)
+    """
+    match = re.fullmatch(r"\s*(.+?)\s+\((\d+)\s*,\s*(\d+)\s*(?:,\s*\d+\s*)?\).*", line)
+    if match is None:
+        return line.strip(), None
+    return match[1], (int(match[2]), int(match[3]))
+
+
+def listing(names: Iterable[str], most: int = 10) -> str:
+    """Up to `most` names, and how many more there are.
+
+    >>> listing(["a", "b", "c"], 2)
+    'a, b and 1 more'
+    """
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,0 +1,111 @@
+"""Crops, flips, resizing and conversion of images held as (H, W, C) arrays, the same change for all images of a sample."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..core.errors import UserError, require
+from ..core.image_io import to_float
+
+Image = np.ndarray
+"""(H, W, C), integer or float."""
+
+
+def random_crop(images: Sequence[Image], size: int, scale: int, path: str) -> list[Image]:
+    """One window at a random place: `size` x `size` pixels of the last image, and the same area of the others.
+
+    Args:
+        images: low-resolution ones first, ground truth last; all others are `scale` times smaller than it.
+        size: side in the last image's pixels, a multiple of `scale`.
+        scale: ground truth size / input size.
+        path: of the ground truth, for messages.
+
+    Raises:
+        UserError: the patch does not fit.
+    """
+    height, width = images[-1].shape[:2]
+    if min(height, width) < size:
+        raise UserError(too_small(path, (height, width), size))
+    top = scale * random.randint(0, (height - size) // scale)  # noqa: S311
+    left = scale * random.randint(0, (width - size) // scale)  # noqa: S311
+    windows = [image[top // scale :, left // scale :][: size // scale, : size // scale] for image in images[:-1]]
+    return [*windows, images[-1][top : top + size, left : left + size]]
+
+
+def too_small(path: str, size: tuple[int, int], patch: int) -> str:
+    """The message for an image smaller than the training patch."""
+    return (
+        f"{path}: is {size[0]}x{size[1]} pixels (height x width), smaller than the patch gt_size {patch}. "
+        "Lower gt_size (or gt_sizes), or remove the image"
+    )
+
+
+def pad_to(images: Sequence[Image], size: int, scale: int) -> list[Image]:
+    """Reflect images on their right and bottom until a patch of `size` fits; arguments as for `random_crop`."""
+    height, width = images[-1].shape[:2]
+    down, right = max(0, -(-(size - height) // scale)), max(0, -(-(size - width) // scale))
+
+    def pad(image: Image, factor: int) -> Image:
+        return np.pad(image, ((0, down * factor), (0, right * factor), (0, 0)), mode="symmetric")
+
+    return [*(pad(image, 1) for image in images[:-1]), pad(images[-1], scale)]
+
+
+def random_flip_rotate(images: Sequence[Image], hflip: bool, rotate: bool) -> list[Image]:
+    """BasicSR's augmentation: horizontal flip; vertical flip and transposition (together: rotations); each at 1/2."""
+    changed = list(images)
+    if hflip and random.random() < 0.5:  # noqa: S311
+        changed = [image[:, ::-1] for image in changed]
+    if rotate and random.random() < 0.5:  # noqa: S311
+        changed = [image[::-1] for image in changed]
+    if rotate and random.random() < 0.5:  # noqa: S311
+        changed = [image.transpose(1, 0, 2) for image in changed]
+    return changed
+
+
+def random_symmetry(images: Sequence[Image]) -> list[Image]:
+    """Restormer's ``geometric_augs``: one of the eight symmetries of the square, all equally likely."""
+    choice = random.randint(0, 7)  # noqa: S311
+    turned = [np.rot90(image, choice // 2) for image in images]
+    return [image[::-1] for image in turned] if choice % 2 else turned
+
+
+def resize(image: Image, height: int, width: int) -> Image:
+    """Bilinear resizing with antialiasing, as torchvision's ``Resize`` does it to a PIL image.
+
+    8-bit images stay 8-bit and go through PIL itself, so that they equal it exactly; others become float32.
+    """
+    if image.shape[:2] == (height, width):
+        return image
+    if image.dtype == np.uint8:
+        pil = require("PIL.Image", "resize", "pip install pillow")
+        return np.asarray(pil.fromarray(np.ascontiguousarray(image)).resize((width, height), pil.Resampling.BILINEAR))
+    planes = to_tensor(image)[None]
+    smaller = F.interpolate(planes, (height, width), mode="bilinear", antialias=True, align_corners=False)
+    return np.ascontiguousarray(smaller[0].numpy().transpose(1, 2, 0))
+
+
+def luma(image: Image) -> Image:
+    """(H, W, 3) RGB in [0, 1] to (H, W, 1): Y of ITU-R BT.601 in [16/255, 235/255], as Matlab's rgb2ycbcr gives it."""
+    weights = np.array([65.481, 128.553, 24.966], np.float32) / 255
+    return (image @ weights + np.float32(16 / 255))[..., None]
+
+
+def to_tensor(image: Image) -> Tensor:
+    """(C, H, W) float32; integers are scaled to [0, 1] by their type's range."""
+    return torch.from_numpy(np.ascontiguousarray(to_float(image).transpose(2, 0, 1)))
+
+
+def normalise(image: Tensor, mean: Sequence[float] | None, std: Sequence[float] | None) -> Tensor:
+    """``(image - mean) / std`` per channel; either may be absent."""
+    if mean is not None:
+        image = image - torch.tensor(mean, dtype=image.dtype)[:, None, None]
+    if std is not None:
+        image = image / torch.tensor(std, dtype=image.dtype)[:, None, None]
+    return image
