@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -93,18 +93,12 @@ class TrainLoader(Iterator[Batch]):
         self._micro = 0
         self._said: set[Note] = set()
         on_gpu = device.type == "cuda"
-        workers = loading.num_worker_per_gpu
-        self._packets: Iterator[Packet] = iter(
-            DataLoader(
-                SeededDataset(dataset, sampler.order.seed),
-                batch_sampler=sampler,
-                num_workers=workers,
-                collate_fn=collate,
-                worker_init_fn=start,
-                prefetch_factor=max(1, loading.num_prefetch_queue) if workers else None,
-                pin_memory=loading.pin_memory and on_gpu,
-                generator=torch.Generator(),  # or the choice of workers would change the global one
-            )
+        self._packets = make_packets(
+            SeededDataset(dataset, sampler.order.seed),
+            sampler,
+            loading.num_worker_per_gpu,
+            ahead=loading.num_prefetch_queue,
+            pin_memory=loading.pin_memory and on_gpu,
         )
         self._placement = Placement(device, channels_last)
         self._ahead = (
@@ -157,6 +151,26 @@ class TrainLoader(Iterator[Batch]):
     def _load(self) -> Batch:
         """The next micro-batch, in host memory."""
         return unpack(_next_packet(self._packets), self._said)
+
+
+def make_packets(
+    dataset: SeededDataset, batches: Iterable[list[SampleKey]], workers: int, ahead: int = 2, pin_memory: bool = False
+) -> Iterator[Packet]:
+    """Start making `batches`, in as many processes as asked (which is the user's choice: for remote files, many help)."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
+        return iter(
+            DataLoader(
+                dataset,
+                batch_sampler=batches,
+                num_workers=workers,
+                collate_fn=collate,
+                worker_init_fn=start,
+                prefetch_factor=max(1, ahead) if workers else None,
+                pin_memory=pin_memory,
+                generator=torch.Generator(),  # or the choice of workers would change the global one
+            )
+        )
 
 
 def _next_packet(packets: Iterator[Packet]) -> Packet:
@@ -252,23 +266,14 @@ class EvalLoader:
         if even:
             self._indices += [rank % total] * (-(-total // world) - self._counted)
         self._dataset = SeededDataset(dataset, seed)
-        self._workers = min(workers, len(self._indices), os.cpu_count() or 1)
+        self._workers = min(workers, len(self._indices))
         self._said: set[Note] = set()
 
     def __len__(self) -> int:
         return len(self._indices)
 
     def __iter__(self) -> Iterator[Batch]:
-        packets = iter(
-            DataLoader(
-                self._dataset,
-                batch_sampler=[[SampleKey(0, i, i)] for i in self._indices],
-                num_workers=self._workers,
-                collate_fn=collate,
-                worker_init_fn=start,
-                generator=torch.Generator(),
-            )
-        )
+        packets = make_packets(self._dataset, [[SampleKey(0, i, i)] for i in self._indices], self._workers)
         for place, index in enumerate(self._indices):
             batch = unpack(_next_packet(packets), self._said)
             counted = place < self._counted and int(batch["index"]) == index
