@@ -21,7 +21,13 @@ def _from_torch(name: str) -> Callable[..., Any] | None:
     return found if is_one and found is not torch.optim.Optimizer else None
 
 
-OPTIMIZERS = Registry("optimizer", "relume.core.optimizers", runtime=("params",), library=_from_torch)
+OPTIMIZERS = Registry(
+    "optimizer",
+    "relume.core.optimizers",
+    runtime=("params",),
+    library=_from_torch,
+    library_names=lambda: filter(_from_torch, dir(torch.optim)),
+)
 
 
 def build_optimizer(parameters: NamedParameters, opt: Mapping[str, Any]) -> torch.optim.Optimizer:

@@ -6,12 +6,17 @@ a parameter called ``type``, a parameter without annotation.
 
 from __future__ import annotations
 
+import collections.abc
 import importlib
+import importlib.util
 import inspect
 import pkgutil
+import re
+import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from .errors import UserError, did_you_mean
@@ -41,6 +46,7 @@ class Registry:
         package: dotted package whose modules register members; imported on the first look-up, not before.
         runtime: constructor parameters that code supplies and option files may not (an optimizer's ``params``).
         library: where else to look for a name (``torch.optim``); returns None for an unknown one.
+        library_names: what is there, for suggestions and listings.
     """
 
     def __init__(
@@ -50,11 +56,13 @@ class Registry:
         *,
         runtime: tuple[str, ...] = (),
         library: Callable[[str], Callable[..., Any] | None] | None = None,
+        library_names: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         self.noun = noun
         self.package = package
         self.runtime = runtime
         self._library = library
+        self._library_names = library_names
         self._members: dict[str, Callable[..., Any]] = {}
         self._aliases: dict[str, str] = {}
         self._unimportable: dict[str, ModuleNotFoundError] = {}
@@ -103,7 +111,7 @@ class Registry:
     def _discover(self) -> None:
         if self._discovered:
             return
-        self._discovered = True
+        self._discovered = True  # at once: modules may look names up while they are imported
         root = importlib.import_module(self.package)
         for module in pkgutil.walk_packages(getattr(root, "__path__", []), f"{self.package}."):
             try:
@@ -122,6 +130,16 @@ class Registry:
         """Other names under which `name` is known."""
         self._discover()
         return sorted(a for a, target in self._aliases.items() if target == name)
+
+    def library_names(self) -> list[str]:
+        """Names that the library offers besides the registered ones, sorted."""
+        public = {n for n in self._library_names() if not n.startswith("_")}
+        return sorted(public - {*self.names(), *self._aliases})
+
+    def unimportable(self) -> dict[str, str]:
+        """Modules of the package that could not be imported for want of a dependency, and why."""
+        self._discover()
+        return {module: str(error) for module, error in self._unimportable.items()}
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())
@@ -146,11 +164,15 @@ class Registry:
         return member
 
     def unknown(self, name: object) -> str:
-        """The message for a name that nothing has."""
-        known = [*self.names(), *sorted(self._aliases)]
-        text = f"no {self.noun} is called '{name}'.{did_you_mean(str(name), known)} Known: {', '.join(self.names())}."
+        """The message for a name that nothing has; it quotes the missing dependency of a module that would define it."""
+        registered = self.names()
+        hint = did_you_mean(str(name), [*registered, *self._aliases, *self.library_names()])
+        text = f"no {self.noun} is called '{name}'.{hint} Known: {', '.join(registered) or 'none'}."
         for module, error in self._unimportable.items():
-            text += f" (Not looked into: {module}, because {error}.)"
+            spec = importlib.util.find_spec(module)
+            source = Path(spec.origin).read_text() if spec and spec.origin else ""
+            if re.search(rf"^(class|def) {re.escape(str(name))}\b", source, re.MULTILINE):
+                text += f" ({module} defines it, but cannot be imported: {error}.)"
         return text
 
     def parameters(self, name: str) -> dict[str, Parameter]:
@@ -188,25 +210,39 @@ def article(noun: str) -> str:
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
-def unknown_key(key: object, owner: str, accepted: typing.Iterable[str]) -> str:
-    """The message for an option that `owner` does not have."""
+def unknown_key(key: object, owner: str, accepted: Iterable[str], near: Iterable[str] | None = None) -> str:
+    """The message for an option that `owner` does not have; `near` is what may be suggested, `accepted` when omitted."""
     accepted = list(accepted)
-    listing = ", ".join(accepted) or "no options"
-    return f"unknown key '{key}' in {owner}.{did_you_mean(str(key), accepted)} Accepted: {listing}."
+    hint = did_you_mean(str(key), accepted if near is None else near)
+    return f"unknown key '{key}' in {owner}.{hint} Accepted: {', '.join(accepted) or 'no options'}."
 
 
 def signature(target: Callable[..., Any]) -> dict[str, Parameter]:
     """Parameters of a class's constructor or of a function, annotations resolved, ``self`` left out."""
-    function = target.__init__ if inspect.isclass(target) else target  # type: ignore[misc]
+    function = target.__init__ if inspect.isclass(target) else target
     try:
         hints = typing.get_type_hints(function, include_extras=True)
-    except (NameError, TypeError):  # a library's annotations may name things that exist for type checkers only
-        hints = {}
+    except (NameError, TypeError):
+        hints = _hints_one_by_one(function)
     return {
         p.name: Parameter(p.name, hints.get(p.name, Any), p.default)
         for p in inspect.signature(target).parameters.values()
         if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     }
+
+
+def _hints_one_by_one(function: Callable[..., Any]) -> dict[str, Any]:
+    """Annotations of a library's function, some of which name things that exist for type checkers only: those are Any."""
+    function = inspect.unwrap(function)
+    names = {**vars(collections.abc), "Any": Any, "Literal": typing.Literal, **function.__globals__}
+    hints = {}
+    for name, annotation in function.__annotations__.items():
+        alone = types.SimpleNamespace(__annotations__={name: annotation})
+        try:
+            hints.update(typing.get_type_hints(alone, globalns=names, include_extras=True))
+        except (NameError, TypeError):
+            hints[name] = Any
+    return hints
 
 
 def registry_of(annotation: Any) -> Registry | None:
@@ -216,17 +252,33 @@ def registry_of(annotation: Any) -> Registry | None:
 
 
 def build_nested(annotation: Any, value: Any) -> Any:
-    """Build the ``type:`` blocks inside `value` wherever `annotation` says that a component belongs there."""
+    """`value` with its ``type:`` blocks built, wherever `annotation` says that a component belongs there.
+
+    Containers are copied, so that a constructor may change what it gets.
+    """
     registry = registry_of(annotation)
     if registry is not None:
         return registry.build(value) if isinstance(value, Mapping) else value
-    arguments = typing.get_args(annotation)
-    if isinstance(value, Mapping) and len(arguments) == 2 and typing.get_origin(annotation) is not typing.Union:
-        return {k: build_nested(arguments[1], v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)) and arguments:
-        return type(value)(build_nested(arguments[0], v) for v in value)
-    for option in arguments:  # Optional[Annotated[...]] and other unions
-        built = build_nested(option, value)
-        if built is not value and built != value:
-            return built
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return build_nested(arguments[0], value)
+    if origin in (typing.Union, types.UnionType):
+        return build_nested(next((a for a in arguments if _takes(a, value)), Any), value)
+    if isinstance(value, Mapping):
+        inner = arguments[1] if len(arguments) == 2 else Any
+        return {k: build_nested(inner, v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        each = origin is tuple and Ellipsis not in arguments and len(arguments) == len(value)
+        inner = arguments[0] if arguments else Any
+        return type(value)(build_nested(arguments[i] if each else inner, v) for i, v in enumerate(value))
     return value
+
+
+def _takes(annotation: Any, value: Any) -> bool:
+    """Whether an alternative of a union may hold components in a container like `value`."""
+    if registry_of(annotation) is not None:
+        return isinstance(value, Mapping) and "type" in value
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        return _takes(typing.get_args(annotation)[0], value)
+    return inspect.isclass(origin) and isinstance(value, (Mapping, list, tuple)) and isinstance(value, origin)

@@ -15,6 +15,8 @@ from ..archs import ARCHS
 from ..datasets import DATASETS
 from ..losses import LOSSES
 from ..schedulers import SCHEDULERS
+from .annotations import Names, Range
+from .errors import did_you_mean
 from .metrics import METRICS
 from .models import MODELS
 from .optimizers import OPTIMIZERS
@@ -29,10 +31,11 @@ def setting(default: Any = MISSING, doc: str = "", **kwargs: Any) -> Any:
 
 NetworkBlock = Annotated[nn.Module, ARCHS]
 LossBlock = Annotated[nn.Module, LOSSES]
-OptimizerBlock = Annotated[Any, OPTIMIZERS]
 SchedulerBlock = Annotated[Any, SCHEDULERS]
-DatasetBlock = Annotated[Any, DATASETS]
-MetricBlock = Annotated[Any, METRICS]
+Count = Annotated[int, Range(least=1)]
+NonNegative = Annotated[int, Range(least=0)]
+Positive = Annotated[float, Range(above=0)]
+Phase = Annotated[str, Names(r"(train|val|test)(_.+)?", ("train", "val", "val_<name>", "test", "test_<name>"))]
 
 
 @dataclass
@@ -40,19 +43,54 @@ class Loader:
     """Keys of a ``datasets.*`` block that concern loading; the others are the dataset constructor's parameters."""
 
     name: str | None = setting(None, "Name in logs and result folders; the phase when omitted.")
-    batch_size_per_gpu: int = setting(1, "Samples per rank and micro-batch.")
-    num_worker_per_gpu: int = setting(2, "Loading processes per rank; 0 loads in the training process.")
-    dataset_enlarge_ratio: int = setting(1, "Repeats of the dataset in one epoch (kept for BasicSR's option files).")
+    batch_size_per_gpu: Count = setting(1, "Samples per rank and micro-batch.")
+    num_worker_per_gpu: NonNegative = setting(2, "Loading processes per rank; 0 loads in the training process.")
+    dataset_enlarge_ratio: Count = setting(1, "Repeats of the dataset in one epoch (kept for BasicSR's option files).")
     use_shuffle: bool = setting(True, "Shuffle the training samples, by a permutation of (manual_seed, epoch).")
     prefetch_mode: Literal["cpu", "cuda"] | None = setting(None, "'cuda' copies the next batch on a side stream.")
-    num_prefetch_queue: int = setting(2, "Batches each worker prepares ahead.")
+    num_prefetch_queue: Count = setting(2, "Batches each worker prepares ahead.")
     pin_memory: bool = setting(True, "Page-locked host memory, for faster copies to a GPU.")
     persistent_workers: bool = setting(
         True, "Accepted for BasicSR's files; training workers always live through the run."
     )
-    mini_batch_sizes: list[int] | None = setting(None, "Progressive training: samples per rank in each stage.")
-    iters: list[int] | None = setting(None, "Progressive training: iterations of each stage.")
-    gt_sizes: list[int] | None = setting(None, "Progressive training: patch size of each stage.")
+    mini_batch_sizes: list[Count] | None = setting(None, "Progressive training: samples per rank in each stage.")
+    iters: list[Count] | None = setting(None, "Progressive training: iterations of each stage.")
+    gt_sizes: list[Count] | None = setting(None, "Progressive training: patch size of each stage.")
+
+    def __post_init__(self) -> None:
+        stages = {"mini_batch_sizes": self.mini_batch_sizes, "iters": self.iters, "gt_sizes": self.gt_sizes}
+        lengths = {name: len(values) for name, values in stages.items() if values is not None}
+        if lengths and "iters" not in lengths:
+            raise ValueError(f"{' and '.join(lengths)} need iters, the iterations of each stage")
+        if len(set(lengths.values())) > 1:
+            listing = ", ".join(f"{name} has {n}" for name, n in lengths.items())
+            raise ValueError(f"progressive training needs as many entries in each list: {listing}")
+
+
+@dataclass
+class MetricKeys:
+    """Keys of a block in ``val.metrics`` besides the metric's own."""
+
+    better: Literal["higher", "lower"] | None = setting(None, "Which is better; the metric itself knows when omitted.")
+
+
+@dataclass
+class OptimizerKeys:
+    """Keys of an ``optim_*`` block besides the optimizer's own."""
+
+    param_groups: list[dict[str, Any]] | None = setting(
+        None, "Settings for some parameters: [{params: <regular expression on their names>, lr: ..., ...}, ...]."
+    )
+
+    def __post_init__(self) -> None:
+        for i, group in enumerate(self.param_groups or ()):
+            if not isinstance(group.get("params"), str):
+                raise ValueError(f"param_groups[{i}] needs 'params', a regular expression on parameter names")
+
+
+DatasetBlock = Annotated[Any, DATASETS, Loader]
+MetricBlock = Annotated[Any, METRICS, MetricKeys]
+OptimizerBlock = Annotated[Any, OPTIMIZERS, OptimizerKeys]
 
 
 @dataclass
@@ -77,20 +115,22 @@ PATH_KEYS: dict[str, tuple[Any, str]] = {
 class Train:
     """Optimisation. Besides these: ``*_opt`` losses, ``optim_*`` optimizers, and the model wrapper's own parameters."""
 
-    total_iter: int = setting(doc="Iterations (optimizer steps) to train.")
-    ema_decay: float = setting(0.0, "Decay of the weights' exponential moving average; 0 is off.")
+    total_iter: Count = setting(doc="Iterations (optimizer steps) to train.")
+    ema_decay: Annotated[float, Range(least=0, below=1)] = setting(
+        0.0, "Decay of the weights' exponential moving average; 0 is off."
+    )
     scheduler: SchedulerBlock | None = setting(None, "Learning-rate schedule of every optimizer.")
-    warmup_iter: int = setting(-1, "Linear warm-up iterations; -1 is none.")
-    accumulate: int = setting(1, "Micro-batches per optimizer step.")
+    warmup_iter: Annotated[int, Range(least=-1)] = setting(-1, "Linear warm-up iterations; -1 is none.")
+    accumulate: Count = setting(1, "Micro-batches per optimizer step.")
     amp: Literal["off", "bf16", "fp16"] = setting("off", "Automatic mixed precision.")
     channels_last: bool = setting(False, "NHWC memory layout of networks and images.")
     compile: bool | Literal["default", "reduce-overhead", "max-autotune"] = setting(
         False, "torch.compile, or its mode."
     )
-    grad_clip_norm: float | None = setting(None, "Largest total gradient norm.")
-    grad_clip_value: float | None = setting(None, "Largest absolute value of a gradient element.")
+    grad_clip_norm: Positive | None = setting(None, "Largest total gradient norm.")
+    grad_clip_value: Positive | None = setting(None, "Largest absolute value of a gradient element.")
     use_grad_clip: bool = setting(False, "Restormer's key: clip the gradient norm at 0.01.")
-    max_nonfinite: int = setting(
+    max_nonfinite: Count = setting(
         10, "Stop (exit code 3) after so many steps in a row with NaN or infinite loss or gradient."
     )
     strategy: Literal["ddp", "fsdp"] = setting("ddp", "How networks are distributed over ranks.")
@@ -100,31 +140,53 @@ class Train:
 class Val:
     """Validation during training, and what test.py does."""
 
-    val_freq: float | None = setting(None, "Iterations between validations; none when omitted.")
+    val_freq: Positive | None = setting(None, "Iterations between validations; none when omitted.")
     save_img: bool = setting(False, "Save the output images.")
     save_comparison: bool = setting(False, "Also save input | output | target side by side.")
     suffix: str | None = setting(None, "Ending of saved image names; the experiment's name when omitted (test).")
     metrics: dict[str, MetricBlock] = setting(dict, "Metrics by free name; each block may add better: higher | lower.")
     best: str | None = setting(None, "Metric that chooses net_g_best; the first one when omitted.")
     pbar: bool = setting(True, "Progress bar on a terminal.")
-    tile: int | None = setting(None, "Tile side in input pixels for images that do not fit; whole images when omitted.")
-    tile_overlap: int = setting(32, "Overlap of neighbouring tiles, in input pixels, blended linearly.")
-    window_size: int | None = setting(None, "Pad the input to a multiple of this (also padded to the network's own).")
+    tile: Count | None = setting(
+        None, "Tile side in input pixels for images that do not fit; whole images when omitted."
+    )
+    tile_overlap: NonNegative = setting(32, "Overlap of neighbouring tiles, in input pixels, blended linearly.")
+    window_size: Count | None = setting(None, "Pad the input to a multiple of this (also padded to the network's own).")
     use_image: bool = setting(True, "Accepted for Restormer's files; metrics are computed on rounded 8-bit images.")
     rgb2bgr: bool = setting(True, "Accepted for Restormer's files; channel order is always handled.")
     max_minibatch: int | None = setting(None, "Accepted for Restormer's files; use tile.")
     grids: bool = setting(False, "Accepted for NAFNet's files; use tile.")
+    crop_size_h: int | None = setting(None, "Accepted for NAFNet's files; use tile.")
+    crop_size_w: int | None = setting(None, "Accepted for NAFNet's files; use tile.")
+    trans_num: int = setting(1, "Accepted for NAFNet's files, where 1 is no self-ensemble.")
+
+    def __post_init__(self) -> None:
+        if self.tile is not None and self.tile_overlap >= self.tile:
+            raise ValueError(f"tile_overlap ({self.tile_overlap}) must be smaller than tile ({self.tile})")
+        if self.best is not None and self.best not in self.metrics:
+            hint = did_you_mean(self.best, self.metrics)
+            raise ValueError(
+                f"best: no metric is called '{self.best}'.{hint} Known: {', '.join(self.metrics) or 'none'}."
+            )
+
+
+@dataclass
+class Wandb:
+    """Weights & Biases; off without a project."""
+
+    project: str | None = setting(None, "Project to log into.")
+    resume_id: str | None = setting(None, "Identifier of an earlier run to continue.")
 
 
 @dataclass
 class Logger:
     """Printing, checkpoints and trackers."""
 
-    print_freq: float = setting(100, "Iterations between log lines.")
-    save_checkpoint_freq: float = setting(5000, "Iterations between checkpoints; one more is written at the end.")
-    keep_checkpoints: int | None = setting(None, "Newest checkpoints to keep; all when omitted.")
+    print_freq: Positive = setting(100, "Iterations between log lines.")
+    save_checkpoint_freq: Positive = setting(5000, "Iterations between checkpoints; one more is written at the end.")
+    keep_checkpoints: Count | None = setting(None, "Newest checkpoints to keep; all when omitted.")
     use_tb_logger: bool = setting(False, "Write TensorBoard events to tb_logger/<name>.")
-    wandb: dict[str, Any] | None = setting(None, "Weights & Biases: {project, resume_id}.")
+    wandb: Wandb | None = setting(None, "Weights & Biases.")
 
 
 @dataclass
@@ -132,8 +194,8 @@ class Dist:
     """Process group. Addresses come from torchrun or SLURM."""
 
     backend: Literal["nccl", "gloo"] | None = setting(None, "nccl on GPUs, gloo on CPUs when omitted.")
-    port: int = setting(29500, "Port of rank 0, for the slurm launcher.")
-    timeout: float = setting(1800, "Seconds a collective may wait for the slowest rank (validation included).")
+    port: Annotated[int, Range(least=1, most=65535)] = setting(29500, "Port of rank 0, for the slurm launcher.")
+    timeout: Positive = setting(1800, "Seconds a collective may wait for the slowest rank (validation included).")
 
 
 @dataclass
@@ -142,12 +204,14 @@ class Options:
 
     name: str = setting(doc="Experiment name, which names its folders; 'debug' in it means a debugging run.")
     model_type: Annotated[str, MODELS] = setting(doc="Model wrapper.")
-    scale: int = setting(1, "Output size / input size; passed to datasets.")
-    num_gpu: int | Literal["auto"] = setting("auto", "0 forces the CPU; otherwise a GPU is used where there is one.")
-    manual_seed: int | None = setting(0, "Seed of everything random; drawn (and logged) when null.")
+    scale: Count = setting(1, "Output size / input size; passed to datasets.")
+    num_gpu: NonNegative | Literal["auto"] = setting(
+        "auto", "0 forces the CPU; otherwise a GPU is used where there is one."
+    )
+    manual_seed: NonNegative | None = setting(0, "Seed of everything random; drawn (and logged) when null.")
     deterministic: bool = setting(False, "Ask torch for deterministic kernels.")
     find_unused_parameters: bool = setting(False, "DistributedDataParallel's option of that name.")
-    datasets: dict[str, DatasetBlock] = setting(dict, "train, val, val_2, test_1, ...: one block per dataset.")
+    datasets: dict[Phase, DatasetBlock] = setting(dict, "train, val, val_2, test_1, ...: one block per dataset.")
     path: Paths = setting(Paths, "Weights in, outputs out.")
     train: Train | None = setting(None, "Optimisation; absent in a test file.")
     val: Val = setting(Val, "Validation and test.")

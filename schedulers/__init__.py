@@ -22,7 +22,13 @@ def _from_torch(name: str) -> Callable[..., Any] | None:
     return found if isinstance(found, type) and issubclass(found, base) and found is not base else None
 
 
-SCHEDULERS = Registry("scheduler", "relume.schedulers", runtime=("optimizer", "last_epoch"), library=_from_torch)
+SCHEDULERS = Registry(
+    "scheduler",
+    "relume.schedulers",
+    runtime=("optimizer", "last_epoch"),
+    library=_from_torch,
+    library_names=lambda: filter(_from_torch, dir(torch.optim.lr_scheduler)),
+)
 
 
 def build_scheduler(optimizer: Optimizer, opt: Mapping[str, Any] | None, warmup_iter: int = -1) -> Schedule:

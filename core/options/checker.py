@@ -1,0 +1,383 @@
+"""Located nodes against annotations: every value is converted, every mistake recorded with its place."""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import functools
+import re
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Union
+
+from ..annotations import Names, Range
+from ..errors import UserError, did_you_mean
+from ..registry import MISSING, Parameter, Registry, article, registry_of, unknown_key
+from .nodes import Block, Entry, Items, Node, Place, Problem, Scalar, to_python
+
+BAD: Any = object()
+"""What a check returns when it has reported a mistake."""
+
+LISTS = (list, tuple, collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection)
+MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
+SCALARS = {bool: "true or false", int: "an integer", float: "a number", str: "a string", Path: "a path"}
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+
+
+class Checker:
+    """Checks nodes against annotations.
+
+    Attributes:
+        problems: every mistake so far.
+        origins: where each value came from, by dotted key.
+        defaults: what a ``type:`` block leaves to its constructor, by the block's dotted key.
+    """
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self.origins: dict[str, Place] = {}
+        self.defaults: dict[str, dict[str, Any]] = {}
+
+    # ---------------------------------------------------------------- reporting
+    def problem(self, place: Place | None, key: str, text: str, *, say_key: bool = True) -> Any:
+        """Record a mistake; `BAD`. Without a place the message starts with the key, whether it says it again or not."""
+        named = say_key or place is None
+        self.problems.append(Problem(place, f"{key}: {text}" if named and key else text))
+        return BAD
+
+    def expected(self, node: Node, annotation: Any, key: str) -> Any:
+        """Record that `node` is of the wrong kind."""
+        choices = literals(annotation)
+        hint = did_you_mean(str(node.value), choices) if isinstance(node, Scalar) and choices else ""
+        text = f"expected {describe(annotation)}, got {describe_node(node)}"
+        return self.problem(node.place, key, f"{text}.{hint}" if hint else text)
+
+    # ---------------------------------------------------------------- one value
+    def check(self, node: Node, annotation: Any, key: str, *, exact: bool = False) -> Any:
+        """The value of `node` as `annotation` wants it, or `BAD`. With `exact`, without turning one type into another."""
+        origin = typing.get_origin(annotation)
+        if origin is typing.Annotated:
+            return self._annotated(node, annotation, key, exact)
+        if origin is Literal:
+            return self._literal(node, annotation, key)
+        if origin in (Union, types.UnionType):
+            return self._union(node, annotation, key)
+        if annotation is None or annotation is type(None):
+            is_null = isinstance(node, Scalar) and node.value is None
+            return None if is_null else self.expected(node, annotation, key)
+        if annotation in SCALARS:
+            value = scalar(node, annotation, exact)
+            return value if value is not BAD else self.expected(node, annotation, key)
+        if (origin or annotation) in LISTS:
+            return self._list(node, annotation, key)
+        if (origin or annotation) in MAPPINGS:
+            return self._mapping(node, annotation, key)
+        if dataclasses.is_dataclass(annotation):
+            return (
+                self.section(node, annotation, key) if isinstance(node, Block) else self.expected(node, annotation, key)
+            )
+        return to_python(node)  # Any, or something that YAML cannot say and only its owner can judge
+
+    def _annotated(self, node: Node, annotation: Any, key: str, exact: bool) -> Any:
+        inner, *extras = typing.get_args(annotation)
+        registry = registry_of(annotation)
+        if registry is not None and inner is str:
+            return self._name(node, registry, key)
+        if registry is not None:
+            more = next((e for e in extras if isinstance(e, type) and dataclasses.is_dataclass(e)), None)
+            return self.component(node, registry, more, key)
+        value = self.check(node, inner, key, exact=exact)
+        for extra in extras:
+            if value is BAD or value is None:
+                return value
+            if isinstance(extra, Range) and value not in extra:
+                return self.problem(node.place, key, f"must be {extra}, got {value}")
+            if isinstance(extra, Names) and value not in extra:
+                return self.problem(
+                    node.place, key, f"expected a name such as {', '.join(extra.examples)}, got '{value}'"
+                )
+        return value
+
+    def _name(self, node: Node, registry: Registry, key: str) -> Any:
+        name = scalar(node, str, False)
+        if name is BAD:
+            return self.problem(
+                node.place, key, f"expected the name of {article(registry.noun)}, got {describe_node(node)}"
+            )
+        return name if name in registry else self.problem(node.place, key, registry.unknown(name), say_key=False)
+
+    def _literal(self, node: Node, annotation: Any, key: str) -> Any:
+        if isinstance(node, Scalar):
+            for choice in typing.get_args(annotation):
+                same = node.value == choice and type(node.value) is type(choice)
+                if same or (isinstance(choice, str) and node.text == choice):
+                    return choice
+        return self.expected(node, annotation, key)
+
+    def _union(self, node: Node, annotation: Any, key: str) -> Any:
+        options = [a for a in typing.get_args(annotation) if expressible(a)]
+        if not options:
+            return to_python(node)
+        before, origins = len(self.problems), dict(self.origins)
+        for exact in (True, False) if isinstance(node, Scalar) else (False,):  # 3 is an integer before it is a number
+            for option in options:
+                value = self.check(node, option, key, exact=exact)
+                if value is not BAD:
+                    return value
+                del self.problems[before:]
+                self.origins = dict(origins)
+        fitting = [a for a in options if a is not type(None) and same_shape(a, node)]
+        return self.check(node, fitting[0], key) if len(fitting) == 1 else self.expected(node, annotation, key)
+
+    def _list(self, node: Node, annotation: Any, key: str) -> Any:
+        if not isinstance(node, Items):
+            return self.expected(node, annotation, key)
+        arguments = typing.get_args(annotation)
+        is_tuple = (typing.get_origin(annotation) or annotation) is tuple
+        fixed = is_tuple and arguments and Ellipsis not in arguments
+        if fixed and len(node.items) != len(arguments):
+            return self.problem(node.place, key, f"expected {len(arguments)} values, got {len(node.items)}")
+        kinds = arguments if fixed else [arguments[0] if arguments else Any] * len(node.items)
+        values = [self.check(n, a, f"{key}[{i}]") for i, (n, a) in enumerate(zip(node.items, kinds, strict=True))]
+        if any(v is BAD for v in values):
+            return BAD
+        return tuple(values) if is_tuple else values
+
+    def _mapping(self, node: Node, annotation: Any, key: str) -> Any:
+        if not isinstance(node, Block):
+            return self.expected(node, annotation, key)
+        keys, kind = typing.get_args(annotation) or (str, Any)
+        names = next((m for m in getattr(keys, "__metadata__", ()) if isinstance(m, Names)), None)
+        values = {}
+        for name, entry in node.entries.items():
+            dotted = join(key, name)
+            if names is not None and name not in names:
+                self.unknown(entry, name, key, names.examples, key)
+                continue
+            label = self.check(Scalar(entry.key, name, entry.place), keys, dotted)
+            value = self.check(entry.node, kind, dotted)
+            if label is not BAD and value is not BAD:
+                values[label] = value
+                self.locate(dotted, entry)
+        return values if len(values) == len(node.entries) else BAD
+
+    # ---------------------------------------------------------------- blocks with known keys
+    def locate(self, key: str, entry: Entry) -> None:
+        """Remember where the value of `key` was written."""
+        if entry.node.place is not None:
+            self.origins[key] = entry.node.place
+
+    def unknown(self, entry: Entry, name: str, owner: str, accepted: typing.Iterable[str], key: str) -> None:
+        """Record a key that its block does not have."""
+        self.problem(entry.place, join(key, name), unknown_key(name, owner, accepted), say_key=False)
+
+    def fields(self, block: Block, accepted: Mapping[str, Parameter], key: str, owner: str) -> dict[str, Any]:
+        """The values of a block with known keys; those that are unknown, wrong or missing are reported and left out."""
+        values = {}
+        for name, entry in block.entries.items():
+            parameter = accepted.get(name)
+            if parameter is None:
+                self.unknown(entry, name, owner, accepted, key)
+                continue
+            annotation = parameter.annotation
+            if parameter.default is None:
+                annotation = Union[annotation, None]  # noqa: UP007 - `|` refuses annotations that are strings or modules
+            value = self.check(entry.node, annotation, join(key, name))
+            if value is not BAD:
+                values[name] = value
+                self.locate(join(key, name), entry)
+        lacking = [n for n, p in accepted.items() if p.required and n not in block.entries]
+        if lacking:
+            self.problem(block.place, "", f"{owner} lacks {', '.join(map(repr, lacking))}.")
+        return values
+
+    def component(self, node: Node, registry: Registry, more: Any, key: str) -> Any:
+        """A ``type:`` block; `more` is a dataclass of keys that it may have besides its constructor's parameters."""
+        if not isinstance(node, Block):
+            return self.problem(
+                node.place,
+                key,
+                f"expected a block whose 'type' names {article(registry.noun)}, got {describe_node(node)}",
+            )
+        if "type" not in node.entries:
+            text = f"{key} lacks 'type', the name of {article(registry.noun)}. Known: {', '.join(registry.names())}."
+            return self.problem(node.place, "", text)
+        name = self._name(node.entries["type"].node, registry, join(key, "type"))
+        if name is BAD:
+            return BAD
+        before = len(self.problems)
+        extra = parameters(more) if more else {}
+        own = self.own_parameters(registry, name, key)
+        accepted = {"type": Parameter("type", str), **own, **extra}
+        values = self.fields(block=node, accepted=accepted, key=key, owner=f"{key} ({name})")
+        self.defaults[key] = {n: p.default for n, p in own.items() if n not in values and n not in extra}
+        if len(self.problems) > before:
+            return BAD
+        if more and self.completed(node, more, {n: v for n, v in values.items() if n in extra}, key) is BAD:
+            return BAD
+        return values
+
+    def own_parameters(self, registry: Registry, name: str, key: str) -> dict[str, Parameter]:
+        """The options of the component `name`, selected by the block at `key`."""
+        return registry.parameters(name)
+
+    def section(self, block: Block, cls: Any, key: str) -> Any:
+        """A fixed section, its defaults filled in."""
+        before = len(self.problems)
+        extra = self.extra_keys(cls, block)
+        own = parameters(cls)
+        values = self.fields(block, {**own, **extra}, key, key or "the options")
+        if len(self.problems) > before:
+            return BAD
+        rest = self.completed(block, cls, {n: v for n, v in values.items() if n in own}, key)
+        return BAD if rest is BAD else {**rest, **{n: v for n, v in values.items() if n not in own}}
+
+    def extra_keys(self, cls: Any, block: Block) -> dict[str, Parameter]:
+        """Keys that the section `cls` has besides its fields."""
+        return {}
+
+    def completed(self, block: Block, cls: Any, values: dict[str, Any], key: str) -> Any:
+        """All fields of the dataclass `cls`, after its own check of the values."""
+        try:
+            instance = cls(**values)
+        except (ValueError, UserError) as e:
+            field, colon, rest = str(e).partition(": ")
+            if colon and field in block.entries:  # the mistake of one key is reported there
+                return self.problem(block.entries[field].node.place, join(key, field), rest)
+            return self.problem(block.place, key, str(e))
+        return {f.name: plain(getattr(instance, f.name)) for f in dataclasses.fields(cls)}
+
+
+# -------------------------------------------------------------------- annotations
+@functools.cache
+def parameters(cls: Any) -> dict[str, Parameter]:
+    """The fields of a dataclass as options."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    found = {}
+    for f in dataclasses.fields(cls):
+        default = f.default
+        if f.default_factory is not dataclasses.MISSING:
+            default = f.default_factory
+        found[f.name] = Parameter(f.name, hints[f.name], MISSING if default is dataclasses.MISSING else default)
+    return found
+
+
+def scalar(node: Node, kind: type, exact: bool) -> Any:
+    """The value of `node` as a `kind` of `SCALARS`, or `BAD`."""
+    if not isinstance(node, Scalar):
+        return BAD
+    value = node.value
+    if kind in (str, Path):
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and node.text and not exact:
+            value = node.text  # name: 001 is a name
+        return kind(value) if isinstance(value, str) else BAD
+    if kind is bool or isinstance(value, bool):
+        return value if kind is bool and isinstance(value, bool) else BAD
+    if isinstance(value, str) and not exact and NUMBER.fullmatch(value):
+        value = float(value) if re.search(r"[.eE]", value) else int(value)
+    if kind is int and isinstance(value, float) and not exact and value.is_integer():
+        value = int(value)  # BasicSR writes iterations as !!float 5e3
+    accepted = (kind,) if exact or kind is int else (int, float)
+    return value if isinstance(value, accepted) else BAD
+
+
+def expressible(annotation: Any) -> bool:
+    """Whether YAML can say a value of this type; tensors and functions it cannot."""
+    origin = typing.get_origin(annotation) or annotation
+    return (
+        origin in (typing.Annotated, Literal, Union, types.UnionType, None, type(None), Any)
+        or origin in SCALARS
+        or origin in LISTS
+        or origin in MAPPINGS
+        or dataclasses.is_dataclass(origin)
+    )
+
+
+def same_shape(annotation: Any, node: Node) -> bool:
+    """Whether a block, a list or a single value is what `annotation` takes, whatever is in it."""
+    if registry_of(annotation) is not None and typing.get_args(annotation)[0] is not str:
+        return isinstance(node, Block)
+    if typing.get_origin(annotation) is typing.Annotated:
+        return same_shape(typing.get_args(annotation)[0], node)
+    origin = typing.get_origin(annotation) or annotation
+    if origin in LISTS:
+        return isinstance(node, Items)
+    if origin in MAPPINGS or dataclasses.is_dataclass(origin):
+        return isinstance(node, Block)
+    return isinstance(node, Scalar)
+
+
+def literals(annotation: Any) -> list[str]:
+    """The strings that `annotation` accepts by name, anywhere in a union."""
+    if typing.get_origin(annotation) is Literal:
+        return [a for a in typing.get_args(annotation) if isinstance(a, str)]
+    if typing.get_origin(annotation) in (Union, types.UnionType):
+        return [s for a in typing.get_args(annotation) for s in literals(a)]
+    return []
+
+
+def describe(annotation: Any, many: bool = False) -> str:
+    """An annotation in words: ``"a list of integers"``; with `many`, ``"integers"``."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    registry = registry_of(annotation)
+    if registry is not None:
+        return (
+            f"blocks with a 'type' ({registry.noun})"
+            if many
+            else f"a block whose 'type' names {article(registry.noun)}"
+        )
+    if origin is typing.Annotated:
+        return describe(arguments[0], many)
+    if annotation is None or annotation is type(None):
+        return "null"
+    if annotation in SCALARS:
+        words = SCALARS[annotation]
+        return f"{words.split(' ', 1)[1]}s" if many and annotation is not bool else words
+    if origin is Literal:
+        return "one of " + ", ".join(map(spelled, arguments)) if len(arguments) > 1 else spelled(arguments[0])
+    if origin in (Union, types.UnionType):
+        options = [describe(a, many) for a in arguments if expressible(a)]
+        return " or ".join(dict.fromkeys(options))
+    if (origin or annotation) in LISTS:
+        inner = f" of {describe(arguments[0], many=True)}" if arguments and arguments[0] is not Any else ""
+        return f"lists{inner}" if many else f"a list{inner}"
+    if (origin or annotation) in MAPPINGS or dataclasses.is_dataclass(annotation):
+        return "blocks" if many else "a block"
+    return "values" if many else "a value"
+
+
+def spelled(value: Any) -> str:
+    """A scalar as YAML would have it, strings in quotes."""
+    names: dict[Any, str] = {None: "null", True: "true", False: "false"}
+    return (
+        f"'{value}'"
+        if isinstance(value, str)
+        else names[value]
+        if value is None or isinstance(value, bool)
+        else str(value)
+    )
+
+
+def describe_node(node: Node) -> str:
+    """``"the string 'six'"``, ``"a list"``."""
+    if isinstance(node, Block):
+        return "a block"
+    if isinstance(node, Items):
+        return "a list"
+    kinds = {str: "the string", bool: "", type(None): "", int: "the integer", float: "the number"}
+    kind = kinds.get(type(node.value), f"a {type(node.value).__name__}:")
+    return f"{kind} {spelled(node.value)}".strip()
+
+
+def join(key: str, name: str) -> str:
+    """A dotted key."""
+    return f"{key}.{name}" if key else name
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, wherever they are, as dicts."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    return value

@@ -1,0 +1,129 @@
+"""Options as a tree of located nodes: what is in the file, before anyone asks whether it makes sense."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
+
+from ..errors import UserError
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """Where a node was written: in a file, or on the command line.
+
+    Attributes:
+        rank: order of the sources in reports: the option file, its bases, the command line.
+        source: the file's path as the user would type it, or the command-line argument; shown in messages.
+        line: counted from 1; 0 for the command line, which has none.
+        column: likewise.
+        folder: what relative paths written here are relative to.
+    """
+
+    rank: int
+    line: int
+    column: int
+    source: str
+    folder: Path = field(compare=False)
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}:{self.column}" if self.line else self.source
+
+    @property
+    def short(self) -> str:
+        """Without the column."""
+        return f"{self.source}:{self.line}" if self.line else self.source
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """A value; `text` is how it was written where it was not quoted, so that ``name: 007`` can remain a name."""
+
+    value: Any
+    text: str | None = None
+    place: Place | None = None
+
+
+@dataclass(frozen=True)
+class Items:
+    """A list."""
+
+    items: tuple[Node, ...]
+    place: Place | None = None
+
+
+class Entry(NamedTuple):
+    """One key of a block: the key as a Python value, where it stands, and what it holds."""
+
+    key: Any
+    place: Place | None
+    node: Node
+
+
+@dataclass(frozen=True)
+class Block:
+    """A mapping; its keys are compared as they were written (``on`` is "on", not true)."""
+
+    entries: Mapping[str, Entry]
+    place: Place | None = None
+
+    def scalar(self, key: str) -> Any:
+        """The value under `key` if that is a scalar, else None."""
+        node = self.entries[key].node if key in self.entries else None
+        return node.value if isinstance(node, Scalar) else None
+
+
+Node = Scalar | Items | Block
+
+
+def from_python(value: Any) -> Node:
+    """The node of a plain Python value; it has no place."""
+    if isinstance(value, Mapping):
+        return Block({str(k): Entry(k, None, from_python(v)) for k, v in value.items()})
+    if isinstance(value, (list, tuple)):
+        return Items(tuple(from_python(v) for v in value))
+    return Scalar(str(value) if isinstance(value, PurePath) else value)
+
+
+def to_python(node: Node) -> Any:
+    """The plain value of a node that nothing is known about."""
+    if isinstance(node, Block):
+        return {e.key: to_python(e.node) for e in node.entries.values()}
+    if isinstance(node, Items):
+        return [to_python(item) for item in node.items]
+    return node.value
+
+
+def merge(base: Node, over: Node) -> Node:
+    """`base` with what `over` says instead, block by block; a block whose ``type`` changes is replaced whole."""
+    if not (isinstance(base, Block) and isinstance(over, Block)):
+        return over
+    types = base.scalar("type"), over.scalar("type")
+    if types[1] is not None and types[0] != types[1]:
+        return over
+    entries = dict(base.entries)
+    for name, entry in over.entries.items():
+        node = merge(entries[name].node, entry.node) if name in entries else entry.node
+        entries[name] = entry._replace(node=node)
+    return Block(entries, over.place or base.place)
+
+
+# ------------------------------------------------------------------ mistakes
+class Problem(NamedTuple):
+    """One mistake, and where it is if that is known."""
+
+    place: Place | None
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.text}" if self.place else self.text
+
+
+class OptionError(UserError):
+    """All the mistakes of an option file, one line each, in the order of the file."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = sorted(problems, key=lambda p: (p.place is not None, p.place))
+        super().__init__("\n".join(map(str, self.problems)))

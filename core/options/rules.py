@@ -1,0 +1,149 @@
+"""What an option file may hold beyond the fields of its sections: networks, losses, optimizers, weights, plugins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..models import MODELS
+from ..models.base import Model
+from ..plugins import import_plugin
+from ..registry import MISSING, Parameter, Registry, unknown_key
+from ..schema import DATASETS, PATH_KEYS, Loader, LossBlock, NetworkBlock, OptimizerBlock, Options, Paths, Train
+from .checker import BAD, Checker, join, parameters, plain
+from .nodes import Block, Entry, Items, Scalar
+
+LOSS_SUFFIX = "_opt"
+OPTIMIZER_PREFIX = "optim_"
+USUAL_KEYS = ("pixel_opt", "perceptual_opt", "gan_opt", "fft_opt", "optim_g", "optim_d")
+"""Names for did-you-mean where any name of a form is accepted."""
+
+
+class OptionsChecker(Checker):
+    """Checks a whole option file. The model wrapper says which networks there are, and adds keys to ``train``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model_type = ""
+        self.model: type[Model] | None = None
+        self.scale: Any = parameters(Options)["scale"].default
+
+    def options(self, root: Block) -> Any:
+        """The values of an option file, or `BAD`."""
+        root = self._with_plugins(root)
+        name = root.scalar("model_type")
+        if isinstance(name, str) and name in MODELS:
+            self.model_type, self.model = name, MODELS.get(name)  # type: ignore[assignment]
+        self.scale = root.scalar("scale") or self.scale
+        return self.section(root, Options, "")
+
+    def _with_plugins(self, root: Block) -> Block:
+        """Import the plugins, before any name that they register is looked up; their paths become absolute."""
+        entry = root.entries.get("plugins")
+        if entry is None or not isinstance(entry.node, Items):
+            return root
+        nodes = []
+        for i, node in enumerate(entry.node.items):
+            found = node
+            if isinstance(node, Scalar) and isinstance(node.value, str):
+                try:
+                    plugin = import_plugin(node.value, node.place.folder if node.place else Path.cwd())
+                    found = Scalar(plugin, None, node.place)
+                except UserError as e:
+                    self.problem(node.place, f"plugins[{i}]", str(e))
+            nodes.append(found)
+        plugins = entry._replace(node=Items(tuple(nodes), entry.node.place))
+        return Block({**root.entries, "plugins": plugins}, root.place)
+
+    # ---------------------------------------------------------------- keys by pattern
+    def extra_keys(self, cls: Any, block: Block) -> dict[str, Parameter]:
+        """Networks at the top, weights under ``path``, losses, optimizers and the model's own options under ``train``."""
+        if cls is Options:
+            required = self.model.required_networks if self.model else ()
+            return {
+                f"network_{k}": Parameter(f"network_{k}", NetworkBlock, MISSING if k in required else None)
+                for k in self._network_keys(block)
+            }
+        if cls is Paths:
+            keys = {p + k: annotation for p, (annotation, _) in PATH_KEYS.items() for k in self._network_keys(block)}
+            return {k: Parameter(k, annotation | None, None) for k, annotation in keys.items()}
+        if cls is Train:
+            losses = {k: Parameter(k, LossBlock, None) for k in block.entries if k.endswith(LOSS_SUFFIX)}
+            optimizers = {
+                k: Parameter(k, OptimizerBlock, None) for k in block.entries if k.startswith(OPTIMIZER_PREFIX)
+            }
+            if self.model:
+                own = MODELS.parameters(self.model_type)
+            else:  # the model's name is wrong, and reported; what its options are cannot be known
+                own = {k: Parameter(k, Any, None) for k in block.entries if k not in parameters(Train)}
+            return {**own, **optimizers, **losses}
+        return {}
+
+    def _network_keys(self, block: Block) -> list[str]:
+        """Keys of the networks that the model takes; of all that `block` mentions, while the model is unknown."""
+        if self.model:
+            return list(
+                dict.fromkeys((*self.model.required_networks, *self.model.optional_networks, *self.model.frozen))
+            )
+        prefixes = ("network_", *PATH_KEYS)
+        return [k.removeprefix(p) for k in block.entries for p in prefixes if k.startswith(p)]
+
+    def own_parameters(self, registry: Registry, name: str, key: str) -> dict[str, Parameter]:
+        """A dataset's phase and scale follow from where it stands, unless its block says otherwise."""
+        own = registry.parameters(name)
+        if registry is DATASETS and key.startswith("datasets."):
+            phase = key.split(".")[1].split("_")[0]
+            for parameter, value in {"phase": phase, "scale": self.scale}.items():
+                if parameter in own:
+                    own[parameter] = replace(own[parameter], default=value)
+        return own
+
+    def section(self, block: Block, cls: Any, key: str) -> Any:
+        before = len(self.problems)
+        values = super().section(block, cls, key)
+        if values is BAD:
+            return BAD
+        fields = parameters(cls)
+        values = {k: v for k, v in values.items() if v is not None or k in fields or not names_component(k)}
+        if cls is Train and self.model and len(self.problems) == before:
+            self._complete_training(block, values, self.model)
+        if cls is Options:
+            values["datasets"] = {k: with_loader_defaults(v) for k, v in values["datasets"].items()}
+        return values
+
+    def _complete_training(self, block: Block, values: dict[str, Any], model: type[Model]) -> None:
+        if not any(k.startswith(OPTIMIZER_PREFIX) for k in values):
+            self.problem(
+                block.place, "train", "there is no optimizer; give one, such as optim_g: {type: Adam, lr: 2e-4}"
+            )
+        if model.needs_losses and not any(k.endswith(LOSS_SUFFIX) for k in values):
+            self.problem(block.place, "train", "there is no loss; give at least one, such as pixel_opt: {type: L1Loss}")
+
+    def unknown(self, entry: Entry, name: str, owner: str, accepted: Iterable[str], key: str) -> None:
+        """As for any block, but showing forms of keys (``<name>_opt``) instead of the keys that happen to be in the file."""
+        if not key and name.startswith("network_") and self.model:
+            known = ", ".join(f"network_{k}" for k in self._network_keys(Block({})))
+            self.problem(
+                entry.place, name, f"{self.model_type} has no use for '{name}'. Accepted: {known}.", say_key=False
+            )
+            return
+        if key == "train":
+            listed = [a for a in accepted if not names_component(a)]
+            text = unknown_key(name, owner, [*listed, "optim_<name>", "<name>_opt"], near=(*listed, *USUAL_KEYS))
+            self.problem(entry.place, join(key, name), text, say_key=False)
+            return
+        super().unknown(entry, name, owner, accepted, key)
+
+
+def with_loader_defaults(block: dict[str, Any]) -> dict[str, Any]:
+    """A dataset block in which every loading option is present."""
+    loading = parameters(Loader)
+    return {**block, **plain(Loader(**{k: v for k, v in block.items() if k in loading}))}
+
+
+def names_component(key: str) -> bool:
+    """Whether a key outside the fixed ones holds a ``type:`` block, which null leaves out."""
+    return key.startswith(("network_", OPTIMIZER_PREFIX)) or key.endswith(LOSS_SUFFIX)
