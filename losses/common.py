@@ -50,8 +50,8 @@ def reduced(loss: Tensor, reduction: str, weight: Tensor | None = None) -> Tenso
 
     Args:
         loss: (B, C, H, W).
-        weight: (B, 1, H, W) or (B, C, H, W). The mean is then taken over the weights: sum(w * l) / sum(w), a single-channel
-            weight counting once per channel.
+        weight: (B, 1, H, W) or (B, C, H, W). The mean is then sum(w * l) / sum(w), a single-channel weight counting
+            once per channel.
     """
     if weight is not None:
         loss = loss * weight

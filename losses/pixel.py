@@ -93,3 +93,31 @@ class CharbonnierLoss(PixelLoss):
 
     def distance(self, pred: Tensor, target: Tensor) -> Tensor:
         return torch.sqrt((pred - target).square() + self.offset)
+
+
+@LOSSES.register()
+class PSNRLoss(nn.Module):
+    """The negative peak signal-to-noise ratio in dB for images in [0, 1]: 10 log10(MSE + 1e-8), per image (NAFNet's).
+
+    Args:
+        loss_weight: factor of the result.
+        reduction: ``mean`` or ``sum`` over the batch, or ``none`` for one value per image, (B,).
+        toY: compare luma (BT.601, 16 to 235, over 255) of RGB images.
+    """
+
+    luma: Tensor
+
+    def __init__(self, loss_weight: float = 1.0, reduction: Reduction = "mean", toY: bool = False) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+        self.reduction = checked_choice("PSNRLoss", "reduction", reduction, Reduction)
+        self.toY = toY
+        self.register_buffer("luma", torch.tensor([65.481, 128.553, 24.966]).view(1, 3, 1, 1) / 255, persistent=False)
+
+    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+        pred, target = comparable("PSNRLoss", pred, target)
+        error = pred - target
+        if self.toY:  # the offset of 16 cancels
+            error = (error * self.luma).sum(dim=1, keepdim=True)
+        decibels = 10 * torch.log10(error.square().mean(dim=(1, 2, 3)) + 1e-8)
+        return self.loss_weight * reduced(decibels, self.reduction)

@@ -1,0 +1,119 @@
+"""Losses on derivatives of images: edges that should agree, and noise that should not be there."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from . import LOSSES
+from .common import Reduction, checked_choice, comparable, full_precision, reduced
+from .pixel import L1Loss
+
+Operator = Literal["laplacian", "sobel"]
+
+LAPLACIAN = ((0.0, 1.0, 0.0), (1.0, -4.0, 1.0), (0.0, 1.0, 0.0))
+SOBEL_X = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
+BINOMIAL_LIKE = (0.05, 0.25, 0.4, 0.25, 0.05)
+"""Burt and Adelson's generating kernel with a = 0.4 (The Laplacian Pyramid as a Compact Image Code, 1983)."""
+
+
+def depthwise(x: Tensor, kernel: Tensor, padding: int = 0) -> Tensor:
+    """Each channel of `x`, (B, C, H, W), correlated with the same `kernel`, (h, w)."""
+    channels = x.shape[1]
+    return F.conv2d(x, kernel.to(x.dtype).expand(channels, 1, *kernel.shape), padding=padding, groups=channels)
+
+
+@LOSSES.register()
+class GradientLoss(nn.Module):
+    """L1 distance of image derivatives, taken per channel.
+
+    ``laplacian`` (Spectroformer's): the five-point Laplacian without padding, a map of H - 2 by W - 2.
+    ``sobel``: horizontal and vertical Sobel derivatives with zero padding; their two losses are added.
+
+    Args:
+        loss_weight: factor of the result.
+        reduction: ``mean``, ``sum``, or ``none`` for the map.
+        operator: which derivative.
+    """
+
+    kernels: Tensor
+
+    def __init__(
+        self, loss_weight: float = 1.0, reduction: Reduction = "mean", operator: Operator = "laplacian"
+    ) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+        self.reduction = checked_choice("GradientLoss", "reduction", reduction, Reduction)
+        self.operator = checked_choice("GradientLoss", "operator", operator, Operator)
+        sobel = torch.tensor(SOBEL_X)
+        kernels = torch.tensor([LAPLACIAN]) if operator == "laplacian" else torch.stack([sobel, sobel.T])
+        self.register_buffer("kernels", kernels, persistent=False)
+
+    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+        pred, target = comparable("GradientLoss", pred, target)
+        padding = 0 if self.operator == "laplacian" else 1
+        with full_precision(pred):
+            maps = [depthwise(pred - target, kernel, padding).abs() for kernel in self.kernels]
+        return self.loss_weight * reduced(torch.stack(maps).sum(dim=0), self.reduction)
+
+
+@LOSSES.register()
+class EdgeLoss(nn.Module):
+    """Charbonnier distance of the finest level of Laplacian pyramids (MPRNet's, CVPR 2021).
+
+    The level is x - G(up(down(G(x)))): G blurs with a 5x5 kernel and replicated borders, `down` keeps every second
+    pixel, `up` puts them back among zeros, times 4. The loss of equal images is `eps`.
+
+    Args:
+        loss_weight: factor of the result (0.05 in MPRNet, beside a Charbonnier loss).
+        reduction: ``mean``, ``sum``, or ``none`` for the map (B, C, H, W).
+        eps: the distance is sqrt(d^2 + eps^2).
+    """
+
+    kernel: Tensor
+
+    def __init__(self, loss_weight: float = 1.0, reduction: Reduction = "mean", eps: float = 1e-3) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+        self.reduction = checked_choice("EdgeLoss", "reduction", reduction, Reduction)
+        self.eps = eps
+        line = torch.tensor(BINOMIAL_LIKE)
+        self.register_buffer("kernel", torch.outer(line, line), persistent=False)
+
+    def _blur(self, x: Tensor) -> Tensor:
+        return depthwise(F.pad(x, (2, 2, 2, 2), mode="replicate"), self.kernel)
+
+    def _band(self, x: Tensor) -> Tensor:
+        sparse = torch.zeros_like(x)
+        sparse[:, :, ::2, ::2] = 4 * self._blur(x)[:, :, ::2, ::2]
+        return x - self._blur(sparse)
+
+    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+        pred, target = comparable("EdgeLoss", pred, target)
+        with full_precision(pred):
+            distance = torch.sqrt(self._band(pred - target).square() + self.eps**2)  # the band is linear in the image
+        return self.loss_weight * reduced(distance, self.reduction)
+
+
+@LOSSES.register(aliases=("WeightedTVLoss",))
+class TVLoss(nn.Module):
+    """Total variation of the prediction: L1 distances of vertical plus of horizontal neighbours; no target needed.
+
+    Args:
+        loss_weight: factor of the result.
+        reduction: ``mean`` or ``sum``, in each direction.
+    """
+
+    def __init__(self, loss_weight: float = 1.0, reduction: Literal["mean", "sum"] = "mean") -> None:
+        super().__init__()
+        checked_choice("TVLoss", "reduction", reduction, Literal["mean", "sum"])
+        self.distance = L1Loss(loss_weight, reduction)
+
+    def forward(self, pred: Tensor, target: Tensor | None = None, weight: Tensor | None = None) -> Tensor:
+        """The loss; `weight`, (B, 1, H, W) or (B, C, H, W), belongs to the upper or left pixel of a pair."""
+        upper, left = (None, None) if weight is None else (weight[:, :, :-1], weight[:, :, :, :-1])
+        vertical: Tensor = self.distance(pred[:, :, :-1], pred[:, :, 1:], upper)
+        return vertical + self.distance(pred[:, :, :, :-1], pred[:, :, :, 1:], left)

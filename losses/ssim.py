@@ -1,0 +1,160 @@
+"""Structural similarity, at one scale and at several, with pytorch-msssim's definitions.
+
+Written out here because that package refuses images below 161 pixels whatever the number of scales.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..core.errors import UserError
+from . import LOSSES
+from .common import Reduction, checked_choice, comparable, full_precision, reduced
+
+SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+"""Exponents of the scales, finest first (Wang, Simoncelli and Bovik, Asilomar 2003)."""
+
+
+def gaussian(size: int, sigma: float) -> Tensor:
+    """A normalised Gaussian of odd length `size`."""
+    x = torch.arange(size, dtype=torch.float32) - size // 2
+    g = torch.exp(-x.square() / (2 * sigma**2))
+    return g / g.sum()
+
+
+def blurred(x: Tensor, window: Tensor) -> Tensor:
+    """`x` (B, C, H, W) filtered by the separable `window` (k,), where it fits whole: H - k + 1 by W - k + 1."""
+    channels = x.shape[1]
+    column = window.to(x.dtype).view(1, 1, -1, 1).expand(channels, 1, -1, 1)
+    x = F.conv2d(x, column, groups=channels)
+    return F.conv2d(x, column.transpose(2, 3), groups=channels)
+
+
+def similarity(x: Tensor, y: Tensor, window: Tensor, data_range: float) -> tuple[Tensor, Tensor]:
+    """SSIM and its contrast-structure factor, averaged over pixels: two tensors (B, C)."""
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    mx, my, xx, yy, xy = blurred(torch.cat([x, y, x * x, y * y, x * y]), window).chunk(5)
+    contrast = (2 * (xy - mx * my) + c2) / ((xx - mx * mx) + (yy - my * my) + c2)
+    luminance = (2 * mx * my + c1) / (mx * mx + my * my + c1)
+    return (luminance * contrast).mean(dim=(2, 3)), contrast.mean(dim=(2, 3))
+
+
+class _Similarity(nn.Module):
+    """What both losses share: the window, the checks, and 1 - similarity."""
+
+    window: Tensor
+
+    def __init__(
+        self, loss_weight: float, reduction: Reduction, data_range: float, win_size: int, win_sigma: float
+    ) -> None:
+        super().__init__()
+        name = type(self).__name__
+        if win_size < 1 or win_size % 2 == 0:
+            raise UserError(f"{name}: win_size must be odd and positive; got {win_size}")
+        self.loss_weight = loss_weight
+        self.reduction = checked_choice(name, "reduction", reduction, Reduction)
+        self.data_range = data_range
+        self.register_buffer("window", gaussian(win_size, win_sigma), persistent=False)
+
+    def similarity(self, pred: Tensor, target: Tensor) -> Tensor:
+        """(B, C)."""
+        raise NotImplementedError
+
+    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+        pred, target = comparable(type(self).__name__, pred, target)
+        with full_precision(pred):
+            per_image = self.similarity(pred, target).mean(dim=1)
+        return self.loss_weight * reduced(1 - per_image, self.reduction)
+
+
+@LOSSES.register()
+class SSIMLoss(_Similarity):
+    """1 - SSIM (Wang et al., IEEE TIP 2004): Gaussian window, no padding, mean over pixels, channels and images.
+
+    Args:
+        loss_weight: factor of the result.
+        reduction: ``mean`` or ``sum`` over the batch, or ``none`` for one value per image, (B,).
+        data_range: largest minus smallest possible pixel value.
+        win_size: side of the window; odd, and no larger than the images.
+        win_sigma: its standard deviation in pixels.
+    """
+
+    def __init__(
+        self,
+        loss_weight: float = 1.0,
+        reduction: Reduction = "mean",
+        data_range: float = 1.0,
+        win_size: int = 11,
+        win_sigma: float = 1.5,
+    ) -> None:
+        super().__init__(loss_weight, reduction, data_range, win_size, win_sigma)
+
+    def similarity(self, pred: Tensor, target: Tensor) -> Tensor:
+        side, needed = min(pred.shape[-2:]), len(self.window)
+        if side < needed:
+            raise UserError(
+                f"SSIMLoss: images of {side} pixels are smaller than the window of {needed}; lower win_size"
+            )
+        return similarity(pred, target, self.window, self.data_range)[0]
+
+
+@LOSSES.register()
+class MSSSIMLoss(_Similarity):
+    """1 - MS-SSIM (Wang, Simoncelli and Bovik, 2003): contrast at every scale and SSIM at the coarsest, multiplied.
+
+    Scales are halved by 2x2 averages; each factor has its own exponent. Negative factors count as zero, so that
+    strongly anticorrelated images give a loss of 1 with a gradient of exactly zero: pair it with a pixel loss.
+
+    Args:
+        loss_weight: factor of the result.
+        reduction: ``mean`` or ``sum`` over the batch, or ``none`` for one value per image, (B,).
+        data_range: largest minus smallest possible pixel value.
+        win_size: side of the Gaussian window, odd.
+        win_sigma: its standard deviation in pixels.
+        scales: 1 to 5. Images must be larger than (win_size - 1) 2^(scales - 1) pixels: 160 by default. With fewer
+            than 5 the finest scales' exponents are rescaled to a sum of 1.
+    """
+
+    exponents: Tensor
+
+    def __init__(
+        self,
+        loss_weight: float = 1.0,
+        reduction: Reduction = "mean",
+        data_range: float = 1.0,
+        win_size: int = 11,
+        win_sigma: float = 1.5,
+        scales: int = 5,
+    ) -> None:
+        super().__init__(loss_weight, reduction, data_range, win_size, win_sigma)
+        if not 1 <= scales <= len(SCALE_WEIGHTS):
+            raise UserError(f"MSSSIMLoss: scales must be 1 to {len(SCALE_WEIGHTS)}; got {scales}")
+        exponents = torch.tensor(SCALE_WEIGHTS[:scales])
+        if scales < len(SCALE_WEIGHTS):  # the published five are used as they are, though they sum to 1.0001
+            exponents = exponents / exponents.sum()
+        self.register_buffer("exponents", exponents.view(-1, 1, 1), persistent=False)
+
+    def _check_size(self, side: int) -> None:
+        scales, reach = len(self.exponents), len(self.window) - 1
+        if side > reach * 2 ** (scales - 1):
+            return
+        fitting = max((n for n in range(1, scales) if side > reach * 2 ** (n - 1)), default=0)
+        advice = f"set scales: {fitting}, or " if fitting else ""
+        raise UserError(
+            f"MSSSIMLoss: images of {side} pixels are too small for {scales} scales with a window of {reach + 1}; "
+            f"{advice}use more than {reach * 2 ** (scales - 1)} pixels (gt_size)"
+        )
+
+    def similarity(self, pred: Tensor, target: Tensor) -> Tensor:
+        self._check_size(min(pred.shape[-2:]))
+        factors: list[Tensor] = []
+        for scale in range(len(self.exponents)):
+            if scale:
+                padding = [side % 2 for side in pred.shape[-2:]]
+                pred, target = (F.avg_pool2d(x, 2, padding=padding) for x in (pred, target))
+            value, contrast = similarity(pred, target, self.window, self.data_range)
+            factors.append(contrast)
+        factors[-1] = value
+        return (torch.relu(torch.stack(factors)) ** self.exponents.to(pred.dtype)).prod(dim=0)
