@@ -11,7 +11,7 @@ from ..core.image_io import to_float
 from . import DATASETS
 from .base import ImageDataset, Item, OnError
 from .pairing import Sample, find_roots, find_samples
-from .sources import IOBackend, as_backend, listing
+from .sources import IOBackend, as_backend, refuse_small
 from .transforms import (
     Image,
     luma,
@@ -22,13 +22,9 @@ from .transforms import (
     random_symmetry,
     resize,
     to_tensor,
-    too_small,
 )
 
 Phase = Literal["train", "val", "test"]
-
-MOST_HEADERS = 20_000
-"""Files whose size is looked at before training; of larger datasets, as many evenly spaced ones."""
 
 
 @DATASETS.register(aliases=("Dataset_PairedImage",))
@@ -160,9 +156,7 @@ class PairedImageDataset(ImageDataset):
         return random_flip_rotate(images, self.hflip, self.rotate)
 
     def require_patch(self, size: int) -> None:
-        """Check, from the files' headers, that images are large enough for training patches of `size`.
-
-        Formats whose headers are not understood, and remote files, are left to be found out by `load`.
+        """Check, without decoding, that images are large enough for training patches of `size`, in ground-truth pixels.
 
         Raises:
             UserError: some are smaller; up to ten are named.
@@ -175,23 +169,7 @@ class PairedImageDataset(ImageDataset):
             if size > min(self.resize):
                 raise UserError(f"gt_size {size} is larger than the size {self.resize} that images are resized to")
             return
-        paired = self.samples[0].gt is not None
-        need = size if paired else size // self.scale
-        step = -(-len(self.samples) // MOST_HEADERS)
-        small = []
-        for lq, lq_name, gt, gt_name in self.samples[::step]:
-            source, name = (gt, gt_name) if gt is not None and gt_name is not None else (lq, lq_name)
-            found = source.size(name)
-            if found is not None and min(found) < need:
-                small.append((source.path(name), found))
-        if len(small) == 1:
-            raise UserError(too_small(*small[0], need))
-        if small:
-            names = listing(f"{path} ({h}x{w})" for path, (h, w) in small)
-            raise UserError(
-                f"{len(small)} images are smaller than the patch gt_size {need}: {names}. "
-                "Lower gt_size (or gt_sizes), or remove them"
-            )
+        refuse_small([(s.lq, s.lq_name) for s in self.samples], size // self.scale)
 
 
 @DATASETS.register()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal
@@ -17,6 +17,9 @@ from ..core.image_header import image_size
 from ..core.image_io import READERS, read_pixels
 from ..core.registry import unknown_key
 from ..core.storage import UnreadableFile, is_url, join, list_files, read_bytes
+
+MOST_HEADERS = 20_000
+"""Files whose size is looked at before training."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,27 @@ def open_source(root: str, backend: IOBackend) -> Source:
     """The images under `root`; ``~`` is expanded."""
     root = root if is_url(root) else os.path.expanduser(root)
     return Lmdb(root) if backend.type == "lmdb" else Folder(root)
+
+
+def refuse_small(files: Sequence[tuple[Source, str]], patch: int) -> None:
+    """Check, from the files' headers, that images are large enough for a training patch.
+
+    Formats whose headers are not understood, and remote files, are left to be found out when they are loaded. Of very many
+    files, evenly spaced ones are looked at.
+
+    Raises:
+        UserError: some are smaller; up to ten are named.
+    """
+    small = []
+    for source, name in files[:: -(-len(files) // MOST_HEADERS)]:
+        found = source.size(name)
+        if found is not None and min(found) < patch:
+            small.append(f"{source.path(name)} ({found[0]}x{found[1]})")
+    if small:
+        raise UserError(
+            f"the patch gt_size {patch} is larger than {len(small)} of {len(files)} images (height x width): "
+            f"{listing(small)}. Lower gt_size (or gt_sizes), or remove them"
+        )
 
 
 def parse_meta_line(line: str) -> tuple[str, tuple[int, int] | None]:
