@@ -1,7 +1,66 @@
-"""Metrics: functions of ``(img, img2)``, or of ``img`` alone, selected by ``type`` in ``val.metrics``."""
+"""Metrics: functions of ``(img, img2)``, or of ``img`` alone, selected by ``type`` in ``val.metrics``.
+
+A metric scores one image and returns a float. What images it takes is said once, in `images`.
+"""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeVar
+
+from ..errors import UserError
 from ..registry import Registry
 
 METRICS = Registry("metric", "relume.core.metrics", runtime=("img", "img2"))
+
+Direction = Literal["higher", "lower"]
+M = TypeVar("M", bound=Callable[..., float])
+
+
+def metric(better: Direction, *aliases: str) -> Callable[[M], M]:
+    """Decorator: register a metric under its own name and `aliases`, and note which of two scores is the better one."""
+
+    def register(function: M) -> M:
+        function.better = better  # type: ignore[attr-defined]
+        return METRICS.register(aliases=aliases)(function)
+
+    return register
+
+
+def metric_direction(name: str) -> Direction:
+    """Whether a "higher" or a "lower" score of the metric is better; "higher" where it does not say (a plugin's).
+
+    Raises:
+        UserError: no metric is called `name`.
+    """
+    direction: Direction = getattr(METRICS.get(name), "better", "higher")
+    return direction
+
+
+def calculate_metric(data: Mapping[str, Any], opt: Mapping[str, Any]) -> float:
+    """Score one image, as BasicSR's function of this name does.
+
+    Args:
+        data: ``{"img": result, "img2": ground truth}``; a metric without reference ignores ``img2``, which may be absent.
+            See `images` for the arrays and tensors that are taken, and their value ranges.
+        opt: a block of ``val.metrics``: ``{"type": "calculate_psnr", "crop_border": 4, "test_y_channel": True}``. The key
+            ``better``, which is for whoever compares scores, is ignored. Not modified.
+
+    Raises:
+        UserError: unknown metric or option, no ``img2`` for a metric that needs it, or images that cannot be compared.
+    """
+    if "type" not in opt:
+        raise UserError(f"a metric's options need a 'type'; got {dict(opt)!r}.")
+    name = opt["type"]
+    wanted = METRICS.runtime if needs_reference(name) else ("img",)
+    missing = [k for k in wanted if data.get(k) is None]
+    if missing:
+        raise UserError(f"{name} lacks {' and '.join(missing)} (img is the result, img2 the ground truth).")
+    block = {k: v for k, v in opt.items() if k != "better"}
+    return float(METRICS.build(block, **{k: data[k] for k in wanted}))
+
+
+def needs_reference(name: str) -> bool:
+    """Whether a metric is a function of two images."""
+    return "img2" in inspect.signature(METRICS.get(name)).parameters

@@ -1,0 +1,66 @@
+"""`calculate_metric`: selecting a metric by name, and what all metrics have in common."""
+
+import addict
+import numpy as np
+import pytest
+
+from relume.core.errors import UserError
+from relume.core.metrics import METRICS, calculate_metric, metric, metric_direction, needs_reference
+
+IMAGES = dict(zip(("img", "img2"), np.random.default_rng(0).integers(0, 256, (2, 24, 20, 3), np.uint8), strict=True))
+
+
+def test_plain_and_parsed_options_and_aliases_agree():
+    plain = calculate_metric(IMAGES, {"type": "calculate_psnr", "crop_border": 2})
+    assert calculate_metric(IMAGES, addict.Dict(type="calculate_psnr", crop_border=2, better="higher")) == plain
+    assert calculate_metric(IMAGES, {"type": "psnr", "crop_border": 2}) == plain
+    assert isinstance(plain, float)
+
+
+def test_directions():
+    assert metric_direction("calculate_psnr") == metric_direction("ssim") == "higher"
+    with pytest.raises(UserError, match=r"no metric is called 'psnrr'\. Did you mean 'psnr'"):
+        metric_direction("psnrr")
+
+
+def test_every_metric_says_which_is_better_and_has_documented_options():
+    for name in METRICS:
+        function = METRICS.get(name)
+        if function.__module__.startswith("relume."):
+            assert function.better in ("higher", "lower")
+            assert f"{function.better.capitalize()} is better." in function.__doc__
+            assert name.removeprefix("calculate_") in METRICS.aliases(name)
+
+
+def test_a_users_metric_without_reference():
+    try:
+
+        @metric("lower", "mean_of_test")
+        def calculate_mean_of_test(img: np.ndarray, gain: float = 1.0) -> float:
+            """Mean value."""
+            return gain * float(img.mean())
+
+        assert not needs_reference("mean_of_test")
+        assert needs_reference("psnr")
+        assert metric_direction("mean_of_test") == "lower"
+        data = {"img": np.full((2, 2), 3.0), "img2": np.zeros((2, 2)), "lq": None}
+        assert calculate_metric(data, {"type": "mean_of_test", "gain": 2}) == 6.0
+    finally:
+        METRICS._members.pop("calculate_mean_of_test", None)
+        METRICS._aliases.pop("mean_of_test", None)
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "message"),
+    [
+        (IMAGES, {"crop_border": 4}, "need a 'type'"),
+        (IMAGES, {"type": "calculate_psrn"}, "Did you mean 'calculate_psnr'"),
+        (IMAGES, {"type": "psnr", "crop_boarder": 4}, "unknown key 'crop_boarder' in psnr. Did you mean 'crop_border'"),
+        ({"img": IMAGES["img"]}, {"type": "psnr"}, "psnr lacks img2"),
+        ({"img": IMAGES["img"], "img2": None}, {"type": "psnr"}, "psnr lacks img2"),
+        ({}, {"type": "psnr"}, "psnr lacks img and img2"),
+    ],
+)
+def test_mistakes(data, options, message):
+    with pytest.raises(UserError, match=message):
+        calculate_metric(data, options)
