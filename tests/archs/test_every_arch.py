@@ -1,0 +1,180 @@
+"""What every registered architecture must be able to do, on a tiny configuration of it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from filling import image
+from torch import Tensor, nn
+
+from relume.archs import ARCHS, build_network
+from relume.core.inference import Inference, size_multiple
+
+Inputs = Callable[[int, int], tuple[Tensor, ...]]
+
+
+def one_image(height: int, width: int) -> tuple[Tensor, ...]:
+    return (image("x", 2, 3, height, width),)
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """How to build and call an architecture in a fraction of a second.
+
+    Args:
+        options: constructor arguments.
+        training_inputs: arguments of ``forward`` in training mode, for a height and a width.
+        inputs: in evaluation mode; the same when None.
+        unused: endings of the names of parameters that the architecture keeps for its original's checkpoints only.
+        any_size: whether it maps an image of any size to an image of `scale` times that size.
+    """
+
+    options: dict[str, Any] = field(default_factory=dict)
+    training_inputs: Inputs = one_image
+    inputs: Inputs | None = None
+    unused: tuple[str, ...] = ()
+    any_size: bool = True
+
+
+TINY: dict[str, Tiny] = {
+    "EDSR": Tiny({"num_in_ch": 3, "num_out_ch": 3, "num_feat": 4, "num_block": 1, "upscale": 2}),
+    "MSRResNet": Tiny({"num_feat": 4, "num_block": 1, "upscale": 3}),
+    "NAFNet": Tiny({"width": 4, "enc_blk_nums": [1, 1], "dec_blk_nums": [1, 1]}),
+    "RRDBNet": Tiny({"num_in_ch": 3, "num_out_ch": 3, "scale": 2, "num_feat": 4, "num_block": 1, "num_grow_ch": 2}),
+    "SRVGGNetCompact": Tiny({"num_feat": 4, "num_conv": 1, "upscale": 2}),
+}
+"""One entry for each name in ARCHS."""
+
+NAMES = [name for name in ARCHS.names() if ARCHS.get(name).__module__.startswith("relume.archs.")]
+
+
+def tiny(name: str) -> Tiny:
+    if name not in TINY:
+        pytest.fail(f"{name} has no tiny configuration: add one to TINY in {__file__}")
+    return TINY[name]
+
+
+def build(name: str) -> nn.Module:
+    """The tiny network, away from its initialisation, where some start as the identity."""
+    torch.manual_seed(0)
+    network = build_network({"type": name, **tiny(name).options})
+    with torch.no_grad():
+        for p in network.parameters():
+            p.add_(0.02 * torch.randn_like(p))
+    return network
+
+
+def tensors(value: Any) -> list[Tensor]:
+    """Every tensor in nested tuples, lists and dicts."""
+    if isinstance(value, Tensor):
+        return [value]
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return [t for item in items for t in tensors(item)]
+
+
+def run(network: nn.Module, name: str, height: int = 32, width: int = 40) -> list[Tensor]:
+    """Outputs in the network's current mode; networks that draw noise draw the same each time."""
+    inputs = tiny(name).training_inputs if network.training else tiny(name).inputs or tiny(name).training_inputs
+    torch.manual_seed(1)
+    return tensors(network(*inputs(height, width)))
+
+
+def backward(outputs: list[Tensor]) -> None:
+    torch.stack([y.float().square().mean() for y in outputs]).sum().backward()
+
+
+def trained(network: nn.Module, name: str) -> dict[str, Tensor]:
+    """Gradients of the parameters that are trained, by name."""
+    gradients = {
+        k: p.grad for k, p in network.named_parameters() if p.requires_grad and not k.endswith(tiny(name).unused)
+    }
+    without = [k for k, g in gradients.items() if g is None]
+    assert not without, f"no gradient reaches {without}"
+    return gradients
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_trains(name: str) -> None:
+    network = build(name).train()
+    outputs = run(network, name)
+    assert outputs
+    assert all(y.isfinite().all() for y in outputs)
+    backward(outputs)
+    gradients = trained(network, name)
+    assert all(g.isfinite().all() for g in gradients.values())
+    assert any(g.any() for g in gradients.values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_load_strictly_into_another(name: str) -> None:
+    options = {"type": name, **tiny(name).options}
+    before = copy.deepcopy(options)
+    network = build(name).eval()
+    torch.manual_seed(5)
+    other = build_network(options).eval()
+    assert options == before
+    other.load_state_dict(network.state_dict(), strict=True)
+    with torch.no_grad():
+        expected = run(network, name)
+        for twin in (other, copy.deepcopy(network)):
+            assert all(torch.equal(a, b) for a, b in zip(run(twin, name), expected, strict=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bf16_autocast_stays_near_float32(name: str) -> None:
+    network = build(name).train()
+    with torch.no_grad():
+        expected = run(network, name)
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = run(network, name)
+    for y, exact in zip(outputs, expected, strict=True):
+        assert (y.float() - exact).norm() <= 0.05 * exact.norm()
+    backward(outputs)
+    assert all(g.isfinite().all() for g in trained(network, name).values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_channels_last_changes_nothing(name: str) -> None:
+    network = build(name).train()
+    expected = run(network, name)
+    backward(expected)
+    gradients = {k: g.clone() for k, g in trained(network, name).items()}
+    network.zero_grad()
+    network.to(memory_format=torch.channels_last)
+    inputs = [
+        x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+        for x in tiny(name).training_inputs(32, 40)
+    ]
+    torch.manual_seed(1)
+    outputs = tensors(network(*inputs))
+    for y, other in zip(outputs, expected, strict=True):
+        torch.testing.assert_close(y, other, rtol=1e-3, atol=1e-4)
+    backward(outputs)
+    for k, g in trained(network, name).items():
+        torch.testing.assert_close(g, gradients[k], rtol=1e-3, atol=1e-4, msg=lambda m, k=k: f"{k}: {m}")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@torch.no_grad()
+def test_any_size_comes_out_enlarged_by_scale(name: str) -> None:
+    case = tiny(name)
+    if not case.any_size:
+        pytest.skip(f"{name} does not map images to images of a multiple of their size")
+    network = build(name).eval()
+    inputs = (case.inputs or case.training_inputs)(19, 27)
+    result = Inference()(network, *inputs)
+    first = tensors(result)[0]
+    scale = getattr(network, "scale", 1)
+    assert first.shape[-2:] == (19 * scale, 27 * scale)
+    assert first.isfinite().all()
+    if size_multiple(network) == 1:
+        torch.testing.assert_close(first, tensors(network(*inputs))[0])
+
+
+def test_the_table_has_no_leftovers() -> None:
+    assert sorted(TINY) == NAMES, "TINY and ARCHS differ"
