@@ -44,9 +44,16 @@ def initialise(launcher: str, options: Dist | Mapping[str, Any], use_cpu: bool) 
             raise UserError(f"local rank {local_rank}, but this node has {torch.cuda.device_count()} GPU(s)")
         torch.cuda.set_device(local_rank)
     settings = dict(options) if isinstance(options, Mapping) else vars(options)
+    timeout = datetime.timedelta(seconds=float(settings["timeout"]))
+    store, rank_here, ranks = next(dist.rendezvous("env://", timeout=timeout))
+    # torchrun keeps its store over a restart; without a prefix the new ranks would find the addresses of dead ones there.
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     dist.init_process_group(
         settings["backend"] or ("nccl" if cuda else "gloo"),
-        timeout=datetime.timedelta(seconds=float(settings["timeout"])),
+        store=dist.PrefixStore(f"relume_attempt_{attempt}", store),
+        rank=rank_here,
+        world_size=ranks,
+        timeout=timeout,
         device_id=torch.device("cuda", local_rank) if cuda else None,
     )
     return torch.device("cuda", local_rank) if cuda else torch.device("cpu")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -17,7 +16,7 @@ from torch import Tensor
 from . import distributed, visual
 from .errors import UserError
 from .image_io import imwrite
-from .metrics import METRICS, calculate_metric, metric_direction
+from .metrics import METRICS, calculate_metric, metric_direction, needs_reference
 from .models.base import Batch, Model
 
 Row = dict[str, Any]
@@ -175,11 +174,6 @@ class Evaluator:
         temporary = path.with_suffix(".tmp")
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
         temporary.replace(path)
-
-
-def needs_reference(metric: str) -> bool:
-    """Whether a metric compares with a ground truth."""
-    return "img2" in inspect.signature(METRICS.get(metric)).parameters
 
 
 def image_stem(batch: Batch, index: int) -> str:

@@ -225,6 +225,10 @@ class Trainer:
             return
         self.last_results = results
         improved = self.remember(results)
+        chosen = next((m[parts.evaluator.best] for m in results.values() if parts.evaluator.best in m), None)
+        for scheduler in parts.schedulers.values():
+            if chosen is not None:
+                scheduler.step_metric(chosen)
         parts.logger.validation(self.iteration, results, parts.best)
         weights = self.weights() if improved else None
         if weights is not None and distributed.is_main():

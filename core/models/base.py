@@ -105,10 +105,10 @@ class Model:
         for key, loss in self.losses.items():
             name = log_name(key)
             value = loss(pred, target)
-            if isinstance(value, Tensor):
-                terms[prefix + name] = value
-            else:
-                terms.update({prefix + (term if term else name): v for term, v in value.items()})
+            named = {name: value} if isinstance(value, Tensor) else value
+            for term, v in named.items():
+                # Two losses may have terms of one name; the option's key tells them apart.
+                terms[prefix + term if prefix + term not in terms else f"{prefix}{name}_{term}"] = v
         return terms
 
     def loss_logs(self) -> dict[str, Tensor]:
