@@ -61,6 +61,8 @@ def import_plugin(plugin: str, folder: Path) -> str:
         return plugin
     path = (folder / Path(plugin).expanduser()).resolve()
     if not path.is_file():
+        if path.is_dir():
+            raise UserError(f"{plugin}: a folder; name the .py files in it")
         near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.py")]) if path.parent.is_dir() else ""
         raise UserError(f"{plugin}: no such file: {path}.{near}")
     known = [p for p in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if p]

@@ -82,12 +82,11 @@ class Registry:
         def file(member: T) -> T:
             key = name or member.__name__
             self._refuse_unclear_signature(key, member)
+            if not f"{member.__module__}.".startswith(f"{self.package}."):
+                self._discover()  # so that a plugin learns at once, not later, that a name is taken
             for k in (key, *aliases):
                 taken = self._members.get(self._aliases.get(k, k))
-                if taken is not None and (taken.__module__, taken.__qualname__) != (
-                    member.__module__,
-                    member.__qualname__,
-                ):
+                if taken is not None and _definition(taken) != _definition(member):
                     raise TypeError(
                         f"{self.noun} '{k}' is registered twice: in {taken.__module__} and {member.__module__}"
                     )
@@ -203,6 +202,14 @@ class Registry:
             raise UserError(f"{self.noun} {name} lacks {', '.join(map(repr, lacking))}.")
         built = {k: build_nested(accepted[k].annotation, v) for k, v in values.items()}
         return target(**runtime, **built)
+
+
+def _definition(member: Callable[..., Any]) -> tuple[str, str]:
+    """The file and name by which a reloaded module's members are recognised as the same ones."""
+    try:
+        return inspect.getfile(member), member.__qualname__
+    except (TypeError, OSError):  # written at a prompt
+        return member.__module__, member.__qualname__
 
 
 def article(noun: str) -> str:

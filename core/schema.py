@@ -85,7 +85,7 @@ class OptimizerKeys:
     def __post_init__(self) -> None:
         for i, group in enumerate(self.param_groups or ()):
             if not isinstance(group.get("params"), str):
-                raise ValueError(f"param_groups[{i}] needs 'params', a regular expression on parameter names")
+                raise ValueError(f"param_groups: entry {i} needs 'params', a regular expression on parameter names")
 
 
 DatasetBlock = Annotated[Any, DATASETS, Loader]
@@ -142,6 +142,7 @@ class Val:
 
     val_freq: Positive | None = setting(None, "Iterations between validations; none when omitted.")
     save_img: bool = setting(False, "Save the output images.")
+    score_input: bool = setting(False, "Also score the input itself, as the figure to beat.")
     save_comparison: bool = setting(False, "Also save input | output | target side by side.")
     suffix: str | None = setting(None, "Ending of saved image names; the experiment's name when omitted (test).")
     metrics: dict[str, MetricBlock] = setting(dict, "Metrics by free name; each block may add better: higher | lower.")
@@ -211,6 +212,9 @@ class Options:
     manual_seed: NonNegative | None = setting(0, "Seed of everything random; drawn (and logged) when null.")
     deterministic: bool = setting(False, "Ask torch for deterministic kernels.")
     find_unused_parameters: bool = setting(False, "DistributedDataParallel's option of that name.")
+    use_static_graph: bool = setting(False, "Accepted for BasicSR's video files.")
+    print_network: bool = setting(False, "Accepted for BasicSR's files; the log gives each network's parameters.")
+    is_train: bool | None = setting(None, "Accepted from BasicSR's dumped options; train.py or test.py decides.")
     datasets: dict[Phase, DatasetBlock] = setting(dict, "train, val, val_2, test_1, ...: one block per dataset.")
     path: Paths = setting(Paths, "Weights in, outputs out.")
     train: Train | None = setting(None, "Optimisation; absent in a test file.")

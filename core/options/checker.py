@@ -188,7 +188,9 @@ class Checker:
             if value is not BAD:
                 values[name] = value
                 self.locate(join(key, name), entry)
+        strange = [n for n in block.entries if n not in accepted]
         lacking = [n for n, p in accepted.items() if p.required and n not in block.entries]
+        lacking = [n for n in lacking if not any(did_you_mean(s, [n]) for s in strange)]  # misspelt, and reported as such
         if lacking:
             self.problem(block.place, "", f"{owner} lacks {', '.join(map(repr, lacking))}.")
         return values
@@ -228,7 +230,7 @@ class Checker:
         before = len(self.problems)
         extra = self.extra_keys(cls, block)
         own = parameters(cls)
-        values = self.fields(block, {**own, **extra}, key, key or "the options")
+        values = self.fields(block, {**own, **extra}, key, key or "the top level")
         if len(self.problems) > before:
             return BAD
         rest = self.completed(block, cls, {n: v for n, v in values.items() if n in own}, key)

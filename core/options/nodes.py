@@ -107,7 +107,8 @@ def merge(base: Node, over: Node) -> Node:
     for name, entry in over.entries.items():
         node = merge(entries[name].node, entry.node) if name in entries else entry.node
         entries[name] = entry._replace(node=node)
-    return Block(entries, over.place or base.place)
+    only_a_path = over.place is None or not over.place.line  # the blocks of --force_yml a:b=c are not really there
+    return Block(entries, base.place or over.place if only_a_path else over.place)
 
 
 # ------------------------------------------------------------------ mistakes

@@ -47,6 +47,7 @@ for _class in (YAMLLoader, YAMLDumper):
     _class.add_implicit_resolver(SCIENTIFIC[0], SCIENTIFIC[1], list(SCIENTIFIC[2]))
 YAMLDumper.add_representer(list, YAMLDumper.represent_list)
 YAMLDumper.add_representer(tuple, YAMLDumper.represent_list)
+YAMLDumper.add_multi_representer(object, lambda dumper, value: dumper.represent_str(str(value)))
 
 
 def read(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> tuple[Block, list[Problem]]:
@@ -151,7 +152,7 @@ class Reader:
         if node is None:
             return None
         for key in reversed(keys):
-            node = Block({key: Entry(key, place, node)})
+            node = Block({key: Entry(key, place, node)}, place)
         assert isinstance(node, Block)
         return node
 

@@ -18,6 +18,8 @@ from .nodes import Block, Entry, Items, Scalar
 
 LOSS_SUFFIX = "_opt"
 OPTIMIZER_PREFIX = "optim_"
+FROM_ABOVE = ("phase", "scale")
+"""Parameters of datasets that follow from the block's key and from the top level, unless the block gives them."""
 USUAL_KEYS = ("pixel_opt", "perceptual_opt", "gan_opt", "fft_opt", "optim_g", "optim_d")
 """Names for did-you-mean where any name of a form is accepted."""
 
@@ -96,7 +98,7 @@ class OptionsChecker(Checker):
         own = registry.parameters(name)
         if registry is DATASETS and key.startswith("datasets."):
             phase = key.split(".")[1].split("_")[0]
-            for parameter, value in {"phase": phase, "scale": self.scale}.items():
+            for parameter, value in zip(FROM_ABOVE, (phase, self.scale), strict=True):
                 if parameter in own:
                     own[parameter] = replace(own[parameter], default=value)
         return own
@@ -109,6 +111,8 @@ class OptionsChecker(Checker):
         fields = parameters(cls)
         values = {k: v for k, v in values.items() if v is not None or k in fields or not names_component(k)}
         if cls is Train and self.model and len(self.problems) == before:
+            own = MODELS.parameters(self.model_type)
+            self.defaults[key] = {k: p.default for k, p in own.items() if k not in values}
             self._complete_training(block, values, self.model)
         if cls is Options:
             values["datasets"] = {k: with_loader_defaults(v) for k, v in values["datasets"].items()}

@@ -1,0 +1,269 @@
+"""The JSON Schema of option files, for editors: from the annotations that the checker reads, and from docstrings.
+
+It accepts whatever the checker accepts, and is a little laxer where JSON Schema cannot follow: the options of all model
+wrappers are allowed under ``train``, and in a file with a ``_base_`` nothing is required.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import PurePath
+from typing import Any, Literal, Union
+
+import torch
+
+from ..annotations import Names, Range
+from ..docstrings import arguments, summary
+from ..models import MODELS
+from ..models.base import Model
+from ..registry import MISSING, Parameter, Registry, registry_of
+from ..schema import DATASETS, PATH_KEYS, LossBlock, NetworkBlock, OptimizerBlock, Options, Paths, Train
+from .checker import LISTS, MAPPINGS, expressible, parameters
+from .reader import BASE
+from .rules import FROM_ABOVE, LOSS_SUFFIX, OPTIMIZER_PREFIX
+
+JSON = dict[str, Any]
+SIMPLE: dict[Any, JSON] = {
+    bool: {"type": "boolean"},
+    int: {"type": "integer"},
+    float: {"type": "number"},
+    str: {"type": ["string", "number"]},  # name: 001 is taken as it is written
+    None: {"type": "null"},
+    type(None): {"type": "null"},
+}
+
+
+def json_schema() -> JSON:
+    """The schema of everything registered at this moment, plugins included (draft 2020-12)."""
+    return _Builder().build()
+
+
+class _Builder:
+    """Collects definitions while annotations are translated."""
+
+    def __init__(self) -> None:
+        self.definitions: dict[str, JSON] = {}
+        self.models: dict[str, type[Model]] = {n: MODELS.get(n) for n in MODELS}  # type: ignore[misc]
+        keys = (k for m in self.models.values() for k in networks_of(m))
+        self.networks = sorted(dict.fromkeys(keys))
+
+    def build(self) -> JSON:
+        top = self.section(Options)
+        top["properties"] = {
+            BASE: {
+                "description": "Option file(s) to build upon, relative to this one; blocks are merged key by key.",
+                "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
+            },
+            **top["properties"],
+        }
+        required = self.required(Options) or {}
+        per_model = [
+            case([n, *MODELS.aliases(n)], {"required": [f"network_{k}" for k in m.required_networks]}, "model_type")
+            for n, m in self.models.items()
+            if m.required_networks
+        ]
+        return {
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "$comment": f"Written by tools/make_schema.py with torch {torch.__version__.split('+')[0]}.",
+            "title": "Relume options",
+            **top,
+            "if": {"not": {"required": [BASE]}},
+            "then": {**required, **({"allOf": per_model} if per_model else {})},
+            "$defs": dict(sorted(self.definitions.items())),
+        }
+
+    # ---------------------------------------------------------------- annotations
+    def of(self, annotation: Any) -> JSON:
+        """The schema of a value."""
+        origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+        if origin is typing.Annotated:
+            return self.annotated(annotation)
+        if origin is Literal:
+            return {"enum": list(inner)}
+        if origin in (Union, types.UnionType):
+            return any_of([self.of(a) for a in inner if expressible(a)])
+        if annotation in SIMPLE:
+            return dict(SIMPLE[annotation])
+        if inspect.isclass(annotation) and issubclass(annotation, PurePath):
+            return {"type": "string"}
+        if (origin or annotation) in LISTS:
+            return self.array(origin or annotation, inner)
+        if (origin or annotation) in MAPPINGS:
+            return self.mapping(*(inner or (str, Any)))
+        if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
+            return self.reference(annotation.__name__, lambda: self.section(annotation))
+        return {}
+
+    def annotated(self, annotation: Any) -> JSON:
+        inner, *extras = typing.get_args(annotation)
+        registry = registry_of(annotation)
+        if registry is not None and inner is str:
+            return {"enum": sorted(name for n in registry for name in (n, *registry.aliases(n)))}
+        if registry is not None:
+            return self.component(registry, next((e for e in extras if isinstance(e, type)), None))
+        schema = self.of(inner)
+        for extra in extras:
+            if isinstance(extra, Range):
+                bounds = {
+                    "minimum": extra.least,
+                    "maximum": extra.most,
+                    "exclusiveMinimum": extra.above,
+                    "exclusiveMaximum": extra.below,
+                }
+                schema.update({k: v for k, v in bounds.items() if v is not None})
+        return schema
+
+    def array(self, origin: Any, inner: tuple[Any, ...]) -> JSON:
+        if origin is tuple and inner and Ellipsis not in inner:
+            items = [self.of(a) for a in inner]
+            return {"type": "array", "prefixItems": items, "minItems": len(items), "maxItems": len(items)}
+        return {"type": "array", "items": self.of(inner[0])} if inner else {"type": "array"}
+
+    def mapping(self, keys: Any, values: Any) -> JSON:
+        names = next((m for m in getattr(keys, "__metadata__", ()) if isinstance(m, Names)), None)
+        if names is None:
+            return {"type": "object", "additionalProperties": self.of(values)}
+        pattern = {f"^{names.pattern}$": self.of(values)}
+        return {"type": "object", "patternProperties": pattern, "additionalProperties": False}
+
+    # ---------------------------------------------------------------- blocks
+    def reference(self, name: str, make: Any) -> JSON:
+        """A reference to the definition `name`, made on the first mention."""
+        if name not in self.definitions:
+            self.definitions[name] = {}  # a component may contain its own kind
+            self.definitions[name] = make()
+        return {"$ref": f"#/$defs/{name}"}
+
+    def properties(self, accepted: Iterable[Parameter], docs: Mapping[str, str]) -> JSON:
+        """Schemas of options with their descriptions and defaults."""
+        found: JSON = {}
+        for p in accepted:
+            annotation = Union[p.annotation, None] if p.default is None else p.annotation  # noqa: UP007
+            schema = self.of(annotation)
+            if docs.get(p.name):
+                schema["description"] = docs[p.name]
+            if p.default is not MISSING and is_json(p.default):
+                schema["default"] = p.default
+            found[p.name] = schema
+        return found
+
+    def section(self, cls: Any) -> JSON:
+        """A fixed section, with the keys that `rules.OptionsChecker` adds to it."""
+        docs = {f.name: f.metadata.get("doc", "") for f in dataclasses.fields(cls)}
+        schema: JSON = {
+            "type": "object",
+            "description": summary(cls),
+            "properties": self.properties(parameters(cls).values(), docs),
+            "additionalProperties": False,
+        }
+        own = schema["properties"]
+        if cls is Options:
+            own.update({f"network_{k}": any_of([self.of(NetworkBlock), SIMPLE[None]]) for k in self.networks})
+        elif cls is Paths:
+            keys = {p + k: v for p, v in PATH_KEYS.items() for k in self.networks}
+            own.update({k: {**self.of(kind | None), "description": doc} for k, (kind, doc) in keys.items()})
+        elif cls is Train:
+            for name, model in self.models.items():
+                extra = [p for k, p in MODELS.parameters(name).items() if k not in own]
+                own.update(self.properties(extra, arguments(model)))
+            schema["patternProperties"] = {
+                f"^{OPTIMIZER_PREFIX}": any_of([self.of(OptimizerBlock), SIMPLE[None]]),
+                f"{LOSS_SUFFIX}$": any_of([self.of(LossBlock), SIMPLE[None]]),
+            }
+        return schema
+
+    def component(self, registry: Registry, more: type | None) -> JSON:
+        """A ``type:`` block: its other keys depend on what ``type`` says."""
+
+        def make() -> JSON:
+            names = [*registry.names(), *registry.library_names()]
+            known = {n: [n, *registry.aliases(n)] for n in names}
+            cases = [
+                case(group, self.reference(f"{registry.noun}.{n}", lambda n=n: self.member(registry, n, more)))
+                for n, group in known.items()
+            ]
+            types = {"enum": [name for group in known.values() for name in group]}
+            return {"type": "object", "properties": {"type": types}, **({"allOf": cases} if cases else {})}
+
+        return self.reference(registry.noun, make)
+
+    def member(self, registry: Registry, name: str, more: type | None) -> JSON:
+        """The keys of one registered component."""
+        target = registry.get(name)
+        properties: JSON = {"type": {"description": summary(target)}}
+        properties.update(self.properties(registry.parameters(name).values(), arguments(target)))
+        if more is not None:
+            properties.update(self.section(more)["properties"])
+        return {"description": summary(target), "properties": properties, "additionalProperties": False}
+
+    # ---------------------------------------------------------------- what a file without _base_ must have
+    def required(self, annotation: Any) -> JSON | None:
+        """The ``required`` lists of a value, kept apart from its shape."""
+        origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+        registry = registry_of(annotation)
+        if registry is not None and inner[0] is not str:
+            return self.reference(f"{registry.noun} (required)", lambda: self.required_of_component(registry))
+        if origin in (Union, types.UnionType):
+            alternatives = [a for a in inner if a is not type(None)]
+            return self.required(alternatives[0]) if len(alternatives) == 1 else None
+        if (origin or annotation) in MAPPINGS and inner:
+            values = self.required(inner[1])
+            return {"additionalProperties": values} if values else None
+        if not (isinstance(annotation, type) and dataclasses.is_dataclass(annotation)):
+            return None
+        fields = parameters(annotation)
+        nested = {n: self.required(p.annotation) for n, p in fields.items()}
+        schema: JSON = {"properties": {n: s for n, s in nested.items() if s}}
+        if annotation is Options:
+            schema["patternProperties"] = {"^network_": self.required(NetworkBlock)}
+        if annotation is Train:
+            patterns = {f"^{OPTIMIZER_PREFIX}": OptimizerBlock, f"{LOSS_SUFFIX}$": LossBlock}
+            schema["patternProperties"] = {k: self.required(block) for k, block in patterns.items()}
+        lacking = [n for n, p in fields.items() if p.required]
+        if lacking:
+            schema["required"] = lacking
+        return schema if len(schema) > 1 or schema["properties"] else None
+
+    def required_of_component(self, registry: Registry) -> JSON:
+        """``type``, and the parameters without a default of each constructor, but for those that code supplies."""
+        supplied = FROM_ABOVE if registry is DATASETS else ()
+        cases = []
+        for name in [*registry.names(), *registry.library_names()]:
+            needed = [k for k, p in registry.parameters(name).items() if p.required and k not in supplied]
+            if needed:
+                cases.append(case([name, *registry.aliases(name)], {"required": needed}))
+        return {"required": ["type"], "allOf": cases} if cases else {"required": ["type"]}
+
+
+def networks_of(model: type[Model]) -> tuple[str, ...]:
+    """Keys of all networks that a model wrapper takes."""
+    return tuple(dict.fromkeys((*model.required_networks, *model.optional_networks, *model.frozen)))
+
+
+def case(names: list[str], then: JSON, key: str = "type") -> JSON:
+    """What holds when `key` is one of `names`."""
+    return {"if": {"properties": {key: {"enum": names}}, "required": [key]}, "then": then}
+
+
+def any_of(schemas: list[JSON]) -> JSON:
+    """Alternatives, simple types joined into one list."""
+    simple = [s for s in schemas if set(s) == {"type"}]
+    rest = [s for s in schemas if s not in simple]
+    kinds = list(dict.fromkeys(k for s in simple for k in ([s["type"]] if isinstance(s["type"], str) else s["type"])))
+    joined: list[JSON] = [{"type": kinds[0] if len(kinds) == 1 else kinds}] if kinds else []
+    options = [*rest, *joined]
+    return options[0] if len(options) == 1 else {"anyOf": options}
+
+
+def is_json(value: Any) -> bool:
+    """Whether a default can be written down in a schema."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return False
+    return True
