@@ -23,6 +23,10 @@ Row = dict[str, Any]
 """One image's scores: ``{"index": 3, "image": "bees", "psnr": 31.2}``."""
 
 
+INPUT = "_input"
+"""Ending of the name under which the score of the input itself is filed."""
+
+
 class Interrupted(Exception):
     """A signal came during evaluation on some rank."""
 
@@ -51,6 +55,7 @@ class Evaluator:
         save_images: save the outputs.
         save_comparisons: save input | output | target side by side.
         best_metric: the one that chooses the best weights; the first when None.
+        score_input: also score ``lq`` where it is as large as ``gt``, under ``<metric>_input``: the figure to beat.
         eight_bit: round images to 8 bits before the metrics, as BasicSR does.
         picture: called with ``(dataset, image, picture, iteration)`` for the first comparison of each dataset.
     """
@@ -63,6 +68,7 @@ class Evaluator:
     save_images: bool = False
     save_comparisons: bool = False
     best_metric: str | None = None
+    score_input: bool = False
     eight_bit: bool = True
     picture: Callable[[str, str, Any, int], None] | None = None
     progress: Callable[[str, Any], Any] | None = None
@@ -110,6 +116,8 @@ class Evaluator:
             output = model.predict(placed)["output"]
             name = image_stem(placed, index)
             row: Row = {"index": index, "image": name, **self._scores(output, placed.get("gt"))}
+            if self.score_input and "gt" in placed and placed["lq"].shape == placed["gt"].shape:
+                row.update({f"{k}{INPUT}": v for k, v in self._scores(placed["lq"], placed["gt"]).items()})
             if row["index"] >= 0:  # a negative index pads the last round of sharded networks
                 rows.append(row)
                 self._save(dataset, name, iteration, index, output, placed)
@@ -143,7 +151,7 @@ class Evaluator:
 
     def _means(self, rows: list[Row]) -> dict[str, float]:
         means = {}
-        for name in self.metrics:
+        for name in [n for metric in self.metrics for n in (metric, f"{metric}{INPUT}")]:
             values = [row[name] for row in rows if name in row]
             if values:
                 means[name] = float(np.mean(values))

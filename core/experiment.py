@@ -12,6 +12,7 @@ from typing import Any
 from . import checkpoint, distributed, options
 from .checkpoint import Checkpoints
 from .errors import UserError
+from .evaluation import INPUT
 from .logger import timestamp
 
 log = logging.getLogger("relume")
@@ -64,8 +65,13 @@ class Experiment:
         """What to look at, and what to do next."""
         lines = [f"Done in {datetime.timedelta(seconds=int(seconds))}."]
         for dataset, metrics in results.items():
-            scores = ", ".join(f"{k} {v:.4f} (best {best[dataset][k]['value']:.4f})" for k, v in metrics.items())
-            lines.append(f"{dataset}: {scores or 'no metrics'}")
+            scores = []
+            for metric, record in best.get(dataset, {}).items():
+                figures = [f"best {record['value']:.4f} @ {record['iter']} iter"]
+                if f"{metric}{INPUT}" in metrics:
+                    figures.append(f"input {metrics[metric + INPUT]:.4f}")
+                scores.append(f"{metric} {metrics[metric]:.4f} ({', '.join(figures)})")
+            lines.append(f"{dataset}: {', '.join(scores) or 'no metrics'}")
         lines.append(f"weights   {self.root / 'models'}")
         if self.visualization.exists():
             lines.append(f"pictures  {self.visualization}")

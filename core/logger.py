@@ -87,17 +87,16 @@ def add_file(path: Path) -> logging.FileHandler:
     return handler
 
 
-def table(results: Mapping[str, Mapping[str, float]], metrics: Mapping[str, Any]) -> str:
+def table(results: Mapping[str, Mapping[str, float]]) -> str:
     """Mean scores as an aligned text table: a row per dataset, a column per metric, ``-`` where there is none."""
+    metrics = list(dict.fromkeys(metric for scores in results.values() for metric in scores))
     rows = [["dataset", *metrics]]
     rows += [[d, *(f"{s[m]:.4f}" if m in s else "-" for m in metrics)] for d, s in results.items()]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        f"{row[0]:<{widths[0]}}" + "".join(f"  {c:>{w}}" for c, w in zip(row[1:], widths[1:], strict=True))
         for row in rows
-    ]
+    )
     return "\n".join(["Results", *lines])
 
 

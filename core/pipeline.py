@@ -110,7 +110,7 @@ def test_pipeline(opt: Mapping[str, Any], *, launcher: str = "none") -> dict[str
         with torch.no_grad():
             results = evaluator.run(model, 0)
         if distributed.is_main():
-            log.info("%s", logger.table(results, evaluator.metrics))
+            log.info("%s", logger.table(results))
             logger.write_json(results_root / "metrics.json", results)
             log.info("Scores of every image and the saved pictures are in %s", results_root)
         return results
@@ -298,6 +298,7 @@ def build_evaluator(
         save_images=opt.val.save_img,
         save_comparisons=opt.val.save_comparison,
         best_metric=opt.val.best,
+        score_input=opt.val.score_input,
         eight_bit=opt.val.use_image,
         progress=logger.progress if opt.val.pbar else None,
     )

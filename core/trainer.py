@@ -238,7 +238,8 @@ class Trainer:
         """Update the records; whether the metric that chooses ``net_g_best`` improved on the first validation set."""
         chosen = False
         for i, (dataset, metrics) in enumerate(results.items()):
-            for metric, value in metrics.items():
+            for metric in [m for m in self.parts.evaluator.metrics if m in metrics]:
+                value = metrics[metric]
                 records = self.parts.best.setdefault(dataset, {})
                 record = records.get(metric)
                 if record is None or is_better(value, record["value"], self.parts.evaluator.better[metric]):
