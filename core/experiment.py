@@ -128,8 +128,8 @@ def _choose(opt: Any, experiment: Experiment, auto: bool) -> Path | None:
                 f"{checkpoints.states}: no checkpoint can be trusted: {'; '.join(problems)}. Not starting from zero over them; "
                 "remove the folder to do so"
             )
-        for problem in problems:
-            log.warning("%s; going back to iteration %d", problem, newest)
+        for damage in problems:
+            log.warning("%s; going back to iteration %d", damage, newest)
         return checkpoints.state_path(newest)
     if opt.path.resume_state:
         path = Path(opt.path.resume_state).expanduser()

@@ -269,7 +269,9 @@ class Progress:
 
     def show(self, iteration: int, losses: Mapping[str, float] | None = None) -> None:
         """Move to `iteration`; the losses shown stay until others come."""
-        fields = {"losses": " ".join(f"{k} {v:.3g}" for k, v in losses.items())} if losses is not None else {}
+        fields: dict[str, Any] = (
+            {"losses": " ".join(f"{k} {v:.3g}" for k, v in losses.items())} if losses is not None else {}
+        )
         self.bar.update(self.task, completed=iteration, **fields)
 
     def close(self) -> None:

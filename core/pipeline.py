@@ -49,19 +49,21 @@ def train_pipeline(
         UserError: anything the user can mend. Its ``code`` is the exit code: 2; 3 after too many non-finite steps; 75 or 130
             when a signal ended the run after a checkpoint.
     """
-    opt = options.check(opt)
-    if opt.train is None:
+    checked: Any = options.check(opt)
+    if checked.train is None:
         raise UserError("there is no `train` section in these options; test.py runs files without one")
-    if "train" not in opt.datasets:
+    if "train" not in checked.datasets:
         raise UserError("datasets: there is no `train` block")
-    device = distributed.initialise(launcher, opt.dist_params, opt.num_gpu == 0)
+    device = distributed.initialise(launcher, checked.dist_params, checked.num_gpu == 0)
     try:
         logger.start_console()
-        say_what_is_ignored(opt, device)
-        experiment = Experiment(opt)
-        resume = find_resume(opt, experiment, auto_resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0)
-        opt = with_seed(opt, resume.state if resume else None)
-        trainer = build_trainer(opt, experiment, resume, device)
+        say_what_is_ignored(checked, device)
+        experiment = Experiment(checked)
+        resume = find_resume(
+            checked, experiment, auto_resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+        )
+        checked = with_seed(checked, resume.state if resume else None)
+        trainer = build_trainer(checked, experiment, resume, device)
         began = time.monotonic()
         try:
             trainer.fit()
@@ -88,24 +90,24 @@ def test_pipeline(opt: Mapping[str, Any], *, launcher: str = "none") -> dict[str
     Raises:
         UserError: anything the user can mend.
     """
-    opt = options.check(opt)
-    device = distributed.initialise(launcher, opt.dist_params, opt.num_gpu == 0)
+    checked: Any = options.check(opt)
+    device = distributed.initialise(launcher, checked.dist_params, checked.num_gpu == 0)
     try:
         logger.start_console()
-        say_what_is_ignored(opt, device)
-        sets = {k: b for k, b in opt.datasets.items() if k.split("_")[0] in ("val", "test")}
+        say_what_is_ignored(checked, device)
+        sets = {k: b for k, b in checked.datasets.items() if k.split("_")[0] in ("val", "test")}
         if not sets:
             raise UserError("datasets: there is no `test` (or test_1, val, ...) block")
-        opt = with_seed(opt, None)
-        seed_everything(opt.manual_seed, 0, 0)
-        model, networks = build_model(opt, device, for_training=False)
+        checked = with_seed(checked, None)
+        seed_everything(checked.manual_seed, 0, 0)
+        model, networks = build_model(checked, device, for_training=False)
         for network in networks.values():
             network.eval()
-        results_root = Path(opt.path.results_root or "results") / opt.name
-        evaluator = build_evaluator(opt, sets, results_root / "visualization", device, for_training=False)
-        header = logger.header(opt, networks, device)
+        results_root = Path(checked.path.results_root or "results") / checked.name
+        evaluator = build_evaluator(checked, sets, results_root / "visualization", device, for_training=False)
+        header = logger.header(checked, networks, device)
         if distributed.is_main():
-            logger.add_file(results_root / f"test_{opt.name}_{logger.timestamp()}.log")
+            logger.add_file(results_root / f"test_{checked.name}_{logger.timestamp()}.log")
             log.info("%s", header)
         with torch.no_grad():
             results = evaluator.run(model, 0)
@@ -156,7 +158,7 @@ def build_trainer(opt: Any, experiment: Experiment, resume: Any, device: torch.d
     for network in trained.values():
         network.train()
         if train.channels_last:
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            network.to(memory_format=torch.channels_last)
         if train.compile:
             network.compile(mode=None if train.compile is True else train.compile)
     if train.strategy == "fsdp" and distributed.active():

@@ -205,8 +205,8 @@ class Trainer:
         """Log the current step, its values averaged over ranks."""
         names = list(scalars)
         values = torch.tensor([float(scalars[n]) for n in names], dtype=torch.float64)
-        means = distributed.mean(values.to(self.parts.device, torch.float32)).tolist()
-        means = dict(zip(names, means, strict=True))
+        averaged = distributed.mean(values.to(self.parts.device, torch.float32)).tolist()
+        means: dict[str, float] = dict(zip(names, averaged, strict=True))
         means["perf/iterations_per_second"] = 1.0 / max(means["perf/time"], 1e-9)
         if self.parts.device.type == "cuda":
             means["perf/memory_gib"] = torch.cuda.max_memory_allocated(self.parts.device) / 2**30

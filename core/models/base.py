@@ -113,7 +113,11 @@ class Model:
 
     def loss_logs(self) -> dict[str, Tensor]:
         """What the losses themselves want logged (learned weights)."""
-        return {k: v for loss in self.losses.values() if hasattr(loss, "logs") for k, v in loss.logs().items()}
+        logged: dict[str, Tensor] = {}
+        for loss in self.losses.values():
+            logs: Any = getattr(loss, "logs", dict)
+            logged.update(logs())
+        return logged
 
 
 def log_name(key: str) -> str:
