@@ -176,7 +176,9 @@ class Registry:
 
     def parameters(self, name: str) -> dict[str, Parameter]:
         """The options that `name` accepts, in the order of its signature, without the runtime ones."""
-        return {k: p for k, p in signature(self.get(name)).items() if k not in self.runtime}
+        member = self.get(name)
+        registered = member in self._members.values()
+        return {k: p for k, p in signature(member, lenient=not registered).items() if k not in self.runtime}
 
     # ---------------------------------------------------------------- building
     def build(self, block: Mapping[str, Any], **runtime: Any) -> Any:
@@ -224,12 +226,21 @@ def unknown_key(key: object, owner: str, accepted: Iterable[str], near: Iterable
     return f"unknown key '{key}' in {owner}.{hint} Accepted: {', '.join(accepted) or 'no options'}."
 
 
-def signature(target: Callable[..., Any]) -> dict[str, Parameter]:
-    """Parameters of a class's constructor or of a function, annotations resolved, ``self`` left out."""
+def signature(target: Callable[..., Any], lenient: bool = False) -> dict[str, Parameter]:
+    """Parameters of a class's constructor or of a function, annotations resolved, ``self`` left out.
+
+    Raises:
+        UserError: an annotation cannot be resolved; with `lenient` it is Any instead.
+    """
     function = target.__init__ if inspect.isclass(target) else target
     try:
         hints = typing.get_type_hints(function, include_extras=True)
-    except (NameError, TypeError):
+    except (NameError, TypeError) as e:
+        if not lenient:
+            raise UserError(
+                f"{target.__module__}.{target.__qualname__}: an annotation of its parameters cannot be resolved ({e}); "
+                "names in annotations must be importable at run time, not only under TYPE_CHECKING"
+            ) from e
         hints = _hints_one_by_one(function)
     return {
         p.name: Parameter(p.name, hints.get(p.name, Any), p.default)

@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 
 from relume.archs import ARCHS
-from relume.core.errors import UserError
+from relume.core.errors import UserError, did_you_mean
 from relume.core.metrics import METRICS
 from relume.core.models import MODELS
 from relume.core.optimizers import OPTIMIZERS
@@ -64,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     unknown = [f for f in arguments.families if f not in FAMILIES]
     if unknown:
-        parser.error(f"no family is called '{unknown[0]}'; there are {', '.join(FAMILIES)}")
+        hint = did_you_mean(unknown[0], FAMILIES)
+        parser.error(f"no family is called '{unknown[0]}'.{hint} Known: {', '.join(FAMILIES)}.")
     try:
         for plugin in arguments.plugins:
             import_plugin(plugin, Path.cwd())

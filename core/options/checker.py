@@ -190,7 +190,9 @@ class Checker:
                 self.locate(join(key, name), entry)
         strange = [n for n in block.entries if n not in accepted]
         lacking = [n for n, p in accepted.items() if p.required and n not in block.entries]
-        lacking = [n for n in lacking if not any(did_you_mean(s, [n]) for s in strange)]  # misspelt, and reported as such
+        lacking = [
+            n for n in lacking if not any(did_you_mean(s, [n]) for s in strange)
+        ]  # misspelt, and reported as such
         if lacking:
             self.problem(block.place, "", f"{owner} lacks {', '.join(map(repr, lacking))}.")
         return values
@@ -209,9 +211,12 @@ class Checker:
         name = self._name(node.entries["type"].node, registry, join(key, "type"))
         if name is BAD:
             return BAD
+        try:
+            own = self.own_parameters(registry, name, key)
+        except UserError as e:
+            return self.problem(node.entries["type"].node.place, join(key, "type"), str(e), say_key=False)
         before = len(self.problems)
         extra = parameters(more) if more else {}
-        own = self.own_parameters(registry, name, key)
         accepted = {"type": Parameter("type", str), **own, **extra}
         values = self.fields(block=node, accepted=accepted, key=key, owner=f"{key} ({name})")
         self.defaults[key] = {n: p.default for n, p in own.items() if n not in values and n not in extra}

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, did_you_mean
 from ..models import MODELS
 from ..models.base import Model
 from ..plugins import import_plugin
@@ -79,8 +79,11 @@ class OptionsChecker(Checker):
             }
             if self.model:
                 own = MODELS.parameters(self.model_type)
-            else:  # the model's name is wrong, and reported; what its options are cannot be known
-                own = {k: Parameter(k, Any, None) for k in block.entries if k not in parameters(Train)}
+            else:  # the model's name is wrong, and reported; its own options cannot be known, only misspelt common ones
+                fields = parameters(Train)
+                own = {
+                    k: Parameter(k, Any, None) for k in block.entries if k not in fields and not did_you_mean(k, fields)
+                }
             return {**own, **optimizers, **losses}
         return {}
 

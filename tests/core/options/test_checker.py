@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional, Union
+from typing import Annotated, Any, Literal, Optional
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from relume.core.annotations import Names, Range
 from relume.core.options.checker import BAD, Checker, describe
 from relume.core.options.nodes import Entry, Scalar, from_python
 from relume.core.options.reader import Source
 from relume.losses import LOSSES
-from torch import Tensor, nn
 
 
 @dataclass
@@ -79,7 +80,7 @@ def refused(text: str, annotation: Any) -> str:
         ("2024-05-01", str, "2024-05-01"),
         ("a/b", Path, Path("a/b")),
         ("~", None, None),
-        ("~", Optional[int], None),
+        ("~", Optional[int], None),  # noqa: UP045 - the old spelling is another class
         ("~", int | None, None),
         ("3", int | None, 3),
         ("off", Literal["off", "bf16"], "off"),
@@ -208,7 +209,7 @@ def test_a_section_checks_its_values_together() -> None:
 def test_unions_leave_no_trace_of_what_did_not_fit() -> None:
     checker = Checker()
     node = from_python({"type": "lmdb"})
-    assert checker.check(node, Union[list[int], dict[str, int], Backend], "key") == {"type": "lmdb", "fast": True}
+    assert checker.check(node, list[int] | dict[str, int] | Backend, "key") == {"type": "lmdb", "fast": True}
     assert checker.problems == []
 
 

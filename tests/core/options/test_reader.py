@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from relume.core.options import OptionError, load
 from relume.core.options.nodes import to_python
 from relume.core.options.reader import YAMLDumper, YAMLLoader, read

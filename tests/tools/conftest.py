@@ -1,0 +1,31 @@
+"""The tools are scripts, not modules of the package: tests load them by path."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import relume
+
+TOOLS = Path(relume.__file__).resolve().parent / "tools"
+
+
+@pytest.fixture(scope="session")
+def tool() -> Callable[[str], ModuleType]:
+    """``tool("list")``: the module of tools/list.py."""
+
+    def load(name: str) -> ModuleType:
+        path = list(sys.path)
+        spec = importlib.util.spec_from_file_location(f"tool_{name}", TOOLS / f"{name}.py")
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        sys.path[:] = path
+        return module
+
+    return load

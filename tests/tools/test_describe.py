@@ -1,0 +1,53 @@
+"""Final values and where they came from, as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+Tool = Callable[[str], ModuleType]
+
+TEXT = """\
+name: described
+model_type: RestorationModel
+network_g: {type: MSRResNet, num_feat: 8}
+datasets: {test: {type: SingleImageDataset, dataroot_lq: images}}
+"""
+
+
+@pytest.fixture()
+def option_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.yml").write_text(TEXT)
+    return "x.yml"
+
+
+def test_rows(tool: Tool, option_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tool("describe").main([option_file, "--force_yml", "val:tile=64", "scale=4"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = {key: rest.split(maxsplit=1) for key, rest in (line.split(maxsplit=1) for line in lines)}
+    assert rows["name"] == ["described", "x.yml:1"]
+    assert rows["network_g.num_feat"] == ["8", "x.yml:3"]
+    assert rows["network_g.num_block"] == ["16", "default"]
+    assert rows["val.tile"] == ["64", "--force_yml val:tile=64"]
+    assert rows["path.ignore_resume_networks"] == ["[]", "default"]
+    assert rows["train"] == ["null", "default"]
+    assert len({line.index(line.split(maxsplit=1)[1]) for line in lines}) == 1, "the values stand in one column"
+
+
+def test_mistakes(tool: Tool, option_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tool("describe").main([option_file, "--force_yml", "scale=four"]) == 2
+    output = capsys.readouterr()
+    assert output.err == "--force_yml scale=four: scale: expected an integer, got the string 'four'\n"
+    assert output.out == ""
+
+
+def test_values_are_yaml_on_one_line(tool: Tool) -> None:
+    spelled = tool("describe").spelled
+    assert spelled("off") == "'off'" and spelled(None) == "null" and spelled(5e-4) == "0.0005"
+    assert spelled({"a": [1, (2, Path("b"))]}) == "{a: [1, [2, b]]}"
+    assert spelled("x" * 300) == "x" * 300
+    assert spelled(int) == "<class 'int'>"
