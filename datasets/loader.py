@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import logging
 import warnings
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -93,7 +95,7 @@ class TrainLoader(Iterator[Batch]):
         self._micro = 0
         self._said: set[Note] = set()
         on_gpu = device.type == "cuda"
-        self._packets = make_packets(
+        self._packets = Packets(
             SeededDataset(dataset, sampler.order.seed),
             sampler,
             loading.num_worker_per_gpu,
@@ -140,49 +142,72 @@ class TrainLoader(Iterator[Batch]):
 
     def close(self) -> None:
         """End the loading processes."""
-        packets, self._packets = self._packets, iter([])
-        processes = list(getattr(packets, "_workers", ()))
-        del packets  # asks the processes to end, and waits a while
         self._ahead = None
-        for process in processes:
-            if process.is_alive():
-                process.kill()  # stuck in a read; it ignores gentler signals
+        self._packets.close()
 
     def _load(self) -> Batch:
         """The next micro-batch, in host memory."""
-        return unpack(_next_packet(self._packets), self._said)
+        return unpack(next(self._packets), self._said)
 
 
-def make_packets(
-    dataset: SeededDataset, batches: Iterable[list[SampleKey]], workers: int, ahead: int = 2, pin_memory: bool = False
-) -> Iterator[Packet]:
-    """Start making `batches`, in as many processes as asked (which is the user's choice: for remote files, many help)."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
-        return iter(
-            DataLoader(
-                dataset,
-                batch_sampler=batches,
-                num_workers=workers,
-                collate_fn=collate,
-                worker_init_fn=start,
-                prefetch_factor=max(1, ahead) if workers else None,
-                pin_memory=pin_memory,
-                generator=torch.Generator(),  # or the choice of workers would change the global one
+class Packets(Iterator[Packet]):
+    """Packets of `batches`, made ahead of their use in as many processes as asked.
+
+    (The number is the user's choice: torch's advice of one per core is wrong for remote files.)
+    """
+
+    def __init__(
+        self,
+        dataset: SeededDataset,
+        batches: Iterable[list[SampleKey]],
+        workers: int,
+        ahead: int = 2,
+        pin_memory: bool = False,
+    ) -> None:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
+            warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
+            self._packets = iter(
+                DataLoader(
+                    dataset,
+                    batch_sampler=batches,
+                    num_workers=workers,
+                    collate_fn=collate,
+                    worker_init_fn=start,
+                    prefetch_factor=max(1, ahead) if workers else None,
+                    pin_memory=pin_memory,
+                    generator=torch.Generator(),  # or the choice of workers would change the global one
+                )
             )
-        )
+        # Python ends child processes by SIGTERM and waits; ours are deaf to it, so they must be gone before.
+        atexit.register(_close_if_alive, weakref.ref(self))
+
+    def __next__(self) -> Packet:
+        try:
+            return next(self._packets)
+        except RuntimeError as e:
+            if "DataLoader worker" not in str(e):
+                raise
+            raise UserError(
+                f"a loading process died ({str(e).splitlines()[0]}). The system kills processes when memory is short: "
+                "lower num_worker_per_gpu or num_prefetch_queue, or enlarge shared memory (docker run --shm-size)"
+            ) from e
+
+    def close(self) -> None:
+        """End the processes."""
+        shut_down = getattr(self._packets, "_shutdown_workers", None)
+        if shut_down is None:
+            return
+        shut_down()
+        for process in self._packets._workers:  # type: ignore[attr-defined]
+            if process.is_alive():
+                process.kill()  # stuck in a read
 
 
-def _next_packet(packets: Iterator[Packet]) -> Packet:
-    try:
-        return next(packets)
-    except RuntimeError as e:
-        if "DataLoader worker" not in str(e):
-            raise
-        raise UserError(
-            f"a loading process died ({str(e).splitlines()[0]}). The system kills processes when memory is short: "
-            "lower num_worker_per_gpu or num_prefetch_queue, or enlarge shared memory (docker run --shm-size)"
-        ) from e
+def _close_if_alive(reference: weakref.ref[Packets]) -> None:
+    packets = reference()
+    if packets is not None:
+        packets.close()
 
 
 def unpack(packet: Packet, said: set[Note]) -> Batch:
@@ -273,11 +298,14 @@ class EvalLoader:
         return len(self._indices)
 
     def __iter__(self) -> Iterator[Batch]:
-        packets = make_packets(self._dataset, [[SampleKey(0, i, i)] for i in self._indices], self._workers)
-        for place, index in enumerate(self._indices):
-            batch = unpack(_next_packet(packets), self._said)
-            counted = place < self._counted and int(batch["index"]) == index
-            yield {**batch, "index": index if counted else -1}
+        packets = Packets(self._dataset, [[SampleKey(0, i, i)] for i in self._indices], self._workers)
+        try:
+            for place, index in enumerate(self._indices):
+                batch = unpack(next(packets), self._said)
+                counted = place < self._counted and int(batch["index"]) == index
+                yield {**batch, "index": index if counted else -1}
+        finally:
+            packets.close()
 
 
 def build_eval_loader(

@@ -98,7 +98,7 @@ class Folder(Source):
 class Lmdb(Source):
     """BasicSR's LMDB layout: ``x.lmdb/data.mdb`` with encoded images, ``x.lmdb/meta_info.txt`` listing their names.
 
-    The database is opened when first read, anew in every process: an LMDB environment must not cross a fork.
+    The database is opened when it is first read, once in every process.
     """
 
     def __init__(self, root: str) -> None:
@@ -109,18 +109,9 @@ class Lmdb(Source):
         lines = read_bytes(os.path.join(root, "meta_info.txt")).decode().splitlines()
         self.sizes = dict(parse_meta_line(line) for line in lines if line.strip())
         super().__init__(root, self.sizes)
-        self._environment: Any = None
-        self._process = -1
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_environment": None, "_process": -1}
 
     def read(self, name: str) -> bytes:
-        if self._process != os.getpid():
-            lmdb = require("lmdb", "io_backend type lmdb")
-            self._environment = lmdb.open(self.root, readonly=True, lock=False, readahead=False, meminit=False)
-            self._process = os.getpid()
-        with self._environment.begin() as transaction:
+        with _database(os.path.realpath(self.root)).begin() as transaction:
             value = transaction.get(os.path.splitext(name)[0].encode())
         if value is None:
             raise UnreadableFile(f"{self.path(name)}: meta_info.txt lists it, but the database does not have it")
@@ -128,6 +119,26 @@ class Lmdb(Source):
 
     def size(self, name: str) -> tuple[int, int] | None:
         return self.sizes[name]
+
+
+_databases: dict[str, Any] = {}
+"""Opened LMDB environments: a process may open each only once, and must not use one opened before it was forked."""
+
+
+def _database(root: str) -> Any:
+    if root not in _databases:
+        lmdb = require("lmdb", "io_backend type lmdb")
+        _databases[root] = lmdb.open(root, readonly=True, lock=False, readahead=False, meminit=False)
+    return _databases[root]
+
+
+def _close_databases() -> None:
+    while _databases:
+        _databases.popitem()[1].close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_close_databases)  # both processes open them again when they next read
 
 
 def open_source(root: str, backend: IOBackend) -> Source:
