@@ -1,14 +1,22 @@
-"""Blocks that the transposed-attention networks share (Restormer, DiffIR, Spectroformer, Phaseformer, NAFNet's norm).
+"""Blocks that the transposed-attention networks share: Restormer and its descendants, and NAFNet's normalisation.
 
-Parameter names follow Restormer (Zamir et al., CVPR 2022), so that its descendants' checkpoints load. Each block is also a plain
-function of tensors and convolutions for networks that call their parameters otherwise.
+Parameter names follow Restormer (Zamir et al., CVPR 2022), so that its descendants' checkpoints load. Each block is also a
+plain function, for networks that call their parameters otherwise.
+
+Images are (B, C, H, W) in any memory layout and come out channels-last; convert once at a network's entrance
+(``x.contiguous(memory_format=torch.channels_last)``) and no block copies its input.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from ..core.ops.fourier import at_least_float32, polar_spectrum
+from ..core.ops.pixelwise import channels, expand_depthwise, gated_projection, pixels
 
 
 def pad_to(x: Tensor, multiple: int) -> Tensor:
@@ -24,52 +32,82 @@ def pad_to(x: Tensor, multiple: int) -> Tensor:
     return F.pad(x, (0, right, 0, down), mode=mode)
 
 
+def pointwise(c_in: int, c_out: int, bias: bool = False) -> nn.Conv2d:
+    """A 1 x 1 convolution."""
+    return nn.Conv2d(c_in, c_out, 1, bias=bias)
+
+
+def conv3x3(c_in: int, c_out: int, bias: bool = False, groups: int = 1) -> nn.Conv2d:
+    """A 3 x 3 convolution with zero padding; depthwise with ``groups=c_in=c_out``."""
+    return nn.Conv2d(c_in, c_out, 3, padding=1, groups=groups, bias=bias)
+
+
 def inner_width(dim: int, expansion: float) -> int:
     """Channels inside a feed-forward block: ``int(dim * expansion)``, truncated as the originals do."""
     return int(dim * expansion)
 
 
+def adaptive_kernel(channels: int) -> int:
+    """Kernel size of efficient channel attention (Wang et al., CVPR 2020): of t, t + 1 the odd one, t = (log2 C + 1) / 2."""
+    t = int(abs(math.log2(channels) / 2 + 0.5))
+    return t if t % 2 else t + 1
+
+
+def xavier_init(network: nn.Module) -> None:
+    """Glorot's uniform initialisation of all 2-D convolutions, their biases zero, as the underwater networks were trained."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def matrix(conv: nn.Conv2d) -> Tensor:
+    """The (O, C) matrix that a 1 x 1 convolution multiplies by."""
+    return conv.weight.flatten(1)
+
+
+# ---------------------------------------------------------------------------------------------- normalisation
 class ChannelLayerNorm(nn.Module):
     """Layer normalisation over the channels of every pixel of (B, C, H, W), with a learned gain and offset per channel.
 
+    Statistics are taken in float32 at least.
+
     Args:
-        channels: C.
+        dim: C.
         eps: added to the variance (biased, as in ``torch.nn.LayerNorm``).
         bias: False is Restormer's "BiasFree" form: no offset, and the mean is not subtracted from the numerator either.
     """
 
-    def __init__(self, channels: int, eps: float = 1e-5, bias: bool = True) -> None:
+    def __init__(self, dim: int, eps: float = 1e-5, bias: bool = True) -> None:
         super().__init__()
         self.eps = eps
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.bias = nn.Parameter(torch.zeros(dim)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return channel_layer_norm(x, self.weight, self.bias, self.eps)
+        y = at_least_float32(pixels(x))
+        weight = self.weight.to(y.dtype)
+        if self.bias is not None:
+            y = F.layer_norm(y, weight.shape, weight, self.bias.to(y.dtype), self.eps)
+        else:
+            y = y * torch.rsqrt(y.var(-1, keepdim=True, unbiased=False) + self.eps) * weight
+        return channels(y.to(x.dtype))
 
 
-def channel_layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float = 1e-5) -> Tensor:
-    """The function behind `ChannelLayerNorm`; statistics in float32 at least."""
-    mean = x.mean(1, keepdim=True)
-    variance = (x - mean).square().mean(1, keepdim=True)
-    scale = torch.rsqrt(variance + eps)
-    if bias is None:
-        return x * scale * weight[:, None, None]
-    return (x - mean) * scale * weight[:, None, None] + bias[:, None, None]
-
-
+# ---------------------------------------------------------------------------------------------- feed-forward
 class GatedFeedForward(nn.Module):
     """Gated depthwise-convolution feed-forward network (Restormer, eq. 2): ``project_out(gelu(a) * b)``.
 
-    (a, b) are the halves of ``dwconv(project_in(x))``; ``int(dim * expansion)`` channels each. (B, dim, H, W) -> same.
+    (a, b) are the halves of ``dwconv(project_in(x))``, of ``int(dim * expansion)`` channels each. (B, dim, H, W) -> same.
     """
 
     def __init__(self, dim: int, expansion: float, bias: bool = False) -> None:
         super().__init__()
         inner = inner_width(dim, expansion)
-        self.project_in = nn.Conv2d(dim, 2 * inner, 1, bias=bias)
-        self.dwconv = nn.Conv2d(2 * inner, 2 * inner, 3, padding=1, groups=2 * inner, bias=bias)
-        self.project_out = nn.Conv2d(inner, dim, 1, bias=bias)
+        self.project_in = pointwise(dim, 2 * inner, bias)
+        self.dwconv = conv3x3(2 * inner, 2 * inner, bias, groups=2 * inner)
+        self.project_out = pointwise(inner, dim, bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return gated_feed_forward(x, self.project_in, self.dwconv, self.project_out)
@@ -77,61 +115,77 @@ class GatedFeedForward(nn.Module):
 
 def gated_feed_forward(x: Tensor, project_in: nn.Conv2d, depthwise: nn.Conv2d, project_out: nn.Conv2d) -> Tensor:
     """The function behind `GatedFeedForward`."""
-    a, b = depthwise(project_in(x)).chunk(2, dim=1)
-    return project_out(F.gelu(a) * b)
+    a, b = expand(pixels(x), project_in, depthwise, parts=2)
+    return channels(gated_projection(a, b, matrix(project_out), project_out.bias))
 
 
-class TransposedAttention(nn.Module):
-    """Multi-head attention between channels (Restormer's MDTA, eq. 1). (B, dim, H, W) -> same; cost linear in pixels."""
-
-    def __init__(self, dim: int, heads: int, bias: bool = False) -> None:
-        super().__init__()
-        self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
-        self.qkv = nn.Conv2d(dim, 3 * dim, 1, bias=bias)
-        self.qkv_dwconv = nn.Conv2d(3 * dim, 3 * dim, 3, padding=1, groups=3 * dim, bias=bias)
-        self.project_out = nn.Conv2d(dim, dim, 1, bias=bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv_dwconv(self.qkv(x)).chunk(3, dim=1)
-        return mix_channels(
-            v, compose(self.project_out.weight, channel_attention(q, k, self.temperature)), self.project_out.bias
-        )
+def expand(x: Tensor, conv: nn.Conv2d, depthwise: nn.Conv2d, parts: int) -> tuple[Tensor, ...]:
+    """``depthwise(conv(x)).chunk(parts)`` of a pixel-major map (B, H, W, C), as separate pixel-major maps."""
+    return expand_depthwise(x, matrix(conv), conv.bias, depthwise.weight, depthwise.bias, parts)
 
 
-def channel_attention(q: Tensor, k: Tensor, temperature: Tensor) -> Tensor:
-    """Softmax of the cosine similarity of query and key channels: (B, C, H, W) twice -> (B, heads, C/heads, C/heads).
+# ------------------------------------------------------------------------------------------ Fourier upsampling
+Convs = tuple[nn.Conv2d, nn.Conv2d]
+
+
+def fourier_magnitudes(x: Tensor, amplitude: Convs, phase: Convs, snap: bool) -> Tensor:
+    """``|ifft2(A exp(i P))|`` with A and P the magnitude and phase of the spectrum of `x`, each sent through a perceptron.
+
+    "Deep Fourier upsampling" tiles A and P 2 x 2 before the inverse transform. Tiling a spectrum is inserting zeros between
+    the pixels, so what it computes is this map on the even rows and columns of a map twice as large, and zeros elsewhere.
 
     Args:
-        q: queries; rows of the result.
-        k: keys; columns of the result.
-        temperature: one factor per head, in any shape with that many elements.
-    """
-    heads = temperature.numel()
-    with torch.autocast(q.device.type, enabled=False):  # sums over all pixels overflow float16
-        q, k = (t.float().flatten(2).unflatten(1, (heads, -1)) for t in (q, k))
-        # Dividing the products by the norms is the same as normalising the maps first, without two maps to keep.
-        norms = [torch.linalg.vector_norm(t, dim=-1).clamp_min(1e-12) for t in (q, k)]
-        cosine = q @ k.transpose(-2, -1) / (norms[0][..., :, None] * norms[1][..., None, :])
-        return (cosine * temperature.reshape(heads, 1, 1)).softmax(dim=-1)
-
-
-def compose(weight: Tensor, attention: Tensor) -> Tensor:
-    """The one matrix per image that attention followed by a 1 x 1 convolution amounts to.
-
-    Args:
-        weight: (O, C, 1, 1), kernel of the convolution that follows the attention.
-        attention: (B, heads, d, d) with ``heads * d = C``.
+        x: (B, C, H, W).
+        amplitude, phase: the two 1 x 1 convolutions of each perceptron, C -> C, with a LeakyReLU(0.1) between.
+        snap: see `core.ops.fourier.polar_spectrum`.
 
     Returns:
-        (B, O, C).
+        Planes (B, C, H, W), float32 or float64.
     """
-    batch, heads, d, _ = attention.shape
-    with torch.autocast(attention.device.type, enabled=False):
-        rows = weight.float().reshape(1, -1, heads, d).transpose(1, 2)
-        return (rows @ attention).transpose(1, 2).reshape(batch, -1, heads * d)
+    with torch.autocast(x.device.type, enabled=False):
+        a, p = polar_spectrum(pixels(x), snap)
+        a, p = _perceptron(a, *amplitude), _perceptron(p, *phase)
+        return torch.fft.ifft2(torch.complex(a * p.cos(), a * p.sin())).abs()
 
 
-def mix_channels(x: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Multiply the channels of (B, C, H, W) by a matrix per image (B, O, C), and add a bias (O): (B, O, H, W)."""
-    y = (matrix.to(x.dtype) @ x.flatten(2)).unflatten(2, x.shape[2:])
-    return y if bias is None else y + bias[:, None, None].to(y.dtype)
+def spread(sparse: Tensor, post: nn.Conv2d) -> Tensor:
+    """``post(zero_insertion(sparse))``: (B, C, H, W) on the even rows and columns of a map (B, O, 2 H, 2 W)."""
+    return F.conv_transpose2d(sparse, post.weight.transpose(0, 1), post.bias, stride=2, output_padding=1)
+
+
+def _perceptron(z: Tensor, first: nn.Conv2d, second: nn.Conv2d) -> Tensor:
+    return _on_planes(F.leaky_relu(_on_planes(z, first), 0.1), second)
+
+
+def _on_planes(z: Tensor, conv: nn.Conv2d) -> Tensor:
+    y = (matrix(conv).to(z.dtype) @ z.flatten(2)).unflatten(2, z.shape[2:])
+    return y if conv.bias is None else y + conv.bias.to(y.dtype)[:, None, None]
+
+
+def fused_upsample(x: Tensor, sparse: Tensor, post: nn.Conv2d, spatial: nn.Conv2d, fusion: nn.Conv2d) -> Tensor:
+    """``fusion(cat(post(zero_insertion(sparse)), pixel_shuffle(spatial(x))))`` without any of the three large maps.
+
+    A 1 x 1 convolution commutes with a pixel shuffle, and after zero insertion all but every fourth pixel is its bias.
+
+    Args:
+        x: (B, C, H, W).
+        sparse: planes (B, C, H, W) that belong to the even rows and columns of the result (`fourier_magnitudes`).
+        post: 1 x 1, C -> O.
+        spatial: 3 x 3, C -> 4 O'.
+        fusion: 1 x 1, O + O' -> O''.
+
+    Returns:
+        (B, O'', 2 H, 2 W).
+    """
+    of_post, of_spatial = matrix(fusion).split([post.out_channels, spatial.out_channels // 4], dim=1)
+    kernel = (of_spatial @ spatial.weight.unflatten(0, (-1, 4)).flatten(1)).unflatten(1, (4, *spatial.weight.shape[1:]))
+    y = pixels(F.conv2d(x, kernel.flatten(0, 1), padding=1)).unflatten(3, (-1, 4))
+    even = sparse.to(x.dtype).flatten(2).transpose(1, 2) @ (of_post @ matrix(post)).t()
+    y[..., 0] += even.view(y.shape[:-1])
+    if spatial.bias is not None:
+        y = y + of_spatial @ spatial.bias.unflatten(0, (-1, 4))
+    if post.bias is not None:
+        y = y + (of_post @ post.bias)[:, None]
+    if fusion.bias is not None:
+        y = y + fusion.bias[:, None]
+    return F.pixel_shuffle(channels(y.flatten(3)), 2)

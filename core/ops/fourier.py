@@ -1,0 +1,273 @@
+"""Spectral operations of the underwater networks, on half spectra, with gradients that stay finite at empty bins.
+
+Images arrive pixel-major (B, H, W, C; see `pixelwise`), spectra are planes (B, C, H, W). A half spectrum (W // 2 + 1 columns)
+holds every frequency of a real plane once, up to conjugation: sums over the full spectrum count its columns twice, except
+its `edges`. Everything here runs in float32 (or float64) whatever autocast says: complex halves do not exist, and sums over
+a whole image do not fit float16.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+Norm = Literal["backward", "ortho", "forward"]
+ADJOINT: dict[str, Norm] = {"backward": "forward", "ortho": "ortho", "forward": "backward"}
+"""The adjoint of a forward transform is the inverse one under this norm, and the other way round."""
+
+EMPTY = 1e-30
+"""A bin whose squared magnitude is below this counts as zero: phase 0, no gradient. (|z|^2 itself would soon underflow.)"""
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """`x`, or a float32 copy of it where it is a half."""
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
+
+
+def planes(x: Tensor) -> Tensor:
+    """Pixel-major (B, H, W, C) -> planes (B, C, H, W), contiguous."""
+    if x.device.type != "cpu":
+        return x.permute(0, 3, 1, 2).contiguous()
+    b, h, w, c = x.shape
+    y = x.new_empty(b, c, h * w)
+    for target, source in zip(y, x.reshape(b, h * w, c), strict=True):
+        target.copy_(source.t())  # on CPUs the transposed copy of a matrix is blocked, that of a 4-D tensor is not
+    return y.view(b, c, h, w)
+
+
+def _inverse(f: Tensor, width: int, norm: Norm) -> Tensor:
+    """irfft2, which on CPUs would first copy its argument."""
+    return torch.fft.irfft(torch.fft.ifft(f, dim=-2, norm=norm), n=width, dim=-1, norm=norm)
+
+
+def edges(half: Tensor, width: int) -> Tensor:
+    """The columns of a half spectrum (..., H, width // 2 + 1) that are their own mirror images: 0, and width / 2 if whole."""
+    return half[..., :: width // 2] if width % 2 == 0 else half[..., :1]
+
+
+# ------------------------------------------------------------------------- a perceptron on every frequency
+def spectral_mixing(
+    x: Tensor,
+    weight1: Tensor,
+    bias1: Tensor | None,
+    weight2: Tensor,
+    bias2: Tensor | None,
+    *,
+    real_part: bool = False,
+    norm: Norm = "ortho",
+) -> Tensor:
+    """``irfft2(W2 gelu(W1 z + b1) + b2)``, z the spectrum's real and imaginary parts stacked on the channels.
+
+    Args:
+        x: pixel-major (B, H, W, C).
+        weight1, bias1: (M, K), (M) or None, with K = 2C (all real parts first), or C with `real_part`.
+        weight2, bias2: (L, M), (L) or None, with L twice the output channels, or as many with `real_part`.
+        real_part: use the real part of the spectrum only, and return a spectrum without imaginary part: the result is then
+            symmetric under ``n -> -n``.
+        norm: of both transforms.
+
+    Returns:
+        Planes (B, C', H, W), float32 or float64.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        arguments = [None if t is None else at_least_float32(t) for t in (x, weight1, bias1, weight2, bias2)]
+        return _SpectralMixing.apply(*arguments, real_part, norm)  # type: ignore[no-any-return]
+
+
+def _stacked(f: Tensor, real_part: bool) -> Tensor:
+    """Complex (B, C, H, K) -> real (B, 2C or C, H, K)."""
+    return f.real.contiguous() if real_part else torch.cat([f.real, f.imag], dim=1)
+
+
+def _complex(z: Tensor, real_part: bool) -> Tensor:
+    """Inverse of `_stacked` (with imaginary part zero)."""
+    if real_part:
+        return torch.complex(z, torch.zeros_like(z))
+    return torch.complex(*z.chunk(2, dim=1))
+
+
+def _affine(z: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    y = (weight @ z.flatten(2)).unflatten(2, z.shape[2:])
+    return y if bias is None else y.add_(bias[:, None, None])
+
+
+def _product_over_spectrum(a: Tensor, b: Tensor, width: int) -> Tensor:
+    """Sum over images and the full spectrum of ``a b^T``, from half spectra (B, A, H, K), (B, B', H, K): (A, B')."""
+    twice = a.flatten(2) @ b.flatten(2).transpose(1, 2)
+    once = edges(a, width).flatten(2) @ edges(b, width).flatten(2).transpose(1, 2)
+    return (2 * twice - once).sum(0)
+
+
+def _sum_over_spectrum(a: Tensor, width: int) -> Tensor:
+    return 2 * a.sum((0, 2, 3)) - edges(a, width).sum((0, 2, 3))
+
+
+class _SpectralMixing(Function):
+    """Keeps z. Whoever differentiates by hand: the adjoint of irfft2 doubles the inner columns, that of rfft2 halves them.
+    In between, channels mix at each frequency, so the factors cancel, save in sums over frequencies."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight1: Tensor,
+        bias1: Tensor | None,
+        weight2: Tensor,
+        bias2: Tensor | None,
+        real_part: bool,
+        norm: Norm,
+    ) -> Tensor:
+        z = _stacked(torch.fft.rfft2(planes(x), norm=norm), real_part)
+        ctx.save_for_backward(z, weight1, bias1, weight2)
+        ctx.has_bias2, ctx.real_part, ctx.norm, ctx.width = bias2 is not None, real_part, norm, x.shape[2]
+        out = _affine(F.gelu(_affine(z, weight1, bias1)), weight2, bias2)
+        return _inverse(_complex(out, real_part), ctx.width, norm)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        z, weight1, bias1, weight2 = ctx.saved_tensors
+        adjoint, width = ADJOINT[ctx.norm], ctx.width
+        grad_out = _stacked(torch.fft.rfft2(grad, norm=adjoint), ctx.real_part)
+        hidden = _affine(z, weight1, bias1)
+        grad_weight2 = _product_over_spectrum(grad_out, F.gelu(hidden), width)
+        grad_bias2 = _sum_over_spectrum(grad_out, width) if ctx.has_bias2 else None
+        grad_hidden = torch.ops.aten.gelu_backward(_affine(grad_out, weight2.t(), None), hidden)
+        grad_weight1 = _product_over_spectrum(grad_hidden, z, width)
+        grad_bias1 = _sum_over_spectrum(grad_hidden, width) if bias1 is not None else None
+        grad_z = _complex(_affine(grad_hidden, weight1.t(), None), ctx.real_part)
+        grad_x = _inverse(grad_z, width, adjoint).permute(0, 2, 3, 1).contiguous()
+        return grad_x, grad_weight1, grad_bias1, grad_weight2, grad_bias2, None, None
+
+
+# ------------------------------------------------------------------------------------ magnitude and phase
+def polar_spectrum(x: Tensor, snap: bool = True) -> tuple[Tensor, Tensor]:
+    """Magnitude and phase of the full spectrum (norm "backward") of real planes.
+
+    Args:
+        x: pixel-major (B, H, W, C).
+        snap: give the bins that are real in theory a positive zero as imaginary part, hence a phase of 0 or +pi. Without it,
+            rounding noise chooses between +pi and -pi there, except at sizes where the library's transform is exact.
+
+    Returns:
+        Two tensors (B, C, H, W), float32 or float64. Their gradients are finite everywhere, and zero at empty bins.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        return _PolarSpectrum.apply(at_least_float32(x), snap)  # type: ignore[no-any-return]
+
+
+def _self_conjugate(size: int) -> slice:
+    """Indices of the frequencies that are their own negative: 0, and size / 2 if whole."""
+    return slice(None, None, size // 2) if size % 2 == 0 else slice(0, 1)
+
+
+def _mirrored(half: Tensor, width: int) -> Tensor:
+    """Columns beyond width // 2 of a full spectrum, in order, as `half` at the negated frequencies."""
+    return _negated_rows(half[..., 1 : (width + 1) // 2].flip(-1))
+
+
+def _negated_rows(x: Tensor) -> Tensor:
+    """Row i becomes row -i modulo H; its own inverse."""
+    return torch.cat([x[..., :1, :], x[..., 1:, :].flip(-2)], dim=-2)
+
+
+class _PolarSpectrum(Function):
+    """The half spectrum decides: magnitudes are even functions of the frequency, phases odd ones."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, snap: bool) -> tuple[Tensor, Tensor]:
+        height, width = x.shape[1:3]
+        f = torch.fft.rfft2(planes(x))
+        if snap:
+            f.imag[..., _self_conjugate(height), _self_conjugate(width)] = 0.0
+        magnitude = f.abs()
+        phase = torch.atan2(f.imag, f.real)
+        ctx.save_for_backward(f, magnitude)
+        ctx.width = width
+        return (
+            torch.cat([magnitude, _mirrored(magnitude, width)], dim=-1),
+            torch.cat([phase, -_mirrored(phase, width)], dim=-1),
+        )
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_magnitude: Tensor, grad_phase: Tensor) -> tuple[Tensor | None, ...]:
+        """dF = u (dM + i dPhi / M) with u = F / M, each half-spectrum bin also on behalf of its mirror image."""
+        f, magnitude = ctx.saved_tensors
+        width, kept = ctx.width, f.shape[-1]
+        inner = slice(1, (width + 1) // 2)
+        inverse = torch.where(magnitude.square() < EMPTY, 0.0, 1 / magnitude)
+        along, across = grad_magnitude[..., :kept].clone(), grad_phase[..., :kept].clone()
+        along[..., inner] += _negated_rows(grad_magnitude[..., kept:]).flip(-1)
+        across[..., inner] -= _negated_rows(grad_phase[..., kept:]).flip(-1)
+        grad_f = torch.complex(along, across.mul_(inverse)).mul_(f.mul(inverse))
+        grad_f[..., inner] *= 0.5
+        return _inverse(grad_f, width, "forward").permute(0, 2, 3, 1).contiguous(), None
+
+
+# --------------------------------------------------------------------------------------- phase-only images
+def phase_vectors(x: Tensor) -> Tensor:
+    """Unit vectors whose scalar products are those of phase-only images.
+
+    The phase-only image of a plane p is ``ifft2(fft2(p) / |fft2(p)|)``; a bin that is zero counts as 1. Its norm is 1, and
+    scalar products of two such images equal, by Parseval, those of their spectra: neither an inverse transform nor an
+    angle is needed to compare them.
+
+    Args:
+        x: pixel-major (B, H, W, C).
+
+    Returns:
+        (B, C, H, W // 2 + 1, 2): the half spectrum as pairs of reals, each column scaled by the root of how often the full
+        spectrum holds it. Gradients are finite everywhere, and zero at empty bins.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        return _PhaseVectors.apply(at_least_float32(x))  # type: ignore[no-any-return]
+
+
+def phase_only(x: Tensor) -> Tensor:
+    """The phase-only image ``ifft2(exp(i angle(fft2(x))))`` of real planes (B, C, H, W); float32 or float64."""
+    vectors = phase_vectors(x.permute(0, 2, 3, 1))
+    with torch.autocast(x.device.type, enabled=False):
+        unit = torch.view_as_complex(vectors) / _column_scale(vectors, x.shape[-1])
+        return torch.fft.irfft2(unit, s=x.shape[-2:])
+
+
+def _column_scale(vectors: Tensor, width: int) -> Tensor:
+    """(W // 2 + 1): root of (count in the full spectrum / number of pixels), for the columns of (B, C, H, W // 2 + 1, 2)."""
+    height, columns = vectors.shape[2:4]
+    scale = vectors.new_full((columns,), math.sqrt(2 / (height * width)))
+    edges(scale, width).mul_(math.sqrt(0.5))
+    return scale
+
+
+class _PhaseVectors(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        vectors = torch.view_as_real(torch.fft.rfft2(planes(x)))
+        scale = _column_scale(vectors, x.shape[2])
+        power = vectors.square().sum(-1)
+        empty = power < EMPTY
+        inverse = power.rsqrt_().masked_fill_(empty, 0.0)
+        vectors.mul_((inverse * scale)[..., None])
+        vectors[..., 0] += empty * scale
+        # The gradient's factor: scale / |F| for the vector, divided by the column's count for the adjoint of rfft2, and by
+        # scale^2 because both factors of the turn below carry it.
+        ctx.save_for_backward(vectors, inverse.div_(scale.pow(3) * (x.shape[1] * x.shape[2])))
+        ctx.width = x.shape[2]
+        return vectors
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor]:
+        """Only turning a phase changes anything: ``dF = i u <i u, grad> / |F|``."""
+        vectors, factor = ctx.saved_tensors
+        real, imag = vectors.unbind(-1)
+        turn = (real * grad[..., 1]).sub_(imag * grad[..., 0]).mul_(factor)
+        grad_f = torch.complex((imag * turn).neg_(), real * turn)
+        return (_inverse(grad_f, ctx.width, "forward").permute(0, 2, 3, 1).contiguous(),)
