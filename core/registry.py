@@ -65,7 +65,7 @@ class Registry:
         self._library_names = library_names
         self._members: dict[str, Callable[..., Any]] = {}
         self._aliases: dict[str, str] = {}
-        self._unimportable: dict[str, ModuleNotFoundError] = {}
+        self._unimportable: dict[str, ImportError] = {}
         self._discovered = False
 
     def __repr__(self) -> str:
@@ -111,14 +111,21 @@ class Registry:
         if self._discovered:
             return
         self._discovered = True  # at once: modules may look names up while they are imported
-        root = importlib.import_module(self.package)
-        for module in pkgutil.walk_packages(getattr(root, "__path__", []), f"{self.package}."):
-            try:
-                importlib.import_module(module.name)
-            except ModuleNotFoundError as e:
-                if (e.name or "").split(".")[0] == self.package.split(".")[0]:
-                    raise  # our own bug, not a missing extra
-                self._unimportable[module.name] = e
+        try:
+            root = importlib.import_module(self.package)
+            for module in pkgutil.walk_packages(getattr(root, "__path__", []), f"{self.package}."):
+                self._import(module.name)
+        except BaseException:
+            self._discovered = False  # or the next look would find half of the members, and blame the user
+            raise
+
+    def _import(self, module: str) -> None:
+        try:
+            importlib.import_module(module)
+        except ImportError as e:
+            if (e.name or "").split(".")[0] == self.package.split(".")[0]:
+                raise  # our own bug, not a missing or broken extra
+            self._unimportable[module] = e
 
     def names(self) -> list[str]:
         """Every registered name, aliases not included, sorted."""
@@ -190,7 +197,7 @@ class Registry:
         Raises:
             UserError: no or unknown type, unknown or missing option.
         """
-        if not isinstance(block, Mapping) or "type" not in block:
+        if not isinstance(block, Mapping) or not isinstance(block.get("type"), str):
             raise UserError(f"a block that selects {article(self.noun)} needs a 'type'; got {block!r}")
         name = block["type"]
         target = self.get(name)

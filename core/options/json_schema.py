@@ -25,7 +25,7 @@ from ..registry import MISSING, Parameter, Registry, registry_of
 from ..schema import DATASETS, PATH_KEYS, LossBlock, NetworkBlock, OptimizerBlock, Options, Paths, Train
 from .checker import LISTS, MAPPINGS, expressible, parameters
 from .reader import BASE
-from .rules import FROM_ABOVE, LOSS_SUFFIX, OPTIMIZER_PREFIX
+from .rules import FROM_ABOVE, LOSS_SUFFIX, OPTIMIZER_PREFIX, networks_of
 
 JSON = dict[str, Any]
 SIMPLE: dict[Any, JSON] = {
@@ -49,8 +49,7 @@ class _Builder:
     def __init__(self) -> None:
         self.definitions: dict[str, JSON] = {}
         self.models: dict[str, type[Model]] = {n: MODELS.get(n) for n in MODELS}  # type: ignore[misc]
-        keys = (k for m in self.models.values() for k in networks_of(m))
-        self.networks = sorted(dict.fromkeys(keys))
+        self.networks = sorted({k for m in self.models.values() for k in networks_of(m)})
 
     def build(self) -> JSON:
         top = self.section(Options)
@@ -238,11 +237,6 @@ class _Builder:
             if needed:
                 cases.append(case([name, *registry.aliases(name)], {"required": needed}))
         return {"required": ["type"], "allOf": cases} if cases else {"required": ["type"]}
-
-
-def networks_of(model: type[Model]) -> tuple[str, ...]:
-    """Keys of all networks that a model wrapper takes."""
-    return tuple(dict.fromkeys((*model.required_networks, *model.optional_networks, *model.frozen)))
 
 
 def case(names: list[str], then: JSON, key: str = "type") -> JSON:

@@ -90,9 +90,7 @@ class OptionsChecker(Checker):
     def _network_keys(self, block: Block) -> list[str]:
         """Keys of the networks that the model takes; of all that `block` mentions, while the model is unknown."""
         if self.model:
-            return list(
-                dict.fromkeys((*self.model.required_networks, *self.model.optional_networks, *self.model.frozen))
-            )
+            return networks_of(self.model)
         prefixes = ("network_", *PATH_KEYS)
         return [k.removeprefix(p) for k in block.entries for p in prefixes if k.startswith(p)]
 
@@ -126,6 +124,12 @@ class OptionsChecker(Checker):
             self.problem(
                 block.place, "train", "there is no optimizer; give one, such as optim_g: {type: Adam, lr: 2e-4}"
             )
+        if model.named_parameters is Model.named_parameters:  # each optimizer trains the network of its name
+            trained = [f"{OPTIMIZER_PREFIX}{k}" for k in self._network_keys(block) if k not in model.frozen]
+            for key in values:
+                if key.startswith(OPTIMIZER_PREFIX) and key not in trained:
+                    text = f"{self.model_type} has no use for '{key}'. Accepted: {', '.join(trained)}."
+                    self.problem(block.entries[key].place, f"train.{key}", text, say_key=False)
         if model.needs_losses and not any(k.endswith(LOSS_SUFFIX) for k in values):
             self.problem(block.place, "train", "there is no loss; give at least one, such as pixel_opt: {type: L1Loss}")
 
@@ -143,6 +147,11 @@ class OptionsChecker(Checker):
             self.problem(entry.place, join(key, name), text, say_key=False)
             return
         super().unknown(entry, name, owner, accepted, key)
+
+
+def networks_of(model: type[Model]) -> list[str]:
+    """Keys of all networks that a model wrapper takes."""
+    return list(dict.fromkeys((*model.required_networks, *model.optional_networks, *model.frozen)))
 
 
 def with_loader_defaults(block: dict[str, Any]) -> dict[str, Any]:
