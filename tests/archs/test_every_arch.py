@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from filling import image
+from filling import image, waves
 from torch import Tensor, nn
 
 from relume.archs import ARCHS, build_network
@@ -20,6 +20,14 @@ Inputs = Callable[[int, int], tuple[Tensor, ...]]
 
 def one_image(height: int, width: int) -> tuple[Tensor, ...]:
     return (image("x", 2, 3, height, width),)
+
+
+def image_and_target(height: int, width: int) -> tuple[Tensor, ...]:
+    return image("x", 2, 3, height, width), image("gt", 2, 3, height, width)
+
+
+def image_and_prior(height: int, width: int) -> tuple[Tensor, ...]:
+    return image("x", 2, 3, height, width), waves("z", (2, 256)).float()
 
 
 @dataclass(frozen=True)
@@ -41,11 +49,18 @@ class Tiny:
     any_size: bool = True
 
 
+LEVELS = {"dim": 4, "num_blocks": [1, 1, 1, 1], "num_refinement_blocks": 1, "heads": [1, 1, 2, 2]}
 TINY: dict[str, Tiny] = {
+    "DiffIRS1": Tiny({**LEVELS, "n_encoder_res": 1}, image_and_target),
+    "DiffIRS2": Tiny({**LEVELS, "n_encoder_res": 1}, image_and_prior, one_image),
     "EDSR": Tiny({"num_in_ch": 3, "num_out_ch": 3, "num_feat": 4, "num_block": 1, "upscale": 2}),
     "MSRResNet": Tiny({"num_feat": 4, "num_block": 1, "upscale": 3}),
     "NAFNet": Tiny({"width": 4, "enc_blk_nums": [1, 1], "dec_blk_nums": [1, 1]}),
     "RRDBNet": Tiny({"num_in_ch": 3, "num_out_ch": 3, "scale": 2, "num_feat": 4, "num_block": 1, "num_grow_ch": 2}),
+    "Restormer": Tiny(LEVELS),
+    "Spectroformer": Tiny(
+        {"dim": 4, "num_blocks": [1, 1, 1, 1], "num_refinement_blocks": 1, "num_heads": [1, 1, 2, 2]},
+    ),
     "SRVGGNetCompact": Tiny({"num_feat": 4, "num_conv": 1, "upscale": 2}),
 }
 """One entry for each name in ARCHS."""
