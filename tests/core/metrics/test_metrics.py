@@ -1,5 +1,7 @@
 """`calculate_metric`: selecting a metric by name, and what all metrics have in common."""
 
+from typing import Any
+
 import addict
 import numpy as np
 import pytest
@@ -30,6 +32,7 @@ def test_every_metric_says_which_is_better_and_has_documented_options():
             assert function.better in ("higher", "lower")
             assert f"{function.better.capitalize()} is better." in function.__doc__
             assert name.removeprefix("calculate_") in METRICS.aliases(name)
+            assert all(p.annotation is not Any and not p.required for p in METRICS.parameters(name).values())
 
 
 def test_a_users_metric_without_reference():

@@ -1,0 +1,71 @@
+"""Learned perceptual image patch similarity."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from ...losses.lpips import TRUNKS, Net, build_lpips
+from ..errors import UserError
+from . import metric
+from .images import Border, ColorOrder, DataRange, Image, InputOrder, prepared
+
+
+@metric("lower", "lpips")
+def calculate_lpips(
+    img: Image,
+    img2: Image,
+    net: Net = "alex",
+    weights: str | None = None,
+    crop_border: Border = 0,
+    input_order: InputOrder = "HWC",
+    color_order: ColorOrder | None = None,
+    data_range: DataRange | None = None,
+) -> float:
+    """LPIPS (Zhang et al., CVPR 2018), version 0.1: a calibrated distance of deep features. Lower is better.
+
+    Runs on the device of `img` if that is a tensor, else on a GPU if there is one, in float32. The network is built once
+    per process and device.
+
+    Args:
+        img: result; see `relume.core.metrics.images` for layouts and value ranges. Clipped.
+        img2: ground truth.
+        net: trunk: ``alex`` in most tables, ``vgg`` or ``squeeze``.
+        weights: file with torchvision's state dict of the trunk; downloaded to torch's hub cache when omitted;
+            ``random`` for fixed random weights (for tests, no measure of anything).
+        crop_border: pixels to ignore on every side.
+        input_order: layout of arrays.
+        color_order: of three channels; bgr for arrays and rgb for tensors when omitted.
+        data_range: full scale; from the images when omitted.
+
+    Raises:
+        UserError: lpips or the trunk's weights are missing, or images are too small or not RGB.
+    """
+    owner = "calculate_lpips"
+    pair = prepared(
+        owner,
+        img,
+        img2,
+        crop_border=crop_border,
+        data_range=data_range,
+        color_order=color_order,
+        input_order=input_order,
+        clip=True,
+    )
+    h, w, channels = pair[0].shape
+    smallest = TRUNKS[net][1]
+    if channels != 3 or min(h, w) < smallest:
+        raise UserError(f"{owner}: needs 3 channels and {smallest} pixels a side, got {channels} of {h}x{w}.")
+    device = img.device if isinstance(img, Tensor) else torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    x, y = (torch.from_numpy(p / 127.5 - 1).float().permute(2, 0, 1)[None].to(device) for p in pair)
+    with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+        return float(network(net, weights, device)(x, y))
+
+
+@lru_cache(maxsize=4)
+def network(net: Net, weights: str | None, device: torch.device) -> nn.Module:
+    """The network on its device, built once. Built outside inference mode, where its parameters could not be reused."""
+    with torch.inference_mode(False):
+        return build_lpips("calculate_lpips", net, weights).requires_grad_(False).eval().to(device)
