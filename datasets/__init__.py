@@ -26,11 +26,10 @@ def build_dataset(opt: Mapping[str, Any], **injected: Any) -> Any:
     from ..core.schema import Loader  # schema imports this package
 
     block = {k: v for k, v in opt.items() if k not in {f.name for f in dataclasses.fields(Loader)}}
-    if "type" in block:
-        accepted = DATASETS.parameters(block["type"])
-        block.update({k: v for k, v in injected.items() if k in accepted and k not in block})
     name = opt.get("name") or injected.get("phase")
     try:
+        accepted = DATASETS.parameters(block["type"]) if "type" in block else {}
+        block.update({k: v for k, v in injected.items() if k in accepted and k not in block})
         return DATASETS.build(block)
     except UserError as e:
         raise UserError(f"dataset {name}: {e}" if name else str(e)) from e

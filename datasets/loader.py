@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import dataclasses
 import logging
+import signal
+import threading
 import warnings
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
@@ -73,11 +76,18 @@ def build_train_loader(
 
 
 def loader_options(opt: Mapping[str, Any]) -> Any:
-    """The `core.schema.Loader` of a dataset block, defaults filled in."""
+    """The `core.schema.Loader` of a dataset block, defaults filled in.
+
+    Raises:
+        UserError: the options of progressive training do not fit together.
+    """
     from ..core.schema import Loader  # schema imports this package
 
     names = {f.name for f in dataclasses.fields(Loader)}
-    return Loader(**{k: v for k, v in opt.items() if k in names})
+    try:
+        return Loader(**{k: v for k, v in opt.items() if k in names})
+    except ValueError as e:
+        raise UserError(str(e)) from e
 
 
 class TrainLoader(Iterator[Batch]):
@@ -164,7 +174,7 @@ class Packets(Iterator[Packet]):
         ahead: int = 2,
         pin_memory: bool = False,
     ) -> None:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), child_handler_kept():
             warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
             warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
             self._packets = iter(
@@ -179,29 +189,46 @@ class Packets(Iterator[Packet]):
                     generator=torch.Generator(),  # or the choice of workers would change the global one
                 )
             )
+        self._processes = list(getattr(self._packets, "_workers", ()))
         # Python ends child processes by SIGTERM and waits; ours are deaf to it, so they must be gone before.
         atexit.register(_close_if_alive, weakref.ref(self))
 
     def __next__(self) -> Packet:
         try:
             return next(self._packets)
-        except RuntimeError as e:
-            if "DataLoader worker" not in str(e):
-                raise
+        except (RuntimeError, OSError, EOFError) as e:
+            for process in self._processes:
+                process.join(0.1)  # a process that is just ending counts as dead
+            dead = [p.exitcode for p in self._processes if not p.is_alive()]
+            if not dead:
+                raise  # a mistake in the dataset's code
             raise UserError(
-                f"a loading process died ({str(e).splitlines()[0]}). The system kills processes when memory is short: "
+                f"a loading process died (exit code {dead[0]}). The system kills processes (-9) when memory is short: "
                 "lower num_worker_per_gpu or num_prefetch_queue, or enlarge shared memory (docker run --shm-size)"
             ) from e
 
     def close(self) -> None:
         """End the processes."""
-        shut_down = getattr(self._packets, "_shutdown_workers", None)
-        if shut_down is None:
-            return
-        shut_down()
-        for process in self._packets._workers:  # type: ignore[attr-defined]
+        if self._processes:
+            self._packets._shutdown_workers()  # type: ignore[attr-defined]
+        for process in self._processes:
             if process.is_alive():
                 process.kill()  # stuck in a read
+
+
+@contextlib.contextmanager
+def child_handler_kept() -> Iterator[None]:
+    """Undo torch's handler of ended child processes: it raises wherever the program is, in a checkpoint's write too.
+
+    Without it, a process that died is noticed when the next batch is asked for.
+    """
+    here = hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGCHLD) if here else None
+    try:
+        yield
+    finally:
+        if here:
+            signal.signal(signal.SIGCHLD, before)
 
 
 def _close_if_alive(reference: weakref.ref[Packets]) -> None:

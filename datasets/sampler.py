@@ -55,16 +55,6 @@ class Plan:
     iters: Sequence[int] | None = None
     gt_sizes: Sequence[int] | None = None
 
-    def __post_init__(self) -> None:
-        stages = len(self.iters or ())
-        for name in ("mini_batch_sizes", "gt_sizes"):
-            given = getattr(self, name)
-            if given is not None and len(given) != stages:
-                raise UserError(f"{name} has {len(given)} entries and iters {stages}; they describe the same stages")
-        sizes = [self.batch_size_per_gpu, *(self.mini_batch_sizes or ()), *(self.iters or ()), *(self.gt_sizes or ())]
-        if min(sizes) < 1:
-            raise UserError("batch_size_per_gpu, mini_batch_sizes, iters and gt_sizes must be positive")
-
     def at(self, iteration: int) -> Stage:
         """The stage of an iteration, counted from 1."""
         if not self.iters:
