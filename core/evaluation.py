@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from torch import Tensor
 from . import distributed, visual
 from .errors import UserError
 from .image_io import imwrite
+from .logger import as_json
 from .metrics import METRICS, calculate_metric, metric_direction, needs_reference
 from .models.base import Batch, Model
 
@@ -177,7 +177,7 @@ class Evaluator:
         if not self.metrics:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        lines = [json.dumps({"iter": iteration, **{k: v for k, v in row.items() if k != "index"}}) for row in rows]
+        lines = [as_json({"iter": iteration, **{k: v for k, v in row.items() if k != "index"}}) for row in rows]
         path = self.folder / f"{dataset}_scores.jsonl"
         temporary = path.with_suffix(".tmp")
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")

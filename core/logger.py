@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import logging
+import math
 import platform
 import subprocess
 import sys
@@ -100,9 +101,22 @@ def table(results: Mapping[str, Mapping[str, float]]) -> str:
     return "\n".join(["Results", *lines])
 
 
+def as_json(content: Any, indent: int | None = None) -> str:
+    """JSON that every reader takes: it has no infinity (a perfect image's PSNR) and no NaN, which become null."""
+
+    def safe(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {k: safe(v) for k, v in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [safe(v) for v in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(safe(content), indent=indent, allow_nan=False)
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as JSON, whole or not at all."""
-    write_atomically(path, lambda file: file.write((json.dumps(content, indent=2) + "\n").encode()))
+    write_atomically(path, lambda file: file.write((as_json(content, indent=2) + "\n").encode()))
 
 
 def progress(label: str, items: Any) -> Iterator[Any]:
@@ -198,7 +212,7 @@ class RunLogger:
     def record(self, entry: Mapping[str, Any]) -> None:
         """One line of ``metrics.jsonl``."""
         if self.records is not None:
-            self.records.write(json.dumps(entry) + "\n")
+            self.records.write(as_json(entry) + "\n")
             self.records.flush()
 
     def scalars(self, iteration: int, values: Mapping[str, float]) -> None:

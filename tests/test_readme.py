@@ -1,0 +1,101 @@
+"""Every command of the README is run, in a folder laid out as the README says, on what the README's own blocks contain."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from runs import REPO
+
+README = (REPO / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+COMMANDS = [
+    line.split("  #")[0].strip()
+    for language, text in BLOCKS
+    if language == "bash"
+    for line in text.splitlines()
+    if line.strip()
+]
+SHORTER = ["train:total_iter=2", "val:val_freq=2", "datasets:train:batch_size_per_gpu=2"]
+"""The README's runs take minutes; these take seconds, and differ in nothing else."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a reader who followed the README has: the repository's files, the files it shows, two folders of pictures."""
+    folder = tmp_path_factory.mktemp("reader")
+    for name in ("train.py", "test.py", "tools", "options", "setup.py", "pyproject.toml", "constraints.txt"):
+        (folder / name).symlink_to(REPO / name)
+    for language, text in BLOCKS:
+        name = re.match(r"# (\w+\.(?:py|yml))\n", text)
+        if name:
+            (folder / name.group(1)).write_text(text, encoding="utf-8")
+    mine = next(text for language, text in BLOCKS if language == "yaml" and "name: mine" in text)
+    (folder / "mine.yml").write_text(mine, encoding="utf-8")
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for side in ("input", "gt"):
+            (folder / "data" / split / side).mkdir(parents=True)
+            for i in range(3):
+                picture = rng.integers(0, 255, (72, 80, 3), dtype=np.uint8)
+                cv2.imwrite(str(folder / "data" / split / side / f"{i}.png"), picture)
+    return folder
+
+
+def run(command: list[str], folder: Path) -> str:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def test_the_readme_has_the_commands_that_this_test_knows_how_to_run() -> None:
+    assert {c.split()[0] for c in COMMANDS} <= {"make", "pip", "python", "torchrun"}
+    assert sum("train.py" in c for c in COMMANDS) >= 5
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "train.py" in c or "test.py" in c])
+def test_training_commands(command: str, folder: Path) -> None:
+    words = shlex.split(command)
+    if "--check" not in words:
+        words += SHORTER if "--force_yml" in words else ["--force_yml", *SHORTER]
+    out = run(words, folder)
+    assert ("valid" in out) if "--check" in words else ("Done in" in out)
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python tools/")])
+def test_tools(command: str, folder: Path) -> None:
+    assert len(run(shlex.split(command), folder).splitlines()) > 10
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make")])
+def test_make_targets_do_what_the_readme_says(command: str) -> None:
+    steps = run(["make", "-n", *shlex.split(command)[1:]], REPO)
+    assert re.search(r"train\.py -opt options/quickstart\.yml|-m pytest", steps)
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("pip")])
+def test_pip_commands(command: str) -> None:
+    words = [sys.executable, "-m", *shlex.split(command), "--no-deps", "--no-build-isolation", "--dry-run", "--quiet"]
+    run(words, REPO)
+
+
+def test_the_component_of_the_readme_trains(folder: Path) -> None:
+    run([sys.executable, "train.py", "-opt", "tiny.yml", "--force_yml", *SHORTER], folder)
+    assert (folder / "experiments" / "tiny" / "models" / "net_g_2.pth").exists()
+
+
+def test_links_and_pictures_exist() -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (REPO / target).exists(), target
+    for target in re.findall(r"`((?:options|tools|core|docs)/[\w./]+)`", README):
+        assert (REPO / target).exists(), target
