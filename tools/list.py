@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-# Python puts this folder on sys.path, where this very file would shadow nothing but confuse.
+# Python puts this folder on sys.path; this list.py must not shadow anything.
 sys.path[:] = [p for p in sys.path if Path(p).resolve() != Path(__file__).resolve().parent]
 
 import argparse

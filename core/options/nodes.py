@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ..errors import UserError
 
 
@@ -84,6 +86,8 @@ def from_python(value: Any) -> Node:
         return Block({str(k): Entry(k, None, from_python(v)) for k, v in value.items()})
     if isinstance(value, (list, tuple)):
         return Items(tuple(from_python(v) for v in value))
+    if isinstance(value, np.generic):
+        return Scalar(value.item())
     return Scalar(str(value) if isinstance(value, PurePath) else value)
 
 
@@ -100,8 +104,8 @@ def merge(base: Node, over: Node) -> Node:
     """`base` with what `over` says instead, block by block; a block whose ``type`` changes is replaced whole."""
     if not (isinstance(base, Block) and isinstance(over, Block)):
         return over
-    types = base.scalar("type"), over.scalar("type")
-    if types[1] is not None and types[0] != types[1]:
+    types = {base.scalar("type"), over.scalar("type")} - {None}
+    if len(types) == 2:
         return over
     entries = dict(base.entries)
     for name, entry in over.entries.items():

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import addict
+import numpy as np
 import pytest
 import yaml
 
@@ -24,6 +25,11 @@ def test_sections_are_complete(loaded: Loaded) -> None:
     assert (opt.train.ema_decay, opt.train.amp, opt.val.tile, opt.logger.print_freq) == (0.0, "off", None, 100)
     assert (opt.path.resume_state, opt.path.ignore_resume_networks, opt.dist_params.port) == (None, [], 29500)
     assert (opt.num_gpu, opt.manual_seed, opt.val.metrics) == ("auto", 0, {})
+
+
+def test_what_may_be_left_out(loaded: Loaded) -> None:
+    opt = loaded("scale: 2\n", "")
+    assert opt.scale == 1 and opt.logger.use_tb_logger is False and opt.datasets.train.dataroot == "here"
 
 
 def test_component_blocks_hold_what_was_given(loaded: Loaded) -> None:
@@ -63,6 +69,14 @@ def test_check_takes_plain_dicts_and_leaves_them_alone(write: Write, good: str) 
     assert opt == before
     assert checked.train.optim_g.lr == 2e-4
     assert checked == load(write(good))
+
+
+def test_numbers_of_numpy_are_numbers(good: str) -> None:
+    opt = yaml.safe_load(good)
+    opt["network_g"]["dim"] = np.int64(8)
+    opt["train"]["optim_g"]["lr"] = np.float32(0.5)
+    checked = check(opt)
+    assert type(checked.network_g.dim) is int and checked.train.optim_g.lr == 0.5
 
 
 def test_check_twice_is_check_once(loaded: Loaded) -> None:

@@ -143,6 +143,8 @@ def test_a_block_of_another_type_is_replaced_whole(write: Write) -> None:
     assert values(path) == {"scheduler": {"type": "LinearLR", "total_iter": 9}}
     path = write("_base_: base.yml\nscheduler: {type: MultiStepLR, gamma: 0.1}\n")
     assert values(path) == {"scheduler": {"type": "MultiStepLR", "milestones": [1], "gamma": 0.1}}
+    write("scheduler: {gamma: 0.5}\n", "base.yml")
+    assert values(path) == {"scheduler": {"type": "MultiStepLR", "gamma": 0.1}}
 
 
 def test_bases_that_cannot_be_read(write: Write) -> None:
