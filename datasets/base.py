@@ -29,6 +29,7 @@ class ImageDataset(Dataset[Item]):
         if on_error not in ("raise", "skip"):
             raise UserError(f"on_error: '{on_error}' is not possible; 'raise' and 'skip' are")
         self.on_error = on_error
+        self._told: set[str] = set()
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -52,7 +53,9 @@ class ImageDataset(Dataset[Item]):
             except UnreadableFile as e:
                 if self.on_error == "raise":
                     raise UserError(f"{e}. (on_error: skip passes over such files)") from e
-                log.warning("skipped: %s", e)
+                if str(e) not in self._told:
+                    self._told.add(str(e))
+                    log.warning("skipped: %s", e)
         raise UserError(f"none of the {len(self)} samples can be read; the last messages say why")
 
     def __getitem__(self, index: int) -> Item:

@@ -63,8 +63,8 @@ def build_train_loader(
     taken = plan.largest.batch * world * accumulate
     if taken > order.epoch_length:
         raise UserError(
-            f"one iteration takes {taken} samples (batch {plan.largest.batch} x {world} ranks x {accumulate} micro-batches), "
-            f"but the training set has {order.epoch_length}: lower batch_size_per_gpu, or raise dataset_enlarge_ratio"
+            f"one iteration takes {product(plan.largest.batch, world, accumulate)} samples, but the training set has "
+            f"{order.epoch_length}: lower batch_size_per_gpu, or raise dataset_enlarge_ratio"
         )
     if plan.gt_sizes and not hasattr(dataset, "gt_size"):
         raise UserError(f"gt_sizes: {type(dataset).__name__} has no gt_size to change")
@@ -90,6 +90,18 @@ def loader_options(opt: Mapping[str, Any]) -> Any:
         raise UserError(str(e)) from e
 
 
+def product(batch: int, world: int, accumulate: int) -> str:
+    """How a global batch comes about.
+
+    >>> product(4, 2, 3), product(4, 1, 1)
+    ('4 x 2 ranks x 3 micro-batches = 24', '4')
+    """
+    factors = [str(batch)]
+    factors += [f"{world} ranks"] if world > 1 else []
+    factors += [f"{accumulate} micro-batches"] if accumulate > 1 else []
+    return " x ".join(factors) + (f" = {batch * world * accumulate}" if len(factors) > 1 else "")
+
+
 class TrainLoader(Iterator[Batch]):
     """Endless training batches on the device: tensors (B, C, H, W), lists of strings, and ``index`` (B,) in the dataset.
 
@@ -100,9 +112,7 @@ class TrainLoader(Iterator[Batch]):
         self, dataset: Any, sampler: TrainSampler, loading: Any, device: torch.device, channels_last: bool
     ) -> None:
         self._sampler = sampler
-        self._iteration = sampler.iteration
-        self._position = sampler.position
-        self._micro = 0
+        self._handed_out = 0
         self._said: set[Note] = set()
         on_gpu = device.type == "cuda"
         self._packets = Packets(
@@ -122,32 +132,30 @@ class TrainLoader(Iterator[Batch]):
 
     def __next__(self) -> Batch:
         batch = next(self._ahead) if self._ahead else self._placement(self._load())
-        self._micro += 1
-        if self._micro == self._sampler.accumulate:
-            self._micro = 0
-            self._iteration += 1
-            self._position += self._sampler.taken(self._iteration)
+        self._handed_out += 1
         return batch
 
     @property
     def position(self) -> int:
         """Samples taken from the stream by the iterations handed out so far, over all ranks: where a resume begins."""
-        return self._position
+        return self.position_after(self._sampler.iteration + self._handed_out // self._sampler.accumulate)
 
     @property
     def epoch(self) -> int:
         """Epoch, from 0, of the last sample handed out."""
-        return max(0, self._position - 1) // self._sampler.order.epoch_length
+        return max(0, self.position - 1) // self._sampler.order.epoch_length
+
+    def position_after(self, iteration: int) -> int:
+        """What `position` will be when an iteration is over."""
+        return self._sampler.position_after(iteration)
 
     def describe(self, total_iter: int) -> str:
         """One line on how much data `total_iter` iterations see."""
-        sampler = self._sampler
-        samples = sampler.position + sum(sampler.taken(i) for i in range(sampler.iteration + 1, total_iter + 1))
-        batch = sampler.plan.at(sampler.iteration + 1).batch
+        sampler, order = self._sampler, self._sampler.order
+        batch = product(sampler.plan.at(sampler.iteration + 1).batch, sampler.world, sampler.accumulate)
         return (
-            f"Training set: {sampler.order.length} samples, {sampler.order.epoch_length} per epoch; "
-            f"batch {batch} x {sampler.world} ranks x {sampler.accumulate} micro-batches; "
-            f"{total_iter} iterations are {samples / sampler.order.epoch_length:.1f} epochs"
+            f"Training set: {order.length} samples, {order.epoch_length} per epoch; {batch} per iteration; "
+            f"{total_iter} iterations are {self.position_after(total_iter) / order.epoch_length:.1f} epochs"
         )
 
     def close(self) -> None:
@@ -271,7 +279,7 @@ class CudaPrefetcher:
     """``prefetch_mode: cuda``: the next batch travels to the GPU on a stream of its own while the current one is used.
 
     Args:
-        load: gives the next batch in pinned host memory.
+        load: gives the next batch in pinned host memory, which torch does not reuse before the copy is done.
         place: puts it on the GPU.
     """
 
@@ -279,7 +287,6 @@ class CudaPrefetcher:
         self._load = load
         self._place = place
         self._stream = torch.cuda.Stream(place.device)
-        self._host: Batch | None = None
         self._batch: Batch | None = None
 
     def __next__(self) -> Batch:
@@ -299,7 +306,6 @@ class CudaPrefetcher:
         batch = self._load()
         with torch.cuda.stream(self._stream):
             self._batch = self._place(batch)
-        self._host = batch  # pinned memory must outlive the copy, which has not necessarily happened yet
 
 
 class EvalLoader:

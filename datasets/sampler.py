@@ -64,6 +64,12 @@ class Plan:
         batch = self.mini_batch_sizes[stage] if self.mini_batch_sizes else self.batch_size_per_gpu
         return Stage(batch, self.gt_sizes[stage] if self.gt_sizes else None)
 
+    def samples(self, iterations: int) -> int:
+        """What one rank's micro-batches of the first `iterations` iterations hold together, one per iteration."""
+        ends = [0, *itertools.accumulate((self.iters or [1])[:-1]), max(iterations, sum(self.iters or [1]))]
+        spans = itertools.pairwise(min(end, iterations) for end in ends)
+        return sum((end - begin) * self.at(begin + 1).batch for begin, end in spans)
+
     @property
     def largest(self) -> Stage:
         """The largest batch and the largest patch of all stages."""
@@ -153,6 +159,11 @@ class TrainSampler(Sampler[list[SampleKey]]):
     def taken(self, iteration: int) -> int:
         """Samples that an iteration takes, over all ranks and micro-batches."""
         return self.plan.at(iteration).batch * self.world * self.accumulate
+
+    def position_after(self, iteration: int) -> int:
+        """Position in the stream when an iteration, not before the first of this sampler, is over."""
+        new = self.plan.samples(iteration) - self.plan.samples(self.iteration)
+        return self.position + new * self.world * self.accumulate
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         position = self.position

@@ -97,8 +97,8 @@ def random_scene(
     b = rng.uniform(*scattering) * 550.0 / WAVELENGTHS
     reach = FAINTEST / np.min(absorption + (1 - FORWARD) * b)
     near, far = sorted(rng.uniform(distance[0], max(distance[0], min(distance[1], reach)), 2))
-    slope = np.linspace(1.0, 0.0, 5)[:, None]
-    relief = (1 - (share := rng.uniform(0.3, 0.7))) * slope + share * rng.uniform(0, 1, (5, 5))
+    bumps = rng.uniform(0.3, 0.7)
+    relief = (1 - bumps) * np.linspace(1.0, 0.0, 5)[:, None] + bumps * rng.uniform(0, 1, (5, 5))
     return Scene(
         daylight / daylight.max(),
         absorption,

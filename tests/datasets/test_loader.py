@@ -17,7 +17,7 @@ import torch
 
 from relume.core.errors import UserError
 from relume.datasets import build_dataset
-from relume.datasets.loader import EvalLoader, Placement, build_eval_loader, build_train_loader
+from relume.datasets.loader import CudaPrefetcher, EvalLoader, Placement, build_eval_loader, build_train_loader
 from relume.datasets.sampler import SampleKey
 from relume.datasets.worker import SeededDataset
 
@@ -104,7 +104,9 @@ def test_the_position_counts_all_ranks_and_whole_iterations(paired):
         next(loader)
         assert loader.position == 16
         text = loader.describe(13)
-    assert "8 samples, 8 per epoch; batch 1 x 2 ranks x 2 micro-batches; 13 iterations are 6.5 epochs" in text
+    assert (
+        "8 samples, 8 per epoch; 1 x 2 ranks x 2 micro-batches = 4 per iteration; 13 iterations are 6.5 epochs" in text
+    )
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -122,9 +124,9 @@ def test_progressive_schedule(paired, workers):
     [
         (
             {"batch": 9},
-            r"takes 9 samples \(batch 9 x 1 ranks x 1 micro-batches\), but the training set has 8: lower batch",
+            r"takes 9 samples, but the training set has 8: lower batch",
         ),
-        ({"batch": 2, "world": 2, "accumulate": 3}, r"takes 12 samples"),
+        ({"batch": 2, "world": 2, "accumulate": 3}, r"takes 2 x 2 ranks x 3 micro-batches = 12 samples"),
         ({"batch": 1, "mini_batch_sizes": [9], "iters": [1]}, r"takes 9 samples"),
         ({"gt_sizes": [8, 64], "iters": [1, 1]}, r"gt_size 64 is larger than 8 of 8 images"),
         ({"gt_sizes": [8]}, r"gt_sizes need iters"),
@@ -178,8 +180,15 @@ def test_a_damaged_file_is_raised_as_one_line_or_skipped(paired, tmp_path, worke
     indices = torch.cat([b["index"] for b in batches]).tolist()
     assert sorted(indices) == sorted([0, 1, 2, 3, 4, 6, 6, 7] * 2)
     messages = [r.getMessage() for r in caplog.records]
-    assert all(m.startswith("skipped: ") and "05.png" in m for m in messages)
-    assert len(messages) == (1 if workers else 2)
+    assert len(messages) == 1 and messages[0].startswith("skipped: ") and "05.png" in messages[0]
+
+
+def test_remote_folders_are_read_in_processes(tmp_path, write_images):
+    root = f"memory://{tmp_path.name}"
+    for kind in ("gt", "input"):
+        write_images(f"{root}/{kind}", {f"{i}": (20, 24) for i in range(4)})
+    dataset = build_dataset({"type": "PairedImageDataset", "dataroot": root, **AUGMENTED})
+    assert all(map(same, take(dataset, 2, workers=1), take(dataset, 2)))
 
 
 def test_images_of_different_sizes_are_explained(paired, write_images, tmp_path):
@@ -201,7 +210,7 @@ def test_evaluation_shares_images_out_in_order(paired):
     assert even == [[0, 3, 6], [1, 4, 7], [2, 5, -1]]
     crowd = [[b["index"] for b in build_eval_loader(dataset, rank=r, world=10, even=True)] for r in (0, 9)]
     assert crowd == [[0], [-1]]
-    assert len(build_eval_loader(dataset, rank=9, world=10)) == 0
+    assert list(build_eval_loader(dataset, rank=9, world=10, workers=2)) == []
 
 
 def test_a_replaced_image_does_not_count_in_evaluation(paired, tmp_path):
@@ -272,3 +281,48 @@ def test_placement_changes_the_layout_of_images_only():
     assert placed["lq"].is_contiguous(memory_format=torch.channels_last) and torch.equal(placed["lq"], batch["lq"])
     assert placed["path"] == ["a", "b"]
     assert Placement(torch.device("cpu"), False)(batch)["lq"].is_contiguous()
+
+
+class FakeStream:
+    """Stands in for a CUDA stream and notes what is asked of it."""
+
+    def __init__(self, device=None):
+        self.waited_for = []
+
+    def wait_stream(self, other):
+        self.waited_for.append(other)
+
+
+def test_prefetching_keeps_the_order_waits_for_the_copy_and_is_one_ahead(monkeypatch):
+    current, recorded = FakeStream(), []
+    monkeypatch.setattr(torch.cuda, "Stream", FakeStream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: current)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: recorded.append((tensor, stream)))
+    loaded = []
+
+    def load():
+        loaded.append({"lq": torch.full((1,), float(len(loaded))), "lq_path": [str(len(loaded))]})
+        return loaded[-1]
+
+    prefetcher = CudaPrefetcher(load, Placement(torch.device("cpu"), False))
+    for i in range(4):
+        batch = next(prefetcher)
+        assert batch["lq"].item() == i and batch["lq_path"] == [str(i)]
+        assert len(loaded) == i + 2
+        assert len(current.waited_for) == i + 1
+        assert recorded[-1][0] is batch["lq"] and recorded[-1][1] is current
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("prefetch_mode", [None, "cuda"])
+def test_batches_on_a_gpu_are_those_of_the_cpu(paired, prefetch_mode):
+    dataset = build_dataset({**paired, **AUGMENTED})
+    reference = take(dataset, 6)
+    opt = {"batch_size_per_gpu": 2, "num_worker_per_gpu": 2, "prefetch_mode": prefetch_mode}
+    loader = build_train_loader(dataset, opt, seed=7, device="cuda", channels_last=True)
+    for expected in reference:
+        batch = next(loader)
+        assert batch["lq"].is_cuda and batch["lq"].is_contiguous(memory_format=torch.channels_last)
+        assert same({k: v.cpu() if isinstance(v, torch.Tensor) else v for k, v in batch.items()}, expected)
+    loader.close()

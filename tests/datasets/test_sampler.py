@@ -64,6 +64,7 @@ def test_progressive_stages():
         *[Stage(1, 64)] * 3,  # the last stage has no end
     ]
     assert plan.largest == Stage(8, 64)
+    assert [plan.samples(i) for i in (0, 1, 2, 4, 5, 6, 9)] == [0, 8, 16, 24, 28, 29, 32]
     batches = keys(7, plan=plan)
     assert [len(b) for b in batches] == [8, 8, 4, 4, 4, 1, 1]
     assert [b[0].gt_size for b in batches] == [16, 16, 32, 32, 32, 64, 64]
@@ -74,6 +75,7 @@ def test_stages_may_keep_the_batch_or_the_patch():
     assert [Plan(3, None, [1, 1], [8, 9]).at(i) for i in (1, 2)] == [Stage(3, 8), Stage(3, 9)]
     assert [Plan(3, [2, 1], [1, 1]).at(i) for i in (1, 2)] == [Stage(2, None), Stage(1, None)]
     assert Plan(3).at(10**9) == Stage(3, None)
+    assert [Plan(3).samples(i) for i in (0, 1, 10)] == [0, 3, 30]
 
 
 def test_an_enlarged_dataset_repeats_but_every_draw_is_its_own():
