@@ -7,6 +7,7 @@ once ``training_states/5000.sha256`` lists their checksums: that file is written
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import pickle
 import re
@@ -20,6 +21,7 @@ from torch import nn
 
 from .errors import UserError, did_you_mean
 
+log = logging.getLogger("relume")
 State = dict[str, Any]
 
 
@@ -231,6 +233,9 @@ def unwrap(weights: Mapping[str, Any], param_key: str | None, path: str | Path) 
             return strip(weights[param_key])
         if any(isinstance(v, torch.Tensor) for v in weights.values()):
             return strip(weights)  # a flat file is what it is, whatever key was expected
+        if param_key == "params_ema" and "params" in weights:
+            log.warning("%s: has no averaged weights (params_ema), taking params", path)
+            return strip(weights["params"])
         listing = ", ".join(map(str, weights))
         raise UserError(f"{path}: has no entry '{param_key}'.{did_you_mean(param_key, weights)} It holds: {listing}.")
     for key in WRAPPINGS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,6 +53,10 @@ class Experiment:
         for folder in (self.root, self.tensorboard):
             if folder.exists():
                 aside = folder.with_name(f"{folder.name}_archived_{moment}")
+                for number in itertools.count(2):  # two runs may end within a second
+                    if not aside.exists():
+                        break
+                    aside = folder.with_name(f"{folder.name}_archived_{moment}_{number}")
                 folder.rename(aside)
                 if folder == self.root and trained:
                     log.warning(
@@ -61,12 +66,31 @@ class Experiment:
                         aside,
                     )
 
+    def complete(self, resume: Resume) -> str:
+        """What to say when there is nothing left to train.
+
+        Raises:
+            UserError: it is another run that is complete: to continue it under this name, it must be given something to do.
+        """
+        done, total = resume.iteration, self.opt.train.total_iter
+        if resume.path.resolve().parent.parent != self.root.resolve():
+            raise UserError(
+                f"path.resume_state: {resume.path} is at iteration {done} and train.total_iter is {total}: nothing is left "
+                "to train; raise train.total_iter"
+            )
+        return (
+            f"This run is already complete: {self.root} is at iteration {done}, and train.total_iter is {total}. Nothing was "
+            "trained. To train on, raise train.total_iter; to start anew, leave out --auto_resume or change the name"
+        )
+
     def farewell(self, results: Mapping[str, Mapping[str, float]], best: Mapping[str, Any], seconds: float) -> str:
         """What to look at, and what to do next."""
         lines = [f"Done in {datetime.timedelta(seconds=int(seconds))}."]
         for dataset, metrics in results.items():
             scores = []
-            for metric, record in best.get(dataset, {}).items():
+            records = best.get(dataset, {})
+            for metric in [m for m in metrics if m in records]:  # a resumed run may have dropped a metric
+                record = records[metric]
                 figures = [f"best {record['value']:.4f} @ {record['iter']} iter"]
                 if f"{metric}{INPUT}" in metrics:
                     figures.append(f"input {metrics[metric + INPUT]:.4f}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import logging
@@ -10,6 +11,7 @@ import platform
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,21 @@ import torch
 
 from . import distributed
 from .checkpoint import write_atomically
-from .errors import require
+from .errors import UserError, require
 
 log = logging.getLogger("relume")
 FORMAT = "%(asctime)s %(levelname)s: %(message)s"
+
+
+class StandardOutput(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes to what ``sys.stdout`` is at the moment of writing, which notebooks and tests replace."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> Any:  # type: ignore[override]
+        return sys.stdout
 
 
 def start_console() -> None:
@@ -29,7 +42,7 @@ def start_console() -> None:
     log.setLevel(logging.INFO if distributed.is_main() else logging.WARNING)
     log.propagate = False
     if not log.handlers:
-        handler: logging.Handler = logging.StreamHandler(sys.stdout)
+        handler: logging.Handler = StandardOutput()
         if sys.stdout.isatty():
             from rich.console import Console
             from rich.logging import RichHandler
@@ -88,6 +101,23 @@ def add_file(path: Path) -> logging.FileHandler:
     return handler
 
 
+@contextlib.contextmanager
+def text_log(path: Path) -> Iterator[None]:
+    """Inside: log lines go to a text file as well, on the main rank."""
+    handler = add_file(path) if distributed.is_main() else None
+    try:
+        yield
+    finally:
+        if handler is not None:
+            remove_file(handler)
+
+
+def remove_file(handler: logging.FileHandler) -> None:
+    """Inverse of `add_file`."""
+    log.removeHandler(handler)
+    handler.close()
+
+
 def table(results: Mapping[str, Mapping[str, float]]) -> str:
     """Mean scores as an aligned text table: a row per dataset, a column per metric, ``-`` where there is none."""
     metrics = list(dict.fromkeys(metric for scores in results.values() for metric in scores))
@@ -129,25 +159,34 @@ def progress(label: str, items: Any) -> Iterator[Any]:
     yield from track(items, description=label, transient=True)
 
 
+def trackers(opt: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The modules of the trackers that a ``logger`` section asks for: TensorBoard's and Weights & Biases', each or None.
+
+    Raises:
+        UserError: one is not installed.
+    """
+    board = wandb = None
+    if opt["use_tb_logger"]:
+        board = require("torch.utils.tensorboard", "logger.use_tb_logger", "pip install tensorboard")
+    if opt["wandb"] is not None and opt["wandb"].get("project"):
+        wandb = require("wandb", "logger.wandb")
+    return board, wandb
+
+
 class RunLogger:
     """Where a training run's numbers go. On ranks above 0 every method does nothing.
 
     Args:
         folder: ``experiments/<name>``: gets ``train_<name>_<time>.log`` and ``metrics.jsonl``.
-        tensorboard: folder of TensorBoard's events, or None.
-        wandb: ``{project, resume_id}``, or None.
-        opt: the resolved options, for wandb.
+        tensorboard: folder of TensorBoard's events.
+        opt: the resolved options, whose ``logger`` section says which trackers there are.
         start: iteration the run starts from; records of later iterations, left by a killed run, are dropped.
+
+    Raises:
+        UserError: a tracker is not installed.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        opt: Mapping[str, Any],
-        start: int = 0,
-        tensorboard: Path | None = None,
-        wandb: Mapping[str, Any] | None = None,
-    ) -> None:
+    def __init__(self, folder: Path, tensorboard: Path, opt: Mapping[str, Any], start: int = 0) -> None:
         self.name = str(opt["name"])
         self.total = int(opt["train"]["total_iter"])
         self.first = start
@@ -158,16 +197,16 @@ class RunLogger:
         self.progress: Progress | None = None
         if not distributed.is_main():
             return
+        board, tracker = trackers(opt["logger"])
         folder.mkdir(parents=True, exist_ok=True)
         self.file = add_file(folder / f"train_{self.name}_{timestamp()}.log")
         self.records = _reopen_records(folder / "metrics.jsonl", start)
-        if tensorboard is not None:
-            board = require("torch.utils.tensorboard", "logger.use_tb_logger", "pip install tensorboard")
+        if board is not None:
             self.writer = board.SummaryWriter(str(tensorboard), purge_step=start + 1 if start else None)
-        if wandb is not None and wandb.get("project"):
-            module = require("wandb", "logger.wandb")
+        if tracker is not None:
+            wandb = opt["logger"]["wandb"]
             settings = {"id": wandb.get("resume_id"), "resume": "allow"}
-            self.wandb = module.init(project=wandb["project"], name=self.name, config=dict(opt), **settings)
+            self.wandb = tracker.init(project=wandb["project"], name=self.name, config=dict(opt), **settings)
         if sys.stdout.isatty():
             self.progress = Progress(self.name, self.total, start)
 
@@ -228,6 +267,13 @@ class RunLogger:
         if self.writer is not None:
             self.writer.add_image(tag, picture, iteration, dataformats="HWC")
 
+    def ended_by(self, error: BaseException) -> None:
+        """Write why the run ended into the text log, whose reader may never see the terminal."""
+        if self.records is None:
+            return
+        what = str(error) if isinstance(error, UserError) else traceback.format_exc()
+        self.file.handle(log.makeRecord(log.name, logging.ERROR, "", 0, "%s", (what,), None))
+
     def close(self) -> None:
         """Flush and close everything."""
         if self.records is None:
@@ -240,8 +286,7 @@ class RunLogger:
             self.wandb.finish()
         self.records.close()
         self.records = None
-        log.removeHandler(self.file)
-        self.file.close()
+        remove_file(self.file)
 
 
 def _reopen_records(path: Path, start: int) -> Any:

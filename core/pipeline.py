@@ -18,7 +18,7 @@ from torch import nn
 from . import checkpoint, distributed, logger, options
 from .checkpoint import Checkpoints
 from .ema import EMA
-from .errors import UserError
+from .errors import EXIT_INTERRUPTED, UserError
 from .evaluation import Evaluator
 from .experiment import Experiment, find_resume
 from .guard import Guard
@@ -58,20 +58,26 @@ def train_pipeline(
     try:
         logger.start_console()
         say_what_is_ignored(checked, device)
+        logger.trackers(checked.logger)  # before anything is created
         experiment = Experiment(checked)
         resume = find_resume(
             checked, experiment, auto_resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
         )
+        if resume and resume.iteration >= checked.train.total_iter and not resume.state["pending_validation"]:
+            log.info("%s", experiment.complete(resume))
+            return dict(resume.state["results"])
         checked = with_seed(checked, resume.state if resume else None)
         trainer = build_trainer(checked, experiment, resume, device)
         began = time.monotonic()
         try:
             trainer.fit()
+            log.info("%s", experiment.farewell(trainer.last_results, trainer.parts.best, time.monotonic() - began))
+        except BaseException as e:
+            trainer.parts.logger.ended_by(e)
+            raise
         finally:
             trainer.parts.loader.close()
             trainer.parts.logger.close()
-        if distributed.is_main():
-            log.info("%s", experiment.farewell(trainer.last_results, trainer.parts.best, time.monotonic() - began))
         return trainer.last_results
     finally:
         distributed.shut_down()
@@ -105,16 +111,17 @@ def test_pipeline(opt: Mapping[str, Any], *, launcher: str = "none") -> dict[str
             network.eval()
         results_root = Path(checked.path.results_root or "results") / checked.name
         evaluator = build_evaluator(checked, sets, results_root / "visualization", device, for_training=False)
-        header = logger.header(checked, networks, device)
-        if distributed.is_main():
-            logger.add_file(results_root / f"test_{checked.name}_{logger.timestamp()}.log")
-            log.info("%s", header)
-        with torch.no_grad():
-            results = evaluator.run(model, 0)
-        if distributed.is_main():
+        with logger.text_log(results_root / f"test_{checked.name}_{logger.timestamp()}.log"):
+            log.info("%s", logger.header(checked, networks, device))
+            untrained = [k for k in networks if not checked.path.get(f"pretrain_network_{k}")]
+            for key in untrained if distributed.is_main() else ():
+                log.warning("network_%s has random weights: path.pretrain_network_%s names none", key, key)
+            with torch.no_grad():
+                results = evaluator.run(model, 0)
             log.info("%s", logger.table(results))
-            logger.write_json(results_root / "metrics.json", results)
             log.info("Scores of every image and the saved pictures are in %s", results_root)
+        if distributed.is_main():
+            logger.write_json(results_root / "metrics.json", results)
         return results
     finally:
         distributed.shut_down()
@@ -177,9 +184,7 @@ def build_trainer(opt: Any, experiment: Experiment, resume: Any, device: torch.d
     schedulers = {k: build_scheduler(o, train.scheduler, train.warmup_iter) for k, o in optimizers.items()}
 
     experiment.prepare(fresh=resume is None)
-    run_logger = logger.RunLogger(
-        experiment.root, opt, start, experiment.tensorboard if opt.logger.use_tb_logger else None, opt.logger.wandb
-    )
+    run_logger = logger.RunLogger(experiment.root, experiment.tensorboard, opt, start)
     evaluator.picture = lambda dataset, name, picture, it: run_logger.image(f"{dataset}/{name}", picture, it)
     header = logger.header(opt, networks, device)
     if distributed.is_main():
@@ -248,6 +253,8 @@ def load_pretrained(opt: Any, key: str, network: nn.Module, model: Model, resume
         log.info("network_%s: loaded %s%s", key, path, f" [{param_key}]" if param_key else "")
         for line in differences[:20]:
             log.warning("network_%s: not loaded: %s", key, line)
+        if len(differences) > 20:
+            log.warning("network_%s: not loaded: %d more", key, len(differences) - 20)
 
 
 def build_ema(decay: float, model: Model, trained: Mapping[str, nn.Module], resume: Any) -> EMA | None:
@@ -352,7 +359,7 @@ def run(program: str, argv: Sequence[str] | None, pipeline: Callable[[Any, argpa
         os.environ.setdefault("LOCAL_RANK", str(arguments.local_rank))
     try:
         opt = options.load(arguments.opt, arguments.force_yml)
-        if arguments.debug:
+        if arguments.debug or "debug" in opt.name:  # BasicSR's rule
             opt = options.as_debug(opt)
         if arguments.check:
             print(f"{arguments.opt}: valid ({opt.model_type}, {', '.join(opt.datasets)})")  # noqa: T201
@@ -361,6 +368,9 @@ def run(program: str, argv: Sequence[str] | None, pipeline: Callable[[Any, argpa
     except UserError as e:
         print(e, file=sys.stderr)  # noqa: T201
         return e.code
+    except KeyboardInterrupt:  # before the trainer listens, or for the second time
+        print("interrupted", file=sys.stderr)  # noqa: T201
+        return EXIT_INTERRUPTED
     return 0
 
 

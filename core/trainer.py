@@ -79,6 +79,7 @@ class Trainer:
         self.amp_dtype = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[amp]
         self.scaler = torch.amp.GradScaler(parts.device.type, enabled=amp == "fp16")
         self._loose = _parameters_outside_ddp(parts)
+        self._buffers = [b for n in parts.networks.values() for b in n.buffers()]
 
     # ---------------------------------------------------------------- the loop
     def fit(self) -> None:
@@ -92,6 +93,10 @@ class Trainer:
         try:
             if self.pending_validation:
                 self.validate()
+                if self.pending_validation:  # interrupted again, which the checkpoint already says
+                    self.leave()
+                if self.iteration == self.train["total_iter"]:
+                    self.save()
             while self.iteration < self.train["total_iter"]:
                 self.iteration += 1
                 scalars = self.step()
@@ -102,7 +107,7 @@ class Trainer:
                     self.validate()
                 if self.due(self.opt["logger"]["save_checkpoint_freq"]) or last or self.stop.code:
                     self.save()
-                if self.stop.code and not last:
+                if self.stop.code and (not last or self.pending_validation):
                     self.leave()
         finally:
             self.stop.forget()
@@ -118,10 +123,11 @@ class Trainer:
         batches: list[Batch] = [next(self.parts.loader) for _ in range(self.train["accumulate"])]
         loaded = time.perf_counter()
         seed_everything(self.seed, self.iteration, distributed.rank())
+        buffers = [b.clone() for b in self._buffers]
         scalars: dict[str, Tensor | float] = {}
         generators = [self.parts.model.updates(batch, self.iteration) for batch in batches]
         while updates := self.differentiate(generators):
-            if not self.apply(updates, batches, scalars):
+            if not self.apply(updates, batches, scalars, buffers):
                 break  # skipped: the rest of the step would build on an update that did not happen
         else:
             self.parts.guard.passed()
@@ -152,8 +158,18 @@ class Trainer:
             raise RuntimeError("the model's micro-batches asked for different updates")
         return updates
 
-    def apply(self, updates: list[Update], batches: list[Batch], scalars: dict[str, Tensor | float]) -> bool:
-        """Step the optimizer if every rank's losses and gradients are finite; whether it did."""
+    def apply(
+        self,
+        updates: list[Update],
+        batches: list[Batch],
+        scalars: dict[str, Tensor | float],
+        buffers: Sequence[Tensor],
+    ) -> bool:
+        """Step the optimizer if every rank's losses and gradients are finite; whether it did.
+
+        Args:
+            buffers: as they were before the step; a pass that gave NaN has spoilt the batch statistics too.
+        """
         optimizer = self.parts.optimizers[updates[0].optimizer]
         for p in self._loose:
             if p.grad is not None:
@@ -167,8 +183,11 @@ class Trainer:
         collect(scalars, updates, norm)
         overflow = self.scaler.is_enabled() and verdict.losses_finite and not verdict.finite
         if not verdict.finite and not (overflow and self.scaler.get_scale() >= 1.0):
+            for buffer, before in zip(self._buffers, buffers, strict=True):
+                buffer.copy_(before)
             context = {"options": self.opt_text(), "seed": self.seed, "rank": distributed.rank()}
             self.parts.guard.failed(self.iteration, updates, batches, self.parts.networks, context)
+            self.scaler.update(self.scaler.get_scale())  # ready for the next step, and none the lower for this one
             return False
         self.clip(parameters, norm)
         self.scaler.step(optimizer)  # with a scaler, this skips an overflow by itself and lowers the scale
@@ -224,28 +243,29 @@ class Trainer:
             self.pending_validation = True
             return
         self.last_results = results
-        improved = self.remember(results)
-        chosen = next((m[parts.evaluator.best] for m in results.values() if parts.evaluator.best in m), None)
-        for scheduler in parts.schedulers.values():
-            if chosen is not None:
-                scheduler.step_metric(chosen)
+        best = parts.evaluator.best
+        decisive = next((d for d, metrics in results.items() if best in metrics), None)
+        if best is not None and decisive is not None:
+            for scheduler in parts.schedulers.values():
+                scheduler.step_metric(results[decisive][best])
+        improved = (decisive, best) in self.remember(results)
         parts.logger.validation(self.iteration, results, parts.best)
         weights = self.weights() if improved else None
         if weights is not None and distributed.is_main():
             parts.checkpoints.save_best(weights)
 
-    def remember(self, results: Mapping[str, Mapping[str, float]]) -> bool:
-        """Update the records; whether the metric that chooses ``net_g_best`` improved on the first validation set."""
-        chosen = False
-        for i, (dataset, metrics) in enumerate(results.items()):
+    def remember(self, results: Mapping[str, Mapping[str, float]]) -> set[tuple[str, str]]:
+        """Update the records; the (dataset, metric) pairs that have improved."""
+        improved = set()
+        for dataset, metrics in results.items():
             for metric in [m for m in self.parts.evaluator.metrics if m in metrics]:
                 value = metrics[metric]
                 records = self.parts.best.setdefault(dataset, {})
                 record = records.get(metric)
                 if record is None or is_better(value, record["value"], self.parts.evaluator.better[metric]):
                     records[metric] = {"value": value, "iter": self.iteration}
-                    chosen |= i == 0 and metric == self.parts.evaluator.best
-        return chosen
+                    improved.add((dataset, metric))
+        return improved
 
     def weights(self) -> dict[str, dict[str, Any]]:
         """What ``net_<key>_*.pth`` files hold: ``params``, and ``params_ema`` where there is an average."""
@@ -269,6 +289,7 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "model": parts.model.state_dict(),
             "best": parts.best,
+            "results": self.last_results,
             "nonfinite": parts.guard.in_a_row,
             "pending_validation": self.pending_validation,
         }
@@ -289,6 +310,7 @@ class Trainer:
             self.scaler.load_state_dict(state["scaler"])
         parts.model.load_state_dict(state["model"])
         parts.best.update(state["best"])
+        self.last_results = dict(state["results"])
         parts.guard.in_a_row = state["nonfinite"]
         self.pending_validation = state["pending_validation"]
 
