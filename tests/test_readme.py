@@ -23,7 +23,7 @@ COMMANDS = [
     for line in text.splitlines()
     if line.strip()
 ]
-SHORTER = ["train:total_iter=2", "val:val_freq=2", "datasets:train:batch_size_per_gpu=2"]
+SHORTER = ["train:total_iter=2", "val:val_freq=2", "datasets:train:batch_size_per_gpu=1"]
 """The README's runs take minutes; these take seconds, and differ in nothing else."""
 
 
@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reader")
     for name in ("train.py", "test.py", "tools", "options", "setup.py", "pyproject.toml", "constraints.txt"):
         (folder / name).symlink_to(REPO / name)
-    for language, text in BLOCKS:
+    for _, text in BLOCKS:
         name = re.match(r"# (\w+\.(?:py|yml))\n", text)
         if name:
             (folder / name.group(1)).write_text(text, encoding="utf-8")
