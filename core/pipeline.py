@@ -176,12 +176,11 @@ def build_trainer(opt: Any, experiment: Experiment, resume: Any, device: torch.d
         for key, block in train.items()
         if key.startswith("optim_")
     }
-    if not optimizers:
-        raise UserError("train: there is no optimizer; give optim_g: {type: Adam, lr: 2e-4}")
     if train.strategy == "ddp":
         for key, network in trained.items():
             model.networks[key] = distributed.wrap(network, device, opt.find_unused_parameters)
-    schedulers = {k: build_scheduler(o, train.scheduler, train.warmup_iter) for k, o in optimizers.items()}
+    schedules = {k: train.get(f"scheduler_{k}", train.scheduler) for k in optimizers}
+    schedulers = {k: build_scheduler(o, schedules[k], train.warmup_iter) for k, o in optimizers.items()}
 
     experiment.prepare(fresh=resume is None)
     run_logger = logger.RunLogger(experiment.root, experiment.tensorboard, opt, start)
@@ -227,8 +226,6 @@ def build_model(
     own = MODELS.parameters(opt.model_type)
     settings = {k: v for k, v in blocks.items() if k in own}
     model: Model = MODELS.get(opt.model_type)(networks, losses, **settings)
-    if for_training and model.needs_losses and not losses:
-        raise UserError("train: there is no loss; give at least one, such as pixel_opt: {type: L1Loss}")
     for key, network in networks.items():
         load_pretrained(opt, key, network, model, resume)
         network.to(device)

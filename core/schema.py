@@ -119,7 +119,9 @@ class Train:
     ema_decay: Annotated[float, Range(least=0, below=1)] = setting(
         0.0, "Decay of the weights' exponential moving average; 0 is off."
     )
-    scheduler: SchedulerBlock | None = setting(None, "Learning-rate schedule of every optimizer.")
+    scheduler: SchedulerBlock | None = setting(
+        None, "Learning-rate schedule of every optimizer; scheduler_<name> for one of its own."
+    )
     warmup_iter: Annotated[int, Range(least=-1)] = setting(-1, "Linear warm-up iterations; -1 is none.")
     accumulate: Count = setting(1, "Micro-batches per optimizer step.")
     amp: Literal["off", "bf16", "fp16"] = setting("off", "Automatic mixed precision.")

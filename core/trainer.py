@@ -227,8 +227,7 @@ class Trainer:
         averaged = distributed.mean(values.to(self.parts.device, torch.float32)).tolist()
         means: dict[str, float] = dict(zip(names, averaged, strict=True))
         means["perf/iterations_per_second"] = 1.0 / max(means["perf/time"], 1e-9)
-        if self.parts.device.type == "cuda":
-            means["perf/memory_gib"] = torch.cuda.max_memory_allocated(self.parts.device) / 2**30
+        means["perf/memory_gib"] = peak_memory_gib(self.parts.device)
         self.parts.logger.iteration(self.iteration, self.parts.loader.epoch, self.rates, means)
 
     def validate(self) -> None:
@@ -334,6 +333,15 @@ def seed_everything(seed: int, iteration: int, rank: int) -> None:
     random.seed(int(words[0]))
     np.random.seed(int(words[1]))
     torch.manual_seed(int(words[2]))
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """Most memory held so far, in GiB: by tensors on a GPU, by this process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    import resource  # not on Windows, where training on the CPU is not worth a dependency
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def total_norm(parameters: Sequence[nn.Parameter]) -> Tensor:

@@ -22,10 +22,10 @@ from ..docstrings import arguments, summary
 from ..models import MODELS
 from ..models.base import Model
 from ..registry import MISSING, Parameter, Registry, registry_of
-from ..schema import DATASETS, PATH_KEYS, LossBlock, NetworkBlock, OptimizerBlock, Options, Paths, Train
+from ..schema import DATASETS, PATH_KEYS, NetworkBlock, Options, Paths, Train
 from .checker import LISTS, MAPPINGS, expressible, parameters
 from .reader import BASE
-from .rules import FROM_ABOVE, LOSS_SUFFIX, OPTIMIZER_PREFIX, networks_of
+from .rules import FROM_ABOVE, TRAIN_BLOCKS, networks_of
 
 JSON = dict[str, Any]
 SIMPLE: dict[Any, JSON] = {
@@ -170,10 +170,8 @@ class _Builder:
             for name, model in self.models.items():
                 extra = [p for k, p in MODELS.parameters(name).items() if k not in own]
                 own.update(self.properties(extra, arguments(model)))
-            schema["patternProperties"] = {
-                f"^{OPTIMIZER_PREFIX}": any_of([self.of(OptimizerBlock), SIMPLE[None]]),
-                f"{LOSS_SUFFIX}$": any_of([self.of(LossBlock), SIMPLE[None]]),
-            }
+            blocks = {pattern: any_of([self.of(block), SIMPLE[None]]) for pattern, block in TRAIN_BLOCKS.items()}
+            schema["patternProperties"] = blocks
         return schema
 
     def component(self, registry: Registry, more: type | None) -> JSON:
@@ -221,8 +219,7 @@ class _Builder:
         if annotation is Options:
             schema["patternProperties"] = {"^network_": self.required(NetworkBlock)}
         if annotation is Train:
-            patterns = {f"^{OPTIMIZER_PREFIX}": OptimizerBlock, f"{LOSS_SUFFIX}$": LossBlock}
-            schema["patternProperties"] = {k: self.required(block) for k, block in patterns.items()}
+            schema["patternProperties"] = {k: self.required(block) for k, block in TRAIN_BLOCKS.items()}
         lacking = [n for n, p in fields.items() if p.required]
         if lacking:
             schema["required"] = lacking

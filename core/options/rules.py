@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +13,30 @@ from ..models import MODELS
 from ..models.base import Model
 from ..plugins import import_plugin
 from ..registry import MISSING, Parameter, Registry, unknown_key
-from ..schema import DATASETS, PATH_KEYS, Loader, LossBlock, NetworkBlock, OptimizerBlock, Options, Paths, Train
+from ..schema import (
+    DATASETS,
+    PATH_KEYS,
+    Loader,
+    LossBlock,
+    NetworkBlock,
+    OptimizerBlock,
+    Options,
+    Paths,
+    SchedulerBlock,
+    Train,
+)
 from .checker import BAD, Checker, join, parameters, plain
 from .nodes import Block, Entry, Items, Scalar
 
 LOSS_SUFFIX = "_opt"
 OPTIMIZER_PREFIX = "optim_"
+SCHEDULER_PREFIX = "scheduler_"
+TRAIN_BLOCKS = {
+    f"^{OPTIMIZER_PREFIX}": OptimizerBlock,
+    f"^{SCHEDULER_PREFIX}": SchedulerBlock,
+    f"{LOSS_SUFFIX}$": LossBlock,
+}
+"""Forms of keys under ``train`` (regular expressions), and the components that they hold."""
 FROM_ABOVE = ("phase", "scale")
 """Parameters of datasets that follow from the block's key and from the top level, unless the block gives them."""
 USUAL_KEYS = ("pixel_opt", "perceptual_opt", "gan_opt", "fft_opt", "optim_g", "optim_d")
@@ -73,9 +92,11 @@ class OptionsChecker(Checker):
             keys = {p + k: annotation for p, (annotation, _) in PATH_KEYS.items() for k in self._network_keys(block)}
             return {k: Parameter(k, annotation | None, None) for k, annotation in keys.items()}
         if cls is Train:
-            losses = {k: Parameter(k, LossBlock, None) for k in block.entries if k.endswith(LOSS_SUFFIX)}
-            optimizers = {
-                k: Parameter(k, OptimizerBlock, None) for k in block.entries if k.startswith(OPTIMIZER_PREFIX)
+            components = {
+                k: Parameter(k, kind, None)
+                for p, kind in TRAIN_BLOCKS.items()
+                for k in block.entries
+                if re.search(p, k)
             }
             if self.model:
                 own = MODELS.parameters(self.model_type)
@@ -84,7 +105,7 @@ class OptionsChecker(Checker):
                 own = {
                     k: Parameter(k, Any, None) for k in block.entries if k not in fields and not did_you_mean(k, fields)
                 }
-            return {**own, **optimizers, **losses}
+            return {**own, **components}
         return {}
 
     def _network_keys(self, block: Block) -> list[str]:
@@ -130,6 +151,11 @@ class OptionsChecker(Checker):
                 if key.startswith(OPTIMIZER_PREFIX) and key not in trained:
                     text = f"{self.model_type} has no use for '{key}'. Accepted: {', '.join(trained)}."
                     self.problem(block.entries[key].place, f"train.{key}", text, say_key=False)
+        for key in values:
+            optimizer = f"{OPTIMIZER_PREFIX}{key.removeprefix(SCHEDULER_PREFIX)}"
+            if key.startswith(SCHEDULER_PREFIX) and optimizer not in values:
+                text = f"there is no {optimizer} whose learning rate it could set"
+                self.problem(block.entries[key].place, f"train.{key}", text)
         if model.needs_losses and not any(k.endswith(LOSS_SUFFIX) for k in values):
             self.problem(block.place, "train", "there is no loss; give at least one, such as pixel_opt: {type: L1Loss}")
 
@@ -162,4 +188,4 @@ def with_loader_defaults(block: dict[str, Any]) -> dict[str, Any]:
 
 def names_component(key: str) -> bool:
     """Whether a key outside the fixed ones holds a ``type:`` block, which null leaves out."""
-    return key.startswith(("network_", OPTIMIZER_PREFIX)) or key.endswith(LOSS_SUFFIX)
+    return key.startswith("network_") or any(re.search(p, key) for p in TRAIN_BLOCKS)
