@@ -339,8 +339,10 @@ def peak_memory_gib(device: torch.device) -> float:
     """Most memory held so far, in GiB: by tensors on a GPU, by this process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
-    import resource  # not on Windows, where training on the CPU is not worth a dependency
-
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
