@@ -10,8 +10,8 @@ from ..core.errors import UserError
 from ..core.image_io import to_float
 from . import DATASETS
 from .base import ImageDataset, Item, OnError
-from .pairing import Sample, find_roots, find_samples
-from .sources import IOBackend, as_backend, refuse_small
+from .pairing import Sample, as_roots, find_roots, find_samples
+from .sources import IOBackend, Source, as_backend, refuse_small
 from .transforms import (
     Image,
     luma,
@@ -23,6 +23,7 @@ from .transforms import (
     resize,
     to_tensor,
 )
+from .underwater_sets import PairedLayout, SingleLayout, paired_folders, single_folders
 
 Phase = Literal["train", "val", "test"]
 
@@ -37,7 +38,11 @@ class PairedImageDataset(ImageDataset):
     Args:
         dataroot_gt: folder(s) of the ground truths; without it items have no ``gt``.
         dataroot_lq: folder(s) of the inputs, as many.
-        dataroot: folder(s) with the sub-folders ``input`` and ``gt`` instead (LSUI's layout).
+        dataroot: folder(s) with the sub-folders ``input`` and ``gt`` instead, or those of `layout`.
+        layout: which published dataset lies in `dataroot`, as it was downloaded: see `datasets.underwater_sets`.
+        dataroot_gt_2: folder(s) of second ground truths with the names of the first, for a network's second output; items
+            then have ``gt_2``. With `resize`, this may be `dataroot_gt` itself.
+        scale_gt_2: size of a second ground truth / size of the first.
         weights: share of each root among the samples drawn in training; by number of files when omitted.
         meta_info_file: list of the files to use (``name.png (h,w,c)`` per line); one root only.
         meta_info: another name of it.
@@ -63,6 +68,9 @@ class PairedImageDataset(ImageDataset):
         dataroot_gt: str | list[str] | None = None,
         dataroot_lq: str | list[str] | None = None,
         dataroot: str | list[str] | None = None,
+        layout: PairedLayout | None = None,
+        dataroot_gt_2: str | list[str] | None = None,
+        scale_gt_2: int = 2,
         weights: list[float] | None = None,
         meta_info_file: str | None = None,
         meta_info: str | None = None,
@@ -82,7 +90,12 @@ class PairedImageDataset(ImageDataset):
         on_error: OnError = "raise",
     ) -> None:
         super().__init__(on_error)
-        roots = find_roots(dataroot, dataroot_gt, dataroot_lq)
+        if layout is None:
+            roots = find_roots(dataroot, dataroot_gt, dataroot_lq)
+        elif dataroot_gt is not None or dataroot_lq is not None:
+            raise UserError(f"layout {layout} describes what is in dataroot; leave out dataroot_gt and dataroot_lq")
+        else:
+            roots = paired_folders(layout, as_roots(dataroot, "dataroot"), training=phase == "train")
         meta = meta_info_file or meta_info
         if meta and len(roots) > 1:
             raise UserError("meta_info_file lists the files of one root; there are several")
@@ -91,6 +104,10 @@ class PairedImageDataset(ImageDataset):
         backend = as_backend(io_backend)
         groups = [find_samples(lq, gt, backend, filename_tmpl, meta) for lq, gt in roots]
         self.samples: list[Sample] = [sample for group in groups for sample in group]
+        self.second: list[tuple[Source, str]] = []
+        if dataroot_gt_2 is not None:
+            self.second = find_second(roots, as_roots(dataroot_gt_2, "dataroot_gt_2"), backend, meta)
+        self.scale_gt_2 = scale_gt_2
         self.sampling_weights = shares([len(g) for g in groups], weights)
         for size in (gt_size, *(resize or ())):
             if size is not None and (size <= 0 or size % scale):
@@ -116,10 +133,14 @@ class PairedImageDataset(ImageDataset):
         if sample.gt is not None and sample.gt_name is not None:
             item["gt_path"] = sample.gt.path(sample.gt_name)
             images.append(sample.gt.pixels(sample.gt_name))
+        if self.second:
+            source, name = self.second[index]
+            item["gt_2_path"] = source.path(name)
+            images.append(source.pixels(name))
         images = self._fit(images, item)
         if self.training:
             images = self._augment(images, item)
-        for key, image in zip(("lq", "gt"), images, strict=False):
+        for key, image in zip(("lq", "gt", "gt_2"), images, strict=False):
             pixels = luma(to_float(image)) if self.color == "y" else image
             item[key] = normalise(to_tensor(pixels), self.mean, self.std)
         return item
@@ -128,11 +149,12 @@ class PairedImageDataset(ImageDataset):
         """Resized as the options say, and checked for sizes that belong together."""
         if self.resize:
             height, width = self.resize
-            sizes = [(height // self.scale, width // self.scale), (height, width)]
+            factor = self.scale_gt_2
+            sizes = [(height // self.scale, width // self.scale), (height, width), (height * factor, width * factor)]
             images = [resize(image, *size) for image, size in zip(images, sizes, strict=False)]
         if len(images) == 1:
             return images
-        lq, gt = images
+        lq, gt, *second = images
         height, width = (side * self.scale for side in lq.shape[:2])
         spare = (gt.shape[0] - height, gt.shape[1] - width)
         # Benchmark inputs were made from ground truths cut to a multiple of the scale; the files were often left uncut.
@@ -141,16 +163,24 @@ class PairedImageDataset(ImageDataset):
                 f"{item['gt_path']}: is {gt.shape[0]}x{gt.shape[1]} (height x width), but {self.scale} x its input is "
                 f"{height}x{width} ({item['lq_path']}). Is scale {self.scale} right?"
             )
-        return [lq, gt[:height, :width]]
+        k = self.scale_gt_2
+        for image in second:
+            if image.shape[:2] != (k * gt.shape[0], k * gt.shape[1]):
+                raise UserError(
+                    f"{item['gt_2_path']}: is {image.shape[0]}x{image.shape[1]} (height x width), but scale_gt_2 {k} x "
+                    f"{item['gt_path']} is {k * gt.shape[0]}x{k * gt.shape[1]}; mend scale_gt_2, or give resize"
+                )
+        return [lq, gt[:height, :width], *(image[: k * height, : k * width] for image in second)]
 
     def _augment(self, images: list[Image], item: Item) -> list[Image]:
         """A random patch under a random symmetry."""
-        scale = self.scale if len(images) == 2 else 1
+        scale = self.scale if len(images) > 1 else 1
+        gt = min(1, len(images) - 1)
         if self.gt_size is not None:
             size = self.gt_size * scale // self.scale
             if self.geometric_augs:
-                images = pad_to(images, size, scale)
-            images = random_crop(images, size, scale, item.get("gt_path") or item["lq_path"])
+                images = pad_to(images, size, scale, gt)
+            images = random_crop(images, size, scale, item.get("gt_path") or item["lq_path"], gt)
         if self.geometric_augs:
             return random_symmetry(images)
         return random_flip_rotate(images, self.hflip, self.rotate)
@@ -178,6 +208,7 @@ class SingleImageDataset(PairedImageDataset):
 
     Args:
         dataroot_lq: folder(s) of images.
+        layout: which published test set lies in `dataroot_lq`, as it was downloaded: see `datasets.underwater_sets`.
         meta_info_file: list of the files to use, one name per line.
         io_backend: ``{type: disk}`` or ``{type: lmdb}``.
         scale: accepted for BasicSR's files; without ground truth it changes nothing.
@@ -190,6 +221,7 @@ class SingleImageDataset(PairedImageDataset):
     def __init__(
         self,
         dataroot_lq: str | list[str],
+        layout: SingleLayout | None = None,
         meta_info_file: str | None = None,
         io_backend: IOBackend | None = None,
         scale: int = 1,
@@ -198,6 +230,8 @@ class SingleImageDataset(PairedImageDataset):
         std: list[float] | None = None,
         on_error: OnError = "raise",
     ) -> None:
+        if layout is not None:
+            dataroot_lq = single_folders(layout, as_roots(dataroot_lq, "dataroot_lq"))
         super().__init__(
             dataroot_lq=dataroot_lq,
             meta_info_file=meta_info_file,
@@ -209,6 +243,24 @@ class SingleImageDataset(PairedImageDataset):
             std=std,
             on_error=on_error,
         )
+
+
+def find_second(
+    roots: list[tuple[str, str | None]], second: list[str], backend: IOBackend, meta: str | None
+) -> list[tuple[Source, str]]:
+    """Source and name of the second ground truths, in the order of the first.
+
+    Raises:
+        UserError: there are no first ones, or the two do not go together.
+    """
+    if len(second) != len(roots) or any(gt is None for _, gt in roots):
+        raise UserError("dataroot_gt_2: needs as many folders as there are of first ground truths")
+    found = []
+    for (_, gt), root in zip(roots, second, strict=True):
+        assert gt is not None
+        # Names correspond as those of inputs and ground truths do, so both lists have the same order.
+        found += [(s.gt, s.gt_name) for s in find_samples(gt, root, backend, meta_file=meta)]
+    return [(source, name) for source, name in found if source is not None and name is not None]
 
 
 def shares(counts: list[int], weights: list[float] | None) -> np.ndarray | None:

@@ -17,25 +17,30 @@ Image = np.ndarray
 """(H, W, C), integer or float."""
 
 
-def random_crop(images: Sequence[Image], size: int, scale: int, path: str) -> list[Image]:
-    """One window at a random place: `size` x `size` pixels of the last image, and the same area of the others.
+def random_crop(images: Sequence[Image], size: int, scale: int, path: str, reference: int = -1) -> list[Image]:
+    """One window at a random place: `size` x `size` pixels of the reference image, and the same area of the others.
 
     Args:
-        images: low-resolution ones first, ground truth last; all others are `scale` times smaller than it.
-        size: side in the last image's pixels, a multiple of `scale`.
-        scale: ground truth size / input size.
-        path: of the ground truth, for messages.
+        images: of one view, of sizes in exact proportion.
+        size: side in the reference image's pixels, a multiple of `scale`.
+        scale: size of the reference image / size of the smallest; windows begin at multiples of it.
+        path: of the reference image, for messages.
+        reference: which image that is; the ground truth, usually last.
 
     Raises:
         UserError: the patch does not fit.
     """
-    height, width = images[-1].shape[:2]
+    height, width = images[reference].shape[:2]
     if min(height, width) < size:
         raise UserError(too_small(path, (height, width), size))
     top = scale * random.randint(0, (height - size) // scale)  # noqa: S311
     left = scale * random.randint(0, (width - size) // scale)  # noqa: S311
-    windows = [image[top // scale :, left // scale :][: size // scale, : size // scale] for image in images[:-1]]
-    return [*windows, images[-1][top : top + size, left : left + size]]
+
+    def window(image: Image) -> Image:
+        y, x, side = (n * image.shape[0] // height for n in (top, left, size))
+        return image[y : y + side, x : x + side]
+
+    return [window(image) for image in images]
 
 
 def too_small(path: str, size: tuple[int, int], patch: int) -> str:
@@ -46,15 +51,16 @@ def too_small(path: str, size: tuple[int, int], patch: int) -> str:
     )
 
 
-def pad_to(images: Sequence[Image], size: int, scale: int) -> list[Image]:
+def pad_to(images: Sequence[Image], size: int, scale: int, reference: int = -1) -> list[Image]:
     """Reflect images on their right and bottom until a patch of `size` fits; arguments as for `random_crop`."""
-    height, width = images[-1].shape[:2]
-    down, right = max(0, -(-(size - height) // scale)), max(0, -(-(size - width) // scale))
+    height, width = images[reference].shape[:2]
+    down, right = (scale * max(0, -(-(size - side) // scale)) for side in (height, width))
 
-    def pad(image: Image, factor: int) -> Image:
-        return np.pad(image, ((0, down * factor), (0, right * factor), (0, 0)), mode="symmetric")
+    def pad(image: Image) -> Image:
+        bottom, side = (n * image.shape[0] // height for n in (down, right))
+        return np.pad(image, ((0, bottom), (0, side), (0, 0)), mode="symmetric")
 
-    return [*(pad(image, 1) for image in images[:-1]), pad(images[-1], scale)]
+    return [pad(image) for image in images]
 
 
 def random_flip_rotate(images: Sequence[Image], hflip: bool, rotate: bool) -> list[Image]:

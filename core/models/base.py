@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -99,17 +99,23 @@ class Model:
         self.losses.load_state_dict(state["losses"])
 
     # ------------------------------------------------------------ shared
+    def loss_values(
+        self, pred: Tensor, target: Tensor, only: Iterable[str] | None = None
+    ) -> dict[str, dict[str, Tensor]]:
+        """The losses of the options on one pair: by option key (``pixel_opt``), the loss's terms by log name.
+
+        Args:
+            only: option keys; all losses when None.
+        """
+        values = {}
+        for key in self.losses if only is None else only:
+            value = self.losses[key](pred, target)
+            values[key] = {log_name(key): value} if isinstance(value, Tensor) else dict(value)
+        return values
+
     def loss_terms(self, pred: Tensor, target: Tensor, prefix: str = "l_") -> dict[str, Tensor]:
         """Every loss of the options on one pair, under BasicSR's log names: ``pixel_opt`` gives ``l_pix``."""
-        terms: dict[str, Tensor] = {}
-        for key, loss in self.losses.items():
-            name = log_name(key)
-            value = loss(pred, target)
-            named = {name: value} if isinstance(value, Tensor) else value
-            for term, v in named.items():
-                # Two losses may have terms of one name; the option's key tells them apart.
-                terms[prefix + term if prefix + term not in terms else f"{prefix}{name}_{term}"] = v
-        return terms
+        return flat_terms(self.loss_values(pred, target), prefix)
 
     def loss_logs(self) -> dict[str, Tensor]:
         """What the losses themselves want logged (learned weights)."""
@@ -118,6 +124,16 @@ class Model:
             logs: Any = getattr(loss, "logs", dict)
             logged.update(logs())
         return logged
+
+
+def flat_terms(values: Mapping[str, Mapping[str, Tensor]], prefix: str = "l_") -> dict[str, Tensor]:
+    """Terms by log name, of losses by option key; `prefix` goes before every name."""
+    terms: dict[str, Tensor] = {}
+    for key, parts in values.items():
+        for term, value in parts.items():
+            # Two losses may have terms of one name; the option's key tells them apart.
+            terms[prefix + term if prefix + term not in terms else f"{prefix}{log_name(key)}_{term}"] = value
+    return terms
 
 
 def log_name(key: str) -> str:

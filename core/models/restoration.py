@@ -2,28 +2,49 @@
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from collections.abc import Iterator
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ...losses.balance import Balance, BalanceMode
+from ..errors import UserError, did_you_mean
+from ..inference import size_multiple
 from . import MODELS
-from .base import Batch, Model, Update
+from .augment import Mixup, MultiScale, resize
+from .base import Batch, Model, Update, flat_terms
+
+Values = dict[str, dict[str, Tensor]]
+"""Terms by log name, of losses by option key."""
 
 
 @MODELS.register(aliases=("SRModel", "ImageCleanModel", "ImageRestorationModel"))
 class RestorationModel(Model):
-    """Every loss of the options on every output of the network.
+    """The losses of the options on every output of the network.
 
-    A network with one output is trained on ``gt``. One with several returns a tuple, the first being *the* output; each is
-    compared with ``gt_<i>`` of the batch (i counted from 2) where the dataset gives one, else with ``gt`` resized bilinearly
-    to the output's size (Phaseformer's second output is twice as large as its input).
+    A network with one output is trained on ``gt``. One with several returns a tuple, the first being *the* output; output i,
+    counted from 1, is compared with ``gt_<i>`` of the batch where the dataset gives one (``dataroot_gt_2``), else with
+    ``gt``, either bilinearly resized to the output's size. (Phaseformer's second output is twice as large as its input.)
+
+    What is minimised is ``sum_o u_o sum_i w_i L_oi`` over outputs o and losses i. The weights are 1 (``fixed``; give losses
+    their ``loss_weight``, outputs theirs in `output_weights`), or those of a `losses.balance.Balance`: ``random`` and
+    frozen as in the original underwater networks, or learned: ``softmax``, ``uncertainty``. The original dual-branch
+    recipe is ``balance: random, balance_outputs: random, output_weights: [1, 1]``. Weights are logged as ``w_<loss>``
+    and ``w_output_<i>``, and saved with the training state.
 
     Args:
-        output_weights: weight of each output's losses; 1 each when omitted.
+        output_weights: factor of each output's losses; 1 each when omitted.
+        output_losses: names (without ``_opt``) of the losses of each output; all of them when omitted.
+        balance: of the losses, shared by all outputs.
+        balance_outputs: of the outputs; how many there are must then be said by `output_weights` or `output_losses`.
+        balance_entropy: strength of the entropy term in the balance ``softmax``.
+        multi_scale: factors, one of which is drawn for every batch to resize it by; none when omitted.
         mixing_augs: Restormer's mixup of whole batches, ``{mixup: true, mixup_beta: 1.2, use_identity: true}``.
+
+    Raises:
+        UserError: `output_losses` and the losses do not fit together, or the number of outputs is needed and not given.
     """
 
     def __init__(
@@ -32,28 +53,83 @@ class RestorationModel(Model):
         losses: dict[str, nn.Module],
         *,
         output_weights: list[float] | None = None,
+        output_losses: list[list[str]] | None = None,
+        balance: BalanceMode = "fixed",
+        balance_outputs: BalanceMode = "fixed",
+        balance_entropy: float = 1.0,
+        multi_scale: list[float] | None = None,
         mixing_augs: dict[str, bool | float] | None = None,
     ) -> None:
         super().__init__(networks, losses)
+        self.loss_keys = list(self.losses)
         self.output_weights = output_weights
+        # There are no losses where a training file is only tested.
+        self.output_losses = assigned(output_losses, self.loss_keys) if output_losses and losses else None
+        outputs = len(output_weights or output_losses or ())
+        if balance_outputs != "fixed" and not outputs:
+            raise UserError("train.balance_outputs needs output_weights, one for each output, such as [1, 1]")
+        self.balance = Balance([stem(k) for k in self.loss_keys], balance, balance_entropy)
+        names = [f"output_{i}" for i in range(1, outputs + 1)]
+        self.balance_outputs = Balance(names, balance_outputs, balance_entropy)
+        # Among the losses, what they learn is put on the device, trained, logged and saved.
+        if balance != "fixed":
+            self.losses["balance"] = self.balance
+        if balance_outputs != "fixed":
+            self.losses["balance_outputs"] = self.balance_outputs
+        self.multi_scale = MultiScale(multi_scale) if multi_scale is not None else None
         self.mixup = Mixup.from_options(mixing_augs)
 
     def updates(self, batch: Batch, step: int) -> Iterator[Update]:
-        lq, gt = batch["lq"], batch["gt"]
+        images = self.augmented({k: v for k, v in batch.items() if re.fullmatch(r"lq|gt(_\d+)?", k)})
+        outputs = as_tuple(self.networks["g"](images["lq"]))
+        self._check_outputs(len(outputs))
+        values = []
+        for i, output in enumerate(outputs, start=1):
+            target = images.get(f"gt_{i}", images["gt"])
+            if len(outputs) > 1:
+                height, width = output.shape[-2:]
+                target = resize(target, (height, width))
+            keys = self.output_losses[i - 1] if self.output_losses else self.loss_keys
+            values.append(self.loss_values(output, target, keys))
+        yield Update("g", self.objective(values), self.loss_logs())
+
+    def augmented(self, images: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Mixed and resized as the options say: ``lq`` and all targets alike."""
         if self.mixup is not None:
-            lq, gt = self.mixup(lq, gt)
-        outputs = as_tuple(self.networks["g"](lq))
-        if len(outputs) == 1:
-            yield Update("g", self.loss_terms(outputs[0], gt), self.loss_logs())
-            return
-        weights = self.output_weights or [1.0] * len(outputs)
-        if len(weights) != len(outputs):
-            raise UserError(f"train.output_weights has {len(weights)} entries, the network {len(outputs)} outputs")
+            images = self.mixup(images)
+        if self.multi_scale is not None:
+            images = self.multi_scale(images, size_multiple(self.networks["g"]))
+        return images
+
+    def objective(self, values: list[Values]) -> dict[str, Tensor]:
+        """Terms by log name, weighted; their sum is minimised.
+
+        Args:
+            values: unweighted, of each output.
+        """
+        loss_shares, output_shares = self.balance.shares(), self.balance_outputs.shares()
+        under_loss: dict[str, list[Tensor]] = defaultdict(list)
+        under_output: dict[str, list[Tensor]] = defaultdict(list)
         terms: dict[str, Tensor] = {}
-        for i, (output, weight) in enumerate(zip(outputs, weights, strict=True), start=1):
-            target = batch.get(f"gt_{i}", resized(gt, output))
-            terms.update({k: weight * v for k, v in self.loss_terms(output, target, prefix=f"l_{i}_").items()})
-        yield Update("g", terms, self.loss_logs())
+        for i, output in enumerate(values, start=1):
+            factor = self.output_weights[i - 1] if self.output_weights else 1.0
+            share = factor * output_shares[f"output_{i}"]
+            weighted: Values = {}
+            for key, parts in output.items():
+                loss_share = loss_shares[stem(key)]
+                weighted[key] = {term: share * loss_share * value for term, value in parts.items()}
+                total = torch.stack([v.float() for v in parts.values()]).sum()
+                under_loss[stem(key)].append(share * total)
+                under_output[f"output_{i}"].append(factor * loss_share * total)
+            terms.update(flat_terms(weighted, f"l_{i}_" if len(values) > 1 else "l_"))
+        penalties = [self.balance.penalty(under_loss), self.balance_outputs.penalty(under_output)]
+        learned = [p for p in penalties if p is not None]
+        return {**terms, "l_balance": torch.stack(learned).sum()} if learned else terms
+
+    def _check_outputs(self, found: int) -> None:
+        for name, given in (("output_weights", self.output_weights), ("output_losses", self.output_losses)):
+            if given is not None and len(given) != found:
+                raise UserError(f"train.{name} has {len(given)} entries, but the network has {found} output(s)")
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         outputs = as_tuple(self.inference(self.networks["g"], batch["lq"]))
@@ -65,39 +141,27 @@ def as_tuple(output: Tensor | tuple[Tensor, ...] | list[Tensor]) -> tuple[Tensor
     return (output,) if isinstance(output, Tensor) else tuple(output)
 
 
-def resized(target: Tensor, like: Tensor) -> Tensor:
-    """`target` (B, C, H, W) bilinearly resized to the height and width of `like`."""
-    if target.shape[-2:] == like.shape[-2:]:
-        return target
-    return F.interpolate(target, size=like.shape[-2:], mode="bilinear", align_corners=False)
+def stem(key: str) -> str:
+    """``pixel`` of ``pixel_opt``."""
+    return key.removesuffix("_opt")
 
 
-class Mixup:
-    """Convex mixtures of each sample with a random partner of the same batch, inputs and targets alike.
+def assigned(outputs: list[list[str]], keys: list[str]) -> list[list[str]]:
+    """Option keys of each output's losses, which `outputs` gives without ``_opt``.
 
-    Args:
-        beta: both parameters of the Beta distribution that the mixing weight is drawn from, one draw per batch.
-        use_identity: leave half of the batches as they are.
+    Raises:
+        UserError: there is no such loss, an output has none, or a loss no output.
     """
-
-    def __init__(self, beta: float = 1.2, use_identity: bool = False) -> None:
-        self.beta = beta
-        self.use_identity = use_identity
-
-    @classmethod
-    def from_options(cls, options: dict[str, bool | float] | None) -> Mixup | None:
-        """Restormer's ``mixing_augs`` block; None unless it says ``mixup: true``."""
-        if not options or not options.get("mixup"):
-            return None
-        unknown = set(options) - {"mixup", "mixup_beta", "use_identity"}
-        if unknown:
-            accepted = "mixup, mixup_beta, use_identity"
-            raise UserError(f"train.mixing_augs: unknown key '{sorted(unknown)[0]}'. Accepted: {accepted}.")
-        return cls(float(options.get("mixup_beta", 1.2)), bool(options.get("use_identity", False)))
-
-    def __call__(self, lq: Tensor, gt: Tensor) -> tuple[Tensor, Tensor]:
-        if self.use_identity and torch.rand(()) < 0.5:
-            return lq, gt
-        weight = float(torch.distributions.Beta(self.beta, self.beta).sample())
-        partner = torch.randperm(len(lq), device=lq.device)
-        return weight * lq + (1 - weight) * lq[partner], weight * gt + (1 - weight) * gt[partner]
+    stems = [stem(k) for k in keys]
+    for name in [n for names in outputs for n in names]:
+        if name not in stems:
+            accepted = ", ".join(stems) or "none"
+            raise UserError(
+                f"train.output_losses: no loss is called '{name}'.{did_you_mean(name, stems)} There are: {accepted}."
+            )
+    if not all(outputs):
+        raise UserError("train.output_losses: every output needs at least one loss")
+    unused = set(stems) - {n for names in outputs for n in names}
+    if unused:
+        raise UserError(f"train.output_losses: no output has the loss '{min(unused)}'; leave it out instead")
+    return [[f"{name}_opt" for name in names] for names in outputs]

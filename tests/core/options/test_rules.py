@@ -16,7 +16,8 @@ Loaded = Callable[..., Any]
 NET = "type, dim, depths, upsampler, ratio, bias, norm, size, folder, dropout, inner, either"
 TRAIN = (
     "total_iter, ema_decay, scheduler, warmup_iter, accumulate, amp, channels_last, compile, grad_clip_norm, "
-    "grad_clip_value, use_grad_clip, max_nonfinite, strategy, output_weights, mixing_augs, optim_<name>, <name>_opt"
+    "grad_clip_value, use_grad_clip, max_nonfinite, strategy, output_weights, output_losses, balance, "
+    "balance_outputs, balance_entropy, multi_scale, mixing_augs, optim_<name>, <name>_opt"
 )
 
 
