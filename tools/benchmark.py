@@ -271,23 +271,21 @@ def pairing() -> list[Row]:
 
 # ------------------------------------------------------------------ architectures
 def contestants(system: str) -> dict[str, Callable[[], nn.Module]]:
-    """Ours and the plain transcription of the same formulas, by system."""
+    """Ours and the plain transcription of the same formulas, by system, in the originals' configurations."""
     import reference_underwater as reference
-
     from relume.archs import build_network
 
-    settings: dict[str, Any] = {
-        "dim": 16,
-        "num_blocks": [2, 3, 3, 4],
-        "num_refinement_blocks": 4,
-        "heads": [1, 2, 4, 8],
+    spectroformer = {"dim": 16, "num_blocks": [2, 3, 3, 4], "num_refinement_blocks": 4, "num_heads": [1, 2, 4, 8]}
+    makers: dict[str, tuple[dict[str, Any], Callable[[], nn.Module]]] = {
+        "spectroformer": (
+            {"type": "Spectroformer", **spectroformer},
+            lambda: reference.Spectroformer(**spectroformer),
+        ),
+        "phaseformer": ({"type": "Phaseformer"}, reference.Phaseformer),
+        "agssf1": ({"type": "SpectroformerAGSSF", "variant": "agssf1"}, lambda: reference.AGSSF(variant="agssf1")),
     }
-    if system == "spectroformer":
-        return {
-            "ours": lambda: build_network({"type": "Spectroformer", **settings}),
-            "plain": lambda: reference.Spectroformer(**settings),
-        }
-    raise SystemExit(f"no such system: {system}")
+    block, plain = makers[system]
+    return {"ours": lambda: build_network(block), "plain": plain}
 
 
 def work(network: nn.Module, side: int, backward: bool) -> Callable[[], None]:
@@ -352,6 +350,8 @@ SECTIONS: dict[str, Callable[[], list[Row]]] = {
     "startup": startup,
     "pairing": pairing,
     "spectroformer": lambda: network_rows("spectroformer"),
+    "phaseformer": lambda: network_rows("phaseformer"),
+    "agssf1": lambda: network_rows("agssf1"),
 }
 
 
