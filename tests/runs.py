@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import relume
 import torch
 import yaml
+
+import relume
 
 REPO = Path(relume.__file__).resolve().parent
 
@@ -61,19 +62,30 @@ def train(
         arguments = (*arguments, "--launcher", "pytorch")
     command = [*launch, str(REPO / "train.py"), "-opt", "opt.yml", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **(env or {})}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def records(root: Path) -> list[dict[str, Any]]:
+    """The lines of ``metrics.jsonl`` of the experiment in `root`."""
+    return [json.loads(line) for line in (root / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(root: Path, which: int | str, key: str = "g") -> dict[str, dict[str, torch.Tensor]]:
+    """``models/net_<key>_<which>.pth`` of the experiment in `root`."""
+    return torch.load(root / "models" / f"net_{key}_{which}.pth", weights_only=True)
 
 
 def outcome(folder: Path, name: str = "toy", iteration: int = 12) -> dict[str, Any]:
     """Everything of a finished run that must not depend on how it got there, times and paths left out."""
     root = folder / "experiments" / name
-    records = [json.loads(line) for line in (root / "metrics.jsonl").read_text().splitlines()]
     state = torch.load(root / "training_states" / f"{iteration}.state", weights_only=True)
     return {
-        "weights": torch.load(root / "models" / f"net_g_{iteration}.pth", weights_only=True),
-        "best": torch.load(root / "models" / "net_g_best.pth", weights_only=True),
+        "weights": weights(root, iteration),
+        "best": weights(root, "best"),
         "state": {k: v for k, v in state.items() if k != "world_size"},
-        "records": [{k: v for k, v in r.items() if not k.startswith("perf/")} for r in records],
+        "records": [{k: v for k, v in r.items() if not k.startswith("perf/")} for r in records(root)],
         "scores": (root / "visualization" / "held_out_scores.jsonl").read_text(),
     }
 
