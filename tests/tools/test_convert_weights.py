@@ -1,0 +1,259 @@
+"""Checkpoints of the originals: whatever they are wrapped in, and whatever hides in them."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import sys
+import types
+import zipfile
+from collections import OrderedDict
+
+import pytest
+import torch
+from torch import nn
+
+from relume.archs import build_network
+from relume.core import checkpoint
+from relume.core.errors import UserError
+
+
+@pytest.fixture(scope="session")
+def convert_weights(tool):
+    return tool("convert_weights")
+
+
+@pytest.fixture
+def original(monkeypatch):
+    """A network whose class is defined in a module that is gone once it has been pickled."""
+    module = types.ModuleType("model_with_eca")
+
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.temperature = nn.Parameter(torch.rand(1, 2, 1, 1))
+            self.register_buffer("mask", torch.arange(3), persistent=True)
+            self.register_buffer("scratch", torch.ones(2), persistent=False)
+            self.act = nn.GELU()
+            self.absent = None
+
+    class Restormer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed = nn.Conv2d(3, 4, 3, bias=False)
+            self.blocks = nn.ModuleList([Attention(), Attention()])
+            self.tied = self.embed
+            self.norm = nn.BatchNorm2d(4)
+            self.embed.weight.data = self.embed.weight.data.to(memory_format=torch.channels_last)
+
+    for cls in (Attention, Restormer):
+        cls.__module__, cls.__qualname__ = "model_with_eca", cls.__name__
+        setattr(module, cls.__name__, cls)
+    monkeypatch.setitem(sys.modules, "model_with_eca", module)
+    torch.manual_seed(0)
+    return Restormer()
+
+
+def save(what, path, **options):
+    torch.save(what, path, **options)
+    sys.modules.pop("model_with_eca", None)
+    return path
+
+
+def same(path, expected):
+    found = checkpoint.load(path)
+    assert list(found) == ["params"]
+    assert found["params"].keys() == expected.keys()
+    for key, value in expected.items():
+        assert torch.equal(found["params"][key], value), key
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("wrap", [lambda n: n, nn.DataParallel, lambda n: {"epoch": 3, "model": n}])
+@pytest.mark.filterwarnings("ignore:Couldn't retrieve source code:UserWarning")
+def test_whole_modules(convert_weights, original, tmp_path, wrap, legacy):
+    expected = {k: v.clone() for k, v in original.state_dict().items()}
+    path = save(wrap(original), tmp_path / "best.pth", _use_new_zipfile_serialization=not legacy)
+    assert convert_weights.main([str(path), str(tmp_path / "out.pth")]) == 0
+    same(tmp_path / "out.pth", expected)
+    assert "model_with_eca" not in sys.modules
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("key", [None, "state_dict", "model_state_dict", "model", "params_ema"])
+def test_state_dicts(convert_weights, tmp_path, key, legacy):
+    state = OrderedDict(
+        [("module.a.weight", torch.rand(2, 3).t()), ("module.b", torch.rand(4).half()), ("module.n", torch.tensor(7))]
+    )
+    path = save(
+        {"epoch": 1, key: state} if key else state, tmp_path / "x.pth", _use_new_zipfile_serialization=not legacy
+    )
+    convert_weights.main([str(path), str(tmp_path / "out.pth")])
+    same(tmp_path / "out.pth", {k.removeprefix("module."): v for k, v in state.items()})
+
+
+# ------------------------------------------------------------------ what must not happen
+class Reducer:
+    """Pickles as a call of `function`."""
+
+    def __init__(self, function, *arguments):
+        self.call = (function, arguments)
+
+    def __reduce__(self):
+        return self.call
+
+
+def attacks(flag):
+    """Files that, unpickled carelessly, would create `flag`."""
+    command = f"touch {flag}"
+    return {
+        "system": Reducer(os.system, command),
+        "eval": Reducer(eval, f"open({str(flag)!r}, 'w')"),
+        "getattr": Reducer(getattr, os, "system"),
+        "in a state dict": OrderedDict(weight=torch.ones(2), evil=Reducer(os.system, command)),
+        "torch.load": Reducer(torch.load, str(flag)),
+        "numpy": Reducer(__import__("numpy").load, str(flag)),
+    }
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("attack", ["system", "eval", "getattr", "in a state dict", "torch.load", "numpy"])
+def test_nothing_in_a_checkpoint_is_run(convert_weights, tmp_path, capsys, attack, legacy):
+    flag, out = tmp_path / "flag", tmp_path / "out.pth"
+    evil = attacks(flag)[attack]
+    if attack == "getattr":
+        evil = Reducer(getattr, nn.Conv2d, "__init__")  # modules cannot be pickled
+    path = save(evil, tmp_path / "evil.pth", _use_new_zipfile_serialization=not legacy)
+    assert convert_weights.main([str(path), str(out)]) == 2
+    assert "refused: it names " in capsys.readouterr().err
+    assert not flag.exists() and not out.exists()
+
+
+def written(path, data, storages=None):
+    """A file of torch.save's form with these bytes as its pickle."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", data)
+        for key, value in (storages or {}).items():
+            archive.writestr(f"archive/data/{key}", value)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"cmodel_with_eca\nos\n.", "holds no network"),  # a stub class, not an instance, and nothing was imported
+        (b"cos\nsystem\n(Vtouch x\ntR.", "names os.system, which is neither .* --stub os"),
+        (b"\x80\x04\x8c\x08builtins\x8c\x04eval\x93.", "names builtins.eval"),
+        (b"\x80\x04\x8c\x0bcollections\x8c\x14OrderedDict.__init__\x93.", "names collections.OrderedDict.__init__"),
+        (b"ctorch.nn.modules.conv\nConv2d\n)\x81}V_modules\n}Va\nNssb.", "holds no network's state dict"),
+        (b"(Vfile\nVa\ntQ.", "an object of unknown kind"),
+        (b"not a pickle", "cannot be read"),
+    ],
+)
+def test_pickles_written_by_hand(convert_weights, tmp_path, data, message):
+    with pytest.raises(UserError, match=message):
+        convert_weights.read(written(tmp_path / "x.pth", data))
+
+
+def test_tensors_stay_within_their_data(convert_weights, tmp_path):
+    head = b"ctorch._utils\n_rebuild_tensor_v2\n((Vstorage\nctorch\nFloatStorage\nV0\nVcpu\nI4\ntQ"
+    tensor = head + b"I%d\n(I%d\nt(I%d\ntI00\nNtR"
+    item = b"}Vw\n%bs."
+    good = written(tmp_path / "good.pth", item % (tensor % (1, 3, 1)), {"0": torch.arange(4.0).numpy().tobytes()})
+    assert convert_weights.read(good)["w"].tolist() == [1.0, 2.0, 3.0]
+    for offset, size, stride in ((2, 3, 1), (0, 3, 2), (-1, 2, 1), (3, 2, -1)):
+        path = written(tmp_path / "bad.pth", item % (tensor % (offset, size, stride)), {"0": bytes(16)})
+        with pytest.raises(UserError, match="larger than its data"):
+            convert_weights.read(path)
+    with pytest.raises(UserError, match="larger than its data"):
+        convert_weights.read(written(tmp_path / "bad.pth", item % (tensor % (0, 2, 1)), {"0": bytes(8)}))
+
+
+def test_modules_that_contain_themselves_are_refused(convert_weights, tmp_path):
+    loop = b"ctorch.nn.modules.container\nSequential\n)\x81q\x01}V_modules\n}Va\nh\x01ssb."
+    with pytest.raises(UserError, match="holds no network"):
+        convert_weights.read(written(tmp_path / "x.pth", loop))
+
+
+def test_other_files_are_explained(convert_weights, tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        convert_weights.read(tmp_path / "x.pth")
+    torch.jit.save(torch.jit.script(nn.Conv2d(1, 1, 1)), tmp_path / "script.pth") if sys.version_info < (
+        3,
+        10,
+    ) else None
+    written(tmp_path / "script.pth", b"N.")
+    with zipfile.ZipFile(tmp_path / "script.pth", "a") as archive:
+        archive.writestr("archive/constants.pkl", b"N.")
+    with pytest.raises(UserError, match="TorchScript"):
+        convert_weights.read(tmp_path / "script.pth")
+    (tmp_path / "text.pth").write_text("weights")
+    with pytest.raises(UserError, match="cannot be read"):
+        convert_weights.read(tmp_path / "text.pth")
+    with pytest.raises(UserError, match="holds no network's state dict"):
+        convert_weights.read(save({"epoch": 3}, tmp_path / "epoch.pth"))
+    (tmp_path / "old.pth").write_bytes(pickle.dumps(1) * 5)
+    with pytest.raises(UserError, match=r"refused: it is no file of torch\.save"):
+        convert_weights.read(tmp_path / "old.pth")
+    save({"a": torch.ones(1)}, tmp_path / "a.pth")
+    with pytest.raises(UserError, match="is there already"):
+        convert_weights.convert(tmp_path / "a.pth", tmp_path / "a.pth")
+
+
+def test_unknown_modules_of_networks_can_be_named(convert_weights, original, tmp_path):
+    for cls in {type(m) for m in original.modules()}:
+        if cls.__module__ == "model_with_eca":
+            cls.__module__ = "my_net"
+            sys.modules.setdefault("my_net", types.ModuleType("my_net")).__dict__[cls.__name__] = cls
+    path = save(original, tmp_path / "x.pth")
+    sys.modules.pop("my_net")
+    with pytest.raises(UserError, match=r"names my_net.Restormer.*--stub my_net"):
+        convert_weights.read(path)
+    assert convert_weights.read(path, ["my_net"]).keys() == original.state_dict().keys()
+
+
+# ------------------------------------------------------------------ fitting to Relume's networks
+FITS = {
+    "spectroformer_small": {"type": "Spectroformer", "dim": 16, "num_blocks": [2, 3, 3, 4]},
+    "agssf1_default": {"type": "SpectroformerAGSSF", "variant": "agssf1"},
+    "agssf_official_default": {"type": "SpectroformerAGSSF", "variant": "official"},
+    "spectro_model_default": {"type": "SpectroformerAGSSF", "variant": "model"},
+    "without_ca_default": {"type": "SpectroformerAGSSF", "variant": "without_ca"},
+    "phaseformer_default": {"type": "Phaseformer"},
+}
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_every_original_fits_its_network(convert_weights, golden, tmp_path, name):
+    manifest = json.loads(golden("underwater/state_dict_manifest.json").read_text())[name]["state_dict"]
+    state = {k: torch.zeros(shape) for k, shape in manifest}
+    block = {**FITS[name]}
+    kept, dropped = convert_weights.fitted(state, block)
+    assert dropped == [] and kept.keys() == state.keys()
+    if name != "spectroformer_small":
+        kept, dropped = convert_weights.fitted(state, {**block, "drop_dead": True})
+        assert dropped and not set(dropped) & set(kept)
+
+
+def test_differences_are_refused(convert_weights):
+    block = {"type": "SRVGGNetCompact", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 4, "num_conv": 1, "upscale": 2}
+    state = build_network(block).state_dict()
+    assert convert_weights.fitted(dict(state), block) == (state, [])
+    first = next(iter(state))
+    with pytest.raises(UserError, match=rf"do not fit SRVGGNetCompact: {first} is missing"):
+        convert_weights.fitted({k: v for k, v in state.items() if k != first}, block)
+    with pytest.raises(UserError, match="extra is unknown"):
+        convert_weights.fitted({**state, "extra": torch.ones(1)}, block)
+    with pytest.raises(UserError, match=rf"{first} is \(1,\), not"):
+        convert_weights.fitted({**state, first: torch.ones(1)}, block)
+
+
+def test_options_name_the_network(convert_weights, tmp_path):
+    block = {"type": "SRVGGNetCompact", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 4, "num_conv": 1, "upscale": 2}
+    (tmp_path / "x.yml").write_text(f"name: x\nmodel_type: RestorationModel\nnetwork_g: {json.dumps(block)}\n")
+    state = build_network(block).state_dict()
+    path = save(state, tmp_path / "a.pth")
+    arguments = [str(path), str(tmp_path / "out.pth"), "-opt", str(tmp_path / "x.yml")]
+    assert convert_weights.main(arguments) == 0
+    same(tmp_path / "out.pth", state)

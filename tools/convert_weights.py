@@ -1,0 +1,308 @@
+"""Turn checkpoints of the original underwater networks into Relume's: ``{params: state dict}``, names as they were.
+
+``python tools/convert_weights.py ORIGINAL.pth OUT.pth [-opt FILE.yml] [--stub MODULE ...]``
+
+Reads bare state dicts, the usual wrappings of them, and pickles of whole modules, without importing or running anything
+that such a pickle names: tensors are rebuilt here, classes of the network become empty stand-ins, all else is refused.
+
+``-opt`` names an option file whose ``network_g`` the weights are for. Names and shapes are then compared; parameters that
+never had an effect in the original, and that the network lacks (``drop_dead``), are left out; any other difference is an
+error.
+"""
+
+import sys
+from pathlib import Path
+
+# Python puts this folder on sys.path; its list.py must not shadow anything.
+sys.path[:] = [p for p in sys.path if Path(p).resolve() != Path(__file__).resolve().parent]
+
+import argparse
+import collections
+import io
+import pickle
+import zipfile
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from relume.archs import build_network
+from relume.core import checkpoint, options
+from relume.core.errors import UserError
+
+SPECTRUM = ("*.attn.q1X1_1.weight", "*.attn.q1X1_2.weight")
+UNUSED_HEADS = ("ups_4.*", "ups1.*", "ups2.*", "output1.*")
+DEAD: dict[tuple[str, str | None], tuple[str, ...]] = {
+    ("SpectroformerAGSSF", "agssf1"): ("attention.3.*", *UNUSED_HEADS, *SPECTRUM),
+    ("SpectroformerAGSSF", "official"): ("attention.3.*", *UNUSED_HEADS, *SPECTRUM),
+    ("SpectroformerAGSSF", "model"): ("attention.*", *UNUSED_HEADS),
+    ("SpectroformerAGSSF", "without_ca"): (*UNUSED_HEADS, *SPECTRUM),
+    ("Phaseformer", None): ("attention.3.conv.weight", "ups2.body.0.weight"),
+}
+"""By network type and variant, names of parameters that never reach the original's output."""
+
+STUBBED = (
+    "__main__",
+    "final_model",
+    "final_model_AGSSF1",
+    "Final_model_AGSSF",
+    "model",
+    "model_with_eca",
+    "model_without_CA",
+    "network1",
+    "phaseformer",
+    "spectroformer_paper",
+)
+"""Modules that the originals' classes were defined in, as whole-module pickles name them."""
+
+DTYPES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+"""First pickle of a file in the format before PyTorch 1.6."""
+
+
+# ------------------------------------------------------------------ the restricted unpickler
+class Refused(Exception):
+    """A pickle wants something that no network needs."""
+
+
+class Stub:
+    """Stands in for an instance of a class of the network: attributes, and no behaviour."""
+
+    def __init__(self, *arguments: Any) -> None:
+        pass
+
+
+def rebuild_tensor(flat: Tensor, offset: int, size: Sequence[int], stride: Sequence[int], *_: Any) -> Tensor:
+    """What ``torch._utils._rebuild_tensor_v2`` does, on a 1-D tensor for a storage; refuses to leave it."""
+    reach = 1 + offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
+    if min([offset, *size, *stride], default=0) < 0 or (0 not in size and reach > flat.numel()):
+        raise Refused("a tensor that is larger than its data")
+    return flat.as_strided(tuple(size), tuple(stride), offset)
+
+
+def rebuild_parameter(data: Tensor, *_: Any) -> Tensor:
+    """A parameter is its tensor."""
+    return data
+
+
+HARMLESS: dict[tuple[str, str], Any] = {
+    ("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
+    ("torch._utils", "_rebuild_parameter"): rebuild_parameter,
+    ("torch", "Size"): torch.Size,
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("builtins", "set"): set,
+    ("__builtin__", "set"): set,
+}
+
+
+class RestrictedUnpickler(pickle.Unpickler):
+    """Unpickles a module into `Stub`s and tensors.
+
+    Args:
+        file: the pickle.
+        stubbed: modules whose classes become stubs, besides ``torch.nn``.
+        storage: gives the data of ``(key, dtype, numel)`` as a 1-D tensor.
+    """
+
+    def __init__(self, file: Any, stubbed: Sequence[str], storage: Any) -> None:
+        super().__init__(file, encoding="utf-8")
+        self.stubbed = stubbed
+        self.storage = storage
+
+    def find_class(self, module: str, name: str) -> Any:
+        """What a name in the pickle means here; nothing is ever imported.
+
+        Raises:
+            Refused: anything but tensors and classes of networks.
+        """
+        if (module, name) in HARMLESS:
+            return HARMLESS[module, name]
+        if module == "torch" and name in DTYPES:
+            return DTYPES[name]
+        if module.startswith(("torch.nn.modules.", "torch.nn.parallel.")) or module in self.stubbed:
+            return type(name.rpartition(".")[2], (Stub,), {})
+        hint = f" (if it is a class of the network: --stub {module})" if "." not in module else ""
+        raise Refused(f"it names {module}.{name}, which is neither a tensor nor a network's class{hint}")
+
+    def persistent_load(self, pid: Any) -> Any:
+        """Storages, and the classes that the older format keeps with their source code."""
+        kind, *rest = pid
+        if kind == "module":
+            return rest[0]
+        if kind != "storage" or not isinstance(rest[0], torch.dtype):
+            raise Refused(f"an object of unknown kind {kind!r}")
+        dtype, key, _, count = rest[:4]
+        return self.storage(str(key), dtype, int(count))
+
+
+def read_zip(path: Path, stubbed: Sequence[str]) -> Any:
+    """The object in a file of ``torch.save``."""
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        pickles = [n for n in names if n.endswith("/data.pkl")]
+        if len(pickles) != 1 or any(n.endswith("/constants.pkl") for n in names):
+            raise UserError(f"{path}: is no file of torch.save (TorchScript is not read)")
+        root = pickles[0].removesuffix("data.pkl")
+        order = archive.read(f"{root}byteorder") if f"{root}byteorder" in names else b"little"
+        if order != b"little":
+            raise UserError(f"{path}: was written on a big-endian machine")
+        found: dict[str, Tensor] = {}
+
+        def storage(key: str, dtype: torch.dtype, count: int) -> Tensor:
+            if key not in found:
+                found[key] = as_tensor(archive.read(f"{root}data/{key}"), dtype, count)
+            return found[key]
+
+        return RestrictedUnpickler(io.BytesIO(archive.read(pickles[0])), stubbed, storage).load()
+
+
+def read_legacy(path: Path, stubbed: Sequence[str]) -> Any:
+    """The object in a file of ``torch.save`` before PyTorch 1.6: pickles, then the storages' numbers."""
+    found: dict[str, Tensor] = {}
+
+    def storage(key: str, dtype: torch.dtype, count: int) -> Tensor:
+        if count * dtype.itemsize > path.stat().st_size:
+            raise Refused("a tensor that is larger than its data")
+        return found.setdefault(key, torch.empty(count, dtype=dtype))
+
+    with path.open("rb") as file:
+        magic, _, _, result, keys = (RestrictedUnpickler(file, stubbed, storage).load() for _ in range(5))
+        if magic != LEGACY_MAGIC:
+            raise Refused("it is no file of torch.save")
+        for key in keys:
+            target = found[str(key)]
+            count = int.from_bytes(file.read(8), "little")
+            target.copy_(as_tensor(file.read(count * target.itemsize), target.dtype, count))
+    return result
+
+
+def as_tensor(data: bytes, dtype: torch.dtype, count: int) -> Tensor:
+    """`count` numbers, little-endian."""
+    if len(data) < count * dtype.itemsize:
+        raise Refused("a tensor that is larger than its data")
+    return torch.frombuffer(bytearray(data), dtype=dtype, count=count) if count else torch.empty(0, dtype=dtype)
+
+
+# ------------------------------------------------------------------ from what was saved to a state dict
+def read(path: Path, stubbed: Sequence[str] = ()) -> dict[str, Tensor]:
+    """The state dict in an original's file, whatever it is wrapped in.
+
+    Raises:
+        UserError: no such file, a damaged one, or one that holds more than a network.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        found = (read_zip if zipfile.is_zipfile(path) else read_legacy)(path, (*STUBBED, *stubbed))
+    except Refused as e:
+        raise UserError(f"{path}: refused: {e}") from e
+    except UserError:
+        raise
+    except Exception as e:  # pickle raises whatever a damaged file makes it trip over
+        raise UserError(f"{path}: cannot be read, it is torn or not a checkpoint ({checkpoint.first_line(e)})") from e
+    return flat_state(found, path)
+
+
+def flat_state(found: Any, path: Path) -> dict[str, Tensor]:
+    """Tensors by name of what was unpickled."""
+    if isinstance(found, Mapping):
+        inner = next((found[k] for k in checkpoint.WRAPPINGS if isinstance(found.get(k), (Stub, Mapping))), None)
+        if inner is not None:
+            return flat_state(inner, path)
+        state = dict(found)
+    else:
+        state = module_state(found, path)
+    if not state or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
+        raise UserError(f"{path}: holds no network's state dict")
+    return {k: v.contiguous().clone() for k, v in checkpoint.strip(state).items()}
+
+
+def module_state(module: Any, path: Path, prefix: str = "", above: tuple[int, ...] = ()) -> dict[str, Tensor]:
+    """What ``module.state_dict()`` gave, from a stub of the module."""
+    if not isinstance(module, Stub) or id(module) in above:
+        raise UserError(f"{path}: holds no network ({type(module).__name__})")
+    parts = vars(module)
+    transient = parts.get("_non_persistent_buffers_set", ())
+    buffers = {k: v for k, v in parts.get("_buffers", {}).items() if k not in transient}
+    own = {**parts.get("_parameters", {}), **buffers}
+    state = {f"{prefix}{k}": v for k, v in own.items() if v is not None}
+    for name, child in parts.get("_modules", {}).items():
+        if child is not None:
+            state.update(module_state(child, path, f"{prefix}{name}.", (*above, id(module))))
+    return state
+
+
+def fitted(state: dict[str, Tensor], block: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[str]]:
+    """`state` without the dead parameters that the network of `block` lacks, and their names.
+
+    Raises:
+        UserError: other differences in names or shapes.
+    """
+    own = build_network(block).state_dict()
+    name = f"{block['type']} {block.get('variant', '')}".strip()
+    dead = DEAD.get((block["type"], block.get("variant")), ())
+    dropped = [k for k in state if k not in own and any(fnmatchcase(k, pattern) for pattern in dead)]
+    kept = {k: v for k, v in state.items() if k not in dropped}
+    problems = [f"{k} is missing" for k in own if k not in kept] + [f"{k} is unknown" for k in kept if k not in own]
+    problems += [
+        f"{k} is {tuple(kept[k].shape)}, not {tuple(v.shape)}"
+        for k, v in own.items()
+        if k in kept and kept[k].shape != v.shape
+    ]
+    if problems:
+        more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise UserError(f"the weights do not fit {name}: {'; '.join(problems[:3])}{more}")
+    return kept, dropped
+
+
+def convert(source: Path, target: Path, block: Mapping[str, Any] | None = None, stubbed: Sequence[str] = ()) -> str:
+    """Convert one file; a line that says what was done.
+
+    Raises:
+        UserError: it cannot be read, or does not fit the network of `block`; `target` exists.
+    """
+    if target.exists():
+        raise UserError(f"{target}: is there already; remove it first")
+    state = read(source, stubbed)
+    dropped: list[str] = []
+    if block is not None:
+        state, dropped = fitted(state, block)
+    checkpoint.save(target, {"params": state})
+    without = f", without {len(dropped)} that never had an effect" if dropped else ""
+    return f"{target}: {len(state)} tensors, {sum(v.numel() for v in state.values()):,} numbers{without}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("original", type=Path, help="checkpoint of an original")
+    parser.add_argument("out", type=Path, help="what to write, .pth")
+    parser.add_argument("-opt", "--opt", help="option file whose network_g the weights must fit")
+    parser.add_argument(
+        "--stub", nargs="+", default=[], metavar="MODULE", help="modules of the pickled network's classes"
+    )
+    arguments = parser.parse_args(argv)
+    try:
+        block = options.load(arguments.opt).network_g if arguments.opt else None
+        print(convert(arguments.original, arguments.out, block, arguments.stub))
+    except UserError as e:
+        print(e, file=sys.stderr)
+        return e.code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
