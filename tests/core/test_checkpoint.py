@@ -36,7 +36,9 @@ def test_a_checkpoint_round_trips_and_latest_is_the_newest(three: Checkpoints) -
 
 
 def test_sha256sum_understands_the_manifest(three: Checkpoints) -> None:
-    done = subprocess.run(["sha256sum", "-c", "30.sha256"], cwd=three.states, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["sha256sum", "-c", "30.sha256"], cwd=three.states, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -161,5 +163,7 @@ def test_weights_that_do_not_fit_are_refused_or_loaded_in_part(tmp_path: Path) -
 
 def test_a_wrong_param_key_lists_what_is_there(tmp_path: Path) -> None:
     torch.save({"params": {}, "params_ema": {}}, tmp_path / "w.pth")
-    with pytest.raises(UserError, match=r"no entry 'param_ema'. Did you mean 'params_ema'\? It holds: params, params_ema"):
+    with pytest.raises(
+        UserError, match=r"no entry 'param_ema'. Did you mean 'params_ema'\? It holds: params, params_ema"
+    ):
         checkpoint.load_weights(nn.Linear(1, 1), tmp_path / "w.pth", "param_ema")

@@ -72,7 +72,13 @@ def test_a_rank_that_dies_is_restarted_by_torchrun_and_the_run_finishes(tmp_path
     command += ["--rdzv_backend=c10d", "--rdzv_endpoint=localhost:0", str(REPO / "train.py"), "-opt", "opt.yml"]
     env = {**os.environ, "RELUME_TEST_ACCIDENT": "loss:8", "RELUME_TEST_RANK": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*command, "--launcher", "pytorch"], cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False
+        [*command, "--launcher", "pytorch"],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     close(outcome(tmp_path / "straight"), outcome(folder))
@@ -89,12 +95,20 @@ def test_every_rank_skips_a_step_that_is_bad_on_one(tmp_path: Path) -> None:
 def test_a_user_mistake_is_one_line_on_every_number_of_ranks(tmp_path: Path) -> None:
     done = train(tmp_path, options(datasets__train__batch_size_per_gpu=100), ranks=2)
     assert done.returncode != 0
-    assert "one iteration takes 200 samples" in done.stderr and "train.py\", line" not in done.stderr
+    assert "one iteration takes 200 samples" in done.stderr and 'train.py", line' not in done.stderr
 
 
 def test_the_old_launcher_spelling_still_works(tmp_path: Path) -> None:
     (tmp_path / "opt.json").write_text(json.dumps(options(train__total_iter=2, val__val_freq=None)))
-    command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.launch", "--nproc_per_node=2", "--master_port=29617"]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "torch.distributed.launch",
+        "--nproc_per_node=2",
+        "--master_port=29617",
+    ]
     command += [str(REPO / "train.py"), "-opt", "opt.json", "--launcher", "pytorch"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

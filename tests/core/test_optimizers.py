@@ -40,7 +40,11 @@ def test_param_groups_cover_each_parameter_once() -> None:
     rules = [{"params": r"^1\.|bias", "weight_decay": 0.0}, {"params": r"^2\.", "lr": 0.5}]
     opt = {"type": "AdamW", "lr": 0.01, "weight_decay": 0.1, "param_groups": rules}
     groups = build_optimizer(net.named_parameters(), opt).param_groups
-    assert [(g["lr"], g["weight_decay"], len(g["params"])) for g in groups] == [(0.01, 0.0, 4), (0.5, 0.1, 1), (0.01, 0.1, 1)]
+    assert [(g["lr"], g["weight_decay"], len(g["params"])) for g in groups] == [
+        (0.01, 0.0, 4),
+        (0.5, 0.1, 1),
+        (0.01, 0.1, 1),
+    ]
     assert sorted(id(p) for g in groups for p in g["params"]) == sorted(id(p) for p in net.parameters())
 
 

@@ -46,7 +46,8 @@ def test_killed_and_resumed_equals_uninterrupted(changes: dict[str, Any], accide
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, EXIT_PREEMPTED), (signal.SIGUSR1, EXIT_PREEMPTED), (signal.SIGINT, EXIT_INTERRUPTED)]
+    ("number", "code"),
+    [(signal.SIGTERM, EXIT_PREEMPTED), (signal.SIGUSR1, EXIT_PREEMPTED), (signal.SIGINT, EXIT_INTERRUPTED)],
 )
 def test_a_signal_checkpoints_and_leaves_with_its_code(number: int, code: int, tmp_path: Path) -> None:
     opt = options(train__ema_decay=0.9)
