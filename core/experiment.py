@@ -33,8 +33,8 @@ class Experiment:
         self.tensorboard = experiments.parent / "tb_logger" / opt.name
         self.visualization = self.root / "visualization"
 
-    def prepare(self, fresh: bool) -> None:
-        """Create the folders and save the resolved options.
+    def prepare(self, opt: Any, fresh: bool) -> None:
+        """Create the folders and save the resolved options, `opt`, in which a seed that was drawn stands too.
 
         A fresh run never mixes with an older one of the same name: that one is moved aside, and the log says so.
         """
@@ -42,7 +42,7 @@ class Experiment:
             if fresh:
                 self._archive()
             self.root.mkdir(parents=True, exist_ok=True)
-            text = f"# Resolved options, written {datetime.datetime.now():%Y-%m-%d %H:%M:%S}\n{options.dump(self.opt)}"
+            text = f"# Resolved options, written {datetime.datetime.now():%Y-%m-%d %H:%M:%S}\n{options.dump(opt)}"
             name = f"{self.opt.name}.yml"
             checkpoint.write_atomically(self.root / name, lambda file: file.write(text.encode()))
         distributed.barrier()

@@ -182,7 +182,7 @@ def build_trainer(opt: Any, experiment: Experiment, resume: Any, device: torch.d
     schedules = {k: train.get(f"scheduler_{k}", train.scheduler) for k in optimizers}
     schedulers = {k: build_scheduler(o, schedules[k], train.warmup_iter) for k, o in optimizers.items()}
 
-    experiment.prepare(fresh=resume is None)
+    experiment.prepare(opt, fresh=resume is None)
     run_logger = logger.RunLogger(experiment.root, experiment.tensorboard, opt, start)
     evaluator.picture = lambda dataset, name, picture, it: run_logger.image(f"{dataset}/{name}", picture, it)
     header = logger.header(opt, networks, device)

@@ -44,7 +44,7 @@ def test_folders_are_basicsrs() -> None:
 
 def test_the_resolved_options_are_saved_and_load_again() -> None:
     run = experiment(train__ema_decay=0.5)
-    run.prepare(fresh=True)
+    run.prepare(run.opt, fresh=True)
     saved = run.root / "toy.yml"
     assert saved.read_text().startswith("# Resolved options, written 2")
     assert load(saved) == run.opt
@@ -54,7 +54,8 @@ def test_an_earlier_run_is_moved_aside_every_time(said: list[str]) -> None:
     for _ in range(3):  # within one second
         trained("toy", 4, 8)
         (Path("tb_logger/toy")).mkdir(parents=True)
-        experiment().prepare(fresh=True)
+        run = experiment()
+        run.prepare(run.opt, fresh=True)
     archived = sorted(Path("experiments").glob("toy_archived_*"))
     assert len(archived) == len(list(Path("tb_logger").glob("toy_archived_*"))) == 3
     assert all((a / "models/net_g_8.pth").exists() for a in archived)
@@ -64,7 +65,8 @@ def test_an_earlier_run_is_moved_aside_every_time(said: list[str]) -> None:
 
 def test_a_resumed_run_stays_in_its_folder(said: list[str]) -> None:
     trained("toy", 4)
-    experiment().prepare(fresh=False)
+    run = experiment()
+    run.prepare(run.opt, fresh=False)
     assert [p.name for p in Path("experiments").iterdir()] == ["toy"] and not said
 
 

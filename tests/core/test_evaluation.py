@@ -1,0 +1,212 @@
+"""core/evaluation.py: what is scored and how, what is saved and where, and stopping in the middle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from relume.core.errors import UserError
+from relume.core.evaluation import Evaluator, Interrupted, image_stem, is_better
+from relume.core.metrics import calculate_metric
+from relume.core.models.base import Batch, Model
+
+PSNR = {"psnr": {"type": "calculate_psnr", "crop_border": 2}}
+NAN = float("nan")
+
+
+class Halves(Model):
+    """Halves the input, upwards of one half it is too bright."""
+
+    required_networks = ()
+
+    def __init__(self, factor: float = 0.5) -> None:
+        super().__init__({}, {})
+        self.factor = factor
+
+    def predict(self, batch: Batch) -> dict[str, Tensor]:
+        return {"output": self.factor * batch["lq"]}
+
+
+def item(i: int, truth: bool = True, size: tuple[int, int] = (12, 15)) -> Batch:
+    generator = torch.Generator().manual_seed(i)
+    lq = torch.rand(1, 3, *size, generator=generator)
+    batch: Batch = {"index": i, "lq": lq, "lq_path": [f"folder/im{i}.png"]}
+    return {**batch, "gt": (0.6 * lq)} if truth else batch
+
+
+def evaluator(tmp_path: Path, loaders: dict[str, Any], **settings: Any) -> Evaluator:
+    defaults: dict[str, Any] = {
+        "metrics": PSNR,
+        "folder": tmp_path,
+        "device": torch.device("cpu"),
+        "image_name": lambda dataset, image, iteration: f"{image}_{iteration}.png",
+    }
+    return Evaluator(loaders=loaders, **{**defaults, **settings})
+
+
+def eight_bit(image: Tensor) -> np.ndarray:
+    return image[0].clamp(0, 1).mul(255).round().permute(1, 2, 0).numpy().astype(np.uint8)
+
+
+# ------------------------------------------------------------------ scores
+def test_scores_are_means_over_images_of_metrics_on_8_bits(tmp_path: Path) -> None:
+    items = [item(2), item(0), item(1)]
+    results = evaluator(tmp_path, {"a": items, "b": [item(7)]}).run(Halves(), 5)
+    expected = [
+        calculate_metric({"img": eight_bit(0.5 * b["lq"]), "img2": eight_bit(b["gt"])}, PSNR["psnr"])
+        for b in map(item, range(3))
+    ]
+    assert results["a"]["psnr"] == pytest.approx(np.mean(expected), abs=1e-9)
+    assert results["b"]["psnr"] != results["a"]["psnr"]
+    lines = [json.loads(line) for line in (tmp_path / "a_scores.jsonl").read_text().splitlines()]
+    assert [r["image"] for r in lines] == ["im0", "im1", "im2"] and all(r["iter"] == 5 for r in lines)
+    assert [r["psnr"] for r in lines] == pytest.approx(expected)
+
+
+def test_without_rounding_metrics_see_floats(tmp_path: Path) -> None:
+    rounded = evaluator(tmp_path, {"a": [item(0)]}).run(Halves(0.6), 1)
+    exact = evaluator(tmp_path, {"a": [item(0)]}, eight_bit=False).run(Halves(0.6001), 1)
+    assert rounded["a"]["psnr"] == float("inf")
+    assert 60 < exact["a"]["psnr"] < float("inf"), "a difference far below one grey level is seen"
+
+
+def test_outputs_are_clipped_before_they_are_scored(tmp_path: Path) -> None:
+    batch = {**item(0), "gt": torch.ones(1, 3, 12, 15)}
+    batch["lq"] = torch.full_like(batch["lq"], 3.0)
+    assert evaluator(tmp_path, {"a": [batch]}).run(Halves(), 1)["a"]["psnr"] == float("inf")
+    assert json.loads((tmp_path / "a_scores.jsonl").read_text())["psnr"] is None, "JSON has no infinity"
+
+
+def test_the_input_is_scored_where_it_can_be(tmp_path: Path) -> None:
+    small = {**item(1), "lq": torch.rand(1, 3, 6, 5), "gt": torch.rand(1, 3, 6, 5).repeat(1, 1, 2, 3)}
+
+    class Enlarges(Halves):
+        def predict(self, batch: Batch) -> dict[str, Tensor]:
+            return {"output": batch["lq"].repeat(1, 1, 2, 3) if batch["lq"].shape != batch["gt"].shape else batch["lq"]}
+
+    results = evaluator(tmp_path, {"a": [item(0)], "b": [small]}, score_input=True).run(Enlarges(), 1)
+    assert results["a"]["psnr_input"] == results["a"]["psnr"]
+    assert set(results["b"]) == {"psnr"}
+
+
+def test_without_ground_truth_only_metrics_that_need_none(tmp_path: Path) -> None:
+    metrics = {**PSNR, "uiqm": {"type": "calculate_uiqm"}}
+    loaders = {"truth": [item(0, size=(32, 32))], "none": [item(1, truth=False, size=(32, 32))]}
+    results = evaluator(tmp_path, loaders, metrics=metrics).run(Halves(), 1)
+    assert set(results["truth"]) == {"psnr", "uiqm"} and set(results["none"]) == {"uiqm"}
+
+
+def test_repeated_images_of_sharded_runs_do_not_count(tmp_path: Path) -> None:
+    extra = {**item(1), "index": -1}
+    folder = tmp_path / "out"
+    results = evaluator(folder, {"a": [item(0), extra]}, save_images=True).run(Halves(), 1)
+    assert results == evaluator(tmp_path, {"a": [item(0)]}).run(Halves(), 1)
+    assert [p.name for p in (folder / "a").iterdir()] == ["im0_1.png"]
+
+
+def test_sizes_that_differ_are_explained(tmp_path: Path) -> None:
+    batch = {**item(0), "gt": torch.rand(1, 3, 24, 30)}
+    with pytest.raises(
+        UserError, match=r"output and the ground truth differ in size: \(12, 15\) and \(24, 30\) \(is `scale`"
+    ):
+        evaluator(tmp_path, {"a": [batch]}).run(Halves(), 1)
+
+
+# ------------------------------------------------------------------ which is better
+def test_direction_and_choice_of_the_best_metric(tmp_path: Path) -> None:
+    metrics = {
+        "lpips": {"type": "calculate_lpips"},
+        "psnr": {"type": "calculate_psnr"},
+        "odd": {"type": "calculate_psnr", "better": "lower"},
+    }
+    chosen = evaluator(tmp_path, {}, metrics=metrics)
+    assert chosen.better == {"lpips": "lower", "psnr": "higher", "odd": "lower"} and chosen.best == "lpips"
+    assert evaluator(tmp_path, {}, metrics=metrics, best_metric="odd").best == "odd"
+    assert evaluator(tmp_path, {}, metrics={}).best is None
+    with pytest.raises(UserError, match=r"val\.best: no metric is called 'snr'"):
+        evaluator(tmp_path, {}, metrics=metrics, best_metric="snr")
+
+
+@pytest.mark.parametrize(
+    ("value", "than", "direction", "better"),
+    [
+        (2.0, 1.0, "higher", True),
+        (1.0, 1.0, "higher", False),
+        (1.0, 2.0, "lower", True),
+        (2.0, 1.0, "lower", False),
+        (NAN, 1.0, "higher", False),
+        (NAN, 1.0, "lower", False),
+        (1.0, NAN, "higher", True),
+        (1.0, NAN, "lower", True),
+        (NAN, NAN, "higher", False),
+        (float("inf"), 50.0, "higher", True),
+    ],
+)
+def test_nan_beats_nothing(value: float, than: float, direction: str, better: bool) -> None:
+    assert is_better(value, than, direction) is better
+
+
+# ------------------------------------------------------------------ pictures
+def test_pictures_are_saved_where_their_name_says(tmp_path: Path) -> None:
+    shown: list[tuple[str, str, tuple[int, ...], int]] = []
+    settings = {"save_images": True, "save_comparisons": True}
+    runner = evaluator(tmp_path, {"a": [item(0), item(1)], "b": [{**item(2, truth=False), "index": 0}]}, **settings)
+    runner.picture = lambda dataset, name, picture, iteration: shown.append((dataset, name, picture.shape, iteration))
+    runner.run(Halves(), 9)
+    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == [
+        "im0_9.png", "im0_9_comparison.png", "im1_9.png", "im1_9_comparison.png",
+    ]  # fmt: skip
+    saved = cv2.cvtColor(cv2.imread(str(tmp_path / "a/im1_9.png")), cv2.COLOR_BGR2RGB)
+    assert np.array_equal(saved, eight_bit(0.5 * item(1)["lq"]))
+    assert [(d, n, i) for d, n, _, i in shown] == [("a", "im0", 9), ("b", "im2", 9)], "the first of each set"
+    three = cv2.imread(str(tmp_path / "a/im0_9_comparison.png")).shape
+    two = cv2.imread(str(tmp_path / "b/im2_9_comparison.png")).shape
+    assert three[0] == two[0] and 1.4 < three[1] / two[1] < 1.6, "input | output | target, or without the target"
+
+
+def test_nothing_is_saved_unless_asked_for(tmp_path: Path) -> None:
+    evaluator(tmp_path, {"a": [item(0)]}).run(Halves(), 1)
+    assert [p.name for p in tmp_path.iterdir()] == ["a_scores.jsonl"]
+    bare = tmp_path / "bare"
+    assert evaluator(bare, {"a": [item(0)]}, metrics={}).run(Halves(), 1) == {"a": {}} and not bare.exists()
+
+
+def test_names_of_images() -> None:
+    assert image_stem({"lq_path": ["x/y.z.png"], "gt_path": ["g.png"]}, 3) == "y.z"
+    assert image_stem({"gt_path": "g.png"}, 3) == "g"
+    assert image_stem({}, 3) == "00003"
+
+
+# ------------------------------------------------------------------ stopping
+def test_a_stop_request_ends_it_and_keeps_nothing(tmp_path: Path) -> None:
+    asked = iter([0, 0, 75, 75, 75])
+    predicted: list[int] = []
+
+    class Counts(Halves):
+        def predict(self, batch: Batch) -> dict[str, Tensor]:
+            predicted.append(1)
+            return super().predict(batch)
+
+    with pytest.raises(Interrupted) as caught:
+        evaluator(tmp_path, {"a": [item(i) for i in range(9)]}).run(Counts(), 1, interrupted=lambda: next(asked))
+    assert caught.value.code == 75 and len(predicted) == 2
+    assert not (tmp_path / "a_scores.jsonl").exists()
+
+
+def test_progress_goes_round_every_loader(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def progress(label: str, items: Any) -> Iterator[Any]:
+        seen.append(label)
+        yield from items
+
+    results = evaluator(tmp_path, {"a": [item(0)], "b": [item(1)]}, progress=progress).run(Halves(), 1)
+    assert seen == ["a", "b"] == list(results)
