@@ -56,6 +56,17 @@ TINY: dict[str, Tiny] = {
     "EDSR": Tiny({"num_in_ch": 3, "num_out_ch": 3, "num_feat": 4, "num_block": 1, "upscale": 2}),
     "MSRResNet": Tiny({"num_feat": 4, "num_block": 1, "upscale": 3}),
     "NAFNet": Tiny({"width": 4, "enc_blk_nums": [1, 1], "dec_blk_nums": [1, 1]}),
+    "OneStepGenerator": Tiny(
+        {
+            "img_resolution": 16,
+            "model_channels": 8,
+            "channel_mult": [1, 2],
+            "num_blocks": 1,
+            "attn_resolutions": [8],
+            "dropout": 0.0,  # its mask depends on the memory format
+        },
+        any_size=False,
+    ),
     "RRDBNet": Tiny({"num_in_ch": 3, "num_out_ch": 3, "scale": 2, "num_feat": 4, "num_block": 1, "num_grow_ch": 2}),
     "Restormer": Tiny(LEVELS),
     "Spectroformer": Tiny(
