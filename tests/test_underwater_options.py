@@ -1,0 +1,75 @@
+"""The option files of underwater enhancement: valid, faithful to the trainings that they name, and complete."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import relume
+from relume.archs import build_network
+from relume.core import options
+from relume.losses import build_loss
+
+FOLDER = Path(relume.__file__).resolve().parent / "options" / "underwater"
+FILES = sorted(FOLDER.rglob("*.yml"))
+NETWORKS = {"spectroformer": 2_992_892, "agssf1": 2_530_193, "phaseformer": 1_783_800}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(FOLDER)))
+def test_every_file_is_valid_and_says_how_to_run_it(path):
+    options.load(path)
+    header = "".join(line for line in path.read_text().splitlines(keepends=True) if line.startswith("#"))
+    command = f"-opt options/underwater/{path.relative_to(FOLDER).as_posix()}"
+    assert command in header or (path.parent.name == "ablation" and "tools/ablation.py" in header)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_is_there_in_every_form(name):
+    for form in (f"{name}", f"laptop/{name}", f"test/{name}", f"test/{name}_reference_free"):
+        network = build_network(options.load(FOLDER / f"{form}.yml").network_g)
+        assert sum(p.numel() for p in network.parameters()) == NETWORKS[name]
+    assert (FOLDER / f"ablation/{name}.yml").is_file()
+    assert any(p.name.startswith(name) for p in (FOLDER / "paper").glob("*.yml"))
+
+
+def test_paper_files_state_command_time_and_score():
+    for path in (FOLDER / "paper").glob("*.yml"):
+        text = path.read_text()
+        for line in ("# Command:", "# Expected time:", "# Expected score:"):
+            assert line in text, path.name
+
+
+def trainings():
+    return [p for p in FILES if p.parent in (FOLDER, FOLDER / "paper")]
+
+
+@pytest.mark.parametrize("path", trainings(), ids=lambda p: p.stem)
+def test_epochs_are_whole(path):
+    """Iterations and the schedule agree with the size of the training set, and the rate never reaches zero before the end."""
+    opt = options.load(path)
+    size = {"LSUI": 3879, "UIEB": 800}[opt.datasets.train.layout]
+    per_epoch = -(-size // opt.datasets.train.batch_size_per_gpu)
+    schedule = opt.train.scheduler
+    epochs = opt.train.total_iter / per_epoch
+    assert schedule.iters_per_epoch == per_epoch
+    assert epochs in (schedule.niter + schedule.niter_decay, schedule.niter + schedule.niter_decay + 1)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_hyper_parameters_of_the_originals(name):
+    train = options.load(FOLDER / f"{name}.yml").train
+    assert dict(train.optim_g) == {"type": "Adam", "lr": 1e-3, "betas": [0.5, 0.999]}
+    assert train.grad_clip_norm == 1.0 and train.balance == "random"
+    assert (train.balance_outputs == "random") == (name == "phaseformer")
+    kinds = [type(build_loss({**train[k], **({"weights": "random"} if k == "perceptual_opt" else {})})).__name__
+             for k in train if k.endswith("_opt")]  # fmt: skip
+    assert kinds == ["CharbonnierLoss", "PerceptualLoss", "GradientLoss", "MSSSIMLoss"]
+
+
+def test_ablations_share_their_budget_and_their_images():
+    every = [options.load(p).to_dict() for p in sorted((FOLDER / "ablation").glob("*.yml"))]
+    assert len(every) == len(NETWORKS)
+    for opt in every:
+        assert opt["datasets"] == every[0]["datasets"] and opt["val"] == every[0]["val"]
+        assert opt["train"] == every[0]["train"]

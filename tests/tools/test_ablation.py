@@ -1,0 +1,41 @@
+"""Several trainings compared: with toy networks here."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from relume.core.image_io import imread
+from relume.tests.runs import options
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """Two option files of seconds, to be run in a folder of their own."""
+    monkeypatch.chdir(tmp_path)
+    paths = []
+    for width in (4, 8):
+        opt = options(
+            f"toy{width}", network_g__width=width, train__total_iter=2, val__save_img=True, val__score_input=True
+        )
+        paths.append(tmp_path / f"{width}.yml")
+        paths[-1].write_text(yaml.safe_dump(opt))
+    return [str(p) for p in paths]
+
+
+def test_table_and_picture(tool, files, tmp_path):
+    ablation = tool("ablation")
+    assert ablation.main([*files, "--out", "docs/x", "--rows", "2"]) == 0
+    lines = (tmp_path / "docs" / "x.md").read_text().splitlines()
+    header, _, before, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    assert header == ["", "parameters", "score", "minutes"]
+    assert before[0] == "input" and float(before[2]) < 0
+    assert [row[:2] for row in rows] == [["ToyNet", "239"], ["ToyNet", "459"]]
+    assert all(float(row[2]) < 0 for row in rows) and rows[0][2] != rows[1][2]
+    picture = imread(tmp_path / "docs" / "x.png")
+    assert picture.shape[1] >= 4 * 19 and picture.shape[0] >= 2 * 17  # two rows of four images
+
+
+def test_pictures_need_saved_images(tool, files, capsys):
+    assert tool("ablation").main([files[0], "--force_yml", "val:save_img=false"]) == 2
+    assert "val.save_img must be on" in capsys.readouterr().err

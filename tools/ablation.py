@@ -1,0 +1,128 @@
+"""Train several networks under one budget and compare them: a table in Markdown and a picture.
+
+``python tools/ablation.py [FILE.yml ...] [--out docs/underwater_ablation] [--force_yml a:b=v ...]``
+
+Without files, those of options/underwater/ablation: Spectroformer, AGSSF1 and Phaseformer on degraded photographs, on a CPU.
+Files must share their validation set; ``val.save_img`` must be on. The runs are ordinary ones, in experiments/.
+"""
+
+import sys
+from pathlib import Path
+
+# Python puts this folder on sys.path; its list.py must not shadow anything.
+sys.path[:] = [p for p in sys.path if Path(p).resolve() != Path(__file__).resolve().parent]
+
+import argparse
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import relume
+from relume.archs import build_network
+from relume.core import options
+from relume.core.errors import UserError
+from relume.core.evaluation import INPUT, image_stem
+from relume.core.image_io import imread, imwrite
+from relume.core.pipeline import train_pipeline
+from relume.core.visual import grid
+from relume.datasets import build_dataset
+from relume.datasets.loader import build_eval_loader
+
+FILES = Path(relume.__file__).resolve().parent / "options" / "underwater" / "ablation"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished training."""
+
+    opt: Any
+    scores: Mapping[str, float]
+    minutes: float
+
+    @property
+    def label(self) -> str:
+        """The network's name in options, with its variant."""
+        return " ".join(filter(None, (self.opt.network_g.type, self.opt.network_g.get("variant"))))
+
+    @property
+    def parameters(self) -> int:
+        """How many the network has."""
+        return sum(p.numel() for p in build_network(self.opt.network_g).parameters())
+
+    def picture(self, stem: str) -> Path:
+        """The network's last output for a validation image."""
+        root = Path(self.opt.path.experiments_root or "experiments") / self.opt.name / "visualization"
+        folder = root / (self.opt.datasets.val.name or "val") / stem
+        return folder / f"{stem}_{self.opt.train.total_iter}.png"
+
+
+def train(path: Path, force_yml: Sequence[str]) -> Run:
+    """Run one option file; the scores are of its first validation set."""
+    opt = options.load(path, force_yml)
+    if not opt.val.save_img:
+        raise UserError(f"{path}: val.save_img must be on, for the picture")
+    began = time.monotonic()
+    results = train_pipeline(opt)
+    return Run(opt, next(iter(results.values())), (time.monotonic() - began) / 60)
+
+
+def table(runs: Sequence[Run]) -> str:
+    """One row for the degraded input, one for each network; columns are the metrics' names in the options."""
+    metrics = list(runs[0].opt.val.metrics)
+    rows = [["", "parameters", *metrics, "minutes"], ["---", *["---:"] * (len(metrics) + 2)]]
+    before = {m: runs[0].scores.get(f"{m}{INPUT}") for m in metrics}
+    rows.append(["input", "", *(figure(before[m]) for m in metrics), ""])
+    for run in runs:
+        figures = [figure(run.scores.get(m)) for m in metrics]
+        rows.append([run.label, f"{run.parameters:,}", *figures, f"{run.minutes:.1f}"])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+
+
+def figure(value: float | None) -> str:
+    """A score with four digits."""
+    return "" if value is None else f"{value:.4g}"
+
+
+def picture(runs: Sequence[Run], most: int) -> Any:
+    """Input, each network's output and the target, a row for each of some validation images."""
+    block = runs[0].opt.datasets.val
+    dataset = build_dataset(block, phase="val", scale=runs[0].opt.scale)
+    loader = build_eval_loader(dataset, seed=runs[0].opt.manual_seed)
+    every = -(-len(dataset) // most)
+    panels: list[Any] = []
+    labels: list[str] = []
+    for i, batch in enumerate(loader):
+        if i % every:
+            continue
+        stem = image_stem(batch, i)
+        panels += [batch["lq"][0], *(imread(run.picture(stem)) for run in runs), batch["gt"][0]]
+        labels += ["input", *(run.label for run in runs), "target"]
+    return grid(panels, len(runs) + 2, labels)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "files", nargs="*", type=Path, help="option files; those of options/underwater/ablation if none"
+    )
+    parser.add_argument("--out", default="docs/underwater_ablation", help="writes OUT.md and OUT.png")
+    parser.add_argument("--rows", type=int, default=4, help="validation images in the picture, at most")
+    parser.add_argument("--force_yml", nargs="+", default=[], metavar="a:b=v", help="overrides for all files")
+    arguments = parser.parse_args(argv)
+    try:
+        runs = [train(path, arguments.force_yml) for path in arguments.files or sorted(FILES.glob("*.yml"))]
+        text = table(runs)
+        out = Path(arguments.out)
+        imwrite(out.with_suffix(".png"), picture(runs, arguments.rows))
+        out.with_suffix(".md").write_text(text, encoding="utf-8")
+    except UserError as e:
+        print(e, file=sys.stderr)
+        return e.code
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
