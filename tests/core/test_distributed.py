@@ -95,7 +95,7 @@ def test_every_rank_skips_a_step_that_is_bad_on_one(tmp_path: Path) -> None:
 def test_a_user_mistake_is_one_line_on_every_number_of_ranks(tmp_path: Path) -> None:
     done = train(tmp_path, options(datasets__train__batch_size_per_gpu=100), ranks=2)
     assert done.returncode != 0
-    assert "one iteration takes 200 samples" in done.stderr and 'train.py", line' not in done.stderr
+    assert "100 x 2 ranks = 200 samples" in done.stderr and 'train.py", line' not in done.stderr
 
 
 def test_the_old_launcher_spelling_still_works(tmp_path: Path) -> None:
