@@ -14,9 +14,11 @@ from relume.core.errors import UserError
 from relume.core.guard import Guard
 from relume.core.models.restoration import RestorationModel
 from relume.core.optimizers import build_optimizer
+from relume.core.pipeline import train_pipeline
 from relume.core.trainer import Parts, Trainer
 from relume.losses import build_loss
 from relume.losses.vgg import VGGFeatures
+from relume.tests import runs
 
 
 class Outputs(nn.Module):
@@ -325,3 +327,29 @@ def check(run, d):
     assert run.losses == pytest.approx(d["losses"], abs=d["suggested_loss_atol"])
     assert run.norms == pytest.approx(d["grad_norms_before_clip"], rel=d["suggested_norm_rtol"])
     assert (run.output - d["final_output"]).abs().max() <= d["suggested_final_atol"]
+
+
+# ------------------------------------------------------------------ a whole run
+def test_a_run_with_a_learned_balance_logs_saves_and_resumes(tmp_path):
+    def train(folder, iterations):
+        options = runs.options(
+            train__pixel_opt={"type": "L1Loss"},
+            train__mse_opt={"type": "MSELoss"},
+            train__balance="uncertainty",
+            train__multi_scale=[0.75, 1.0],
+            train__total_iter=iterations,
+            path__experiments_root=str(tmp_path / folder / "experiments"),
+        )
+        train_pipeline(options, auto_resume=True)
+
+    train("straight", 12)
+    train("resumed", 5)
+    train("resumed", 12)
+    expected, found = (runs.outcome(tmp_path / name) for name in ("straight", "resumed"))
+    assert runs.differences(expected["weights"], found["weights"]) == []
+    assert runs.differences(expected["state"]["model"], found["state"]["model"]) == []
+    weights = expected["state"]["model"]["losses"]["balance.weights"]
+    assert weights.abs().min() > 0.01  # log variances start from 0, and their optimizer has moved them
+    logged = [r for r in expected["records"] if "w_pixel" in r]
+    assert logged[0]["w_pixel"] == pytest.approx(1.0) and logged[-1]["w_pixel"] != logged[0]["w_pixel"]
+    assert {"l_pix", "l_mse", "l_balance"} <= logged[-1].keys()
