@@ -142,7 +142,7 @@ class Train:
 class Val:
     """Validation during training, and what test.py does."""
 
-    val_freq: Positive | None = setting(None, "Iterations between validations; none when omitted.")
+    val_freq: Positive | None = setting(None, "Iterations between validations; one at the end when omitted.")
     save_img: bool = setting(False, "Save the output images.")
     score_input: bool = setting(False, "Also score the input itself, as the figure to beat.")
     save_comparison: bool = setting(False, "Also save input | output | target side by side.")
