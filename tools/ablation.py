@@ -89,11 +89,12 @@ def picture(runs: Sequence[Run], most: int) -> Any:
     block = runs[0].opt.datasets.val
     dataset = build_dataset(block, phase="val", scale=runs[0].opt.scale)
     loader = build_eval_loader(dataset, seed=runs[0].opt.manual_seed)
-    every = -(-len(dataset) // most)
+    last = len(dataset) - 1
+    shown = {round(k * last / max(most - 1, 1)) for k in range(most)}
     panels: list[Any] = []
     labels: list[str] = []
     for i, batch in enumerate(loader):
-        if i % every:
+        if i not in shown:
             continue
         stem = image_stem(batch, i)
         panels += [batch["lq"][0], *(imread(run.picture(stem)) for run in runs), batch["gt"][0]]

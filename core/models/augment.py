@@ -70,13 +70,12 @@ class MultiScale:
         resized = {}
         for name, image in images.items():
             down, right = image.shape[-2] // height, image.shape[-1] // width
-            resized[name] = resize(image, (new[0] * down, new[1] * right))
+            resized[name] = resize(image, (new[0] * down, new[1] * right), antialias=True)
         return resized
 
 
-def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """`image` (B, C, H, W) bilinearly resized to (height, width), antialiased where that shrinks it."""
+def resize(image: Tensor, size: tuple[int, int], antialias: bool = False) -> Tensor:
+    """`image` (B, C, H, W) bilinearly resized to (height, width); with `antialias`, blurred as far as that shrinks it."""
     if image.shape[-2:] == size:
         return image
-    shrinks = size[0] < image.shape[-2] or size[1] < image.shape[-1]
-    return F.interpolate(image, size=size, mode="bilinear", align_corners=False, antialias=shrinks)
+    return F.interpolate(image, size=size, mode="bilinear", align_corners=False, antialias=antialias)
