@@ -30,7 +30,7 @@ def test_table_and_picture(tool, files, tmp_path):
     header, _, before, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
     assert header == ["", "parameters", "score", "minutes"]
     assert before[0] == "input" and float(before[2]) < 0
-    assert [row[:2] for row in rows] == [["ToyNet", "239"], ["ToyNet", "459"]]
+    assert [row[:2] for row in rows] == [["ToyNet", "231"], ["ToyNet", "459"]]
     assert all(float(row[2]) < 0 for row in rows) and rows[0][2] != rows[1][2]
     picture = imread(tmp_path / "docs" / "x.png")
     assert picture.shape[1] >= 4 * 19 and picture.shape[0] >= 2 * 17  # two rows of four images
