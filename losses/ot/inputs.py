@@ -1,0 +1,118 @@
+"""What solvers accept: costs and marginals in sufficient precision, checked and scaled."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ...core.errors import UserError
+
+CostScale = Literal["max", "mean", "median", "none"]
+Method = Literal["kernel", "log"]
+
+
+@contextlib.contextmanager
+def constants(device: torch.device) -> Iterator[None]:
+    """No gradients, no autocast: plans are constants, and sums over thousands of tiny masses need the mantissa."""
+    with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        yield
+
+
+def precise(x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """`x` without its graph, in float32 at least and in `dtype` at least."""
+    return x.detach().to(torch.promote_types(torch.promote_types(x.dtype, torch.float32), dtype))
+
+
+def checked_cost(owner: str, name: str, cost: Tensor) -> Tensor:
+    """A matrix of costs (n, m), n, m >= 1.
+
+    Raises:
+        UserError: it is not a matrix, or empty.
+    """
+    if cost.dim() != 2 or 0 in cost.shape:
+        raise UserError(f"{owner}: {name} must be a matrix with rows and columns, not of shape {tuple(cost.shape)}")
+    return precise(cost)
+
+
+def checked_marginals(
+    owner: str, a: Tensor | None, b: Tensor | None, cost: Tensor, equal: bool
+) -> tuple[Tensor, Tensor]:
+    """Marginals (n,) and (m,) of a problem with that cost (n, m); uniform of mass 1 where None.
+
+    Raises:
+        UserError: wrong length, negative or not finite, no mass, or (when `equal` is asked for) different masses.
+    """
+    both = []
+    for side, weights, size in (("rows", a, cost.shape[0]), ("columns", b, cost.shape[1])):
+        if weights is None:
+            both.append(cost.new_full((size,), 1 / size))
+            continue
+        if weights.shape != (size,):
+            raise UserError(f"{owner}: the marginal of the {side} has shape {tuple(weights.shape)}, not ({size},)")
+        total = float(weights.sum())
+        if not (0 < total < float("inf")) or bool((weights < 0).any()):
+            raise UserError(f"{owner}: the marginal of the {side} must be nonnegative and finite, with some mass")
+        both.append(precise(weights).to(cost))
+    if equal and not (a is None and b is None):
+        rows, columns = (float(w.double().sum()) for w in both)
+        if abs(rows - columns) > 1e-4 * rows:
+            raise UserError(f"{owner}: the marginals' masses differ: rows {rows:g}, columns {columns:g}")
+    return both[0], both[1]
+
+
+def checked_settings(owner: str, epsilon: float, tol: float, **counts: int) -> None:
+    """Raises UserError unless `epsilon` is positive, `tol` not negative, and every count at least 1."""
+    if not epsilon > 0:
+        raise UserError(f"{owner}: epsilon must be positive, not {epsilon}; assignment() solves the problem without it")
+    if not tol >= 0:
+        raise UserError(f"{owner}: tol must be at least 0, not {tol}")
+    for name, count in counts.items():
+        if count < 1:
+            raise UserError(f"{owner}: {name} must be at least 1, not {count}")
+
+
+def scale_of(cost: Tensor, kind: str) -> Tensor:
+    """The statistic of absolute costs that they are divided by, as a tensor without dimensions; 1 instead of 0."""
+    if kind == "none":
+        return cost.new_ones(())
+    if kind == "max":
+        low, high = torch.aminmax(cost)
+        scale = torch.maximum(-low, high)
+    else:
+        scale = cost.abs().nanmean() if kind == "mean" else cost.abs().nanmedian()
+    return torch.where(scale == 0, 1, scale)
+
+
+def scaled(cost: Tensor, kind: str) -> Tensor:
+    """`cost` over its scale, in which forbidden pairs (infinite costs) do not count."""
+    return cost / scale_of(torch.where(cost.isinf(), 0 if kind == "max" else torch.nan, cost), kind)
+
+
+def range_of(cost: Tensor) -> tuple[Tensor, Tensor]:
+    """Smallest and largest finite cost, as tensors without dimensions."""
+    forbidden = cost.isinf()
+    low, high = (torch.where(forbidden, side * torch.inf, cost) for side in (1, -1))
+    return low.amin(), high.amax()
+
+
+def rounding(a: Tensor) -> float:
+    """The L1 error that rounding leaves in a plan with the marginal `a`."""
+    return 4 * torch.finfo(a.dtype).eps * float(a.sum())
+
+
+def refuse_nonfinite(owner: str, plan: Tensor, costs: dict[str, Tensor]) -> None:
+    """Say why a plan came out as NaN.
+
+    Raises:
+        UserError: the plan is not finite; names the cost that is not, or the rows that nothing may be transported from.
+    """
+    if bool(plan.isfinite().all()):
+        return
+    for name, cost in costs.items():
+        if bool((cost.isnan() | (cost == -float("inf"))).any()):
+            raise UserError(f"{owner}: {name} holds NaN or -inf; check the features that it was computed from")
+    raise UserError(f"{owner}: no plan exists; a row or column with mass has only forbidden pairs (infinite cost)")

@@ -1,0 +1,203 @@
+"""Fused Gromov-Wasserstein transport: points that lie at different places, in spaces that may not even be the same."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ...core.errors import UserError
+from ..common import checked_choice
+from .coupling import FusedCoupling
+from .inputs import (
+    CostScale,
+    Method,
+    checked_cost,
+    checked_marginals,
+    checked_settings,
+    constants,
+    precise,
+    range_of,
+    refuse_nonfinite,
+    rounding,
+    scaled,
+)
+from .scaling import Potentials, Solution, Stopping, balanced, robustly, solve
+from .structure import SquaredEuclidean, Structure, as_structure, cross_product, distortion
+
+
+@dataclass(frozen=True)
+class Descent:
+    """Mirror descent on the objective with step 1 / eps: each step is an entropic problem with the cost linearised at T.
+
+    Half the gradient of the quadratic term, L x T, has parts that are constant along rows or columns. They are left out:
+    the potentials of a balanced problem absorb them.
+
+    Args:
+        logits: -(1 - alpha) M / eps, (n, m).
+        first, second: the structures C1, C2, unscaled.
+        coefficient: 4 alpha / (eps s^2), s the scale of the structures.
+        a, b: marginals.
+        spread: an estimate of the range of the linearised cost, over eps.
+        outer: steps at most, and the L1 change of the plan at which to stop.
+        inner: iterations of each step.
+        warm_start: start each step at the potentials of the one before.
+    """
+
+    logits: Tensor
+    first: Structure
+    second: Structure
+    coefficient: Tensor
+    a: Tensor
+    b: Tensor
+    spread: float
+    outer: Stopping
+    inner: Stopping
+    warm_start: bool
+
+    def run(self, plan: Tensor, kernel: bool) -> Solution:
+        """Descend from `plan` (n, m)."""
+        problem = balanced(self.logits, self.a, self.b)
+        # Zero potentials of the full cost, in terms of the one without constants.
+        rows = self.first.squared_times(self.a) * (-self.coefficient / 2)
+        cold = potentials = Potentials(rows, torch.zeros_like(self.b))
+        iters = step = 0
+        change = math.inf
+        for step in range(1, self.outer.iters + 1):
+            cross = cross_product(self.first, plan, self.second)
+            problem = problem.with_logits(torch.addcmul(self.logits, cross, self.coefficient))
+            is_cold = step == 1 or not self.warm_start
+            start = cold if is_cold else potentials
+            previous = plan
+            potentials, plan, done, _ = solve(problem, start, self.inner, kernel, self.spread, is_cold)
+            iters += done
+            if self.outer.due(step):
+                before, change = change, float((plan - previous).abs().sum())
+                if self.outer.met(change, before):
+                    break
+        return Solution(potentials, plan, iters, step)
+
+
+def fused_gromov_wasserstein(
+    M: Tensor,
+    C1: Tensor | SquaredEuclidean,
+    C2: Tensor | SquaredEuclidean,
+    p: Tensor | None = None,
+    q: Tensor | None = None,
+    *,
+    alpha: float,
+    epsilon: float,
+    outer_iters: int = 10,
+    inner_iters: int = 50,
+    tol: float = 1e-6,
+    cost_scale: CostScale = "max",
+    check_every: int = 10,
+    method: Method = "kernel",
+    warm_start: bool = True,
+    init: Tensor | None = None,
+) -> FusedCoupling:
+    r"""Entropic fused Gromov-Wasserstein transport by mirror descent.
+
+    .. math::
+
+        \min_T \; (1-\alpha) \langle T, M\rangle + \alpha \sum_{ijkl} (C^1_{ik} - C^2_{jl})^2\, T_{ij} T_{kl}
+        + \varepsilon \sum_{ij} T_{ij} (\log T_{ij} - 1)
+        \quad\text{subject to}\quad T 1 = p,\; T^\top 1 = q,\; T \ge 0
+
+    (Vayer et al., "Fused Gromov-Wasserstein distance for structured objects", 2020; Peyre, Cuturi and Solomon, ICML 2016, for
+    the algorithm). This is POT's convention, gradient of the quadratic term :math:`2\,L \otimes T`. An implementation that
+    solves :math:`(1-\lambda) M + \lambda\, L \otimes T` with :math:`\varepsilon` in each step has the same solution for
+    :math:`\alpha = \lambda / (2 - \lambda)` and :math:`2 \varepsilon / (2 - \lambda)`; `from_lambda` converts.
+
+    With (squared) Euclidean structures the quadratic term is concave along couplings, so every step decreases the objective.
+    The plan is a constant: gradients do not flow through it.
+
+    Args:
+        M: cost between the spaces (n, m); +inf forbids a pair.
+        C1: symmetric costs within the first space, a matrix (n, n), or `SquaredEuclidean` of its points: then products use
+            the matrix or its factors, whichever is cheaper.
+        C2: within the second space, (m, m), likewise.
+        p: marginal of the rows (n,), zeros allowed; uniform of mass 1 when None.
+        q: marginal of the columns (m,), likewise.
+        alpha: weight of the structure, from 0 (entropic transport) to 1 (Gromov-Wasserstein).
+        epsilon: strength of the entropy, in units of the scaled costs.
+        outer_iters: descent steps at most.
+        inner_iters: Sinkhorn iterations of each step at most.
+        tol: stop the steps when the plan changes by no more in L1, and the iterations of a step when the columns' L1 error
+            is no more. 0 does all of them, and never waits for a GPU between the first and the last.
+        cost_scale: statistic that M, and C1 and C2 (both by the larger of theirs), are divided by once.
+        check_every: Sinkhorn iterations between looks at the error.
+        method: ``kernel`` or ``log``, as in `sinkhorn`.
+        warm_start: start each step at the potentials of the one before, which saves most iterations when epsilon is small.
+        init: plan to start from, (n, m); p q^T when None.
+
+    Raises:
+        UserError: shapes, marginals or options that fit no problem; NaN.
+    """
+    owner = "fused_gromov_wasserstein"
+    checked_settings(owner, epsilon, tol, outer_iters=outer_iters, inner_iters=inner_iters, check_every=check_every)
+    if not 0 <= alpha <= 1:
+        raise UserError(f"{owner}: alpha must be from 0 to 1, not {alpha}")
+    checked_choice(owner, "method", method, Method)
+    checked_choice(owner, "cost_scale", cost_scale, CostScale)
+    with constants(M.device):
+        cost = checked_cost(owner, "M", M)
+        first = as_structure(owner, "C1", C1, cost.shape[0]).to(cost)
+        second = as_structure(owner, "C2", C2, cost.shape[1]).to(cost)
+        p, q = checked_marginals(owner, p, q, cost, equal=True)
+        plan = p[:, None] * (q / q.sum()) if init is None else precise(init).to(cost)
+        if plan.shape != cost.shape:
+            raise UserError(f"{owner}: init has shape {tuple(plan.shape)}, M {tuple(cost.shape)}; they must agree")
+        relative = scaled(cost, cost_scale)
+        size = torch.maximum(first.scale(cost_scale), second.scale(cost_scale))
+        largest = 1.0 if cost_scale == "max" else float(torch.maximum(first.bound(), second.bound()) / size)
+        low, high = range_of(relative)
+        spread = max((1 - alpha) * float(high - low), 2 * alpha * largest**2 * float(p.sum())) / epsilon
+        noise = rounding(p) if tol > 0 else 0.0
+        descent = Descent(
+            logits=torch.where(relative.isinf(), -torch.inf, relative * ((alpha - 1) / epsilon)),
+            first=first,
+            second=second,
+            coefficient=4 * alpha / (epsilon * size.square()),
+            a=p,
+            b=q,
+            spread=spread,
+            outer=Stopping(outer_iters, tol, 1, noise),
+            inner=Stopping(inner_iters, tol, check_every, noise),
+            warm_start=warm_start,
+        )
+        solution, served = robustly(partial(descent.run, plan), method != "log", p)
+        if served == "log":
+            refuse_nonfinite(owner, solution.plan, {"M": cost, "C1": first.bound(), "C2": second.bound()})
+        f, g = (epsilon * potential for potential in solution.potentials)
+        return FusedCoupling(
+            plan=solution.plan,
+            f=f,
+            g=g,
+            a=p,
+            b=q,
+            epsilon=epsilon,
+            iters=solution.iters,
+            method=served,
+            cost=relative,
+            alpha=alpha,
+            outer_iters=solution.outer_iters,
+            distortion=partial(_scaled_distortion, first, second, size),
+        )
+
+
+def _scaled_distortion(first: Structure, second: Structure, size: Tensor, plan: Tensor) -> Tensor:
+    with constants(plan.device):
+        return distortion(first, plan, second) / size.square()
+
+
+def from_lambda(weight: float, epsilon: float) -> tuple[float, float]:
+    """(alpha, epsilon) here for a solver that linearises to (1 - weight) M + weight L x T, without the gradient's factor 2.
+
+    >>> from_lambda(0.125, 0.1)
+    (0.06666666666666667, 0.10666666666666667)
+    """
+    return weight / (2 - weight), 2 * epsilon / (2 - weight)

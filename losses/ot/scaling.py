@@ -1,0 +1,227 @@
+"""Sinkhorn's iterations: alternate scaling of a positive matrix to given marginals, in the log domain or on the kernel.
+
+Both solvers work on ``logits = -C / eps`` (n, m) and on scaled potentials phi = f / eps (n,), gamma = g / eps (m,), so that
+
+    T_ij = exp(phi_i + gamma_j + logits_ij).
+
+One iteration updates gamma, then phi: afterwards the rows of T are exact and the columns approximate. A marginal of zero gives
+the potential -inf and an empty row or column. A logit of -inf forbids a pair.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+HARD = 87.0
+"""Range of logits above which exp underflows in float32, and above which plain iterations are slow in any precision."""
+
+ABSORB_EVERY = {False: 100, True: 25}
+"""Iterations on one kernel before its scalings are moved into the potentials, for easy and hard problems."""
+
+Update = Callable[[Tensor], Tensor]
+"""New potential from the log-sum-exp over the other side."""
+
+
+class Potentials(NamedTuple):
+    """phi (n,) and gamma (m,)."""
+
+    phi: Tensor
+    gamma: Tensor
+
+    def plan(self, logits: Tensor) -> Tensor:
+        """T_ij = exp(phi_i + gamma_j + logits_ij)."""
+        return (logits + self.phi[:, None]).add_(self.gamma).exp_()
+
+
+class Problem(NamedTuple):
+    """What an update has to reach: logits (n, m), marginals a (n,) and b (m,), and how each potential is updated."""
+
+    logits: Tensor
+    a: Tensor
+    b: Tensor
+    update_phi: Update
+    update_gamma: Update
+
+    def with_logits(self, logits: Tensor) -> Problem:
+        return self._replace(logits=logits)
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """When to stop iterating: after `iters`, or when the L1 error, looked at every `every` iterations, is small enough.
+
+    Args:
+        iters: at most so many.
+        tol: small enough. 0 never looks, hence never waits for the device.
+        every: iterations between looks.
+        rounding: errors up to this may be due to rounding; among them, one that no longer falls is small enough too.
+    """
+
+    iters: int
+    tol: float = 0.0
+    every: int = 10
+    rounding: float = 0.0
+
+    def due(self, done: int) -> bool:
+        return self.tol > 0 and done > 0 and done % self.every == 0
+
+    def met(self, error: float, before: float) -> bool:
+        """Whether to stop at `error`, `before` having been the one seen last (infinite at first)."""
+        return error <= self.tol or before <= error <= self.rounding
+
+    def only(self, iters: int) -> Stopping:
+        """The same with another limit."""
+        return replace(self, iters=iters)
+
+
+def balanced(logits: Tensor, a: Tensor, b: Tensor) -> Problem:
+    """Both marginals are constraints: phi = log a - LSE_j(gamma + logits), and likewise for gamma."""
+    log_a, log_b = a.log(), b.log()
+    return Problem(logits, a, b, lambda lse: log_a - lse, lambda lse: log_b - lse)
+
+
+def unbalanced(logits: Tensor, a: Tensor, b: Tensor, damping: float, reference: bool) -> Problem:
+    """The marginals are penalised by rho KL: the fixed point damps each update by ``damping`` = rho / (rho + eps).
+
+    With the entropy relative to a b^T (`reference`), phi = log a - damping LSE; relative to the constant 1,
+    phi = damping (log a - LSE). Chizat et al., "Scaling algorithms for unbalanced optimal transport problems" (2018).
+    """
+    log_a, log_b = a.log(), b.log()
+    outside = 1.0 if reference else damping
+    return Problem(
+        logits, a, b, lambda lse: outside * log_a - damping * lse, lambda lse: outside * log_b - damping * lse
+    )
+
+
+def log_iterations(problem: Problem, start: Potentials, stop: Stopping) -> tuple[Potentials, int]:
+    """Iterate in the log domain, where nothing over- or underflows. Returns the potentials and the iterations done.
+
+    The residual is how much mass the next column update would move, which for balanced problems is the column error.
+    """
+    phi, gamma = start
+    error = math.inf
+    for done in range(stop.iters):
+        lse = torch.logsumexp(problem.logits + phi[:, None], 0)
+        following = problem.update_gamma(lse)
+        if stop.due(done):
+            before, error = error, float((torch.exp(gamma + lse) - torch.exp(following + lse)).abs().sum())
+            if stop.met(error, before):
+                return Potentials(phi, gamma), done
+        gamma = following
+        phi = problem.update_phi(torch.logsumexp(problem.logits + gamma, 1))
+    return Potentials(phi, gamma), stop.iters
+
+
+def anneal(problem: Problem, start: Potentials, spread: float, budget: int) -> tuple[Potentials, int]:
+    """Iterate in the log domain at temperatures halved from `spread`, the range of the logits, down to 2 (eps scaling).
+
+    Potentials in units of the cost carry over from one temperature to the next, so that a small eps needs far fewer iterations.
+
+    Returns:
+        Potentials at temperature 1, and the iterations done: ten for each stage, less if that would exceed `budget`.
+    """
+    stages = math.ceil(math.log2(spread)) if 1 < spread < math.inf else 0
+    each = min(10, budget // stages) if stages else 0
+    phi, gamma = start
+    for stage in range(stages, 0, -1) if each else ():
+        temperature = 2.0**stage
+        tempered = problem.with_logits(problem.logits / temperature)
+        cooled, _ = log_iterations(tempered, Potentials(phi / temperature, gamma / temperature), Stopping(each))
+        phi, gamma = cooled.phi * temperature, cooled.gamma * temperature
+    return Potentials(phi, gamma), stages * each
+
+
+def kernel_iterations(
+    problem: Problem, start: Potentials, stop: Stopping, absorb_every: int
+) -> tuple[Potentials, Tensor, int]:
+    """Iterate by matrix-vector products with K = exp(phi + gamma + logits), balanced problems only.
+
+    The scalings u, v of K are absorbed into the potentials, and K computed afresh, every `absorb_every` iterations (Schmitzer,
+    "Stabilized sparse scaling algorithms for entropy regularized transport problems", 2019, section 3.1).
+    The columns of K are first divided by their maxima, which changes nothing: gamma is updated first.
+
+    Returns:
+        The potentials, the plan, and the iterations done. When the kernel underflows nevertheless, the plan has wrong row
+        sums or NaN; its caller checks.
+    """
+    (phi, gamma), a, b = start, problem.a, problem.b
+    tiny = torch.finfo(a.dtype).tiny
+    u, v, row, column = (torch.empty_like(t) for t in (a, b, a, b))
+    done, converged, error = 0, False, math.inf
+    while True:
+        kernel = (problem.logits + phi[:, None]).add_(gamma)
+        shift = kernel.amax(0).clamp_min_(torch.finfo(a.dtype).min)  # an empty column's maximum is -inf
+        kernel.sub_(shift).exp_()
+        gamma = gamma - shift
+        u.fill_(1)
+        torch.exp(shift, out=v)  # what u, v stand for before the first update
+        for _ in range(min(absorb_every, stop.iters - done)):
+            torch.div(b, torch.mv(kernel.t(), u, out=column).clamp_min_(tiny), out=v)
+            torch.div(a, torch.mv(kernel, v, out=row).clamp_min_(tiny), out=u)
+            done += 1
+            if stop.due(done):
+                before, error = error, float((v * (kernel.t() @ u) - b).abs().sum())
+                converged = stop.met(error, before)
+            if converged:
+                break
+        phi, gamma = phi + u.log(), gamma + v.log()
+        if converged or done == stop.iters:
+            return Potentials(phi, gamma), kernel.mul_(u[:, None]).mul_(v), done
+
+
+class Solution(NamedTuple):
+    """What an inner or outer solver hands back."""
+
+    potentials: Potentials
+    plan: Tensor
+    iters: int
+    outer_iters: int = 1
+
+
+def solve(
+    problem: Problem, start: Potentials, stop: Stopping, kernel: bool, spread: float, cold: bool = True
+) -> Solution:
+    """Scale to the marginals on the kernel or in the log domain.
+
+    Args:
+        problem: balanced, if `kernel`.
+        start: potentials to start from.
+        stop: when to stop.
+        kernel: which solver.
+        spread: about the range of the logits.
+        cold: `start` knows nothing of the problem. Then eps is annealed if `spread` is HARD. The kernel is preceded by one
+            iteration in the log domain, after which none of its columns is empty, if either holds.
+    """
+    hard = spread > HARD
+    used = 0
+    if cold and hard:
+        start, used = anneal(problem, start, spread, stop.iters // 2)
+    if not kernel:
+        # Each exponential carries the rounding error of its exponent, on the kernel only until the scalings correct it.
+        stop = replace(stop, rounding=stop.rounding * max(1.0, spread / 4))
+        potentials, done = log_iterations(problem, start, stop.only(stop.iters - used))
+        return Solution(potentials, potentials.plan(problem.logits), used + done)
+    if stop.iters > used and (cold or hard):
+        start, done = log_iterations(problem, start, Stopping(1))
+        used += done
+    potentials, plan, done = kernel_iterations(problem, start, stop.only(stop.iters - used), ABSORB_EVERY[hard])
+    return Solution(potentials, plan, used + done)
+
+
+def robustly(run: Callable[[bool], Solution], kernel: bool, a: Tensor) -> tuple[Solution, str]:
+    """``run(kernel)``, and again in the log domain if the kernel broke down; also the name of the solver that served.
+
+    Rows are exact after every iteration, up to rounding: if they are not, numbers left the range of the dtype.
+    """
+    if kernel:
+        solution = run(True)
+        error = (solution.plan.sum(1) - a).abs().sum()
+        if bool(error <= torch.finfo(a.dtype).eps ** 0.5 * a.sum()):
+            return solution, "kernel"
+    return run(False), "log"

@@ -1,0 +1,54 @@
+"""What a coupling tells each row to aim at: one column, or a mean over columns.
+
+Plans are (n, m) with mass in every row; values are (m, ...), one per column: images, features.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...core.errors import UserError
+from .inputs import constants
+
+
+def argmax(plan: Tensor) -> Tensor:
+    """The column with most mass, the first of several, (n,) int64. Columns may be chosen many times or never.
+
+    With a strong entropy this is close to a tie-break among hundreds; see `Coupling.perplexity`.
+    """
+    return plan.argmax(1)
+
+
+def sample(plan: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """A column drawn from each row, j ~ T_ij / sum_j T_ij, (n,) int64. Unbiased: the drawn columns follow the marginal.
+
+    Args:
+        plan: (n, m).
+        generator: source of randomness, on the plan's device.
+    """
+    return torch.multinomial(plan, 1, generator=generator)[:, 0]
+
+
+def barycentre(plan: Tensor, values: Tensor) -> Tensor:
+    """sum_j T_ij x_j / sum_j T_ij, (n, ...): the barycentric projection, a blur when the perplexity is high."""
+    return _mean(plan, values)
+
+
+def topk_mean(plan: Tensor, values: Tensor, k: int) -> Tensor:
+    """The same over the `k` columns with most mass in each row: 1 is the argmax, m the barycentre.
+
+    Raises:
+        UserError: `k` is not from 1 to m.
+    """
+    if not 1 <= k <= plan.shape[1]:
+        raise UserError(f"topk_mean: k must be from 1 to the {plan.shape[1]} columns, not {k}")
+    mass, columns = plan.topk(k, dim=1)
+    return _mean(torch.zeros_like(plan).scatter(1, columns, mass), values)
+
+
+def _mean(weights: Tensor, values: Tensor) -> Tensor:
+    with constants(weights.device):
+        dtype = torch.promote_types(weights.dtype, values.dtype)
+        rows = weights.to(dtype) / weights.sum(1, keepdim=True)
+        return (rows @ values.to(dtype).flatten(1)).reshape(-1, *values.shape[1:])

@@ -1,0 +1,280 @@
+"""Sinkhorn against stored solutions, POT, closed forms, and the optimality conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from clouds import golden_case, l1, unit_points, weights
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from relume.core.errors import UserError
+from relume.losses.ot import assignment, costs, sinkhorn
+from relume.losses.ot.scaling import Potentials, Solution, robustly
+
+CASES = [
+    "rand_5x7",
+    "rand_32x32",
+    "rand_24x96",
+    "rand_16x16",
+    "nonuniform_marginals",
+    "tiny_weight_1e-9",
+    "zero_weight_row",
+    "unnormalised_big_cost_1e4",
+    "small_eps_kernel_underflows",
+    "very_small_eps",
+    "scales_1e-6_to_1e2",
+    "duplicate_rows",
+    "zero_cost_pairs",
+    "constant_cost",
+    "single_row",
+    "single_col",
+    "negative_costs_shifted",
+]
+EXACT = {"tol": 1e-13, "max_iters": 20000}
+
+
+@pytest.mark.parametrize("method", ["kernel", "log"])
+@pytest.mark.parametrize("name", CASES)
+def test_stored_solutions(name: str, method: str, golden: Callable[[str], Path]) -> None:
+    case = golden_case(golden, "linear", name)
+    problem = [case[k] for k in ("M", "a", "b")]
+    result = sinkhorn(*problem, epsilon=case["eps"], method=method, tol=1e-12, max_iters=20000)
+    assert l1(result.plan, case["T"]) < 1e-9
+    assert float(result.objective) == pytest.approx(case["objective"], rel=1e-10)
+    assert float(result.linear) == pytest.approx(case["lin"], rel=1e-9)
+    assert max(float(result.row_err), float(result.col_err)) < 1e-11
+    assert result.method == method
+    single = sinkhorn(*(x.float() for x in problem), epsilon=case["eps"], method=method, tol=1e-8, max_iters=5000)
+    # A logit of 3000 in float32 is off by 1e-4; the scalings of the kernel make up for it.
+    small = case["eps"] < 2e-3 * float(case["M"].max()) and method == "log"
+    assert l1(single.plan, case["T"]) < (2e-4 if small else 1e-5)
+
+
+def test_stored_batch_against_memory(golden: Callable[[str], Path]) -> None:
+    case = torch.load(golden("generation/ot.pt"), weights_only=True)["linear_big"]
+    x, y = (torch.nn.functional.normalize(case[k].double(), dim=1) for k in ("X", "Y"))
+    result = sinkhorn(costs.squared_euclidean(x, y), epsilon=case["eps"], cost_scale="max", tol=1e-12)
+    assert l1(result.plan, case["T"]) < 1e-9
+    assert torch.equal(result.plan.argmax(1), case["argmax"])
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_stored_unbalanced_solutions(index: int, golden: Callable[[str], Path]) -> None:
+    case = torch.load(golden("generation/ot.pt"), weights_only=True)["unbalanced"][index]
+    options = {"epsilon": case["eps"], "rho": case["rho"], "reg_type": case["reg_type"], "max_iters": 5000}
+    result = sinkhorn(case["M"], case["a"], case["b"], **options, tol=1e-13)
+    assert l1(result.plan, case["T"]) < 1e-9
+    assert float(result.plan.sum()) == pytest.approx(case["mass"], rel=1e-9)
+
+
+@pytest.mark.parametrize(("n", "m", "epsilon"), [(3, 40, 0.03), (33, 20, 0.05), (1, 5, 0.1), (6, 1, 0.1)])
+def test_agrees_with_pot(n: int, m: int, epsilon: float) -> None:
+    pot = pytest.importorskip("ot")
+    cost, a, b = costs.squared_euclidean(unit_points("x", n), unit_points("y", m)) / 4, weights("a", n), weights("b", m)
+    expected = pot.bregman.sinkhorn_log(a, b, cost, epsilon, numItermax=20000, stopThr=1e-13)
+    for method in ("kernel", "log"):
+        assert l1(sinkhorn(cost, a, b, epsilon=epsilon, method=method, **EXACT).plan, expected) < 1e-9
+    uniform = pot.bregman.sinkhorn_log(cost.new_ones(n) / n, cost.new_ones(m) / m, cost, epsilon, stopThr=1e-13)
+    assert l1(sinkhorn(cost, epsilon=epsilon, **EXACT).plan, uniform) < 1e-8
+
+
+@pytest.mark.filterwarnings("ignore:If reg_type = entropy")
+@pytest.mark.parametrize("reg_type", ["kl", "entropy"])
+def test_unbalanced_agrees_with_pot(reg_type: str) -> None:
+    pot = pytest.importorskip("ot")
+    cost, a, b = (
+        costs.squared_euclidean(unit_points("x", 7), unit_points("y", 11)),
+        weights("a", 7),
+        2 * weights("b", 11),
+    )
+    options = {"numItermax": 5000, "stopThr": 1e-14}
+    expected = pot.unbalanced.sinkhorn_unbalanced(a, b, cost, 0.2, 0.7, reg_type=reg_type, **options)
+    result = sinkhorn(cost, a, b, epsilon=0.2, rho=0.7, reg_type=reg_type, **EXACT)
+    assert l1(result.plan, expected) < 1e-9
+
+
+def test_fingerprint() -> None:
+    cost = torch.tensor([[0.0, 0.2, 0.9], [0.5, 0.1, 0.3]])
+    plan = sinkhorn(cost, torch.tensor([0.4, 0.6]), torch.tensor([0.5, 0.3, 0.2]), epsilon=0.1).plan
+    expected = torch.tensor([[0.39714310, 0.00284401, 0.00001290], [0.10285691, 0.29715601, 0.19998711]])
+    torch.testing.assert_close(plan, expected, rtol=0, atol=1e-6)
+
+
+def test_two_by_two_is_the_root_of_a_quadratic() -> None:
+    """T11 T22 / (T12 T21) = exp(-(C11 + C22 - C12 - C21) / eps) =: k, hence T11 = sqrt k / (1 + sqrt k) / 2."""
+    cost = torch.tensor([[0.1, 0.7], [0.4, 0.2]], dtype=torch.float64)
+    root = torch.exp(-(cost[0, 0] + cost[1, 1] - cost[0, 1] - cost[1, 0]) / 0.25).sqrt()
+    for method in ("kernel", "log"):
+        plan = sinkhorn(cost, epsilon=0.25, method=method, **EXACT).plan
+        torch.testing.assert_close(plan[0, 0], root / (1 + root) / 2, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("method", ["kernel", "log"])
+def test_potentials_give_the_plan(method: str) -> None:
+    cost = costs.squared_euclidean(unit_points("x", 9), unit_points("y", 14)) - 1.7
+    result = sinkhorn(cost, weights("a", 9), weights("b", 14), epsilon=0.05, method=method)
+    rebuilt = torch.exp((result.f[:, None] + result.g - cost) / 0.05)
+    torch.testing.assert_close(rebuilt, result.plan, rtol=1e-9, atol=0)
+
+
+def test_small_epsilon_reaches_the_optimal_assignment() -> None:
+    cost = costs.squared_euclidean(unit_points("x", 12), unit_points("y", 12)).float()
+    result = sinkhorn(cost, epsilon=1e-4, max_iters=3000)
+    assert torch.equal(result.plan.argmax(1), assignment(cost))
+    assert float(result.col_err) < 1e-5
+
+
+def test_annealing_saves_iterations(monkeypatch: pytest.MonkeyPatch) -> None:
+    cost = costs.squared_euclidean(unit_points("x", 12), unit_points("y", 15)).float()
+    annealed = sinkhorn(cost, epsilon=2e-3, max_iters=30000)
+    monkeypatch.setattr("relume.losses.ot.scaling.anneal", lambda problem, start, spread, budget: (start, 0))
+    plain = sinkhorn(cost, epsilon=2e-3, max_iters=30000)
+    assert annealed.iters < plain.iters
+    assert l1(annealed.plan, plain.plan) < 1e-3
+
+
+def test_zero_masses_give_empty_rows_and_columns() -> None:
+    cost = costs.squared_euclidean(unit_points("x", 5), unit_points("y", 6))
+    a, b = weights("a", 5), weights("b", 6)
+    a[2], b[0] = 0, 0
+    a, b = a / a.sum(), b / b.sum()
+    for method in ("kernel", "log"):
+        for dtype in (torch.float32, torch.float64):
+            plan = sinkhorn(cost.to(dtype), a, b, epsilon=0.05, method=method).plan
+            assert plan.isfinite().all()
+            assert not plan[2].any()
+            assert not plan[:, 0].any()
+            reduced = sinkhorn(cost[[0, 1, 3, 4], 1:], a[a > 0], b[b > 0], epsilon=0.05, **EXACT)
+            assert l1(plan[[0, 1, 3, 4], 1:], reduced.plan) < 1e-5
+
+
+@pytest.mark.parametrize("method", ["kernel", "log"])
+def test_forbidden_pairs(method: str) -> None:
+    cost = costs.squared_euclidean(unit_points("x", 6), unit_points("y", 8))
+    allowed = torch.arange(6)[:, None] % 2 == torch.arange(8) % 2
+    forbidding = torch.where(allowed, cost, torch.inf)
+    for scale in ("none", "max", "mean"):
+        result = sinkhorn(forbidding, epsilon=0.1, method=method, cost_scale=scale)
+        assert not result.plan[~allowed].any()
+        assert float(result.col_err) < 1e-6
+        assert result.objective.isfinite()
+    even = sinkhorn(cost[::2, ::2], epsilon=0.1, **EXACT)
+    whole = sinkhorn(forbidding, epsilon=0.1, method=method, **EXACT)
+    torch.testing.assert_close(whole.plan[::2, ::2], even.plan / 2, rtol=1e-8, atol=1e-12)
+
+
+def test_cost_scale_divides_once() -> None:
+    cost = 7 * costs.squared_euclidean(unit_points("x", 6), unit_points("y", 8))
+    for kind, size in (("max", cost.max()), ("mean", cost.mean()), ("median", cost.median())):
+        result = sinkhorn(cost, epsilon=0.1, cost_scale=kind)
+        assert l1(result.plan, sinkhorn(cost / size, epsilon=0.1).plan) < 1e-12
+        torch.testing.assert_close(result.cost, cost / size)
+
+
+def test_half_precision_and_autocast_do_not_reach_the_solver() -> None:
+    cost = costs.squared_euclidean(unit_points("x", 20), unit_points("y", 30)).bfloat16()
+    expected = sinkhorn(cost.float(), epsilon=0.05)
+    with torch.autocast("cpu", torch.bfloat16):
+        result = sinkhorn(cost, epsilon=0.05)
+        assert result.plan.dtype == torch.float32
+        assert torch.equal(result.plan, expected.plan)
+        assert torch.equal(result.objective, expected.objective)
+
+
+def test_the_plan_is_the_gradient_of_the_value() -> None:
+    cost = costs.squared_euclidean(unit_points("x", 4), unit_points("y", 5)).requires_grad_()
+    result = sinkhorn(cost, epsilon=0.1, **EXACT)
+    assert not result.plan.requires_grad
+    nudge = 1e-5 * torch.arange(20, dtype=torch.float64).reshape(4, 5).cos()
+    up, down = (sinkhorn(cost + s * nudge, epsilon=0.1, **EXACT).objective for s in (1, -1))
+    assert float((up - down) / 2) == pytest.approx(float((result.plan * nudge).sum()), rel=1e-6)
+
+
+def test_perplexity_counts_columns() -> None:
+    constant = sinkhorn(torch.zeros(3, 8), epsilon=0.1)
+    torch.testing.assert_close(constant.perplexity, torch.full((3,), 8.0))
+    distinct = sinkhorn(1 - torch.eye(5), epsilon=0.02)
+    torch.testing.assert_close(distinct.perplexity, torch.ones(5), rtol=1e-3, atol=0)
+
+
+class CountWaits(TorchDispatchMode):
+    """Counts reads of a tensor's value by Python, each of which waits for the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.waits += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def waits_of(solve: Callable[[], Any]) -> int:
+    with CountWaits() as counter:
+        solve()
+    return counter.waits
+
+
+@pytest.mark.parametrize("method", ["kernel", "log"])
+def test_without_tolerance_nothing_waits_for_the_device(method: str) -> None:
+    cost = costs.squared_euclidean(unit_points("x", 4), unit_points("y", 5)).float()
+    short, long = (
+        waits_of(lambda iters=iters: sinkhorn(cost, epsilon=0.1, tol=0, max_iters=iters, method=method))
+        for iters in (20, 200)
+    )
+    assert short == long
+    assert waits_of(lambda: sinkhorn(cost, epsilon=1e-3, tol=1e-30, max_iters=200, method=method)) > long + 4
+
+
+@pytest.mark.parametrize(("method", "iters"), [("kernel", 1), ("kernel", 7), ("log", 7), ("kernel", 130)])
+def test_iterations_are_counted_and_rows_exact(method: str, iters: int) -> None:
+    cost = costs.squared_euclidean(unit_points("x", 9), unit_points("y", 30)).float()
+    result = sinkhorn(cost, epsilon=0.03, tol=0, max_iters=iters, method=method)
+    reference = sinkhorn(cost.double(), epsilon=0.03, tol=0, max_iters=iters, method="log")
+    assert result.iters == iters
+    assert float(result.row_err) < 1e-6
+    assert float(result.col_err) == pytest.approx(float(reference.col_err), rel=0.05, abs=1e-6)
+    assert l1(result.plan, reference.plan) < 1e-4
+
+
+def test_a_broken_kernel_is_replaced_by_the_log_domain() -> None:
+    a = torch.tensor([0.5, 0.5])
+    good = Solution(Potentials(a, a), torch.full((2, 2), 0.25), 1)
+
+    def run(broken: Tensor) -> tuple[Solution, str]:
+        return robustly(lambda kernel: good._replace(plan=broken) if kernel else good, True, a)
+
+    for broken in (torch.full((2, 2), torch.nan), torch.tensor([[0.25, 0.25], [0.0, 0.0]])):
+        solution, served = run(broken)
+        assert served == "log"
+        assert solution is good
+    assert run(good.plan)[1] == "kernel"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epsilon": 0.0}, "epsilon must be positive, not 0.0"),
+        ({"tol": -1.0}, "tol must be at least 0"),
+        ({"max_iters": 0}, "max_iters must be at least 1, not 0"),
+        ({"method": "kernal"}, r"method cannot be 'kernal'\. Did you mean 'kernel'\?"),
+        ({"reg_type": "l2"}, "reg_type cannot be 'l2'"),
+        ({"cost": torch.zeros(3)}, r"cost must be a matrix with rows and columns, not of shape \(3,\)"),
+        ({"cost": torch.zeros(0, 3)}, "cost must be a matrix"),
+        ({"cost": torch.full((2, 3), torch.nan)}, "cost holds NaN or -inf"),
+        ({"cost": torch.tensor([[0.0, 0.0, 0.0], [torch.inf] * 3])}, "only forbidden pairs"),
+        ({"a": torch.ones(3)}, r"the marginal of the rows has shape \(3,\), not \(2,\)"),
+        ({"a": torch.tensor([-0.5, 1.5])}, "must be nonnegative and finite"),
+        ({"b": torch.tensor([torch.nan, 0.5, 0.5])}, "the marginal of the columns must be nonnegative and finite"),
+        ({"b": torch.ones(3)}, "the marginals' masses differ: rows 1, columns 3"),
+    ],
+)
+def test_impossible_problems(change: dict[str, Any], message: str) -> None:
+    problem = {"cost": torch.zeros(2, 3), "epsilon": 0.1} | change
+    with pytest.raises(UserError, match=message):
+        sinkhorn(**problem)
