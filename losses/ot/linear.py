@@ -59,7 +59,7 @@ def sinkhorn(
         b: marginal of the columns (m,); likewise. Same mass as `a`, unless `rho` is given.
         epsilon: strength of the entropy, in units of the scaled cost.
         tol: stop when the L1 error of the columns is at most this (unbalanced: when an iteration moves no more mass); the
-            rows are always exact up to rounding. 0 does all iterations, and never waits for a GPU between the first and the last.
+            rows are exact up to rounding. 0 does all iterations, and never waits for a GPU between the first and the last.
         max_iters: iterations at most.
         check_every: iterations between looks at the error.
         method: ``kernel`` multiplies by exp(-C / eps), stabilised by absorption into potentials. It is several times faster
