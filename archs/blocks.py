@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.ops.fourier import at_least_float32, polar_spectrum
-from ..core.ops.pixelwise import channels, expand_depthwise, gated_projection, pixels
+from ..core.ops.fourier import affine, at_least_float32, polar_spectrum
+from ..core.ops.pixelwise import channels, expand_depthwise, gated_feed_forward, pixels
 
 
 def pad_to(x: Tensor, multiple: int) -> Tensor:
@@ -110,18 +110,26 @@ class GatedFeedForward(nn.Module):
         self.project_out = pointwise(inner, dim, bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return gated_feed_forward(x, self.project_in, self.dwconv, self.project_out)
+        return feed_forward(x, self.project_in, self.dwconv, self.project_out)
 
 
-def gated_feed_forward(x: Tensor, project_in: nn.Conv2d, depthwise: nn.Conv2d, project_out: nn.Conv2d) -> Tensor:
+def feed_forward(x: Tensor, project_in: nn.Conv2d, depthwise: nn.Conv2d, project_out: nn.Conv2d) -> Tensor:
     """The function behind `GatedFeedForward`."""
-    a, b = expand(pixels(x), project_in, depthwise, parts=2)
-    return channels(gated_projection(a, b, matrix(project_out), project_out.bias))
+    y = gated_feed_forward(
+        pixels(x),
+        matrix(project_in),
+        project_in.bias,
+        depthwise.weight,
+        depthwise.bias,
+        matrix(project_out),
+        project_out.bias,
+    )
+    return channels(y)
 
 
-def expand(x: Tensor, conv: nn.Conv2d, depthwise: nn.Conv2d, parts: int) -> tuple[Tensor, ...]:
-    """``depthwise(conv(x)).chunk(parts)`` of a pixel-major map (B, H, W, C), as separate pixel-major maps."""
-    return expand_depthwise(x, matrix(conv), conv.bias, depthwise.weight, depthwise.bias, parts)
+def expand(x: Tensor, conv: nn.Conv2d, depthwise: nn.Conv2d) -> Tensor:
+    """``depthwise(conv(x))`` of (B, C, H, W), pixel-major: (B, H, W, O)."""
+    return expand_depthwise(pixels(x), matrix(conv), conv.bias, depthwise.weight, depthwise.bias)
 
 
 # ------------------------------------------------------------------------------------------ Fourier upsampling
@@ -158,8 +166,7 @@ def _perceptron(z: Tensor, first: nn.Conv2d, second: nn.Conv2d) -> Tensor:
 
 
 def _on_planes(z: Tensor, conv: nn.Conv2d) -> Tensor:
-    y = (matrix(conv).to(z.dtype) @ z.flatten(2)).unflatten(2, z.shape[2:])
-    return y if conv.bias is None else y + conv.bias.to(y.dtype)[:, None, None]
+    return affine(z, matrix(conv).to(z.dtype), None if conv.bias is None else conv.bias.to(z.dtype))
 
 
 def fused_upsample(x: Tensor, sparse: Tensor, post: nn.Conv2d, spatial: nn.Conv2d, fusion: nn.Conv2d) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..core.ops.fourier import spectral_mixing
-from ..core.ops.pixelwise import channels, compose, cosine_attention, expand_depthwise, linear, pixels
+from ..core.ops.pixelwise import channels, cross_attention, linear, pixels, self_attention
 from . import ARCHS
 from .blocks import (
     ChannelLayerNorm,
@@ -72,17 +72,14 @@ class MQCA(nn.Module):
         self.project_out2 = pointwise(dim, dim, bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = expand(pixels(x), self.qkv1, self.qkv1_dwconv, parts=3)
-        # kv2(project_out1(attention @ v)) is one matrix per image times v.
-        weight = matrix(self.kv2) @ matrix(self.project_out1)
-        bias = self.kv2.bias
+        # kv2(project_out1(...)) is one 1 x 1 convolution, which the attention matrices are multiplied into.
+        weight, bias = matrix(self.kv2) @ matrix(self.project_out1), self.kv2.bias
         if bias is not None and self.project_out1.bias is not None:
             bias = bias + matrix(self.kv2) @ self.project_out1.bias
-        mixing = compose(weight, cosine_attention(q, k, self.temperature))
-        k, v = expand_depthwise(v, mixing, bias, self.kv2_dwconv.weight, self.kv2_dwconv.bias, parts=2)
-        q = self.fdfp(x).permute(0, 2, 3, 1)
-        mixing = compose(matrix(self.project_out2), cosine_attention(q, k, self.temperature))
-        return channels(linear(v, mixing, self.project_out2.bias))
+        qkv, last = expand(x, self.qkv1, self.qkv1_dwconv), self.kv2_dwconv
+        kv = self_attention(qkv, self.temperature, weight, bias, last.weight, last.bias)
+        weight, bias = matrix(self.project_out2), self.project_out2.bias
+        return channels(cross_attention(self.fdfp(x), kv, self.temperature, weight, bias))
 
 
 class MQCT(nn.Module):
@@ -143,11 +140,13 @@ class HFSUB(nn.Module):
     def __init__(self, in_dim: int, out_dim: int, bias: bool = False, snap: bool = True) -> None:
         super().__init__()
         self.dfu = DFU(in_dim, out_dim, bias, snap)
-        self.spatial_up = nn.Sequential(conv3x3(in_dim, 4 * out_dim, bias))
+        self.spatial_up = nn.ModuleList([conv3x3(in_dim, 4 * out_dim, bias)])
         self.fusion = pointwise(2 * out_dim, out_dim, bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return fused_upsample(x, self.dfu.magnitudes(x), self.dfu.post, self.spatial_up[0], self.fusion)
+        spatial = self.spatial_up[0]
+        assert isinstance(spatial, nn.Conv2d)
+        return fused_upsample(x, self.dfu.magnitudes(x), self.dfu.post, spatial, self.fusion)
 
 
 class AKC(nn.Module):
@@ -187,8 +186,9 @@ class SSFB(nn.Module):
         spatial = self.spatial_act(channels(linear(x, matrix(self.spatial_conv1), self.spatial_conv1.bias)))
         first, second = self.spectral_conv1, self.spectral_conv2
         spectral = spectral_mixing(x, matrix(first), first.bias, matrix(second), second.bias).permute(0, 2, 3, 1)
-        # Both identity branches read the same map, so their matrices add up.
-        identity = linear(x, matrix(self.identity_spatial) + matrix(self.identity_spectral))
+        # Both identity branches read the same map, so their kernels add up. (Kernels, not views of them: autograd would give
+        # two views one gradient in the same memory, which clipping in place would then scale twice.)
+        identity = linear(x, (self.identity_spatial.weight + self.identity_spectral.weight).flatten(1))
         both = pixels(self.spatial_dwconv(spatial)) + identity + spectral.to(identity.dtype)
         for branch in (self.identity_spatial, self.identity_spectral):
             both = both if branch.bias is None else both + branch.bias

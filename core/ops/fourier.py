@@ -77,7 +77,7 @@ def spectral_mixing(
     """
     with torch.autocast(x.device.type, enabled=False):
         arguments = [None if t is None else at_least_float32(t) for t in (x, weight1, bias1, weight2, bias2)]
-        return _SpectralMixing.apply(*arguments, real_part, norm)  # type: ignore[no-any-return]
+        return _SpectralMixing.apply(*arguments, real_part, norm)
 
 
 def _stacked(f: Tensor, real_part: bool) -> Tensor:
@@ -92,16 +92,17 @@ def _complex(z: Tensor, real_part: bool) -> Tensor:
     return torch.complex(*z.chunk(2, dim=1))
 
 
-def _affine(z: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    y = (weight @ z.flatten(2)).unflatten(2, z.shape[2:])
-    return y if bias is None else y.add_(bias[:, None, None])
+def affine(z: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A 1 x 1 convolution of planes (B, C, H, W): weight (O, C), bias (O) or None."""
+    # Not matmul, which would return the planes of a 2-D and a 3-D factor transposed in memory.
+    y = torch.bmm(weight.expand(z.shape[0], -1, -1), z.flatten(2)).unflatten(2, z.shape[2:])
+    return y if bias is None else y + bias[:, None, None]
 
 
 def _product_over_spectrum(a: Tensor, b: Tensor, width: int) -> Tensor:
     """Sum over images and the full spectrum of ``a b^T``, from half spectra (B, A, H, K), (B, B', H, K): (A, B')."""
-    twice = a.flatten(2) @ b.flatten(2).transpose(1, 2)
-    once = edges(a, width).flatten(2) @ edges(b, width).flatten(2).transpose(1, 2)
-    return (2 * twice - once).sum(0)
+    once = torch.bmm(edges(a, width).flatten(2), edges(b, width).flatten(2).transpose(1, 2))
+    return torch.baddbmm(once, a.flatten(2), b.flatten(2).transpose(1, 2), beta=-1, alpha=2).sum(0)
 
 
 def _sum_over_spectrum(a: Tensor, width: int) -> Tensor:
@@ -126,7 +127,7 @@ class _SpectralMixing(Function):
         z = _stacked(torch.fft.rfft2(planes(x), norm=norm), real_part)
         ctx.save_for_backward(z, weight1, bias1, weight2)
         ctx.has_bias2, ctx.real_part, ctx.norm, ctx.width = bias2 is not None, real_part, norm, x.shape[2]
-        out = _affine(F.gelu(_affine(z, weight1, bias1)), weight2, bias2)
+        out = affine(F.gelu(affine(z, weight1, bias1)), weight2, bias2)
         return _inverse(_complex(out, real_part), ctx.width, norm)
 
     @staticmethod
@@ -135,13 +136,13 @@ class _SpectralMixing(Function):
         z, weight1, bias1, weight2 = ctx.saved_tensors
         adjoint, width = ADJOINT[ctx.norm], ctx.width
         grad_out = _stacked(torch.fft.rfft2(grad, norm=adjoint), ctx.real_part)
-        hidden = _affine(z, weight1, bias1)
+        hidden = affine(z, weight1, bias1)
         grad_weight2 = _product_over_spectrum(grad_out, F.gelu(hidden), width)
         grad_bias2 = _sum_over_spectrum(grad_out, width) if ctx.has_bias2 else None
-        grad_hidden = torch.ops.aten.gelu_backward(_affine(grad_out, weight2.t(), None), hidden)
+        grad_hidden = torch.ops.aten.gelu_backward(affine(grad_out, weight2.t(), None), hidden)
         grad_weight1 = _product_over_spectrum(grad_hidden, z, width)
         grad_bias1 = _sum_over_spectrum(grad_hidden, width) if bias1 is not None else None
-        grad_z = _complex(_affine(grad_hidden, weight1.t(), None), ctx.real_part)
+        grad_z = _complex(affine(grad_hidden, weight1.t(), None), ctx.real_part)
         grad_x = _inverse(grad_z, width, adjoint).permute(0, 2, 3, 1).contiguous()
         return grad_x, grad_weight1, grad_bias1, grad_weight2, grad_bias2, None, None
 
@@ -159,7 +160,7 @@ def polar_spectrum(x: Tensor, snap: bool = True) -> tuple[Tensor, Tensor]:
         Two tensors (B, C, H, W), float32 or float64. Their gradients are finite everywhere, and zero at empty bins.
     """
     with torch.autocast(x.device.type, enabled=False):
-        return _PolarSpectrum.apply(at_least_float32(x), snap)  # type: ignore[no-any-return]
+        return _PolarSpectrum.apply(at_least_float32(x), snap)
 
 
 def _self_conjugate(size: int) -> slice:
@@ -227,7 +228,7 @@ def phase_vectors(x: Tensor) -> Tensor:
         spectrum holds it. Gradients are finite everywhere, and zero at empty bins.
     """
     with torch.autocast(x.device.type, enabled=False):
-        return _PhaseVectors.apply(at_least_float32(x))  # type: ignore[no-any-return]
+        return _PhaseVectors.apply(at_least_float32(x))
 
 
 def phase_only(x: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ every intermediate map. They can be differentiated once.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -50,43 +52,136 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     if weight.dim() == 2 and (bias is None or bias.dim() == 1):
         return F.linear(x, weight, bias)
-    y = (x.flatten(1, 2) @ weight.transpose(-1, -2).to(x.dtype)).unflatten(1, x.shape[1:3])
-    return y if bias is None else y + bias.unflatten(-1, (1, 1, -1)).to(y.dtype)
+    y = x.flatten(1, 2) @ weight.transpose(-1, -2).to(x.dtype)
+    if bias is not None:
+        y += (bias if bias.dim() == 1 else bias[:, None]).to(y.dtype)
+    return y.unflatten(1, x.shape[1:3])
 
 
 # -------------------------------------------------------------------------------- 1 x 1, then depthwise 3 x 3
 def expand_depthwise(
-    x: Tensor, weight: Tensor, bias: Tensor | None, kernel: Tensor, kernel_bias: Tensor | None, parts: int
-) -> tuple[Tensor, ...]:
-    """A 1 x 1 convolution to O channels, a depthwise 3 x 3 convolution (zero padding), the result in `parts` equal maps.
+    x: Tensor, weight: Tensor, bias: Tensor | None, kernel: Tensor, kernel_bias: Tensor | None
+) -> Tensor:
+    """A 1 x 1 convolution to O channels, then a depthwise k x k convolution (zero padding): (B, H, W, C) -> (B, H, W, O).
 
     Args:
-        x: (B, H, W, C).
-        weight, bias: (O, C) or (B, O, C); (O), (B, O) or None.
-        kernel, kernel_bias: (O, 1, 3, 3); (O) or None.
-        parts: how many maps (B, H, W, O / parts) to return; separate, since a slice of a wider map would slow down all that
-            follows.
+        x: pixel-major.
+        weight, bias: (O, C), or (B, O, C) for a matrix per image; (O), (B, O) or None.
+        kernel, kernel_bias: (O, 1, k, k) with k odd; (O) or None.
     """
-    x, weight, bias, kernel, kernel_bias = cast_for_autocast(x, weight, bias, kernel, kernel_bias)  # type: ignore[assignment]
-    return _ExpandDepthwise.apply(x, weight, bias, kernel, kernel_bias, parts)  # type: ignore[no-any-return]
+    return _ExpandDepthwise.apply(*cast_for_autocast(x, weight, bias, kernel, kernel_bias))
 
 
 def _depthwise(x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
-    y = F.conv2d(channels(x), kernel, bias, padding=kernel.shape[-1] // 2, groups=kernel.shape[0])
+    y = F.conv2d(x.permute(0, 3, 1, 2), kernel, bias, padding=kernel.shape[-1] // 2, groups=kernel.shape[0])
     return y.permute(0, 2, 3, 1)
 
 
-def _depthwise_kernel_grad(grad: Tensor, x: Tensor, kernel: Tensor) -> Tensor:
-    edge, stride = kernel.shape[-1] // 2, (1, 1)
-    mask = (False, True, False)
-    _, g, _ = torch.ops.aten.convolution_backward(
-        channels(grad), channels(x), kernel, None, stride, (edge, edge), (1, 1), False, (0, 0), kernel.shape[0], mask
+def _depthwise_backward(
+    grad: Tensor, x: Tensor, kernel: Tensor, has_bias: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Gradients of the input, of the kernel, and of the bias."""
+    edge, one = (kernel.shape[-1] // 2,) * 2, (1, 1)
+    grad = grad.contiguous()
+    _, grad_kernel, grad_bias = torch.ops.aten.convolution_backward(
+        channels(grad),
+        channels(x),
+        kernel,
+        list(kernel.shape[:1]) if has_bias else None,
+        one,
+        edge,
+        one,
+        False,
+        (0, 0),
+        kernel.shape[0],
+        (False, True, has_bias),
     )
-    return g  # type: ignore[no-any-return]
+    # As a forward convolution the gradient of the input takes half the time that libraries' backward ones take.
+    return _depthwise(grad, kernel.flip(2, 3)), grad_kernel, grad_bias
 
 
 class _ExpandDepthwise(Function):
-    """Keeps x; the map between the two convolutions, `parts` times as wide or more, is computed again."""
+    """Keeps x; the wider map between the two convolutions is computed again."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, kernel: Tensor, kernel_bias: Tensor | None
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, bias, kernel)
+        ctx.has_kernel_bias = kernel_bias is not None
+        return _depthwise(linear(x, weight, bias), kernel, kernel_bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, bias, kernel = ctx.saved_tensors
+        return _expand_backward(grad, x, weight, bias, kernel, ctx.has_kernel_bias)
+
+
+def _expand_backward(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    kernel: Tensor,
+    has_kernel_bias: bool,
+    add_to: Tensor | None = None,
+) -> tuple[Tensor | None, ...]:
+    """Gradients of the five arguments of `expand_depthwise`; the first is added in place to `add_to` where that is given."""
+    inner, grad_kernel, grad_kernel_bias = _depthwise_backward(grad, linear(x, weight, bias), kernel, has_kernel_bias)
+    grad_bias = None
+    if bias is not None:
+        grad_bias = inner.sum((0, 1, 2) if bias.dim() == 1 else (1, 2))
+    rows = (0, 2) if weight.dim() == 2 else (1, 2)
+    flat_inner, flat_x = inner.flatten(*rows), x.flatten(*rows)
+    grad_weight = flat_inner.transpose(-2, -1) @ flat_x
+    if add_to is None:
+        grad_x = (flat_inner @ weight).view(x.shape)
+    else:
+        total = add_to.view(flat_x.shape)
+        grad_x = (total.addmm_ if weight.dim() == 2 else total.baddbmm_)(flat_inner, weight).view(x.shape)
+    return grad_x, grad_weight, grad_bias, grad_kernel, grad_kernel_bias
+
+
+# ------------------------------------------------------------------------------------------ gated feed-forward
+def gated_feed_forward(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    kernel: Tensor,
+    kernel_bias: Tensor | None,
+    out_weight: Tensor,
+    out_bias: Tensor | None,
+) -> Tensor:
+    """``linear(gelu(a) * b, out_weight, out_bias)`` where (a, b) are the halves of ``expand_depthwise(x, ...)``.
+
+    Args:
+        x: pixel-major (B, H, W, C).
+        weight, bias, kernel, kernel_bias: see `expand_depthwise`; 2 E channels.
+        out_weight, out_bias: (O, E); (O) or None.
+
+    Returns:
+        (B, H, W, O).
+    """
+    return _GatedFeedForward.apply(*cast_for_autocast(x, weight, bias, kernel, kernel_bias, out_weight, out_bias))
+
+
+def _halves(
+    weight: Tensor, bias: Tensor | None, kernel: Tensor, kernel_bias: Tensor | None
+) -> Iterator[tuple[Tensor, Tensor | None, Tensor, Tensor | None]]:
+    """What makes a, then what makes b. They are kept apart because slices of one map would slow down all that follows."""
+    e = kernel.shape[0] // 2
+    for half in (slice(0, e), slice(e, None)):
+        yield (
+            weight[..., half, :],
+            None if bias is None else bias[..., half],
+            kernel[half],
+            None if kernel_bias is None else kernel_bias[half],
+        )
+
+
+class _GatedFeedForward(Function):
+    """Keeps x, a and b; computes the rest again."""
 
     @staticmethod
     def forward(
@@ -96,151 +191,168 @@ class _ExpandDepthwise(Function):
         bias: Tensor | None,
         kernel: Tensor,
         kernel_bias: Tensor | None,
-        parts: int,
-    ) -> tuple[Tensor, ...]:
-        ctx.save_for_backward(x, weight, bias, kernel)
-        ctx.has_kernel_bias = kernel_bias is not None
-        ctx.parts = parts
-        biases = split(bias, parts)
-        return tuple(
-            _depthwise(linear(x, w, b), k, kb)
-            for w, b, k, kb in zip(
-                weight.chunk(parts, -2), biases, kernel.chunk(parts), split(kernel_bias, parts), strict=True
-            )
-        )
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, bias, kernel = ctx.saved_tensors
-        per_image = weight.dim() == 3
-        rows = x.flatten(1, 2) if per_image else x.flatten(0, 2)
-        grad_x: Tensor | None = None
-        grad_weight, grad_bias, grad_kernel, grad_kernel_bias = [], [], [], []
-        pieces = zip(grads, weight.chunk(ctx.parts, -2), split(bias, ctx.parts), kernel.chunk(ctx.parts), strict=True)
-        for grad, w, b, k in pieces:
-            grad = grad.contiguous()
-            grad_kernel.append(_depthwise_kernel_grad(grad, linear(x, w, b), k))
-            if ctx.has_kernel_bias:
-                grad_kernel_bias.append(grad.sum((0, 1, 2)))
-            inner = _depthwise(grad, k.flip(2, 3))
-            if bias is not None:
-                grad_bias.append(inner.sum((0, 1, 2) if bias.dim() == 1 else (1, 2)))
-            inner = inner.reshape(*rows.shape[:-1], -1)
-            grad_weight.append(inner.transpose(-2, -1) @ rows)
-            grad_x = inner @ w if grad_x is None else _add_product(grad_x, inner, w)
-        assert grad_x is not None
-        return (
-            grad_x.view_as(x),
-            torch.cat(grad_weight, -2),
-            torch.cat(grad_bias, -1) if grad_bias else None,
-            torch.cat(grad_kernel),
-            torch.cat(grad_kernel_bias) if grad_kernel_bias else None,
-            None,
-        )
-
-
-def split(x: Tensor | None, parts: int) -> tuple[Tensor | None, ...]:
-    """`x` in equal parts along its last axis, or as many Nones."""
-    return (None,) * parts if x is None else x.chunk(parts, -1)
-
-
-def _add_product(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    return total.baddbmm_(a, b) if total.dim() == 3 else total.addmm_(a, b)
-
-
-# -------------------------------------------------------------------------------------------- gated projection
-def gated_projection(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """``linear(gelu(a) * b, weight, bias)`` of pixel-major maps: (B, H, W, E) twice -> (B, H, W, O)."""
-    a, b, weight, bias = cast_for_autocast(a, b, weight, bias)  # type: ignore[assignment]
-    return _GatedProjection.apply(a, b, weight, bias)  # type: ignore[no-any-return]
-
-
-class _GatedProjection(Function):
-    """Keeps a and b; gelu(a) and its product with b are computed again."""
-
-    @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(a, b, weight)
-        ctx.has_bias = bias is not None
-        return F.linear(F.gelu(a).mul_(b), weight, bias)
+        out_weight: Tensor,
+        out_bias: Tensor | None,
+    ) -> Tensor:
+        a, b = (_depthwise(linear(x, w, wb), k, kb) for w, wb, k, kb in _halves(weight, bias, kernel, kernel_bias))
+        ctx.save_for_backward(x, weight, bias, kernel, kernel_bias, out_weight, a, b)
+        ctx.has_out_bias = out_bias is not None
+        return F.linear(F.gelu(a).mul_(b), out_weight, out_bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        a, b, weight = ctx.saved_tensors
+        x, weight, bias, kernel, kernel_bias, out_weight, a, b = ctx.saved_tensors
         grad = grad.contiguous()
-        product = grad @ weight
+        product = grad @ out_weight
         gate = F.gelu(a)
         grad_b = gate * product
         grad_a = torch.ops.aten.gelu_backward(product.mul_(b), a)
-        gate.mul_(b)
-        grad_weight = grad.flatten(0, 2).t() @ gate.flatten(0, 2)
-        return grad_a, grad_b, grad_weight, grad.sum((0, 1, 2)) if ctx.has_bias else None
+        grad_out_weight = grad.flatten(0, 2).t() @ gate.mul_(b).flatten(0, 2)
+        grad_out_bias = grad.sum((0, 1, 2)) if ctx.has_out_bias else None
+        del product, gate
+        of_a, of_b = _halves(weight, bias, kernel, kernel_bias)
+        first = _expand_backward(grad_a, x, *of_a[:3], kernel_bias is not None)
+        second = _expand_backward(grad_b, x, *of_b[:3], kernel_bias is not None, add_to=first[0])
+        joined = (_cat(g, h, dim) for g, h, dim in zip(first[1:], second[1:], (-2, -1, 0, 0), strict=True))
+        return second[0], *joined, grad_out_weight, grad_out_bias
+
+
+def _cat(a: Tensor | None, b: Tensor | None, dim: int) -> Tensor | None:
+    return None if a is None or b is None else torch.cat((a, b), dim)
 
 
 # -------------------------------------------------------------------------------------------- channel attention
-def cosine_attention(q: Tensor, k: Tensor, temperature: Tensor) -> Tensor:
-    """Softmax of the cosine similarities of query and key channels: one matrix per image and head, in float32.
+def self_attention(
+    qkv: Tensor,
+    temperature: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    kernel: Tensor | None = None,
+    kernel_bias: Tensor | None = None,
+) -> Tensor:
+    """Multi-head attention between channels (Restormer's MDTA, eq. 1), a 1 x 1 and, if wanted, a depthwise convolution.
+
+    The attention matrix of a head is the softmax over keys of temperature times the cosine similarity of query and key
+    channels, which are vectors of H W pixels. It is multiplied into the 1 x 1 convolution's matrix, then applied to the
+    values once. Similarities are computed in float32 at least. A channel that is zero everywhere has similarity zero to all.
 
     Args:
-        q: queries (rows of the result), (B, H, W, C): pixel-major, or a permuted view of planes.
-        k: keys (columns), the same.
-        temperature: factor of the similarities, one element per head, in any shape.
+        qkv: queries, keys and values side by side, pixel-major (B, H, W, 3 C).
+        temperature: one element per head, in any shape.
+        weight, bias: the 1 x 1 convolution: (O, C); (O) or None.
+        kernel, kernel_bias: the depthwise convolution: (O, 1, k, k) or None for none; (O) or None.
 
     Returns:
-        (B, heads, C / heads, C / heads). A channel that is zero everywhere has similarity zero to all.
+        (B, H, W, O), in the dtype of `qkv`.
     """
-    heads = temperature.numel()
-    with torch.autocast(q.device.type, enabled=False):  # sums over all pixels do not fit float16
-        cosine = _Cosine.apply(at_least_float32(q).flatten(1, 2), at_least_float32(k).flatten(1, 2), heads)
-        return (cosine * temperature.reshape(heads, 1, 1)).softmax(dim=-1)  # type: ignore[no-any-return]
+    return _attend(None, qkv, temperature, weight, bias, kernel, kernel_bias)
 
 
-class _Cosine(Function):
-    """(B, N, C) twice -> cosines (B, heads, d, d). The normalised maps are never formed: products are divided by norms."""
+def cross_attention(q: Tensor, kv: Tensor, temperature: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`self_attention` with queries from elsewhere: planes (B, C, H, W); `kv` is pixel-major (B, H, W, 2 C)."""
+    return _attend(q, kv, temperature, weight, bias, None, None)
+
+
+def _attend(q: Tensor | None, kv: Tensor, temperature: Tensor, weight: Tensor, *rest: Tensor | None) -> Tensor:
+    rest = tuple(None if t is None else t.to(kv.dtype) for t in rest)
+    with torch.autocast(kv.device.type, enabled=False):
+        return _Attention.apply(q, kv, temperature, weight, *rest)
+
+
+def across_heads(channels: int, heads: int, device: torch.device) -> Tensor:
+    """(C, C): whether row and column belong to different heads."""
+    head = torch.arange(heads, device=device).repeat_interleave(channels // heads)
+    return head[:, None] != head
+
+
+class _Attention(Function):
+    """Written on matrices (B, N, C) of pixels and (B, C, C) of channels, the latter with -inf or zeros between heads.
+
+    Normalised maps are never formed: products are divided by norms.
+    """
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, heads: int) -> Tensor:
-        by_head = [t.unflatten(2, (heads, -1)).permute(0, 2, 3, 1) for t in (q, k)]
-        norms = [t.square().sum(1).sqrt_().clamp_min_(1e-12).unflatten(1, (heads, -1)) for t in (q, k)]
-        scale = 1 / (norms[0][..., :, None] * norms[1][..., None, :])
-        cosine = (by_head[0] @ by_head[1].transpose(-2, -1)).mul_(scale)
-        ctx.save_for_backward(q, k, cosine, scale, *norms)
-        return cosine
+    def forward(
+        ctx: Any,
+        q: Tensor | None,
+        kv: Tensor,
+        temperature: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        kernel: Tensor | None,
+        kernel_bias: Tensor | None,
+    ) -> Tensor:
+        c, heads = weight.shape[1], temperature.numel()
+        flat = kv.flatten(1, 2)
+        keys = at_least_float32(flat[..., -2 * c : -c])
+        queries = at_least_float32(flat[..., :c].transpose(1, 2) if q is None else q.flatten(2))
+        norms = torch.cat((queries.square().sum(2), keys.square().sum(1)), 1).sqrt_().clamp_min_(1e-12)
+        scale = norms[:, :c, None] * norms[:, None, c:]
+        cosine = torch.bmm(queries, keys).div_(scale)
+        factor = temperature.reshape(heads, 1).expand(heads, c // heads).reshape(c, 1)
+        scores = cosine * factor
+        if heads > 1:
+            scores.masked_fill_(across_heads(c, heads, kv.device), -math.inf)
+        attention = scores.softmax(2)
+        mixing = torch.bmm(weight.to(attention.dtype).expand(kv.shape[0], -1, -1), attention).to(kv.dtype)
+        ctx.save_for_backward(q, kv, temperature, weight, bias, kernel, factor, norms, scale, cosine, attention, mixing)
+        ctx.has_kernel_bias = kernel_bias is not None
+        y = linear(kv[..., -c:], mixing, bias)
+        return y if kernel is None else _depthwise(y, kernel, kernel_bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, cosine, scale, norm_q, norm_k = ctx.saved_tensors
-        along = grad * cosine  # the part of each gradient along the vector itself, which normalisation removes
-        inward_q = (along.sum(-1) / norm_q.square()).flatten(1)
-        inward_k = (along.sum(-2) / norm_k.square()).flatten(1)
-        mix = block_diagonal(grad * scale)
-        grad_q = (q * inward_q[:, None]).baddbmm_(k, mix.transpose(1, 2), beta=-1)  # in place: in the layout of q
-        grad_k = (k * inward_k[:, None]).baddbmm_(q, mix, beta=-1)
-        return grad_q, grad_k, None
+        q, kv, temperature, weight, bias, kernel, factor, norms, scale, cosine, attention, mixing = ctx.saved_tensors
+        c, heads = weight.shape[1], temperature.numel()
+        grad_kernel = grad_kernel_bias = None
+        if kernel is not None:
+            y = linear(kv[..., -c:], mixing, bias)
+            grad, grad_kernel, grad_kernel_bias = _depthwise_backward(grad, y, kernel, ctx.has_kernel_bias)
+        grad_bias = None if bias is None else grad.sum((0, 1, 2))
+        flat, grad_y = kv.flatten(1, 2), grad.flatten(1, 2)
+        grad_flat = torch.empty_like(flat)
+        # y = values mixing^T, mixing = weight attention.
+        _set_product(grad_flat[..., -c:], grad_y, mixing)
+        grad_mixing = torch.bmm(grad_y.transpose(1, 2), flat[..., -c:]).to(attention.dtype)
+        grad_weight = torch.bmm(grad_mixing, attention.transpose(1, 2)).sum(0).to(weight.dtype)
+        grad_attention = torch.bmm(weight.t().to(attention.dtype).expand(kv.shape[0], -1, -1), grad_mixing)
+        # attention = softmax(factor cosine)
+        grad_scores = torch._softmax_backward_data(grad_attention, attention, 2, attention.dtype)
+        turned = grad_scores * cosine
+        grad_temperature = turned.unflatten(1, (heads, -1)).sum((0, 2, 3)).reshape(temperature.shape)
+        # cosine = q k / (|q| |k|): normalisation removes what points along the vector itself.
+        turned.mul_(factor)
+        inward = torch.cat((turned.sum(2), turned.sum(1)), 1) / norms.square()
+        mix = grad_scores.mul_(factor).div_(scale)
+        if q is None:
+            both = mix.new_zeros(mix.shape[0], 2 * c, 2 * c)
+            both[:, :c, c:] = mix
+            both[:, c:, :c] = mix.transpose(1, 2)
+            both.diagonal(dim1=1, dim2=2).sub_(inward)
+            _set_product(grad_flat[..., : 2 * c], at_least_float32(flat[..., : 2 * c]), both)
+            grad_q = None
+        else:
+            queries, keys = at_least_float32(q).flatten(2), at_least_float32(flat[..., :c])
+            grad_q = torch.baddbmm(queries * inward[:, :c, None], mix, keys.transpose(1, 2), beta=-1)
+            grad_q = grad_q.view(q.shape).to(q.dtype)
+            grad_keys = torch.baddbmm(keys * inward[:, None, c:], queries.transpose(1, 2), mix, beta=-1)
+            grad_flat[..., :c] = grad_keys
+        return (
+            grad_q,
+            grad_flat.view(kv.shape),
+            grad_temperature,
+            grad_weight,
+            grad_bias,
+            grad_kernel,
+            grad_kernel_bias,
+        )
 
 
-def block_diagonal(blocks: Tensor) -> Tensor:
-    """(B, heads, d, d) -> (B, heads * d, heads * d) with the blocks on the diagonal."""
-    b, heads, d, _ = blocks.shape
-    if heads == 1:
-        return blocks[:, 0]
-    out = blocks.new_zeros(b, heads, d, heads, d)
-    out.diagonal(dim1=1, dim2=3).copy_(blocks.permute(0, 2, 3, 1))
-    return out.reshape(b, heads * d, heads * d)
-
-
-def compose(weight: Tensor, attention: Tensor) -> Tensor:
-    """The one matrix per image that attention, then a 1 x 1 convolution, amount to.
-
-    Args:
-        weight: (O, C), the convolution that follows.
-        attention: (B, heads, d, d) with ``heads * d = C``.
-
-    Returns:
-        (B, O, C), in the attention's dtype.
-    """
-    with torch.autocast(attention.device.type, enabled=False):
-        return weight.to(attention.dtype) @ block_diagonal(attention)
+def _set_product(target: Tensor, a: Tensor, b: Tensor) -> None:
+    """``target[:] = a @ b`` for batches of matrices, in place where the dtypes agree."""
+    if target.dtype == a.dtype:
+        torch.bmm(a, b, out=target)
+    else:
+        target.copy_(torch.bmm(a, b))
