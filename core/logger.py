@@ -26,14 +26,14 @@ log = logging.getLogger("relume")
 FORMAT = "%(asctime)s %(levelname)s: %(message)s"
 
 
-class StandardOutput(logging.StreamHandler):  # type: ignore[type-arg]
+class StandardOutput(logging.StreamHandler):
     """Writes to what ``sys.stdout`` is at the moment of writing, which notebooks and tests replace."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
 
     @property
-    def stream(self) -> Any:  # type: ignore[override]
+    def stream(self) -> Any:
         return sys.stdout
 
 
@@ -267,12 +267,15 @@ class RunLogger:
         if self.writer is not None:
             self.writer.add_image(tag, picture, iteration, dataformats="HWC")
 
-    def ended_by(self, error: BaseException) -> None:
-        """Write why the run ended into the text log, whose reader may never see the terminal."""
-        if self.records is None:
-            return
-        what = str(error) if isinstance(error, UserError) else traceback.format_exc()
-        self.file.handle(log.makeRecord(log.name, logging.ERROR, "", 0, "%s", (what,), None))
+    def __enter__(self) -> RunLogger:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, where: object) -> None:
+        """Close, after writing why the run ended into the text log, whose reader may never see the terminal."""
+        if error is not None and self.records is not None:
+            what = str(error) if isinstance(error, UserError) else "".join(traceback.format_exception(error))
+            self.file.handle(log.makeRecord(log.name, logging.ERROR, "", 0, "%s", (what,), None))
+        self.close()
 
     def close(self) -> None:
         """Flush and close everything."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
@@ -20,7 +21,7 @@ from .checkpoint import Checkpoints
 from .ema import EMA
 from .errors import EXIT_INTERRUPTED, UserError
 from .evaluation import Evaluator
-from .experiment import Experiment, find_resume
+from .experiment import Experiment, Resume, find_resume
 from .guard import Guard
 from .inference import Inference
 from .models import MODELS
@@ -67,17 +68,11 @@ def train_pipeline(
             log.info("%s", experiment.complete(resume))
             return dict(resume.state["results"])
         checked = with_seed(checked, resume.state if resume else None)
-        trainer = build_trainer(checked, experiment, resume, device)
-        began = time.monotonic()
-        try:
+        with contextlib.ExitStack() as cleanup:
+            trainer = build_trainer(checked, experiment, resume, device, cleanup)
+            began = time.monotonic()
             trainer.fit()
             log.info("%s", experiment.farewell(trainer.last_results, trainer.parts.best, time.monotonic() - began))
-        except BaseException as e:
-            trainer.parts.logger.ended_by(e)
-            raise
-        finally:
-            trainer.parts.loader.close()
-            trainer.parts.logger.close()
         return trainer.last_results
     finally:
         distributed.shut_down()
@@ -128,8 +123,10 @@ def test_pipeline(opt: Mapping[str, Any], *, launcher: str = "none") -> dict[str
 
 
 # ------------------------------------------------------------------ building
-def build_trainer(opt: Any, experiment: Experiment, resume: Any, device: torch.device) -> Trainer:
-    """Everything that a training run needs, resumed where `resume` says so.
+def build_trainer(
+    opt: Any, experiment: Experiment, resume: Resume | None, device: torch.device, cleanup: contextlib.ExitStack
+) -> Trainer:
+    """Everything that a training run needs, resumed where `resume` says so; `cleanup` gets what must be closed.
 
     The order matters: weights and averages come before anything wraps or shards the networks, optimizers after.
     """
@@ -154,6 +151,7 @@ def build_trainer(opt: Any, experiment: Experiment, resume: Any, device: torch.d
         device=device,
         channels_last=train.channels_last,
     )
+    cleanup.callback(loader.close)
     sets = {k: b for k, b in opt.datasets.items() if k.split("_")[0] == "val"}
     evaluator = build_evaluator(opt, sets, experiment.visualization, device, for_training=True)
 
@@ -183,7 +181,7 @@ def build_trainer(opt: Any, experiment: Experiment, resume: Any, device: torch.d
     schedulers = {k: build_scheduler(o, schedules[k], train.warmup_iter) for k, o in optimizers.items()}
 
     experiment.prepare(opt, fresh=resume is None)
-    run_logger = logger.RunLogger(experiment.root, experiment.tensorboard, opt, start)
+    run_logger = cleanup.enter_context(logger.RunLogger(experiment.root, experiment.tensorboard, opt, start))
     evaluator.picture = lambda dataset, name, picture, it: run_logger.image(f"{dataset}/{name}", picture, it)
     header = logger.header(opt, networks, device)
     if distributed.is_main():
@@ -204,15 +202,31 @@ def build_trainer(opt: Any, experiment: Experiment, resume: Any, device: torch.d
     )
     trainer = Trainer(parts, opt, start)
     if resume:
-        trainer.load_state(resume.state)
+        resume_trainer(trainer, resume)
         if distributed.is_main():
             log.info("Resumed at iteration %d from %s", start, resume.path)
             parts.checkpoints.forget_after(start)
     return trainer
 
 
+def resume_trainer(trainer: Trainer, resume: Resume) -> None:
+    """Continue where a state left off.
+
+    Raises:
+        UserError: the state has not the optimizers, losses, ... that these options ask for.
+    """
+    try:
+        trainer.load_state(resume.state)
+    except (KeyError, ValueError, RuntimeError) as e:
+        raise UserError(
+            f"{resume.path}: does not fit these options, which ask for other optimizers, parameters or losses "
+            f"({type(e).__name__}: {checkpoint.first_line(e)}). Resume with the options of that run, or start anew from its "
+            "weights with path.pretrain_network_g"
+        ) from e
+
+
 def build_model(
-    opt: Any, device: torch.device, *, for_training: bool, resume: Any = None
+    opt: Any, device: torch.device, *, for_training: bool, resume: Resume | None = None
 ) -> tuple[Model, dict[str, nn.Module]]:
     """The model wrapper and its networks on `device`, with the weights that the options or `resume` name."""
     from ..archs import build_network
@@ -234,7 +248,7 @@ def build_model(
     return model, networks
 
 
-def load_pretrained(opt: Any, key: str, network: nn.Module, model: Model, resume: Any) -> None:
+def load_pretrained(opt: Any, key: str, network: nn.Module, model: Model, resume: Resume | None) -> None:
     """Weights of one network: the resumed ones, else ``path.pretrain_network_<key>``."""
     ignored = {name.removeprefix("network_") for name in opt.path.ignore_resume_networks}
     if resume and key not in model.frozen and key not in ignored:
@@ -254,7 +268,7 @@ def load_pretrained(opt: Any, key: str, network: nn.Module, model: Model, resume
             log.warning("network_%s: not loaded: %d more", key, len(differences) - 20)
 
 
-def build_ema(decay: float, model: Model, trained: Mapping[str, nn.Module], resume: Any) -> EMA | None:
+def build_ema(decay: float, model: Model, trained: Mapping[str, nn.Module], resume: Resume | None) -> EMA | None:
     """The averages of the model's networks, resumed if there is something to resume; None when switched off."""
     if decay <= 0:
         return None

@@ -142,7 +142,7 @@ class Train:
 class Val:
     """Validation during training, and what test.py does."""
 
-    val_freq: Positive | None = setting(None, "Iterations between validations; one at the end when omitted.")
+    val_freq: Count | None = setting(None, "Iterations between validations; one at the end when omitted.")
     save_img: bool = setting(False, "Save the output images.")
     score_input: bool = setting(False, "Also score the input itself, as the figure to beat.")
     save_comparison: bool = setting(False, "Also save input | output | target side by side.")
@@ -185,8 +185,8 @@ class Wandb:
 class Logger:
     """Printing, checkpoints and trackers."""
 
-    print_freq: Positive = setting(100, "Iterations between log lines.")
-    save_checkpoint_freq: Positive = setting(5000, "Iterations between checkpoints; one more is written at the end.")
+    print_freq: Count = setting(100, "Iterations between log lines.")
+    save_checkpoint_freq: Count = setting(5000, "Iterations between checkpoints; one more is written at the end.")
     keep_checkpoints: Count | None = setting(None, "Newest checkpoints to keep; all when omitted.")
     use_tb_logger: bool = setting(False, "Write TensorBoard events to tb_logger/<name>.")
     wandb: Wandb | None = setting(None, "Weights & Biases.")

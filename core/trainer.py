@@ -113,9 +113,9 @@ class Trainer:
         finally:
             self.stop.forget()
 
-    def due(self, every: float | None) -> bool:
+    def due(self, every: int | None) -> bool:
         """Whether the current iteration is a multiple of `every`."""
-        return bool(every) and self.iteration % int(every or 1) == 0
+        return every is not None and self.iteration % every == 0
 
     # ---------------------------------------------------------------- one step
     def step(self) -> dict[str, Tensor | float]:

@@ -9,8 +9,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-import relume
 import torch
+
+import relume
 
 REPO = Path(relume.__file__).resolve().parent
 GOLDEN = Path(os.environ.get("RELUME_GOLDEN", REPO.parent / "shared" / "golden"))

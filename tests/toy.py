@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+
 from relume.archs import ARCHS
 from relume.core import checkpoint
 from relume.core.metrics import METRICS
 from relume.datasets import DATASETS
 from relume.losses import LOSSES
-from torch import Tensor, nn
 
 visits: Counter[str] = Counter()
 

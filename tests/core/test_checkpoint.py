@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
+
 from relume.core import checkpoint
 from relume.core.checkpoint import Checkpoints
 from relume.core.errors import UserError
-from torch import nn
 
 
 def small_state(value: float) -> dict[str, dict[str, torch.Tensor]]:

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 import torch
-from relume.core.errors import EXIT_NONFINITE, EXIT_PREEMPTED
 from runs import REPO, differences, options, outcome, train
+
+from relume.core.errors import EXIT_NONFINITE, EXIT_PREEMPTED
 
 # Batch statistics and dropout masks belong to a rank's own batch by design, so these networks have neither.
 DETERMINISTIC: dict[str, Any] = {"network_g__dropout": 0.0, "network_g__norm": False, "train__ema_decay": 0.9}
@@ -115,8 +116,7 @@ def test_the_old_launcher_spelling_still_works(tmp_path: Path) -> None:
 
 
 def test_launcher_without_its_environment_says_what_to_type(tmp_path: Path) -> None:
-    clean = {k: "" for k in ()}
-    done = train(tmp_path, options(), "--launcher", "pytorch", env=clean)
+    done = train(tmp_path, options(), "--launcher", "pytorch")
     assert done.returncode == 2
     assert "torchrun --nproc_per_node" in done.stderr and "Traceback" not in done.stderr
     slurm = train(tmp_path, options(), "--launcher", "slurm")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
+
 from relume.core.ema import EMA, evaluating
 from relume.core.models.base import Model
-from torch import nn
 
 
 def network() -> nn.Module:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
+
 from relume.core.errors import UserError
 from relume.core.optimizers import OPTIMIZERS, build_optimizer
-from torch import nn
 
 
 def network() -> nn.Module:
@@ -61,5 +62,5 @@ def test_frozen_parameters_are_left_out_and_nothing_left_is_an_error() -> None:
     net[0].requires_grad_(False)
     groups = build_optimizer(net.named_parameters(), {"type": "SGD", "lr": 0.1}).param_groups
     assert len(groups[0]["params"]) == 4
-    with pytest.raises(UserError, match="nothing|no parameter to optimise"):
+    with pytest.raises(UserError, match=r"nothing|no parameter to optimise"):
         build_optimizer(net.requires_grad_(False).named_parameters(), {"type": "SGD", "lr": 0.1})

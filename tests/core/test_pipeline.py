@@ -237,6 +237,24 @@ def test_averaged_weights_where_there_are_and_plain_ones_where_not(said: list[st
     assert "w.pth: has no averaged weights (params_ema), taking params" in said
 
 
+def test_averages_may_be_switched_on_in_a_resume(said: list[str]) -> None:
+    train_pipeline(options(train__total_iter=2))
+    train_pipeline(options(train__total_iter=4, train__ema_decay=0.9), auto_resume=True)
+    assert weights(ROOT, 4).keys() == {"params", "params_ema"}
+    assert any("has no averaged weights (params_ema), taking params" in s for s in said)
+
+
+def test_a_state_of_other_options_is_one_line() -> None:
+    train_pipeline(options(train__total_iter=2))
+    groups = options(train__optim_g__param_groups=[{"params": "bias", "lr": 0.1}])
+    with pytest.raises(UserError, match=r"2\.state: does not fit these options.*path\.pretrain_network_g$") as caught:
+        train_pipeline(groups, auto_resume=True)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match=r"net_g_2\.pth: does not fit ToyNet"):
+        train_pipeline(options(network_g__width=16), auto_resume=True)
+    train_pipeline(options(train__total_iter=4), auto_resume=True)
+
+
 def test_a_network_may_be_left_out_of_a_resume(said: list[str]) -> None:
     train_pipeline(options(train__total_iter=2))
     frozen = {"type": "SGD", "lr": 1e-12}

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from relume.core.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED
 from runs import differences, options, outcome, train
+
+from relume.core.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED
 
 PLAIN: dict[str, Any] = {}
 EMA_ACCUMULATION: dict[str, Any] = {"train__ema_decay": 0.9, "train__accumulate": 2}

@@ -139,6 +139,15 @@ def test_compiled_training_equals_eager(backend: str, monkeypatch: pytest.Monkey
     assert names == weights(Path("experiments/eager"), 3)["params"].keys(), "the compiler's wrapping is not saved"
 
 
+def test_the_scale_of_fp16_survives_a_resume() -> None:
+    changes: dict[str, Any] = {"train__amp": "fp16", "train__pixel_opt": {"type": "ToyLoss", "loss_weight": 10.0}}
+    train_pipeline(options("straight", **changes))
+    train_pipeline(options("parts", **changes, train__total_iter=5))
+    train_pipeline(options("parts", **changes), auto_resume=True)
+    a, b = (torch.load(f"experiments/{n}/training_states/12.state", weights_only=True) for n in ("straight", "parts"))
+    assert a["scaler"]["scale"] < 65536 and differences(a, b) == []
+
+
 # ------------------------------------------------------------------ clipping, warm-up
 def remembered(players: ModuleType, **changes: Any) -> list[torch.Tensor]:
     """Every step's gradients as the optimizer saw them."""

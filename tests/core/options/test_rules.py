@@ -87,7 +87,7 @@ def test_one_mistake_costs_one_line(mistakes: Mistakes, old: str, new: str, line
     ("more", "line"),
     [
         ("val: {val_frq: 5}\n", "x.yml:15:7: unknown key 'val_frq' in val. Did you mean 'val_freq'? Accepted: val_freq, "),
-        ("val: {val_freq: 0}\n", "x.yml:15:17: val.val_freq: must be above 0, got 0"),
+        ("val: {val_freq: 0}\n", "x.yml:15:17: val.val_freq: must be at least 1, got 0"),
         ("val: {tile: 32}\n", "x.yml:15:6: val: tile_overlap (32) must be smaller than tile (32)"),
         ("val: {best: psnr}\n", "x.yml:15:13: val.best: no metric is called 'psnr'. Known: none."),
         ("val: {metrics: {p: {type: options_scor}}}\n",
