@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..core.errors import UserError
 from ..core.ops.fourier import at_least_float32
-from ..core.ops.pixelwise import channels, compose, cosine_attention, expand_depthwise, gated_projection, linear, pixels
+from ..core.ops.pixelwise import channels, expand_depthwise, gated_feed_forward, pixels, self_attention
 from . import ARCHS
 from .blocks import ChannelLayerNorm, conv3x3, matrix, pointwise
 
@@ -88,9 +88,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, norm: LayerNorm, z: Tensor | None = None) -> Tensor:
         """Normalised pixel-major (B, H, W, C), the norm it comes from, the prior (B, prior) -> (B, H, W, C)."""
         weight, bias = folded(self.qkv, norm, self.kernel, z)
-        q, k, v = expand_depthwise(x, weight, bias, self.qkv_dwconv.weight, self.qkv_dwconv.bias, parts=3)
-        mix = compose(matrix(self.project_out), cosine_attention(q, k, self.temperature))
-        return linear(v, mix, self.project_out.bias)
+        qkv = expand_depthwise(x, weight, bias, self.qkv_dwconv.weight, self.qkv_dwconv.bias)
+        return self_attention(qkv, self.temperature, matrix(self.project_out), self.project_out.bias)
 
 
 class FeedForward(nn.Module):
@@ -114,8 +113,8 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor, norm: LayerNorm, z: Tensor | None = None) -> Tensor:
         """Normalised pixel-major (B, H, W, C), the norm it comes from, the prior (B, prior) -> (B, H, W, C)."""
         weight, bias = folded(self.project_in, norm, self.kernel, z)
-        a, b = expand_depthwise(x, weight, bias, self.dwconv.weight, self.dwconv.bias, parts=2)
-        return gated_projection(a, b, matrix(self.project_out), self.project_out.bias)
+        kernel, kernel_bias = self.dwconv.weight, self.dwconv.bias
+        return gated_feed_forward(x, weight, bias, kernel, kernel_bias, matrix(self.project_out), self.project_out.bias)
 
 
 class TransformerBlock(nn.Module):

@@ -38,7 +38,7 @@ class LayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h, w = x.shape[-2:]
-        rows = x.flatten(2).transpose(1, 2).contiguous()
+        rows = x.flatten(2).transpose(1, 2)
         variance = rows.var(-1, keepdim=True, unbiased=False)
         if self.with_bias:
             rows = (rows - rows.mean(-1, keepdim=True)) / torch.sqrt(
@@ -46,7 +46,7 @@ class LayerNorm(nn.Module):
             ) * self.body.weight + self.body.bias
         else:
             rows = rows / torch.sqrt(variance + 1e-5) * self.body.weight
-        return rows.transpose(1, 2).contiguous().unflatten(2, (h, w))
+        return rows.transpose(1, 2).unflatten(2, (h, w))
 
 
 class Modulated(nn.Module):
