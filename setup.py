@@ -19,5 +19,9 @@ setup(
     package_dir={"relume": "."},
     packages=["relume"]
     + [f"relume.{p}" for p in find_namespace_packages(include=[f"{r}{s}" for r in ROOMS for s in ("", ".*")])],
-    package_data={"relume": ["py.typed"], "relume.options": ["**/*.yml", "**/*.json"]},
+    package_data={
+        "relume": ["py.typed"],
+        "relume.options": ["**/*.yml", "**/*.json"],
+        "relume.core.metrics": ["*.npz"],
+    },
 )

@@ -107,6 +107,10 @@ val:
       crop_border: 4
       test_y_channel: false
       better: higher
+    niqe:
+      type: calculate_niqe
+      crop_border: 4
+      better: lower
 {END}"""
 
 EDSR_MX2 = f"""
