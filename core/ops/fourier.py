@@ -173,6 +173,11 @@ def _mirrored(half: Tensor, width: int) -> Tensor:
     return _negated_rows(half[..., 1 : (width + 1) // 2].flip(-1))
 
 
+def _power(f: Tensor) -> Tensor:
+    """Squared magnitude. (``f.abs()`` is five times slower on CPUs, since it guards against overflow.)"""
+    return f.real.square().addcmul_(f.imag, f.imag)
+
+
 def _negated_rows(x: Tensor) -> Tensor:
     """Row i becomes row -i modulo H; its own inverse."""
     return torch.cat([x[..., :1, :], x[..., 1:, :].flip(-2)], dim=-2)
@@ -187,7 +192,7 @@ class _PolarSpectrum(Function):
         f = torch.fft.rfft2(planes(x))
         if snap:
             f.imag[..., _self_conjugate(height), _self_conjugate(width)] = 0.0
-        magnitude = f.abs()
+        magnitude = _power(f).sqrt_()
         phase = torch.atan2(f.imag, f.real)
         ctx.save_for_backward(f, magnitude)
         ctx.width = width
@@ -250,12 +255,15 @@ def _column_scale(vectors: Tensor, width: int) -> Tensor:
 class _PhaseVectors(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        vectors = torch.view_as_real(torch.fft.rfft2(planes(x)))
+        f = torch.fft.rfft2(planes(x))
+        vectors = torch.view_as_real(f)
         scale = _column_scale(vectors, x.shape[2])
-        power = vectors.square().sum(-1)
-        empty = power < EMPTY
-        inverse = power.rsqrt_().masked_fill_(empty, 0.0)
-        vectors.mul_((inverse * scale)[..., None])
+        inverse = _power(f)
+        empty = inverse < EMPTY
+        inverse.rsqrt_().masked_fill_(empty, 0.0)
+        factor = inverse * scale
+        for part in vectors.unbind(-1):
+            part.mul_(factor)
         vectors[..., 0] += empty * scale
         # The gradient's factor: scale / |F| for the vector, divided by the column's count for the adjoint of rfft2, and by
         # scale^2 because both factors of the turn below carry it.
@@ -269,6 +277,6 @@ class _PhaseVectors(Function):
         """Only turning a phase changes anything: ``dF = i u <i u, grad> / |F|``."""
         vectors, factor = ctx.saved_tensors
         real, imag = vectors.unbind(-1)
-        turn = (real * grad[..., 1]).sub_(imag * grad[..., 0]).mul_(factor)
+        turn = (real * grad[..., 1]).addcmul_(imag, grad[..., 0], value=-1).mul_(factor)
         grad_f = torch.complex((imag * turn).neg_(), real * turn)
         return (_inverse(grad_f, ctx.width, "forward").permute(0, 2, 3, 1).contiguous(),)

@@ -246,24 +246,56 @@ def self_attention(
     Returns:
         (B, H, W, O), in the dtype of `qkv`.
     """
+    return self_attention_and_map(qkv, temperature, weight, bias, kernel, kernel_bias)[0]
+
+
+def self_attention_and_map(
+    qkv: Tensor,
+    temperature: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    kernel: Tensor | None = None,
+    kernel_bias: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """`self_attention` and its attention matrices side by side, (B, C, C) with zeros between heads."""
     return _attend(None, qkv, temperature, weight, bias, kernel, kernel_bias)
 
 
 def cross_attention(q: Tensor, kv: Tensor, temperature: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`self_attention` with queries from elsewhere: planes (B, C, H, W); `kv` is pixel-major (B, H, W, 2 C)."""
-    return _attend(q, kv, temperature, weight, bias, None, None)
+    return _attend(q, kv, temperature, weight, bias, None, None)[0]
 
 
-def _attend(q: Tensor | None, kv: Tensor, temperature: Tensor, weight: Tensor, *rest: Tensor | None) -> Tensor:
+def _attend(
+    q: Tensor | None, kv: Tensor, temperature: Tensor, weight: Tensor, *rest: Tensor | None
+) -> tuple[Tensor, Tensor]:
     rest = tuple(None if t is None else t.to(kv.dtype) for t in rest)
     with torch.autocast(kv.device.type, enabled=False):
         return _Attention.apply(q, kv, temperature, weight, *rest)
 
 
-def across_heads(channels: int, heads: int, device: torch.device) -> Tensor:
-    """(C, C): whether row and column belong to different heads."""
-    head = torch.arange(heads, device=device).repeat_interleave(channels // heads)
-    return head[:, None] != head
+def softmax_by_head(similarity: Tensor, temperature: Tensor) -> Tensor:
+    """Softmax over keys of temperature times similarity, within each head.
+
+    Args:
+        similarity: of all queries (rows) and keys: (B, C, C).
+        temperature: one element per head, in any shape.
+
+    Returns:
+        (B, C, C), zero between different heads.
+    """
+    c, heads = similarity.shape[-1], temperature.numel()
+    scores = similarity * per_channel(temperature, c)
+    if heads > 1:
+        head = torch.arange(heads, device=scores.device).repeat_interleave(c // heads)
+        scores = scores.masked_fill_(head[:, None] != head, -math.inf)
+    return scores.softmax(-1)
+
+
+def per_channel(temperature: Tensor, channels: int) -> Tensor:
+    """The head's temperature of every channel: (C, 1)."""
+    heads = temperature.numel()
+    return temperature.reshape(heads, 1).expand(heads, channels // heads).reshape(channels, 1)
 
 
 class _Attention(Function):
@@ -282,29 +314,24 @@ class _Attention(Function):
         bias: Tensor | None,
         kernel: Tensor | None,
         kernel_bias: Tensor | None,
-    ) -> Tensor:
-        c, heads = weight.shape[1], temperature.numel()
-        flat = kv.flatten(1, 2)
+    ) -> tuple[Tensor, Tensor]:
+        c, flat = weight.shape[1], kv.flatten(1, 2)
         keys = at_least_float32(flat[..., -2 * c : -c])
         queries = at_least_float32(flat[..., :c].transpose(1, 2) if q is None else q.flatten(2))
         norms = torch.cat((queries.square().sum(2), keys.square().sum(1)), 1).sqrt_().clamp_min_(1e-12)
         scale = norms[:, :c, None] * norms[:, None, c:]
         cosine = torch.bmm(queries, keys).div_(scale)
-        factor = temperature.reshape(heads, 1).expand(heads, c // heads).reshape(c, 1)
-        scores = cosine * factor
-        if heads > 1:
-            scores.masked_fill_(across_heads(c, heads, kv.device), -math.inf)
-        attention = scores.softmax(2)
+        attention = softmax_by_head(cosine, temperature)
         mixing = torch.bmm(weight.to(attention.dtype).expand(kv.shape[0], -1, -1), attention).to(kv.dtype)
-        ctx.save_for_backward(q, kv, temperature, weight, bias, kernel, factor, norms, scale, cosine, attention, mixing)
+        ctx.save_for_backward(q, kv, temperature, weight, bias, kernel, norms, scale, cosine, attention, mixing)
         ctx.has_kernel_bias = kernel_bias is not None
         y = linear(kv[..., -c:], mixing, bias)
-        return y if kernel is None else _depthwise(y, kernel, kernel_bias)
+        return (y if kernel is None else _depthwise(y, kernel, kernel_bias)), attention
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        q, kv, temperature, weight, bias, kernel, factor, norms, scale, cosine, attention, mixing = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor, grad_map: Tensor) -> tuple[Tensor | None, ...]:
+        q, kv, temperature, weight, bias, kernel, norms, scale, cosine, attention, mixing = ctx.saved_tensors
         c, heads = weight.shape[1], temperature.numel()
         grad_kernel = grad_kernel_bias = None
         if kernel is not None:
@@ -318,8 +345,10 @@ class _Attention(Function):
         grad_mixing = torch.bmm(grad_y.transpose(1, 2), flat[..., -c:]).to(attention.dtype)
         grad_weight = torch.bmm(grad_mixing, attention.transpose(1, 2)).sum(0).to(weight.dtype)
         grad_attention = torch.bmm(weight.t().to(attention.dtype).expand(kv.shape[0], -1, -1), grad_mixing)
+        grad_attention += grad_map
         # attention = softmax(factor cosine)
-        grad_scores = torch._softmax_backward_data(grad_attention, attention, 2, attention.dtype)
+        grad_scores = torch.ops.aten._softmax_backward_data(grad_attention, attention, 2, attention.dtype)
+        factor = per_channel(temperature, c)
         turned = grad_scores * cosine
         grad_temperature = turned.unflatten(1, (heads, -1)).sum((0, 2, 3)).reshape(temperature.shape)
         # cosine = q k / (|q| |k|): normalisation removes what points along the vector itself.
