@@ -6,8 +6,8 @@ Reads bare state dicts, the usual wrappings of them, and pickles of whole module
 that such a pickle names: tensors are rebuilt here, classes of the network become empty stand-ins, all else is refused.
 
 ``-opt`` names an option file whose ``network_g`` the weights are for. Names and shapes are then compared; parameters that
-never had an effect in the original, and that the network lacks (``drop_dead``), are left out; any other difference is an
-error.
+never had an effect in the original are left out if the network does without (``drop_dead: true``); any other difference
+is an error.
 """
 
 import sys
@@ -22,7 +22,6 @@ import io
 import pickle
 import zipfile
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -31,17 +30,6 @@ from torch import Tensor
 from relume.archs import build_network
 from relume.core import checkpoint, options
 from relume.core.errors import UserError
-
-SPECTRUM = ("*.attn.q1X1_1.weight", "*.attn.q1X1_2.weight")
-UNUSED_HEADS = ("ups_4.*", "ups1.*", "ups2.*", "output1.*")
-DEAD: dict[tuple[str, str | None], tuple[str, ...]] = {
-    ("SpectroformerAGSSF", "agssf1"): ("attention.3.*", *UNUSED_HEADS, *SPECTRUM),
-    ("SpectroformerAGSSF", "official"): ("attention.3.*", *UNUSED_HEADS, *SPECTRUM),
-    ("SpectroformerAGSSF", "model"): ("attention.*", *UNUSED_HEADS),
-    ("SpectroformerAGSSF", "without_ca"): (*UNUSED_HEADS, *SPECTRUM),
-    ("Phaseformer", None): ("attention.3.conv.weight", "ups2.body.0.weight"),
-}
-"""By network type and variant, names of parameters that never reach the original's output."""
 
 STUBBED = (
     "__main__",
@@ -246,26 +234,26 @@ def module_state(module: Any, path: Path, prefix: str = "", above: tuple[int, ..
 
 
 def fitted(state: dict[str, Tensor], block: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[str]]:
-    """`state` without the dead parameters that the network of `block` lacks, and their names.
+    """`state` as the network of `block` holds it, and the names that the network itself leaves out (dead parameters).
 
     Raises:
         UserError: other differences in names or shapes.
     """
-    own = build_network(block).state_dict()
-    name = f"{block['type']} {block.get('variant', '')}".strip()
-    dead = DEAD.get((block["type"], block.get("variant")), ())
-    dropped = [k for k in state if k not in own and any(fnmatchcase(k, pattern) for pattern in dead)]
-    kept = {k: v for k, v in state.items() if k not in dropped}
-    problems = [f"{k} is missing" for k in own if k not in kept] + [f"{k} is unknown" for k in kept if k not in own]
-    problems += [
-        f"{k} is {tuple(kept[k].shape)}, not {tuple(v.shape)}"
-        for k, v in own.items()
-        if k in kept and kept[k].shape != v.shape
-    ]
-    if problems:
+    network = build_network(block)
+    own = network.state_dict()
+    try:
+        network.load_state_dict(state)
+    except RuntimeError:
+        problems = [f"{k} is missing" for k in own if k not in state]
+        problems += [
+            f"{k} is {tuple(state[k].shape)}, not {tuple(v.shape)}"
+            for k, v in own.items()
+            if k in state and state[k].shape != v.shape
+        ]
+        problems += [f"{k} is unknown" for k in state if k not in own]
         more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise UserError(f"the weights do not fit {name}: {'; '.join(problems[:3])}{more}")
-    return kept, dropped
+        raise UserError(f"the weights do not fit {block['type']}: {'; '.join(problems[:3])}{more}") from None
+    return dict(network.state_dict()), [k for k in state if k not in own]
 
 
 def convert(source: Path, target: Path, block: Mapping[str, Any] | None = None, stubbed: Sequence[str] = ()) -> str:
