@@ -333,7 +333,10 @@ def seed_everything(seed: int, iteration: int, rank: int) -> None:
     words = np.random.SeedSequence([seed, iteration, rank]).generate_state(3)
     random.seed(int(words[0]))
     np.random.seed(int(words[1]))
-    torch.manual_seed(int(words[2]))
+    # torch.manual_seed would note a stack trace for every backend that is not in use, which costs more than all of this.
+    torch.default_generator.manual_seed(int(words[2]))
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed(int(words[2]))
 
 
 def peak_memory_gib(device: torch.device) -> float:
