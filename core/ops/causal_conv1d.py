@@ -1,0 +1,114 @@
+"""Causal depthwise 1-D convolution, optionally with SiLU, at the speed of memory on a CPU too.
+
+It is computed on the channels-last view, where PyTorch's depthwise 2-D kernels are fast, except that of the weights' gradient,
+which is a few sums instead.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from ..errors import UserError
+
+CACHED = 1 << 17
+"""Elements of the input that the gradient of the weights treats at once on a CPU."""
+
+
+def causal_conv1d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    initial_states: Tensor | None = None,
+    return_final_states: bool = False,
+    activation: Literal["silu", "swish"] | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """``y[:, d, t] = act(bias[d] + sum_k weight[d, k] x[:, d, t - K + 1 + k])``; differentiable once.
+
+    Args:
+        x: (B, D, L).
+        weight: (D, K).
+        bias: (D) or None.
+        initial_states: what precedes x, (B, D, K - 1); zeros when None.
+        return_final_states: also return the last K - 1 inputs, to go on from.
+        activation: ``silu`` (also called ``swish``) or None.
+
+    Returns:
+        y, (B, D, L) in the dtype of x, laid out as the transpose of a contiguous (B, L, D); with `return_final_states` a pair
+        of it and (B, D, K - 1).
+
+    Raises:
+        UserError: another activation, or shapes that do not go together.
+    """
+    if activation not in (None, "silu", "swish"):
+        raise UserError(f"causal_conv1d: activation cannot be '{activation}'. Accepted: silu, swish, None.")
+    if x.dim() != 3 or weight.dim() != 2 or x.shape[1] != weight.shape[0]:
+        raise UserError(
+            f"causal_conv1d: input (batch, channels, length) and weight (channels, width) do not go together: "
+            f"{tuple(x.shape)} and {tuple(weight.shape)}"
+        )
+    weight = weight.to(x.dtype)
+    bias = None if bias is None else bias.to(x.dtype)
+    before = None if initial_states is None else initial_states.to(x.dtype).transpose(1, 2)
+    rows = x.transpose(1, 2)
+    y = _CausalConv.apply(rows, weight, bias, before, activation is not None).transpose(1, 2)
+    if not return_final_states:
+        return y
+    width = weight.shape[1] - 1
+    return y, _after(rows, before, width)[:, x.shape[2] :].transpose(1, 2)
+
+
+def _after(x: Tensor, before: Tensor | None, width: int) -> Tensor:
+    """(B, L, D) preceded by `width` earlier steps, zeros if there are none: (B, width + L, D)."""
+    return torch.cat([_zeros(x, width) if before is None else before, x], 1)
+
+
+def _zeros(x: Tensor, steps: int) -> Tensor:
+    return x.new_zeros(x.shape[0], steps, x.shape[2])
+
+
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """(B, L + K - 1, D), (D, K) -> (B, L, D)."""
+    y = F.conv2d(x.transpose(1, 2)[:, :, None], weight[:, None, None], bias, groups=len(weight))
+    return y[:, :, 0].transpose(1, 2)
+
+
+class _CausalConv(Function):
+    """Of (B, L, D). Keeps its inputs; what goes into SiLU is computed again."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, before: Tensor | None, silu: bool) -> Tensor:
+        ctx.save_for_backward(x, weight, bias, before)
+        ctx.silu = silu
+        with torch.autocast(x.device.type, enabled=False):
+            y = _convolve(_after(x, before, weight.shape[1] - 1), weight, bias)
+        return F.silu(y, inplace=True) if silu else y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, bias, before = ctx.saved_tensors
+        length, width = x.shape[1], weight.shape[1]
+        with torch.autocast(x.device.type, enabled=False):
+            inputs = _after(x, before, width - 1)
+            grad = torch.ops.aten.silu_backward(grad, _convolve(inputs, weight, bias)) if ctx.silu else grad
+            earlier = [] if before is None else [_zeros(grad, width - 1)]
+            grad_inputs = _convolve(torch.cat([*earlier, grad, _zeros(grad, width - 1)], 1), weight.flip(1), None)
+        grad_weight = torch.zeros(weight.shape[::-1], dtype=weight.dtype, device=weight.device)
+        step = max(CACHED // (x.shape[0] * x.shape[2]), 1) if x.device.type == "cpu" else length
+        for start in range(0, length, step):
+            part = grad[:, start : start + step]
+            for k in range(width):
+                grad_weight[k] += (part * inputs[:, start + k : start + k + part.shape[1]]).sum((0, 1))
+        return (
+            grad_inputs[:, grad_inputs.shape[1] - length :],
+            grad_weight.t(),
+            None if bias is None else grad.sum((0, 1)),
+            None if before is None else grad_inputs[:, : width - 1],
+            None,
+        )

@@ -1,0 +1,192 @@
+"""The state-space scan of Mamba-2 ("SSD"; Dao and Gu, "Transformers are SSMs", ICML 2024) for any length, on any device.
+
+`ssd` runs mamba-ssm's Triton kernels where they run (CUDA, and the package imports), `ssd_chunks` everywhere else. In float32
+the two agree to about 1e-6 of the largest value, 1e-5 under strong decay. `core.ops.dispatch` says how to choose.
+
+mamba-ssm's installer compiles CUDA code that nothing here uses, or downloads it by a guessed name, and importing the package
+takes more than its kernels do. This installs the kernels in seconds::
+
+    pip install einops packaging huggingface_hub
+    MAMBA_SKIP_CUDA_BUILD=TRUE MAMBA_FORCE_BUILD=TRUE pip install mamba-ssm --no-build-isolation --no-deps
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from types import ModuleType
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import UserError
+from .dispatch import use_kernel
+from .ssd_chunks import scan_chunks
+
+CHUNK = 64
+"""Steps per chunk of the plain version: its cost is flat around there for the usual N and P."""
+
+
+def ssd(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    chunk_size: int | None = None,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    dt_bias: Tensor | None = None,
+    initial_states: Tensor | None = None,
+    dt_softplus: bool = False,
+    dt_limit: tuple[float, float] = (0.0, float("inf")),
+    return_final_states: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """``h_t = exp(dt_t A) h_{t-1} + dt_t x_t B_t^T``, ``y_t = h_t C_t + D x_t``, per head, in time and memory linear in L.
+
+    Heads share B and C in groups: heads 0 .. H/G - 1 use group 0, and so on. Computed in float32 (float64 for float64
+    inputs) whatever the inputs and autocast; gradients of every tensor argument.
+
+    Args:
+        x: (B, L, H, P), L >= 1.
+        dt: step sizes, (B, L, H), before `dt_bias`, softplus and `dt_limit`.
+        A: (H), negative for decay.
+        B: what steps write, (B, L, G, N); H a multiple of G.
+        C: what steps read, (B, L, G, N).
+        chunk_size: steps treated at once, which changes the speed and not the result; a choice of ours when None. The plain
+            version rounds it down to a power of two.
+        D: (H) or (H, P).
+        z: gate, (B, L, H, P): y is multiplied by SiLU(z).
+        dt_bias: (H), added to dt.
+        initial_states: h_0, (B, H, P, N); zero when None.
+        dt_softplus: whether softplus follows the bias.
+        dt_limit: smallest and largest dt after that.
+        return_final_states: also return h_L.
+
+    Returns:
+        y, (B, L, H, P) in the dtype of x; with `return_final_states` a pair of it and h_L, (B, H, P, N), in float32 or float64.
+
+    Raises:
+        UserError: shapes do not go together, or kernels are forced on and cannot run.
+    """
+    _check(x, dt, A, B, C)
+    run = _fused if use_kernel("state-space scan (ssd)", functools.partial(_obstacle, x)) else _plain
+    if torch.compiler.is_compiling():  # decorating them would import torch's compiler, a second of start-up for everybody
+        run = torch.compiler.disable(run)
+    with torch.autocast(x.device.type, enabled=False):
+        exact = functools.reduce(torch.promote_types, (t.dtype for t in (x, dt, A, B, C)), torch.float32)
+        dt = dt.to(exact) if dt_bias is None else dt.to(exact) + dt_bias.to(exact)
+        dt = F.softplus(dt) if dt_softplus else dt
+        if tuple(dt_limit) != (0.0, float("inf")):
+            dt = dt.clamp(*dt_limit)
+        skip, initial = (None if t is None else t.to(exact) for t in (D, initial_states))
+        y, final = run(x.to(exact), dt, A.to(exact), B.to(exact), C.to(exact), skip, initial, chunk_size)
+        y = y if z is None else y * F.silu(z.to(exact))
+    y = y.to(x.dtype)
+    return (y, final) if return_final_states else y
+
+
+def _check(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> None:
+    if x.dim() != 4 or x.shape[1] < 1:
+        raise UserError(f"ssd: x must be (batch, length >= 1, heads, channels); it is {tuple(x.shape)}")
+    batch, length, heads, _ = x.shape
+    if dt.shape != (batch, length, heads) or A.shape != (heads,):
+        raise UserError(
+            f"ssd: for x {tuple(x.shape)} dt must be {(batch, length, heads)} and A {(heads,)}; "
+            f"they are {tuple(dt.shape)} and {tuple(A.shape)}"
+        )
+    if B.shape != C.shape or B.dim() != 4 or B.shape[:2] != x.shape[:2] or heads % B.shape[2]:
+        raise UserError(
+            f"ssd: B and C must be ({batch}, {length}, groups, states) with groups that divide {heads} heads; "
+            f"they are {tuple(B.shape)} and {tuple(C.shape)}"
+        )
+
+
+def _plain(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    initial: Tensor | None,
+    chunk_size: int | None,
+) -> tuple[Tensor, Tensor]:
+    batch, length, heads, width = x.shape
+    groups, size = B.shape[2:]
+    chunk = min(1 << ((chunk_size or CHUNK).bit_length() - 1), 1 << (length - 1).bit_length())
+    if initial is None:
+        state = x.new_zeros(batch, groups, size, heads // groups, width)
+    else:
+        state = initial.unflatten(1, (groups, -1)).permute(0, 1, 4, 2, 3)
+    D = D[:, None] if D is not None and D.dim() == 1 else D
+    y, state = scan_chunks(x, dt, A, B, C, D, state, chunk)
+    return y, state.permute(0, 1, 3, 4, 2).flatten(1, 2)
+
+
+# ------------------------------------------------------------------------------------------------------------- kernels
+def _fused(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    initial: Tensor | None,
+    chunk_size: int | None,
+) -> tuple[Tensor, Tensor]:
+    """Softplus and limits were applied before: the kernels' softplus, log(exp(x) + 1), loses small steps."""
+    return kernel()(x, dt, A, B, C, chunk_size or 256, D=D, initial_states=initial, return_final_states=True)
+
+
+def _obstacle(x: Tensor) -> str | None:
+    """Why the kernels cannot take `x`, or None."""
+    if x.device.type != "cuda":
+        return f"its kernels need a CUDA device, and these tensors are on '{x.device.type}'"
+    if x.dtype == torch.float64:
+        return "its kernels do not compute in float64"
+    try:
+        kernel()
+    except Exception as e:  # a foreign package may fail to import in any way
+        first = (str(e).splitlines() or [""])[0]
+        return f"mamba-ssm's kernels cannot be imported ({type(e).__name__}: {first}); see core/ops/ssd.py for how to install"
+    return None
+
+
+@functools.cache
+def kernel() -> Callable[..., tuple[Tensor, Tensor]]:
+    """mamba-ssm's ``mamba_chunk_scan_combined``, imported when first wanted.
+
+    Importing the package runs its language models and its compiled extension, either of which may be missing; the kernels need
+    neither, so if that fails they are imported from the package's folder alone.
+    """
+    name = "mamba_ssm.ops.triton.ssd_combined"
+    try:
+        module = importlib.import_module(name)
+    except Exception:  # of whatever kind: a missing extension, an incompatible dependency of the language models
+        module = _import_beside(name)
+    return module.mamba_chunk_scan_combined
+
+
+def _import_beside(name: str) -> ModuleType:
+    """Import a submodule without running its top package's ``__init__``, and leave no trace of having done so on failure."""
+    top = name.split(".")[0]
+    spec = importlib.util.find_spec(top)
+    if spec is None:
+        raise ModuleNotFoundError(f"No module named '{top}'", name=top)
+    before = set(sys.modules)
+    stub = ModuleType(top)
+    stub.__path__ = list(spec.submodule_search_locations or ())
+    sys.modules[top] = stub
+    try:
+        return importlib.import_module(name)
+    except BaseException:
+        for key in set(sys.modules) - before:
+            del sys.modules[key]
+        raise
+    finally:
+        sys.modules.pop(top, None)

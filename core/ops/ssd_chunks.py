@@ -1,0 +1,414 @@
+"""The state-space scan in matrix products: the plain version of `core.ops.ssd.ssd`, forward and backward.
+
+Notation, per head with P channels and states of size N (Dao and Gu, "Transformers are SSMs", ICML 2024, section 6)::
+
+    a_t = dt_t A      c_t = a_1 + ... + a_t within a chunk of Q steps      u_t = dt_t x_t
+    y_l = exp(c_l) h C_l  +  sum over s <= l of exp(c_l - c_s) (C_l . B_s) u_s        h: state at the chunk's start
+    h'  = exp(c_Q) h      +  sum over s of exp(c_Q - c_s) u_s B_s^T                   state at its end
+
+Heads of a group share C_l . B_s, and so can share the matrix products if the decays stay out of the Q x Q matrices. Here
+``exp(c_l - c_s)`` is always a product of a factor per step s and a factor per step l, which scale rows before and after a
+product for all heads at once. Within a chunk there are two kinds of links between steps:
+
+- *tiles* of q steps on the diagonal, factored around their middle, which is safe while the decay in a tile stays within
+  ``SAFE``; q is the largest power of two for which it does, usually Q itself;
+- *halves*: the second half of 2q, 4q, ... Q steps from the first, factored around the border, so that no exponent is positive.
+
+Exponents are differences of float64 sums, and d/da_t is summed over the links across t, never taken as the difference between
+links that end and links that begin, which would cancel: strong decay costs time (levels of halves), not accuracy.
+
+On a CPU the work goes by blocks of chunks that fit its cache, in memory used again and again. Kept for the backward pass: the
+inputs and one state per block. Memory is linear in L, and the factor does not depend on Q.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+SAFE = 88.0
+"""Largest sum of |a| in a tile: factors then lie within exp(+-44), and float32 has room for the data beside them."""
+CACHED = 1 << 18
+"""Elements of x in a block on a CPU."""
+
+
+def scan_chunks(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, initial: Tensor, chunk: int
+) -> tuple[Tensor, Tensor]:
+    """The scan of float32 or float64 tensors; differentiable once.
+
+    Args:
+        x: (B, L, H, P), L >= 1.
+        dt: (B, L, H), >= 0.
+        A: (H).
+        B, C: (B, L, G, N).
+        D: (H, P), (H, 1) or None.
+        initial: the first state, (B, G, N, H/G, P).
+        chunk: Q, a power of two.
+
+    Returns:
+        y (B, L, H, P) with the term D x, and the last state, (B, G, N, H/G, P).
+    """
+    return _Scan.apply(x, dt, A, B, C, D, initial, chunk)
+
+
+# ------------------------------------------------------------------------------------------------------------- layout
+class _Layout:
+    """A block of samples and steps: from (B, L, heads or groups, ...) to rows (R, Q, ...), and back.
+
+    R runs over samples, chunks and groups; what is left of heads is those of the group.
+    """
+
+    def __init__(self, samples: slice, steps: slice, chunk: int, groups: int) -> None:
+        self.samples, self.steps, self.chunk, self.groups = samples, steps, chunk, groups
+        self.length = steps.stop - steps.start
+        self.chunks = -(-self.length // chunk)
+        self.batch = samples.stop - samples.start
+
+    def rows(self, t: Tensor) -> Tensor:
+        """A view where there is one group and nothing to pad."""
+        t = t[self.samples, self.steps]
+        missing = self.chunks * self.chunk - self.length
+        if missing:  # with zeros: dt = 0 neither decays nor writes
+            t = F.pad(t, (*[0, 0] * (t.dim() - 2), 0, missing))
+        return t.unflatten(1, (-1, self.chunk)).unflatten(3, (self.groups, -1)).transpose(2, 3).flatten(0, 2)
+
+    def per_head(self, t: Tensor) -> Tensor:
+        """(H, ...) -> (R, 1, heads, ...)."""
+        t = t.unflatten(0, (self.groups, 1, -1))
+        return t.expand(self.batch * self.chunks, *t.shape).flatten(0, 1)
+
+    def by_chunk(self, t: Tensor) -> Tensor:
+        """(R, ...) -> (samples, chunks, groups, ...)."""
+        return t.unflatten(0, (self.batch, self.chunks, self.groups))
+
+    def store(self, out: Tensor, rows: Tensor) -> None:
+        t = self.by_chunk(rows).transpose(2, 3).flatten(3, 4).flatten(1, 2)
+        out[self.samples, self.steps] = t[:, : self.length]
+
+
+def _layouts(x: Tensor, chunk: int, groups: int) -> Iterator[list[_Layout]]:
+    """The blocks in the order of steps, for every sample, or for all at once where memory is no hierarchy of caches."""
+    batch, length, heads, width = x.shape
+    whole = length // chunk * chunk
+    on_cpu = x.device.type == "cpu"
+    stride = max(CACHED // (heads * width * chunk), 1) * chunk if on_cpu else length
+    steps = [slice(s, min(s + stride, whole)) for s in range(0, whole, stride)]
+    if whole < length:
+        steps.append(slice(whole, length))
+    for i in range(batch if on_cpu else 1):
+        samples = slice(i, i + 1) if on_cpu else slice(0, batch)
+        yield [_Layout(samples, s, chunk, groups) for s in steps]
+
+
+class _Memory:
+    """Tensors that blocks use in turn, by name: first touches of fresh memory would take longer than the arithmetic."""
+
+    def __init__(self, like: Tensor) -> None:
+        self.like = like
+        self.held: dict[str, Tensor] = {}
+
+    def __call__(self, name: str, *shape: int) -> Tensor:
+        held = self.held.get(name)
+        size = torch.Size(shape).numel()
+        if held is None or held.numel() < size:
+            held = self.held[name] = torch.empty(size, dtype=self.like.dtype, device=self.like.device)
+        return held[:size].view(shape)
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    """For sums over many steps: float64 where the device of `x` has it."""
+    return torch.float32 if x.device.type == "mps" else torch.float64
+
+
+def _tile(a: Tensor, chunk: int) -> int:
+    """The largest power of two up to `chunk` so that the decay in no tile of so many steps exceeds SAFE; 1 if none."""
+    total = F.pad(a.abs(), (0, 0, 0, -a.shape[1] % chunk))
+    peaks = [total.amax()]
+    for _ in range(chunk.bit_length() - 1):
+        total = total.unflatten(1, (-1, 2)).sum(2)
+        peaks.append(total.amax())
+    fitting = [1 << i for i, peak in enumerate(torch.stack(peaks).tolist()) if peak <= SAFE]
+    return max(fitting, default=1)
+
+
+# -------------------------------------------------------------------------------------------------------------- links
+class _Link(NamedTuple):
+    """Late steps from early ones: ``y[late] += rise * (C[late] B[early]^T) (fall * u[early])``, per chunk or part of one.
+
+    Of a tile, where early and late are the same steps, only l > s counts.
+    """
+
+    size: int
+    halves: bool
+    fall: Tensor
+    rise: Tensor
+
+    def early(self, t: Tensor) -> Tensor:
+        """(R, Q, ...) -> (R', size, ...), a view."""
+        return self._part(t, 0)
+
+    def late(self, t: Tensor) -> Tensor:
+        """(R, Q, ...) -> (R', size, ...), a view."""
+        return self._part(t, 1)
+
+    def _part(self, t: Tensor, half: int) -> Tensor:
+        if self.halves:
+            return t.unflatten(1, (-1, 2, self.size))[:, :, half].flatten(0, 1)
+        return t.unflatten(1, (-1, self.size)).flatten(0, 1)
+
+    def product(self, late: Tensor, early: Tensor, memory: Tensor) -> Tensor:
+        """(R', size, K) twice -> (R', size, size)."""
+        torch.bmm(late, early.transpose(1, 2), out=memory)
+        return memory if self.halves else memory.tril_(-1)
+
+    def across(self, weights: Tensor, memory: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Sums of weights (R', size, size) over all l >= t > s: (R', size) for t in late and for t in early steps.
+
+        The steps of a tile are one and the same: the sums are first.
+        """
+        if self.halves:
+            return weights.sum(2).flip(1).cumsum(1).flip(1), _before(weights.sum(1))
+        earlier = torch.ones_like(weights[0]).triu_(1)
+        return torch.matmul(weights, earlier, out=memory).tril_().sum(1), None
+
+
+def _before(t: Tensor) -> Tensor:
+    """Sums over what comes before each place of dimension 1."""
+    return F.pad(t, (*[0, 0] * (t.dim() - 2), 1, -1)).cumsum(1)
+
+
+# -------------------------------------------------------------------------------------------------------------- blocks
+class _Gradients(NamedTuple):
+    """Of the inputs, as rows; `product` is x times the output's gradient, `meeting` its sum over P."""
+
+    x: Tensor
+    dt: Tensor
+    a: Tensor
+    B: Tensor
+    C: Tensor
+    product: Tensor
+    meeting: Tensor
+    state: Tensor
+
+
+class _Block:
+    """One block of chunks as rows: x (R, Q, heads, P), dt and c (R, Q, heads), B and C (R, Q, N)."""
+
+    def __init__(
+        self,
+        layout: _Layout,
+        memory: _Memory,
+        x: Tensor,
+        dt: Tensor,
+        A: Tensor,
+        B: Tensor,
+        C: Tensor,
+        D: Tensor | None,
+        tile: int,
+    ) -> None:
+        self.layout, self.memory, self.tile = layout, memory, tile
+        self.x, self.dt = layout.rows(x), layout.rows(dt)
+        self.B, self.C = layout.rows(B).squeeze(2), layout.rows(C).squeeze(2)
+        self.c = (self.dt * layout.per_head(A)).to(_wide(x)).cumsum(1)
+        self.own = (self.B * self.C).sum(-1, keepdim=True)  # a step's link to itself
+        direct = (self.own * self.dt)[..., None]
+        self.direct = direct if D is None else direct + layout.per_head(D)
+        self.rise = self.factor(self.c)[..., None]
+        self.fall = self.factor(self.c[:, -1:] - self.c)[..., None]
+        self.kept = layout.by_chunk(self.factor(self.c[:, -1]))[:, :, :, None, :, None]
+
+    def factor(self, exponent: Tensor) -> Tensor:
+        return exponent.exp().to(self.x.dtype)
+
+    def scaled(self, name: str, t: Tensor, factor: Tensor) -> Tensor:
+        """A product in the memory called `name`."""
+        return torch.mul(t, factor, out=self.memory(name, *t.shape))
+
+    def links(self) -> Iterator[_Link]:
+        c = self.c.unflatten(1, (-1, self.tile)).flatten(0, 1)
+        middle = (c[:, :1] + c[:, -1:]) / 2
+        yield _Link(self.tile, False, self.factor(middle - c)[..., None], self.factor(c - middle)[..., None])
+        size = self.tile
+        while size < self.layout.chunk:
+            first, second = (t.flatten(0, 1) for t in self.c.unflatten(1, (-1, 2, size)).unbind(2))
+            border = first[:, -1:]
+            yield _Link(size, True, self.factor(border - first)[..., None], self.factor(second - border)[..., None])
+            size *= 2
+
+    def scores(self, link: _Link) -> Tensor:
+        rows = self.B.shape[0] * self.B.shape[1] // link.size // (2 if link.halves else 1)
+        return link.product(link.late(self.C), link.early(self.B), self.memory("scores", rows, link.size, link.size))
+
+    def carry(self, name: str, steps: Tensor, rows: Tensor, edge: Tensor, backwards: bool = False) -> Tensor:
+        """States between chunks: ``h[i + 1] = kept[i] h[i] + w[i]``, backwards ``h[i] = kept[i] h[i + 1] + w[i]``.
+
+        Args:
+            name: of the memory for them.
+            steps, rows: (R, Q, N) and (R, Q, heads, P); w is the product over Q.
+            edge: what the chain starts from, (samples, G, N, heads, P).
+
+        Returns:
+            (samples, chunks + 1, G, N, heads, P).
+        """
+        n = self.layout.chunks
+        product = self.memory(name + " added", len(rows), steps.shape[2], rows.shape[2] * rows.shape[3])
+        torch.bmm(steps.transpose(1, 2), rows.flatten(2), out=product)
+        added = self.layout.by_chunk(product.view(*product.shape[:2], *rows.shape[2:])).unbind(1)
+        out = self.memory(name, edge.shape[0], n + 1, *edge.shape[1:])
+        states, kept = out.unbind(1), self.kept.unbind(1)
+        states[n if backwards else 0].copy_(edge)
+        for i in reversed(range(n)) if backwards else range(n):
+            source, target = (i + 1, i) if backwards else (i, i + 1)
+            torch.addcmul(added[i], kept[i], states[source], out=states[target])
+        return out
+
+    def forward(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Output, (R, Q, heads, P), and the state after the block."""
+        dt = self.dt[..., None]
+        states = self.carry("states", self.B, self.scaled("fallen", self.x, self.fall * dt), state)
+        y = self.memory("y", *self.x.shape)
+        torch.bmm(self.C, _rows(states[:, :-1]), out=y.view(*y.shape[:2], -1))
+        y.mul_(self.rise)
+        for link in self.links():
+            fallen = self.scaled("fallen", link.early(self.x), link.fall * link.early(dt))
+            update = self.memory("update", *fallen.shape)
+            torch.bmm(self.scores(link), fallen.flatten(2), out=update.view(*update.shape[:2], -1))
+            link.late(y).addcmul_(update, link.rise)
+        return y.addcmul_(self.x, self.direct), states[:, -1].clone()
+
+    def backward(self, grad: Tensor, state: Tensor, grad_state: Tensor) -> _Gradients:
+        """From gradients of output and last state, and the state before the block.
+
+        ``g.a`` sums over all links across a step. Through the states these are what the state before the chunk gives to that
+        step and later ones, what earlier steps leave in the state after it, and what passes from the one to the other.
+        """
+        shape, dt = self.x.shape, self.dt[..., None]
+        fallen = self.scaled("fallen", self.x, self.fall * dt)
+        risen = self.scaled("risen", grad, self.rise)
+        states = self.carry("states", self.B, fallen, state)
+        grads = self.carry("gradients", self.C, risen, grad_state, backwards=True)
+        before, after = _rows(states[:, :-1]), _rows(grads[:, 1:])
+        g = _Gradients(
+            x=torch.matmul(self.B, after, out=self.memory("u", *shape[:2], before.shape[2]))
+            .view(shape)
+            .mul_(self.fall),
+            dt=torch.empty(self.dt.shape, dtype=self.dt.dtype, device=self.dt.device),
+            a=(states[:, :-1] * grads[:, 1:]).mul_(self.kept).sum((3, 5)).flatten(0, 2)[:, None].repeat(1, shape[1], 1),
+            B=torch.bmm(fallen.flatten(2), after.transpose(1, 2), out=self.memory("B", *self.B.shape)),
+            C=torch.bmm(risen.flatten(2), before.transpose(1, 2), out=self.memory("C", *self.C.shape)),
+            product=self.memory("product", *shape),
+            meeting=torch.empty(self.dt.shape, dtype=self.dt.dtype, device=self.dt.device),
+            state=grads[:, 0].clone(),
+        )
+        torch.sum(torch.mul(self.x, g.x, out=g.product), -1, out=g.dt)
+        g.a.add_(_before(g.dt * self.dt))
+        torch.bmm(self.C, before, out=g.product.view(*shape[:2], -1))
+        g.a.add_(g.product.mul_(risen).sum(-1).flip(1).cumsum(1).flip(1))
+        for link in self.links():
+            self.backward_link(link, grad, g)
+        # A step's link to itself.
+        torch.sum(torch.mul(self.x, grad, out=g.product), -1, out=g.meeting)
+        grad_own = (g.meeting * self.dt).sum(-1, keepdim=True)
+        g.C.addcmul_(grad_own, self.B)
+        g.B.addcmul_(grad_own, self.C)
+        g.dt.addcmul_(self.own, g.meeting)
+        g.x.mul_(dt).addcmul_(grad, self.direct)
+        return g
+
+    def backward_link(self, link: _Link, grad: Tensor, g: _Gradients) -> None:
+        """Add a link's share of the gradients; ``g.x`` is that of u here."""
+        fallen = self.scaled("fallen", link.early(self.x), link.fall * link.early(self.dt)[..., None])
+        risen = self.scaled("risen", link.late(grad), link.rise)
+        scores = self.scores(link)
+        total, one, spare = (self.memory(name, *scores.shape) for name in ("grad scores", "of a head", "spare"))
+        for head in range(fallen.shape[2]):
+            product = link.product(risen[:, :, head], fallen[:, :, head], one if head else total)
+            torch.mul(product, scores, out=spare)
+            if head:
+                total += product
+            arrives, leaves = link.across(spare, one)
+            link.late(g.a)[..., head] += arrives
+            if leaves is not None:
+                link.early(g.a)[..., head] += leaves
+        link.late(g.C).baddbmm_(total, link.early(self.B))
+        link.early(g.B).baddbmm_(total.transpose(1, 2), link.late(self.C))
+        part = self.memory("update", *fallen.shape)
+        torch.bmm(scores.transpose(1, 2), risen.flatten(2), out=part.view(*part.shape[:2], -1))
+        part.mul_(link.fall)
+        link.early(g.x).add_(part)
+        link.early(g.dt).add_(part.mul_(link.early(self.x)).sum(-1))
+
+
+def _rows(states: Tensor) -> Tensor:
+    """(samples, chunks, G, N, heads, P) -> (R, N, heads * P)."""
+    return states.flatten(0, 2).flatten(2)
+
+
+class _Scan(Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        dt: Tensor,
+        A: Tensor,
+        B: Tensor,
+        C: Tensor,
+        D: Tensor | None,
+        initial: Tensor,
+        chunk: int,
+    ) -> tuple[Tensor, Tensor]:
+        tile = _tile(dt * A, chunk)
+        y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+        last = torch.empty_like(initial)
+        memory = _Memory(x)
+        starts = []
+        for sequence in _layouts(x, chunk, B.shape[2]):
+            samples = sequence[0].samples
+            state = initial[samples]
+            for layout in sequence:
+                starts.append(state)
+                rows, state = _Block(layout, memory, x, dt, A, B, C, D, tile).forward(state)
+                layout.store(y, rows)
+            last[samples] = state
+        ctx.save_for_backward(x, dt, A, B, C, D, *starts)
+        ctx.chunk, ctx.tile = chunk, tile
+        return y, last
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, grad_last: Tensor) -> tuple[Tensor | None, ...]:
+        x, dt, A, B, C, D, *starts = ctx.saved_tensors
+        grad_x, grad_dt, grad_B, grad_C = (torch.empty_like(t) for t in (x, dt, B, C))
+        grad_A = torch.zeros_like(A)
+        grad_D = None if D is None else torch.zeros_like(D)
+        wide = _wide(x)
+        grad_initial = torch.empty_like(grad_last)
+        memory = _Memory(x)
+        position = 0
+        for sequence in _layouts(x, ctx.chunk, B.shape[2]):
+            samples = sequence[0].samples
+            state = grad_last[samples]
+            for i in reversed(range(len(sequence))):
+                layout = sequence[i]
+                block = _Block(layout, memory, x, dt, A, B, C, D, ctx.tile)
+                g = block.backward(layout.rows(grad), starts[position + i], state)
+                state = g.state
+                layout.store(grad_x, g.x)
+                layout.store(grad_dt, torch.addcmul(g.dt, g.a, layout.per_head(A)))
+                layout.store(grad_B, g.B[:, :, None])
+                layout.store(grad_C, g.C[:, :, None])
+                # Sums over all steps, of numbers of both signs.
+                grad_A += layout.by_chunk(g.a * block.dt).sum((0, 1, 3), dtype=wide).flatten()
+                if grad_D is not None:
+                    terms = g.product if grad_D.shape[1] > 1 else g.meeting[..., None]
+                    grad_D += layout.by_chunk(terms).sum((0, 1, 3), dtype=wide).flatten(0, 1)
+            grad_initial[samples] = state
+            position += len(sequence)
+        return grad_x, grad_dt, grad_A, grad_B, grad_C, grad_D, grad_initial, None
