@@ -27,9 +27,13 @@ EXAMPLES = {
     "MSSSIMLoss": ({"scales": 2}, 0.1892468),
     "PerceptualLoss": ({"layer_weights": {"conv1_2": 0.5, "relu2_2": 1.0}, "style_weight": 10.0}, 0.2342763),
     "LPIPSLoss": ({"net": "squeeze"}, 0.1135782),
+    "LaplacianLoss": ({"levels": 4}, 0.2045399),
+    "TernaryCensusLoss": ({}, 0.08628489),
+    "FlowSmoothnessLoss": ({}, 0.1718422),
     "LearnedWeights": ({"terms": {"pixel": L1, "edge": {"type": "EdgeLoss"}}, "init": "equal"}, 0.1101513),
 }
-REDUCIBLE = [name for name in EXAMPLES if name not in ("PerceptualLoss", "LearnedWeights")]
+NOT_REDUCIBLE = {"PerceptualLoss", "LaplacianLoss", "TernaryCensusLoss", "FlowSmoothnessLoss", "LearnedWeights"}
+REDUCIBLE = [name for name in EXAMPLES if name not in NOT_REDUCIBLE]
 every = pytest.mark.parametrize("name", EXAMPLES)
 reducible = pytest.mark.parametrize("name", REDUCIBLE)
 
@@ -100,7 +104,8 @@ def test_gradients_are_finite_and_inputs_untouched(name, loss, images):
     assert torch.equal(pred, before[0]) and torch.equal(target, before[1])
 
 
-@pytest.mark.parametrize("name", sorted(set(EXAMPLES) - {"TVLoss"}))  # which looks at the prediction only
+# TVLoss looks at the prediction only; flow and image have their own channels.
+@pytest.mark.parametrize("name", sorted(set(EXAMPLES) - {"TVLoss", "FlowSmoothnessLoss"}))
 def test_shapes_that_differ_are_refused(name, loss, images):
     pred, target = images((1, 3, 32, 32))
     with pytest.raises(UserError, match="differ in shape"):

@@ -1,0 +1,49 @@
+"""Losses on optical flow."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..core.errors import UserError
+from . import LOSSES
+from .common import full_precision
+
+
+@LOSSES.register()
+class FlowSmoothnessLoss(nn.Module):
+    """Flow that changes only where the image does: mean of exp(-|dI/dx|) |dF/dx| plus the same along y.
+
+    Differences are between neighbours; that of the image is the mean over its channels of absolute values.
+
+    Args:
+        loss_weight: factor of the result.
+
+    Raises:
+        UserError: flow and image of different batch or size, or a side of 1 pixel.
+    """
+
+    def __init__(self, loss_weight: float = 1.0) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+
+    def forward(self, flow: Tensor, image: Tensor) -> Tensor:
+        """The loss.
+
+        Args:
+            flow: (B, 2 n, H, W) in pixels; n flows count alike.
+            image: (B, C, H, W) in [0, 1].
+        """
+        if flow.shape[0] != image.shape[0] or flow.shape[-2:] != image.shape[-2:] or min(flow.shape[-2:]) < 2:
+            raise UserError(
+                f"FlowSmoothnessLoss: flow {tuple(flow.shape)} and image {tuple(image.shape)} must have the same batch and "
+                "size, of at least 2x2 pixels"
+            )
+        dtype = torch.promote_types(flow.dtype, torch.float32)
+        flow, image = flow.to(dtype), image.to(dtype)
+        with full_precision(flow):
+            terms = []
+            for dim in (-1, -2):
+                edges = image.diff(dim=dim).abs().mean(1, keepdim=True)
+                terms.append((torch.exp(-edges) * flow.diff(dim=dim).abs()).mean())
+            return self.loss_weight * torch.stack(terms).sum()
