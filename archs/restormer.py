@@ -6,19 +6,21 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..core.errors import UserError
-from ..core.ops.fourier import at_least_float32
-from ..core.ops.pixelwise import channels, expand_depthwise, gated_feed_forward, pixels, self_attention
+from ..core.ops.layer_norm import layer_norm
+from ..core.ops.pixelwise import channels, gated_feed_forward, linear, pixels, self_attention
 from . import ARCHS
-from .blocks import ChannelLayerNorm, conv3x3, matrix, pointwise
+from .blocks import ChannelLayerNorm, conv3x3, inner_width, matrix, pointwise
+
+Modulation = tuple[Tensor, Tensor]
+"""A factor and an offset for every image and channel: (B, C) each."""
 
 
 class LayerNorm(nn.Module):
-    """Layer normalisation over channels; its gain and offset are left for the convolution that follows (see `folded`).
+    """Layer normalisation over channels, then a modulation where there is one.
 
     Args:
         dim: C.
@@ -29,45 +31,39 @@ class LayerNorm(nn.Module):
         super().__init__()
         self.body = ChannelLayerNorm(dim, bias=kind != "BiasFree")
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise pixel-major (B, H, W, C), without gain and offset."""
-        if self.body.bias is not None:
-            return F.layer_norm(x, x.shape[-1:], eps=self.body.eps)
-        x = at_least_float32(x)
-        return x * torch.rsqrt(x.var(-1, unbiased=False, keepdim=True) + self.body.eps)
+    def forward(self, x: Tensor, modulation: Modulation | None = None) -> Tensor:
+        """Pixel-major (B, H, W, C) -> same."""
+        gain: Tensor = self.body.weight
+        offset: Tensor | None = self.body.bias
+        if modulation is not None:
+            scale, shift = modulation
+            gain = gain * scale
+            offset = shift if offset is None else torch.addcmul(shift, offset, scale)
+        return layer_norm(x, gain, offset, self.body.eps, centred=self.body.bias is not None)
+
+
+class Modulated(nn.Module):
+    """A component that a prior may modulate: its normalised input is multiplied and added to, per image and channel.
+
+    DiffIR's dynamic modulation. The factors are not offsets from 1: a zero prior silences the component.
+    """
+
+    kernel: nn.Sequential | None
+
+    def modulation(self, z: Tensor | None) -> Modulation | None:
+        """Factors and offsets (B, C) for the prior (B, prior), or None where there is none."""
+        if self.kernel is None or z is None:
+            return None
+        scale, shift = self.kernel(z).chunk(2, dim=1)
+        return scale, shift
 
 
 def prior_kernel(prior: int, dim: int) -> nn.Sequential | None:
-    """What makes gains and offsets of `dim` channels from a prior vector of length `prior`; None without a prior."""
+    """What makes the modulation of `dim` channels from a vector of length `prior`; None without one."""
     return nn.Sequential(nn.Linear(prior, 2 * dim, bias=False)) if prior else None
 
 
-def folded(
-    conv: nn.Conv2d, norm: LayerNorm, kernel: nn.Sequential | None, z: Tensor | None
-) -> tuple[Tensor, Tensor | None]:
-    """Weight and bias that apply the norm's gain and offset, the prior's, and then a 1 x 1 convolution, all at once.
-
-    With a prior, the normalised map is multiplied by the first half of ``kernel(z)`` and the second half is added
-    (DiffIR's dynamic modulation), so that every image has a matrix of its own.
-
-    Returns:
-        (O, C) and (O); with a prior (B, O, C) and (B, O). The second is None where nothing is added.
-    """
-    gain: Tensor = norm.body.weight
-    offset: Tensor | None = norm.body.bias
-    bias: Tensor | None = conv.bias
-    with torch.autocast(gain.device.type, enabled=False):
-        if kernel is not None and z is not None:
-            scale, shift = kernel(z.to(gain.dtype)).chunk(2, dim=1)
-            offset = shift if offset is None else torch.addcmul(shift, offset, scale)
-            gain = gain * scale
-        weight = matrix(conv)
-        if offset is not None:
-            bias = F.linear(offset, weight, bias)
-        return weight * gain.unsqueeze(-2), bias
-
-
-class Attention(nn.Module):
+class Attention(Modulated):
     """Multi-head attention between channels (Restormer's MDTA, eq. 1); with a prior, DiffIR's DMTA.
 
     Args:
@@ -85,14 +81,16 @@ class Attention(nn.Module):
         self.qkv_dwconv = conv3x3(3 * dim, 3 * dim, bias, groups=3 * dim)
         self.project_out = pointwise(dim, dim, bias)
 
-    def forward(self, x: Tensor, norm: LayerNorm, z: Tensor | None = None) -> Tensor:
-        """Normalised pixel-major (B, H, W, C), the norm it comes from, the prior (B, prior) -> (B, H, W, C)."""
-        weight, bias = folded(self.qkv, norm, self.kernel, z)
-        qkv = expand_depthwise(x, weight, bias, self.qkv_dwconv.weight, self.qkv_dwconv.bias)
-        return self_attention(qkv, self.temperature, matrix(self.project_out), self.project_out.bias)
+    def forward(self, x: Tensor) -> Tensor:
+        """Pixel-major (B, H, W, C), normalised and modulated -> same."""
+        depthwise, out = self.qkv_dwconv, self.project_out
+        qkv = linear(x, matrix(self.qkv), self.qkv.bias)
+        return self_attention(
+            qkv, self.temperature, matrix(out), out.bias, before=depthwise.weight, before_bias=depthwise.bias
+        )
 
 
-class FeedForward(nn.Module):
+class FeedForward(Modulated):
     """Gated feed-forward network (Restormer's GDFN, eq. 2); with a prior, DiffIR's DGFN.
 
     Args:
@@ -104,17 +102,16 @@ class FeedForward(nn.Module):
 
     def __init__(self, dim: int, expansion: float, bias: bool, prior: int = 0) -> None:
         super().__init__()
-        inner = int(dim * expansion)
+        inner = inner_width(dim, expansion)
         self.project_in = pointwise(dim, 2 * inner, bias)
         self.dwconv = conv3x3(2 * inner, 2 * inner, bias, groups=2 * inner)
         self.project_out = pointwise(inner, dim, bias)
         self.kernel = prior_kernel(prior, dim)
 
-    def forward(self, x: Tensor, norm: LayerNorm, z: Tensor | None = None) -> Tensor:
-        """Normalised pixel-major (B, H, W, C), the norm it comes from, the prior (B, prior) -> (B, H, W, C)."""
-        weight, bias = folded(self.project_in, norm, self.kernel, z)
-        kernel, kernel_bias = self.dwconv.weight, self.dwconv.bias
-        return gated_feed_forward(x, weight, bias, kernel, kernel_bias, matrix(self.project_out), self.project_out.bias)
+    def forward(self, x: Tensor) -> Tensor:
+        """Pixel-major (B, H, W, C), normalised and modulated -> same."""
+        first, depthwise, out = self.project_in, self.dwconv, self.project_out
+        return gated_feed_forward(x, matrix(first), first.bias, depthwise.weight, depthwise.bias, matrix(out), out.bias)
 
 
 class TransformerBlock(nn.Module):
@@ -129,8 +126,8 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor, z: Tensor | None = None) -> Tensor:
         x = pixels(x)
-        x = x + self.attn(self.norm1(x), self.norm1, z)
-        x = x + self.ffn(self.norm2(x), self.norm2, z)
+        x = x + self.attn(self.norm1(x, self.attn.modulation(z)))
+        x = x + self.ffn(self.norm2(x, self.ffn.modulation(z)))
         return channels(x)
 
 

@@ -11,7 +11,6 @@ every intermediate map. They can be differentiated once.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -115,32 +114,15 @@ class _ExpandDepthwise(Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, kernel = ctx.saved_tensors
-        return _expand_backward(grad, x, weight, bias, kernel, ctx.has_kernel_bias)
-
-
-def _expand_backward(
-    grad: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    kernel: Tensor,
-    has_kernel_bias: bool,
-    add_to: Tensor | None = None,
-) -> tuple[Tensor | None, ...]:
-    """Gradients of the five arguments of `expand_depthwise`; the first is added in place to `add_to` where that is given."""
-    inner, grad_kernel, grad_kernel_bias = _depthwise_backward(grad, linear(x, weight, bias), kernel, has_kernel_bias)
-    grad_bias = None
-    if bias is not None:
-        grad_bias = inner.sum((0, 1, 2) if bias.dim() == 1 else (1, 2))
-    rows = (0, 2) if weight.dim() == 2 else (1, 2)
-    flat_inner, flat_x = inner.flatten(*rows), x.flatten(*rows)
-    grad_weight = flat_inner.transpose(-2, -1) @ flat_x
-    if add_to is None:
-        grad_x = (flat_inner @ weight).view(x.shape)
-    else:
-        total = add_to.view(flat_x.shape)
-        grad_x = (total.addmm_ if weight.dim() == 2 else total.baddbmm_)(flat_inner, weight).view(x.shape)
-    return grad_x, grad_weight, grad_bias, grad_kernel, grad_kernel_bias
+        wide = linear(x, weight, bias)
+        inner, grad_kernel, grad_kernel_bias = _depthwise_backward(grad, wide, kernel, ctx.has_kernel_bias)
+        grad_bias = None
+        if bias is not None:
+            grad_bias = inner.sum((0, 1, 2) if bias.dim() == 1 else (1, 2))
+        rows = (0, 2) if weight.dim() == 2 else (1, 2)
+        flat_inner, flat_x = inner.flatten(*rows), x.flatten(*rows)
+        grad_weight = flat_inner.transpose(-2, -1) @ flat_x
+        return (flat_inner @ weight).view(x.shape), grad_weight, grad_bias, grad_kernel, grad_kernel_bias
 
 
 # ------------------------------------------------------------------------------------------ gated feed-forward
@@ -163,46 +145,45 @@ def gated_feed_forward(
     Returns:
         (B, H, W, O).
     """
-    return _GatedFeedForward.apply(*cast_for_autocast(x, weight, bias, kernel, kernel_bias, out_weight, out_bias))
+    x, weight, bias, kernel, kernel_bias, out_weight, out_bias = cast_for_autocast(
+        x, weight, bias, kernel, kernel_bias, out_weight, out_bias
+    )
+    # Two maps and not the halves of one, whose slices would slow down all that follows.
+    a, b = (linear(x, w, wb) for w, wb in zip(weight.chunk(2, -2), _halves(bias), strict=True))
+    return _GatedProjection.apply(a, b, kernel, kernel_bias, out_weight, out_bias)
 
 
-def _halves(
-    weight: Tensor, bias: Tensor | None, kernel: Tensor, kernel_bias: Tensor | None
-) -> Iterator[tuple[Tensor, Tensor | None, Tensor, Tensor | None]]:
-    """What makes a, then what makes b. They are kept apart because slices of one map would slow down all that follows."""
-    e = kernel.shape[0] // 2
-    for half in (slice(0, e), slice(e, None)):
-        yield (
-            weight[..., half, :],
-            None if bias is None else bias[..., half],
-            kernel[half],
-            None if kernel_bias is None else kernel_bias[half],
-        )
+def _halves(v: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    """The first and the second half of the last axis."""
+    if v is None:
+        return None, None
+    first, second = v.chunk(2, -1)
+    return first, second
 
 
-class _GatedFeedForward(Function):
-    """Keeps x, a and b; computes the rest again."""
+class _GatedProjection(Function):
+    """Keeps a and b as they come, and repeats the depthwise convolutions and the gate, which are cheap."""
 
     @staticmethod
     def forward(
         ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
+        a: Tensor,
+        b: Tensor,
         kernel: Tensor,
         kernel_bias: Tensor | None,
         out_weight: Tensor,
         out_bias: Tensor | None,
     ) -> Tensor:
-        a, b = (_depthwise(linear(x, w, wb), k, kb) for w, wb, k, kb in _halves(weight, bias, kernel, kernel_bias))
-        ctx.save_for_backward(x, weight, bias, kernel, kernel_bias, out_weight, a, b)
+        ctx.save_for_backward(a, b, kernel, kernel_bias, out_weight)
         ctx.has_out_bias = out_bias is not None
+        a, b = _depthwise_pair(a, b, kernel, kernel_bias)
         return F.linear(F.gelu(a).mul_(b), out_weight, out_bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, bias, kernel, kernel_bias, out_weight, a, b = ctx.saved_tensors
+        wide_a, wide_b, kernel, kernel_bias, out_weight = ctx.saved_tensors
+        a, b = _depthwise_pair(wide_a, wide_b, kernel, kernel_bias)
         grad = grad.contiguous()
         product = grad @ out_weight
         gate = F.gelu(a)
@@ -210,16 +191,18 @@ class _GatedFeedForward(Function):
         grad_a = torch.ops.aten.gelu_backward(product.mul_(b), a)
         grad_out_weight = grad.flatten(0, 2).t() @ gate.mul_(b).flatten(0, 2)
         grad_out_bias = grad.sum((0, 1, 2)) if ctx.has_out_bias else None
-        del product, gate
-        of_a, of_b = _halves(weight, bias, kernel, kernel_bias)
-        first = _expand_backward(grad_a, x, *of_a[:3], kernel_bias is not None)
-        second = _expand_backward(grad_b, x, *of_b[:3], kernel_bias is not None, add_to=first[0])
-        joined = (_cat(g, h, dim) for g, h, dim in zip(first[1:], second[1:], (-2, -1, 0, 0), strict=True))
-        return second[0], *joined, grad_out_weight, grad_out_bias
+        del product, gate, a, b
+        has_bias, (first, second) = kernel_bias is not None, kernel.chunk(2)
+        grad_a, *of_first = _depthwise_backward(grad_a, wide_a, first, has_bias)
+        grad_b, *of_second = _depthwise_backward(grad_b, wide_b, second, has_bias)
+        of_kernel = (None if f is None else torch.cat((f, s)) for f, s in zip(of_first, of_second, strict=True))
+        return grad_a, grad_b, *of_kernel, grad_out_weight, grad_out_bias
 
 
-def _cat(a: Tensor | None, b: Tensor | None, dim: int) -> Tensor | None:
-    return None if a is None or b is None else torch.cat((a, b), dim)
+def _depthwise_pair(a: Tensor, b: Tensor, kernel: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """`_depthwise` of two maps with the halves of one kernel."""
+    (first, second), (first_bias, second_bias) = kernel.chunk(2), _halves(bias)
+    return _depthwise(a, first, first_bias), _depthwise(b, second, second_bias)
 
 
 # -------------------------------------------------------------------------------------------- channel attention
@@ -230,6 +213,8 @@ def self_attention(
     bias: Tensor | None = None,
     kernel: Tensor | None = None,
     kernel_bias: Tensor | None = None,
+    before: Tensor | None = None,
+    before_bias: Tensor | None = None,
 ) -> Tensor:
     """Multi-head attention between channels (Restormer's MDTA, eq. 1), a 1 x 1 and, if wanted, a depthwise convolution.
 
@@ -242,11 +227,12 @@ def self_attention(
         temperature: one element per head, in any shape.
         weight, bias: the 1 x 1 convolution: (O, C); (O) or None.
         kernel, kernel_bias: the depthwise convolution: (O, 1, k, k) or None for none; (O) or None.
+        before, before_bias: another one, of `qkv` before all else: (3 C, 1, k, k) or None for none; (3 C) or None.
 
     Returns:
         (B, H, W, O), in the dtype of `qkv`.
     """
-    return self_attention_and_map(qkv, temperature, weight, bias, kernel, kernel_bias)[0]
+    return self_attention_and_map(qkv, temperature, weight, bias, kernel, kernel_bias, before, before_bias)[0]
 
 
 def self_attention_and_map(
@@ -256,14 +242,16 @@ def self_attention_and_map(
     bias: Tensor | None = None,
     kernel: Tensor | None = None,
     kernel_bias: Tensor | None = None,
+    before: Tensor | None = None,
+    before_bias: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`self_attention` and its attention matrices side by side, (B, C, C) with zeros between heads."""
-    return _attend(None, qkv, temperature, weight, bias, kernel, kernel_bias)
+    return _attend(None, qkv, temperature, weight, bias, kernel, kernel_bias, before, before_bias)
 
 
 def cross_attention(q: Tensor, kv: Tensor, temperature: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`self_attention` with queries from elsewhere: planes (B, C, H, W); `kv` is pixel-major (B, H, W, 2 C)."""
-    return _attend(q, kv, temperature, weight, bias, None, None)[0]
+    return _attend(q, kv, temperature, weight, bias, None, None, None, None)[0]
 
 
 def _attend(
@@ -301,7 +289,7 @@ def per_channel(temperature: Tensor, channels: int) -> Tensor:
 class _Attention(Function):
     """Written on matrices (B, N, C) of pixels and (B, C, C) of channels, the latter with -inf or zeros between heads.
 
-    Normalised maps are never formed: products are divided by norms.
+    Normalised maps are never formed: products are divided by norms. Depthwise convolutions are repeated, not kept.
     """
 
     @staticmethod
@@ -314,7 +302,10 @@ class _Attention(Function):
         bias: Tensor | None,
         kernel: Tensor | None,
         kernel_bias: Tensor | None,
+        before: Tensor | None,
+        before_bias: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
+        given, kv = kv, kv if before is None else _depthwise(kv, before, before_bias)
         c, flat = weight.shape[1], kv.flatten(1, 2)
         keys = at_least_float32(flat[..., -2 * c : -c])
         queries = at_least_float32(flat[..., :c].transpose(1, 2) if q is None else q.flatten(2))
@@ -323,7 +314,8 @@ class _Attention(Function):
         cosine = torch.bmm(queries, keys).div_(scale)
         attention = softmax_by_head(cosine, temperature)
         mixing = torch.bmm(weight.to(attention.dtype).expand(kv.shape[0], -1, -1), attention).to(kv.dtype)
-        ctx.save_for_backward(q, kv, temperature, weight, bias, kernel, norms, scale, cosine, attention, mixing)
+        small = (temperature, weight, bias, kernel, before, before_bias, norms, scale, cosine, attention, mixing)
+        ctx.save_for_backward(q, given, *small)
         ctx.has_kernel_bias = kernel_bias is not None
         y = linear(kv[..., -c:], mixing, bias)
         return (y if kernel is None else _depthwise(y, kernel, kernel_bias)), attention
@@ -331,7 +323,9 @@ class _Attention(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, grad_map: Tensor) -> tuple[Tensor | None, ...]:
-        q, kv, temperature, weight, bias, kernel, norms, scale, cosine, attention, mixing = ctx.saved_tensors
+        q, given, *small = ctx.saved_tensors
+        temperature, weight, bias, kernel, before, before_bias, norms, scale, cosine, attention, mixing = small
+        kv = given if before is None else _depthwise(given, before, before_bias)
         c, heads = weight.shape[1], temperature.numel()
         grad_kernel = grad_kernel_bias = None
         if kernel is not None:
@@ -368,15 +362,10 @@ class _Attention(Function):
             grad_q = grad_q.view(q.shape).to(q.dtype)
             grad_keys = torch.baddbmm(keys * inward[:, None, c:], queries.transpose(1, 2), mix, beta=-1)
             grad_flat[..., :c] = grad_keys
-        return (
-            grad_q,
-            grad_flat.view(kv.shape),
-            grad_temperature,
-            grad_weight,
-            grad_bias,
-            grad_kernel,
-            grad_kernel_bias,
-        )
+        grad_kv, of_before = grad_flat.view(kv.shape), (None, None)
+        if before is not None:
+            grad_kv, *of_before = _depthwise_backward(grad_kv, given, before, before_bias is not None)
+        return grad_q, grad_kv, grad_temperature, grad_weight, grad_bias, grad_kernel, grad_kernel_bias, *of_before
 
 
 def _set_product(target: Tensor, a: Tensor, b: Tensor) -> None:

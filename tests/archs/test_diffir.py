@@ -15,7 +15,6 @@ from filling import fill, image, waves
 from torch import Tensor, nn
 
 from relume.archs import build_network
-from relume.archs.blocks import pointwise
 from relume.archs.diffir import PriorExtraction
 from relume.archs.latent_diffusion import Denoiser, Diffusion, beta_schedule
 from relume.archs.restormer import (
@@ -25,10 +24,9 @@ from relume.archs.restormer import (
     LayerNorm,
     TransformerBlock,
     Upsample,
-    folded,
 )
 from relume.core.errors import UserError
-from relume.core.ops.pixelwise import channels, linear, pixels
+from relume.core.ops.pixelwise import channels, pixels
 
 Golden = Callable[[str], Path]
 Recipe = Callable[[str], ModuleType]
@@ -55,29 +53,25 @@ def same_norms(network: nn.Module, expected: dict[str, float], rel: float = 1e-4
 
 
 # ---------------------------------------------------------------------------------------------------- components
-class OnPixels(nn.Module):
+class OnPlanes(nn.Module):
     """A modulated component as the original calls it: planes in and out, no norm before it."""
 
-    def __init__(self, component: Attention | FeedForward, dim: int) -> None:
+    def __init__(self, component: Attention | FeedForward) -> None:
         super().__init__()
         self.component = component
-        self.identity = LayerNorm(dim, "WithBias").requires_grad_(False)
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
-        return channels(self.component(pixels(x), self.identity, z))
+        scale, shift = self.component.modulation(z)
+        return channels(self.component(pixels(x * scale[:, :, None, None] + shift[:, :, None, None])))
 
 
-class Norm(nn.Module):
-    """A norm with its gain and offset, which otherwise go into the convolution after it."""
-
-    def __init__(self, norm: LayerNorm, dim: int) -> None:
+class NormOnPlanes(nn.Module):
+    def __init__(self, norm: LayerNorm) -> None:
         super().__init__()
         self.norm = norm
-        self.identity = pointwise(dim, dim).requires_grad_(False)
-        nn.init.dirac_(self.identity.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        return channels(linear(self.norm(pixels(x)), *folded(self.identity, self.norm, None, None)))
+        return channels(self.norm(pixels(x)))
 
 
 class EachStep(nn.Module):
@@ -95,13 +89,13 @@ def component(name: str, c: dict[str, Any]) -> tuple[nn.Module, nn.Module]:
     """What has the original's parameter names, and what has its arguments."""
     if name.startswith("layernorm"):
         part = LayerNorm(c["dim"], c["LayerNorm_type"])
-        return part, Norm(part, c["dim"])
+        return part, NormOnPlanes(part)
     if name == "dmta":
         part = Attention(c["dim"], c["num_heads"], c["bias"], prior=256)
-        return part, OnPixels(part, c["dim"])
+        return part, OnPlanes(part)
     if name == "dgfn":
         part = FeedForward(c["dim"], c["ffn_expansion_factor"], c["bias"], prior=256)
-        return part, OnPixels(part, c["dim"])
+        return part, OnPlanes(part)
     if name == "denoise":
         part = Denoiser(4 * c["n_feats"], c["n_denoise_res"], c["timesteps"])
         return part, EachStep(part, c["t"])

@@ -1,0 +1,64 @@
+"""Layer normalisation over the channels of pixel-major maps (B, H, W, C), with gains that may differ between images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from .fourier import at_least_float32
+
+
+def layer_norm(x: Tensor, gain: Tensor, offset: Tensor | None, eps: float, centred: bool = True) -> Tensor:
+    """``(x - mean) / sqrt(variance + eps) * gain + offset``, with mean and (biased) variance over channels.
+
+    Computed in float32 at least, and returned so.
+
+    Args:
+        x: (B, H, W, C).
+        gain: (C), or (B, C) for one per image.
+        offset: like `gain`, or None, which needs ``centred=False`` or a gain for all images.
+        eps: added to the variance.
+        centred: False leaves the mean in the numerator (Restormer's "BiasFree" norm).
+    """
+    x = at_least_float32(x)
+    gain = gain.to(x.dtype)
+    offset = None if offset is None else offset.to(x.dtype)
+    if not centred:
+        y = x * torch.rsqrt(x.var(-1, unbiased=False, keepdim=True) + eps) * per_pixel(gain)
+        return y if offset is None else y + per_pixel(offset)
+    if gain.dim() == 1:
+        return F.layer_norm(x, gain.shape, gain, offset, eps)
+    assert offset is not None
+    if len(x) == 1:
+        return F.layer_norm(x, gain.shape[1:], gain[0], offset[0], eps)
+    return _PerImage.apply(x, gain, offset, eps)
+
+
+def per_pixel(v: Tensor) -> Tensor:
+    """(C) or (B, C) in a shape that broadcasts against (B, H, W, C)."""
+    return v if v.dim() == 1 else v[:, None, None]
+
+
+class _PerImage(Function):
+    """Keeps x, and two numbers per pixel; the normalised map is computed again."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gain: Tensor, offset: Tensor, eps: float) -> Tensor:
+        y, mean, scale = torch.native_layer_norm(x, x.shape[-1:], None, None, eps)
+        ctx.save_for_backward(x, mean, scale, gain)
+        return torch.addcmul(per_pixel(offset), y, per_pixel(gain), out=y)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, mean, scale, gain = ctx.saved_tensors
+        grad_gain = (x - mean).mul_(scale).mul_(grad).sum((1, 2))
+        grad_x, _, _ = torch.ops.aten.native_layer_norm_backward(
+            grad * per_pixel(gain), x, x.shape[-1:], mean, scale, None, None, (True, False, False)
+        )
+        return grad_x, grad_gain, grad.sum((1, 2)), None
