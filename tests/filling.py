@@ -20,7 +20,7 @@ def fill(network: nn.Module) -> nn.Module:
     """Fill every parameter by its name: gains near 1, other vectors small, kernels of fan-in scale. Returns `network`."""
     for name, p in network.named_parameters():
         wave = waves(name, tuple(p.shape))
-        if p.dim() == 1 or p.shape[0] == 1 or p.numel() == p.shape[0]:  # gains, biases, slopes, temperatures
+        if p.dim() <= 1 or p.shape[0] == 1 or p.numel() == p.shape[0]:  # gains, biases, slopes, temperatures
             p.copy_(0.1 * wave if name.endswith("bias") else 1 + 0.2 * wave)
         else:
             p.copy_(wave * (2 * p.shape[0] / p.numel()) ** 0.5)

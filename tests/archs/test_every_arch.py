@@ -30,6 +30,10 @@ def image_and_prior(height: int, width: int) -> tuple[Tensor, ...]:
     return image("x", 2, 3, height, width), waves("z", (2, 256)).float()
 
 
+def two_frames(height: int, width: int) -> tuple[Tensor, ...]:
+    return (image("x", 2, 6, height, width),)
+
+
 @dataclass(frozen=True)
 class Tiny:
     """How to build and call an architecture in a fraction of a second.
@@ -54,6 +58,19 @@ TINY: dict[str, Tiny] = {
     "DiffIRS1": Tiny({**LEVELS, "n_encoder_res": 1}, image_and_target),
     "DiffIRS2": Tiny({**LEVELS, "n_encoder_res": 1}, image_and_prior, one_image),
     "EDSR": Tiny({"num_in_ch": 3, "num_out_ch": 3, "num_feat": 4, "num_block": 1, "upscale": 2}),
+    "HybridVFI": Tiny(
+        {
+            "F": 8,
+            "window_size": 4,
+            "depths": [1, 2, 1],
+            "mamba": {"d_state": 8, "headdim": 8},
+            "use_flow": True,
+            "flow_c": [4, 4, 4],
+            "drop_path": 0.0,
+        },
+        two_frames,
+        any_size=False,
+    ),
     "MSRResNet": Tiny({"num_feat": 4, "num_block": 1, "upscale": 3}),
     "NAFNet": Tiny({"width": 4, "enc_blk_nums": [1, 1], "dec_blk_nums": [1, 1]}),
     "OneStepGenerator": Tiny(
