@@ -165,6 +165,21 @@ def wrap(network: nn.Module, device: torch.device, find_unused: bool) -> nn.Modu
     return nn.parallel.DistributedDataParallel(network, device_ids=ids, find_unused_parameters=find_unused)
 
 
+def is_sharded(network: nn.Module) -> bool:
+    """Whether FSDP2 has split this network over ranks."""
+    if not active():
+        return False
+    from torch.distributed.fsdp import FSDPModule
+
+    return isinstance(network, FSDPModule)
+
+
+def reshard(network: nn.Module) -> None:
+    """Part with the other ranks' share after an evaluation, where FSDP2 leaves the outermost parameters whole."""
+    if is_sharded(network):
+        network.reshard()  # type: ignore[operator]
+
+
 def shard(network: nn.Module) -> nn.Module:
     """FSDP2: shard parameters, gradients and optimizer state over ranks, in place; the largest child lists block by block."""
     from torch.distributed.fsdp import fully_shard

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import nn
 
+from . import distributed
 from .models.base import Model
 
 
@@ -48,4 +49,5 @@ def evaluating(model: Model, networks: Mapping[str, nn.Module], ema: EMA | None)
     finally:
         for network, mode in modes.items():
             network.train(mode)
+            distributed.reshard(network)
         model.networks = wrapped

@@ -8,10 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-
-def is_sharded(network: nn.Module) -> bool:
-    """Whether FSDP2 has split this network's parameters over ranks."""
-    return any(hasattr(p, "full_tensor") for p in network.parameters())
+from .distributed import is_sharded
 
 
 def full_state(network: nn.Module) -> dict[str, Any]:

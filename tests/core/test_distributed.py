@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from runs import REPO, differences, options, outcome, train
+from runs import REPO, differences, options, outcome, train, weights
 
 from relume.core.errors import EXIT_NONFINITE, EXIT_PREEMPTED
 
@@ -42,6 +42,23 @@ def test_two_ranks_equal_one(strategy: str, tmp_path: Path) -> None:
                 assert mine[key] == pytest.approx(theirs[key], rel=1e-4)
         if "metrics" in mine:
             assert mine["metrics"]["score"] == pytest.approx(theirs["metrics"]["score"], rel=1e-3)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.9])
+def test_sharded_networks_survive_validations_without_improvement(decay: float, tmp_path: Path) -> None:
+    worse = {"score": {"type": "toy_score", "better": "lower"}}  # the score rises
+    short = {"train__total_iter": 4, "train__ema_decay": decay, "val__val_freq": 1, "val__metrics": worse}
+    settings = {**DETERMINISTIC, **short}
+    assert train(tmp_path / "one", options(**settings, datasets__train__batch_size_per_gpu=4)).returncode == 0
+    done = train(tmp_path / "two", options(**settings, train__strategy="fsdp"), ranks=2)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for which in (4, "best"):
+        a, b = (weights(tmp_path / name / "experiments/toy", which) for name in ("one", "two"))
+        assert a.keys() == b.keys() == ({"params", "params_ema"} if decay else {"params"})
+        for entry in a:
+            for name, tensor in a[entry].items():
+                assert type(b[entry][name]) is torch.Tensor
+                torch.testing.assert_close(tensor, b[entry][name], rtol=1e-4, atol=1e-6)
 
 
 def test_accumulation_equals_a_larger_batch(tmp_path: Path) -> None:
