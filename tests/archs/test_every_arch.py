@@ -54,6 +54,7 @@ class Tiny:
 
 
 LEVELS = {"dim": 4, "num_blocks": [1, 1, 1, 1], "num_refinement_blocks": 1, "heads": [1, 1, 2, 2]}
+NARROW = {"num_blocks": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "num_refinement": 1, "drop_dead": True}
 TINY: dict[str, Tiny] = {
     "DiffIRS1": Tiny({**LEVELS, "n_encoder_res": 1}, image_and_target),
     "DiffIRS2": Tiny({**LEVELS, "n_encoder_res": 1}, image_and_prior, one_image),
@@ -84,12 +85,14 @@ TINY: dict[str, Tiny] = {
         },
         any_size=False,
     ),
+    "Phaseformer": Tiny({**NARROW, "channels": [8, 16, 32, 64], "phase_gate": "spatial"}),
     "RRDBNet": Tiny({"num_in_ch": 3, "num_out_ch": 3, "scale": 2, "num_feat": 4, "num_block": 1, "num_grow_ch": 2}),
     "Restormer": Tiny(LEVELS),
     "Spectroformer": Tiny(
         {"dim": 4, "num_blocks": [1, 1, 1, 1], "num_refinement_blocks": 1, "num_heads": [1, 1, 2, 2]},
     ),
     "SRVGGNetCompact": Tiny({"num_feat": 4, "num_conv": 1, "upscale": 2}),
+    "SpectroformerAGSSF": Tiny({**NARROW, "channels": [8, 16, 32, 64], "phase_gate": "spatial"}),
 }
 """One entry for each name in ARCHS."""
 
