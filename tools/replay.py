@@ -41,7 +41,9 @@ def watch(network: nn.Module, prefix: str, births: list[str]) -> None:
     for name, module in network.named_modules():
         if not any(True for _ in module.children()):
 
-            def hook(_: nn.Module, inputs: Any, output: Any, name: str = name, kind: str = type(module).__name__) -> None:
+            def hook(
+                _: nn.Module, inputs: Any, output: Any, name: str = name, kind: str = type(module).__name__
+            ) -> None:
                 if finite(inputs) and not finite(output):
                     births.append(f"{prefix}.{name} ({kind})")
 
@@ -81,7 +83,9 @@ def replay(bundle: dict[str, Any], device: torch.device) -> list[str]:
             for name, p in network.named_parameters()
             if p.grad is not None and not finite(p.grad)
         ]
-        findings += [f"batch {i}: non-finite gradients: {', '.join(bad[:5])}{' ...' if len(bad) > 5 else ''}"] if bad else []
+        findings += (
+            [f"batch {i}: non-finite gradients: {', '.join(bad[:5])}{' ...' if len(bad) > 5 else ''}"] if bad else []
+        )
     return findings
 
 

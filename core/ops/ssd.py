@@ -75,7 +75,9 @@ def ssd(
     """
     _check(x, dt, A, B, C)
     run = _fused if use_kernel("state-space scan (ssd)", functools.partial(_obstacle, x)) else _plain
-    if torch.compiler.is_compiling():  # decorating them would import torch's compiler, a second of start-up for everybody
+    if (
+        torch.compiler.is_compiling()
+    ):  # decorating them would import torch's compiler, a second of start-up for everybody
         run = torch.compiler.disable(run)
     with torch.autocast(x.device.type, enabled=False):
         exact = functools.reduce(torch.promote_types, (t.dtype for t in (x, dt, A, B, C)), torch.float32)

@@ -55,9 +55,7 @@ def total(value):
 
 
 def test_every_registered_loss_has_an_example():
-    assert sorted(EXAMPLES) == sorted(
-        n for n in LOSSES.names() if LOSSES.get(n).__module__.count(".") == 2
-    )
+    assert sorted(EXAMPLES) == sorted(n for n in LOSSES.names() if LOSSES.get(n).__module__.count(".") == 2)
 
 
 @every
