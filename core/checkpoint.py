@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .errors import UserError, did_you_mean
+from .errors import UserError, did_you_mean, require
 
 log = logging.getLogger("relume")
 State = dict[str, Any]
@@ -83,9 +83,7 @@ def load(path: str | Path, map_location: str | torch.device = "cpu") -> Any:
         raise UserError(f"{path}: no such file.{near}")
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(str(path), device=str(map_location))
+            return require("safetensors.torch", str(path)).load_file(str(path), device=str(map_location))
         return torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as e:
         raise UserError(
