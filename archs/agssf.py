@@ -23,11 +23,13 @@ from . import ARCHS
 from .blocks import (
     ChannelLayerNorm,
     adaptive_kernel,
+    as_conv,
     conv3x3,
     expand,
     feed_forward,
     fourier_magnitudes,
     fused_upsample,
+    inner_width,
     matrix,
     pad_to,
     pointwise,
@@ -45,7 +47,7 @@ class FeedForward(nn.Module):
 
     def __init__(self, dim: int, expansion: float) -> None:
         super().__init__()
-        inner = int(dim * expansion)
+        inner = inner_width(dim, expansion)
         self.project_in = pointwise(dim, 2 * inner)
         self.conv = conv3x3(2 * inner, 2 * inner, groups=2 * inner)
         self.project_out = pointwise(inner, dim)
@@ -182,7 +184,8 @@ class SFCA(nn.Module):
         # Both identity branches are mixed into the same sum: one matrix does it.
         of_spatial, of_spectral = matrix(self.con2X1).chunk(2, dim=1)
         weight = of_spatial @ matrix(self.identity1) + of_spectral @ matrix(self.identity2)
-        bias = self.con2X1.bias + of_spatial @ self.identity1.bias + of_spectral @ self.identity2.bias
+        biases = [conv.bias for conv in (self.identity1, self.identity2) if conv.bias is not None]
+        bias = F.linear(torch.cat(biases), matrix(self.con2X1), self.con2X1.bias)
         y = linear(pixels(x), weight, bias) + linear(pixels(spatial), of_spatial)
         y = channels(y + linear(spectral.permute(0, 2, 3, 1), of_spectral))
         return y if self.official else self.agssf(y)
@@ -210,7 +213,7 @@ class FourierUp(nn.Module):
 
     def magnitudes(self, x: Tensor) -> Tensor:
         """What the upsampled map holds on even rows and columns, before `post`: planes (B, dim, H, W)."""
-        amplitude, phase = ((m["0"], m["2"]) for m in (self.amp_fuse, self.pha_fuse))
+        amplitude, phase = ((as_conv(m["0"]), as_conv(m["2"])) for m in (self.amp_fuse, self.pha_fuse))
         return fourier_magnitudes(x, amplitude, phase, self.snap)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -249,7 +252,7 @@ class UpS(nn.Module):
         self.reduce = pointwise(dim, dim // 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return fused_upsample(x, self.Fups.magnitudes(x), self.Fups.post, self.Sups.body[0], self.reduce)
+        return fused_upsample(x, self.Fups.magnitudes(x), self.Fups.post, as_conv(self.Sups.body[0]), self.reduce)
 
 
 class DeadParameters(nn.Module):

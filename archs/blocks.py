@@ -62,6 +62,12 @@ def xavier_init(network: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
+def as_conv(module: nn.Module) -> nn.Conv2d:
+    """`module`, which a container holds, as the convolution that it is."""
+    assert isinstance(module, nn.Conv2d)
+    return module
+
+
 def matrix(conv: nn.Conv2d) -> Tensor:
     """The (O, C) matrix that a 1 x 1 convolution multiplies by."""
     return conv.weight.flatten(1)

@@ -24,6 +24,7 @@ from .blocks import (
     ChannelLayerNorm,
     GatedFeedForward,
     adaptive_kernel,
+    as_conv,
     conv3x3,
     expand,
     fourier_magnitudes,
@@ -144,9 +145,7 @@ class HFSUB(nn.Module):
         self.fusion = pointwise(2 * out_dim, out_dim, bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        spatial = self.spatial_up[0]
-        assert isinstance(spatial, nn.Conv2d)
-        return fused_upsample(x, self.dfu.magnitudes(x), self.dfu.post, spatial, self.fusion)
+        return fused_upsample(x, self.dfu.magnitudes(x), self.dfu.post, as_conv(self.spatial_up[0]), self.fusion)
 
 
 class AKC(nn.Module):

@@ -30,8 +30,8 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
-def planes(x: Tensor) -> Tensor:
-    """Pixel-major (B, H, W, C) -> planes (B, C, H, W), contiguous."""
+def _planes(x: Tensor) -> Tensor:
+    """Pixel-major (B, H, W, C) -> planes (B, C, H, W), contiguous. Only where gradients are not recorded."""
     if x.device.type != "cpu":
         return x.permute(0, 3, 1, 2).contiguous()
     b, h, w, c = x.shape
@@ -124,7 +124,7 @@ class _SpectralMixing(Function):
         real_part: bool,
         norm: Norm,
     ) -> Tensor:
-        z = _stacked(torch.fft.rfft2(planes(x), norm=norm), real_part)
+        z = _stacked(torch.fft.rfft2(_planes(x), norm=norm), real_part)
         ctx.save_for_backward(z, weight1, bias1, weight2)
         ctx.has_bias2, ctx.real_part, ctx.norm, ctx.width = bias2 is not None, real_part, norm, x.shape[2]
         out = affine(F.gelu(affine(z, weight1, bias1)), weight2, bias2)
@@ -189,7 +189,7 @@ class _PolarSpectrum(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, snap: bool) -> tuple[Tensor, Tensor]:
         height, width = x.shape[1:3]
-        f = torch.fft.rfft2(planes(x))
+        f = torch.fft.rfft2(_planes(x))
         if snap:
             f.imag[..., _self_conjugate(height), _self_conjugate(width)] = 0.0
         magnitude = _power(f).sqrt_()
@@ -255,7 +255,7 @@ def _column_scale(vectors: Tensor, width: int) -> Tensor:
 class _PhaseVectors(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        f = torch.fft.rfft2(planes(x))
+        f = torch.fft.rfft2(_planes(x))
         vectors = torch.view_as_real(f)
         scale = _column_scale(vectors, x.shape[2])
         inverse = _power(f)

@@ -32,7 +32,7 @@ def channels(x: Tensor) -> Tensor:
     return x.permute(0, 3, 1, 2)
 
 
-def cast_for_autocast(*tensors: Tensor | None) -> list[Tensor | None]:
+def cast_for_autocast(*tensors: Tensor | None) -> list[Any]:
     """The tensors in the dtype that a matrix product of the first would run in under the active autocast, if any."""
     first = tensors[0]
     assert first is not None
@@ -195,7 +195,9 @@ class _GatedProjection(Function):
         has_bias, (first, second) = kernel_bias is not None, kernel.chunk(2)
         grad_a, *of_first = _depthwise_backward(grad_a, wide_a, first, has_bias)
         grad_b, *of_second = _depthwise_backward(grad_b, wide_b, second, has_bias)
-        of_kernel = (None if f is None else torch.cat((f, s)) for f, s in zip(of_first, of_second, strict=True))
+        of_kernel = (
+            None if f is None or s is None else torch.cat((f, s)) for f, s in zip(of_first, of_second, strict=True)
+        )
         return grad_a, grad_b, *of_kernel, grad_out_weight, grad_out_bias
 
 
@@ -362,7 +364,8 @@ class _Attention(Function):
             grad_q = grad_q.view(q.shape).to(q.dtype)
             grad_keys = torch.baddbmm(keys * inward[:, None, c:], queries.transpose(1, 2), mix, beta=-1)
             grad_flat[..., :c] = grad_keys
-        grad_kv, of_before = grad_flat.view(kv.shape), (None, None)
+        grad_kv = grad_flat.view(kv.shape)
+        of_before: list[Tensor | None] = [None, None]
         if before is not None:
             grad_kv, *of_before = _depthwise_backward(grad_kv, given, before, before_bias is not None)
         return grad_q, grad_kv, grad_temperature, grad_weight, grad_bias, grad_kernel, grad_kernel_bias, *of_before
