@@ -374,6 +374,6 @@ class _Attention(Function):
 def _set_product(target: Tensor, a: Tensor, b: Tensor) -> None:
     """``target[:] = a @ b`` for batches of matrices, in place where the dtypes agree."""
     if target.dtype == a.dtype:
-        torch.bmm(a, b, out=target)
+        target.baddbmm_(a, b, beta=0)
     else:
         target.copy_(torch.bmm(a, b))
