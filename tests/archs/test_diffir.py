@@ -394,6 +394,30 @@ def test_checkpointing_changes_no_bit(name: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
+def kept(network: nn.Module, *inputs: Tensor) -> int:
+    """Bytes that a forward pass keeps for the backward pass, parameters not counted."""
+    parameters = {p.untyped_storage().data_ptr() for p in network.parameters()}
+    storages: dict[int, Any] = {}
+
+    def keep(t: Tensor) -> Tensor:
+        storage = t.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            storages[storage.data_ptr()] = storage
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        outputs = network(*inputs)
+    assert outputs
+    return sum(storage.nbytes() for storage in storages.values())
+
+
+def test_keeps_less_than_half_of_what_the_formulas_keep() -> None:
+    options = {**TINY, "dim": 16, "heads": [1, 2, 4, 8], "ffn_expansion_factor": 2}
+    lq, gt = image("lq", 2, 3, 32, 32), image("gt", 2, 3, 32, 32)
+    ours = kept(build_network({"type": "DiffIRS1", **options}).train(), lq, gt)
+    assert ours < 0.5 * kept(reference.DiffIRS1(**options), lq, gt)
+
+
 def test_input_and_output_may_differ_in_channels() -> None:
     options = {**TINY, "inp_channels": 6}
     lq, gt = image("lq", 1, 6, 8, 8), image("gt", 1, 3, 8, 8)
