@@ -80,7 +80,8 @@ class Phaseformer(DeadParameters):
         def blocks(width: int, heads: int, count: int) -> nn.Sequential:
             return nn.Sequential(*(Block(width, expansion_factor, PhaseMDTA(width, heads)) for _ in range(count)))
 
-        self.attention = nn.ModuleList(PhaseGate(w, phase_gate) for w in (c[2], c[1], c[0], c[2]))
+        # Made for these widths, applied to c[2], c[1] and c[0]: only the kernel sizes depend on it.
+        self.attention = nn.ModuleList(PhaseGate(w, phase_gate) for w in (c[0], c[0], c[1], c[2]))
         self.embed_conv_rgb = conv3x3(3, c[0])
         self.encoders = nn.ModuleList(blocks(c[i], h[i], n[i]) for i in range(4))
         self.ups1 = PixelUp(c[1])

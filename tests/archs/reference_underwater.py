@@ -402,7 +402,7 @@ class Phaseformer(nn.Module):
         def level(width: int, heads: int, blocks: int) -> nn.Sequential:
             return nn.Sequential(*(Block(width, r, PhaseMDTA(width, heads)) for _ in range(blocks)))
 
-        self.attention = nn.ModuleList(Gate(w) for w in (16, 16, 32, 64))
+        self.attention = nn.ModuleList(Gate(w) for w in (c[0], c[0], c[1], c[2]))
         self.embed_conv_rgb = conv(3, c[0], 3)
         self.encoders = nn.ModuleList(level(c[i], h[i], n[i]) for i in range(4))
         self.downs = nn.ModuleList(PixelDown(w) for w in c[:3])
