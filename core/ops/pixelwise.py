@@ -95,6 +95,8 @@ def _depthwise_backward(
         kernel.shape[0],
         (False, True, has_bias),
     )
+    # The convolution's strides of axes of size 1 are not the kernel's, which DistributedDataParallel warns of.
+    grad_kernel = torch.empty_like(kernel).copy_(grad_kernel)
     # As a forward convolution the gradient of the input takes half the time that libraries' backward ones take.
     return _depthwise(grad, kernel.flip(2, 3)), grad_kernel, grad_bias
 

@@ -164,3 +164,13 @@ def test_a_second_derivative_is_refused() -> None:
     (gradient,) = torch.autograd.grad(y, x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()
+
+
+def test_gradients_of_kernels_have_the_kernels_strides() -> None:
+    x, weight, out = numbers("x", B, H, W, C), numbers("weight", 4 * C, C), numbers("out", C, 2 * C)
+    expanding, gating = numbers("k", 4 * C, 1, 3, 3), numbers("l", 4 * C, 1, 3, 3)
+    expand_depthwise(x, weight, None, expanding, None).sum().backward()
+    gated_feed_forward(x, weight, None, gating, None, out, None).sum().backward()
+    for kernel in (expanding, gating):
+        assert kernel.grad is not None
+        assert kernel.grad.stride() == kernel.stride()
