@@ -35,7 +35,7 @@ from torch.autograd.function import once_differentiable
 SAFE = 88.0
 """Largest sum of |a| in a tile: factors then lie within exp(+-44), and float32 has room for the data beside them."""
 CACHED = 1 << 18
-"""Elements of x in a block on a CPU."""
+"""Elements of x, or of B if it is wider, in a block on a CPU."""
 
 
 def scan_chunks(
@@ -65,19 +65,22 @@ class _Layout:
     R runs over samples, chunks and groups; what is left of heads is those of the group.
     """
 
-    def __init__(self, samples: slice, steps: slice, chunk: int, groups: int) -> None:
-        self.samples, self.steps, self.chunk, self.groups = samples, steps, chunk, groups
+    def __init__(self, samples: slice, steps: slice, chunk: int, groups: int, memory: _Memory) -> None:
+        self.samples, self.steps, self.chunk, self.groups, self.memory = samples, steps, chunk, groups, memory
         self.length = steps.stop - steps.start
         self.chunks = -(-self.length // chunk)
         self.batch = samples.stop - samples.start
 
-    def rows(self, t: Tensor) -> Tensor:
-        """A view where there is one group and nothing to pad."""
+    def rows(self, t: Tensor, name: str) -> Tensor:
+        """A view where there is one group and nothing to pad, else in the memory called `name`."""
         t = t[self.samples, self.steps]
         missing = self.chunks * self.chunk - self.length
         if missing:  # with zeros: dt = 0 neither decays nor writes
             t = F.pad(t, (*[0, 0] * (t.dim() - 2), 0, missing))
-        return t.unflatten(1, (-1, self.chunk)).unflatten(3, (self.groups, -1)).transpose(2, 3).flatten(0, 2)
+        t = t.unflatten(1, (-1, self.chunk)).unflatten(3, (self.groups, -1)).transpose(2, 3)
+        if self.groups > 1:
+            t = self.memory(name, *t.shape).copy_(t)
+        return t.flatten(0, 2)
 
     def per_head(self, t: Tensor) -> Tensor:
         """(H, ...) -> (R, 1, heads, ...)."""
@@ -89,22 +92,26 @@ class _Layout:
         return t.unflatten(0, (self.batch, self.chunks, self.groups))
 
     def store(self, out: Tensor, rows: Tensor) -> None:
-        t = self.by_chunk(rows).transpose(2, 3).flatten(3, 4).flatten(1, 2)
-        out[self.samples, self.steps] = t[:, : self.length]
+        target = out[self.samples, self.steps].unflatten(2, (self.groups, -1))
+        t = self.by_chunk(rows).transpose(2, 3)
+        if self.length == self.chunks * self.chunk:
+            target.unflatten(1, (-1, self.chunk)).copy_(t)
+        else:
+            target.copy_(t.flatten(1, 2)[:, : self.length])
 
 
-def _layouts(x: Tensor, chunk: int, groups: int) -> Iterator[list[_Layout]]:
+def _layouts(x: Tensor, B: Tensor, chunk: int, memory: _Memory) -> Iterator[list[_Layout]]:
     """The blocks in the order of steps, for every sample, or for all at once where memory is no hierarchy of caches."""
     batch, length, heads, width = x.shape
     whole = length // chunk * chunk
     on_cpu = x.device.type == "cpu"
-    stride = max(CACHED // (heads * width * chunk), 1) * chunk if on_cpu else length
+    stride = max(CACHED // (max(heads * width, B.shape[2] * B.shape[3]) * chunk), 1) * chunk if on_cpu else length
     steps = [slice(s, min(s + stride, whole)) for s in range(0, whole, stride)]
     if whole < length:
         steps.append(slice(whole, length))
     for i in range(batch if on_cpu else 1):
         samples = slice(i, i + 1) if on_cpu else slice(0, batch)
-        yield [_Layout(samples, s, chunk, groups) for s in steps]
+        yield [_Layout(samples, s, chunk, B.shape[2], memory) for s in steps]
 
 
 class _Memory:
@@ -204,7 +211,6 @@ class _Block:
     def __init__(
         self,
         layout: _Layout,
-        memory: _Memory,
         x: Tensor,
         dt: Tensor,
         A: Tensor,
@@ -213,9 +219,9 @@ class _Block:
         D: Tensor | None,
         tile: int,
     ) -> None:
-        self.layout, self.memory, self.tile = layout, memory, tile
-        self.x, self.dt = layout.rows(x), layout.rows(dt)
-        self.B, self.C = layout.rows(B).squeeze(2), layout.rows(C).squeeze(2)
+        self.layout, self.memory, self.tile = layout, layout.memory, tile
+        self.x, self.dt = layout.rows(x, "x"), layout.rows(dt, "dt")
+        self.B, self.C = layout.rows(B, "B rows").squeeze(2), layout.rows(C, "C rows").squeeze(2)
         self.c = (self.dt * layout.per_head(A)).to(_wide(x)).cumsum(1)
         self.own = (self.B * self.C).sum(-1, keepdim=True)  # a step's link to itself
         direct = (self.own * self.dt)[..., None]
@@ -369,12 +375,12 @@ class _Scan(Function):
         last = torch.empty_like(initial)
         memory = _Memory(x)
         starts = []
-        for sequence in _layouts(x, chunk, B.shape[2]):
+        for sequence in _layouts(x, B, chunk, memory):
             samples = sequence[0].samples
             state = initial[samples]
             for layout in sequence:
                 starts.append(state)
-                rows, state = _Block(layout, memory, x, dt, A, B, C, D, tile).forward(state)
+                rows, state = _Block(layout, x, dt, A, B, C, D, tile).forward(state)
                 layout.store(y, rows)
             last[samples] = state
         ctx.save_for_backward(x, dt, A, B, C, D, *starts)
@@ -392,13 +398,13 @@ class _Scan(Function):
         grad_initial = torch.empty_like(grad_last)
         memory = _Memory(x)
         position = 0
-        for sequence in _layouts(x, ctx.chunk, B.shape[2]):
+        for sequence in _layouts(x, B, ctx.chunk, memory):
             samples = sequence[0].samples
             state = grad_last[samples]
             for i in reversed(range(len(sequence))):
                 layout = sequence[i]
-                block = _Block(layout, memory, x, dt, A, B, C, D, ctx.tile)
-                g = block.backward(layout.rows(grad), starts[position + i], state)
+                block = _Block(layout, x, dt, A, B, C, D, ctx.tile)
+                g = block.backward(layout.rows(grad, "grad"), starts[position + i], state)
                 state = g.state
                 layout.store(grad_x, g.x)
                 layout.store(grad_dt, torch.addcmul(g.dt, g.a, layout.per_head(A)))
