@@ -229,7 +229,8 @@ def test_evaluation_can_be_left_early(paired):
 
 def test_processes_ignore_the_signals_that_the_trainer_handles(paired):
     with loading(build_dataset({**paired, **AUGMENTED}), workers=2) as loader:
-        next(loader)
+        for _ in range(2):  # one batch from each, so that both are set up
+            next(loader)
         processes = loader._packets._processes
         for process in processes:
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
