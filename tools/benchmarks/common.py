@@ -1,0 +1,112 @@
+"""What every section of the benchmark shares: the register of sections, turns between peers, memory of a fresh process.
+
+A section is a function in any file of this folder, ``@section("name")``, that returns rows. Every file is found by itself.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+HERE = Path(__file__).resolve().parent
+REPO = HERE.parents[1]
+
+Row = tuple[str, str, str, str]
+"""What was measured, ours, the peer's, and the ratio or the target."""
+Section = Callable[[], list[Row]]
+Job = Callable[[], Any]
+
+SECTIONS: dict[str, Section] = {}
+
+
+def section(name: str) -> Callable[[Section], Section]:
+    """Register a function under the name that the command line knows it by."""
+
+    def register(function: Section) -> Section:
+        if name in SECTIONS:
+            raise ValueError(f"two sections of the benchmark are called {name!r}")
+        SECTIONS[name] = function
+        return function
+
+    return register
+
+
+def discover() -> dict[str, Section]:
+    """All sections of all files of this folder."""
+    for module in sorted(found.name for found in pkgutil.iter_modules([str(HERE)])):
+        importlib.import_module(f"{__package__}.{module}")
+    return SECTIONS
+
+
+def best_of(rounds: int, *contestants: Job) -> list[float]:
+    """Shortest time of each contestant in seconds, taking turns after an unmeasured call; waits for a GPU in use."""
+
+    def settled() -> float:
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    for contestant in contestants:
+        contestant()
+    times = [float("inf")] * len(contestants)
+    for _ in range(rounds):
+        for i, contestant in enumerate(contestants):
+            began = settled()
+            contestant()
+            times[i] = min(times[i], settled() - began)
+    return times
+
+
+def peak_mib(prepare: Callable[..., Job], *arguments: str) -> float:
+    """Growth of a fresh process's resident set while it runs the job that ``prepare(*arguments)`` returns.
+
+    ``prepare`` is a module-level function of a file of this folder: only its name and the strings travel. What it builds and
+    warms up itself does not count.
+    """
+    where = f"{prepare.__module__.rsplit('.', 1)[-1]}:{prepare.__qualname__}"
+    command = [sys.executable, str(HERE.parent / "benchmark.py"), "--threads", str(torch.get_num_threads())]
+    run = subprocess.run([*command, "--alone", where, *arguments], capture_output=True, text=True)
+    if run.returncode:
+        raise RuntimeError(f"measuring {where} {' '.join(arguments)} in a process of its own failed:\n{run.stderr}")
+    return float(run.stdout.split()[-1])
+
+
+def alone(where: str, *arguments: str) -> None:
+    """The other side of `peak_mib`, in the fresh process: run the job and print how far the resident set grew, in MiB."""
+    module, function = where.split(":")
+    job = getattr(importlib.import_module(f"{__package__}.{module}"), function)(*arguments)
+    before = resident_mib()
+    job()
+    print(resident_mib() - before)
+
+
+def resident_mib() -> float:
+    """Largest resident set of this process so far. (Linux's getrusage would count the parent's, before exec, as well.)"""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(next(line for line in status.read_text().splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def seconds(value: float) -> str:
+    """A duration as people write it."""
+    return f"{value:.2f} s" if value >= 1 else f"{value * 1e3:.3g} ms"
+
+
+def time_row(what: str, ours: float, peer: float, name: str) -> Row:
+    """Seconds of ours and of the peer called ``name``, and how many times faster ours is."""
+    return what, seconds(ours), f"{seconds(peer)} {name}", f"{peer / ours:.2f} x"
+
+
+def memory_row(what: str, ours: float, peer: float, name: str) -> Row:
+    """MiB of ours and of the peer called ``name``, and ours as a share of the peer's."""
+    return what, f"{ours:.0f} MiB", f"{peer:.0f} MiB {name}", f"{100 * ours / peer:.0f} %"
