@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,8 +34,13 @@ class Inference:
     overlap: int = 32
     window_size: int | None = None
 
-    def __call__(self, net: Callable[..., Tensor | Sequence[Tensor]], *images: Tensor) -> Outputs:
+    def __call__(self, net: Callable[..., Tensor | Sequence[Tensor]], *images: Tensor, **same: Any) -> Outputs:
         """The network's output for `images`, each (B, C, H, W) of the same size: a tensor, or a tuple of them.
+
+        Args:
+            net: called with the images or with tiles of them.
+            images: what is padded and tiled, alike.
+            same: what every call gets as it is, by keyword.
 
         Raises:
             UserError: the tiles leave no step after the overlap, or an output's size is no multiple of the input's.
@@ -42,7 +48,7 @@ class Inference:
         channels = [image.shape[1] for image in images]
 
         def call(stacked: Tensor) -> Tensor | Sequence[Tensor]:
-            return net(*stacked.split(channels, dim=1))
+            return net(*stacked.split(channels, dim=1), **same)
 
         stacked = images[0] if len(images) == 1 else torch.cat(images, dim=1)
         multiple = math.lcm(size_multiple(net), self.window_size or 1)

@@ -169,15 +169,17 @@ def build_trainer(
     if train.strategy == "fsdp" and distributed.active():
         for network in (*trained.values(), *(ema.networks.values() if ema else ())):
             distributed.shard(network)
+    blocks = model.training_blocks(train)
     optimizers = {
         key.removeprefix("optim_"): build_optimizer(model.named_parameters(key.removeprefix("optim_")), block)
-        for key, block in train.items()
+        for key, block in blocks.items()
         if key.startswith("optim_")
     }
     if train.strategy == "ddp":
         for key, network in trained.items():
-            model.networks[key] = distributed.wrap(network, device, opt.find_unused_parameters)
-    schedules = {k: train.get(f"scheduler_{k}", train.scheduler) for k in optimizers}
+            find_unused = opt.find_unused_parameters or model.find_unused_parameters
+            model.networks[key] = distributed.wrap(network, device, find_unused)
+    schedules = {k: blocks.get(f"scheduler_{k}", blocks.get("scheduler")) for k in optimizers}
     schedulers = {k: build_scheduler(o, schedules[k], train.warmup_iter) for k, o in optimizers.items()}
 
     experiment.prepare(opt, fresh=resume is None)
@@ -232,14 +234,17 @@ def build_model(
     from ..archs import build_network
     from ..losses import build_loss
 
-    networks = {k.removeprefix("network_"): build_network(b) for k, b in opt.items() if k.startswith("network_")}
+    kind: type[Model] = MODELS.get(opt.model_type)  # type: ignore[assignment]
+    teachers = [] if for_training else [k for k in kind.frozen if k not in kind.required_networks]
+    wanted = {k.removeprefix("network_"): b for k, b in opt.items() if k.startswith("network_")}
+    networks = {k: build_network(b) for k, b in wanted.items() if k not in teachers}
     blocks = opt.train or {}
     losses = {}
     if for_training:
         losses = {k.removesuffix("_opt"): build_loss(b) for k, b in blocks.items() if k.endswith("_opt")}
     own = MODELS.parameters(opt.model_type)
     settings = {k: v for k, v in blocks.items() if k in own}
-    model: Model = MODELS.get(opt.model_type)(networks, losses, **settings)
+    model: Model = kind(networks, losses, **settings)
     for key, network in networks.items():
         load_pretrained(opt, key, network, model, resume)
         network.to(device)
@@ -258,7 +263,8 @@ def load_pretrained(opt: Any, key: str, network: nn.Module, model: Model, resume
     if not path:
         return
     strict = opt.path.get(f"strict_load_{key}")
-    param_key = opt.path.get(f"param_key_{key}", "params")
+    usual = opt.path.get("param_key_g", "params") if key in model.frozen else "params"
+    param_key = opt.path.get(f"param_key_{key}", usual)
     differences = checkpoint.load_weights(network, path, param_key, True if strict is None else strict)
     if distributed.is_main():
         log.info("network_%s: loaded %s%s", key, path, f" [{param_key}]" if param_key else "")

@@ -98,9 +98,13 @@ class Paths:
     """Where weights come from and outputs go. ``pretrain_network_<key>`` etc. exist for every ``network_<key>``."""
 
     resume_state: str | None = setting(None, "A training state to continue from.")
-    ignore_resume_networks: list[str] = setting(list, "Networks (network_d) not restored on resume.")
+    ignore_resume_networks: list[str] | str = setting(list, "Networks (network_d), or one, not restored on resume.")
     experiments_root: str | None = setting(None, "Folder that holds the experiments; ./experiments when omitted.")
     results_root: str | None = setting(None, "Folder that holds test results; ./results when omitted.")
+
+    def __post_init__(self) -> None:
+        if isinstance(self.ignore_resume_networks, str):
+            self.ignore_resume_networks = [self.ignore_resume_networks]
 
 
 PATH_KEYS: dict[str, tuple[Any, str]] = {

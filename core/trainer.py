@@ -75,7 +75,7 @@ class Trainer:
         self.pending_validation = False
         self.last_results: dict[str, dict[str, float]] = {}
         self.rates: list[float] = []
-        """Learning rates of the last step, one per parameter group of the first optimizer."""
+        """Learning rates of the last step, one per parameter group of the first optimizer that it asked for."""
         amp = self.train["amp"]
         self.amp_dtype = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[amp]
         self.scaler = torch.amp.GradScaler(parts.device.type, enabled=amp == "fp16")
@@ -127,14 +127,17 @@ class Trainer:
         buffers = [b.clone() for b in self._buffers]
         scalars: dict[str, Tensor | float] = {}
         generators = [self.parts.model.updates(batch, self.iteration) for batch in batches]
+        asked: set[str] = set()
         while updates := self.differentiate(generators):
+            asked.add(updates[0].optimizer)
             if not self.apply(updates, batches, scalars, buffers):
                 break  # skipped: the rest of the step would build on an update that did not happen
         else:
             self.parts.guard.passed()
             if self.parts.ema:
                 self.parts.ema.update(self.parts.networks)
-        self.rates = [float(g["lr"]) for g in next(iter(self.parts.optimizers.values())).param_groups]
+        stepped = next((o for k, o in self.parts.optimizers.items() if k in asked), None)
+        self.rates = [float(g["lr"]) for g in stepped.param_groups] if stepped else []
         for scheduler in self.parts.schedulers.values():
             scheduler.step()
         scalars["perf/data_time"] = loaded - began

@@ -103,7 +103,8 @@ def product(batch: int, world: int, accumulate: int) -> str:
 
 
 class TrainLoader(Iterator[Batch]):
-    """Endless training batches on the device: tensors (B, C, H, W), lists of strings, and ``index`` (B,) in the dataset.
+    """Endless training batches on the device: tensors (B, C, H, W), lists of strings, ``index`` (B,) in the dataset, and
+    ``seed`` (B,), a number for each sample from which a model may draw (see `worker.sample_seed`).
 
     Loading processes start at once and live until `close`.
     """

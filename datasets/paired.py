@@ -28,7 +28,7 @@ from .underwater_sets import PairedLayout, SingleLayout, paired_folders, single_
 Phase = Literal["train", "val", "test"]
 
 
-@DATASETS.register(aliases=("Dataset_PairedImage",))
+@DATASETS.register(aliases=("Dataset_PairedImage", "DeblurPairedDataset"))
 class PairedImageDataset(ImageDataset):
     """Pairs of images with the same name in two folders (or LMDB databases, or remote folders).
 

@@ -38,7 +38,7 @@ class Packet(NamedTuple):
 
 
 class SeededDataset(Dataset[Any]):
-    """A dataset whose random choices depend on (seed, epoch, draw) alone.
+    """A dataset whose random choices depend on (seed, epoch, draw) alone; its items get ``index`` and ``seed``.
 
     The global generators of random, numpy and torch are seeded before every sample and put back afterwards, so that any
     dataset is reproducible, one written for BasicSR too, and training code sees nothing of it.
@@ -63,7 +63,15 @@ class SeededDataset(Dataset[Any]):
                     index, item = key.index, self.dataset[key.index]
         except UserError as e:
             return Failed(str(e))
-        return {**item, "index": index}
+        return {**item, "index": index, "seed": sample_seed(self.seed, key.epoch, key.draw)}
+
+
+def sample_seed(*words: int) -> int:
+    """A number in [0, 2^63) for what a model draws for a sample, which then depends on (seed, epoch, draw) alone as well.
+
+    Samples keep it whatever rank and micro-batch they are in. It has nothing to do with what the dataset draws.
+    """
+    return int(np.random.SeedSequence(words, spawn_key=(1,)).generate_state(1, np.uint64)[0] >> 1)
 
 
 @contextlib.contextmanager

@@ -49,7 +49,12 @@ class Model:
     optional_networks: ClassVar[tuple[str, ...]] = ()
     """Networks it can use besides; any other ``network_*`` block is an option error."""
     frozen: ClassVar[tuple[str, ...]] = ()
-    """Networks that are neither trained nor distributed nor saved (a teacher)."""
+    """Networks that are neither trained nor distributed nor saved. Those that are not required are teachers: training
+    cannot do without them, and testing does not build them."""
+    optimizers: ClassVar[tuple[str, ...]] = ()
+    """Names of optimizers (``optim_<name>``) besides those of the trained networks; see `named_parameters`."""
+    find_unused_parameters: ClassVar[bool] = False
+    """Whether some updates leave some parameters of a network without a gradient, which DistributedDataParallel must know."""
     averaged: ClassVar[tuple[str, ...]] = ("g",)
     """Networks with an exponential moving average when ``train.ema_decay`` > 0; `predict` then runs on the average."""
 
@@ -62,7 +67,8 @@ class Model:
         self.networks = dict(networks)
         self.losses = nn.ModuleDict({f"{name}_opt": loss for name, loss in losses.items()})
         for key in self.frozen:
-            self.networks[key].requires_grad_(False).eval()
+            if key in self.networks:
+                self.networks[key].requires_grad_(False).eval()
 
     # ------------------------------------------------------------ to override
     def updates(self, batch: Batch, step: int) -> Iterator[Update]:
@@ -83,6 +89,13 @@ class Model:
 
     def prepare(self, dataset: Any, device: torch.device) -> None:
         """Called once before training, after networks are on `device` and before a resume (to fill a memory bank, say)."""
+
+    def training_blocks(self, train: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The blocks ``optim_<name>``, ``scheduler_<name>`` and ``scheduler`` of `train`, the checked ``train`` section.
+
+        Override to make some of them from the model's own options, where a dialect has other keys for them.
+        """
+        return {k: v for k, v in train.items() if k == "scheduler" or k.startswith(("optim_", "scheduler_"))}
 
     def named_parameters(self, optimizer: str) -> Iterator[tuple[str, nn.Parameter]]:
         """Parameters that ``optim_<optimizer>`` trains: those of the network of that key, and for "g" those of losses."""

@@ -51,6 +51,7 @@ class OptionsChecker(Checker):
         self.model_type = ""
         self.model: type[Model] | None = None
         self.scale: Any = parameters(Options)["scale"].default
+        self.networks: list[str] = []
 
     def options(self, root: Block) -> Any:
         """The values of an option file, or `BAD`."""
@@ -59,6 +60,7 @@ class OptionsChecker(Checker):
         if isinstance(name, str) and name in MODELS:
             self.model_type, self.model = name, MODELS.get(name)  # type: ignore[assignment]
         self.scale = root.scalar("scale") or self.scale
+        self.networks = [k for k in root.entries if k.startswith("network_")]
         return self.section(root, Options, "")
 
     def _with_plugins(self, root: Block) -> Block:
@@ -145,12 +147,19 @@ class OptionsChecker(Checker):
             self.problem(
                 block.place, "train", "there is no optimizer; give one, such as optim_g: {type: Adam, lr: 2e-4}"
             )
-        if model.named_parameters is Model.named_parameters:  # each optimizer trains the network of its name
+        # Each optimizer trains the network of its name, unless the model says otherwise.
+        if model.named_parameters is Model.named_parameters or model.optimizers:
             trained = [f"{OPTIMIZER_PREFIX}{k}" for k in self._network_keys(block) if k not in model.frozen]
+            trained += [f"{OPTIMIZER_PREFIX}{k}" for k in model.optimizers]
             for key in values:
                 if key.startswith(OPTIMIZER_PREFIX) and key not in trained:
                     text = f"{self.model_type} has no use for '{key}'. Accepted: {', '.join(trained)}."
                     self.problem(block.entries[key].place, f"train.{key}", text, say_key=False)
+        for key in [f"network_{k}" for k in model.frozen if k not in model.required_networks]:
+            if key not in self.networks:
+                self.problem(
+                    block.place, "train", f"{self.model_type} is trained with a teacher, '{key}', which is missing"
+                )
         for key in values:
             optimizer = f"{OPTIMIZER_PREFIX}{key.removeprefix(SCHEDULER_PREFIX)}"
             if key.startswith(SCHEDULER_PREFIX) and optimizer not in values:

@@ -44,6 +44,18 @@ class Global(nn.Module):
         return x + x.mean(dim=(-2, -1), keepdim=True)
 
 
+def test_what_is_given_by_name_reaches_every_call_as_it_is():
+    given = []
+
+    def net(x, *, prior):
+        given.append(prior)
+        return x
+
+    prior = torch.rand(1, 4)
+    Inference(tile=8, overlap=2)(net, image(8, 20), prior=prior)
+    assert len(given) > 1 and all(g is prior for g in given)
+
+
 # ------------------------------------------------------------------ padding
 @pytest.mark.parametrize(("h", "w", "multiple"), [(5, 9, 8), (16, 8, 8), (13, 7, 4), (6, 6, 1)])
 def test_padding_is_torchs_reflection_where_that_is_possible(h, w, multiple):

@@ -245,6 +245,10 @@ def test_two_networks_two_updates_and_a_phase() -> None:
     assert ["l_g_pix" in r for r in lines] == [False, False, False, True, True]
     assert all({"l_d", "error", "grad_norm"} <= r.keys() for r in lines)
     assert "grad_norm_g" in lines[-1] and "l_g_critic" in lines[-1]
+    assert [r["lr"][0] for r in lines[:3]] == [pytest.approx(0.1, rel=0.2)] * 3, "the rate of what is stepped"
+    assert [r["lr"][0] for r in lines[3:]] == [pytest.approx(0.01, rel=0.6)] * 2, (
+        "the first optimizer's, where both are"
+    )
     g, d = ([weights(ROOT, i, key)["params"] for i in range(1, 6)] for key in "gd")
     assert differences(g[0], g[2]) == [], "the first phase leaves the restorer alone"
     assert differences(g[2], g[3]) != [] and all(differences(a, b) for a, b in itertools.pairwise(d))

@@ -10,7 +10,7 @@ import torch
 
 from relume.core.errors import UserError
 from relume.datasets.sampler import SampleKey
-from relume.datasets.worker import Failed, SeededDataset, collate, seeded
+from relume.datasets.worker import Failed, SeededDataset, collate, sample_seed, seeded
 
 
 class Dice(torch.utils.data.Dataset):
@@ -35,6 +35,15 @@ def test_a_sample_depends_on_seed_epoch_and_draw_alone():
     others = {draw(1, 2, 4), draw(1, 3, 3), draw(2, 2, 3), draw(3, 2, 1)}
     assert len({reference, *others}) == 5
     assert reference == pytest.approx((0.1775443107, 0.9633871913, 0.2642570734), abs=1e-6)
+
+
+def test_a_samples_seed_is_its_own_and_no_accident():
+    keys = [SampleKey(e, d, i) for e, d, i in ((0, 0, 0), (0, 1, 0), (1, 0, 0), (1, 0, 5))]
+    seeds = [SeededDataset(Dice(), 7)[key]["seed"] for key in keys]
+    assert len(set(seeds)) == 3 and seeds[2] == seeds[3], "the dataset's index does not matter"
+    assert SeededDataset(Dice(), 8)[keys[0]]["seed"] not in seeds
+    assert all(0 <= s < 2**63 for s in seeds) and seeds[0] == sample_seed(7, 0, 0) == 2021251017632032385
+    assert collate([{"seed": s} for s in seeds]).batch["seed"].tolist() == seeds
 
 
 def test_the_callers_generators_are_untouched_even_by_failures():

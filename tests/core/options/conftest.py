@@ -15,6 +15,7 @@ PLUGIN = '''
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -80,6 +81,17 @@ class OptionsData:
 @METRICS.register()
 def options_score(img: object, img2: object, crop_border: int = 0) -> float:
     return 0.0
+
+
+@MODELS.register()
+class OptionsTaught(Model):
+    """A student whose teacher is needed in training only, and who has an optimizer for a part of its network."""
+
+    frozen = ("teacher",)
+    optimizers = ("head",)
+
+    def named_parameters(self, optimizer: str) -> Iterator[tuple[str, nn.Parameter]]:
+        yield from self.networks["g"].named_parameters()
 
 
 @MODELS.register()

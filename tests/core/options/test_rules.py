@@ -219,6 +219,27 @@ def test_the_model_says_which_networks_there_are(mistakes: Mistakes, loaded: Loa
     )
 
 
+def test_a_teacher_is_needed_in_training_only(mistakes: Mistakes, loaded: Loaded, good: str) -> None:
+    complaint = "x.yml:12:3: train: OptionsTaught is trained with a teacher, 'network_teacher', which is missing"
+    assert mistakes("RestorationModel", "OptionsTaught") == [complaint]
+    loaded("RestorationModel", "OptionsTaught", more="network_teacher: {type: OptionsNet, dim: 8}\n")
+    train = good[good.index("train:\n  total_iter") :]
+    assert loaded(train, "val: {val_freq: 1}\n", "model_type=OptionsTaught").train is None
+
+
+def test_a_model_may_have_optimizers_for_parts(mistakes: Mistakes, loaded: Loaded) -> None:
+    teacher = "network_teacher: {type: OptionsNet, dim: 8}\n"
+    settings = ("model_type=OptionsTaught", "train:optim_head={type: Adam}")
+    assert loaded("pixel_opt", "pixel_opt", *settings, more=teacher).train.optim_head == {"type": "Adam"}
+    (line,) = mistakes("pixel_opt", "pixel_opt", settings[0], "train:optim_d={type: Adam}", more=teacher)
+    assert line.endswith("OptionsTaught has no use for 'optim_d'. Accepted: optim_g, optim_head.")
+
+
+def test_a_single_network_may_be_left_out_of_a_resume(loaded: Loaded) -> None:
+    path = "path: {ignore_resume_networks: network_g}\n"
+    assert loaded("pixel_opt", "pixel_opt", more=path).path.ignore_resume_networks == ["network_g"]
+
+
 def test_a_model_may_need_no_loss(loaded: Loaded) -> None:
     teacher = "network_teacher: {type: OptionsNet, dim: 8}\n"
     opt = loaded("pixel_opt: {type: OptionsLoss}", "temperature: 3", "model_type=OptionsDistilled", more=teacher)
