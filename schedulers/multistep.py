@@ -1,4 +1,4 @@
-"""Rates that drop at milestones."""
+"""Rates that drop at milestones, listed or regular."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from bisect import bisect_right
 from torch.optim import Optimizer
 
 from . import SCHEDULERS
-from .base import ClosedForm, restart_table
+from .base import ClosedForm, positive, restart_table
 
 
 @SCHEDULERS.register(aliases=("MultiStepLR",))
@@ -46,3 +46,33 @@ class MultiStepRestartLR(ClosedForm):
         restart = max((r for r in self.restarts if r <= step), default=-1)
         drops = bisect_right(self.milestones, step) - bisect_right(self.milestones, restart)
         return base * self.restarts.get(restart, 1.0) * self.gamma**drops
+
+
+@SCHEDULERS.register()
+class StairsLR(ClosedForm):
+    """Stairs: ``base gamma^k`` from iteration ``start + k every`` on (iterations count from 1; before `start`, k is 0).
+
+    The rates of DiffIR's two optimizers: its ``lr_sr``, ``gamma_sr``, ``lr_decay_sr`` are base rate, `gamma` and `every` with
+    ``encoder_iter`` as `start`; its ``lr_encoder`` and so on the same from 0. (Torch's StepLR drops one iteration later.)
+
+    Args:
+        optimizer: sets the base rates.
+        every: iterations from one drop to the next.
+        gamma: factor of a drop.
+        start: iteration to count from.
+        last_epoch: see `ClosedForm`.
+
+    Raises:
+        UserError: `every` is not positive.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, every: int, gamma: float = 0.1, start: int = 0, last_epoch: int = -1
+    ) -> None:
+        self.every = positive("StairsLR", "every", every)
+        self.gamma = gamma
+        self.start = start
+        super().__init__(optimizer, last_epoch)
+
+    def rate(self, base: float, step: int) -> float:
+        return base * self.gamma ** max(0, (step + 1 - self.start) // self.every)

@@ -30,9 +30,12 @@ EXAMPLES = {
     "LaplacianLoss": ({"levels": 4}, 0.2045399),
     "TernaryCensusLoss": ({}, 0.08628489),
     "FlowSmoothnessLoss": ({}, 0.1718422),
+    "KDLoss": ({}, 0.1296915),
     "LearnedWeights": ({"terms": {"pixel": L1, "edge": {"type": "EdgeLoss"}}, "init": "equal"}, 0.1101513),
 }
-NOT_REDUCIBLE = {"PerceptualLoss", "LaplacianLoss", "TernaryCensusLoss", "FlowSmoothnessLoss", "LearnedWeights"}
+NOT_REDUCIBLE = {
+    *("PerceptualLoss", "LaplacianLoss", "TernaryCensusLoss", "FlowSmoothnessLoss", "LearnedWeights", "KDLoss"),
+}
 REDUCIBLE = [name for name in EXAMPLES if name not in NOT_REDUCIBLE]
 every = pytest.mark.parametrize("name", EXAMPLES)
 reducible = pytest.mark.parametrize("name", REDUCIBLE)

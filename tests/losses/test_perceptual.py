@@ -69,6 +69,19 @@ def test_basicsr_values_and_gradients(criterion, golden, hdr_vgg):
     torch.testing.assert_close(pred.grad, expected["grad"], rtol=1e-3, atol=1e-4 * float(expected["grad"].abs().max()))
 
 
+def test_the_block_of_the_hdr_option_file(golden, hdr_vgg):
+    d = torch.load(golden("hdr/perceptual_recipe_vgg.pt"), weights_only=True)
+    opt = {
+        "layer_weights": d["config"]["layer_weights"],
+        "perceptual_weight": 0.3,
+        "style_weight": 0,
+        "criterion": "l1",
+    }
+    loss = build_loss({"type": "PerceptualLoss", "weights": hdr_vgg, "range_norm": False, **opt})
+    value = loss(d["input"]["pred"], d["input"]["target"])  # alone: a style of no weight is not computed
+    assert value.item() == pytest.approx(float(d["output"]["hdr_option"]["percep"]), rel=1e-4)
+
+
 def test_features_are_those_of_a_plain_network(small_vgg_file, images):
     network = VGGFeatures("vgg19", ["conv1_1", "relu1_1", "pool1", "conv2_1"], "it", small_vgg_file)
     f = network.features

@@ -26,3 +26,9 @@ def test_equals_torch_without_restarts(curve, make_optimizer):
         assert row == pytest.approx(reference.get_last_lr(), rel=1e-12)
         optimizer.step()
         reference.step()
+
+
+def test_stairs_count_iterations_from_their_start(curve):
+    got = [row[0] for row in curve({"type": "StairsLR", "every": 3, "gamma": 0.5, "start": 4}, 12)]
+    assert got == [1e-3 * 0.5 ** max(0, (i - 4) // 3) for i in range(1, 13)]
+    assert [row[0] for row in curve({"type": "StairsLR", "every": 1, "gamma": 0.5}, 3)] == [5e-4, 2.5e-4, 1.25e-4]

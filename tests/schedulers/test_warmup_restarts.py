@@ -47,6 +47,20 @@ def test_an_explicit_step_equals_walking_there(golden, make_optimizer):
         assert optimizer.param_groups[0]["lr"] == pytest.approx(expected, abs=1e-12)
 
 
+def test_an_explicit_step_is_right_where_the_originals_other_formula_is_not(golden, make_optimizer, curve):
+    """The original has a second formula for explicit steps, which drifts away from walking after the first cycle."""
+    c = torch.load(golden("hdr/schedulers.pt"), weights_only=True)["explicit_epochs"]["mult=1.5"]
+    opt = {"type": "CosineAnnealingWarmupRestarts", **c["config"]}
+    walked = curve(opt, max(c["epochs"]) + 1)
+    optimizer = make_optimizer()
+    schedule = build_scheduler(optimizer, opt)
+    for epoch, original in zip(c["epochs"], c["lr"].tolist(), strict=True):
+        schedule.load_state_dict({"last_epoch": epoch})
+        assert [optimizer.param_groups[0]["lr"]] == walked[epoch]
+        if epoch < c["config"]["first_cycle_steps"]:
+            assert optimizer.param_groups[0]["lr"] == pytest.approx(original, abs=1e-12)
+
+
 def test_warm_up_then_cosine_per_step(golden, curve):
     (c,) = torch.load(golden("underwater/lr_curves.pt"), weights_only=True)["warmup_cosine_per_step"]
     opt = {**OPT, "first_cycle_steps": c["total"], "warmup_steps": c["warmup"], "max_lr": c["lr0"], "min_lr": 0.0}
