@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from relume.archs import ARCHS
 from relume.core.errors import UserError, did_you_mean
+from relume.core.features import FEATURES
 from relume.core.metrics import METRICS
 from relume.core.models import MODELS
 from relume.core.optimizers import OPTIMIZERS
@@ -30,6 +31,7 @@ FAMILIES: dict[str, Registry] = {
     "schedulers": SCHEDULERS,
     "metrics": METRICS,
     "optimizers": OPTIMIZERS,
+    "features": FEATURES,
 }
 
 

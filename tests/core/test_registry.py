@@ -13,6 +13,7 @@ import torch
 
 from relume.archs import ARCHS
 from relume.core.errors import UserError
+from relume.core.features import FEATURES
 from relume.core.metrics import METRICS
 from relume.core.models import MODELS
 from relume.core.optimizers import OPTIMIZERS
@@ -21,7 +22,7 @@ from relume.datasets import DATASETS
 from relume.losses import LOSSES
 from relume.schedulers import SCHEDULERS
 
-EVERY = [ARCHS, MODELS, LOSSES, DATASETS, SCHEDULERS, METRICS, OPTIMIZERS]
+EVERY = [ARCHS, MODELS, LOSSES, DATASETS, SCHEDULERS, METRICS, OPTIMIZERS, FEATURES]
 
 
 class Recorder:
