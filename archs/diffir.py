@@ -139,7 +139,8 @@ class DiffIRS2(nn.Module):
     clamped. In training mode ``forward(lq, z_S1)`` diffuses stage 1's prior (B, 256), makes it anew and returns
     ``(image, iterates)``: the latent after each reverse step, the last one being the prior that modulated the image.
     ``forward(lq, z_S1, only_prior=True)`` returns ``(None, iterates)`` without restoring, for the first phase of training,
-    in which only the diffusion learns. Each call draws one standard normal (B, 256) from torch's global generator.
+    in which only the diffusion learns. `noise`, standard normal (B, 256), is what the prior is made from; without it each
+    call draws one from torch's global generator.
 
     Loads the original's weights, which name the denoiser and the encoder twice, and stage 1's (not strictly): ``G`` is
     the same.
@@ -200,14 +201,16 @@ class DiffIRS2(nn.Module):
         self.register_load_state_dict_pre_hook(drop_aliases)
 
     def forward(
-        self, lq: Tensor, z: Tensor | None = None, only_prior: bool = False
+        self, lq: Tensor, z: Tensor | None = None, only_prior: bool = False, noise: Tensor | None = None
     ) -> Tensor | tuple[Tensor | None, list[Tensor]]:
         if not self.training:
-            noise = torch.randn((len(lq), PRIOR), device=lq.device).to(lq.dtype)
-            return self.G(lq, self.reverse(lq, noise)[-1])
+            noise = torch.randn((len(lq), PRIOR), device=lq.device) if noise is None else noise
+            return self.G(lq, self.reverse(lq, noise.to(lq.dtype))[-1])
         if z is None:
             raise UserError("DiffIRS2 is trained on the priors of stage 1; none was given. Use the DiffIRS2 model.")
-        iterates = self.reverse(lq, self.diffusion.noised(z, torch.randn_like(z)))
+        iterates = self.reverse(
+            lq, self.diffusion.noised(z, torch.randn_like(z) if noise is None else noise.to(z.dtype))
+        )
         return (None if only_prior else self.G(lq, iterates[-1])), iterates
 
     def reverse(self, lq: Tensor, x: Tensor) -> list[Tensor]:
