@@ -15,6 +15,7 @@ from . import MODELS
 from .augment import Mixup
 from .base import Batch, Model, Update, flat_terms
 from .draws import standard_normal
+from .restoration import as_tuple
 
 log = logging.getLogger("relume")
 
@@ -59,7 +60,7 @@ class DiffIRS1Model(Model):
         if guide is batch.get("gt") and not self._said:
             self._said = True
             log.info("DiffIRS1Model sees the ground truth: its scores are a teacher's, an upper bound and no result")
-        return {"output": self.inference(self.networks["g"], batch["lq"], guide)}
+        return {"output": as_tuple(self.inference(self.networks["g"], batch["lq"], guide))[0]}
 
     def guide(self, batch: Batch) -> Tensor:
         """What the prior is taken from, besides the input: (B, C, H, W).
@@ -111,8 +112,8 @@ class DiffIRS2Model(Model):
         mixing_augs: see `DiffIRS1Model`.
 
     Raises:
-        UserError: `network_g` is no DiffIRS2 or `network_S1` no DiffIRS1; there is no ``kd_opt``, or another loss than KDLoss in
-            it; keys of a rate lack their others, or compete with a block.
+        UserError: `network_g` is no DiffIRS2 or `network_S1` no DiffIRS1; ``kd_opt`` is missing or no KDLoss; keys of a rate
+            lack their others, or compete with a block.
     """
 
     frozen = ("S1",)
@@ -195,7 +196,7 @@ class DiffIRS2Model(Model):
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         noise = standard_normal(batch, PRIOR)
-        return {"output": self.inference(self.networks["g"], batch["lq"], noise=noise)}
+        return {"output": as_tuple(self.inference(self.networks["g"], batch["lq"], noise=noise))[0]}
 
 
 class Stairs:

@@ -85,8 +85,9 @@ def recorded(case: dict[str, Any], make: ModuleType) -> dict[str, Any]:
 
 @pytest.fixture
 def float64() -> Iterator[None]:
-    """Adam turns gradients that are nothing but rounding into whole steps, so float32 runs drift apart between machines: the plain
-    formulas in float32 leave the recorded losses by 1e-2 within six steps here, in float64 by 3e-4.
+    """Adam turns gradients that are nothing but rounding into whole steps, so float32 runs drift apart between machines.
+
+    The plain formulas in float32 leave the recorded losses by 1e-2 within six steps here; in float64 by 3e-5.
     """
     torch.set_default_dtype(torch.float64)
     yield
@@ -184,7 +185,12 @@ def stage_2(name: str = "s2", folder: Path = Path(), **changes: Any) -> dict[str
         },
         "network_g": {"type": "DiffIRS2", **TINY},
         "network_S1": {"type": "DiffIRS1", **TINY},
-        "path": {"pretrain_network_g": "s1.pth", "pretrain_network_S1": "s1.pth", "param_key_g": "params_ema", "strict_load_g": False},
+        "path": {
+            "pretrain_network_g": "s1.pth",
+            "pretrain_network_S1": "s1.pth",
+            "param_key_g": "params_ema",
+            "strict_load_g": False,
+        },
         "train": {
             "ema_decay": 0.9,
             "total_iter": 6,
