@@ -31,6 +31,7 @@ from .blocks import (
     fused_upsample,
     inner_width,
     matrix,
+    need_levels,
     pad_to,
     pointwise,
     spread,
@@ -288,17 +289,15 @@ def _without_dead(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any
         state.pop(prefix + name, None)
 
 
-def check_widths(network: str, channels: Sequence[int], num_heads: Sequence[int]) -> None:
-    """Refuse channels that do not double from level to level, or that their heads do not divide.
+def check_widths(channels: Sequence[int], num_blocks: Sequence[int], num_heads: Sequence[int]) -> None:
+    """Refuse channels that do not double from level to level, and what `need_levels` refuses.
 
     Raises:
         UserError: so.
     """
     if len(channels) != 4 or any(b != 2 * a for a, b in pairwise(channels)):
-        raise UserError(f"{network}: channels must be four numbers, each twice the previous; got {list(channels)}")
-    for c, heads in zip((*channels, channels[1]), (*num_heads, num_heads[0]), strict=True):
-        if c % heads:
-            raise UserError(f"{network}: {heads} heads do not divide {c} channels")
+        raise UserError(f"channels must be four numbers, each twice the previous; got {list(channels)}")
+    need_levels(channels[0], num_blocks=num_blocks, num_heads=num_heads)
 
 
 @ARCHS.register()
@@ -323,6 +322,9 @@ class SpectroformerAGSSF(DeadParameters):
         snap_self_conjugate: see `core.ops.fourier.polar_spectrum`. False is what was published, which makes the output jump by
             O(0.1) under 1e-7 of noise at sizes that are not powers of two.
         drop_dead: leave out the parameters that the output does not depend on; checkpoints that have them still load.
+
+    Raises:
+        UserError: settings that do not make four levels.
     """
 
     size_multiple = 8
@@ -341,7 +343,7 @@ class SpectroformerAGSSF(DeadParameters):
         drop_dead: bool = False,
     ) -> None:
         super().__init__()
-        check_widths("SpectroformerAGSSF", channels, num_heads)
+        check_widths(channels, num_blocks, num_heads)
         c, n, h = channels, num_blocks, num_heads
         query = freq_query or ("active" if variant == "model" else "dead")
 

@@ -10,11 +10,13 @@ Images are (B, C, H, W) in any memory layout and come out channels-last; convert
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.errors import UserError
 from ..core.ops.fourier import affine, at_least_float32, polar_spectrum
 from ..core.ops.pixelwise import channels, expand_depthwise, gated_feed_forward, pixels
 
@@ -43,8 +45,40 @@ def conv3x3(c_in: int, c_out: int, bias: bool = False, groups: int = 1) -> nn.Co
 
 
 def inner_width(dim: int, expansion: float) -> int:
-    """Channels inside a feed-forward block: ``int(dim * expansion)``, truncated as the originals do."""
-    return int(dim * expansion)
+    """Channels inside a feed-forward block: ``int(dim * expansion)``, truncated as the originals do.
+
+    Raises:
+        UserError: none are left.
+    """
+    inner = int(dim * expansion)
+    if inner < 1:
+        raise UserError(f"an expansion factor of {expansion} leaves no channel of {dim} in the feed-forward blocks")
+    return inner
+
+
+def need_levels(dim: int, **settings: Sequence[int]) -> None:
+    """Refuse settings that do not make four levels of `dim`, 2 `dim`, 4 `dim` and 8 `dim` channels.
+
+    Args:
+        dim: channels of the first level.
+        settings: under the option's name, numbers of blocks, and of heads (the name has "heads" in it).
+
+    Raises:
+        UserError: not four entries each, heads that do not divide their level's channels, or channels that cannot be halved.
+    """
+    if dim < 2 or dim % 2:
+        raise UserError(f"the first level must have an even number of channels; got {dim}")
+    for name, values in settings.items():
+        if len(values) != 4:
+            raise UserError(f"{name} needs 4 entries, one for each level; got {list(values)}")
+        for level, count in enumerate(values):
+            if count < 0:
+                raise UserError(f"{name}[{level}] is negative: {count}")
+            if "heads" in name and (count == 0 or dim * 2**level % count):
+                raise UserError(
+                    f"{name}[{level}] is {count}, which does not divide that level's {dim * 2**level} channels "
+                    f"({dim} times {2**level})"
+                )
 
 
 def adaptive_kernel(channels: int) -> int:

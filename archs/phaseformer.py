@@ -59,6 +59,9 @@ class Phaseformer(DeadParameters):
         expansion_factor: inner channels of the feed-forward blocks over their input's.
         phase_gate: see `PhaseGate`.
         drop_dead: leave out the parameters that the output does not depend on; checkpoints that have them still load.
+
+    Raises:
+        UserError: settings that do not make four levels.
     """
 
     size_multiple = 8
@@ -74,7 +77,7 @@ class Phaseformer(DeadParameters):
         drop_dead: bool = False,
     ) -> None:
         super().__init__()
-        check_widths("Phaseformer", channels, num_heads)
+        check_widths(channels, num_blocks, num_heads)
         c, n, h = channels, num_blocks, num_heads
 
         def blocks(width: int, heads: int, count: int) -> nn.Sequential:

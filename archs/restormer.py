@@ -13,7 +13,7 @@ from ..core.errors import UserError
 from ..core.ops.layer_norm import layer_norm
 from ..core.ops.pixelwise import channels, gated_feed_forward, linear, pixels, self_attention
 from . import ARCHS
-from .blocks import ChannelLayerNorm, conv3x3, inner_width, matrix, pointwise
+from .blocks import ChannelLayerNorm, conv3x3, inner_width, matrix, need_levels, pointwise
 
 Modulation = tuple[Tensor, Tensor]
 """A factor and an offset for every image and channel: (B, C) each."""
@@ -215,7 +215,7 @@ class RestormerBody(nn.Module):
         use_checkpoint: bool = False,
     ) -> None:
         super().__init__()
-        need_levels(dim, num_blocks, heads)
+        need_levels(dim, num_blocks=num_blocks, heads=heads)
         if inp_channels < out_channels and not dual_pixel_task:
             raise UserError(f"inp_channels ({inp_channels}) must not be smaller than out_channels ({out_channels})")
         self.out_channels = out_channels
@@ -258,23 +258,6 @@ class RestormerBody(nn.Module):
         if self.skip_conv is not None:
             return self.output(x + self.skip_conv(shallow))
         return image[:, : self.out_channels] + self.output(x)
-
-
-def need_levels(dim: int, num_blocks: Sequence[int], heads: Sequence[int]) -> None:
-    """Refuse settings that do not make four levels.
-
-    Raises:
-        UserError: not four entries each, or heads that do not divide their level's channels.
-    """
-    for name, values in (("num_blocks", num_blocks), ("heads", heads)):
-        if len(values) != 4:
-            raise UserError(f"{name} needs 4 entries, one for each level; got {list(values)}")
-    for level, count in enumerate(heads):
-        if dim * 2**level % count:
-            raise UserError(
-                f"heads[{level}] is {count}, which does not divide that level's {dim * 2**level} channels "
-                f"(dim {dim} times {2**level})"
-            )
 
 
 @ARCHS.register()

@@ -30,6 +30,7 @@ from .blocks import (
     fourier_magnitudes,
     fused_upsample,
     matrix,
+    need_levels,
     pad_to,
     pointwise,
     spread,
@@ -220,6 +221,9 @@ class Spectroformer(nn.Module):
         snap_self_conjugate: see `core.ops.fourier.polar_spectrum`. False is what the original does, which makes its output
             jump by O(0.1) under 1e-7 of noise at sizes that are not powers of two.
         use_checkpoint: recompute each block in the backward pass: less memory, about a third more time.
+
+    Raises:
+        UserError: settings that do not make four levels.
     """
 
     size_multiple = 8
@@ -236,6 +240,7 @@ class Spectroformer(nn.Module):
         use_checkpoint: bool = False,
     ) -> None:
         super().__init__()
+        need_levels(dim, num_blocks=num_blocks, num_heads=num_heads)
         self.use_checkpoint = use_checkpoint
 
         def blocks(level: int, count: int) -> nn.Sequential:

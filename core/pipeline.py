@@ -237,7 +237,12 @@ def build_model(
     kind: type[Model] = MODELS.get(opt.model_type)  # type: ignore[assignment]
     teachers = [] if for_training else [k for k in kind.frozen if k not in kind.required_networks]
     wanted = {k.removeprefix("network_"): b for k, b in opt.items() if k.startswith("network_")}
-    networks = {k: build_network(b) for k, b in wanted.items() if k not in teachers}
+    networks = {}
+    for key in [k for k in wanted if k not in teachers]:
+        try:
+            networks[key] = build_network(wanted[key])
+        except UserError as e:
+            raise UserError(f"network_{key}: {e}") from e
     blocks = opt.train or {}
     losses = {}
     if for_training:

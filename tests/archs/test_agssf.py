@@ -167,11 +167,34 @@ def test_a_little_noise_changes_little_at_any_size(variant: str) -> None:
         assert (network(x) - network(x + 1e-6 * torch.randn(x.shape))).abs().max() < 1e-4
 
 
-def test_impossible_widths_are_refused_in_one_line() -> None:
-    with pytest.raises(UserError, match="each twice the previous"):
+@pytest.mark.parametrize("network", ["Spectroformer", "Phaseformer", "SpectroformerAGSSF"])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_blocks": [1, 1, 1]}, "num_blocks needs 4 entries, one for each level; got [1, 1, 1]"),
+        ({"num_blocks": [1, 1, 1, -2]}, "num_blocks[3] is negative: -2"),
+        ({"num_heads": [1, 2, 4, 8, 8]}, "num_heads needs 4 entries, one for each level; got [1, 2, 4, 8, 8]"),
+        ({"num_heads": [1, 3, 4, 8]}, "num_heads[1] is 3, which does not divide that level's 32 channels (16 times 2)"),
+        ({"num_heads": [0, 2, 4, 8]}, "num_heads[0] is 0, which does not divide that level's 16 channels (16 times 1)"),
+        ({"expansion": 0.01}, "an expansion factor of 0.01 leaves no channel of 16 in the feed-forward blocks"),
+        ({"dim": 7}, "the first level must have an even number of channels; got 7"),
+    ],
+)
+def test_impossible_levels_are_refused_in_one_line(network: str, options: dict[str, Any], message: str) -> None:
+    options = {"dim": 16, **options}
+    dim, expansion = options.pop("dim"), options.pop("expansion", 2.0)
+    if network == "Spectroformer":
+        options |= {"dim": dim, "ffn_expansion_factor": expansion}
+    else:
+        options |= {"channels": [dim * 2**level for level in range(4)], "expansion_factor": expansion}
+    with pytest.raises(UserError) as refusal:
+        build_network({"type": network, **options})
+    assert str(refusal.value) == message
+
+
+def test_channels_must_double() -> None:
+    with pytest.raises(UserError, match=r"each twice the previous; got \[16, 32, 64, 96\]"):
         build("agssf1", channels=[16, 32, 64, 96])
-    with pytest.raises(UserError, match="3 heads do not divide 32 channels"):
-        build("agssf1", num_heads=[1, 3, 4, 8])
 
 
 def test_fingerprint() -> None:
