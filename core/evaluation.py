@@ -55,7 +55,7 @@ class Evaluator:
         save_images: save the outputs.
         save_comparisons: save input | output | target side by side.
         best_metric: the one that chooses the best weights; the first when None.
-        score_input: also score ``lq`` where it is as large as ``gt``, under ``<metric>_input``: the figure to beat.
+        score_input: also score ``lq``, unless there is a ``gt`` of another size, under ``<metric>_input``: the figure to beat.
         eight_bit: round images to 8 bits before the metrics, as BasicSR does.
         picture: called with ``(dataset, image, picture, iteration)`` for the first comparison of each dataset.
     """
@@ -115,9 +115,10 @@ class Evaluator:
             placed = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
             output = model.predict(placed)["output"]
             name = image_stem(placed, index)
-            row: Row = {"index": index, "image": name, **self._scores(output, placed.get("gt"))}
-            if self.score_input and "gt" in placed and placed["lq"].shape == placed["gt"].shape:
-                row.update({f"{k}{INPUT}": v for k, v in self._scores(placed["lq"], placed["gt"]).items()})
+            target, given = placed.get("gt"), placed.get("lq")
+            row: Row = {"index": index, "image": name, **self._scores(output, target)}
+            if self.score_input and given is not None and (target is None or given.shape == target.shape):
+                row.update({f"{k}{INPUT}": v for k, v in self._scores(given, target).items()})
             if row["index"] >= 0:  # a negative index pads the last round of sharded networks
                 rows.append(row)
                 self._save(dataset, name, iteration, index, output, placed)

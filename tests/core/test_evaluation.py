@@ -102,6 +102,9 @@ def test_without_ground_truth_only_metrics_that_need_none(tmp_path: Path) -> Non
     loaders = {"truth": [item(0, size=(32, 32))], "none": [item(1, truth=False, size=(32, 32))]}
     results = evaluator(tmp_path, loaders, metrics=metrics).run(Halves(), 1)
     assert set(results["truth"]) == {"psnr", "uiqm"} and set(results["none"]) == {"uiqm"}
+    alone = {"none": [item(1, truth=False, size=(32, 32))]}
+    scored = evaluator(tmp_path, alone, metrics=metrics, score_input=True).run(Halves(), 1)
+    assert set(scored["none"]) == {"uiqm", "uiqm_input"} and scored["none"]["uiqm_input"] != scored["none"]["uiqm"]
 
 
 def test_repeated_images_of_sharded_runs_do_not_count(tmp_path: Path) -> None:
