@@ -63,13 +63,14 @@ class SeededDataset(Dataset[Any]):
                     index, item = key.index, self.dataset[key.index]
         except UserError as e:
             return Failed(str(e))
-        return {**item, "index": index, "seed": sample_seed(self.seed, key.epoch, key.draw)}
+        return {"seed": sample_seed(self.seed, key.epoch, key.draw), **item, "index": index}
 
 
 def sample_seed(*words: int) -> int:
     """A number in [0, 2^63) for what a model draws for a sample, which then depends on (seed, epoch, draw) alone as well.
 
-    Samples keep it whatever rank and micro-batch they are in. It has nothing to do with what the dataset draws.
+    Samples keep it whatever rank and micro-batch they are in. It has nothing to do with what the dataset draws. A dataset
+    whose items have a ``seed`` of their own keeps that.
     """
     return int(np.random.SeedSequence(words, spawn_key=(1,)).generate_state(1, np.uint64)[0] >> 1)
 

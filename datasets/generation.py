@@ -1,0 +1,195 @@
+"""Images to generate from: what their datasets have in common, and the noise that generated images are made of."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..core.annotations import Range
+from ..core.errors import UserError
+from ..core.image_io import LARGEST
+from ..core.storage import UnreadableFile
+from . import DATASETS
+from .base import ImageDataset, Item, OnError
+from .transforms import Image, resize, to_tensor
+
+Count = Annotated[int, Range(least=1)]
+Phase = Literal["train", "val", "test"]
+
+
+class GenerationDataset(ImageDataset):
+    """Square RGB images, maybe with classes. Subclasses give `pixels` and call `describe` at the end of their constructors.
+
+    An item has ``gt``, (3, R, R) float32 in [-1, 1]; ``index``; and ``label`` (int64) where there are classes. The range
+    follows from the type of the stored samples, never from their values.
+
+    Args:
+        resolution: R; images are cut to their central square and resized to it (bilinear, antialiased). None takes them as they
+            are, which must be square.
+        use_hflip: flip every other image, left to right, at random; in training only.
+        phase: ``train``, or ``val`` and ``test``, in which nothing is random.
+        on_error: what an unreadable file does: ``raise``, or ``skip`` to the next one.
+
+    Attributes:
+        id: name and hash of what `image` and `labels` give, part of cache files' names.
+        labels: class of every image, (N,) int64; None without classes.
+        num_classes: how many there are; 0 without.
+    """
+
+    id: str
+    labels: Tensor | None = None
+    num_classes: int = 0
+
+    def __init__(self, resolution: int | None, use_hflip: bool, phase: Phase, on_error: OnError = "raise") -> None:
+        super().__init__(on_error)
+        self.resolution = resolution
+        self.hflip = use_hflip and phase == "train"
+
+    def pixels(self, index: int) -> tuple[Image, str]:
+        """An image as it is stored, (H, W, 3) of 8- or 16-bit integers, and its name for messages."""
+        raise NotImplementedError
+
+    def describe(self, name: str, labels: Sequence[int] | None, classes: int | None, *content: bytes) -> None:
+        """Set `id`, `labels` and `num_classes`.
+
+        Args:
+            name: of the dataset, the beginning of the id.
+            labels: class of every image.
+            classes: how many classes there are; one more than the largest label when None.
+            content: whatever tells these images from others.
+
+        Raises:
+            UserError: a label is negative, or not less than `classes`.
+        """
+        digest = hashlib.sha256(repr((self.resolution, len(self))).encode())
+        for part in content:
+            digest.update(hashlib.sha256(part).digest())
+        if labels is not None:
+            self.labels = torch.as_tensor(np.asarray(labels, np.int64))
+            self.num_classes = int(self.labels.max()) + 1 if classes is None else classes
+            if not 0 <= int(self.labels.min()) <= int(self.labels.max()) < self.num_classes:
+                raise UserError(f"{name}: labels must be from 0 to {self.num_classes - 1}")
+            digest.update(self.labels.numpy().tobytes())
+        self.id = f"{name}-{digest.hexdigest()[:16]}"
+
+    def image(self, index: int, flip: bool = False) -> Tensor:
+        """Image `index`, (3, R, R) in [-1, 1], as it is or mirrored: what a memory bank of features is made of.
+
+        Raises:
+            UnreadableFile: it cannot be read, or has no integer samples, whose type alone says what is white.
+            UserError: it is not square, and `resolution` was not given.
+        """
+        image, name = self.pixels(index)
+        if image.dtype not in LARGEST:
+            raise UnreadableFile(
+                f"{name}: holds {image.dtype} samples; 8- and 16-bit integer images can be generated from"
+            )
+        if self.resolution is not None:
+            image = resize(central_square(image), self.resolution, self.resolution)
+        elif image.shape[0] != image.shape[1]:
+            raise UserError(f"{name}: is {image.shape[0]}x{image.shape[1]}, not square; give the dataset a resolution")
+        return to_tensor(image[:, ::-1] if flip else image) * 2 - 1
+
+    def load(self, index: int) -> Item:
+        flip = self.hflip and random.random() < 0.5  # noqa: S311
+        item: Item = {"gt": self.image(index, flip), "index": index}
+        return item if self.labels is None else {**item, "label": int(self.labels[index])}
+
+
+def central_square(image: Image) -> Image:
+    """The largest square in the middle of an image (H, W, C)."""
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return image[top : top + side, left : left + side]
+
+
+class StoredImages(GenerationDataset):
+    """A `GenerationDataset` whose images are all in memory.
+
+    Args:
+        name: of the dataset.
+        images: (N, H, W, 3), integers.
+        labels: (N,), or None.
+        classes: how many classes there are.
+        resolution, use_hflip, phase: as for `GenerationDataset`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        images: np.ndarray,
+        labels: Sequence[int] | None,
+        classes: int | None,
+        resolution: int | None,
+        use_hflip: bool,
+        phase: Phase,
+    ) -> None:
+        super().__init__(resolution, use_hflip, phase)
+        self.name = name
+        self.images = images
+        self.describe(name, labels, classes, repr((images.shape, images.dtype)).encode(), images.tobytes())
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def pixels(self, index: int) -> tuple[Image, str]:
+        return self.images[index], f"{self.name} {index}"
+
+
+@DATASETS.register()
+class NoiseDataset(ImageDataset):
+    """What images are generated from, for validation and test: seeds of noise, and classes.
+
+    An item has ``seed``, int64, which is the image's number, so that image i is the same for any number of ranks and any batch
+    size; and ``label`` where there are classes. Metrics of whole sets compare what is generated with `reference`.
+
+    Args:
+        num_images: how many.
+        num_classes: of the generator; 0 for none. Those of `reference` when omitted.
+        labels: ``cycle`` through the classes, or draw them (``uniform``), each from its image's seed.
+        first_seed: of image 0.
+        reference: dataset of real images.
+    """
+
+    def __init__(
+        self,
+        num_images: Count = 256,
+        num_classes: Annotated[int, Range(least=0)] | None = None,
+        labels: Literal["cycle", "uniform"] = "cycle",
+        first_seed: Annotated[int, Range(least=0)] = 0,
+        reference: Annotated[Any, DATASETS] | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_images = num_images
+        self.num_classes = getattr(reference, "num_classes", 0) if num_classes is None else num_classes
+        self.uniform = labels == "uniform"
+        self.first_seed = first_seed
+        self.reference = reference
+
+    def __len__(self) -> int:
+        return self.num_images
+
+    def load(self, index: int) -> Item:
+        seed = self.first_seed + index
+        item: Item = {"seed": seed, "index": index}
+        return {**item, "label": class_of(seed, self.num_classes, self.uniform)} if self.num_classes else item
+
+
+def class_of(seed: int, classes: int, uniform: bool) -> int:
+    """The class of the image with that seed: the seed's remainder, or a draw that depends on the seed alone."""
+    if not uniform:
+        return seed % classes
+    return int(np.random.SeedSequence([seed, classes]).generate_state(1, np.uint64)[0] % classes)
+
+
+def noise_of(seeds: Sequence[int] | Tensor, shape: Sequence[int]) -> Tensor:
+    """Standard normal noise (B, *shape), float32 on the CPU, each sample from a generator with its own seed."""
+    generator = torch.Generator()
+    return torch.stack([torch.randn(*shape, generator=generator.manual_seed(int(seed))) for seed in seeds])

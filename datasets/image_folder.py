@@ -1,0 +1,136 @@
+"""Images to generate from that lie in folders and in zip files."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from ..core.errors import UserError
+from ..core.image_io import READERS
+from ..core.storage import UnreadableFile, is_url, join
+from . import DATASETS
+from .base import OnError
+from .generation import Count, GenerationDataset, Phase
+from .sources import Folder, Source
+from .transforms import Image
+
+LABELS = "dataset.json"
+"""File with the labels of a folder or zip file: ``{"labels": [["00000/img00000000.png", 6], ...]}`` or ``{"labels": null}``."""
+
+
+class Zip(Source):
+    """The images in a zip file, opened when it is first read, once in every process."""
+
+    def __init__(self, root: str) -> None:
+        self._archive: tuple[int, zipfile.ZipFile] | None = None
+        try:
+            entries = zipfile.ZipFile(root).infolist()
+        except (OSError, zipfile.BadZipFile) as e:
+            raise UserError(f"{root}: cannot be read as a zip file ({e})") from e
+        self.entries = {e.filename: e for e in entries if not e.is_dir()}
+        super().__init__(root, [n for n in self.entries if PurePosixPath(n).suffix.lower() in READERS])
+
+    def read(self, name: str) -> bytes:
+        if self._archive is None or self._archive[0] != os.getpid():  # a position in a file is not to be shared
+            self._archive = os.getpid(), zipfile.ZipFile(self.root)
+        try:
+            return self._archive[1].read(name)
+        except (OSError, KeyError, zipfile.BadZipFile) as e:
+            raise UnreadableFile(f"{self.path(name)}: cannot be read ({e})") from e
+
+    def size(self, name: str) -> tuple[int, int] | None:
+        return None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_archive": None}
+
+
+@DATASETS.register()
+class ImageFolderDataset(GenerationDataset):
+    """Images in a folder or a zip file, EDM's among them: ``gt`` (3, R, R) in [-1, 1], ``label``, ``index``.
+
+    Images are sorted by name. Classes come from ``dataset.json`` (EDM's: file name and class of every image), or from the
+    names of the folders that the images are in, sorted.
+
+    Args:
+        dataroot: folder with its sub-folders, local or remote, or a ``.zip`` file.
+        labels: where classes come from: ``json``, ``folders``, or ``none``; ``json`` where there is a ``dataset.json`` with
+            labels, when omitted.
+        resolution: R; images are cut to their central square and resized to it. None takes square images as they are.
+        use_hflip: flip every other image, left to right, at random; in training only.
+        phase: ``train``, or ``val`` and ``test``, in which nothing is random.
+        on_error: what an unreadable file does: ``raise``, or ``skip`` to the next one.
+    """
+
+    def __init__(
+        self,
+        dataroot: str,
+        labels: Literal["json", "folders", "none"] | None = None,
+        resolution: Count | None = None,
+        use_hflip: bool = False,
+        phase: Phase = "train",
+        on_error: OnError = "raise",
+    ) -> None:
+        super().__init__(resolution, use_hflip, phase, on_error)
+        root = dataroot if is_url(dataroot) else os.path.expanduser(dataroot)
+        self.source: Source = Zip(root) if root.lower().endswith(".zip") else Folder(root)
+        self.names = list(self.source.files.values())
+        classes: int | None = None
+        found: list[int] | None = None
+        if labels == "folders":
+            folders = [str(PurePosixPath(name).parent) for name in self.names]
+            known = sorted(set(folders))
+            if len(known) < 2:
+                raise UserError(f"{root}: labels: folders needs a folder for each class; all images are in one")
+            found, classes = [known.index(f) for f in folders], len(known)
+        elif labels != "none":
+            found = self._listed(required=labels == "json")
+        self.describe(Path(root).stem or "images", found, classes, listing(self.source, self.names))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def pixels(self, index: int) -> tuple[Image, str]:
+        name = self.names[index]
+        return self.source.pixels(name), self.source.path(name)
+
+    def _listed(self, required: bool) -> list[int] | None:
+        """Classes in ``dataset.json``, in the order of `names`.
+
+        Raises:
+            UserError: the file is missing though `required`, damaged, or does not fit the images.
+        """
+        where = join(self.source.root, LABELS)
+        try:
+            text = self.source.read(LABELS)
+        except UnreadableFile as e:
+            if required:
+                raise UserError(f"{where}: is needed for labels: json, and is not there") from e
+            return None
+        try:
+            pairs = json.loads(text)["labels"]
+            by_name = None if pairs is None else {str(name).replace("\\", "/"): label for name, label in pairs}
+        except (ValueError, KeyError, TypeError) as e:
+            raise UserError(f'{where}: is not of the form {{"labels": [["00000/img00000000.png", 6], ...]}}') from e
+        if by_name is None and not required:
+            return None
+        missing = [n for n in self.names if n not in (by_name or {})]
+        if missing:
+            raise UserError(f"{where}: has no label for {missing[0]} and {len(missing) - 1} more images")
+        assert by_name is not None
+        wrong = [n for n in self.names if type(by_name[n]) is not int]
+        if wrong:
+            raise UserError(f"{where}: the label of {wrong[0]} is {by_name[wrong[0]]!r}; class numbers can be read")
+        return [by_name[n] for n in self.names]
+
+
+def listing(source: Source, names: list[str]) -> bytes:
+    """Names and sizes of files (of those in a zip file their checksums, of remote ones the names alone) as bytes."""
+    if isinstance(source, Zip):
+        return repr([(n, source.entries[n].file_size, source.entries[n].CRC) for n in names]).encode()
+    if is_url(source.root):
+        return repr(names).encode()
+    return repr([(n, os.path.getsize(source.path(n))) for n in names]).encode()
