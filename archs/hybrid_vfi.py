@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import UserError, did_you_mean
+from ..core.self_ensemble import Ensemble, self_ensemble
 from . import ARCHS
 from .blocks import pad_to
 from .mamba2 import Mamba2
@@ -20,6 +21,7 @@ from .vfi_flow import ContextNet, FlowEstimator, RefineNet, resize
 SLOPE = 0.1
 """Of the backbone's LeakyReLUs."""
 MHCForm = Literal["legacy", "streams"]
+ChannelOrder = Literal["rgb", "bgr"]
 STREAMS = 4
 """Residual streams with ``mhc_form: streams``."""
 
@@ -85,7 +87,7 @@ class HybridVFI(nn.Module):
 
     Without flow, the output is a learned blend of both frames plus a residual, and `timestep` has no effect. With flow
     (``use_flow``), the frames are warped towards the time in between first, and warped context helps the residual.
-    The original was trained on images in [0, 1] with channels in the order BGR.
+    The original was trained on images in [0, 1] with channels in the order BGR: its weights need ``channel_order: bgr``.
 
     Args:
         F: channels at full resolution; doubled at 1/2 and again at 1/4.
@@ -102,6 +104,7 @@ class HybridVFI(nn.Module):
         mamba: options of `Mamba2`; d_state 64, d_conv 4, expand 2, headdim 64 where not given.
         flow_c: widths of the three blocks of the flow estimator; 240, 150, 90 when None.
         drop_path: stochastic depth of the last block; it grows linearly from 0 over all blocks.
+        channel_order: in which the weights want their images; what comes in and goes out is RGB.
 
     Raises:
         UserError: other than three scales, widths that heads do not divide, unknown words or options of `mamba`.
@@ -122,10 +125,18 @@ class HybridVFI(nn.Module):
         mamba: dict[str, int] | None = None,
         flow_c: Sequence[int] | None = None,
         drop_path: float = 0.1,
+        channel_order: ChannelOrder = "rgb",
     ) -> None:
         super().__init__()
         check_numbers({"depths": depths, "num_heads": num_heads, "mlp_ratios": mlp_ratios, "flow_c": flow_c}, F)
-        check_words({"backbone_mode": (backbone_mode, BackboneMode), "mhc_form": (mhc_form, MHCForm)})
+        check_words(
+            {
+                "backbone_mode": (backbone_mode, BackboneMode),
+                "mhc_form": (mhc_form, MHCForm),
+                "channel_order": (channel_order, ChannelOrder),
+            }
+        )
+        self.channel_order = channel_order
         check_mamba(mamba or {})
         options = {"d_state": 64, "d_conv": 4, "expand": 2, "headdim": 64, **(mamba or {})}
         mixing: Mixing = mhc_form if use_mhc and backbone_mode == "hybrid" else "plain"
@@ -163,35 +174,45 @@ class HybridVFI(nn.Module):
         self.least_multiple = math.lcm(4 * window_size, 16 if use_flow else 4)
         self.size_multiple = 32 if 32 % self.least_multiple == 0 else self.least_multiple
 
-    def forward(self, x: Tensor, timestep: float | Tensor = 0.5) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, x: Tensor, timestep: float | Tensor = 0.5, flow_scale: float = 1.0
+    ) -> tuple[Tensor, Tensor | None]:
         """The frame at `timestep`.
 
         Args:
             x: frame 0, then frame 1, (B, 6, H, W) in [0, 1]. Sides that are no multiples of ``least_multiple`` (4 windows, with
                 flow 16 too) are extended, and the results cropped.
             timestep: 0 to 1, one number, or a tensor that expands to (B, 1, H, W); (B,) for one per sample.
+            flow_scale: size, relative to the frames, at which flow is estimated; below 1 for large frames and motions. All
+                else, warping included, stays at full size.
 
         Returns:
-            the frame, (B, 3, H, W), clamped to [0, 1]; and with flow (B, 4, H, W), the displacements in pixels at which frame 0
-            (first two channels) and frame 1 show what the frame in between does, else None.
+            the frame, (B, 3, H, W), clamped to [0, 1] except in training, where a clamp would cut off gradients; and with flow
+            (B, 4, H, W), the displacements in pixels at which frame 0 (first two channels) and frame 1 show what the frame in
+            between does, else None.
         """
         height, width = x.shape[-2:]
         x = pad_to(x, self.least_multiple)
-        img0, img1 = x[:, :3], x[:, 3:6]
+        img0, img1 = self.in_order(x[:, :3]), self.in_order(x[:, 3:6])
         features = self.backbone(img0, img1)
         if self.flow_estimator is None:
             residual, mask = self.refine(features)
             flow = None
         else:
             time = time_map(timestep, x, height, width)
-            flow, logits, (first, second) = self.flow_estimator(img0, img1, time)
+            flow, logits, (first, second) = self.flow_estimator.at_scale(img0, img1, time, flow_scale)
             contexts = [self.context0(img0, flow[:, :2]), self.context1(img1, flow[:, 2:])]
             residual, mask = self.refine(features, contexts)
             mask = torch.sigmoid(logits + mask)  # of a mask already in (0, 1), as the original has it
             img0, img1 = first, second
             flow = flow[..., :height, :width]
-        pred = (img0 * mask + img1 * (1 - mask) + residual).clamp(0, 1)
+        pred = img0 * mask + img1 * (1 - mask) + residual
+        pred = self.in_order(pred if self.training else pred.clamp(0, 1))
         return pred[..., :height, :width], flow
+
+    def in_order(self, image: Tensor) -> Tensor:
+        """From RGB to the order of the weights, or back."""
+        return image if self.channel_order == "rgb" else image.flip(1)
 
     @torch.no_grad()
     def inference(
@@ -220,14 +241,8 @@ class HybridVFI(nn.Module):
         x = resize(torch.cat([img0, img1], 1), scale)
         height, width = x.shape[-2:]
         x = pad_to(x, self.size_multiple)
-        total = torch.zeros_like(x[:, :3])
-        symmetries = [(t, dims) for t in (False, True) for dims in ((), (3,), (2,), (2, 3))]
-        chosen = symmetries if TTA else symmetries[:2] if fast_TTA else symmetries[:1]
-        for transposed, dims in chosen:
-            seen = x.flip(dims).transpose(2, 3) if transposed else x.flip(dims)
-            pred = self(seen, timestep)[0]
-            total += (pred.transpose(2, 3) if transposed else pred).flip(dims)
-        pred = (total / len(chosen))[..., :height, :width]
+        ensemble: Ensemble = "dihedral" if TTA else "hflip" if fast_TTA else "none"
+        pred = self_ensemble(lambda seen: self(seen, timestep)[0], x, ensemble)[..., :height, :width]
         if scale == 1:
             return pred
         return nn.functional.interpolate(pred, size=size, mode="bilinear", align_corners=False)

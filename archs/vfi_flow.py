@@ -116,6 +116,24 @@ class FlowEstimator(nn.Module):
             warped = backwarp(img0, flow[:, :2]), backwarp(img1, flow[:, 2:])
         return flow, mask, warped
 
+    def at_scale(
+        self, img0: Tensor, img1: Tensor, timestep: Tensor, scale: float = 1.0
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+        """As `forward`, with flow and logits estimated on frames of about `scale` times the size, then enlarged."""
+        if scale == 1:
+            result: tuple[Tensor, Tensor, tuple[Tensor, Tensor]] = self(img0, img1, timestep)
+            return result
+        multiple = 4 * self.scales[0]
+        height, width = img0.shape[-2:]
+        size = [max(round(side * scale / multiple), 1) * multiple for side in (height, width)]
+        small = [F.interpolate(t, size=size, mode="bilinear", align_corners=False) for t in (img0, img1, timestep)]
+        flow, logits, _ = self(*small)
+        flow, logits = (
+            F.interpolate(t, size=(height, width), mode="bilinear", align_corners=False) for t in (flow, logits)
+        )
+        flow = flow * flow.new_tensor([width / size[1], height / size[0]] * 2).view(1, 4, 1, 1)
+        return flow, logits, (backwarp(img0, flow[:, :2]), backwarp(img1, flow[:, 2:]))
+
 
 class ContextNet(nn.Module):
     """Features of one frame in three scales, each warped by the flow at its scale.

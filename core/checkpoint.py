@@ -248,23 +248,34 @@ def strip(state: Mapping[str, Any]) -> State:
 
 
 def load_weights(
-    network: nn.Module, path: str | Path, param_key: str | None = "params", strict: bool = True
+    network: nn.Module,
+    path: str | Path,
+    param_key: str | None = "params",
+    strict: bool = True,
+    grow: bool = False,
 ) -> list[str]:
     """Load pretrained weights into a network.
 
     Args:
         param_key: entry of the file; None or a flat file takes what is there.
         strict: refuse differences; otherwise load what matches in name and shape.
+        grow: the file may be of a smaller network: see `grown`. What it lacks stays as initialised.
 
     Returns:
-        With ``strict=False``, what was not loaded, one line per difference.
+        What was not loaded, one line per difference: with `strict` nothing, or with `grow` too, what the file lacks.
 
     Raises:
         UserError: the file cannot be read, or differs and `strict` is set.
     """
     state = unwrap(load(path), param_key, path)
     own = network.state_dict()
-    problems = [f"missing {k}" for k in own if k not in state]
+    absent = [f"missing {k}" for k in own if k not in state]
+    if grow:
+        state = {**state, **{k: grown(v, own[k].shape) for k, v in state.items() if k in own}}
+        if len(absent) == len(own):
+            raise UserError(f"{path}: holds nothing of {type(network).__name__}: no name is known to it")
+        state.update({k: v for k, v in own.items() if k not in state})
+    problems = [] if grow else absent
     problems += [f"unexpected {k}" for k in state if k not in own]
     shaped = [k for k in own if k in state and own[k].shape != state[k].shape]
     problems += [f"{k}: {tuple(state[k].shape)} in the file, {tuple(own[k].shape)} in the network" for k in shaped]
@@ -278,6 +289,21 @@ def load_weights(
                 f"{path}: does not fit {type(network).__name__}: {'; '.join(problems[:3])}{more}. "
                 "(strict_load: false loads what fits)"
             ) from None
-        return []
+        return absent if grow else []
     network.load_state_dict({k: v for k, v in state.items() if k not in shaped}, strict=False)
-    return problems
+    return [*absent, *problems] if grow else problems
+
+
+def grown(weight: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """`weight` at the beginning of zeros of `shape`, if that is larger along exactly one dimension; else `weight` itself.
+
+    A layer with new input channels after its old ones then computes what it did before, whatever they bring.
+    """
+    if weight.dim() != len(shape):
+        return weight
+    larger = [i for i, (n, m) in enumerate(zip(weight.shape, shape, strict=True)) if n != m]
+    if len(larger) != 1 or weight.shape[larger[0]] > shape[larger[0]]:
+        return weight
+    wide = weight.new_zeros(shape)
+    wide.narrow(larger[0], 0, weight.shape[larger[0]]).copy_(weight)
+    return wide

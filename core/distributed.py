@@ -184,7 +184,7 @@ def shard(network: nn.Module) -> nn.Module:
     """FSDP2: shard parameters, gradients and optimizer state over ranks, in place; the largest child lists block by block."""
     from torch.distributed.fsdp import fully_shard
 
-    for module in network.modules():
+    for module in reversed(list(network.modules())):  # lists within blocks of other lists come first
         if isinstance(module, nn.ModuleList):
             for block in module:
                 if any(True for _ in block.parameters()):

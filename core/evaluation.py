@@ -55,7 +55,8 @@ class Evaluator:
         save_images: save the outputs.
         save_comparisons: save input | output | target side by side.
         best_metric: the one that chooses the best weights; the first when None.
-        score_input: also score ``lq``, unless there is a ``gt`` of another size, under ``<metric>_input``: the figure to beat.
+        score_input: also score the model's input image, unless there is a ``gt`` of another size, as ``<metric>_input``: the
+            figure to beat.
         eight_bit: round images to 8 bits before the metrics, as BasicSR does.
         picture: called with ``(dataset, image, picture, iteration)`` for the first comparison of each dataset.
     """
@@ -115,13 +116,13 @@ class Evaluator:
             placed = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
             output = model.predict(placed)["output"]
             name = image_stem(placed, index)
-            target, given = placed.get("gt"), placed.get("lq")
+            target, given = placed.get("gt"), model.input_image(placed)
             row: Row = {"index": index, "image": name, **self._scores(output, target)}
             if self.score_input and given is not None and (target is None or given.shape == target.shape):
                 row.update({f"{k}{INPUT}": v for k, v in self._scores(given, target).items()})
             if row["index"] >= 0:  # a negative index pads the last round of sharded networks
                 rows.append(row)
-                self._save(dataset, name, iteration, index, output, placed)
+                self._save(dataset, name, iteration, index, {"input": given, "output": output, "target": target})
         return rows
 
     def _scores(self, output: Tensor, target: Tensor | None) -> dict[str, float]:
@@ -158,15 +159,13 @@ class Evaluator:
                 means[name] = float(np.mean(values))
         return means
 
-    def _save(self, dataset: str, name: str, iteration: int, index: int, output: Tensor, batch: Batch) -> None:
+    def _save(self, dataset: str, name: str, iteration: int, index: int, images: Mapping[str, Tensor | None]) -> None:
         path = self.folder / dataset / self.image_name(dataset, name, iteration)
+        shown = {label: image[0] for label, image in images.items() if image is not None}
         if self.save_images:
-            imwrite(path, output[0])
+            imwrite(path, shown["output"])
         if not self.save_comparisons and (self.picture is None or index > 0):
             return
-        shown = {"input": batch["lq"][0], "output": output[0]} if "lq" in batch else {"output": output[0]}
-        if batch.get("gt") is not None:
-            shown["target"] = batch["gt"][0]
         comparison = visual.comparison(shown)
         if self.save_comparisons:
             imwrite(path.with_name(f"{path.stem}_comparison.png"), comparison)

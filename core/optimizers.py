@@ -35,6 +35,7 @@ def build_optimizer(parameters: NamedParameters, opt: Mapping[str, Any]) -> torc
 
     ``param_groups`` in `opt` gives some parameters settings of their own: a list of ``{params: <regular expression>, lr: ...,
     weight_decay: ...}``; the first expression found in a parameter's name decides, the rest keep the block's settings.
+    ``lr_scale: 0.1`` in such an entry gives a tenth of the block's rate.
 
     Raises:
         UserError: nothing to optimise, an invalid expression, or one that matches no parameter (a typo, most likely).
@@ -43,7 +44,23 @@ def build_optimizer(parameters: NamedParameters, opt: Mapping[str, Any]) -> torc
     if not named:
         raise UserError(f"optimizer {opt.get('type')}: there is no parameter to optimise (everything is frozen)")
     settings = {k: v for k, v in opt.items() if k != "param_groups"}
-    return OPTIMIZERS.build(settings, params=_groups(named, opt.get("param_groups") or ()))
+    rules = [scaled(rule, settings.get("lr")) for rule in opt.get("param_groups") or ()]
+    return OPTIMIZERS.build(settings, params=_groups(named, rules))
+
+
+def scaled(rule: Mapping[str, Any], lr: float | None) -> dict[str, Any]:
+    """An entry of ``param_groups`` with ``lr`` in place of ``lr_scale``.
+
+    Raises:
+        UserError: the optimizer's block has no ``lr``, or the entry has both.
+    """
+    if "lr_scale" not in rule:
+        return dict(rule)
+    if lr is None or "lr" in rule:
+        raise UserError(
+            f"param_groups: lr_scale of '{rule.get('params')}' needs an lr of the optimizer, and none beside it"
+        )
+    return {**{k: v for k, v in rule.items() if k != "lr_scale"}, "lr": lr * rule["lr_scale"]}
 
 
 def _groups(named: Sequence[tuple[str, nn.Parameter]], rules: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

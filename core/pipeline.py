@@ -175,6 +175,7 @@ def build_trainer(
         for key, block in blocks.items()
         if key.startswith("optim_")
     }
+    model.begin(start + 1)
     if train.strategy == "ddp":
         for key, network in trained.items():
             find_unused = opt.find_unused_parameters or model.find_unused_parameters
@@ -248,7 +249,8 @@ def build_model(
     if for_training:
         losses = {k.removesuffix("_opt"): build_loss(b) for k, b in blocks.items() if k.endswith("_opt")}
     own = MODELS.parameters(opt.model_type)
-    settings = {k: v for k, v in blocks.items() if k in own}
+    settings = {k: v for k, v in blocks.items() if k in own and k not in kind.inference_options}
+    settings.update({k: opt.val[k] for k in kind.inference_options if k in opt.val})
     model: Model = kind(networks, losses, **settings)
     for key, network in networks.items():
         load_pretrained(opt, key, network, model, resume)
@@ -270,9 +272,13 @@ def load_pretrained(opt: Any, key: str, network: nn.Module, model: Model, resume
     strict = opt.path.get(f"strict_load_{key}")
     usual = opt.path.get("param_key_g", "params") if key in model.frozen else "params"
     param_key = opt.path.get(f"param_key_{key}", usual)
-    differences = checkpoint.load_weights(network, path, param_key, True if strict is None else strict)
+    grow = bool(opt.path.get(f"grow_network_{key}"))
+    differences = checkpoint.load_weights(network, path, param_key, True if strict is None else strict, grow)
     if distributed.is_main():
         log.info("network_%s: loaded %s%s", key, path, f" [{param_key}]" if param_key else "")
+        if grow:
+            log.info("network_%s: %d of its tensors are new and start as initialised", key, len(differences))
+            return
         for line in differences[:20]:
             log.warning("network_%s: not loaded: %s", key, line)
         if len(differences) > 20:

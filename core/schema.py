@@ -111,6 +111,7 @@ PATH_KEYS: dict[str, tuple[Any, str]] = {
     "pretrain_network_": (str | None, "Weights to start from."),
     "param_key_": (str | None, "Entry of the weights file: params, params_ema, or empty for a flat file."),
     "strict_load_": (bool, "Refuse weights whose names or shapes differ."),
+    "grow_network_": (bool, "The weights are of a smaller network: what is new starts at zero, or as initialised."),
 }
 """Prefixes of the ``path`` keys that exist once per network, with their annotation and description."""
 

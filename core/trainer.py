@@ -375,6 +375,9 @@ def _parameters_outside_ddp(parts: Parts) -> list[nn.Parameter]:
     """Trained parameters that no wrapper synchronises (learned loss weights): the trainer averages their gradients."""
     if not distributed.active():
         return []
-    covered = {id(p) for n in parts.networks.values() for p in n.parameters()}
+    # What was frozen when its network was wrapped is not DDP's business, even if the model trains it later.
+    covered = {
+        id(p) for n in parts.networks.values() for p in n.parameters() if p.requires_grad or distributed.is_sharded(n)
+    }
     every = {id(p): p for o in parts.optimizers.values() for g in o.param_groups for p in g["params"]}
     return [p for key, p in every.items() if key not in covered]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -22,6 +24,9 @@ class FlowSmoothnessLoss(nn.Module):
     Raises:
         UserError: flow and image of different batch or size, or a side of 1 pixel.
     """
+
+    looks_at_flow: ClassVar[bool] = True
+    """Models with flow give it and the first image to losses that say so, instead of prediction and target."""
 
     def __init__(self, loss_weight: float = 1.0) -> None:
         super().__init__()

@@ -143,3 +143,45 @@ class CosineAnnealingLRWithRestart(ClosedForm):
             return base * self.restarts[step]
         restart = max((r for r in self.restarts if r < step), default=0)
         return cosine(base, self.eta_min, (step - restart) % self.T_max / self.T_max)
+
+
+@SCHEDULERS.register()
+class WarmupCosineLR(ClosedForm):
+    """A straight line from 0 to the base rate, then one cosine down to `eta_min` (HybridVFI's original, EMA-VFI, RIFE).
+
+    Step s has ``base s / warmup_steps`` before `warmup_steps`, so the very first has the rate 0. A group whose base rate is
+    below `eta_min` keeps it after the warm-up.
+
+    Args:
+        optimizer: sets the base rates.
+        total_steps: length of warm-up and cosine together; the rate stays at `eta_min` after that.
+        warmup_steps: length of the line.
+        eta_min: the floor.
+        last_epoch: see `ClosedForm`.
+
+    Raises:
+        UserError: the warm-up is not shorter than the whole.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        total_steps: int,
+        warmup_steps: int = 2000,
+        eta_min: float = 0.0,
+        last_epoch: int = -1,
+    ) -> None:
+        if not 0 <= warmup_steps < total_steps:
+            raise UserError(
+                f"WarmupCosineLR: warmup_steps ({warmup_steps}) must be less than total_steps ({total_steps})"
+            )
+        self.total_steps = total_steps
+        self.warmup_steps = warmup_steps
+        self.eta_min = eta_min
+        super().__init__(optimizer, last_epoch)
+
+    def rate(self, base: float, step: int) -> float:
+        if step < self.warmup_steps:
+            return base * step / self.warmup_steps
+        progress = (step - self.warmup_steps) / (self.total_steps - self.warmup_steps)
+        return cosine(base, min(self.eta_min, base), min(progress, 1.0))

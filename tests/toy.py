@@ -84,6 +84,27 @@ class ToyDataset(torch.utils.data.Dataset[dict[str, Any]]):
         return {"lq": lq, "gt": gt, "lq_path": f"img{index:03d}.png"}
 
 
+@DATASETS.register()
+class ToyTriplets(torch.utils.data.Dataset[dict[str, Any]]):
+    """Three frames of a drifting texture that depend on the index only; frames and middle are exact to the pixel."""
+
+    def __init__(self, length: int = 12, gt_size: int = 16, phase: str = "train") -> None:
+        self.length = length
+        self.gt_size = gt_size
+        self.phase = phase
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        texture = np.random.RandomState(index).rand(3, 40, 40).astype(np.float32)
+        height, width = (self.gt_size, self.gt_size) if self.phase == "train" else (13, 19)
+        steps = [index % 3 + k * (1 + index % 4) for k in range(3)]
+        images = [torch.from_numpy(texture[:, s : s + height, s : s + width].copy()) for s in steps]
+        names = {f"{key}_path": f"triplet{index:03d}_{key}.png" for key in ("img0", "gt")}
+        return {"img0": images[0], "gt": images[1], "img1": images[2], "timestep": np.float32(0.5), **names}
+
+
 @LOSSES.register()
 class ToyLoss(nn.Module):
     """Mean absolute difference; a place for accidents."""

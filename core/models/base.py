@@ -34,7 +34,7 @@ class Model:
     """A task: its networks, its losses, one training step, one inference.
 
     Subclasses override `updates` and `predict`, and whatever else differs. Keyword parameters that a subclass adds to its
-    constructor become keys of the ``train`` section.
+    constructor become keys of the ``train`` section, those in `inference_options` of ``val``.
 
     Networks must be *called* through ``self.networks[key](...)``, never through a submodule of theirs: the trainer may have
     put DistributedDataParallel around them, which sees calls of the whole network only.
@@ -60,6 +60,8 @@ class Model:
 
     needs_losses: ClassVar[bool] = True
     """Whether training without any ``*_opt`` loss is an option error."""
+    inference_options: ClassVar[tuple[str, ...]] = ()
+    """Constructor parameters that concern `predict`: keys of the ``val`` section."""
     inference: Inference = Inference()
     """How `predict` calls a network on an image: padded to its multiple, tiled if ``val.tile`` says so."""
 
@@ -86,6 +88,18 @@ class Model:
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         """Inference on one batch, without gradients: ``{"output": (B, C, H, W), ...}``; the ground truth may be absent."""
         raise NotImplementedError
+
+    def input_image(self, batch: Batch) -> Tensor | None:
+        """What pictures show as the input, and what ``val.score_input`` scores as the figure to beat; None if nothing is."""
+        image: Tensor | None = batch.get("lq")
+        return image
+
+    def begin(self, step: int) -> None:
+        """Called once, before networks are distributed and after optimizers know all that they will train.
+
+        The place to set ``requires_grad`` of what is not trained yet at iteration `step`, the first of this process. `updates`
+        may set it anew at any iteration.
+        """
 
     def prepare(self, dataset: Any, device: torch.device) -> None:
         """Called once before training, after networks are on `device` and before a resume (to fill a memory bank, say)."""

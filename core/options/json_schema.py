@@ -22,7 +22,7 @@ from ..docstrings import arguments, summary
 from ..models import MODELS
 from ..models.base import Model
 from ..registry import MISSING, Parameter, Registry, registry_of
-from ..schema import DATASETS, PATH_KEYS, NetworkBlock, Options, Paths, Train
+from ..schema import DATASETS, PATH_KEYS, NetworkBlock, Options, Paths, Train, Val
 from .checker import LISTS, MAPPINGS, expressible, parameters
 from .reader import BASE
 from .rules import FROM_ABOVE, TRAIN_BLOCKS, networks_of
@@ -166,10 +166,15 @@ class _Builder:
         elif cls is Paths:
             keys = {p + k: v for p, v in PATH_KEYS.items() for k in self.networks}
             own.update({k: {**self.of(kind | None), "description": doc} for k, (kind, doc) in keys.items()})
-        elif cls is Train:
+        if cls in (Train, Val):
             for name, model in self.models.items():
-                extra = [p for k, p in MODELS.parameters(name).items() if k not in own]
-                own.update(self.properties(extra, arguments(model)))
+                parameters_here = [
+                    p
+                    for k, p in MODELS.parameters(name).items()
+                    if k not in own and (k in model.inference_options) == (cls is Val)
+                ]
+                own.update(self.properties(parameters_here, arguments(model)))
+        if cls is Train:
             blocks = {pattern: any_of([self.of(block), SIMPLE[None]]) for pattern, block in TRAIN_BLOCKS.items()}
             schema["patternProperties"] = blocks
         return schema

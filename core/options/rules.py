@@ -24,6 +24,7 @@ from ..schema import (
     Paths,
     SchedulerBlock,
     Train,
+    Val,
 )
 from .checker import BAD, Checker, join, parameters, plain
 from .nodes import Block, Entry, Items, Scalar
@@ -101,14 +102,21 @@ class OptionsChecker(Checker):
                 if re.search(p, k)
             }
             if self.model:
-                own = MODELS.parameters(self.model_type)
+                own = self._own_options(Train)
             else:  # the model's name is wrong, and reported; its own options cannot be known, only misspelt common ones
                 fields = parameters(Train)
                 own = {
                     k: Parameter(k, Any, None) for k in block.entries if k not in fields and not did_you_mean(k, fields)
                 }
             return {**own, **components}
-        return {}
+        return self._own_options(Val) if cls is Val else {}
+
+    def _own_options(self, cls: Any) -> dict[str, Parameter]:
+        """The model's own options that stand in the section `cls`, ``val`` for those that concern inference."""
+        if self.model is None:
+            return {}
+        own = MODELS.parameters(self.model_type)
+        return {k: p for k, p in own.items() if (k in self.model.inference_options) == (cls is Val)}
 
     def _network_keys(self, block: Block) -> list[str]:
         """Keys of the networks that the model takes; of all that `block` mentions, while the model is unknown."""
@@ -134,9 +142,9 @@ class OptionsChecker(Checker):
             return BAD
         fields = parameters(cls)
         values = {k: v for k, v in values.items() if v is not None or k in fields or not names_component(k)}
+        if cls in (Train, Val):
+            self.defaults[key] = {k: p.default for k, p in self._own_options(cls).items() if k not in values}
         if cls is Train and self.model and len(self.problems) == before:
-            own = MODELS.parameters(self.model_type)
-            self.defaults[key] = {k: p.default for k, p in own.items() if k not in values}
             self._complete_training(block, values, self.model)
         if cls is Options:
             values["datasets"] = {k: with_loader_defaults(v) for k, v in values["datasets"].items()}

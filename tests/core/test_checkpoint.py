@@ -162,6 +162,29 @@ def test_weights_that_do_not_fit_are_refused_or_loaded_in_part(tmp_path: Path) -
     assert torch.equal(source[0].weight, target[0].weight)
 
 
+def test_weights_of_a_smaller_network_grow(tmp_path: Path) -> None:
+    """New inputs come after the old ones and count nothing; new layers stay as they are."""
+    small = nn.ModuleDict({"conv": nn.Conv2d(2, 4, 3), "up": nn.ConvTranspose2d(2, 3, 2)})
+    large = nn.ModuleDict({"conv": nn.Conv2d(5, 4, 3), "up": nn.ConvTranspose2d(4, 3, 2), "new": nn.Linear(2, 2)})
+    path, before = tmp_path / "w.pth", large["new"].weight.clone()
+    torch.save({"params": small.state_dict()}, path)
+    assert checkpoint.load_weights(large, path, grow=True) == ["missing new.weight", "missing new.bias"]
+    x = torch.rand(1, 5, 6, 6)
+    for name, seen, of in (("conv", x, x[:, :2]), ("up", x[:, :4], x[:, :2])):
+        torch.testing.assert_close(large[name](seen), small[name](of))
+    assert torch.equal(large["new"].weight, before)
+    torch.save(
+        nn.ModuleDict({"conv": nn.Conv2d(5, 3, 3)}).state_dict(), path
+    )  # fewer outputs: zeros after them are fine
+    assert checkpoint.load_weights(large, path, grow=True)
+    torch.save(nn.ModuleDict({"conv": nn.Conv2d(6, 4, 3)}).state_dict(), path)
+    with pytest.raises(UserError, match=r"conv\.weight: \(4, 6, 3, 3\) in the file, \(4, 5, 3, 3\) in the network"):
+        checkpoint.load_weights(large, path, grow=True)
+    torch.save(nn.Linear(2, 2).state_dict(), path)
+    with pytest.raises(UserError, match="holds nothing of ModuleDict"):
+        checkpoint.load_weights(large, path, grow=True)
+
+
 def test_a_wrong_param_key_lists_what_is_there(tmp_path: Path) -> None:
     torch.save({"params": {}, "params_ema": {}}, tmp_path / "w.pth")
     with pytest.raises(

@@ -49,6 +49,15 @@ def test_param_groups_cover_each_parameter_once() -> None:
     assert sorted(id(p) for g in groups for p in g["params"]) == sorted(id(p) for p in net.parameters())
 
 
+def test_rates_relative_to_the_optimizers() -> None:
+    opt = {"type": "SGD", "lr": 0.5, "param_groups": [{"params": r"^1\.", "lr_scale": 0.1}]}
+    assert [g["lr"] for g in build_optimizer(network().named_parameters(), opt).param_groups] == [0.05, 0.5]
+    for block in ({"type": "AdamW"}, {"type": "SGD", "lr": 0.5}):
+        rule = {"params": "bias", "lr_scale": 0.1, **({"lr": 1.0} if "lr" in block else {})}
+        with pytest.raises(UserError, match="lr_scale of 'bias' needs an lr of the optimizer, and none beside it"):
+            build_optimizer(network().named_parameters(), {**block, "param_groups": [rule]})
+
+
 def test_param_groups_that_match_nothing_are_a_mistake() -> None:
     opt = {"type": "Adam", "param_groups": [{"params": "backbone", "lr": 1e-5}]}
     with pytest.raises(UserError, match=r"no parameter's name matches 'backbone'; names look like '0\.weight'"):

@@ -1,0 +1,128 @@
+"""Frame interpolation: two frames in, the one between them out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import distributed
+from ..annotations import Range
+from ..errors import UserError
+from ..inference import size_multiple
+from ..self_ensemble import Ensemble, self_ensemble
+from . import MODELS
+from .base import Batch, Model, Update, flat_terms
+
+log = logging.getLogger("relume")
+
+
+@MODELS.register()
+class InterpolationModel(Model):
+    """The losses of the options on the frame in between, and those that look at flow on the flow.
+
+    Batches have ``img0``, ``img1`` and ``gt``, (B, 3, H, W) in [0, 1], and, unless it is always 0.5, ``timestep``, (B). The
+    network is called as ``net(frames, timestep)`` with frames (B, 6, H, W), and returns the frame, or a pair of it and the flow
+    from it to both frames, (B, 4, H, W) in pixels, which may be None.
+
+    A later phase starts from the weights of an earlier one with ``path.grow_network_g: true``. What the network has in addition
+    may then be trained alone for a while (`freeze_backbone`), and the backbone more gently after that
+    (``optim_g.param_groups: [{params: '^backbone', lr_scale: 0.1}]``).
+
+    Args:
+        freeze_backbone: epochs during which ``network_g.backbone`` is not trained.
+        iters_per_epoch: iterations that make such an epoch; with 1, `freeze_backbone` counts iterations.
+        tta: average over symmetries of the frames: ``hflip`` with the mirror image (fast_TTA of HybridVFI's original),
+            ``rot180`` with the frames turned by 180 degrees (EMA-VFI, VFIMamba), ``dihedral`` all eight (its full TTA).
+        flow_scale: size at which flow is estimated, relative to the frames: 0.5 for 2K, 0.25 for 4K. All else is at full size.
+
+    Raises:
+        UserError: the network has no backbone to freeze.
+    """
+
+    inference_options = ("tta", "flow_scale")
+
+    def __init__(
+        self,
+        networks: dict[str, nn.Module],
+        losses: dict[str, nn.Module],
+        *,
+        freeze_backbone: Annotated[int, Range(least=0)] = 0,
+        iters_per_epoch: Annotated[int, Range(least=1)] = 1,
+        tta: Ensemble = "none",
+        flow_scale: Annotated[float, Range(above=0, most=1)] = 1.0,
+    ) -> None:
+        super().__init__(networks, losses)
+        self.tta = tta
+        self.flow_scale = flow_scale
+        self.frozen_steps = freeze_backbone * iters_per_epoch
+        self.backbone = getattr(networks["g"], "backbone", None)
+        if freeze_backbone and not isinstance(self.backbone, nn.Module):
+            raise UserError(f"train.freeze_backbone: {type(networks['g']).__name__} has no part called 'backbone'")
+        self.flow_losses = [key for key, loss in self.losses.items() if getattr(loss, "looks_at_flow", False)]
+
+    def begin(self, step: int) -> None:
+        """Freeze the backbone, or go on training it, as iteration `step` wants it."""
+        if not self.frozen_steps or self.backbone is None:
+            return
+        train = step > self.frozen_steps
+        if train != next(self.backbone.parameters()).requires_grad:
+            self.backbone.requires_grad_(train)
+            if distributed.is_main():
+                until = "trained from now on" if train else f"not trained up to iteration {self.frozen_steps}"
+                log.info("The backbone is %s", until)
+
+    def updates(self, batch: Batch, step: int) -> Iterator[Update]:
+        self.begin(step)
+        pred, flow = frame_and_flow(self.networks["g"](frames(batch), batch.get("timestep", 0.5)))
+        values = self.loss_values(pred, batch["gt"], [key for key in self.losses if key not in self.flow_losses])
+        if self.flow_losses and flow is None:
+            raise UserError(f"train.{self.flow_losses[0]}: network_g estimates no flow (use_flow: true makes it)")
+        if flow is not None:
+            values.update(self.loss_values(flow, batch["img0"], self.flow_losses))
+        yield Update("g", flat_terms(values), self.loss_logs())
+
+    def predict(self, batch: Batch) -> dict[str, Tensor]:
+        call = Call(self.networks["g"], batch.get("timestep", 0.5), self.tta, self.flow_scale)
+        output = self.inference(call, frames(batch))
+        assert isinstance(output, Tensor)
+        return {"output": output}
+
+    def input_image(self, batch: Batch) -> Tensor:
+        """Both frames blended, each by its nearness in time: what a method without motion gives."""
+        time = torch.as_tensor(batch.get("timestep", 0.5)).to(batch["img0"]).reshape(-1, 1, 1, 1)
+        return torch.lerp(batch["img0"], batch["img1"], time)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A network as a function from both frames to the one in between."""
+
+    network: nn.Module
+    timestep: float | Tensor
+    tta: Ensemble
+    flow_scale: float
+
+    @property
+    def size_multiple(self) -> int:
+        """That of the network."""
+        return size_multiple(self.network)
+
+    def __call__(self, stacked: Tensor) -> Tensor:
+        """(B, 6, H, W) to (B, 3, H, W)."""
+        scale = {} if self.flow_scale == 1 else {"flow_scale": self.flow_scale}
+        return self_ensemble(lambda x: frame_and_flow(self.network(x, self.timestep, **scale))[0], stacked, self.tta)
+
+
+def frames(batch: Batch) -> Tensor:
+    """Both frames of a batch, (B, 6, H, W)."""
+    return torch.cat([batch["img0"], batch["img1"]], 1)
+
+
+def frame_and_flow(output: Any) -> tuple[Tensor, Tensor | None]:
+    """A network's output as a frame and its flow, None where there is none."""
+    return (output, None) if isinstance(output, Tensor) else (output[0], output[1])
