@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -16,21 +17,43 @@ from .models.base import Model
 class EMA:
     """Averages of some of a model's networks: ``ema = decay * ema + (1 - decay) * net`` after every step.
 
+    The decay is a constant, or follows from a half-life H in samples: ``0.5 ** (taken / H)`` for a step that took so many.
+    Early averages then forget faster, so that they do not remember the initial weights: with n samples seen, this step's
+    included, H is at most ``rampup * n`` (Karras et al., "Analyzing and improving the image quality of StyleGAN", CVPR 2020).
+
     Args:
         networks: by key, not yet wrapped or compiled; the averages start as copies of them.
         decay: in [0, 1). (BasicSR's ``ema_decay``.)
+        halflife: in samples; counts instead of `decay` where given.
+        rampup: see above; the half-life holds from the start when None.
     """
 
-    def __init__(self, networks: Mapping[str, nn.Module], decay: float) -> None:
+    def __init__(
+        self,
+        networks: Mapping[str, nn.Module],
+        decay: float,
+        halflife: float | None = None,
+        rampup: float | None = None,
+    ) -> None:
         self.decay = decay
+        self.halflife = halflife
+        self.rampup = rampup
         self.networks = {k: copy.deepcopy(n).requires_grad_(False).eval() for k, n in networks.items()}
 
+    def decay_at(self, seen: int, taken: int) -> float:
+        """The decay of a step that took `taken` samples, after which `seen` are seen, over all ranks."""
+        if self.halflife is None:
+            return self.decay
+        most = math.inf if self.rampup is None else self.rampup * seen
+        return float(0.5 ** (taken / max(min(self.halflife, most), 1e-8)))
+
     @torch.no_grad()
-    def update(self, networks: Mapping[str, nn.Module]) -> None:
-        """Take one step towards `networks`, the unwrapped ones."""
+    def update(self, networks: Mapping[str, nn.Module], seen: int = 0, taken: int = 0) -> None:
+        """Take one step towards `networks`, the unwrapped ones; the numbers as of `decay_at`."""
+        decay = self.decay_at(seen, taken)
         for key, average in self.networks.items():
             current = networks[key]
-            torch._foreach_lerp_(list(average.parameters()), list(current.parameters()), 1.0 - self.decay)
+            torch._foreach_lerp_(list(average.parameters()), list(current.parameters()), 1.0 - decay)
             for mine, theirs in zip(average.buffers(), current.buffers(), strict=True):
                 mine.copy_(theirs)
 

@@ -159,7 +159,7 @@ def build_trainer(
     trained = {k: n for k, n in networks.items() if k not in model.frozen}
     seed_everything(opt.manual_seed, 0, distributed.rank())
     model.prepare(dataset, device)
-    ema = build_ema(train.ema_decay, model, trained, resume)
+    ema = build_ema(train, model, trained, resume)
     for network in trained.values():
         network.train()
         if train.channels_last:
@@ -181,7 +181,9 @@ def build_trainer(
             find_unused = opt.find_unused_parameters or model.find_unused_parameters
             model.networks[key] = distributed.wrap(network, device, find_unused)
     schedules = {k: blocks.get(f"scheduler_{k}", blocks.get("scheduler")) for k in optimizers}
-    schedulers = {k: build_scheduler(o, schedules[k], train.warmup_iter) for k, o in optimizers.items()}
+    schedulers = {
+        k: build_scheduler(o, schedules[k], train.warmup_iter, loader.position_after) for k, o in optimizers.items()
+    }
 
     experiment.prepare(opt, fresh=resume is None)
     run_logger = cleanup.enter_context(logger.RunLogger(experiment.root, experiment.tensorboard, opt, start))
@@ -285,11 +287,12 @@ def load_pretrained(opt: Any, key: str, network: nn.Module, model: Model, resume
             log.warning("network_%s: not loaded: %d more", key, len(differences) - 20)
 
 
-def build_ema(decay: float, model: Model, trained: Mapping[str, nn.Module], resume: Resume | None) -> EMA | None:
+def build_ema(train: Any, model: Model, trained: Mapping[str, nn.Module], resume: Resume | None) -> EMA | None:
     """The averages of the model's networks, resumed if there is something to resume; None when switched off."""
-    if decay <= 0:
+    if train.ema_decay <= 0 and train.ema_halflife is None:
         return None
-    ema = EMA({k: trained[k] for k in model.averaged if k in trained}, decay)
+    averaged = {k: trained[k] for k in model.averaged if k in trained}
+    ema = EMA(averaged, train.ema_decay, train.ema_halflife, train.ema_rampup)
     if resume:
         for key, network in ema.networks.items():
             checkpoint.load_weights(network, resume.network_path(key), "params_ema", strict=True)

@@ -124,6 +124,8 @@ class Train:
     ema_decay: Annotated[float, Range(least=0, below=1)] = setting(
         0.0, "Decay of the weights' exponential moving average; 0 is off."
     )
+    ema_halflife: Positive | None = setting(None, "Half-life of that average in samples, in place of ema_decay.")
+    ema_rampup: Positive | None = setting(None, "Largest half-life at first, as a share of the samples seen so far.")
     scheduler: SchedulerBlock | None = setting(
         None, "Learning-rate schedule of every optimizer; scheduler_<name> for one of its own."
     )
@@ -141,6 +143,12 @@ class Train:
         10, "Stop (exit code 3) after so many steps in a row with NaN or infinite loss or gradient."
     )
     strategy: Literal["ddp", "fsdp"] = setting("ddp", "How networks are distributed over ranks.")
+
+    def __post_init__(self) -> None:
+        if self.ema_halflife is not None and self.ema_decay > 0:
+            raise ValueError("ema_halflife: ema_decay is given too; leave one of them out")
+        if self.ema_rampup is not None and self.ema_halflife is None:
+            raise ValueError("ema_rampup: there is no ema_halflife that it could shorten")
 
 
 @dataclass

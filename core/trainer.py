@@ -121,7 +121,9 @@ class Trainer:
     def step(self) -> dict[str, Tensor | float]:
         """One iteration: every update that the model asks for, over all micro-batches; then schedules and averages."""
         began = time.perf_counter()
+        before = self.parts.loader.position
         batches: list[Batch] = [next(self.parts.loader) for _ in range(self.train["accumulate"])]
+        self.parts.model.samples_seen = seen = self.parts.loader.position
         loaded = time.perf_counter()
         seed_everything(self.seed, self.iteration, distributed.rank())
         buffers = [b.clone() for b in self._buffers]
@@ -135,7 +137,7 @@ class Trainer:
         else:
             self.parts.guard.passed()
             if self.parts.ema:
-                self.parts.ema.update(self.parts.networks)
+                self.parts.ema.update(self.parts.networks, seen, seen - before)
         stepped = next((o for k, o in self.parts.optimizers.items() if k in asked), None)
         self.rates = [float(g["lr"]) for g in stepped.param_groups] if stepped else []
         for scheduler in self.parts.schedulers.values():
@@ -363,10 +365,10 @@ def total_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
 
 
 def collect(scalars: dict[str, Tensor | float], updates: Sequence[Update], norm: Tensor) -> None:
-    """Add the updates' terms, averaged over micro-batches and detached, to what is logged."""
-    for name in updates[0].losses:
-        scalars[name] = torch.stack([u.losses[name].detach().float() for u in updates]).mean()
-    scalars.update({k: v.detach() if isinstance(v, Tensor) else v for u in updates for k, v in u.logs.items()})
+    """Add the updates' terms and logs, averaged over micro-batches and detached, to what is logged."""
+    for found in ([u.losses for u in updates], [u.logs for u in updates]):
+        for name in found[0]:
+            scalars[name] = torch.stack([torch.as_tensor(f[name]).detach().float() for f in found]).mean()
     first = "grad_norm" not in scalars
     scalars["grad_norm" if first else f"grad_norm_{updates[0].optimizer}"] = norm.detach()
 

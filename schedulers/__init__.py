@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any
@@ -25,19 +26,25 @@ def _from_torch(name: str) -> Callable[..., Any] | None:
 SCHEDULERS = Registry(
     "scheduler",
     "relume.schedulers",
-    runtime=("optimizer", "last_epoch"),
+    runtime=("optimizer", "last_epoch", "samples"),
     library=_from_torch,
     library_names=lambda: filter(_from_torch, dir(torch.optim.lr_scheduler)),
 )
 
 
-def build_scheduler(optimizer: Optimizer, opt: Mapping[str, Any] | None, warmup_iter: int = -1) -> Schedule:
+def build_scheduler(
+    optimizer: Optimizer,
+    opt: Mapping[str, Any] | None,
+    warmup_iter: int = -1,
+    samples: Callable[[int], int] = int,
+) -> Schedule:
     """Build the schedule that ``opt = {type: Name, **constructor_arguments}`` describes, and set the first rates.
 
     Args:
         optimizer: gets the learning rates of iteration 1.
         opt: a registered scheduler or one of torch's; None keeps the configured rates. Not modified.
         warmup_iter: length of the linear warm-up in iterations; -1 is none.
+        samples: how many samples are seen when an iteration is over, for schedules that count those.
 
     Raises:
         UserError: unknown type, unknown, missing or impossible argument.
@@ -48,7 +55,10 @@ def build_scheduler(optimizer: Optimizer, opt: Mapping[str, Any] | None, warmup_
         if settings is None:
             return Constant(optimizer)
         try:
-            scheduler: LRScheduler = SCHEDULERS.build(settings, optimizer=optimizer)
+            kind = settings.get("type")
+            counts = kind in SCHEDULERS and "samples" in inspect.signature(SCHEDULERS.get(str(kind))).parameters
+            more = {"samples": samples} if counts else {}
+            scheduler: LRScheduler = SCHEDULERS.build(settings, optimizer=optimizer, **more)
         except (TypeError, ValueError, ZeroDivisionError) as e:
             raise UserError(f"scheduler {settings.get('type')}: {e}") from e
         return scheduler

@@ -58,6 +58,9 @@ class Model:
     averaged: ClassVar[tuple[str, ...]] = ("g",)
     """Networks with an exponential moving average when ``train.ema_decay`` > 0; `predict` then runs on the average."""
 
+    samples_seen: int = 0
+    """Samples that training has taken so far over all ranks, those of the current step included. The trainer keeps it."""
+
     needs_losses: ClassVar[bool] = True
     """Whether training without any ``*_opt`` loss is an option error."""
     inference_options: ClassVar[tuple[str, ...]] = ()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 import torch
 from torch import nn
 
@@ -43,3 +47,30 @@ def test_evaluating_swaps_networks_and_modes_and_puts_them_back() -> None:
     with evaluating(model, {"g": net}, None):
         assert not net.training
     assert net.training
+
+
+def test_half_life_is_counted_in_samples_whatever_the_batch() -> None:
+    net = network()
+    ema = EMA({"g": net}, 0.0, halflife=100.0)
+    assert ema.decay_at(seen=100, taken=100) == 0.5
+    assert ema.decay_at(seen=10, taken=10) ** 10 == pytest.approx(0.5)
+    ramped = EMA({"g": net}, 0.0, halflife=100.0, rampup=0.5)
+    assert ramped.decay_at(seen=20, taken=10) == 0.5, "half of 20 samples"
+    assert ramped.decay_at(seen=1000, taken=100) == 0.5, "the half-life itself"
+
+
+def test_curves_and_trajectory_of_the_original(golden: Callable[[str], Path]) -> None:
+    stored = torch.load(golden("generation/schedules.pt"), weights_only=True)["ema"]
+    for case in stored["curves"]:
+        rampup = case["rampup_ratio"] if case["rampup_ratio"] > 0 else None
+        ema = EMA({}, 0.0, case["halflife_img"], rampup)
+        for seen, beta in zip(case["nimg"].tolist(), case["beta"].tolist(), strict=True):
+            assert ema.decay_at(int(seen), case["batch"]) == pytest.approx(beta, rel=1e-12)
+    path = stored["trajectory"]
+    net = nn.ParameterList([path["net0"].clone()])
+    ema = EMA({"g": net}, 0.0, path["halflife_img"], path["rampup_ratio"])
+    for step, (weights, average) in enumerate(zip(path["nets"], path["ema"], strict=True), start=1):
+        with torch.no_grad():
+            net[0].copy_(weights)
+        ema.update({"g": net}, step * path["batch"], path["batch"])
+        torch.testing.assert_close(ema.networks["g"][0].data, average, rtol=1e-6, atol=1e-7)

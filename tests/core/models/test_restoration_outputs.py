@@ -50,6 +50,15 @@ class Recorder(nn.Module):
         return (y, y.repeat_interleave(2, -1).repeat_interleave(2, -2)) if self.two else y
 
 
+class Batches(list):
+    """Given batches, one by one."""
+
+    position = 0
+
+    def __next__(self):
+        return self.pop(0)
+
+
 def ramp(*shape):
     return torch.linspace(0, 1, math.prod(shape)).reshape(shape)
 
@@ -293,7 +302,7 @@ def trained(d, r, folder, arch):
             "g": build_optimizer(m.named_parameters("g"), {"type": "Adam", "lr": d["lr"], "betas": d["betas"]})
         },
         schedulers={},
-        loader=iter([{"lq": 0.7 * y + 0.1, "gt": y} for y in targets]),
+        loader=Batches({"lq": 0.7 * y + 0.1, "gt": y} for y in targets),
         evaluator=None,
         checkpoints=None,
         logger=None,
