@@ -266,6 +266,4 @@ val:
 
 
 HDR = hdr("train_DiffIRS1_hdr", "DiffIRS1Model", "LDR_HDR_PairedDataset", recover=False)
-RECOVER = hdr(
-    "train_DiffIRS1_recover_hdr", "DiffIRS1HDRModel", "LDR_HDR_HDR_RECOVER_PairedDataset", recover=True
-)
+RECOVER = hdr("train_DiffIRS1_recover_hdr", "DiffIRS1HDRModel", "LDR_HDR_HDR_RECOVER_PairedDataset", recover=True)

@@ -77,10 +77,18 @@ def test_stage_2_follows_stage_1() -> None:
     first = weights(Path("experiments/train_DiffIRS1"), "latest")["params_ema"]
 
     changes = ("encoder_iter=3", "lr_decay_encoder=2", "lr_decay_sr=1", "lr_sr=1e-4")
-    run(diffir_files.STAGE_2, *STAGES, *small("g", "S1"), *(f"train:{c}" for c in changes), "logger:save_checkpoint_freq=2")
+    run(
+        diffir_files.STAGE_2,
+        *STAGES,
+        *small("g", "S1"),
+        *(f"train:{c}" for c in changes),
+        "logger:save_checkpoint_freq=2",
+    )
     lines = steps("train_DiffIRS2")
     assert [r["lr"][0] for r in lines] == pytest.approx([2e-4, 2e-5, 1e-4, 5e-5])
     assert ["l_pix" in r for r in lines] == [False, False, True, True]
     alone = weights(Path("experiments/train_DiffIRS2"), 2)["params"]
     assert all(torch.equal(v, first[k]) for k, v in alone.items() if k.startswith("G.")), "the restorer is stage 1's"
-    assert any("metrics" in r and np.isfinite(r["metrics"]["psnr"]) for r in records(Path("experiments/train_DiffIRS2")))
+    assert any(
+        "metrics" in r and np.isfinite(r["metrics"]["psnr"]) for r in records(Path("experiments/train_DiffIRS2"))
+    )

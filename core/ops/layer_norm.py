@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 from typing import Any
 
 import torch
@@ -10,13 +12,18 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from .dispatch import use_kernel
 from .fourier import at_least_float32
+
+WIDEST = 4096
+"""Most channels that the fused kernels take."""
 
 
 def layer_norm(x: Tensor, gain: Tensor, offset: Tensor | None, eps: float, centred: bool = True) -> Tensor:
     """``(x - mean) / sqrt(variance + eps) * gain + offset``, with mean and (biased) variance over channels.
 
-    Computed in float32 at least, and returned so.
+    Computed in float32 at least, and returned so; `core.ops.layer_norm_triton` does it on a GPU, under autocast returning
+    autocast's dtype at once, since what follows would round to it first. The two agree to float32's rounding.
 
     Args:
         x: (B, H, W, C).
@@ -25,6 +32,34 @@ def layer_norm(x: Tensor, gain: Tensor, offset: Tensor | None, eps: float, centr
         eps: added to the variance.
         centred: False leaves the mean in the numerator (Restormer's "BiasFree" norm).
     """
+    if use_kernel("layer norm", functools.partial(_obstacle, x)):
+        from .layer_norm_triton import FusedLayerNorm
+
+        device = x.device.type
+        autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
+        return FusedLayerNorm.apply(x, gain, offset, eps, centred, autocast)
+    return _plain(x, gain, offset, eps, centred)
+
+
+def _obstacle(x: Tensor) -> str | None:
+    """Why the fused kernels cannot run on `x`, or None."""
+    if x.device.type != "cuda":
+        return f"it needs a GPU, the tensors are on {x.device.type}"
+    if x.dtype == torch.float64:
+        return "it computes in float32, the tensors are float64"
+    if x.shape[-1] > WIDEST:
+        return f"it takes up to {WIDEST} channels, there are {x.shape[-1]}"
+    if torch.compiler.is_compiling():
+        return "torch.compile fuses the norm with its neighbours"
+    return None if _has_triton() else "Triton is not installed"
+
+
+@functools.cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+def _plain(x: Tensor, gain: Tensor, offset: Tensor | None, eps: float, centred: bool) -> Tensor:
     x = at_least_float32(x)
     gain = gain.to(x.dtype)
     offset = None if offset is None else offset.to(x.dtype)

@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
-from .common import Job, Row, best_of, memory_row, peak_mib, section, time_row
+from .common import Job, Row, best_of, memory_row, peak_mib, seconds, section, time_row
 
 OPTIONS: dict[str, Any] = {"n_encoder_res": 5, "num_blocks": [3, 5, 6, 6], "ffn_expansion_factor": 2}
 """As in the option files: 26.7 million parameters."""
@@ -76,3 +78,67 @@ def stage_1() -> list[Row]:
     for who, label in (("ours", "peak memory"), ("checkpointed", "peak memory, checkpointed")):
         rows.append(memory_row(f"{what} {label} 1x3x{side}x{side}", peaks[who], peaks["plain"], "plain"))
     return rows
+
+
+# ------------------------------------------------------------------ on a GPU
+class Work(TorchDispatchMode):
+    """What every operation inside costs at least: arithmetic (of products and convolutions) and bytes read and written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: list[tuple[float, float]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        count = flop_registry.get(func.overloadpacket)
+        flops = float(count(*args, **(kwargs or {}), out_val=out)) if count else 0.0
+        views = func.is_view or func.overloadpacket is torch.ops.aten.detach
+        tensors = [] if views else [t for t in torch.utils._pytree.tree_leaves((args, out)) if isinstance(t, Tensor)]
+        self.operations.append((flops, float(sum(t.numel() * t.element_size() for t in tensors))))
+        return out
+
+    def least_seconds(self, flops: float, bandwidth: float) -> float:
+        """Sum over operations of what either limit asks for: the roofline without fusion, in seconds."""
+        return sum(max(f / flops, b / bandwidth) for f, b in self.operations)
+
+
+def limits(device: str, dtype: torch.dtype) -> tuple[float, float]:
+    """Arithmetic (FLOP/s, in products of large matrices) and bandwidth (bytes/s, in copies) that this machine reaches."""
+    n = 8192 if device == "cuda" else 512
+    a, b = (torch.rand(n, n, device=device, dtype=dtype) for _ in range(2))
+    long, other = (torch.empty(n * n, device=device) for _ in range(2))
+    product, copy = best_of(5, lambda: a @ b, lambda: long.copy_(other))
+    return 2 * n**3 / product, 8 * n * n / copy
+
+
+@section("diffir_gpu")
+def gpu() -> list[Row]:
+    """bf16, compiled, fused norms against float32 as it is; and the time against what the machine's limits ask for."""
+    side, batch = 256, 4
+    what = f"diffir s1 forward+backward {batch}x3x{side}x{side}"
+    if not torch.cuda.is_available():
+        return [(what, "skipped: no GPU", "", "")]
+    lq, gt = (t.cuda() for t in images(side, batch))
+    network = contestants()["ours"]().cuda()
+    plain = work(network, lq, gt)
+    with Work() as counted, torch.autocast("cuda", torch.bfloat16):
+        plain()
+    compiled = contestants()["ours"]().cuda()
+    compiled.compile()
+
+    def half(net: nn.Module) -> Job:
+        job = work(net, lq, gt)
+
+        def run() -> None:
+            with torch.autocast("cuda", torch.bfloat16):
+                job()
+
+        return run
+
+    eager, fused, full = best_of(10, half(network), half(compiled), plain)
+    least = counted.least_seconds(*limits("cuda", torch.bfloat16))
+    return [
+        time_row(f"{what}, bf16 + fused norm", eager, full, "float32 eager"),
+        time_row(f"{what}, bf16 + compile", fused, full, "float32 eager"),
+        (f"{what}, roofline", seconds(least), f"{seconds(fused)} compiled", f"{100 * least / fused:.0f} %"),
+    ]

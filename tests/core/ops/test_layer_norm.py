@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from filling import waves
 from torch import Tensor
 
+from relume.core.errors import UserError
 from relume.core.ops.layer_norm import layer_norm
 
 EPS = 1e-3
@@ -48,3 +54,35 @@ def test_half_precision_is_computed_in_float32(per_image: bool) -> None:
     found = layer_norm(x, gain.float(), offset.float(), EPS)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.double(), formula(x.double(), gain, offset, True), rtol=1e-5, atol=1e-5)
+
+
+def test_real_kernels_in_the_interpreter() -> None:
+    if not importlib.util.find_spec("triton"):
+        pytest.skip("needs Triton")
+    script = Path(__file__).with_name("interpreted_layer_norm.py")
+    result = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
+    assert float(result.stdout) < 1e-5
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("per_image", [False, True])
+@pytest.mark.parametrize("centred", [False, True])
+def test_kernels_on_a_gpu_equal_the_plain_version(
+    per_image: bool, centred: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = (3, 96) if per_image else (96,)
+    drawn = [waves("x", (3, 40, 50, 96)) + 0.3, 1 + 0.5 * waves("gain", shape), waves("offset", shape)]
+    weight, results = waves("w", (3, 40, 50, 96)).float().cuda(), []
+    for mode in ("on", "off"):
+        monkeypatch.setenv("RELUME_KERNELS", mode)
+        inputs = [t.detach().float().cuda().requires_grad_() for t in drawn]
+        y = layer_norm(*inputs, EPS, centred)
+        results.append([y, *torch.autograd.grad((y * weight).sum(), inputs)])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5 * b.abs().max().item())
+
+
+def test_the_kernels_say_what_they_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RELUME_KERNELS", "on")
+    with pytest.raises(UserError, match="RELUME_KERNELS=on, but the fused layer norm cannot run: it needs a GPU"):
+        layer_norm(torch.ones(1, 2, 2, 4), torch.ones(4), None, EPS)
