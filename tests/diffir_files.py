@@ -1,4 +1,4 @@
-"""Option files with the keys and values of DiffIR's own and of its HDR fork, which people have; nothing of Relume's is in them."""
+"""Option files with the keys and values of DiffIR's own and of its HDR fork, which people have; nothing in them is ours."""
 
 from __future__ import annotations
 

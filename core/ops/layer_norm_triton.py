@@ -22,8 +22,10 @@ STEPS = 8
 
 
 @triton.jit
-def _forward(x, gain, offset, y, mean, scale, rows, channels, per_image, eps, HAS_OFFSET: tl.constexpr,
-             CENTRED: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr):  # fmt: skip
+def _forward(  # type: ignore[no-untyped-def]  # noqa: ANN202
+    x, gain, offset, y, mean, scale, rows, channels, per_image, eps,  # noqa: ANN001
+    HAS_OFFSET: tl.constexpr, CENTRED: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
     image = tl.program_id(1)
     column = tl.arange(0, WIDTH)
     inside = column < channels
@@ -47,8 +49,10 @@ def _forward(x, gain, offset, y, mean, scale, rows, channels, per_image, eps, HA
 
 
 @triton.jit
-def _backward(grad, x, gain, mean, scale, grad_x, grad_gain, grad_offset, rows, channels, per_image,
-              CENTRED: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, STEPS: tl.constexpr):  # fmt: skip
+def _backward(  # type: ignore[no-untyped-def]  # noqa: ANN202
+    grad, x, gain, mean, scale, grad_x, grad_gain, grad_offset, rows, channels, per_image,  # noqa: ANN001
+    CENTRED: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, STEPS: tl.constexpr,
+):  # fmt: skip
     image = tl.program_id(1)
     column = tl.arange(0, WIDTH)
     inside = column < channels
