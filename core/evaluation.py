@@ -55,8 +55,8 @@ class Evaluator:
         save_images: save the outputs.
         save_comparisons: save input | output | target side by side.
         best_metric: the one that chooses the best weights; the first when None.
-        score_input: also score the model's input image, unless there is a ``gt`` of another size, as ``<metric>_input``: the
-            figure to beat.
+        score_input: also score the model's baselines, such as the input itself as ``<metric>_input``, unless there is a ``gt``
+            of another size: the figures to beat.
         eight_bit: round images to 8 bits before the metrics, as BasicSR does.
         picture: called with ``(dataset, image, picture, iteration)`` for the first comparison of each dataset.
     """
@@ -116,13 +116,20 @@ class Evaluator:
             placed = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
             output = model.predict(placed)["output"]
             name = image_stem(placed, index)
-            target, given = placed.get("gt"), model.input_image(placed)
+            target, baselines = placed.get("gt"), model.baselines(placed)
             row: Row = {"index": index, "image": name, **self._scores(output, target)}
-            if self.score_input and given is not None and (target is None or given.shape == target.shape):
-                row.update({f"{k}{INPUT}": v for k, v in self._scores(given, target).items()})
+            for label, given in baselines.items() if self.score_input else ():
+                if target is None or given.shape == target.shape:
+                    row.update({f"{k}_{label}": v for k, v in self._scores(given, target).items()})
             if row["index"] >= 0:  # a negative index pads the last round of sharded networks
                 rows.append(row)
-                self._save(dataset, name, iteration, index, {"input": given, "output": output, "target": target})
+                self._save(
+                    dataset,
+                    name,
+                    iteration,
+                    index,
+                    {"input": baselines.get("input"), "output": output, "target": target},
+                )
         return rows
 
     def _scores(self, output: Tensor, target: Tensor | None) -> dict[str, float]:
@@ -153,7 +160,9 @@ class Evaluator:
 
     def _means(self, rows: list[Row]) -> dict[str, float]:
         means = {}
-        for name in [n for metric in self.metrics for n in (metric, f"{metric}{INPUT}")]:
+        found = dict.fromkeys(n for row in rows for n in row if n not in ("index", "image"))
+        # A metric, then what the baselines have of it.
+        for name in dict.fromkeys(n for m in self.metrics for n in (m, *found) if n == m or n.startswith(f"{m}_")):
             values = [row[name] for row in rows if name in row]
             if values:
                 means[name] = float(np.mean(values))

@@ -157,7 +157,9 @@ class Val:
 
     val_freq: Count | None = setting(None, "Iterations between validations; one at the end when omitted.")
     save_img: bool = setting(False, "Save the output images.")
-    score_input: bool = setting(False, "Also score the input itself, as the figure to beat.")
+    score_input: bool = setting(
+        False, "Also score the input itself (or what else needs no network), as the figure to beat."
+    )
     save_comparison: bool = setting(False, "Also save input | output | target side by side.")
     suffix: str | None = setting(None, "Ending of saved image names; the experiment's name when omitted (test).")
     metrics: dict[str, MetricBlock] = setting(dict, "Metrics by free name; each block may add better: higher | lower.")

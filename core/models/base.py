@@ -92,10 +92,9 @@ class Model:
         """Inference on one batch, without gradients: ``{"output": (B, C, H, W), ...}``; the ground truth may be absent."""
         raise NotImplementedError
 
-    def input_image(self, batch: Batch) -> Tensor | None:
-        """What pictures show as the input, and what ``val.score_input`` scores as the figure to beat; None if nothing is."""
-        image: Tensor | None = batch.get("lq")
-        return image
+    def baselines(self, batch: Batch) -> dict[str, Tensor]:
+        """Answers that need no network, the figures to beat of ``val.score_input``; pictures show that called ``input``."""
+        return {"input": batch["lq"]} if "lq" in batch else {}
 
     def begin(self, step: int) -> None:
         """Called once, before networks are distributed and after optimizers know all that they will train.

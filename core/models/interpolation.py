@@ -92,10 +92,11 @@ class InterpolationModel(Model):
         assert isinstance(output, Tensor)
         return {"output": output}
 
-    def input_image(self, batch: Batch) -> Tensor:
-        """Both frames blended, each by its nearness in time: what a method without motion gives."""
+    def baselines(self, batch: Batch) -> dict[str, Tensor]:
+        """``input``, both frames blended, each by its nearness in time; and ``copy``, the nearer frame, the first of two."""
         time = torch.as_tensor(batch.get("timestep", 0.5)).to(batch["img0"]).reshape(-1, 1, 1, 1)
-        return torch.lerp(batch["img0"], batch["img1"], time)
+        nearer = torch.where(time > 0.5, batch["img1"], batch["img0"])
+        return {"input": torch.lerp(batch["img0"], batch["img1"], time), "copy": nearer}
 
 
 @dataclass(frozen=True)

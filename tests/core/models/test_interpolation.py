@@ -72,17 +72,20 @@ def test_any_network_of_six_channels_will_do() -> None:
     del given["timestep"]
     middle = (given["img0"] + given["img1"]) / 2
     torch.testing.assert_close(blend.predict(given)["output"], middle)
-    torch.testing.assert_close(blend.input_image(given), middle)
+    torch.testing.assert_close(blend.baselines(given)["input"], middle)
     (update,) = blend.updates(given, 1)
     torch.testing.assert_close(update.losses["l_pix"], (middle - given["gt"]).abs().mean())
     with pytest.raises(UserError, match="Blend has no part called 'backbone'"):
         model(Blend(), freeze_backbone=1)
 
 
-def test_the_input_to_beat_is_the_blend_at_the_time() -> None:
+def test_what_to_beat_is_the_blend_at_the_time_and_the_nearer_frame() -> None:
     given = batch()
     expected = [given["img0"][i] * (1 - t) + given["img1"][i] * t for i, t in enumerate((0.25, 0.5))]
-    torch.testing.assert_close(model().input_image(given), torch.stack(expected))
+    torch.testing.assert_close(model().baselines(given)["input"], torch.stack(expected))
+    assert torch.equal(model().baselines(given)["copy"], given["img0"])
+    given["timestep"] = torch.tensor([0.25, 0.75])
+    assert torch.equal(model().baselines(given)["copy"], torch.stack([given["img0"][0], given["img1"][1]]))
 
 
 def test_gradients_in_training_are_not_cut_off_by_a_clamp() -> None:
@@ -264,7 +267,7 @@ def test_two_phases_accumulation_and_half_precision(tmp_path: Path) -> None:
     assert train(tmp_path, {**first, "val": {**first["val"], "score_input": True}}).returncode == 0
     root = tmp_path / "experiments/toy"
     (scores,) = [r["metrics"] for r in records(root) if "metrics" in r]
-    assert {"score", "score_input"} <= scores.keys()
+    assert list(scores) == ["score", "score_input", "score_copy"]
     second = run(
         name="phase2",
         path={"pretrain_network_g": "experiments/toy/models/net_g_best.pth", "grow_network_g": True},
