@@ -86,9 +86,11 @@ def load(path: str | Path, map_location: str | torch.device = "cpu") -> Any:
             return require("safetensors.torch", str(path)).load_file(str(path), device=str(map_location))
         return torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as e:
+        named = re.search(r"GLOBAL (\S+)", str(e))
         raise UserError(
-            f"{path}: not a plain weights file: it holds Python objects ({first_line(e)}), and Relume never runs code from "
-            "a checkpoint. Convert it where it was made: torch.save(model.state_dict(), ...)"
+            f"{path}: not a plain weights file: it holds Python objects{f' ({named[1]})' if named else ''}, and Relume never "
+            f"runs code from a checkpoint. Take its weights out with: python tools/convert_weights.py {path} OUT.pth; or save "
+            "torch.save(model.state_dict(), ...) where it was made"
         ) from e
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile, ImportError) as e:
         raise UserError(f"{path}: cannot be read, it is torn or not a checkpoint ({first_line(e)})") from e

@@ -1,9 +1,10 @@
 """Train several networks under one budget and compare them: a table in Markdown and a picture.
 
-``python tools/ablation.py [FILE.yml ...] [--out docs/underwater_ablation] [--force_yml a:b=v ...]``
+``python tools/ablation.py [FILE.yml ...] [--out results/ablation] [--force_yml a:b=v ...]``
 
 Without files, those of options/underwater/ablation: Spectroformer, AGSSF1 and Phaseformer on degraded photographs, on a CPU.
-Files must share their validation set; ``val.save_img`` must be on. The runs are ordinary ones, in experiments/.
+Files must share their validation set; ``val.save_img`` must be on. The runs are ordinary ones, in experiments/. Time is the CPU
+time of the training process, which other work on the machine does not lengthen.
 """
 
 import sys
@@ -38,7 +39,7 @@ class Run:
 
     opt: Any
     scores: Mapping[str, float]
-    minutes: float
+    cpu_minutes: float
 
     @property
     def label(self) -> str:
@@ -62,20 +63,20 @@ def train(path: Path, force_yml: Sequence[str]) -> Run:
     opt = options.load(path, force_yml)
     if not opt.val.save_img:
         raise UserError(f"{path}: val.save_img must be on, for the picture")
-    began = time.monotonic()
+    began = time.process_time()
     results = train_pipeline(opt)
-    return Run(opt, next(iter(results.values())), (time.monotonic() - began) / 60)
+    return Run(opt, next(iter(results.values())), (time.process_time() - began) / 60)
 
 
 def table(runs: Sequence[Run]) -> str:
     """One row for the degraded input, one for each network; columns are the metrics' names in the options."""
     metrics = list(runs[0].opt.val.metrics)
-    rows = [["", "parameters", *metrics, "minutes"], ["---", *["---:"] * (len(metrics) + 2)]]
+    rows = [["", "parameters", *metrics, "CPU minutes"], ["---", *["---:"] * (len(metrics) + 2)]]
     before = {m: runs[0].scores.get(f"{m}{INPUT}") for m in metrics}
     rows.append(["input", "", *(figure(before[m]) for m in metrics), ""])
     for run in runs:
         figures = [figure(run.scores.get(m)) for m in metrics]
-        rows.append([run.label, f"{run.parameters:,}", *figures, f"{run.minutes:.1f}"])
+        rows.append([run.label, f"{run.parameters:,}", *figures, f"{run.cpu_minutes:.1f}"])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 
@@ -84,8 +85,8 @@ def figure(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
 
-def picture(runs: Sequence[Run], most: int) -> Any:
-    """Input, each network's output and the target, a row for each of some validation images."""
+def picture(runs: Sequence[Run], most: int, height: int) -> Any:
+    """Input, each network's output and the target, `height` pixels high, a row for each of some validation images."""
     block = runs[0].opt.datasets.val
     dataset = build_dataset(block, phase="val", scale=runs[0].opt.scale)
     loader = build_eval_loader(dataset, seed=runs[0].opt.manual_seed)
@@ -99,7 +100,7 @@ def picture(runs: Sequence[Run], most: int) -> Any:
         stem = image_stem(batch, i)
         panels += [batch["lq"][0], *(imread(run.picture(stem)) for run in runs), batch["gt"][0]]
         labels += ["input", *(run.label for run in runs), "target"]
-    return grid(panels, len(runs) + 2, labels)
+    return grid(panels, len(runs) + 2, labels, height)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -108,20 +109,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "files", nargs="*", type=Path, help="option files; those of options/underwater/ablation if none"
     )
-    parser.add_argument("--out", default="docs/underwater_ablation", help="writes OUT.md and OUT.png")
+    parser.add_argument("--out", default="results/ablation", help="writes OUT.md and OUT.jpg")
     parser.add_argument("--rows", type=int, default=4, help="validation images in the picture, at most")
+    parser.add_argument("--height", type=int, default=144, help="of each image in the picture, in pixels")
     parser.add_argument("--force_yml", nargs="+", default=[], metavar="a:b=v", help="overrides for all files")
     arguments = parser.parse_args(argv)
     try:
         runs = [train(path, arguments.force_yml) for path in arguments.files or sorted(FILES.glob("*.yml"))]
         text = table(runs)
         out = Path(arguments.out)
-        imwrite(out.with_suffix(".png"), picture(runs, arguments.rows))
+        imwrite(out.with_suffix(".jpg"), picture(runs, arguments.rows, arguments.height))
         out.with_suffix(".md").write_text(text, encoding="utf-8")
     except UserError as e:
         print(e, file=sys.stderr)
         return e.code
-    print(text)
+    print(f"{text}\nwritten: {out.with_suffix('.md')}, {out.with_suffix('.jpg')}")
     return 0
 
 

@@ -122,7 +122,8 @@ class RestrictedUnpickler(pickle.Unpickler):
             return DTYPES[name]
         if module.startswith(("torch.nn.modules.", "torch.nn.parallel.")) or module in self.stubbed:
             return type(name.rpartition(".")[2], (Stub,), {})
-        hint = f" (if it is a class of the network: --stub {module})" if "." not in module else ""
+        foreign = module.partition(".")[0] not in {*sys.stdlib_module_names, "__builtin__", "numpy", "torch"}
+        hint = f" (if it is a class of the network: --stub {module})" if foreign else "; nothing was run"
         raise Refused(f"it names {module}.{name}, which is neither a tensor nor a network's class{hint}")
 
     def persistent_load(self, pid: Any) -> Any:

@@ -28,12 +28,12 @@ def test_table_and_picture(tool, files, tmp_path):
     assert ablation.main([*files, "--out", "docs/x", "--rows", "2"]) == 0
     lines = (tmp_path / "docs" / "x.md").read_text().splitlines()
     header, _, before, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
-    assert header == ["", "parameters", "score", "minutes"]
+    assert header == ["", "parameters", "score", "CPU minutes"]
     assert before[0] == "input" and float(before[2]) < 0
     assert [row[:2] for row in rows] == [["ToyNet", "231"], ["ToyNet", "459"]]
     assert all(float(row[2]) < 0 for row in rows) and rows[0][2] != rows[1][2]
-    picture = imread(tmp_path / "docs" / "x.png")
-    assert picture.shape[1] >= 4 * 19 and picture.shape[0] >= 2 * 17  # two rows of four images
+    picture = imread(tmp_path / "docs" / "x.jpg")
+    assert picture.shape[1] >= 4 * 19 and picture.shape[0] >= 2 * 144  # two rows of four images
 
 
 def test_pictures_need_saved_images(tool, files, capsys):

@@ -143,7 +143,8 @@ def written(path, data, storages=None):
     ("data", "message"),
     [
         (b"cmodel_with_eca\nos\n.", "holds no network"),  # a stub class, not an instance, and nothing was imported
-        (b"cos\nsystem\n(Vtouch x\ntR.", "names os.system, which is neither .* --stub os"),
+        (b"cos\nsystem\n(Vtouch x\ntR.", "names os.system, which is neither .*; nothing was run"),
+        (b"cmodels.net\nNet\n.", r"names models.net.Net, which is neither .* --stub models\.net"),
         (b"\x80\x04\x8c\x08builtins\x8c\x04eval\x93.", "names builtins.eval"),
         (b"\x80\x04\x8c\x0bcollections\x8c\x14OrderedDict.__init__\x93.", "names collections.OrderedDict.__init__"),
         (b"ctorch.nn.modules.conv\nConv2d\n)\x81}V_modules\n}Va\nNssb.", "holds no network's state dict"),
