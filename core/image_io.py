@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import cv2
 import numpy as np
 from torch import Tensor
 
 from .errors import UserError
+from .float_formats import FLOAT_WRITERS, encode_floats
 from .image_header import JPEG_START, is_truncated
 from .storage import UnreadableFile, read_bytes, write_bytes
 
@@ -21,7 +23,7 @@ LARGEST = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
 
 
 # ------------------------------------------------------------------ reading
-def _decode_integer_image(data: bytes, name: str) -> np.ndarray:
+def decode_integer_image(data: bytes, name: str) -> np.ndarray:
     """8- and 16-bit images of any format OpenCV knows, as OpenCV orders them (BGR, BGRA or gray)."""
     # JPEG has no alpha and is turned upright as its EXIF orientation says; the rest keeps whatever channels it has.
     jpeg = data.startswith(JPEG_START)
@@ -40,8 +42,10 @@ def _decode_integer_image(data: bytes, name: str) -> np.ndarray:
     return np.asarray(image)
 
 
+Readers = Mapping[str, Callable[[bytes, str], Any]]
+
 READERS: dict[str, Callable[[bytes, str], np.ndarray]] = dict.fromkeys(
-    (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2"), _decode_integer_image
+    (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2"), decode_integer_image
 )
 """Decoders by suffix, from a file's bytes and its name (for messages) to an array in OpenCV's channel order. A folder's
 other files are not taken for images."""
@@ -49,13 +53,16 @@ other files are not taken for images."""
 _told_of_alpha: set[str] = set()
 
 
-def read_pixels(source: str | Path | bytes, name: str | None = None, owner: str | None = None) -> np.ndarray:
+def read_pixels(
+    source: str | Path | bytes, name: str | None = None, owner: str | None = None, readers: Readers = READERS
+) -> np.ndarray:
     """Decode an image at the file's own precision.
 
     Args:
         source: path, fsspec URL, or the file's bytes.
         name: the file's name for messages and for the choice of the decoder, where `source` is bytes.
         owner: what the message about a dropped alpha channel names, once; the file's folder when omitted.
+        readers: decoders by suffix; a name with another suffix is decoded by its contents.
 
     Returns:
         (H, W, 3) RGB, uint8 or uint16 (or what the suffix's reader gives). Gray is repeated; alpha is dropped with a
@@ -66,7 +73,7 @@ def read_pixels(source: str | Path | bytes, name: str | None = None, owner: str 
     """
     data = source if isinstance(source, bytes) else read_bytes(source)
     name = name or ("<bytes>" if isinstance(source, bytes) else str(source))
-    image = READERS.get(PurePosixPath(name).suffix.lower(), _decode_integer_image)(data, name)
+    image = readers.get(PurePosixPath(name).suffix.lower(), decode_integer_image)(data, name)
     if image.ndim == 2:
         return np.repeat(image[..., None], 3, axis=2)
     if image.shape[2] == 4:
@@ -93,12 +100,20 @@ def imread(source: str | Path | bytes, name: str | None = None, owner: str | Non
 
 
 # ------------------------------------------------------------------ writing
+def channels_last(image: Tensor | np.ndarray) -> np.ndarray:
+    """A (C, H, W) tensor as an (H, W, C) float32 array; arrays as they are."""
+    if not isinstance(image, Tensor):
+        return np.asarray(image)
+    array: np.ndarray = image.detach().float().cpu().permute(1, 2, 0).numpy()
+    return array
+
+
 def to_integer(image: Tensor | np.ndarray, bit_depth: int = 8) -> np.ndarray:
     """(H, W, C) integers from a (C, H, W) tensor or an (H, W[, C]) array.
 
     Floats are taken to span [0, 1], clipped and rounded to nearest (NaN becomes 0); integer arrays are returned as they are.
     """
-    array = image.detach().float().cpu().permute(1, 2, 0).numpy() if isinstance(image, Tensor) else np.asarray(image)
+    array = channels_last(image)
     if array.dtype in LARGEST:
         return array
     if bit_depth not in (8, 16):
@@ -113,16 +128,20 @@ def imwrite(path: str | Path, image: Tensor | np.ndarray, bit_depth: int = 8) ->
 
     Args:
         path: local path or fsspec URL.
-        image: (C, H, W) tensor or (H, W[, C]) array, C of 1 or 3, floats in [0, 1] or 8/16-bit integers.
+        image: (C, H, W) tensor or (H, W[, C]) array, C of 1 or 3, floats in [0, 1] or 8/16-bit integers; or any finite
+            floats, written as they are, where the suffix is .hdr, .exr, .pfm or .npy.
         bit_depth: 8 or 16 (PNG and TIFF) bits per sample for floats.
 
     Raises:
         UserError: the format cannot hold the image.
     """
+    suffix = PurePosixPath(str(path)).suffix.lower()
+    if suffix in FLOAT_WRITERS:
+        write_bytes(path, encode_floats(path, suffix, channels_last(image)))
+        return
     pixels = to_integer(image, bit_depth)
     if pixels.ndim == 3 and pixels.shape[2] == 3:
         pixels = pixels[..., ::-1]
-    suffix = PurePosixPath(str(path)).suffix.lower()
     if pixels.dtype == np.uint16 and suffix not in (".png", ".tif", ".tiff", ".jp2", ".ppm", ".pgm"):
         raise UserError(
             f"{path}: {suffix or 'a file without suffix'} cannot hold 16 bits per sample; .png and .tiff can"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..core.errors import UserError
+from ..core.image_io import READERS, Readers
 from ..core.storage import join, read_bytes
 from .sources import IOBackend, Source, listing, open_source, parse_meta_line
 
@@ -54,7 +55,12 @@ def find_roots(
 
 
 def find_samples(
-    lq_root: str, gt_root: str | None, backend: IOBackend, template: str = "{}", meta_file: str | None = None
+    lq_root: str,
+    gt_root: str | None,
+    backend: IOBackend,
+    template: str = "{}",
+    meta_file: str | None = None,
+    gt_readers: Readers = READERS,
 ) -> list[Sample]:
     """The samples of one root, sorted by name, in linear time. Suffixes need not agree; sub-folders must.
 
@@ -64,12 +70,13 @@ def find_samples(
         backend: how both are kept.
         template: an input's stem from its ground truth's, ``{}x4``. Unused with LMDB, where both have the same keys.
         meta_file: BasicSR's list of the ground truths (or inputs, when alone) to use; all when None.
+        gt_readers: decoders of the ground truths.
 
     Raises:
         UserError: a folder is missing or empty, or files lack a partner; up to ten are named.
     """
     lq = open_source(lq_root, backend)
-    gt = open_source(gt_root, backend) if gt_root is not None else None
+    gt = open_source(gt_root, backend, gt_readers) if gt_root is not None else None
     main = gt or lq
     keys = list(main.files)
     if meta_file is not None:

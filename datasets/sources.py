@@ -14,7 +14,7 @@ import numpy as np
 
 from ..core.errors import UserError, require
 from ..core.image_header import image_size
-from ..core.image_io import READERS, read_pixels
+from ..core.image_io import READERS, Readers, read_pixels
 from ..core.registry import unknown_key
 from ..core.storage import UnreadableFile, is_url, join, list_files, read_bytes
 
@@ -43,22 +43,23 @@ def as_backend(block: IOBackend | Mapping[str, Any] | None) -> IOBackend:
 
 
 class Source:
-    """Images under one root.
+    """Images (or what else `readers` are for) under one root.
 
     Attributes:
         root: folder, URL or LMDB folder.
         files: name of each file by its key, sorted by key. The key is the name without suffix, ``scene1/0001``.
     """
 
-    def __init__(self, root: str, names: Iterable[str]) -> None:
+    def __init__(self, root: str, names: Iterable[str], readers: Readers = READERS) -> None:
         self.root = root
+        self.readers = readers
         by_key = sorted((os.path.splitext(n)[0], n) for n in names)
         self.files = dict(by_key)
         if len(self.files) < len(by_key):
             twice = [f"{a[1]} and {b[1]}" for a, b in itertools.pairwise(by_key) if a[0] == b[0]]
             raise UserError(f"{root}: files that differ in their suffix only cannot be told apart: {listing(twice)}")
         if not self.files:
-            raise UserError(f"{root}: there are no images in this folder (looked for {', '.join(READERS)})")
+            raise UserError(f"{root}: there are no files to read in this folder (looked for {', '.join(readers)})")
 
     def path(self, name: str) -> str:
         """The file's path, URL, or the like: what items and messages call it."""
@@ -74,7 +75,7 @@ class Source:
 
     def pixels(self, name: str) -> np.ndarray:
         """The image, (H, W, 3) RGB at the file's own precision. Errors as `read_pixels`."""
-        return read_pixels(self.read(name), self.path(name), self.root)
+        return read_pixels(self.read(name), self.path(name), self.root, self.readers)
 
     def size(self, name: str) -> tuple[int, int] | None:
         """(height, width) without decoding, where that is cheap; else None."""
@@ -90,9 +91,9 @@ class Source:
 class Folder(Source):
     """The images in a folder and its sub-folders, on disk or behind an fsspec URL."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, readers: Readers = READERS) -> None:
         names = list_files(root)
-        super().__init__(root, [n for n in names if PurePosixPath(n).suffix.lower() in READERS])
+        super().__init__(root, [n for n in names if PurePosixPath(n).suffix.lower() in readers], readers)
 
 
 class Lmdb(Source):
@@ -101,14 +102,14 @@ class Lmdb(Source):
     The database is opened when it is first read, once in every process.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, readers: Readers = READERS) -> None:
         if is_url(root) or not os.path.isfile(os.path.join(root, "data.mdb")):
             raise UserError(
                 f"{root}: is not an LMDB folder on disk (there is no data.mdb in it); io_backend type is lmdb"
             )
         lines = read_bytes(os.path.join(root, "meta_info.txt")).decode().splitlines()
         self.sizes = dict(parse_meta_line(line) for line in lines if line.strip())
-        super().__init__(root, self.sizes)
+        super().__init__(root, self.sizes, readers)
 
     def read(self, name: str) -> bytes:
         with _database(os.path.realpath(self.root)).begin() as transaction:
@@ -141,10 +142,10 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_close_databases)  # both processes open them again when they next read
 
 
-def open_source(root: str, backend: IOBackend) -> Source:
-    """The images under `root`; ``~`` is expanded."""
+def open_source(root: str, backend: IOBackend, readers: Readers = READERS) -> Source:
+    """The images under `root`; ``~`` is expanded. In a folder, files that `readers` has no suffix for are left out."""
     root = root if is_url(root) else os.path.expanduser(root)
-    return Lmdb(root) if backend.type == "lmdb" else Folder(root)
+    return Lmdb(root, readers) if backend.type == "lmdb" else Folder(root, readers)
 
 
 def refuse_small(files: Sequence[tuple[Source, str]], patch: int) -> None:

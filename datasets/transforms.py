@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -51,14 +52,23 @@ def too_small(path: str, size: tuple[int, int], patch: int) -> str:
     )
 
 
-def pad_to(images: Sequence[Image], size: int, scale: int, reference: int = -1) -> list[Image]:
-    """Reflect images on their right and bottom until a patch of `size` fits; arguments as for `random_crop`."""
+def pad_to(
+    images: Sequence[Image],
+    size: int,
+    scale: int,
+    reference: int = -1,
+    mode: Literal["symmetric", "reflect"] = "symmetric",
+) -> list[Image]:
+    """Reflect images on their right and bottom until a patch of `size` fits; arguments as for `random_crop`.
+
+    The last line is repeated (``symmetric``, OpenCV's BORDER_REFLECT) or not (``reflect``, BORDER_REFLECT_101).
+    """
     height, width = images[reference].shape[:2]
     down, right = (scale * max(0, -(-(size - side) // scale)) for side in (height, width))
 
     def pad(image: Image) -> Image:
         bottom, side = (n * image.shape[0] // height for n in (down, right))
-        return np.pad(image, ((0, bottom), (0, side), (0, 0)), mode="symmetric")
+        return np.pad(image, ((0, bottom), (0, side), (0, 0)), mode=mode)
 
     return [pad(image) for image in images]
 

@@ -24,6 +24,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from .photographs import Span
+
 JERLOV: dict[str, tuple[float, float, float]] = {
     "I": (0.235, 0.043, 0.018),
     "IA": (0.240, 0.048, 0.025),
@@ -46,10 +48,6 @@ FAINTEST = 2.0
 """Optical distance, in the clearest channel, beyond which nobody takes a photograph: 13 % of the light arrive."""
 SPREAD = 0.0015
 """Width of the light scattered forward (standard deviation of a Gaussian) per metre, relative to the image's shorter side."""
-
-
-Span = tuple[float, float]
-"""Least and largest value."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from relume.core.models import MODELS
 from relume.core.optimizers import OPTIMIZERS
 from relume.core.plugins import import_plugin
 from relume.core.registry import Parameter, Registry
+from relume.core.transfer import TRANSFERS
 from relume.datasets import DATASETS
 from relume.losses import LOSSES
 from relume.schedulers import SCHEDULERS
@@ -32,6 +33,7 @@ FAMILIES: dict[str, Registry] = {
     "metrics": METRICS,
     "optimizers": OPTIMIZERS,
     "features": FEATURES,
+    "transfers": TRANSFERS,
 }
 
 

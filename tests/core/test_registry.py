@@ -18,11 +18,12 @@ from relume.core.metrics import METRICS
 from relume.core.models import MODELS
 from relume.core.optimizers import OPTIMIZERS
 from relume.core.registry import Registry, build_nested, signature
+from relume.core.transfer import TRANSFERS
 from relume.datasets import DATASETS
 from relume.losses import LOSSES
 from relume.schedulers import SCHEDULERS
 
-EVERY = [ARCHS, MODELS, LOSSES, DATASETS, SCHEDULERS, METRICS, OPTIMIZERS, FEATURES]
+EVERY = [ARCHS, MODELS, LOSSES, DATASETS, SCHEDULERS, METRICS, OPTIMIZERS, FEATURES, TRANSFERS]
 
 
 class Recorder:

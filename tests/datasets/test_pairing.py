@@ -73,7 +73,7 @@ def test_two_files_of_one_stem_are_refused(touch):
 def test_empty_and_missing_folders_are_named(touch, tmp_path):
     lq = touch("lq", "a.png")
     gt = touch("gt", "readme.txt")
-    with pytest.raises(UserError, match=r"gt: there are no images"):
+    with pytest.raises(UserError, match=r"gt: there are no files to read"):
         find_samples(lq, gt, DISK)
     with pytest.raises(UserError, match=r"gone: there is no such folder"):
         find_samples(lq, str(tmp_path / "gone"), DISK)

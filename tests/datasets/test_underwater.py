@@ -7,7 +7,7 @@ import torch
 
 from relume.core.errors import UserError
 from relume.datasets import build_dataset
-from relume.datasets.underwater import SHIPPED
+from relume.datasets.photographs import SHIPPED
 from relume.datasets.worker import seeded
 
 SHIPPED_BLOCK = {"type": "SyntheticUnderwaterDataset", "source": "skimage"}

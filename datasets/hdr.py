@@ -1,0 +1,206 @@
+"""Pictures and the radiance they were taken of: single-image inverse tone mapping."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from torch import Tensor
+
+from ..core.errors import UserError
+from ..core.image_io import Readers, to_float
+from ..core.transfer import Log1p, TransferBlock, as_transfer
+from . import DATASETS
+from .base import ImageDataset, Item, OnError
+from .camera import SCENE_KEY, Curve, CurveChoice, decode_prompt
+from .pairing import Sample, find_samples
+from .radiance import RADIANCE_READERS, read_floats, read_radiance
+from .sources import IOBackend, Source, as_backend, listing, open_source
+from .transforms import Image, normalise, pad_to, random_crop, random_flip_rotate, random_symmetry, to_tensor
+
+PROMPTS: Readers = {".txt": decode_prompt}
+RECOVERED = 1000.0
+"""Factor in the files of `dataroot_gt_recover`, on log1p-encoded values."""
+
+
+@DATASETS.register(name="LDR_HDR_PairedDataset", aliases=("LDR_HDR_HDR_RECOVER_PairedDataset",))
+class LdrHdrDataset(ImageDataset):
+    """Pictures (LDR) and linear radiance (HDR) with the same names in two folders or LMDB databases.
+
+    An item has ``lq``, the picture with its camera's curve undone (see `datasets.camera`), and ``gt``, the radiance, both in
+    the network's space (see `core.transfer`): (3, H, W) float32 RGB, 1 at the peak radiance; ``lq`` is in [0, 1]. Besides,
+    ``lq_path`` and ``gt_path``; ``gt_recover``, another network's estimate of ``gt``, with `dataroot_gt_recover`.
+
+    Pictures keep the precision of their files, 8 or 16 bits. Radiance comes from .hdr, .exr, .pfm, .npy (RGB), float TIFF, or
+    16-bit PNG and TIFF. In training, a random patch, turned as the options say; else whole images.
+
+    Args:
+        dataroot_lq: folder of the pictures.
+        dataroot_gt: folder of the radiance; without it items have no ``gt``, and pictures can be tested only.
+        dataroot_dgain: folder of a text file for each picture, with the lines ``dgain: 2.0`` and ``gamma: 1.8``.
+        dataroot_gt_recover: folder of estimates: .npy of the log1p encoding times 1000 (``name.npy`` or ``name_log_hdr.npy``,
+            RGB), or radiance in the other formats. As in the original, padding then does not repeat the last line, and
+            `geometric_augs` are a horizontal flip, a vertical flip and a transposition, each at 1/2.
+        dgain: gain of every picture, instead of `dataroot_dgain`.
+        gamma: exponent of every picture, instead of `dataroot_dgain`.
+        estimate_dgain: guess the gain of each picture from the picture alone, with `gamma` or 2.2 for the exponent. (The
+            prompt files of the AIM data were fitted to the ground truth, which nobody has when it matters.)
+        scene_key: log-average radiance relative to the peak that the guess takes every scene to have.
+        transfer: how radiance is encoded: ``log1p``, ``mu_law``, ``pq``, ``pu21``, or a block with their options.
+        gt_scale: multiplies the values in the files of `dataroot_gt`, so that they are in the units of the transfer's peak
+            (1000, unless it says otherwise); needed for 16-bit integers, which span [0, 1] before.
+        above_peak: radiance beyond the peak: ``keep`` it, encoded above 1, or ``clip`` it.
+        meta_info_file: list of the radiance files to use (``name.hdr (h,w,c)`` per line).
+        filename_tmpl: stem of the picture from that of the radiance file, ``{}_ldr``.
+        io_backend: ``{type: disk}`` (also remote folders, as ``s3://bucket/folder``) or ``{type: lmdb}`` for all folders.
+        gt_size: side of the training patch; smaller images are continued by reflection. Whole images when omitted.
+        geometric_augs: turn training patches at random, by one of the eight symmetries of the square.
+        scale: must be 1.
+        phase: ``train``, or ``val`` and ``test``, in which nothing is random.
+        mean: subtracted from each channel of ``lq`` and ``gt``.
+        std: divides each channel of them.
+        on_error: what an unreadable file does: ``raise``, or ``skip`` to the next sample.
+    """
+
+    def __init__(
+        self,
+        dataroot_lq: str,
+        dataroot_gt: str | None = None,
+        dataroot_dgain: str | None = None,
+        dataroot_gt_recover: str | None = None,
+        dgain: float | None = None,
+        gamma: float | None = None,
+        estimate_dgain: bool = False,
+        scene_key: float = SCENE_KEY,
+        transfer: TransferBlock = "log1p",
+        gt_scale: float | None = None,
+        above_peak: Literal["keep", "clip"] = "keep",
+        meta_info_file: str | None = None,
+        filename_tmpl: str = "{}",
+        io_backend: IOBackend | None = None,
+        gt_size: int | None = None,
+        geometric_augs: bool = False,
+        scale: int = 1,
+        phase: Literal["train", "val", "test"] = "train",
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+        on_error: OnError = "raise",
+    ) -> None:
+        super().__init__(on_error)
+        self.training = phase == "train"
+        if scale != 1:
+            raise UserError(f"scale {scale}: pictures and radiance have the same size here; scale is 1")
+        if self.training and dataroot_gt is None:
+            raise UserError("dataroot_gt is missing: the folder of HDR ground truths, without which nothing is trained")
+        if gt_size is not None and gt_size <= 0:
+            raise UserError(f"gt_size: a positive number of pixels is expected, not {gt_size}")
+        if gt_scale is not None and not 0 < gt_scale < float("inf"):
+            raise UserError(f"gt_scale: a positive number is expected, not {gt_scale}")
+        self.curves = CurveChoice(dgain, gamma, estimate_dgain, scene_key)
+        if self.curves.needs_own and dataroot_dgain is None:
+            raise UserError(
+                "dataroot_dgain is missing: the folder of prompt files with dgain and gamma of each picture. Or give dgain and "
+                "gamma for all of them, or estimate_dgain: true"
+            )
+        if "{}" not in filename_tmpl:
+            raise UserError(f"filename_tmpl: '{filename_tmpl}' needs a {{}} where the radiance file's stem goes")
+        backend = as_backend(io_backend)
+        self.samples: list[Sample] = find_samples(
+            dataroot_lq, dataroot_gt, backend, filename_tmpl, meta_info_file, gt_readers=RADIANCE_READERS
+        )
+        self.prompts: list[str] = []
+        if self.curves.needs_own and dataroot_dgain is not None:
+            self.prompt_source = open_source(dataroot_dgain, backend, PROMPTS)
+            self.prompts = partners(self.prompt_source, self.samples, "dataroot_dgain", "prompt file")
+        self.recovered: list[str] = []
+        if dataroot_gt_recover is not None:
+            self.recovered_source = open_source(dataroot_gt_recover, backend, RADIANCE_READERS)
+            self.recovered = partners(
+                self.recovered_source, self.samples, "dataroot_gt_recover", "estimate", ending="_log_hdr"
+            )
+        self.transfer = as_transfer(transfer)
+        self.gt_scale = gt_scale
+        self.above_peak = above_peak
+        self.gt_size = gt_size
+        self.geometric_augs = geometric_augs
+        self.mean = mean
+        self.std = std
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def load(self, index: int) -> Item:
+        sample = self.samples[index]
+        item: Item = {"lq_path": sample.lq.path(sample.lq_name)}
+        images = [sample.lq.pixels(sample.lq_name)]
+        curve = self.curves.of(images[0], self._prompt(index))
+        if sample.gt is not None and sample.gt_name is not None:
+            item["gt_path"] = sample.gt.path(sample.gt_name)
+            images.append(read_radiance(sample.gt, sample.gt_name, self.gt_scale))
+            refuse_mismatch(images, [item["lq_path"], item["gt_path"]])
+        encoded = False
+        if self.recovered:
+            name = self.recovered[index]
+            encoded = name.lower().endswith(".npy")
+            images.append((read_floats if encoded else read_radiance)(self.recovered_source, name))
+            refuse_mismatch([images[0], images[-1]], [item["lq_path"], self.recovered_source.path(name)])
+        if self.training:  # before encoding, which is pointwise and much slower
+            images = self._augment(images, item["lq_path"])
+        item["lq"] = self._encoded(curve.linearise(to_float(images[0]), self.transfer.peak))
+        if "gt_path" in item:
+            gt = images[1]
+            item["gt"] = self._encoded(np.minimum(gt, self.transfer.peak) if self.above_peak == "clip" else gt)
+        if self.recovered:
+            item["gt_recover"] = self._recovered(images[-1]) if encoded else self._encoded(images[-1])
+        return item
+
+    def _prompt(self, index: int) -> Curve | None:
+        if not self.prompts:
+            return None
+        name = self.prompts[index]
+        return decode_prompt(self.prompt_source.read(name), self.prompt_source.path(name))
+
+    def _augment(self, images: Sequence[Image], path: str) -> list[Image]:
+        """A random patch, turned at random; the same of all images."""
+        changed = list(images)
+        if self.gt_size is not None:
+            changed = pad_to(changed, self.gt_size, 1, mode="reflect" if self.recovered else "symmetric")
+            changed = random_crop(changed, self.gt_size, 1, path)
+        if not self.geometric_augs:
+            return changed
+        return random_flip_rotate(changed, True, True) if self.recovered else random_symmetry(changed)
+
+    def _encoded(self, radiance: Image) -> Tensor:
+        return normalise(to_tensor(self.transfer.encode(radiance)), self.mean, self.std)
+
+    def _recovered(self, stored: Image) -> Tensor:
+        """``gt_recover`` from the original's files."""
+        encoded = stored / np.float32(RECOVERED)
+        if isinstance(self.transfer, Log1p) and self.transfer.peak == Log1p().peak:
+            return normalise(to_tensor(encoded), self.mean, self.std)
+        return self._encoded(Log1p().decode(encoded))
+
+
+def partners(source: Source, samples: Sequence[Sample], option: str, what: str, ending: str = "") -> list[str]:
+    """The name in `source` of what belongs to each picture: its key, or its key and `ending`.
+
+    Raises:
+        UserError: some have none; up to ten are named.
+    """
+    keys = [os.path.splitext(s.lq_name)[0] for s in samples]
+    found = [source.files.get(k) or source.files.get(k + ending) for k in keys]
+    missing = [s.lq_name for s, name in zip(samples, found, strict=True) if name is None]
+    if missing:
+        raise UserError(
+            f"{option}: {len(missing)} of {len(samples)} pictures have no {what} in {source.root}: {listing(missing)}"
+        )
+    return [name for name in found if name is not None]
+
+
+def refuse_mismatch(images: Sequence[Image], paths: Sequence[str]) -> None:
+    """Raise UserError unless both images have the same size."""
+    (a, b), (first, second) = ([f"{i.shape[0]}x{i.shape[1]}" for i in images], paths)
+    if a != b:
+        raise UserError(f"{second}: is {b} (height x width), but {first} is {a}; they must have the same size")
