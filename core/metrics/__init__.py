@@ -15,14 +15,18 @@ from ..registry import Registry
 METRICS = Registry("metric", "relume.core.metrics", runtime=("img", "img2"))
 
 Direction = Literal["higher", "lower"]
+Space = Literal["encoded", "linear"]
+"""What a metric is given: images as the network sees them, or the linear radiance that they stand for."""
 M = TypeVar("M", bound=Callable[..., float])
 
 
-def metric(better: Direction, *aliases: str) -> Callable[[M], M]:
-    """Decorator: register a metric under its own name and `aliases`, and note which of two scores is the better one."""
+def metric(better: Direction, *aliases: str, space: Space = "encoded") -> Callable[[M], M]:
+    """Decorator: register a metric under its own name and `aliases`, and note which of two scores is the better one, and
+    what images it is given."""
 
     def register(function: M) -> M:
         function.better = better  # type: ignore[attr-defined]
+        function.space = space  # type: ignore[attr-defined]
         return METRICS.register(aliases=aliases)(function)
 
     return register
@@ -36,6 +40,16 @@ def metric_direction(name: str) -> Direction:
     """
     direction: Direction = getattr(METRICS.get(name), "better", "higher")
     return direction
+
+
+def metric_space(name: str) -> Space:
+    """What images the metric takes; "encoded" where it does not say (a plugin's).
+
+    Raises:
+        UserError: no metric is called `name`.
+    """
+    space: Space = getattr(METRICS.get(name), "space", "encoded")
+    return space
 
 
 def calculate_metric(data: Mapping[str, Any], opt: Mapping[str, Any]) -> float:

@@ -1,0 +1,318 @@
+r"""Scores of HDR images, on linear radiance: PSNR of radiance, of its mu-law, and PSNR and SSIM of PU21's units.
+
+An image here is radiance in the units of the files, such that `peak` is the brightest that counts: both images are cut off at 0
+and at `peak` first. With x in [0, 1] radiance over peak:
+
+| metric                | compares                                                                     | full scale |
+|-----------------------|------------------------------------------------------------------------------|------------|
+| calculate_psnr_l      | x                                                                            | 1          |
+| calculate_psnr_mu     | T(x) = ln(1 + mu x) / ln(1 + mu), mu = 5000                                  | 1          |
+| calculate_psnr_mu_ntire | T(tanh(x^g / n)), g = 2.24, n the 99th percentile of the reference's x^g   | 1          |
+| calculate_pu21_psnr   | PU(nits x), all channels                                                     | 256        |
+| calculate_pu21_psnr_y | PU(nits Y), Y the luminance of BT.709                                        | 256        |
+| calculate_pu21_ssim   | the same, SSIM with a flat window of 7 pixels                                | 256        |
+| \*_fork                | the same with the full scales of the HDR fork of DiffIR, for comparison      | 530, 600   |
+
+mu-law: Kalantari and Ramamoorthi, ACM TOG 2017. NTIRE: the HDR challenge of 2021 (Perez-Pellitero et al., CVPRW 2021). PU21:
+Mantiuk and Azimi, PCS 2021, whose own script takes 256 for the full scale whatever the peak: with 4000 cd/m2 (527 units)
+its decibels are lower by 6.32 than the fork's for the same images. A table must say which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import numpy as np
+from skimage.transform import rescale
+
+from ..annotations import Range
+from ..errors import UserError
+from ..transfer import PEAK, PU21
+from . import metric
+from .images import Border, ColorOrder, Image, InputOrder, prepared
+from .psnr import decibels, mean_square
+from .ssim import calculate_ssim_skimage
+
+Positive = Annotated[float, Range(above=0)]
+
+PU_RANGE = 256.0
+"""What a display of 100 cd/m2 spans in PU21's units, and the full scale of the authors' own script."""
+LUMINANCE = np.array([0.212656, 0.715158, 0.072186])
+"""Of linear R, G, B with BT.709's primaries, in the digits of PU21's script."""
+MS_WEIGHTS = (0.0448, 0.2856, 0.3001)
+"""The first three weights of Wang et al. (2003), not normalised: the fork stops after three scales."""
+
+
+def shares(
+    owner: str,
+    img: Image,
+    img2: Image,
+    crop_border: int,
+    peak: float,
+    input_order: InputOrder,
+    order: ColorOrder | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Both images over `peak`, in [0, 1], float64 (H, W, C) RGB.
+
+    Raises:
+        UserError: an image has NaN values, or the two cannot be compared.
+    """
+    images = prepared(
+        owner,
+        img,
+        img2,
+        crop_border=crop_border,
+        data_range=peak,
+        color_order=order,
+        input_order=input_order,
+        clip=True,
+    )
+    if any(np.isnan(image).any() for image in images):
+        raise UserError(f"{owner}: an image has NaN values.")
+    x, y = (image / 255.0 for image in images)
+    return x, y
+
+
+def mu_law(x: np.ndarray, mu: float) -> np.ndarray:
+    """T(x) = ln(1 + mu x) / ln(1 + mu)."""
+    return np.asarray(np.log1p(mu * x) / np.log1p(mu))
+
+
+@metric("higher", "psnr_l", space="linear")
+def calculate_psnr_l(
+    img: Image,
+    img2: Image,
+    crop_border: Border = 0,
+    peak: Positive = PEAK,
+    input_order: InputOrder = "HWC",
+    color_order: ColorOrder | None = None,
+) -> float:
+    """PSNR in dB of linear radiance. Higher is better.
+
+    Args:
+        img: result, radiance in [0, inf); (H, W, C) arrays or (C, H, W) tensors.
+        img2: ground truth.
+        crop_border: pixels to ignore on every side.
+        peak: radiance at which both are cut off, in the units of the images.
+        input_order: layout of arrays.
+        color_order: of three channels; bgr for arrays and rgb for tensors when omitted.
+    """
+    x, y = shares("calculate_psnr_l", img, img2, crop_border, peak, input_order, color_order)
+    return decibels(mean_square(x, y), peak=1.0)
+
+
+@metric("higher", "psnr_mu", space="linear")
+def calculate_psnr_mu(
+    img: Image,
+    img2: Image,
+    crop_border: Border = 0,
+    peak: Positive = PEAK,
+    mu: Positive = 5000.0,
+    input_order: InputOrder = "HWC",
+    color_order: ColorOrder | None = None,
+) -> float:
+    """PSNR in dB of radiance compressed by the mu-law. Higher is better.
+
+    Arguments as of `calculate_psnr_l`.
+
+    Args:
+        mu: strength of the compression.
+    """
+    x, y = shares("calculate_psnr_mu", img, img2, crop_border, peak, input_order, color_order)
+    return decibels(mean_square(mu_law(x, mu), mu_law(y, mu)), peak=1.0)
+
+
+@metric("higher", "psnr_mu_ntire", space="linear")
+def calculate_psnr_mu_ntire(
+    img: Image,
+    img2: Image,
+    crop_border: Border = 0,
+    peak: Positive = PEAK,
+    mu: Positive = 5000.0,
+    gamma: Positive = 2.24,
+    percentile: Annotated[float, Range(above=0, most=100)] = 99.0,
+    input_order: InputOrder = "HWC",
+    color_order: ColorOrder | None = None,
+) -> float:
+    """PSNR in dB as the NTIRE 2021 HDR challenge scored: see the table of this module. Higher is better.
+
+    Arguments as of `calculate_psnr_mu`.
+
+    Args:
+        gamma: what values are raised to first (the challenge's images are gamma-encoded; 1 for linear ones).
+        percentile: of the reference, what is divided by before tanh.
+    """
+    x, y = shares("calculate_psnr_mu_ntire", img, img2, crop_border, peak, input_order, color_order)
+    x, y = x**gamma, y**gamma
+    norm = max(float(np.percentile(y, percentile)), 1e-12)  # of a black reference, anything above black is white
+    return decibels(mean_square(mu_law(np.tanh(x / norm), mu), mu_law(np.tanh(y / norm), mu)), peak=1.0)
+
+
+# ------------------------------------------------------------------ PU21
+def luminance(rgb: np.ndarray) -> np.ndarray:
+    """(H, W, 1) luminance of linear (H, W, 3); an image that is not RGB is returned as it is."""
+    return rgb @ LUMINANCE[:, None] if rgb.shape[2] == 3 else rgb
+
+
+def in_units(
+    owner: str,
+    img: Image,
+    img2: Image,
+    crop_border: int,
+    peak: float,
+    nits: float,
+    input_order: InputOrder,
+    order: ColorOrder | None,
+    of: Callable[[np.ndarray], np.ndarray] = luminance,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Both images in PU21's units, where `peak` is shown at `nits` cd/m2; of luminance unless `of` says otherwise."""
+    encoder = PU21()
+    x, y = shares(owner, img, img2, crop_border, peak, input_order, order)
+    return encoder.units(of(x) * nits), encoder.units(of(y) * nits)
+
+
+def all_channels(rgb: np.ndarray) -> np.ndarray:
+    """The image itself."""
+    return rgb
+
+
+@metric("higher", "pu21_psnr", space="linear")
+def calculate_pu21_psnr(
+    img: Image,
+    img2: Image,
+    crop_border: Border = 0,
+    peak: Positive = PEAK,
+    nits: Positive = 4000.0,
+    full_scale: Positive = PU_RANGE,
+    input_order: InputOrder = "HWC",
+    color_order: ColorOrder | None = None,
+) -> float:
+    """PSNR in dB of PU21's units, all channels. Higher is better.
+
+    Arguments as of `calculate_psnr_l`.
+
+    Args:
+        nits: luminance in cd/m2 at which the peak is shown.
+        full_scale: units that count as the signal's range.
+    """
+    x, y = in_units(
+        "calculate_pu21_psnr", img, img2, crop_border, peak, nits, input_order, color_order, of=all_channels
+    )
+    return decibels(mean_square(x, y), full_scale)
+
+
+@metric("higher", "pu21_psnr_y", space="linear")
+def calculate_pu21_psnr_y(
+    img: Image,
+    img2: Image,
+    crop_border: Border = 0,
+    peak: Positive = PEAK,
+    nits: Positive = 4000.0,
+    full_scale: Positive = PU_RANGE,
+    input_order: InputOrder = "HWC",
+    color_order: ColorOrder | None = None,
+) -> float:
+    """PSNR in dB of the luminance in PU21's units. Higher is better. Arguments as of `calculate_pu21_psnr`."""
+    x, y = in_units("calculate_pu21_psnr_y", img, img2, crop_border, peak, nits, input_order, color_order)
+    return decibels(mean_square(x, y), full_scale)
+
+
+@metric("higher", "pu21_ssim", space="linear")
+def calculate_pu21_ssim(
+    img: Image,
+    img2: Image,
+    crop_border: Border = 0,
+    peak: Positive = PEAK,
+    nits: Positive = 4000.0,
+    full_scale: Positive = PU_RANGE,
+    gaussian_weights: bool = False,
+    input_order: InputOrder = "HWC",
+    color_order: ColorOrder | None = None,
+) -> float:
+    """SSIM of the luminance in PU21's units. Higher is better.
+
+    Arguments as of `calculate_pu21_psnr`.
+
+    Args:
+        gaussian_weights: a Gaussian window of 11 pixels instead of the flat one of 7.
+
+    Raises:
+        UserError: the images are smaller than the window.
+    """
+    x, y = in_units("calculate_pu21_ssim", img, img2, crop_border, peak, nits, input_order, color_order)
+    return calculate_ssim_skimage(
+        x, y, gaussian_weights=gaussian_weights, use_sample_covariance=True, clip=False, data_range=full_scale
+    )
+
+
+@metric("higher", "pu21_psnr_fork", space="linear")
+def calculate_pu21_psnr_fork(
+    img: Image,
+    img2: Image,
+    crop_border: Border = 0,
+    input_order: InputOrder = "HWC",
+    color_order: ColorOrder | None = None,
+) -> float:
+    """`calculate_pu21_psnr` with the HDR fork of DiffIR's full scale, 530 units. Higher is better."""
+    return calculate_pu21_psnr(
+        img, img2, crop_border, full_scale=530.0, input_order=input_order, color_order=color_order
+    )
+
+
+@metric("higher", "pu21_psnr_y_fork", space="linear")
+def calculate_pu21_psnr_y_fork(
+    img: Image,
+    img2: Image,
+    crop_border: Border = 0,
+    input_order: InputOrder = "HWC",
+    color_order: ColorOrder | None = None,
+) -> float:
+    """`calculate_pu21_psnr_y` with the HDR fork of DiffIR's full scale, 530 units. Higher is better."""
+    return calculate_pu21_psnr_y(
+        img, img2, crop_border, full_scale=530.0, input_order=input_order, color_order=color_order
+    )
+
+
+@metric("higher", "pu21_ssim_fork", space="linear")
+def calculate_pu21_ssim_fork(
+    img: Image,
+    img2: Image,
+    crop_border: Border = 0,
+    input_order: InputOrder = "HWC",
+    color_order: ColorOrder | None = None,
+) -> float:
+    """`calculate_pu21_ssim` with the HDR fork of DiffIR's full scale, 600 units. Higher is better.
+
+    The fork's script reads images as BGR and weighs the channels as if they were RGB; here luminance is luminance.
+    """
+    return calculate_pu21_ssim(
+        img, img2, crop_border, full_scale=600.0, input_order=input_order, color_order=color_order
+    )
+
+
+@metric("higher", "pu21_msssim_fork", space="linear")
+def calculate_pu21_msssim_fork(
+    img: Image,
+    img2: Image,
+    crop_border: Border = 0,
+    input_order: InputOrder = "HWC",
+    color_order: ColorOrder | None = None,
+) -> float:
+    """The HDR fork of DiffIR's imitation of MS-SSIM: SSIM at full, half and quarter size, to powers, multiplied.
+
+    Higher is better. Not MS-SSIM, and not comparable with it; 256 units are its full scale.
+
+    Raises:
+        UserError: the images have fewer than 28 pixels a side.
+    """
+    x, y = in_units("calculate_pu21_msssim_fork", img, img2, crop_border, PEAK, 4000.0, input_order, color_order)
+    if min(x.shape[:2]) < 28:
+        raise UserError(
+            f"calculate_pu21_msssim_fork: an image of {x.shape[0]}x{x.shape[1]} is too small; 28x28 is the least."
+        )
+    product = 1.0
+    for scale, weight in zip((1.0, 0.5, 0.25), MS_WEIGHTS, strict=True):
+        a, b = (v if scale == 1.0 else rescale(v, scale, anti_aliasing=True, channel_axis=2) for v in (x, y))
+        product *= calculate_ssim_skimage(a, b, clip=False, data_range=PU_RANGE) ** weight
+    return product
