@@ -16,8 +16,9 @@ from . import distributed, visual
 from .errors import UserError
 from .image_io import imwrite
 from .logger import as_json
-from .metrics import METRICS, calculate_metric, metric_direction, needs_reference
+from .metrics import METRICS, calculate_metric, metric_direction, metric_space, needs_reference
 from .models.base import Batch, Model
+from .transfer import Transfer
 
 Row = dict[str, Any]
 """One image's scores: ``{"index": 3, "image": "bees", "psnr": 31.2}``."""
@@ -58,6 +59,7 @@ class Evaluator:
         score_input: also score the model's baselines, such as the input itself as ``<metric>_input``, unless there is a ``gt``
             of another size: the figures to beat.
         eight_bit: round images to 8 bits before the metrics, as BasicSR does.
+        transfers: of the datasets by name that hold HDR images, to decode what metrics on linear radiance are given.
         picture: called with ``(dataset, image, picture, iteration)`` for the first comparison of each dataset.
     """
 
@@ -71,6 +73,7 @@ class Evaluator:
     best_metric: str | None = None
     score_input: bool = False
     eight_bit: bool = True
+    transfers: Mapping[str, Transfer] = field(default_factory=dict)
     picture: Callable[[str, str, Any, int], None] | None = None
     progress: Callable[[str, Any], Any] | None = None
     better: dict[str, str] = field(init=False)
@@ -82,6 +85,12 @@ class Evaluator:
         if self.best is not None and self.best not in self.metrics:
             raise UserError(f"val.best: no metric is called '{self.best}'. Known: {', '.join(self.metrics)}.")
         self._full_reference = {k for k, m in self.metrics.items() if needs_reference(m["type"])}
+        self._linear = {k for k, m in self.metrics.items() if metric_space(m["type"]) == "linear"}
+        if self._linear and self.loaders and not self.transfers:
+            raise UserError(
+                f"val.metrics.{min(self._linear)}: scores linear radiance, which no dataset here has; give it one with a "
+                "transfer function, such as LDR_HDR_PairedDataset"
+            )
 
     def run(
         self, model: Model, iteration: int, interrupted: Callable[[], int] = lambda: 0
@@ -117,10 +126,11 @@ class Evaluator:
             output = model.predict(placed)["output"]
             name = image_stem(placed, index)
             target, baselines = placed.get("gt"), model.baselines(placed)
-            row: Row = {"index": index, "image": name, **self._scores(output, target)}
+            transfer = self.transfers.get(dataset)
+            row: Row = {"index": index, "image": name, **self._scores(output, target, transfer)}
             for label, given in baselines.items() if self.score_input else ():
                 if target is None or given.shape == target.shape:
-                    row.update({f"{k}_{label}": v for k, v in self._scores(given, target).items()})
+                    row.update({f"{k}_{label}": v for k, v in self._scores(given, target, transfer).items()})
             if row["index"] >= 0:  # a negative index pads the last round of sharded networks
                 rows.append(row)
                 self._save(
@@ -132,16 +142,17 @@ class Evaluator:
                 )
         return rows
 
-    def _scores(self, output: Tensor, target: Tensor | None) -> dict[str, float]:
-        images = {"img": self._for_metrics(output)}
-        if target is not None:
-            images["img2"] = self._for_metrics(target)
-            if images["img"].shape != images["img2"].shape:
-                shapes = f"{images['img'].shape[:2]} and {images['img2'].shape[:2]}"
-                raise UserError(f"the output and the ground truth differ in size: {shapes} (is `scale` right?)")
+    def _scores(self, output: Tensor, target: Tensor | None, transfer: Transfer | None) -> dict[str, float]:
+        given = {"img": output} if target is None else {"img": output, "img2": target}
+        if target is not None and output.shape[-2:] != target.shape[-2:]:
+            shapes = f"{tuple(output.shape[-2:])} and {tuple(target.shape[-2:])}"
+            raise UserError(f"the output and the ground truth differ in size: {shapes} (is `scale` right?)")
+        encoded = {k: self._for_metrics(v) for k, v in given.items()}
+        linear = {k: radiance(v, transfer) for k, v in given.items()} if transfer and self._linear else {}
         scores = {}
         for name, block in self.metrics.items():
-            if name in self._full_reference and target is None:
+            images = linear if name in self._linear else encoded
+            if not images or (name in self._full_reference and target is None):
                 continue
             block = {k: v for k, v in block.items() if k != "better"}
             if "color_order" in METRICS.parameters(block["type"]):
@@ -191,6 +202,12 @@ class Evaluator:
         temporary = path.with_suffix(".tmp")
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
         temporary.replace(path)
+
+
+def radiance(image: Tensor, transfer: Transfer) -> np.ndarray:
+    """(1, C, H, W) in network space as linear radiance, (H, W, C) float32, neither clipped nor rounded."""
+    array: np.ndarray = transfer.decode(image[0].detach().float()).permute(1, 2, 0).cpu().numpy()
+    return array
 
 
 def image_stem(batch: Batch, index: int) -> str:

@@ -311,11 +311,14 @@ def build_evaluator(
     from ..datasets.loader import build_eval_loader
 
     loaders: dict[str, Any] = {}
+    transfers: dict[str, Any] = {}
     for phase, block in sets.items():
         name = block.name or phase
         if name in loaders:
             raise UserError(f"datasets.{phase}: another dataset is called '{name}' too; give each a `name` of its own")
         dataset = build_dataset(block, phase=phase.split("_")[0], scale=opt.scale)
+        if hasattr(dataset, "transfer"):
+            transfers[name] = dataset.transfer
         loaders[name] = build_eval_loader(
             dataset,
             seed=opt.manual_seed,
@@ -340,6 +343,7 @@ def build_evaluator(
         best_metric=opt.val.best,
         score_input=opt.val.score_input,
         eight_bit=opt.val.use_image,
+        transfers=transfers,
         progress=logger.progress if opt.val.pbar else None,
     )
 

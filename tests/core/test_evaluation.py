@@ -17,6 +17,7 @@ from relume.core.errors import UserError
 from relume.core.evaluation import Evaluator, Interrupted, image_stem, is_better
 from relume.core.metrics import calculate_metric
 from relume.core.models.base import Batch, Model
+from relume.core.transfer import MuLaw
 
 PSNR = {"psnr": {"type": "calculate_psnr", "crop_border": 2}}
 NAN = float("nan")
@@ -83,6 +84,24 @@ def test_outputs_are_clipped_before_they_are_scored(tmp_path: Path) -> None:
     batch["lq"] = torch.full_like(batch["lq"], 3.0)
     assert evaluator(tmp_path, {"a": [batch]}).run(Halves(), 1)["a"]["psnr"] == float("inf")
     assert json.loads((tmp_path / "a_scores.jsonl").read_text())["psnr"] is None, "JSON has no infinity"
+
+
+def test_metrics_of_radiance_see_decoded_images_that_were_not_rounded(tmp_path: Path) -> None:
+    transfer = MuLaw(peak=50.0, mu=100.0)
+    batch = item(0)
+    psnr_mu = {"type": "calculate_psnr_mu", "peak": 50.0}
+    metrics = {**PSNR, "mu": psnr_mu}
+    both = evaluator(tmp_path, {"hdr": [batch], "ldr": [item(1)]}, metrics=metrics, transfers={"hdr": transfer})
+    results = both.run(Halves(0.55), 1)
+    images = [transfer.decode(x)[0].permute(1, 2, 0).numpy() for x in (0.55 * batch["lq"], batch["gt"])]
+    expected = calculate_metric({"img": images[0], "img2": images[1]}, {**psnr_mu, "color_order": "rgb"})
+    assert results["hdr"]["mu"] == pytest.approx(expected, abs=1e-5)
+    assert "mu" not in results["ldr"] and "psnr" in results["ldr"]
+
+
+def test_metrics_of_radiance_need_radiance(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="val.metrics.mu: scores linear radiance"):
+        evaluator(tmp_path, {"ldr": [item(1)]}, metrics={"mu": {"type": "calculate_psnr_mu"}})
 
 
 def test_the_input_is_scored_where_it_can_be(tmp_path: Path) -> None:
