@@ -100,7 +100,7 @@ def test_metrics_of_radiance_see_decoded_images_that_were_not_rounded(tmp_path: 
 
 
 def test_metrics_of_radiance_need_radiance(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="val.metrics.mu: scores linear radiance"):
+    with pytest.raises(UserError, match=r"val\.metrics\.mu: scores linear radiance"):
         evaluator(tmp_path, {"ldr": [item(1)]}, metrics={"mu": {"type": "calculate_psnr_mu"}})
 
 
