@@ -4,29 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.errors import UserError
+from ..core.ops.census import census_distance
 from . import LOSSES
 from .common import checked_choice, comparable, full_precision
 
 Gray = Literal["mean", "luma"]
 LUMA = (0.2989, 0.5870, 0.1140)
-SOFT_SIGN = 0.81
-"""Of differences in [0, 1] images: d / sqrt(0.81 + d^2)."""
-SOFT_COUNT = 0.1
-"""Of their differences: d^2 / (0.1 + d^2)."""
-
-
-def soft_census(gray: Tensor, patch_size: int) -> Tensor:
-    """Soft signs of every neighbour minus the pixel: (B, 1, H, W) to (B, patch_size^2, H, W); beyond the border is 0."""
-    height, width = gray.shape[-2:]
-    padded = F.pad(gray, (patch_size // 2,) * 4)
-    places = [(i, j) for i in range(patch_size) for j in range(patch_size)]
-    difference = torch.cat([padded[..., i : i + height, j : j + width] for i, j in places], 1) - gray
-    return difference * torch.rsqrt(SOFT_SIGN + difference.square())
 
 
 @LOSSES.register()
@@ -35,7 +21,7 @@ class TernaryCensusLoss(nn.Module):
 
     A border, where neighbours are missing, counts as 0. A constant difference of brightness is hardly seen. Both published
     forms: gray as the mean of channels and a border of half a patch (the defaults), or luma and a border of 1 pixel (RIFE,
-    EMA-VFI: ``gray: luma, border: 1``). The target gets no gradient.
+    EMA-VFI: ``gray: luma, border: 1``). The target gets no gradient. Computed by `core.ops.census.census_distance`.
 
     Args:
         loss_weight: factor of the result.
@@ -59,19 +45,17 @@ class TernaryCensusLoss(nn.Module):
         self.border = patch_size // 2 if border is None else border
 
     def brightness(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, 1, H, W)."""
+        """(B, C, H, W) to (B, H, W)."""
         if self.gray == "mean":
-            return x.mean(1, keepdim=True)
+            return x.mean(1)
         if x.shape[1] != 3:
             raise UserError(f"TernaryCensusLoss: luma needs 3 channels, these images have {x.shape[1]}")
-        return (x * x.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
+        return (x * x.new_tensor(LUMA)[:, None, None]).sum(1)
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
         pred, target = comparable("TernaryCensusLoss", pred, target.detach())
         with full_precision(pred):
-            found, wanted = (soft_census(self.brightness(x), self.patch_size) for x in (pred, target))
-            squared = (found - wanted).square()
-            distance = (squared / (SOFT_COUNT + squared)).mean(1)
+            distance = census_distance(self.brightness(pred), self.brightness(target), self.patch_size)
         edge, (height, width) = self.border, pred.shape[-2:]
         inside = distance[:, edge : max(height - edge, edge), edge : max(width - edge, edge)]
         return self.loss_weight * inside.sum() / distance.numel()

@@ -10,7 +10,8 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parents[1]
 # Python puts this folder on sys.path; its list.py must not shadow anything.
 sys.path[:] = [p for p in sys.path if Path(p).resolve() != REPO / "tools"]
-sys.path.append(str(REPO / "tests" / "archs"))  # the plain transcriptions of the formulas that we compare with
+# The plain transcriptions of the formulas that we compare with.
+sys.path += [str(REPO / "tests" / "archs"), str(REPO / "tests" / "core" / "ops")]
 
 import argparse
 from collections.abc import Sequence

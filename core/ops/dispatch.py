@@ -6,6 +6,8 @@ nothing leaves the choice to each op.
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import os
 from collections.abc import Callable
 
@@ -33,3 +35,9 @@ def use_kernel(op: str, obstacle: Callable[[], str | None]) -> bool:
     if reason and mode == "on":
         raise UserError(f"RELUME_KERNELS=on, but the fused {op} cannot run: {reason}")
     return reason is None
+
+
+@functools.cache
+def has_triton() -> bool:
+    """Whether Triton is installed; it is not imported."""
+    return importlib.util.find_spec("triton") is not None

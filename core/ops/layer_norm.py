@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from .dispatch import use_kernel
+from .dispatch import has_triton, use_kernel
 from .fourier import at_least_float32
 
 WIDEST = 4096
@@ -51,12 +50,7 @@ def _obstacle(x: Tensor) -> str | None:
         return f"it takes up to {WIDEST} channels, there are {x.shape[-1]}"
     if torch.compiler.is_compiling():
         return "torch.compile fuses the norm with its neighbours"
-    return None if _has_triton() else "Triton is not installed"
-
-
-@functools.cache
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
+    return None if has_triton() else "Triton is not installed"
 
 
 def _plain(x: Tensor, gain: Tensor, offset: Tensor | None, eps: float, centred: bool) -> Tensor:

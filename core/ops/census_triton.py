@@ -1,0 +1,80 @@
+"""Triton kernels of `census.census_distance`: both images are read where they are, one map is written, nothing else is kept.
+
+Importing this needs Triton. A program takes some pixels and goes through all of their neighbours; the gradient is gathered, not
+scattered: what a neighbour's distance does to this pixel is what this pixel's does to the neighbour, with the other sign.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from .census import SOFT_COUNT, SOFT_SIGN
+
+PIXELS = 256
+"""Of one program."""
+
+
+@triton.jit
+def _census(  # type: ignore[no-untyped-def]  # noqa: ANN202
+    pred, target, grad, out, height, width, count,  # noqa: ANN001
+    SIGN: tl.constexpr, SOFT: tl.constexpr, PATCH: tl.constexpr, BACKWARD: tl.constexpr, PIXELS: tl.constexpr,
+):  # fmt: skip
+    pixel = tl.program_id(0).to(tl.int64) * PIXELS + tl.arange(0, PIXELS)
+    here = pixel < count
+    column = pixel % width
+    row = (pixel // width) % height
+    p = tl.load(pred + pixel, mask=here, other=0.0)
+    t = tl.load(target + pixel, mask=here, other=0.0)
+    if BACKWARD:
+        g = tl.load(grad + pixel, mask=here, other=0.0)
+    total = tl.zeros((PIXELS,), tl.float32)
+    for k in range(PATCH * PATCH):
+        down = k // PATCH - PATCH // 2
+        right = k % PATCH - PATCH // 2
+        inside = here & (row + down >= 0) & (row + down < height) & (column + right >= 0) & (column + right < width)
+        neighbour = pixel + down * width + right
+        d = tl.load(pred + neighbour, mask=inside, other=0.0) - p
+        e = tl.load(target + neighbour, mask=inside, other=0.0) - t
+        r = tl.rsqrt(d * d + SIGN)
+        u = d * r - e * tl.rsqrt(e * e + SIGN)
+        v = u * u + SOFT
+        if BACKWARD:
+            both = g + tl.load(grad + neighbour, mask=inside, other=0.0)
+            total -= both * u / (v * v) * r * r * r
+        else:
+            total += u * u / v
+    scale = 2 * SOFT * SIGN if BACKWARD else 1.0
+    tl.store(out + pixel, total * (scale / (PATCH * PATCH)), mask=here)
+
+
+def _launch(pred: Tensor, target: Tensor, grad: Tensor | None, patch_size: int) -> Tensor:
+    out = torch.empty_like(pred)
+    _census[(triton.cdiv(pred.numel(), PIXELS),)](
+        pred, target, pred if grad is None else grad, out, pred.shape[1], pred.shape[2], pred.numel(),
+        SOFT_SIGN, SOFT_COUNT, patch_size, grad is not None, PIXELS,
+    )  # fmt: skip
+    return out
+
+
+class FusedCensus(Function):
+    """Keeps both images, in float32."""
+
+    @staticmethod
+    def forward(ctx: Any, pred: Tensor, target: Tensor, patch_size: int) -> Tensor:
+        pred, target = pred.contiguous(), target.to(pred.dtype).contiguous()
+        ctx.save_for_backward(pred, target)
+        ctx.patch_size = patch_size
+        return _launch(pred, target, None, patch_size)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        pred, target = ctx.saved_tensors
+        return _launch(pred, target, grad.contiguous(), ctx.patch_size), None, None
