@@ -17,9 +17,22 @@ Method = Literal["kernel", "log"]
 
 @contextlib.contextmanager
 def constants(device: torch.device) -> Iterator[None]:
-    """No gradients, no autocast: plans are constants, and sums over thousands of tiny masses need the mantissa."""
-    with torch.no_grad(), torch.autocast(device.type, enabled=False):
-        yield
+    """No gradients, no autocast, no shortened products: plans are constants, and sums over tiny masses need the mantissa."""
+    precision = torch.get_float32_matmul_precision()
+    try:
+        if precision != "highest":
+            torch.set_float32_matmul_precision("highest")
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        if precision != "highest":
+            torch.set_float32_matmul_precision(precision)
+
+
+def numbers(*values: Tensor) -> list[float]:
+    """The values of tensors without dimensions, for which Python waits once."""
+    read: list[float] = torch.stack([v.double() for v in values]).tolist()
+    return read
 
 
 def precise(x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -40,28 +53,31 @@ def checked_cost(owner: str, name: str, cost: Tensor) -> Tensor:
 
 def checked_marginals(
     owner: str, a: Tensor | None, b: Tensor | None, cost: Tensor, equal: bool
-) -> tuple[Tensor, Tensor]:
-    """Marginals (n,) and (m,) of a problem with that cost (n, m); uniform of mass 1 where None.
+) -> tuple[Tensor, Tensor, float]:
+    """Marginals (n,) and (m,) of a problem with that cost (n, m), uniform of mass 1 where None, and the mass of the first.
 
     Raises:
         UserError: wrong length, negative or not finite, no mass, or (when `equal` is asked for) different masses.
     """
     both = []
+    facts: list[Tensor] = []
     for side, weights, size in (("rows", a, cost.shape[0]), ("columns", b, cost.shape[1])):
         if weights is None:
             both.append(cost.new_full((size,), 1 / size))
-            continue
-        if weights.shape != (size,):
+        elif weights.shape != (size,):
             raise UserError(f"{owner}: the marginal of the {side} has shape {tuple(weights.shape)}, not ({size},)")
-        total = float(weights.sum())
-        if not (0 < total < float("inf")) or bool((weights < 0).any()):
+        else:
+            both.append(precise(weights).to(cost))
+        facts += [both[-1].double().sum(), both[-1].amin()]
+    if a is None and b is None:
+        return both[0], both[1], 1.0
+    rows, least_row, columns, least_column = numbers(*facts)
+    for side, mass, least in (("rows", rows, least_row), ("columns", columns, least_column)):
+        if not (0 < mass < float("inf") and least >= 0):
             raise UserError(f"{owner}: the marginal of the {side} must be nonnegative and finite, with some mass")
-        both.append(precise(weights).to(cost))
-    if equal and not (a is None and b is None):
-        rows, columns = (float(w.double().sum()) for w in both)
-        if abs(rows - columns) > 1e-4 * rows:
-            raise UserError(f"{owner}: the marginals' masses differ: rows {rows:g}, columns {columns:g}")
-    return both[0], both[1]
+    if equal and abs(rows - columns) > 1e-4 * rows:
+        raise UserError(f"{owner}: the marginals' masses differ: rows {rows:g}, columns {columns:g}")
+    return both[0], both[1], rows
 
 
 def checked_settings(owner: str, epsilon: float, tol: float, **counts: int) -> None:
@@ -99,9 +115,9 @@ def range_of(cost: Tensor) -> tuple[Tensor, Tensor]:
     return low.amin(), high.amax()
 
 
-def rounding(a: Tensor) -> float:
-    """The L1 error that rounding leaves in a plan with the marginal `a`."""
-    return 4 * torch.finfo(a.dtype).eps * float(a.sum())
+def rounding(dtype: torch.dtype, mass: float) -> float:
+    """The L1 error that rounding leaves in a plan of that mass."""
+    return 4 * torch.finfo(dtype).eps * mass
 
 
 def refuse_nonfinite(owner: str, plan: Tensor, costs: dict[str, Tensor]) -> None:

@@ -16,6 +16,7 @@ from .inputs import (
     checked_marginals,
     checked_settings,
     constants,
+    numbers,
     range_of,
     refuse_nonfinite,
     rounding,
@@ -84,15 +85,16 @@ def sinkhorn(
         checked_choice(owner, option, value, accepted)
     with constants(cost.device):
         original = checked_cost(owner, "cost", cost)
-        a, b = checked_marginals(owner, a, b, original, equal=rho is None)
+        a, b, mass = checked_marginals(owner, a, b, original, equal=rho is None)
         relative = scaled(original, cost_scale)
         low, high = range_of(relative)
-        spread = float(high - low) / epsilon
+        (width,) = numbers(high - low)
+        spread = width / epsilon
         if rho is None:  # a constant in the cost is a constant in f, and costs precision
             problem = balanced((relative - low) / -epsilon, a, b)
         else:
             problem = unbalanced(relative / -epsilon, a, b, rho / (rho + epsilon), reg_type == "kl")
-        stop = Stopping(max_iters, tol, check_every, rounding(a))
+        stop = Stopping(max_iters, tol, check_every, rounding(a.dtype, mass))
         start = Potentials(torch.zeros_like(a), torch.zeros_like(b))
         kernel = method != "log" and rho is None
         solution, served = robustly(lambda fast: solve(problem, start, stop, fast, spread), kernel, a)

@@ -18,6 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ...core.ops.sinkhorn import scale_to_marginals
+
 HARD = 87.0
 """Range of logits above which exp underflows in float32, and above which plain iterations are slow in any precision."""
 
@@ -70,6 +72,10 @@ class Stopping:
 
     def due(self, done: int) -> bool:
         return self.tol > 0 and done > 0 and done % self.every == 0
+
+    def look_after(self, done: int) -> int:
+        """After how many iterations, more than `done`, the next look at the error is due."""
+        return done - done % self.every + self.every if self.tol > 0 else self.iters
 
     def met(self, error: float, before: float) -> bool:
         """Whether to stop at `error`, `before` having been the one seen last (infinite at first)."""
@@ -151,8 +157,7 @@ def kernel_iterations(
         sums or NaN; its caller checks.
     """
     (phi, gamma), a, b = start, problem.a, problem.b
-    tiny = torch.finfo(a.dtype).tiny
-    u, v, row, column = (torch.empty_like(t) for t in (a, b, a, b))
+    u, v = torch.empty_like(a), torch.empty_like(b)
     done, converged, error = 0, False, math.inf
     while True:
         kernel = (problem.logits + phi[:, None]).add_(gamma)
@@ -161,15 +166,14 @@ def kernel_iterations(
         gamma = gamma - shift
         u.fill_(1)
         torch.exp(shift, out=v)  # what u, v stand for before the first update
-        for _ in range(min(absorb_every, stop.iters - done)):
-            torch.div(b, torch.mv(kernel.t(), u, out=column).clamp_min_(tiny), out=v)
-            torch.div(a, torch.mv(kernel, v, out=row).clamp_min_(tiny), out=u)
-            done += 1
+        absorb = min(done + absorb_every, stop.iters)
+        while done < absorb and not converged:
+            count = min(absorb, stop.look_after(done)) - done
+            scale_to_marginals(kernel, a, b, u, v, count)
+            done += count
             if stop.due(done):
                 before, error = error, float((v * (kernel.t() @ u) - b).abs().sum())
                 converged = stop.met(error, before)
-            if converged:
-                break
         phi, gamma = phi + u.log(), gamma + v.log()
         if converged or done == stop.iters:
             return Potentials(phi, gamma), kernel.mul_(u[:, None]).mul_(v), done

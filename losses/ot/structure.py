@@ -30,8 +30,11 @@ class Structure(Protocol):
     def scale(self, kind: str) -> Tensor:
         """A statistic of the entries, see `scale_of`."""
 
-    def bound(self) -> Tensor:
-        """A number that no entry exceeds."""
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """Two numbers that all entries lie between."""
+
+    def times(self, w: Tensor) -> Tensor:
+        """C w: (n,) -> (n,)."""
 
     def to(self, like: Tensor) -> Structure:
         """The same on the device and in the dtype of `like`."""
@@ -58,14 +61,26 @@ class Dense:
     def squared_times(self, w: Tensor) -> Tensor:
         return self.matrix.square() @ w
 
+    def times(self, w: Tensor) -> Tensor:
+        return self.matrix @ w
+
+    @cached_property
+    def extremes(self) -> tuple[Tensor, Tensor]:
+        """Smallest and largest entry."""
+        low, high = torch.aminmax(self.matrix)
+        return low, high
+
     def scale(self, kind: str) -> Tensor:
+        if kind == "max":
+            return scale_of(torch.stack(self.extremes), kind)
         return scale_of(self.matrix, kind)
 
-    def bound(self) -> Tensor:
-        return self.matrix.amax()
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        return self.extremes
 
     def to(self, like: Tensor) -> Dense:
-        return Dense(self.matrix.to(like))
+        same = self.matrix.dtype == like.dtype and self.matrix.device == like.device
+        return self if same else Dense(self.matrix.to(like))
 
 
 class SquaredEuclidean:
@@ -123,14 +138,19 @@ class SquaredEuclidean:
             + 4 * ((x @ second_moment) * x).sum(1)
         )
 
+    def times(self, w: Tensor) -> Tensor:
+        """sum_j (a_i + a_j - 2 x_i . x_j) w_j, multiplied out."""
+        return self.norms * w.sum() + self.norms @ w - 2 * (self.points @ (w @ self.points))
+
     def scale(self, kind: str) -> Tensor:
         if kind == "mean":  # of centred points: the mean of x_i . x_j is 0
             mean = 2 * self.norms.mean()
             return torch.where(mean == 0, 1, mean)
         return self.norms.new_ones(()) if kind == "none" else scale_of(self.matrix, kind)
 
-    def bound(self) -> Tensor:
-        return 4 * self.norms.amax()
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        highest = 4 * self.norms.amax()
+        return torch.zeros_like(highest), highest
 
     def to(self, like: Tensor) -> SquaredEuclidean:
         same = self.points.dtype == like.dtype and self.points.device == like.device

@@ -1,0 +1,58 @@
+"""Sinkhorn's scalings of a positive matrix to given row and column sums: a loop in PyTorch, and the same in Triton.
+
+One iteration is ``v = b / (K^T u)``, then ``u = a / (K v)``. In PyTorch it takes four launches; fused (`sinkhorn_triton`) it
+takes two, or, where K fits into the registers of one multiprocessor, one launch does all iterations. Neither waits for the
+device, so that either can be part of a CUDA graph.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import torch
+from torch import Tensor
+
+from .dispatch import use_kernel
+
+
+def scale_to_marginals(kernel: Tensor, a: Tensor, b: Tensor, u: Tensor, v: Tensor, iterations: int) -> None:
+    """Update the scalings u and v in place; diag(u) K diag(v) then has the row sums a, and nearly the column sums b.
+
+    Sums that underflow count as the smallest normal number of the dtype, so that an empty row or column stays empty if its
+    marginal is 0.
+
+    Args:
+        kernel: K, (n, m), nonnegative, contiguous.
+        a: row sums, (n,).
+        b: column sums, (m,).
+        u: scalings of the rows to start from, (n,).
+        v: scalings of the columns, (m,); without influence unless `iterations` is 0.
+        iterations: how many.
+    """
+    if use_kernel("Sinkhorn update", lambda: obstacle(kernel)):
+        from .sinkhorn_triton import scale_fused
+
+        scale_fused(kernel, a, b, u, v, iterations)
+    else:
+        scale_plain(kernel, a, b, u, v, iterations)
+
+
+def scale_plain(kernel: Tensor, a: Tensor, b: Tensor, u: Tensor, v: Tensor, iterations: int) -> None:
+    """`scale_to_marginals` by matrix-vector products of PyTorch."""
+    transposed = kernel.t()
+    row, column = torch.empty_like(a), torch.empty_like(b)
+    # Added rather than compared: the product can begin at it, which saves a pass over the vector.
+    tiny_row, tiny_column = (torch.full_like(w, torch.finfo(w.dtype).tiny) for w in (a, b))
+    for _ in range(iterations):
+        torch.div(b, torch.addmv(tiny_column, transposed, u, out=column), out=v)
+        torch.div(a, torch.addmv(tiny_row, kernel, v, out=row), out=u)
+
+
+def obstacle(kernel: Tensor) -> str | None:
+    """Why the Triton version cannot run on this matrix."""
+    if kernel.dtype != torch.float32:
+        return f"it is for float32, not {kernel.dtype}"
+    if kernel.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        return f"it is for CUDA, not {kernel.device.type}"
+    return None if importlib.util.find_spec("triton") else "Triton is not installed"

@@ -1,0 +1,76 @@
+"""The Triton side of `sinkhorn`; imported only where it runs. See there for the arguments."""
+
+# mypy: disable-error-code="no-untyped-def"
+# Triton reads annotations of kernels itself and knows its own only.
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+TINY = tl.constexpr(1.1754943508222875e-38)
+"""Smallest normal float32."""
+WHOLE = 2**16
+"""Entries of a matrix, padded to powers of 2, that one program keeps in registers: 128 for each thread of 16 warps."""
+COLUMNS, ROWS, REACH = 64, 4, 512
+"""Columns or rows that one program updates, and how far it reads along a row at a time."""
+
+
+def scale_fused(kernel: Tensor, a: Tensor, b: Tensor, u: Tensor, v: Tensor, iterations: int) -> None:
+    """`sinkhorn.scale_to_marginals`: in one launch for a small matrix, in two for each iteration otherwise."""
+    n, m = kernel.shape
+    rows, columns = triton.next_power_of_2(n), triton.next_power_of_2(m)
+    if rows * columns <= WHOLE:
+        if iterations:
+            all_iterations[(1,)](kernel, a, b, u, v, n, m, iterations, rows, columns, num_warps=16)
+        return
+    height = min(64, rows)
+    for _ in range(iterations):
+        update_columns[(triton.cdiv(m, COLUMNS),)](kernel, b, u, v, n, m, height, COLUMNS)
+        update_rows[(triton.cdiv(n, ROWS),)](kernel, a, u, v, n, m, ROWS, REACH)
+
+
+@triton.jit
+def all_iterations(kernel, a, b, u, v, n, m, iterations, HEIGHT: tl.constexpr, WIDTH: tl.constexpr):
+    """K stays in registers of one program through all iterations. Entries beyond (n, m) are zero and stay so."""
+    i, j = tl.arange(0, HEIGHT), tl.arange(0, WIDTH)
+    inside = (i[:, None] < n) & (j[None, :] < m)
+    matrix = tl.load(kernel + i[:, None] * m + j[None, :], mask=inside, other=0.0)
+    mass_rows = tl.load(a + i, mask=i < n, other=0.0)
+    mass_columns = tl.load(b + j, mask=j < m, other=0.0)
+    x = tl.load(u + i, mask=i < n, other=0.0)
+    y = tl.zeros((WIDTH,), tl.float32)
+    for _ in range(iterations):
+        y = mass_columns / (tl.sum(matrix * x[:, None], axis=0) + TINY)
+        x = mass_rows / (tl.sum(matrix * y[None, :], axis=1) + TINY)
+    tl.store(u + i, x, mask=i < n)
+    tl.store(v + j, y, mask=j < m)
+
+
+@triton.jit
+def update_columns(kernel, b, u, v, n, m, HEIGHT: tl.constexpr, WIDTH: tl.constexpr):
+    """v = b / (K^T u), WIDTH of them: neighbouring threads read neighbouring columns."""
+    j = tl.program_id(0) * WIDTH + tl.arange(0, WIDTH)
+    total = tl.zeros((HEIGHT, WIDTH), tl.float32)
+    for top in range(0, n, HEIGHT):
+        i = top + tl.arange(0, HEIGHT)
+        inside = (i[:, None] < n) & (j[None, :] < m)
+        block = tl.load(kernel + i[:, None] * m + j[None, :], mask=inside, other=0.0)
+        total += block * tl.load(u + i, mask=i < n, other=0.0)[:, None]
+    mass = tl.load(b + j, mask=j < m, other=0.0)
+    tl.store(v + j, mass / (tl.sum(total, axis=0) + TINY), mask=j < m)
+
+
+@triton.jit
+def update_rows(kernel, a, u, v, n, m, HEIGHT: tl.constexpr, WIDTH: tl.constexpr):
+    """u = a / (K v), HEIGHT of them, WIDTH columns at a time."""
+    i = tl.program_id(0) * HEIGHT + tl.arange(0, HEIGHT)
+    total = tl.zeros((HEIGHT, WIDTH), tl.float32)
+    for left in range(0, m, WIDTH):
+        j = left + tl.arange(0, WIDTH)
+        inside = (i[:, None] < n) & (j[None, :] < m)
+        block = tl.load(kernel + i[:, None] * m + j[None, :], mask=inside, other=0.0)
+        total += block * tl.load(v + j, mask=j < m, other=0.0)[None, :]
+    mass = tl.load(a + i, mask=i < n, other=0.0)
+    tl.store(u + i, mass / (tl.sum(total, axis=1) + TINY), mask=i < n)
