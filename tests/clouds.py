@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from filling import waves
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from relume.losses.ot import costs
 
@@ -38,3 +39,22 @@ def golden_case(golden: Callable[[str], Path], group: str, name: str) -> dict[st
 def l1(a: Tensor, b: Tensor) -> float:
     """Sum of absolute differences, in float64."""
     return float((a.double() - b.double()).abs().sum())
+
+
+class CountWaits(TorchDispatchMode):
+    """Counts reads of a tensor's value by Python, each of which waits for the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.waits += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def waits_of(solve: Callable[[], Any]) -> int:
+    """How often Python waits for the device in ``solve()``."""
+    with CountWaits() as counter:
+        solve()
+    return counter.waits

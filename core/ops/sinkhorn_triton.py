@@ -1,6 +1,7 @@
 """The Triton side of `sinkhorn`; imported only where it runs. See there for the arguments."""
 
 # mypy: disable-error-code="no-untyped-def"
+# ruff: noqa: ANN001, ANN201
 # Triton reads annotations of kernels itself and knows its own only.
 
 from __future__ import annotations

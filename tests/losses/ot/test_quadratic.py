@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from clouds import fused_problem, golden_case, l1, unit_points, weights
+from clouds import fused_problem, golden_case, l1, unit_points, waits_of, weights
 from torch import Tensor
 
 from relume.core.errors import UserError
@@ -20,6 +20,7 @@ from relume.losses.ot import (
     costs,
     from_lambda,
     fused_gromov_wasserstein,
+    quadratic,
     sinkhorn,
     targets,
     tensor_product,
@@ -152,6 +153,38 @@ def test_warm_start_converges_within_a_budget_that_a_cold_start_misses() -> None
     options = {"alpha": 0.2, "epsilon": 0.015, "tol": 0, **UNSCALED}
     warm, cold = (fused_gromov_wasserstein(*problem, **options, warm_start=warm) for warm in (True, False))
     assert float(warm.col_err) < 0.1 * float(cold.col_err)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("points", [False, True])
+def test_products_are_left_out_only_where_they_change_nothing(
+    dtype: torch.dtype, points: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y = unit_points("x", 15).to(dtype), unit_points("y", 40).to(dtype)
+    structure = SquaredEuclidean if points else costs.euclidean
+    problem = costs.squared_euclidean(x, y), structure(x), structure(y)
+    options = {"alpha": 0.2, "epsilon": 0.1, "outer_iters": 30, "tol": 0}
+    formed = []
+    product = quadratic.cross_product
+    monkeypatch.setattr(quadratic, "cross_product", lambda *args: formed.append(1) or product(*args))
+    found = fused_gromov_wasserstein(*problem, **options)
+    few = len(formed)
+    monkeypatch.setattr(quadratic, "READING_IS_FREE", frozenset())
+    expected = fused_gromov_wasserstein(*problem, **options)
+    assert few < 20
+    assert len(formed) - few == 29  # the first step's is one of vectors
+    assert (found.iters, found.outer_iters) == (expected.iters, 30)
+    assert l1(found.plan, expected.plan) < 30 * torch.finfo(dtype).eps
+    assert float(found.objective) == pytest.approx(float(expected.objective), rel=20 * torch.finfo(dtype).eps)
+
+
+def test_without_tolerance_nothing_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for one read before, which is not counted on a CPU, and one after."""
+    problem = [c.float() for c in fused_problem(6, 9)]
+    monkeypatch.setattr(quadratic, "READING_IS_FREE", frozenset())  # as on a GPU
+    for outer, inner in ((1, 5), (7, 130)):
+        options = {"alpha": 0.5, "epsilon": 0.05, "outer_iters": outer, "inner_iters": inner, "tol": 0}
+        assert waits_of(lambda options=options: fused_gromov_wasserstein(*problem, **options)) == 1
 
 
 def test_without_structure_it_is_sinkhorn() -> None:

@@ -24,6 +24,7 @@ def test_squared_euclidean_structure(size: int, offset: float) -> None:
     product = structure.factors[0] if len(structure.factors) == 1 else torch.linalg.multi_dot(structure.factors)
     torch.testing.assert_close(product, matrix, rtol=1e-8, atol=1e-9)
     torch.testing.assert_close(structure.squared_times(w), matrix.square() @ w)
+    torch.testing.assert_close(structure.times(w), matrix @ w)
     assert structure.bounds()[1] >= matrix.max()
     for kind in ("max", "mean", "median", "none"):
         torch.testing.assert_close(structure.scale(kind), Dense(matrix).scale(kind))
