@@ -16,7 +16,7 @@ from . import distributed, visual
 from .errors import UserError
 from .image_io import imwrite
 from .logger import as_json
-from .metrics import METRICS, calculate_metric, metric_direction, metric_space, needs_reference
+from .metrics import METRICS, SetMetric, calculate_metric, metric_direction, metric_space, needs_reference, scores_sets
 from .models.base import Batch, Model
 from .transfer import Transfer
 
@@ -47,14 +47,17 @@ def is_better(value: float, than: float, direction: str) -> bool:
 class Evaluator:
     """Runs a model over datasets and averages per-image scores exactly, whatever the number of ranks.
 
+    Metrics of whole sets (`SetMetric`) see all outputs of a dataset, and compare them with its attribute ``reference``.
+
     Args:
-        loaders: by dataset name; each gives this rank's share as batches of one, with the key ``index``.
+        loaders: by dataset name; each gives this rank's share in batches, with the key ``index``: (B,), or a number for one.
         metrics: blocks of ``val.metrics`` by free name.
         folder: where images and ``<dataset>_scores.jsonl`` go.
         device: of the networks.
         image_name: file name of a saved image from ``(dataset, image, iteration)``.
         save_images: save the outputs.
         save_comparisons: save input | output | target side by side.
+        save_grid: save the first so many outputs of each dataset in one picture, ``<dataset>/grid_<iteration>.png``.
         best_metric: the one that chooses the best weights; the first when None.
         score_input: also score the model's baselines, such as the input itself as ``<metric>_input``, unless there is a ``gt``
             of another size: the figures to beat.
@@ -70,6 +73,7 @@ class Evaluator:
     image_name: Callable[[str, str, int], str]
     save_images: bool = False
     save_comparisons: bool = False
+    save_grid: int | None = None
     best_metric: str | None = None
     score_input: bool = False
     eight_bit: bool = True
@@ -92,6 +96,11 @@ class Evaluator:
                 "transfer function, such as LDR_HDR_PairedDataset"
             )
 
+        self._of_sets: dict[str, SetMetric] = {
+            k: METRICS.build(without_better(m)) for k, m in self.metrics.items() if scores_sets(m["type"])
+        }
+        self._grid: list[tuple[int, np.ndarray]] = []
+
     def run(
         self, model: Model, iteration: int, interrupted: Callable[[], int] = lambda: 0
     ) -> dict[str, dict[str, float]]:
@@ -102,15 +111,20 @@ class Evaluator:
         """
         results = {}
         for dataset, loader in self.loaders.items():
+            for metric in self._of_sets.values():
+                metric.start(getattr(loader, "reference", None), self.device)
             rows = self._share(model, dataset, loader, iteration, interrupted)
-            gathered = distributed.gather((rows, interrupted()))
-            code = max(code for _, code in gathered)
+            gathered = distributed.gather((rows, self._grid, interrupted()))
+            code = max(code for _, _, code in gathered)
             if code:
                 raise Interrupted(code)
-            every = sorted((row for share, _ in gathered for row in share), key=lambda r: r["index"])
+            every = sorted((row for share, _, _ in gathered for row in share), key=lambda r: r["index"])
             results[dataset] = self._means(every)
+            for name, metric in self._of_sets.items():
+                results[dataset].update({f"{name}{part}": value for part, value in metric.compute().items()})
             if distributed.is_main():
                 self._write(dataset, iteration, every)
+                self._write_grid(dataset, iteration, [image for _, share, _ in gathered for image in share])
         return results
 
     def _share(
@@ -118,29 +132,40 @@ class Evaluator:
     ) -> list[Row]:
         """Score this rank's images."""
         rows: list[Row] = []
+        self._grid = []
         for batch in self.progress(dataset, loader) if self.progress else loader:
             if interrupted():
                 break
-            index = int(batch.pop("index"))
-            placed = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
-            output = model.predict(placed)["output"]
-            name = image_stem(placed, index)
-            target, baselines = placed.get("gt"), model.baselines(placed)
-            transfer = self.transfers.get(dataset)
-            row: Row = {"index": index, "image": name, **self._scores(output, target, transfer)}
-            for label, given in baselines.items() if self.score_input else ():
-                if target is None or given.shape == target.shape:
-                    row.update({f"{k}_{label}": v for k, v in self._scores(given, target, transfer).items()})
-            if row["index"] >= 0:  # a negative index pads the last round of sharded networks
-                rows.append(row)
-                self._save(
-                    dataset,
-                    name,
-                    iteration,
-                    index,
-                    {"input": baselines.get("input"), "output": output, "target": target},
-                )
+            indices = torch.as_tensor(batch["index"]).reshape(-1).tolist()
+            data = {k: v for k, v in batch.items() if k != "index"}
+            placed = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in data.items()}
+            outputs = model.predict(placed)["output"]
+            counted = [i for i, index in enumerate(indices) if index >= 0]  # the others only keep ranks in step
+            if counted and self._of_sets:
+                made = outputs if len(counted) == len(indices) else outputs[counted]
+                for metric in self._of_sets.values():
+                    metric.update(made, [indices[i] for i in counted])
+            targets, baselines = placed.get("gt"), model.baselines(placed)
+            for i in counted:
+                output, target, name = outputs[i : i + 1], one(targets, i), image_stem(placed, indices[i], i)
+                own = {label: given[i : i + 1] for label, given in baselines.items()}
+                rows.append({"index": indices[i], "image": name, **self._row(dataset, output, target, own)})
+                shown = {"input": own.get("input"), "output": output, "target": target}
+                self._save(dataset, name, iteration, indices[i], shown)
         return rows
+
+    def _row(
+        self, dataset: str, output: Tensor, target: Tensor | None, baselines: Mapping[str, Tensor]
+    ) -> dict[str, float]:
+        """The scores of one image, and of its baselines where that is asked for."""
+        if len(self._of_sets) == len(self.metrics):
+            return {}
+        transfer = self.transfers.get(dataset)
+        scores = self._scores(output, target, transfer)
+        for label, given in baselines.items() if self.score_input else ():
+            if target is None or given.shape == target.shape:
+                scores.update({f"{k}_{label}": v for k, v in self._scores(given, target, transfer).items()})
+        return scores
 
     def _scores(self, output: Tensor, target: Tensor | None, transfer: Transfer | None) -> dict[str, float]:
         given = {"img": output} if target is None else {"img": output, "img2": target}
@@ -152,9 +177,9 @@ class Evaluator:
         scores = {}
         for name, block in self.metrics.items():
             images = linear if name in self._linear else encoded
-            if not images or (name in self._full_reference and target is None):
+            if name in self._of_sets or not images or (name in self._full_reference and target is None):
                 continue
-            block = {k: v for k, v in block.items() if k != "better"}
+            block = without_better(block)
             if "color_order" in METRICS.parameters(block["type"]):
                 block.setdefault("color_order", "rgb")
             data = images if name in self._full_reference else {"img": images["img"]}
@@ -184,6 +209,8 @@ class Evaluator:
         shown = {label: image[0] for label, image in images.items() if image is not None}
         if self.save_images:
             imwrite(path, shown["output"])
+        if self.save_grid is not None and index < self.save_grid:
+            self._grid.append((index, visual.to_uint8(shown["output"])))
         if not self.save_comparisons and (self.picture is None or index > 0):
             return
         comparison = visual.comparison(shown)
@@ -194,7 +221,7 @@ class Evaluator:
 
     def _write(self, dataset: str, iteration: int, rows: list[Row]) -> None:
         """Per-image scores, one JSON line each, of this evaluation only."""
-        if not self.metrics:
+        if len(self._of_sets) == len(self.metrics):
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         lines = [as_json({"iter": iteration, **{k: v for k, v in row.items() if k != "index"}}) for row in rows]
@@ -203,6 +230,26 @@ class Evaluator:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
         temporary.replace(path)
 
+    def _write_grid(self, dataset: str, iteration: int, images: list[tuple[int, np.ndarray]]) -> None:
+        """The first outputs in one picture, about square."""
+        if not images:
+            return
+        shown = [image for _, image in sorted(images, key=lambda pair: pair[0])]
+        picture = visual.grid(shown, math.ceil(len(shown) ** 0.5))
+        imwrite(self.folder / dataset / f"grid_{iteration}.png", picture)
+        if self.picture is not None:
+            self.picture(dataset, "grid", picture, iteration)
+
+
+def one(images: Tensor | None, i: int) -> Tensor | None:
+    """Image i of a batch as a batch of one."""
+    return None if images is None else images[i : i + 1]
+
+
+def without_better(block: Mapping[str, Any]) -> dict[str, Any]:
+    """A metric's block without the key that is for whoever compares scores."""
+    return {k: v for k, v in block.items() if k != "better"}
+
 
 def radiance(image: Tensor, transfer: Transfer) -> np.ndarray:
     """(1, C, H, W) in network space as linear radiance, (H, W, C) float32, neither clipped nor rounded."""
@@ -210,10 +257,10 @@ def radiance(image: Tensor, transfer: Transfer) -> np.ndarray:
     return array
 
 
-def image_stem(batch: Batch, index: int) -> str:
-    """The name under which an image's results are filed: its file's stem, else its index."""
+def image_stem(batch: Batch, index: int, place: int = 0) -> str:
+    """The name under which the results of the image at `place` of a batch are filed: its file's stem, else its index."""
     for key in ("lq_path", "gt_path"):
         if batch.get(key):
-            path = batch[key][0] if isinstance(batch[key], (list, tuple)) else batch[key]
+            path = batch[key][place] if isinstance(batch[key], (list, tuple)) else batch[key]
             return Path(str(path)).stem
     return f"{index:05d}"

@@ -325,6 +325,7 @@ def build_evaluator(
             rank=distributed.rank(),
             world=distributed.world_size(),
             workers=block.num_worker_per_gpu,
+            batch=block.batch_size_per_gpu,
             even=for_training and opt.train.strategy == "fsdp",
         )
     suffix = opt.val.suffix or opt.name
@@ -340,6 +341,7 @@ def build_evaluator(
         image_name=image_name,
         save_images=opt.val.save_img,
         save_comparisons=opt.val.save_comparison,
+        save_grid=opt.val.save_grid,
         best_metric=opt.val.best,
         score_input=opt.val.score_input,
         eight_bit=opt.val.use_image,

@@ -161,6 +161,7 @@ class Val:
         False, "Also score the input itself (or what else needs no network), as the figure to beat."
     )
     save_comparison: bool = setting(False, "Also save input | output | target side by side.")
+    save_grid: Count | None = setting(None, "Also save the first so many outputs of each dataset in one picture.")
     suffix: str | None = setting(None, "Ending of saved image names; the experiment's name when omitted (test).")
     metrics: dict[str, MetricBlock] = setting(dict, "Metrics by free name; each block may add better: higher | lower.")
     best: str | None = setting(None, "Metric that chooses net_g_best; the first one when omitted.")

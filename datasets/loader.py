@@ -1,4 +1,4 @@
-"""Loaders: endless micro-batches for training, one image at a time for evaluation."""
+"""Loaders: endless micro-batches for training, each sample once for evaluation."""
 
 from __future__ import annotations
 
@@ -310,13 +310,15 @@ class CudaPrefetcher:
 
 
 class EvalLoader:
-    """One rank's share of a dataset, in order, as batches of one.
+    """One rank's share of a dataset, in order, in batches.
 
-    A batch's ``index`` is the image's number in the dataset. It is negative where the batch is not to be counted: a
-    repeated image that only keeps ranks in step, or the replacement of an unreadable one (``on_error: skip``).
+    A batch's ``index``, (B,) int64, has the images' numbers in the dataset. They are negative for those that are not to be
+    counted: repeated ones that only keep ranks in step, and replacements of unreadable ones (``on_error: skip``).
     """
 
-    def __init__(self, dataset: Any, seed: int, rank: int, world: int, workers: int, even: bool) -> None:
+    def __init__(
+        self, dataset: Any, seed: int, rank: int, world: int, workers: int, even: bool, batch: int = 1
+    ) -> None:
         total = len(dataset)
         if total == 0:
             raise UserError("the dataset is empty")
@@ -324,26 +326,30 @@ class EvalLoader:
         self._counted = len(self._indices)
         if even:
             self._indices += [rank % total] * (-(-total // world) - self._counted)
+        self._batches = [range(i, min(i + batch, len(self._indices))) for i in range(0, len(self._indices), batch)]
         self._dataset = SeededDataset(dataset, seed)
-        self._workers = min(workers, len(self._indices))
+        self._workers = min(workers, len(self._batches))
         self._said: set[Note] = set()
+        self.reference = getattr(dataset, "reference", None)
+        """What metrics of whole sets compare results with, where the dataset has such."""
 
     def __len__(self) -> int:
-        return len(self._indices)
+        return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        packets = Packets(self._dataset, [[SampleKey(0, i, i)] for i in self._indices], self._workers)
+        keys = [[SampleKey(0, self._indices[p], self._indices[p]) for p in places] for places in self._batches]
+        packets = Packets(self._dataset, keys, self._workers)
         try:
-            for place, index in enumerate(self._indices):
+            for places in self._batches:
                 batch = unpack(next(packets), self._said)
-                counted = place < self._counted and int(batch["index"]) == index
-                yield {**batch, "index": index if counted else -1}
+                wanted = torch.tensor([self._indices[p] if p < self._counted else -1 for p in places])
+                yield {**batch, "index": torch.where(batch["index"] == wanted, wanted, -1)}
         finally:
             packets.close()
 
 
 def build_eval_loader(
-    dataset: Any, *, seed: int = 0, rank: int = 0, world: int = 1, workers: int = 0, even: bool = False
+    dataset: Any, *, seed: int = 0, rank: int = 0, world: int = 1, workers: int = 0, batch: int = 1, even: bool = False
 ) -> EvalLoader:
     """The share of one rank in a validation or test set: every ``world``-th image.
 
@@ -353,9 +359,10 @@ def build_eval_loader(
         rank: of this process.
         world: number of ranks.
         workers: loading processes.
+        batch: images in a batch, the last one excepted; they must be of one size if there are several.
         even: give every rank equally many batches, as sharded networks need.
 
     Raises:
         UserError: the dataset is empty.
     """
-    return EvalLoader(dataset, seed, rank, world, workers, even)
+    return EvalLoader(dataset, seed, rank, world, workers, even, batch)

@@ -1,13 +1,17 @@
 """Metrics: functions of ``(img, img2)``, or of ``img`` alone, selected by ``type`` in ``val.metrics``.
 
-A metric scores one image and returns a float. What images it takes is said once, in `images`.
+A metric scores one image and returns a float. What images it takes is said once, in `images`. One that scores a whole set is a
+`SetMetric`, a class.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, TypeVar
+
+import torch
+from torch import Tensor
 
 from ..errors import UserError
 from ..registry import Registry
@@ -30,6 +34,38 @@ def metric(better: Direction, *aliases: str, space: Space = "encoded") -> Callab
         return METRICS.register(aliases=aliases)(function)
 
     return register
+
+
+class SetMetric:
+    """A score of a set of images; a subclass is registered like a function, and built with its block's options.
+
+    The evaluator calls `start`, then `update` for every batch that the model makes, then `compute`; again for the next set.
+    """
+
+    better: ClassVar[Direction]
+
+    def start(self, reference: Any, device: torch.device) -> None:
+        """Forget what was seen.
+
+        Args:
+            reference: dataset of real images to compare with, the evaluated dataset's ``reference``; None without one.
+            device: of the images to come.
+        """
+        raise NotImplementedError
+
+    def update(self, images: Tensor, indices: Sequence[int]) -> None:
+        """See images (B, C, H, W), made to be in [0, 1] and not clipped; `indices` are their numbers in the set."""
+        raise NotImplementedError
+
+    def compute(self) -> dict[str, float]:
+        """Scores of all ranks' images together, the same on every rank, by what is added to the metric's name (``""`` once)."""
+        raise NotImplementedError
+
+
+def scores_sets(name: str) -> bool:
+    """Whether the metric is a `SetMetric`."""
+    member = METRICS.get(name)
+    return inspect.isclass(member) and issubclass(member, SetMetric)
 
 
 def metric_direction(name: str) -> Direction:
@@ -67,6 +103,8 @@ def calculate_metric(data: Mapping[str, Any], opt: Mapping[str, Any]) -> float:
     if "type" not in opt:
         raise UserError(f"a metric's options need a 'type'; got {dict(opt)!r}.")
     name = opt["type"]
+    if scores_sets(name):
+        raise UserError(f"{name} scores whole sets of images, not one; list it in val.metrics")
     wanted = METRICS.runtime if needs_reference(name) else ("img",)
     missing = [k for k in wanted if data.get(k) is None]
     if missing:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from relume.core.errors import UserError
 from relume.core.evaluation import Evaluator, Interrupted, image_stem, is_better
-from relume.core.metrics import calculate_metric
+from relume.core.metrics import METRICS, SetMetric, calculate_metric
 from relume.core.models.base import Batch, Model
 from relume.core.transfer import MuLaw
 
@@ -232,3 +232,87 @@ def test_progress_goes_round_every_loader(tmp_path: Path) -> None:
 
     results = evaluator(tmp_path, {"a": [item(0)], "b": [item(1)]}, progress=progress).run(Halves(), 1)
     assert seen == ["a", "b"] == list(results)
+
+
+# ------------------------------------------------------------------ batches, sets, grids
+def together(items: list[Batch]) -> Batch:
+    """Items of one size as one batch."""
+    batch: Batch = {k: torch.cat([i[k] for i in items]) for k in ("lq", "gt")}
+    return {**batch, "lq_path": [i["lq_path"][0] for i in items], "index": torch.tensor([i["index"] for i in items])}
+
+
+def test_images_score_the_same_alone_and_in_batches(tmp_path: Path) -> None:
+    items = [item(i) for i in range(5)]
+    alone = evaluator(tmp_path / "a", {"a": items}, score_input=True, save_images=True)
+    batches = evaluator(
+        tmp_path / "b", {"a": [together(items[:3]), together(items[3:])]}, score_input=True, save_images=True
+    )
+    assert alone.run(Halves(), 5) == batches.run(Halves(), 5)
+    files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*.*"))
+    assert len(files) == 6
+    assert all((tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files)
+
+
+class Seen(SetMetric):
+    """The mean of everything, and how much of it there was; what a plugin may register."""
+
+    better = "lower"
+
+    def __init__(self, shift: float = 0.0) -> None:
+        self.shift = shift
+
+    def start(self, reference: Any, device: torch.device) -> None:
+        self.reference = reference
+        self.values: list[float] = []
+        self.indices: list[int] = []
+
+    def update(self, images: Tensor, indices: list[int]) -> None:
+        assert len(images) == len(indices)
+        self.values += images.mean((1, 2, 3)).tolist()
+        self.indices += indices
+
+    def compute(self) -> dict[str, float]:
+        return {"": float(np.mean(self.values)) + self.shift, "_count": len(self.indices), "_reference": self.reference}
+
+
+@pytest.fixture
+def seen() -> Iterator[None]:
+    METRICS.register()(Seen)
+    yield
+    METRICS._members.pop("Seen")
+
+
+@pytest.mark.usefixtures("seen")
+def test_metrics_of_sets_see_every_image_once_and_no_padding(tmp_path: Path) -> None:
+    class Loader(list):  # type: ignore[type-arg]
+        reference = 3.0
+
+    padding = {**item(2), "index": -1}
+    loaders = {"a": Loader([together([item(0), item(1), padding]), {**item(4), "index": -1}]), "b": [item(7)]}
+    metrics = {"seen": {"type": "Seen", "shift": 1.0, "better": "higher"}, **PSNR}
+    scoring = evaluator(tmp_path, loaders, metrics=metrics)
+    assert scoring.better["seen"] == "higher" and scoring.best == "seen"
+    for _ in range(2):
+        results = scoring.run(Halves(), 5)
+        expected = 1 + float(np.mean([float(0.5 * item(i)["lq"].mean()) for i in range(2)]))
+        assert results["a"]["seen"] == pytest.approx(expected)
+        assert (results["a"]["seen_count"], results["a"]["seen_reference"]) == (2, 3.0)
+        assert (results["b"]["seen_count"], results["b"]["seen_reference"]) == (1, None)
+        assert len((tmp_path / "a_scores.jsonl").read_text().splitlines()) == 2 and "psnr" in results["a"]
+    only = evaluator(tmp_path / "only", loaders, metrics={"seen": metrics["seen"]})
+    only.run(Halves(), 5)
+    assert not (tmp_path / "only").exists(), "there is no score of single images to file"
+
+
+def test_the_first_outputs_are_put_into_one_picture(tmp_path: Path) -> None:
+    shown = []
+    grid = evaluator(tmp_path, {"a": [item(3), item(1), item(0), item(2)]}, save_grid=3, metrics={})
+    grid.picture = lambda *arguments: shown.append(arguments[1:])
+    grid.run(Halves(), 7)
+    picture = cv2.imread(str(tmp_path / "a" / "grid_7.png"))[..., ::-1]
+    panels = [eight_bit(0.5 * item(i)["lq"]) for i in range(3)]
+    height, width = panels[0].shape[:2]
+    assert picture.shape[:2] == (2 * height + 12, 2 * width + 12), "two by two"
+    corner = np.argwhere((picture != 255).any(-1))[0]
+    np.testing.assert_array_equal(picture[corner[0] : corner[0] + height, corner[1] : corner[1] + width], panels[0])
+    assert [name for name, _, _ in shown] == ["im0", "grid"] and shown[1][2] == 7

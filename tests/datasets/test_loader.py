@@ -327,3 +327,17 @@ def test_batches_on_a_gpu_are_those_of_the_cpu(paired, prefetch_mode):
         assert batch["lq"].is_cuda and batch["lq"].is_contiguous(memory_format=torch.channels_last)
         assert same({k: v.cpu() if isinstance(v, torch.Tensor) else v for k, v in batch.items()}, expected)
     loader.close()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("even", [False, True])
+def test_evaluation_in_batches_shows_each_rank_the_same_images(paired, workers, even):
+    dataset = build_dataset(paired, phase="val")
+    for rank in range(3):
+        settings = {"rank": rank, "world": 3, "workers": workers, "even": even}
+        alone, batches = (build_eval_loader(dataset, **settings, batch=batch) for batch in (1, 2))
+        assert len(batches) == -(-len(alone) // 2)
+        ones, twos = list(alone), list(batches)
+        assert torch.cat([b["index"] for b in twos]).tolist() == [int(b["index"]) for b in ones]
+        assert torch.equal(torch.cat([b["lq"] for b in twos]), torch.cat([b["lq"] for b in ones]))
+        assert [p for b in twos for p in b["lq_path"]] == [b["lq_path"][0] for b in ones]

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from relume.core.errors import UserError
-from relume.core.metrics import METRICS, calculate_metric, metric, metric_direction, needs_reference
+from relume.core.metrics import METRICS, calculate_metric, metric, metric_direction, needs_reference, scores_sets
 
 IMAGES = dict(zip(("img", "img2"), np.random.default_rng(0).integers(0, 256, (2, 24, 20, 3), np.uint8), strict=True))
 OURS = [name for name in METRICS if METRICS.get(name).__module__.startswith("relume.core.metrics.")]
+OF_SETS = [name for name in OURS if scores_sets(name)]
+OF_IMAGES = [name for name in OURS if name not in OF_SETS]
 
 
 def test_plain_and_parsed_options_and_aliases_agree():
@@ -32,8 +34,15 @@ def test_every_metric_says_which_is_better_and_has_documented_options():
         function = METRICS.get(name)
         assert function.better in ("higher", "lower")
         assert f"{function.better.capitalize()} is better." in function.__doc__
-        assert name.removeprefix("calculate_") in METRICS.aliases(name)
-        assert all(p.annotation is not Any and not p.required for p in METRICS.parameters(name).values())
+        assert METRICS.aliases(name)
+        options = METRICS.parameters(name).items()
+        assert all(p.annotation is not Any and (not p.required or k == "features") for k, p in options)
+
+
+@pytest.mark.parametrize("name", OF_SETS)
+def test_metrics_of_sets_do_not_score_single_images(name):
+    with pytest.raises(UserError, match=f"^{name} scores whole sets of images"):
+        calculate_metric(IMAGES, {"type": name})
 
 
 def test_a_users_metric_without_reference():
@@ -70,7 +79,7 @@ def test_mistakes(data, options, message):
         calculate_metric(data, options)
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", OF_IMAGES)
 def test_degenerate_images_give_a_number_or_one_line(name):
     extra = {}
     if name == "calculate_lpips":
