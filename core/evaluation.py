@@ -12,11 +12,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import distributed, visual
+from . import distributed, tonemap, visual
 from .errors import UserError
 from .image_io import imwrite
 from .logger import as_json
-from .metrics import METRICS, SetMetric, calculate_metric, metric_direction, metric_space, needs_reference, scores_sets
+from .metrics import (
+    EVALUATION_KEYS,
+    METRICS,
+    SetMetric,
+    calculate_metric,
+    metric_direction,
+    metric_space,
+    needs_reference,
+    scores_sets,
+)
 from .models.base import Batch, Model
 from .transfer import Transfer
 
@@ -63,6 +72,8 @@ class Evaluator:
             of another size: the figures to beat.
         eight_bit: round images to 8 bits before the metrics, as BasicSR does.
         transfers: of the datasets by name that hold HDR images, to decode what metrics on linear radiance are given.
+            Their outputs are saved as radiance, with a tone-mapped PNG beside; comparisons are tone-mapped.
+        linear_format: of saved radiance, a suffix without dot that `imwrite` keeps floats in.
         picture: called with ``(dataset, image, picture, iteration)`` for the first comparison of each dataset.
     """
 
@@ -78,6 +89,7 @@ class Evaluator:
     score_input: bool = False
     eight_bit: bool = True
     transfers: Mapping[str, Transfer] = field(default_factory=dict)
+    linear_format: str = "hdr"
     picture: Callable[[str, str, Any, int], None] | None = None
     progress: Callable[[str, Any], Any] | None = None
     better: dict[str, str] = field(init=False)
@@ -89,7 +101,7 @@ class Evaluator:
         if self.best is not None and self.best not in self.metrics:
             raise UserError(f"val.best: no metric is called '{self.best}'. Known: {', '.join(self.metrics)}.")
         self._full_reference = {k for k, m in self.metrics.items() if needs_reference(m["type"])}
-        self._linear = {k for k, m in self.metrics.items() if metric_space(m["type"]) == "linear"}
+        self._linear = {k for k, m in self.metrics.items() if (m.get("space") or metric_space(m["type"])) == "linear"}
         if self._linear and self.loaders and not self.transfers:
             raise UserError(
                 f"val.metrics.{min(self._linear)}: scores linear radiance, which no dataset here has; give it one with a "
@@ -97,7 +109,7 @@ class Evaluator:
             )
 
         self._of_sets: dict[str, SetMetric] = {
-            k: METRICS.build(without_better(m)) for k, m in self.metrics.items() if scores_sets(m["type"])
+            k: METRICS.build(options_of(m)) for k, m in self.metrics.items() if scores_sets(m["type"])
         }
         self._grid: list[tuple[int, np.ndarray]] = []
 
@@ -179,9 +191,12 @@ class Evaluator:
             images = linear if name in self._linear else encoded
             if name in self._of_sets or not images or (name in self._full_reference and target is None):
                 continue
-            block = without_better(block)
-            if "color_order" in METRICS.parameters(block["type"]):
+            block = options_of(block)
+            accepted = METRICS.parameters(block["type"])
+            if "color_order" in accepted:
                 block.setdefault("color_order", "rgb")
+            if transfer and name in self._linear:
+                block = {**{k: transfer.peak for k in ("peak", "data_range") if k in accepted}, **block}
             data = images if name in self._full_reference else {"img": images["img"]}
             scores[name] = float(calculate_metric(data, block))
         return scores
@@ -206,7 +221,13 @@ class Evaluator:
 
     def _save(self, dataset: str, name: str, iteration: int, index: int, images: Mapping[str, Tensor | None]) -> None:
         path = self.folder / dataset / self.image_name(dataset, name, iteration)
-        shown = {label: image[0] for label, image in images.items() if image is not None}
+        shown: Mapping[str, visual.Picture] = {k: image[0] for k, image in images.items() if image is not None}
+        transfer = self.transfers.get(dataset)
+        if transfer is not None:
+            linear = {label: radiance(image, transfer) for label, image in images.items() if image is not None}
+            if self.save_images:
+                imwrite(path.with_suffix(f".{self.linear_format}"), linear["output"])
+            shown = tonemap.tone_mapped(linear, "target" if "target" in linear else "output")
         if self.save_images:
             imwrite(path, shown["output"])
         if self.save_grid is not None and index < self.save_grid:
@@ -246,14 +267,18 @@ def one(images: Tensor | None, i: int) -> Tensor | None:
     return None if images is None else images[i : i + 1]
 
 
-def without_better(block: Mapping[str, Any]) -> dict[str, Any]:
-    """A metric's block without the key that is for whoever compares scores."""
-    return {k: v for k, v in block.items() if k != "better"}
+def options_of(block: Mapping[str, Any]) -> dict[str, Any]:
+    """A metric's block without the keys that are for the evaluation."""
+    return {k: v for k, v in block.items() if k not in EVALUATION_KEYS}
 
 
 def radiance(image: Tensor, transfer: Transfer) -> np.ndarray:
-    """(1, C, H, W) in network space as linear radiance, (H, W, C) float32, neither clipped nor rounded."""
-    array: np.ndarray = transfer.decode(image[0].detach().float()).permute(1, 2, 0).cpu().numpy()
+    """(1, C, H, W) in network space as linear radiance, (H, W, C) float32, finite, neither clipped at the peak nor rounded.
+
+    As elsewhere, NaN is black. What a network makes beyond the code 2 is nothing that its data had, and is taken for 2.
+    """
+    codes = image[0].detach().float().nan_to_num(0.0).clamp(max=2.0)
+    array: np.ndarray = transfer.decode(codes).permute(1, 2, 0).cpu().numpy()
     return array
 
 

@@ -317,7 +317,7 @@ def build_evaluator(
         if name in loaders:
             raise UserError(f"datasets.{phase}: another dataset is called '{name}' too; give each a `name` of its own")
         dataset = build_dataset(block, phase=phase.split("_")[0], scale=opt.scale)
-        if hasattr(dataset, "transfer"):
+        if getattr(dataset, "transfer", None) is not None:
             transfers[name] = dataset.transfer
         loaders[name] = build_eval_loader(
             dataset,
@@ -346,6 +346,7 @@ def build_evaluator(
         score_input=opt.val.score_input,
         eight_bit=opt.val.use_image,
         transfers=transfers,
+        linear_format=opt.val.linear_format,
         progress=logger.progress if opt.val.pbar else None,
     )
 

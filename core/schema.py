@@ -72,6 +72,10 @@ class MetricKeys:
     """Keys of a block in ``val.metrics`` besides the metric's own."""
 
     better: Literal["higher", "lower"] | None = setting(None, "Which is better; the metric itself knows when omitted.")
+    space: Literal["encoded", "linear"] | None = setting(
+        None,
+        "What is scored: images as networks see them, or linear radiance (HDR); what suits the metric when omitted.",
+    )
 
 
 @dataclass
@@ -159,6 +163,9 @@ class Val:
     save_img: bool = setting(False, "Save the output images.")
     score_input: bool = setting(
         False, "Also score the input itself (or what else needs no network), as the figure to beat."
+    )
+    linear_format: Literal["hdr", "exr", "pfm", "npy"] = setting(
+        "hdr", "Format of saved HDR outputs, linear radiance; a tone-mapped PNG is saved beside."
     )
     save_comparison: bool = setting(False, "Also save input | output | target side by side.")
     save_grid: Count | None = setting(None, "Also save the first so many outputs of each dataset in one picture.")

@@ -120,7 +120,9 @@ class LdrHdrDataset(ImageDataset):
             self.recovered = partners(
                 self.recovered_source, self.samples, "dataroot_gt_recover", "estimate", ending="_log_hdr"
             )
-        self.transfer = as_transfer(transfer)
+        self.encoder = as_transfer(transfer)
+        # What outputs are decoded with; those of normalised images are not codes.
+        self.transfer = self.encoder if mean is None and std is None else None
         self.gt_scale = gt_scale
         self.above_peak = above_peak
         self.gt_size = gt_size
@@ -148,10 +150,10 @@ class LdrHdrDataset(ImageDataset):
             refuse_mismatch([images[0], images[-1]], [item["lq_path"], self.recovered_source.path(name)])
         if self.training:  # before encoding, which is pointwise and much slower
             images = self._augment(images, item["lq_path"])
-        item["lq"] = self._encoded(curve.linearise(to_float(images[0]), self.transfer.peak))
+        item["lq"] = self._encoded(curve.linearise(to_float(images[0]), self.encoder.peak))
         if "gt_path" in item:
             gt = images[1]
-            item["gt"] = self._encoded(np.minimum(gt, self.transfer.peak) if self.above_peak == "clip" else gt)
+            item["gt"] = self._encoded(np.minimum(gt, self.encoder.peak) if self.above_peak == "clip" else gt)
         if self.recovered:
             item["gt_recover"] = self._recovered(images[-1]) if encoded else self._encoded(images[-1])
         return item
@@ -173,12 +175,12 @@ class LdrHdrDataset(ImageDataset):
         return random_flip_rotate(changed, True, True) if self.recovered else random_symmetry(changed)
 
     def _encoded(self, radiance: Image) -> Tensor:
-        return normalise(to_tensor(self.transfer.encode(radiance)), self.mean, self.std)
+        return normalise(to_tensor(self.encoder.encode(radiance)), self.mean, self.std)
 
     def _recovered(self, stored: Image) -> Tensor:
         """``gt_recover`` from the original's files."""
         encoded = stored / np.float32(RECOVERED)
-        if isinstance(self.transfer, Log1p) and self.transfer.peak == Log1p().peak:
+        if isinstance(self.encoder, Log1p) and self.encoder.peak == Log1p().peak:
             return normalise(to_tensor(encoded), self.mean, self.std)
         return self._encoded(Log1p().decode(encoded))
 

@@ -27,13 +27,13 @@ import numpy as np
 
 from ..core.errors import UserError
 from ..core.image_io import read_pixels, to_float
+from ..core.srgb import to_linear
 from ..core.transfer import TransferBlock, as_transfer
 from . import DATASETS
 from .base import Item, OnError
 from .camera import SCENE_KEY, Curve, CurveChoice, quantise
 from .photographs import PhotographDataset, Span, refuse_bad_ranges, shrink
 from .transforms import random_flip_rotate, to_tensor
-from .water import to_linear
 
 GLOW = 0.05
 """Width of the blur (standard deviation of a Gaussian) relative to the image's shorter side."""

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from ..core.srgb import to_linear, to_srgb
 from .photographs import Span
 
 JERLOV: dict[str, tuple[float, float, float]] = {
@@ -146,13 +147,3 @@ def submerge(image: np.ndarray, z: np.ndarray, scene: Scene, rng: np.random.Rand
     light = lit * unscattered + blurred + veil
     light += scene.noise * np.sqrt(light + 0.01) * rng.standard_normal(light.shape)
     return to_srgb(light.clip(0, 1)).astype(np.float32)
-
-
-def to_linear(image: np.ndarray) -> np.ndarray:
-    """Linear light from sRGB, both in [0, 1] (IEC 61966-2-1)."""
-    return np.where(image <= 0.04045, image / 12.92, ((image + 0.055) / 1.055) ** 2.4)
-
-
-def to_srgb(light: np.ndarray) -> np.ndarray:
-    """sRGB from linear light, both in [0, 1] (IEC 61966-2-1)."""
-    return np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)

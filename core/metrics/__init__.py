@@ -21,6 +21,8 @@ METRICS = Registry("metric", "relume.core.metrics", runtime=("img", "img2"))
 Direction = Literal["higher", "lower"]
 Space = Literal["encoded", "linear"]
 """What a metric is given: images as the network sees them, or the linear radiance that they stand for."""
+EVALUATION_KEYS = ("better", "space")
+"""Keys of a block in ``val.metrics`` that are for the evaluation, and not for the metric."""
 M = TypeVar("M", bound=Callable[..., float])
 
 
@@ -94,8 +96,8 @@ def calculate_metric(data: Mapping[str, Any], opt: Mapping[str, Any]) -> float:
     Args:
         data: ``{"img": result, "img2": ground truth}``; a metric without reference ignores ``img2``, which may be absent.
             See `images` for the arrays and tensors that are taken, and their value ranges.
-        opt: a block of ``val.metrics``: ``{"type": "calculate_psnr", "crop_border": 4, "test_y_channel": True}``. The key
-            ``better``, which is for whoever compares scores, is ignored. Not modified.
+        opt: a block of ``val.metrics``: ``{"type": "calculate_psnr", "crop_border": 4, "test_y_channel": True}``. The keys
+            that are for the evaluation (`EVALUATION_KEYS`) are ignored. Not modified.
 
     Raises:
         UserError: unknown metric or option, no ``img2`` for a metric that needs it, or images that cannot be compared.
@@ -109,7 +111,7 @@ def calculate_metric(data: Mapping[str, Any], opt: Mapping[str, Any]) -> float:
     missing = [k for k in wanted if data.get(k) is None]
     if missing:
         raise UserError(f"{name} lacks {' and '.join(missing)} (img is the result, img2 the ground truth).")
-    block = {k: v for k, v in opt.items() if k != "better"}
+    block = {k: v for k, v in opt.items() if k not in EVALUATION_KEYS}
     return float(METRICS.build(block, **{k: data[k] for k in wanted}))
 
 
