@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 import relume
 from relume.archs import build_network
 from relume.core import options
+from relume.core.models.restoration import RestorationModel
 from relume.losses import build_loss
 
 FOLDER = Path(relume.__file__).resolve().parent / "options" / "underwater"
@@ -73,3 +76,32 @@ def test_ablations_share_their_budget_and_their_images():
     for opt in every:
         assert opt["datasets"] == every[0]["datasets"] and opt["val"] == every[0]["val"]
         assert opt["train"] == every[0]["train"]
+
+
+PAGE = Path(relume.__file__).resolve().parent / "docs" / "underwater.md"
+
+
+def test_the_page_names_only_files_that_exist():
+    text, root = PAGE.read_text(), PAGE.parents[1]
+    for target in re.findall(r"(?:options|tools|tests|datasets)/[\w/]+\.(?:py|yml)", text):
+        assert (root / target).is_file(), target
+    for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text):
+        assert (PAGE.parent / picture).is_file(), picture
+
+
+def test_the_page_counts_parameters_right():
+    rows = re.findall(r"\| `(\{type: [^`]+\})` \| ([\d,]+) \| ([\d,]+|all) \|", PAGE.read_text())
+    assert len(rows) == 6
+    for block, total, live in rows:
+        network = build_network(yaml.safe_load(block))
+        counts = [sum(p.numel() for p in network.parameters() if p.requires_grad or frozen) for frozen in (True, False)]
+        assert counts == [int(n.replace(",", "")) for n in (total, total if live == "all" else live)], block
+
+
+def test_the_pages_example_is_valid():
+    (example,) = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    opt = options.load(FOLDER / "laptop/phaseformer.yml").to_dict()
+    terms = {"pixel": {"type": "L1Loss"}, "msssim": {"type": "MSSSIMLoss"}}
+    train = yaml.safe_load(example)["train"]
+    RestorationModel({"g": build_network(opt["network_g"])}, {k: build_loss(v) for k, v in terms.items()}, **train)
+    options.check({**opt, "train": {**opt["train"], **{f"{k}_opt": v for k, v in terms.items()}, **train}})

@@ -82,7 +82,7 @@ def table(runs: Sequence[Run]) -> str:
 
 def figure(value: float | None) -> str:
     """A score with four digits."""
-    return "" if value is None else f"{value:.4g}"
+    return "" if value is None else f"{value:#.4g}"
 
 
 def picture(runs: Sequence[Run], most: int, height: int) -> Any:
