@@ -1,0 +1,332 @@
+"""Triplets cut from long clips: X4K1000FPS, any folder of frames, any video file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+
+from ..core.annotations import Range
+from ..core.errors import UserError
+from ..core.image_io import READERS
+from ..core.storage import UnreadableFile
+from . import DATASETS
+from .base import OnError
+from .pairing import as_roots
+from .sources import Source, refuse_small
+from .transforms import Image
+from .triplets import FrameDataset, Phase, Switches, Triplet, existing
+
+VIDEOS = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".y4m")
+"""Suffixes of files that are taken for videos."""
+
+
+class Video:
+    """A video file as a sequence of frames, called ``<file>#<number>``. It is opened for every read, so it may be shared.
+
+    Raises:
+        UnreadableFile: nothing can be decoded.
+    """
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        capture = self._open()
+        count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        frame = capture.read()[1]
+        if frame is None:
+            raise UnreadableFile(f"{file}: not one frame of this video can be decoded")
+        self.frame_size = (int(frame.shape[0]), int(frame.shape[1]))
+        self.rate = float(capture.get(cv2.CAP_PROP_FPS)) or 25.0
+        if count <= 0:  # the container does not say
+            count = 1
+            while capture.grab():
+                count += 1
+        self.count = count
+        capture.release()
+
+    def _open(self) -> cv2.VideoCapture:
+        if not os.path.isfile(self.file):
+            raise UnreadableFile(f"{self.file}: there is no such file")
+        capture = cv2.VideoCapture(self.file)
+        if not capture.isOpened():
+            raise UnreadableFile(f"{self.file}: cannot be decoded as a video (damaged, or of an unknown codec)")
+        return capture
+
+    def __len__(self) -> int:
+        return self.count
+
+    def path(self, number: int) -> str:
+        """What a frame is called."""
+        return f"{self.file}#{number}"
+
+    def read(self, numbers: Sequence[int]) -> list[Image]:
+        """Frames by ascending number, (H, W, 3) RGB uint8.
+
+        Raises:
+            UnreadableFile: one of them cannot be decoded.
+        """
+        capture = self._open()
+        capture.set(cv2.CAP_PROP_POS_FRAMES, numbers[0])
+        at = int(capture.get(cv2.CAP_PROP_POS_FRAMES))
+        if at != numbers[0]:  # this container cannot be entered there: go through it from its beginning
+            capture.release()
+            capture, at = self._open(), 0
+        frames: list[Image] = []
+        for number in numbers:
+            read = True
+            while read and at < number:
+                read, at = capture.grab(), at + 1
+            frame = capture.read()[1] if read else None
+            if frame is None:
+                raise UnreadableFile(f"{self.path(number)}: this frame cannot be decoded")
+            frames.append(np.ascontiguousarray(frame[..., ::-1]))
+            at += 1
+        capture.release()
+        return frames
+
+    def size(self, number: int) -> tuple[int, int]:
+        """(height, width) of every frame."""
+        return self.frame_size
+
+
+class FrameFolder:
+    """The images of one folder, in the order of their names, as a sequence of frames."""
+
+    def __init__(self, folder: str, names: Sequence[str]) -> None:
+        self.names = sorted(names)
+        self.source = Source(folder, self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def path(self, number: int) -> str:
+        """The file of a frame."""
+        return self.source.path(self.names[number])
+
+    def read(self, numbers: Sequence[int]) -> list[Image]:
+        """Frames by number, (H, W, 3) RGB at the files' own precision."""
+        return [self.source.pixels(self.names[number]) for number in numbers]
+
+    def size(self, number: int) -> tuple[int, int] | None:
+        """(height, width) of a frame, where its header tells."""
+        return self.source.size(self.names[number])
+
+
+Clip = Video | FrameFolder
+
+
+def find_clips(root: str) -> list[Clip]:
+    """A video file, or all videos and folders with images below a folder, sorted by path.
+
+    Raises:
+        UserError: there is neither, or a video cannot be decoded.
+    """
+    root = os.path.expanduser(root)
+    if os.path.isfile(root):
+        return [Video(root)]
+    existing([Path(root)], "Give a video file, or a folder of videos or of frames")
+    clips: list[tuple[str, Clip]] = []
+    for folder, below, files in os.walk(root, followlinks=True):
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        images = [f for f in files if os.path.splitext(f)[1].lower() in READERS]
+        if images:
+            clips.append((folder, FrameFolder(folder, images)))
+        clips += [
+            (p, Video(p)) for p in (os.path.join(folder, f) for f in files) if os.path.splitext(p)[1].lower() in VIDEOS
+        ]
+    if not clips:
+        raise UserError(f"{root}: has neither images nor videos (looked for {', '.join((*READERS, *VIDEOS))})")
+    return [clip for _, clip in sorted(clips, key=lambda pair: pair[0])]
+
+
+class ClipDataset(FrameDataset):
+    """Triplets at random places of clips.
+
+    In training a sample's distance between the outer frames is drawn from the range `stride`, and the middle frame is the one
+    exactly half-way (then only even distances are drawn) or, with `any_time`, any frame in between; otherwise the distance is
+    the largest possible one, and the frame the middle one.
+
+    Args:
+        clips: sequences of frames.
+        stride: range of distances between the outer frames, in frames.
+        any_time: see above.
+        per_frame: a sample for every frame of a clip that can be the first one; else one per clip, and the place is random.
+    """
+
+    def __init__(
+        self, clips: Sequence[Clip], stride: tuple[int, int], any_time: bool, per_frame: bool, **settings: Any
+    ) -> None:
+        super().__init__(**settings)
+        least, most = stride if len(stride) == 2 else (0, 0)
+        self.any_time = any_time and self.training
+        self.strides = [s for s in range(max(2, least), most + 1) if self.any_time or s % 2 == 0]
+        if not self.strides:
+            kind = "" if self.any_time else "even "
+            raise UserError(f"stride: {list(stride)} has no {kind}distance of at least 2 frames between outer frames")
+        for clip in clips:
+            if len(clip) <= self.strides[0]:
+                what = f"a distance of {self.strides[0]} between the outer ones needs {self.strides[0] + 1}"
+                raise UserError(f"{os.path.dirname(clip.path(0)) or clip.path(0)}: has {len(clip)} frames; {what}")
+        self.clips = list(clips)
+        self.per_frame = per_frame
+        starts = [len(clip) - self.strides[0] if per_frame else 1 for clip in self.clips]
+        self.ends = np.cumsum(starts)
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def triplet(self, index: int) -> tuple[Any, Triplet]:
+        number = int(np.searchsorted(self.ends, index, side="right"))
+        clip, start = self.clips[number], index - (int(self.ends[number - 1]) if number else 0)
+        possible = [s for s in self.strides if s < len(clip) - (start if self.per_frame else 0)]
+        stride = possible[np.random.randint(len(possible))] if self.training else possible[-1]
+        if not self.per_frame:
+            start = np.random.randint(len(clip) - stride) if self.training else 0
+        middle = np.random.randint(1, stride) if self.any_time else stride // 2
+        frames = (start, start + middle, start + stride)
+        where = Frames(clip, {str(n): n for n in frames})
+        folder, _, file = clip.path(frames[1]).rpartition("/")
+        name = f"{os.path.basename(folder)}_{os.path.splitext(file)[0]}" if "#" not in file else file.replace("#", "_")
+        return where, Triplet(tuple(map(str, frames)), middle / stride, name)
+
+    def frames(self, where: Any, triplet: Triplet) -> list[Image]:
+        images: list[Image] = where.clip.read([int(name) for name in triplet.files])
+        return images
+
+    def require_patch(self, size: int) -> None:
+        """Check that frames are large enough for training patches of `size`, by each clip's first frame.
+
+        Raises:
+            UserError: some are smaller; up to ten are named.
+        """
+        if not self.enlarge:
+            first: list[Any] = [(Frames(clip, {"0": 0}), "0") for clip in self.clips]
+            refuse_small(first, min(size, self.patch_limit or size))
+
+
+class Frames:
+    """Some frames of a clip, called by their numbers."""
+
+    def __init__(self, clip: Clip, numbers: dict[str, int]) -> None:
+        self.clip = clip
+        self.numbers = numbers
+
+    def path(self, name: str) -> str:
+        """The frame's path."""
+        return self.clip.path(self.numbers[name])
+
+    def size(self, name: str) -> tuple[int, int] | None:
+        """(height, width), where known."""
+        return self.clip.size(self.numbers[name])
+
+
+@DATASETS.register()
+class VideoDataset(ClipDataset):
+    """Triplets from your own videos, or folders of frames (one clip per folder, frames in the order of their names).
+
+    Args:
+        dataroot: video file(s) or folder(s), which are searched for both.
+        stride: range of distances between the outer frames, in frames; even ones are used.
+        any_time: in training, take any frame in between, with its timestep, instead of the middle one.
+        gt_size: side of the training patch; whole frames when omitted.
+        phase: ``train``, or ``val`` and ``test``, in which nothing is random.
+        use_reverse_channels: exchange red and blue at random.
+        use_reverse_time: exchange the outer frames at random.
+        use_flip: flip at random, both ways.
+        use_rot: rotate at random by multiples of 90 degrees.
+        enlarge: cut patches from smaller frames as large as they can be, and enlarge them.
+        on_error: what an unreadable frame does: ``raise``, or ``skip`` to the next sample.
+    """
+
+    def __init__(
+        self,
+        dataroot: str | list[str],
+        stride: tuple[int, int] = (2, 2),
+        any_time: bool = False,
+        gt_size: Annotated[int, Range(least=1)] | None = None,
+        phase: Phase = "train",
+        use_reverse_channels: bool = True,
+        use_reverse_time: bool = True,
+        use_flip: bool = True,
+        use_rot: bool = True,
+        enlarge: bool = False,
+        on_error: OnError = "raise",
+    ) -> None:
+        super().__init__(
+            [clip for root in as_roots(dataroot, "dataroot") for clip in find_clips(root)],
+            stride,
+            any_time,
+            per_frame=True,
+            phase=phase,
+            gt_size=gt_size,
+            switches=Switches(use_reverse_channels, use_reverse_time, use_flip, use_rot),
+            enlarge=enlarge,
+            on_error=on_error,
+        )
+
+
+@DATASETS.register()
+class X4K1000FPSDataset(ClipDataset):
+    """X-TRAIN of X4K1000FPS (Sim et al., XVFI, ICCV 2021): 4408 clips of 65 frames of 768x768, ``<scene>/<clip>/0000.png`` ...
+
+    One sample per clip and epoch; place and distance are drawn anew. Clips are downloaded as videos, and have to be decoded to
+    frames first (the authors' ``decode_mp4.py``, or ffmpeg).
+
+    Args:
+        dataroot: folder of the scenes, or that which holds it as ``train``.
+        stride: range of distances between the outer frames; even ones are drawn, so that the middle frame is exact.
+        any_time: in training, take any frame in between, with its timestep, instead of the middle one.
+        gt_size: side of the training patch; whole frames when omitted.
+        phase: ``train``, or ``val`` and ``test``, in which nothing is random.
+        use_reverse_channels: exchange red and blue at random.
+        use_reverse_time: exchange the outer frames at random.
+        use_flip: flip at random, both ways.
+        use_rot: rotate at random by multiples of 90 degrees.
+        enlarge: cut patches from smaller frames as large as they can be, and enlarge them.
+        on_error: what an unreadable frame does: ``raise``, or ``skip`` to the next sample.
+    """
+
+    def __init__(
+        self,
+        dataroot: str,
+        stride: tuple[int, int] = (8, 32),
+        any_time: bool = False,
+        gt_size: Annotated[int, Range(least=1)] | None = None,
+        phase: Phase = "train",
+        use_reverse_channels: bool = True,
+        use_reverse_time: bool = True,
+        use_flip: bool = True,
+        use_rot: bool = True,
+        enlarge: bool = False,
+        on_error: OnError = "raise",
+    ) -> None:
+        root = Path(dataroot).expanduser()
+        wanted = "X4K1000FPS has train/<scene>/<clip>/0000.png to 0064.png (https://github.com/JihyongOh/XVFI)"
+        root = root / "train" if (root / "train").is_dir() else existing([root], wanted)
+        clips: list[Clip] = []
+        for scene in sorted(p for p in root.iterdir() if p.is_dir()):
+            for entry in sorted(scene.iterdir()):
+                if entry.suffix == ".mp4" and not entry.with_suffix("").is_dir():
+                    raise UserError(f"{entry}: is a video; decode it to {entry.with_suffix('')}/0000.png ... first")
+                if entry.is_dir():
+                    images = [n for n in os.listdir(entry) if n.endswith(".png")]
+                    if not images:
+                        raise UserError(f"{entry}: has no frames. {wanted}")
+                    clips.append(FrameFolder(str(entry), images))
+        if not clips:
+            raise UserError(f"{root}: has no clips. {wanted}")
+        super().__init__(
+            clips,
+            stride,
+            any_time,
+            per_frame=False,
+            phase=phase,
+            gt_size=gt_size,
+            switches=Switches(use_reverse_channels, use_reverse_time, use_flip, use_rot),
+            enlarge=enlarge,
+            on_error=on_error,
+        )

@@ -1,0 +1,101 @@
+"""Several datasets trained on together, by ratio."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+import numpy as np
+
+from ..core.errors import UserError
+from . import DATASETS
+from .base import ImageDataset, Item
+from .paired import shares
+
+
+@DATASETS.register()
+class MixedDataset(ImageDataset):
+    """Draws from several datasets in a given ratio, spread evenly over each epoch and over ranks.
+
+    Which dataset, sample and random choices a place of the epoch gets depends on (seed, epoch, place) alone, as everywhere (see
+    `relume.datasets.sampler`); ranks take different places. An epoch has as many samples as all datasets together.
+
+    All patches have the mixture's `gt_size`, so that they can be stacked. A dataset's own ``gt_size`` is the largest patch that
+    is cut from it (256 for Vimeo90K, whose frames have 256 rows); where that, or a frame, is smaller than what is asked for,
+    the patch is enlarged. Thus a curriculum of ``gt_sizes`` works whatever the sizes of the sources.
+
+    Args:
+        datasets: blocks of the datasets.
+        mixed_ratio: shares of the draws, ``2:1``, in the order of the datasets; by their sizes when omitted.
+        gt_size: side of the patches; when omitted, the datasets' own ones, which must be the same.
+    """
+
+    def __init__(
+        self,
+        datasets: list[Annotated[Any, DATASETS]],
+        mixed_ratio: str | None = None,
+        gt_size: int | None = None,
+    ) -> None:
+        super().__init__()
+        if not datasets:
+            raise UserError("datasets: a mixture needs at least one dataset")
+        self.datasets = datasets
+        lengths = [len(dataset) for dataset in datasets]
+        self.ends = np.cumsum(lengths)
+        weights = parse_ratio(mixed_ratio, len(datasets)) if mixed_ratio is not None else None
+        self.sampling_weights = shares(lengths, weights)
+        sizes = {getattr(dataset, "gt_size", None) for dataset in datasets}
+        for dataset in datasets:
+            if hasattr(dataset, "patch_limit"):
+                dataset.patch_limit, dataset.enlarge = dataset.gt_size, True
+        if gt_size is None and len(sizes) > 1:
+            raise UserError(
+                f"gt_size: the datasets' own ones differ ({', '.join(map(str, sizes))}); give the mixture's"
+            )
+        self._gt_size: int | None = None
+        self.gt_size = gt_size if gt_size is not None else sizes.pop()
+
+    @property
+    def gt_size(self) -> int | None:
+        """Side of the patches of all datasets."""
+        return self._gt_size
+
+    @gt_size.setter
+    def gt_size(self, size: int | None) -> None:
+        self._gt_size = size
+        for dataset in self.datasets:
+            if hasattr(dataset, "gt_size"):
+                dataset.gt_size = size
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def locate(self, index: int) -> tuple[int, int]:
+        """Number of the dataset that has the mixture's sample `index`, and the index there."""
+        number = int(np.searchsorted(self.ends, index, side="right"))
+        return number, index - (int(self.ends[number - 1]) if number else 0)
+
+    def load(self, index: int) -> Item:
+        number, inside = self.locate(index)
+        item: Item = self.datasets[number][inside]
+        return item
+
+    def require_patch(self, size: int) -> None:
+        """Let each dataset check that it can give patches of `size`."""
+        for dataset in self.datasets:
+            if hasattr(dataset, "require_patch"):
+                dataset.require_patch(size)
+
+
+def parse_ratio(text: str, count: int) -> list[float]:
+    """The shares of `count` datasets from ``2:1``.
+
+    Raises:
+        UserError: other than that many numbers, or all of them 0.
+    """
+    parts = text.split(":")
+    numbers = [float(p) for p in parts if re.fullmatch(r"\s*\d+(\.\d+)?\s*", p)]
+    if len(numbers) != len(parts) or len(parts) != count or sum(numbers) == 0:
+        example = ":".join(["2"] + ["1"] * (count - 1))
+        raise UserError(f"mixed_ratio: '{text}' should be one number for each of {count} datasets, such as '{example}'")
+    return numbers
