@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,8 @@ from .metrics import (
 )
 from .models.base import Batch, Model
 from .transfer import Transfer
+
+log = logging.getLogger("relume")
 
 Row = dict[str, Any]
 """One image's scores: ``{"index": 3, "image": "bees", "psnr": 31.2}``."""
@@ -74,6 +78,7 @@ class Evaluator:
         transfers: of the datasets by name that hold HDR images, to decode what metrics on linear radiance are given.
             Their outputs are saved as radiance, with a tone-mapped PNG beside; comparisons are tone-mapped.
         linear_format: of saved radiance, a suffix without dot that `imwrite` keeps floats in.
+        forgiving: in training, files that cannot be written are reported and evaluation goes on: the scores are what matters.
         picture: called with ``(dataset, image, picture, iteration)`` for the first comparison of each dataset.
     """
 
@@ -90,6 +95,7 @@ class Evaluator:
     eight_bit: bool = True
     transfers: Mapping[str, Transfer] = field(default_factory=dict)
     linear_format: str = "hdr"
+    forgiving: bool = False
     picture: Callable[[str, str, Any, int], None] | None = None
     progress: Callable[[str, Any], Any] | None = None
     better: dict[str, str] = field(init=False)
@@ -135,8 +141,9 @@ class Evaluator:
             for name, metric in self._of_sets.items():
                 results[dataset].update({f"{name}{part}": value for part, value in metric.compute().items()})
             if distributed.is_main():
-                self._write(dataset, iteration, every)
-                self._write_grid(dataset, iteration, [image for _, share, _ in gathered for image in share])
+                with self._writing(dataset):
+                    self._write(dataset, iteration, every)
+                    self._write_grid(dataset, iteration, [image for _, share, _ in gathered for image in share])
         return results
 
     def _share(
@@ -163,8 +170,23 @@ class Evaluator:
                 own = {label: given[i : i + 1] for label, given in baselines.items()}
                 rows.append({"index": indices[i], "image": name, **self._row(dataset, output, target, own)})
                 shown = {"input": own.get("input"), "output": output, "target": target}
-                self._save(dataset, name, iteration, indices[i], shown)
+                with self._writing(dataset):
+                    self._save(dataset, name, iteration, indices[i], shown)
         return rows
+
+    @contextlib.contextmanager
+    def _writing(self, dataset: str) -> Iterator[None]:
+        """What follows writes files of a dataset's results.
+
+        Raises:
+            UserError: they cannot be written (a full disk, a folder without permission), and that matters.
+        """
+        try:
+            yield
+        except OSError as e:
+            if not self.forgiving:
+                raise UserError(f"results of {dataset} cannot be written to {self.folder}: {e}") from e
+            log.warning("results of %s cannot be written to %s, which loses nothing else: %s", dataset, self.folder, e)
 
     def _row(
         self, dataset: str, output: Tensor, target: Tensor | None, baselines: Mapping[str, Tensor]

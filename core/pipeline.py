@@ -347,6 +347,7 @@ def build_evaluator(
         eight_bit=opt.val.use_image,
         transfers=transfers,
         linear_format=opt.val.linear_format,
+        forgiving=for_training,
         progress=logger.progress if opt.val.pbar else None,
     )
 

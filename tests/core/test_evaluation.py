@@ -355,3 +355,14 @@ def test_the_first_outputs_are_put_into_one_picture(tmp_path: Path) -> None:
     corner = np.argwhere((picture != 255).any(-1))[0]
     np.testing.assert_array_equal(picture[corner[0] : corner[0] + height, corner[1] : corner[1] + width], panels[0])
     assert [name for name, _, _ in shown] == ["im0", "grid"] and shown[1][2] == 7
+
+
+def test_a_folder_that_cannot_be_written_ends_a_test_but_no_training(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "out").write_text("a file where the folder should be")
+    with pytest.raises(UserError, match=r"results of a cannot be written to .*out"):
+        evaluator(tmp_path / "out", {"a": [item(0)]}, save_images=True).run(Halves(), 1)
+    training = evaluator(tmp_path / "out", {"a": [item(0)]}, save_images=True, forgiving=True)
+    assert training.run(Halves(), 1) == evaluator(tmp_path, {"a": [item(0)]}).run(Halves(), 1)
+    assert "which loses nothing else" in caplog.text
