@@ -1,12 +1,14 @@
-"""Turn checkpoints of the original underwater networks into Relume's: ``{params: state dict}``, names as they were.
+"""Turn checkpoints of the originals into Relume's, names as they were: .safetensors, or .pth with ``{params: state dict}``.
 
-``python tools/convert_weights.py ORIGINAL.pth OUT.pth [-opt FILE.yml] [--stub MODULE ...]``
+``python tools/convert_weights.py ORIGINAL OUT.safetensors [-opt FILE.yml] [--stub MODULE ...]``
 
-Reads bare state dicts, the usual wrappings of them, and pickles of whole modules, without importing or running anything
-that such a pickle names: tensors are rebuilt here, classes of the network become empty stand-ins, all else is refused.
+Reads bare state dicts, the usual wrappings of them, pickles of whole modules, and the pickles of EDM and StyleGAN that carry
+the source code of their classes, without importing or running anything that such a pickle names or carries: tensors are
+rebuilt here, classes of the network become empty stand-ins, source code is dropped unread, all else is refused.
 
-``-opt`` names an option file whose ``network_g`` the weights are for. Names and shapes are then compared; parameters that
-never had an effect in the original are left out if the network does without (``drop_dead: true``); any other difference
+``-opt`` names an option file whose ``network_g`` the weights are for. Names and shapes are then compared. Left out are
+parameters that never had an effect in the original, if the network does without (``drop_dead: true``), and the embedding of
+augmentations of EDM's networks; the embedding of classes stays as initialised where the file has none. Any other difference
 is an error.
 """
 
@@ -22,14 +24,14 @@ import io
 import pickle
 import zipfile
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 
 from relume.archs import build_network
 from relume.core import checkpoint, options
-from relume.core.errors import UserError
+from relume.core.errors import UserError, require
 
 STUBBED = (
     "__main__",
@@ -57,6 +59,8 @@ DTYPES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
+WRAPPINGS = (*checkpoint.WRAPPINGS, "ema", "G_ema")
+"""Keys under which a network is filed: the usual ones, then those of EDM and StyleGAN."""
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 """First pickle of a file in the format before PyTorch 1.6."""
 
@@ -81,6 +85,20 @@ def rebuild_tensor(flat: Tensor, offset: int, size: Sequence[int], stride: Seque
     return flat.as_strided(tuple(size), tuple(stride), offset)
 
 
+class PlainDict(dict[str, Any]):
+    """Stands in for dictionaries whose entries are attributes as well."""
+
+
+def rebuild_persistent(meta: Mapping[str, Any]) -> Stub:
+    """An object that was pickled with the source code of its class (``torch_utils.persistence``): its attributes."""
+    state = meta.get("state") if isinstance(meta, Mapping) else None
+    if not isinstance(state, dict):
+        raise Refused("an object with source code and without attributes")
+    stub = Stub()
+    vars(stub).update(state)
+    return stub
+
+
 def rebuild_parameter(data: Tensor, *_: Any) -> Tensor:
     """A parameter is its tensor."""
     return data
@@ -90,6 +108,8 @@ HARMLESS: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
     ("torch._utils", "_rebuild_parameter"): rebuild_parameter,
     ("torch", "Size"): torch.Size,
+    ("torch_utils.persistence", "_reconstruct_persistent_obj"): rebuild_persistent,
+    ("dnnlib.util", "EasyDict"): PlainDict,
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("builtins", "set"): set,
     ("__builtin__", "set"): set,
@@ -118,6 +138,8 @@ class RestrictedUnpickler(pickle.Unpickler):
         """
         if (module, name) in HARMLESS:
             return HARMLESS[module, name]
+        if (module, name) == ("torch.storage", "_load_from_bytes"):  # a file of the older format within the pickle
+            return lambda data: read_legacy(io.BytesIO(data), self.stubbed)
         if module == "torch" and name in DTYPES:
             return DTYPES[name]
         if module.startswith(("torch.nn.modules.", "torch.nn.parallel.")) or module in self.stubbed:
@@ -158,23 +180,30 @@ def read_zip(path: Path, stubbed: Sequence[str]) -> Any:
         return RestrictedUnpickler(io.BytesIO(archive.read(pickles[0])), stubbed, storage).load()
 
 
-def read_legacy(path: Path, stubbed: Sequence[str]) -> Any:
-    """The object in a file of ``torch.save`` before PyTorch 1.6: pickles, then the storages' numbers."""
+def read_legacy(file: BinaryIO, stubbed: Sequence[str]) -> Any:
+    """The object in a plain pickle, or in a file of ``torch.save`` before PyTorch 1.6: pickles, then the storages' numbers."""
     found: dict[str, Tensor] = {}
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
 
     def storage(key: str, dtype: torch.dtype, count: int) -> Tensor:
-        if count * dtype.itemsize > path.stat().st_size:
+        if count * dtype.itemsize > size:
             raise Refused("a tensor that is larger than its data")
         return found.setdefault(key, torch.empty(count, dtype=dtype))
 
-    with path.open("rb") as file:
-        magic, _, _, result, keys = (RestrictedUnpickler(file, stubbed, storage).load() for _ in range(5))
-        if magic != LEGACY_MAGIC:
-            raise Refused("it is no file of torch.save")
-        for key in keys:
-            target = found[str(key)]
-            count = int.from_bytes(file.read(8), "little")
-            target.copy_(as_tensor(file.read(count * target.itemsize), target.dtype, count))
+    def next_pickle() -> Any:
+        return RestrictedUnpickler(file, stubbed, storage).load()
+
+    first = next_pickle()
+    if isinstance(first, (Stub, Mapping)):
+        return first
+    if first != LEGACY_MAGIC:
+        raise Refused("it is no file of torch.save")
+    _, _, result, keys = (next_pickle() for _ in range(4))
+    for key in keys:
+        target = found[str(key)]
+        count = int.from_bytes(file.read(8), "little")
+        target.copy_(as_tensor(file.read(count * target.itemsize), target.dtype, count))
     return result
 
 
@@ -195,7 +224,11 @@ def read(path: Path, stubbed: Sequence[str] = ()) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
-        found = (read_zip if zipfile.is_zipfile(path) else read_legacy)(path, (*STUBBED, *stubbed))
+        if zipfile.is_zipfile(path):
+            found = read_zip(path, (*STUBBED, *stubbed))
+        else:
+            with path.open("rb") as file:
+                found = read_legacy(file, (*STUBBED, *stubbed))
     except Refused as e:
         raise UserError(f"{path}: refused: {e}") from e
     except UserError:
@@ -208,7 +241,7 @@ def read(path: Path, stubbed: Sequence[str] = ()) -> dict[str, Tensor]:
 def flat_state(found: Any, path: Path) -> dict[str, Tensor]:
     """Tensors by name of what was unpickled."""
     if isinstance(found, Mapping):
-        inner = next((found[k] for k in checkpoint.WRAPPINGS if isinstance(found.get(k), (Stub, Mapping))), None)
+        inner = next((found[k] for k in WRAPPINGS if isinstance(found.get(k), (Stub, Mapping))), None)
         if inner is not None:
             return flat_state(inner, path)
         state = dict(found)
@@ -242,6 +275,10 @@ def fitted(state: dict[str, Tensor], block: Mapping[str, Any]) -> tuple[dict[str
     """
     network = build_network(block)
     own = network.state_dict()
+    given = state
+    state = {k: v for k, v in given.items() if k in own or k != "model.map_augment.weight"}
+    if "model.map_layer0.weight" in state:  # one of EDM's
+        state = {**{k: v for k, v in own.items() if k.startswith("model.map_label.")}, **state}
     try:
         network.load_state_dict(state)
     except RuntimeError:
@@ -254,7 +291,7 @@ def fitted(state: dict[str, Tensor], block: Mapping[str, Any]) -> tuple[dict[str
         problems += [f"{k} is unknown" for k in state if k not in own]
         more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise UserError(f"the weights do not fit {block['type']}: {'; '.join(problems[:3])}{more}") from None
-    return dict(network.state_dict()), [k for k in state if k not in own]
+    return dict(network.state_dict()), [k for k in given if k not in own]
 
 
 def convert(source: Path, target: Path, block: Mapping[str, Any] | None = None, stubbed: Sequence[str] = ()) -> str:
@@ -266,19 +303,28 @@ def convert(source: Path, target: Path, block: Mapping[str, Any] | None = None, 
     if target.exists():
         raise UserError(f"{target}: is there already; remove it first")
     state = read(source, stubbed)
-    dropped: list[str] = []
+    notes = ""
     if block is not None:
+        given = state.keys()
         state, dropped = fitted(state, block)
-    checkpoint.save(target, {"params": state})
-    without = f", without {len(dropped)} that never had an effect" if dropped else ""
-    return f"{target}: {len(state)} tensors, {sum(v.numel() for v in state.values()):,} numbers{without}"
+        added = [k for k in state if k not in given]
+        notes += (
+            f", without {len(dropped)} that the network does not have ({', '.join(dropped[:3])})" if dropped else ""
+        )
+        notes += f"; not in the original, as initialised: {', '.join(added)}" if added else ""
+    if target.suffix == ".safetensors":
+        module = require("safetensors.torch", str(target))
+        checkpoint.write_atomically(target, lambda file: file.write(module.save(state)))
+    else:
+        checkpoint.save(target, {"params": state})
+    return f"{target}: {len(state)} tensors, {sum(v.numel() for v in state.values()):,} numbers{notes}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("original", type=Path, help="checkpoint of an original")
-    parser.add_argument("out", type=Path, help="what to write, .pth")
+    parser.add_argument("out", type=Path, help="what to write, .safetensors or .pth")
     parser.add_argument("-opt", "--opt", help="option file whose network_g the weights must fit")
     parser.add_argument(
         "--stub", nargs="+", default=[], metavar="MODULE", help="modules of the pickled network's classes"

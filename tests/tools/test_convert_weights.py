@@ -259,3 +259,107 @@ def test_options_name_the_network(convert_weights, tmp_path):
     arguments = [str(path), str(tmp_path / "out.pth"), "-opt", str(tmp_path / "x.yml")]
     assert convert_weights.main(arguments) == 0
     same(tmp_path / "out.pth", state)
+
+
+# -------------------------------------------------------------------- pickles that carry source code
+EDM = {"type": "OneStepGenerator", "img_resolution": 8, "model_channels": 8, "num_blocks": 1, "attn_resolutions": [4]}
+EDM |= {"channel_mult": [1, 2], "augment_dim": 9}
+
+
+@pytest.fixture
+def edm_pickle(monkeypatch, tmp_path):
+    """``edm_pickle(network, **others)``: a file whose classes are calls of a reconstructor, each with source code."""
+    for name in ("torch_utils", "torch_utils.persistence", "dnnlib", "dnnlib.util"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+
+    def _reconstruct_persistent_obj(meta):
+        raise AssertionError("was run")
+
+    class EasyDict(dict):
+        pass
+
+    for thing, name in ((_reconstruct_persistent_obj, "torch_utils.persistence"), (EasyDict, "dnnlib.util")):
+        thing.__module__, thing.__qualname__ = name, thing.__name__
+        setattr(sys.modules[name], thing.__name__, thing)
+    flag = tmp_path / "flag"
+
+    class Pickler(pickle.Pickler):
+        def reducer_override(self, thing):
+            if not isinstance(thing, nn.Module) or type(thing).__module__.startswith("torch."):
+                return NotImplemented
+            state = {k: v for k, v in vars(thing).items() if k.startswith("_") or isinstance(v, (int, float, str))}
+            state |= {"_init_args": (), "_init_kwargs": EasyDict(channels=8)}
+            source = f"open({str(flag)!r}, 'w')\nclass {type(thing).__name__}: pass"
+            meta = {
+                "type": "class",
+                "version": 6,
+                "module_src": source,
+                "class_name": type(thing).__name__,
+                "state": state,
+            }
+            return _reconstruct_persistent_obj, (meta,), None
+
+    def write(network, **others):
+        path = tmp_path / "edm.pkl"
+        with path.open("wb") as file:
+            Pickler(file).dump(
+                {"ema": network, "loss_fn": nn.Identity(), "dataset_kwargs": EasyDict(path="x"), **others}
+            )
+        for name in ("torch_utils.persistence", "dnnlib.util"):
+            sys.modules.pop(name)
+        return path
+
+    yield write
+    assert not flag.exists()
+
+
+def test_source_code_in_a_pickle_is_dropped_unread(convert_weights, edm_pickle, tmp_path):
+    network = build_network(EDM)
+    state = convert_weights.read(edm_pickle(network))
+    assert state.keys() == network.state_dict().keys()
+    assert all(torch.equal(v, state[k]) for k, v in network.state_dict().items())
+
+
+@pytest.mark.parametrize("classes", [0, 10])
+def test_edm_weights_become_a_generator(convert_weights, edm_pickle, tmp_path, capsys, classes):
+    network = build_network(EDM)
+    block = {k: v for k, v in EDM.items() if k != "augment_dim"} | {"label_dim": classes}
+    options = tmp_path / "o.yml"
+    options.write_text(f"name: x\nmodel_type: RestorationModel\nnetwork_g: {json.dumps(block)}\n")
+    out = tmp_path / "out.safetensors"
+    assert convert_weights.main([str(edm_pickle(network)), str(out), "-opt", str(options)]) == 0
+    said = capsys.readouterr().out
+    assert "without 1 that the network does not have (model.map_augment.weight)" in said
+    assert ("as initialised: model.map_label.weight, model.map_label.bias" in said) == bool(classes)
+    fresh = build_network(block)
+    checkpoint.load_weights(fresh, out)
+    x, labels = torch.randn(2, 3, 8, 8), None
+    with torch.no_grad():
+        if not classes:
+            torch.testing.assert_close(fresh.eval()(x, 0.3, labels), network.eval()(x, 0.3))
+
+
+def test_edm_weights_of_other_widths_are_refused(convert_weights, edm_pickle):
+    state = convert_weights.read(edm_pickle(build_network(EDM)))
+    with pytest.raises(UserError, match=r"conv0\.weight is \(8, 8, 3, 3\), not \(16, 8, 3, 3\), and \d+ more"):
+        convert_weights.fitted(state, {**EDM, "channel_mult": [2, 2]})
+
+
+class Command:
+    def __reduce__(self):
+        return os.system, ("exit 1",)
+
+
+@pytest.mark.parametrize("hidden", ["beside", "in a storage"])
+def test_commands_in_such_pickles_are_refused(convert_weights, edm_pickle, hidden):
+    extra = Command()
+    if hidden == "in a storage":  # a file of torch's older format, inside the pickle, that is none
+        extra = Reducer(torch.storage._load_from_bytes, pickle.dumps(Command()))
+    with pytest.raises(UserError, match=r"refused: it names (posix|nt)\.system"):
+        convert_weights.read(edm_pickle(build_network(EDM), loss_fn=extra))
+
+
+def test_objects_with_source_code_need_attributes(convert_weights, tmp_path):
+    (tmp_path / "x.pkl").write_bytes(b"ctorch_utils.persistence\n_reconstruct_persistent_obj\n(}Vstate\nI1\nstR.")
+    with pytest.raises(UserError, match="an object with source code and without attributes"):
+        convert_weights.read(tmp_path / "x.pkl")
