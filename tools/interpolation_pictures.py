@@ -1,0 +1,147 @@
+"""Pictures of trained interpolators: what each makes of held-out frames, and eight times slower motion.
+
+``python tools/interpolation_pictures.py options/vfi/laptop/phase1.yml options/vfi/laptop/phase2.yml --out docs`` writes
+``interpolation.png``, a row for each validation set (blend, each network, truth), and ``slow_motion.png``, seven frames
+between two, found by the last network between frames that it has found before. Networks are the newest of each file's
+experiment.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+# Python puts this folder on sys.path; its list.py must not shadow anything.
+sys.path[:] = [p for p in sys.path if Path(p).resolve() != Path(__file__).resolve().parent]
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from relume.core import options
+from relume.core.errors import UserError
+from relume.core.image_io import imwrite
+from relume.core.metrics import calculate_metric
+from relume.core.models.base import Batch, Model
+from relume.core.pipeline import build_model
+from relume.core.visual import grid, to_uint8
+from relume.datasets import build_dataset
+from relume.datasets.loader import build_eval_loader
+
+
+@dataclass
+class Trained:
+    """One option file, and its network as it was last saved."""
+
+    opt: Any
+    model: Model
+
+    @property
+    def label(self) -> str:
+        """The last word of the experiment's name."""
+        return str(self.opt.name).split("_")[-1]
+
+
+def trained(path: Path) -> Trained:
+    """The newest weights of the experiment that `path` describes, averaged where there is an average.
+
+    Raises:
+        UserError: there are none.
+    """
+    opt = options.load(path).to_dict()
+    weights = Path(opt["path"]["experiments_root"] or "experiments") / opt["name"] / "models" / "net_g_latest.pth"
+    key = "params_ema" if opt["train"]["ema_decay"] > 0 else "params"
+    opt["path"] = {**opt["path"], "pretrain_network_g": str(weights), "param_key_g": key, "grow_network_g": False}
+    checked = options.check(opt)
+    model, networks = build_model(checked, torch.device("cpu"), for_training=False)
+    for network in networks.values():
+        network.eval()
+    return Trained(checked, model)
+
+
+def psnr(image: Tensor, truth: Tensor) -> float:
+    """Of 8-bit images, in dB."""
+    data = {"img": to_uint8(image[0]), "img2": to_uint8(truth[0])}
+    return float(calculate_metric(data, {"type": "calculate_psnr"}))
+
+
+def sample(opt: Any, phase: str, index: int) -> Batch:
+    """One sample of a validation set, as a batch.
+
+    Raises:
+        UserError: there are not so many.
+    """
+    dataset = build_dataset(opt.datasets[phase], phase="val", scale=1)
+    if not 0 <= index < len(dataset):
+        raise UserError(f"--index {index}: {phase} has samples 0 to {len(dataset) - 1}")
+    return next(batch for i, batch in enumerate(build_eval_loader(dataset, seed=opt.manual_seed)) if i == index)
+
+
+def validation_sets(opt: Any) -> list[str]:
+    """Keys of the blocks.
+
+    Raises:
+        UserError: there are none.
+    """
+    found = [phase for phase in opt.datasets if phase.startswith("val")]
+    if not found:
+        raise UserError("datasets: there is no `val` block to take frames from")
+    return found
+
+
+def held_out(runs: Sequence[Trained], index: int) -> Any:
+    """A row for each validation set: blend, each network, truth, of its frame `index`."""
+    panels: list[Tensor] = []
+    labels: list[str] = []
+    for phase in validation_sets(runs[-1].opt):
+        batch = sample(runs[-1].opt, phase, index)
+        blend = runs[-1].model.baselines(batch)["input"]
+        outputs = [blend, *(run.model.predict(batch)["output"] for run in runs)]
+        names = [f"{runs[-1].opt.datasets[phase].name or phase}: blend", *(run.label for run in runs)]
+        panels += [*(o[0] for o in outputs), batch["gt"][0]]
+        labels += [*(f"{n}, {psnr(o, batch['gt']):.1f} dB" for n, o in zip(names, outputs, strict=True)), "truth"]
+    return grid(panels, len(runs) + 2, labels, 192)
+
+
+def between(model: Model, first: Tensor, last: Tensor, depth: int) -> list[Tensor]:
+    """2 ** depth - 1 frames between two, each in the middle of two neighbours that are there already."""
+    if not depth:
+        return []
+    middle = model.predict({"img0": first, "img1": last, "timestep": torch.tensor([0.5])})["output"]
+    return [*between(model, first, middle, depth - 1), middle, *between(model, middle, last, depth - 1)]
+
+
+def slow_motion(run: Trained, index: int) -> Any:
+    """Both frames of one sample of the last validation set, and seven between them."""
+    batch = sample(run.opt, validation_sets(run.opt)[-1], index)
+    frames = [batch["img0"], *between(run.model, batch["img0"], batch["img1"], 3), batch["img1"]]
+    labels = ["frame 0", *(f"{k}/8" for k in range(1, 8)), "frame 1"]
+    return grid([f[0] for f in frames], len(frames), labels, 144)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="+", type=Path, help="option files, whose experiments are in this folder")
+    parser.add_argument("--out", type=Path, default=Path("results/interpolation"), help="folder of the pictures")
+    parser.add_argument("--index", type=int, default=0, help="which frame of every validation set")
+    arguments = parser.parse_args(argv)
+    torch.manual_seed(0)
+    try:
+        runs = [trained(path) for path in arguments.files]
+        with torch.no_grad():
+            imwrite(arguments.out / "interpolation.png", held_out(runs, arguments.index))
+            imwrite(arguments.out / "slow_motion.png", slow_motion(runs[-1], arguments.index))
+    except UserError as e:
+        print(e, file=sys.stderr)
+        return e.code
+    print(f"written: {arguments.out / 'interpolation.png'}, {arguments.out / 'slow_motion.png'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
