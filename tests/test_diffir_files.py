@@ -15,8 +15,9 @@ from relume.archs import build_network
 from relume.core import options
 from relume.core.image_io import imwrite
 from relume.core.pipeline import train_main
+from relume.datasets.camera import Curve, format_prompt
 
-SIZES = {"STAGE_1": 26_742_206, "STAGE_2": 26_911_934}
+SIZES = {"STAGE_1": 26_742_206, "STAGE_2": 26_911_934, "HDR": 26_742_206, "RECOVER": 26_742_206}
 SHORT = (
     "train:total_iter=4",
     "val:val_freq=4",
@@ -92,3 +93,43 @@ def test_stage_2_follows_stage_1() -> None:
     assert any(
         "metrics" in r and np.isfinite(r["metrics"]["psnr"]) for r in records(Path("experiments/train_DiffIRS2"))
     )
+
+
+def hdr_pictures(recover: bool) -> None:
+    """Radiance, pictures of it, the gains and exponents of their cameras, and estimates, where the files look for them."""
+    rng = np.random.default_rng(0)
+    for phase, names in (("train", "abcde"), ("val", "f")):
+        root = Path(f"AIM_ITM_TRAIN/{phase}_hdr")
+        for folder in ("jpg", "hdr", "dgain_info", *(["hdr_recover"] if recover else [])):
+            (root / folder).mkdir(parents=True)
+        for name in names:
+            radiance = 1000 * rng.random((30, 44, 3), np.float32) ** 4
+            curve = Curve(float(rng.uniform(1, 4)), 2.2)
+            picture = curve.develop(radiance, 1000.0).transpose(2, 0, 1)
+            imwrite(root / "hdr" / f"{name}.hdr", radiance)
+            imwrite(root / "jpg" / f"{name}.jpg", torch.from_numpy(picture.astype(np.float32)))
+            (root / "dgain_info" / f"{name}.txt").write_text(format_prompt(curve))
+            if recover:
+                np.save(
+                    root / "hdr_recover" / f"{name}_log_hdr.npy", 1000 * np.log1p(radiance[None]) / np.log(1001 + 1e-6)
+                )
+
+
+@pytest.mark.parametrize("name", ["HDR", "RECOVER"])
+def test_the_hdr_forks_files_train(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    hdr_pictures(recover=name == "RECOVER")
+    settings = ("batch_size_per_gpu=2", "gt_size=32")
+    run(
+        getattr(diffir_files, name),
+        *small("g"),
+        *(f"datasets:train:{x}" for x in settings),
+        "train:perceptual_opt:weights=random",
+    )
+    root = Path("experiments") / options.load("x.yml").name
+    lines = [r for r in records(root) if "lr" in r]
+    assert all({"l_pix", "l_percep"} <= r.keys() and np.isfinite(r["l_pix"]) for r in lines)
+    # The warm-up hides the schedule's own ramp, and rises to the same 2e-4.
+    assert [r["lr"][0] for r in lines] == pytest.approx([2e-4 * i / 2000 for i in range(1, 5)])
+    (scores,) = (r["metrics"] for r in records(root) if "metrics" in r)
+    assert scores.keys() == {"psnr"} and np.isfinite(scores["psnr"])
+    assert ("sees the ground truth" in capsys.readouterr().out) == (name == "HDR")
