@@ -58,11 +58,27 @@ class Run:
         return folder / f"{stem}_{self.opt.train.total_iter}.png"
 
 
-def train(path: Path, force_yml: Sequence[str]) -> Run:
-    """Run one option file; the scores are of its first validation set."""
-    opt = options.load(path, force_yml)
-    if not opt.val.save_img:
-        raise UserError(f"{path}: val.save_img must be on, for the picture")
+def load(paths: Sequence[Path], force_yml: Sequence[str]) -> list[Any]:
+    """The options of all runs, so that a mistake in the last one shows before the first has been trained.
+
+    Raises:
+        UserError: a mistake in a file, outputs that are not saved, or runs that cannot be compared.
+    """
+    every = [options.load(path, force_yml) for path in paths]
+    for path, opt in zip(paths, every, strict=True):
+        if not opt.val.save_img:
+            raise UserError(f"{path}: val.save_img must be on, for the picture")
+        if "val" not in opt.datasets or opt.datasets.val != every[0].datasets.val:
+            raise UserError(f"{path}: datasets.val must be there, and the same in all files")
+        if opt.val.metrics != every[0].val.metrics:
+            raise UserError(f"{path}: val.metrics must be the same in all files")
+    if len({opt.name for opt in every}) < len(every):
+        raise UserError("two of the files have the same name: they would write to the same folder")
+    return every
+
+
+def train(opt: Any) -> Run:
+    """Run one experiment; the scores are of its first validation set."""
     began = time.process_time()
     results = train_pipeline(opt)
     return Run(opt, next(iter(results.values())), (time.process_time() - began) / 60)
@@ -114,8 +130,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--height", type=int, default=144, help="of each image in the picture, in pixels")
     parser.add_argument("--force_yml", nargs="+", default=[], metavar="a:b=v", help="overrides for all files")
     arguments = parser.parse_args(argv)
+    if arguments.rows < 1 or arguments.height < 1:
+        parser.error("--rows and --height must be positive")
     try:
-        runs = [train(path, arguments.force_yml) for path in arguments.files or sorted(FILES.glob("*.yml"))]
+        runs = [train(opt) for opt in load(arguments.files or sorted(FILES.glob("*.yml")), arguments.force_yml)]
         text = table(runs)
         out = Path(arguments.out)
         imwrite(out.with_suffix(".jpg"), picture(runs, arguments.rows, arguments.height))

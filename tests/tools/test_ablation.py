@@ -39,3 +39,18 @@ def test_table_and_picture(tool, files, tmp_path):
 def test_pictures_need_saved_images(tool, files, capsys):
     assert tool("ablation").main([files[0], "--force_yml", "val:save_img=false"]) == 2
     assert "val.save_img must be on" in capsys.readouterr().err
+
+
+def test_mistakes_show_before_anything_is_trained(tool, files, tmp_path, capsys):
+    ablation = tool("ablation")
+    assert ablation.main([files[0], str(tmp_path / "gone.yml")]) == 2
+    assert "gone.yml: no such file" in capsys.readouterr().err
+    assert ablation.main([files[0], files[0]]) == 2
+    assert "the same name" in capsys.readouterr().err
+    other = options("other", val__save_img=True, val__metrics={"other": {"type": "toy_score"}})
+    (tmp_path / "other.yml").write_text(yaml.safe_dump(other))
+    assert ablation.main([files[0], str(tmp_path / "other.yml")]) == 2
+    assert "other.yml: val.metrics must be the same in all files" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        ablation.main([*files, "--rows", "0"])
+    assert not (tmp_path / "experiments").exists()
