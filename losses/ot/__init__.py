@@ -12,6 +12,7 @@ from __future__ import annotations
 from . import costs, targets
 from .coupling import Coupling, FusedCoupling, LinearCoupling
 from .exact import assignment
+from .graphs import Graphs
 from .linear import sinkhorn
 from .quadratic import from_lambda, fused_gromov_wasserstein
 from .structure import Dense, SquaredEuclidean, tensor_product
@@ -20,6 +21,7 @@ __all__ = [
     "Coupling",
     "Dense",
     "FusedCoupling",
+    "Graphs",
     "LinearCoupling",
     "SquaredEuclidean",
     "assignment",

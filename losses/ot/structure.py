@@ -21,6 +21,13 @@ class Structure(Protocol):
         """n."""
 
     @property
+    def source(self) -> Tensor:
+        """The tensor that it is made of."""
+
+    def remade(self, source: Tensor) -> Structure:
+        """One of the same kind, of another source."""
+
+    @property
     def factors(self) -> list[Tensor]:
         """Matrices whose product is C."""
 
@@ -53,6 +60,13 @@ class Dense:
     @property
     def size(self) -> int:
         return self.matrix.shape[0]
+
+    @property
+    def source(self) -> Tensor:
+        return self.matrix
+
+    def remade(self, source: Tensor) -> Dense:
+        return Dense(source)
 
     @property
     def factors(self) -> list[Tensor]:
@@ -104,6 +118,13 @@ class SquaredEuclidean:
     @property
     def size(self) -> int:
         return self.points.shape[0]
+
+    @property
+    def source(self) -> Tensor:
+        return self.points
+
+    def remade(self, source: Tensor) -> SquaredEuclidean:
+        return SquaredEuclidean(source)
 
     @cached_property
     def norms(self) -> Tensor:

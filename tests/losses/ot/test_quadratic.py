@@ -16,15 +16,17 @@ from relume.core.errors import UserError
 from relume.losses.ot import (
     Dense,
     FusedCoupling,
+    Graphs,
     SquaredEuclidean,
     costs,
+    descent,
     from_lambda,
     fused_gromov_wasserstein,
-    quadratic,
     sinkhorn,
     targets,
     tensor_product,
 )
+from relume.losses.ot import graphs as graphs_module
 
 CASES = [
     "eucl_12x12",
@@ -165,11 +167,11 @@ def test_products_are_left_out_only_where_they_change_nothing(
     problem = costs.squared_euclidean(x, y), structure(x), structure(y)
     options = {"alpha": 0.2, "epsilon": 0.1, "outer_iters": 30, "tol": 0}
     formed = []
-    product = quadratic.cross_product
-    monkeypatch.setattr(quadratic, "cross_product", lambda *args: formed.append(1) or product(*args))
+    product = descent.cross_product
+    monkeypatch.setattr(descent, "cross_product", lambda *args: formed.append(1) or product(*args))
     found = fused_gromov_wasserstein(*problem, **options)
     few = len(formed)
-    monkeypatch.setattr(quadratic, "READING_IS_FREE", frozenset())
+    monkeypatch.setattr(descent, "READING_IS_FREE", frozenset())
     expected = fused_gromov_wasserstein(*problem, **options)
     assert few < 20
     assert len(formed) - few == 29  # the first step's is one of vectors
@@ -181,7 +183,7 @@ def test_products_are_left_out_only_where_they_change_nothing(
 def test_without_tolerance_nothing_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """But for one read before, which is not counted on a CPU, and one after."""
     problem = [c.float() for c in fused_problem(6, 9)]
-    monkeypatch.setattr(quadratic, "READING_IS_FREE", frozenset())  # as on a GPU
+    monkeypatch.setattr(descent, "READING_IS_FREE", frozenset())  # as on a GPU
     for outer, inner in ((1, 5), (7, 130)):
         options = {"alpha": 0.5, "epsilon": 0.05, "outer_iters": outer, "inner_iters": inner, "tol": 0}
         assert waits_of(lambda options=options: fused_gromov_wasserstein(*problem, **options)) == 1
@@ -302,3 +304,62 @@ def test_impossible_problems(change: dict[str, Any], message: str, cost_scale: s
     problem = {"M": torch.zeros(2, 3), "C1": torch.zeros(2, 2), "C2": torch.zeros(3, 3), "alpha": 0.5, "epsilon": 0.1}
     with pytest.raises(UserError, match=message):
         fused_gromov_wasserstein(**{**problem, "cost_scale": cost_scale, **change})
+
+
+# -------------------------------------------------------------------------------- CUDA graphs
+@pytest.mark.parametrize("points", [False, True])
+def test_graphs_solve_other_problems_of_the_same_kind(points: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a recorder for the CPU: what it replays is the run that a graph would replay, on the same memory."""
+    recorded = []
+
+    def record(own: descent.Descent) -> tuple[Any, Callable[[], None]]:
+        solution = graphs_module.afresh(own)
+        recorded.append(own)
+
+        def replay() -> None:
+            again = graphs_module.afresh(own)
+            for old, new in zip((*solution.potentials, solution.plan), (*again.potentials, again.plan), strict=True):
+                old.copy_(new)
+
+        return solution, replay
+
+    monkeypatch.setattr(graphs_module, "record", record)
+    monkeypatch.setattr(graphs_module, "capturable", lambda logits: True)
+    graphs = Graphs(keep=2)
+    structure = SquaredEuclidean if points else costs.euclidean
+    seen = []
+    for name, alpha, epsilon, size in (
+        ("a", 0.3, 0.1, 9),
+        ("b", 0.6, 0.05, 9),
+        ("c", 0.3, 0.1, 10),
+        ("d", 0.3, 0.1, 9),
+    ):
+        x, y = unit_points(f"x{name}", 6), unit_points(f"y{name}", size, 2 if points else 3)
+        problem = costs.squared_euclidean(x, unit_points(f"z{name}", size)), structure(x), structure(y)
+        options = {"alpha": alpha, "epsilon": epsilon, "outer_iters": 4, "tol": 0}
+        found = fused_gromov_wasserstein(*problem, **options, graphs=graphs)
+        expected = fused_gromov_wasserstein(*problem, **options)
+        assert l1(found.plan, expected.plan) < 1e-13
+        assert l1(found.f, expected.f) < 1e-12
+        assert (found.iters, found.outer_iters) == (expected.iters, 4)
+        seen.append((found.plan, found.plan.clone()))
+    assert len(recorded) == 2
+    assert all(torch.equal(plan, kept) for plan, kept in seen)  # not overwritten by later replays
+    fused_gromov_wasserstein(*problem, alpha=0.3, epsilon=0.1, outer_iters=5, tol=0, graphs=graphs)
+    assert len(recorded) == 3 and len(graphs.recorded) == 2
+    fused_gromov_wasserstein(*problem, alpha=0.3, epsilon=0.1, graphs=graphs)  # a tolerance needs to look
+    assert len(recorded) == 3
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("size", [(32, 2048), (256, 300)])
+def test_graphs_on_a_gpu(size: tuple[int, int]) -> None:
+    graphs = Graphs()
+    for name in "ab":
+        x, y = (unit_points(f"{name}{n}", n).float().cuda() for n in size)
+        problem = costs.squared_euclidean(x, y), costs.euclidean(x), costs.euclidean(y)
+        found, expected = (
+            fused_gromov_wasserstein(*problem, alpha=0.2, epsilon=0.1, tol=0, graphs=g) for g in (graphs, None)
+        )
+        assert l1(found.plan, expected.plan) < 1e-5
+    assert len(graphs.recorded) == 1

@@ -1,0 +1,89 @@
+"""Mirror descent on the objective of fused Gromov-Wasserstein transport."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .scaling import Potentials, Solution, Stopping, balanced, solve
+from .structure import Structure, cross_product
+
+READING_IS_FREE = frozenset({"cpu"})
+"""Kinds of devices whose numbers Python can look at without waiting."""
+
+
+@dataclass(frozen=True)
+class Descent:
+    """Mirror descent on the objective with step 1 / eps: each step is an entropic problem with the cost linearised at T.
+
+    Half the gradient of the quadratic term, L x T, has parts that are constant along rows or columns. They are left out:
+    the potentials of a balanced problem absorb them.
+
+    Args:
+        logits: -(1 - alpha) M / eps, (n, m).
+        first, second: the structures C1, C2, unscaled.
+        coefficient: 4 alpha / (eps s^2), s the scale of the structures.
+        a, b: marginals.
+        spread: an estimate of the range of the linearised cost, over eps.
+        sway: how far the logits move at most, but for constants along rows or columns, per L1 change of the plan.
+        outer: steps at most, and the L1 change of the plan at which to stop.
+        inner: iterations of each step.
+        warm_start: start each step at the potentials of the one before.
+    """
+
+    logits: Tensor
+    first: Structure
+    second: Structure
+    coefficient: Tensor
+    a: Tensor
+    b: Tensor
+    spread: float
+    sway: float
+    outer: Stopping
+    inner: Stopping
+    warm_start: bool
+
+    def run(self, plan: Tensor | None, kernel: bool) -> Solution:
+        """Descend from `plan` (n, m), or from a b^T over the mass, if None."""
+        # Zero potentials of the full cost, in terms of the one without constants.
+        rows = self.first.squared_times(self.a) * (-self.coefficient / 2)
+        cold = potentials = Potentials(rows, torch.zeros_like(self.b))
+        problem = balanced(self.linearised(plan), self.a, self.b)
+        linearised_at = plan
+        iters = step = 0
+        change = math.inf
+        for step in range(1, self.outer.iters + 1):
+            if step > 1 and plan is not None and not self.still(plan, linearised_at):
+                problem = problem.with_logits(self.linearised(plan))
+                linearised_at = plan
+            is_cold = step == 1 or not self.warm_start
+            start = cold if is_cold else potentials
+            previous = plan
+            potentials, plan, done, _ = solve(problem, start, self.inner, kernel, self.spread, is_cold)
+            iters += done
+            if self.outer.due(step) and previous is not None:
+                before, change = change, float(torch.dist(plan, previous, 1))
+                if self.outer.met(change, before):
+                    break
+        assert plan is not None
+        return Solution(potentials, plan, iters, step)
+
+    def linearised(self, plan: Tensor | None) -> Tensor:
+        """The logits of the problem at `plan`. At a b^T the product C1 T C2 is one of two vectors."""
+        if plan is None:
+            left = self.first.times(self.a) * (self.coefficient / self.b.sum())
+            return torch.addr(self.logits, left, self.second.times(self.b))
+        return torch.addcmul(self.logits, cross_product(self.first, plan, self.second), self.coefficient)
+
+    def still(self, plan: Tensor, before: Tensor | None) -> bool:
+        """Whether the logits at `plan` are those at the plan `before` but for rounding, so that they need not be made anew.
+
+        C1 (T - T') C2 is bounded by the L1 norm of T - T', whose row and column sums vanish: only what C1 and C2 deviate
+        from the middle of their ranges matters.
+        """
+        if before is None or plan.device.type not in READING_IS_FREE:
+            return False
+        return self.sway * float(torch.dist(plan, before, 1)) <= torch.finfo(plan.dtype).eps * self.spread
