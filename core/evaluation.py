@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -35,6 +36,11 @@ log = logging.getLogger("relume")
 
 Row = dict[str, Any]
 """One image's scores: ``{"index": 3, "image": "bees", "psnr": 31.2}``."""
+
+
+Rounding = Literal["8bit", "output", "none"]
+"""What is rounded to 8 bits before metrics: output and ground truth; the output alone (a ground truth that was made smaller
+keeps its fractions); nothing."""
 
 
 INPUT = "_input"
@@ -75,6 +81,7 @@ class Evaluator:
         score_input: also score the model's baselines, such as the input itself as ``<metric>_input``, unless there is a ``gt``
             of another size: the figures to beat.
         eight_bit: round images to 8 bits before the metrics, as BasicSR does.
+        rounding: by dataset, what its published figures round, in place of `eight_bit`.
         transfers: of the datasets by name that hold HDR images, to decode what metrics on linear radiance are given.
             Their outputs are saved as radiance, with a tone-mapped PNG beside; comparisons are tone-mapped.
         linear_format: of saved radiance, a suffix without dot that `imwrite` keeps floats in.
@@ -93,6 +100,7 @@ class Evaluator:
     best_metric: str | None = None
     score_input: bool = False
     eight_bit: bool = True
+    rounding: Mapping[str, Rounding] = field(default_factory=dict)
     transfers: Mapping[str, Transfer] = field(default_factory=dict)
     linear_format: str = "hdr"
     forgiving: bool = False
@@ -100,6 +108,8 @@ class Evaluator:
     progress: Callable[[str, Any], Any] | None = None
     better: dict[str, str] = field(init=False)
     best: str | None = field(init=False)
+    seconds: dict[str, float] = field(init=False, default_factory=dict)
+    """By dataset, what an image took the model here in the last run: the mean, without the first batch if there are more."""
 
     def __post_init__(self) -> None:
         self.better = {k: str(m.get("better") or metric_direction(m["type"])) for k, m in self.metrics.items()}
@@ -151,6 +161,7 @@ class Evaluator:
     ) -> list[Row]:
         """Score this rank's images."""
         rows: list[Row] = []
+        times: list[float] = []
         self._grid = []
         for batch in self.progress(dataset, loader) if self.progress else loader:
             if interrupted():
@@ -158,7 +169,9 @@ class Evaluator:
             indices = torch.as_tensor(batch["index"]).reshape(-1).tolist()
             data = {k: v for k, v in batch.items() if k != "index"}
             placed = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in data.items()}
+            begin = self._now()
             outputs = model.predict(placed)["output"]
+            times.append((self._now() - begin) / len(indices))
             counted = [i for i, index in enumerate(indices) if index >= 0]  # the others only keep ranks in step
             if counted and self._of_sets:
                 made = outputs if len(counted) == len(indices) else outputs[counted]
@@ -172,7 +185,15 @@ class Evaluator:
                 shown = {"input": own.get("input"), "output": output, "target": target}
                 with self._writing(dataset):
                     self._save(dataset, name, iteration, indices[i], shown)
+        if times:
+            self.seconds[dataset] = float(np.mean(times[1:] or times))
         return rows
+
+    def _now(self) -> float:
+        """The time when the device has done all it was asked to."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
 
     @contextlib.contextmanager
     def _writing(self, dataset: str) -> Iterator[None]:
@@ -194,19 +215,20 @@ class Evaluator:
         """The scores of one image, and of its baselines where that is asked for."""
         if len(self._of_sets) == len(self.metrics):
             return {}
-        transfer = self.transfers.get(dataset)
-        scores = self._scores(output, target, transfer)
+        scores = self._scores(dataset, output, target)
         for label, given in baselines.items() if self.score_input else ():
             if target is None or given.shape == target.shape:
-                scores.update({f"{k}_{label}": v for k, v in self._scores(given, target, transfer).items()})
+                scores.update({f"{k}_{label}": v for k, v in self._scores(dataset, given, target).items()})
         return scores
 
-    def _scores(self, output: Tensor, target: Tensor | None, transfer: Transfer | None) -> dict[str, float]:
+    def _scores(self, dataset: str, output: Tensor, target: Tensor | None) -> dict[str, float]:
+        transfer = self.transfers.get(dataset)
         given = {"img": output} if target is None else {"img": output, "img2": target}
         if target is not None and output.shape[-2:] != target.shape[-2:]:
             shapes = f"{tuple(output.shape[-2:])} and {tuple(target.shape[-2:])}"
             raise UserError(f"the output and the ground truth differ in size: {shapes} (is `scale` right?)")
-        encoded = {k: self._for_metrics(v) for k, v in given.items()}
+        rounding = self.rounding.get(dataset, "8bit" if self.eight_bit else "none")
+        encoded = {k: for_metrics(v, rounding, is_output=k == "img") for k, v in given.items()}
         linear = {k: radiance(v, transfer) for k, v in given.items()} if transfer and self._linear else {}
         scores = {}
         for name, block in self.metrics.items():
@@ -222,14 +244,6 @@ class Evaluator:
             data = images if name in self._full_reference else {"img": images["img"]}
             scores[name] = float(calculate_metric(data, block))
         return scores
-
-    def _for_metrics(self, image: Tensor) -> np.ndarray:
-        """(1, C, H, W) in [0, 1] as (H, W, C), clipped, 8-bit where the options say so."""
-        clipped = image[0].detach().float().clamp(0, 1)
-        if self.eight_bit:
-            return visual.to_uint8(clipped)
-        array: np.ndarray = clipped.permute(1, 2, 0).cpu().numpy()
-        return array
 
     def _means(self, rows: list[Row]) -> dict[str, float]:
         means = {}
@@ -284,6 +298,17 @@ class Evaluator:
             self.picture(dataset, "grid", picture, iteration)
 
 
+def for_metrics(image: Tensor, rounding: Rounding, is_output: bool) -> np.ndarray:
+    """(1, C, H, W) in [0, 1] as (H, W, C), clipped, and rounded to 8 bits where asked for: uint8, or float32 up to 1."""
+    clipped = image[0].detach().float().clamp(0, 1)
+    if rounding == "8bit":
+        return visual.to_uint8(clipped)
+    if rounding == "output" and is_output:
+        clipped = (clipped * 255).round() / 255
+    array: np.ndarray = clipped.permute(1, 2, 0).cpu().numpy()
+    return array
+
+
 def one(images: Tensor | None, i: int) -> Tensor | None:
     """Image i of a batch as a batch of one."""
     return None if images is None else images[i : i + 1]
@@ -305,7 +330,9 @@ def radiance(image: Tensor, transfer: Transfer) -> np.ndarray:
 
 
 def image_stem(batch: Batch, index: int, place: int = 0) -> str:
-    """The name under which the results of the image at `place` of a batch are filed: its file's stem, else its index."""
+    """What results of the image at `place` of a batch are filed under: its ``name``, else its file's stem, else its index."""
+    if batch.get("name"):
+        return str(batch["name"][place] if isinstance(batch["name"], (list, tuple)) else batch["name"])
     for key in ("lq_path", "gt_path"):
         if batch.get(key):
             path = batch[key][place] if isinstance(batch[key], (list, tuple)) else batch[key]

@@ -118,19 +118,6 @@ def remove_file(handler: logging.FileHandler) -> None:
     handler.close()
 
 
-def table(results: Mapping[str, Mapping[str, float]]) -> str:
-    """Mean scores as an aligned text table: a row per dataset, a column per metric, ``-`` where there is none."""
-    metrics = list(dict.fromkeys(metric for scores in results.values() for metric in scores))
-    rows = [["dataset", *metrics]]
-    rows += [[d, *(f"{s[m]:.4f}" if m in s else "-" for m in metrics)] for d, s in results.items()]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = (
-        f"{row[0]:<{widths[0]}}" + "".join(f"  {c:>{w}}" for c, w in zip(row[1:], widths[1:], strict=True))
-        for row in rows
-    )
-    return "\n".join(["Results", *lines])
-
-
 def as_json(content: Any, indent: int | None = None) -> str:
     """JSON that every reader takes: it has no infinity (a perfect image's PSNR) and no NaN, which become null."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import math
 import os
 import sys
 import time
@@ -16,14 +17,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from . import checkpoint, distributed, logger, options
+from . import checkpoint, distributed, logger, options, report
 from .checkpoint import Checkpoints
 from .ema import EMA
 from .errors import EXIT_INTERRUPTED, UserError
-from .evaluation import Evaluator
+from .evaluation import Evaluator, Rounding
 from .experiment import Experiment, Resume, find_resume
 from .guard import Guard
-from .inference import Inference
+from .inference import Inference, size_multiple
 from .models import MODELS
 from .models.base import Model
 from .optimizers import build_optimizer
@@ -113,7 +114,9 @@ def test_pipeline(opt: Mapping[str, Any], *, launcher: str = "none") -> dict[str
                 log.warning("network_%s has random weights: path.pretrain_network_%s names none", key, key)
             with torch.no_grad():
                 results = evaluator.run(model, 0)
-            log.info("%s", logger.table(results))
+            parameters = sum(p.numel() for network in networks.values() for p in network.parameters())
+            sets_said = report.about(evaluator.loaders, evaluator.seconds)
+            log.info("%s", report.report(results, sets_said, parameters, conditions(model, device)))
             log.info("Scores of every image and the saved pictures are in %s", results_root)
         if distributed.is_main():
             logger.write_json(results_root / "metrics.json", results)
@@ -312,6 +315,7 @@ def build_evaluator(
 
     loaders: dict[str, Any] = {}
     transfers: dict[str, Any] = {}
+    rounding: dict[str, Rounding] = {}
     for phase, block in sets.items():
         name = block.name or phase
         if name in loaders:
@@ -319,6 +323,8 @@ def build_evaluator(
         dataset = build_dataset(block, phase=phase.split("_")[0], scale=opt.scale)
         if getattr(dataset, "transfer", None) is not None:
             transfers[name] = dataset.transfer
+        if getattr(dataset, "score_rounding", None) is not None:
+            rounding[name] = dataset.score_rounding
         loaders[name] = build_eval_loader(
             dataset,
             seed=opt.manual_seed,
@@ -345,11 +351,21 @@ def build_evaluator(
         best_metric=opt.val.best,
         score_input=opt.val.score_input,
         eight_bit=opt.val.use_image,
+        rounding=rounding,
         transfers=transfers,
         linear_format=opt.val.linear_format,
         forgiving=for_training,
         progress=logger.progress if opt.val.pbar else None,
     )
+
+
+def conditions(model: Model, device: torch.device) -> str:
+    """On what device and with which settings of inference scores are computed, in words."""
+    settings = {name: getattr(model, name) for name in model.inference_options if hasattr(model, name)}
+    sizes = [size_multiple(network) for network in model.networks.values()]
+    settings["padding"] = f"by reflection, to multiples of {math.lcm(*sizes, model.inference.window_size or 1)}"
+    settings["tile"] = model.inference.tile
+    return f"{device}, " + ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
 
 
 # ------------------------------------------------------------------ options that need the machine

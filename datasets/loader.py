@@ -327,6 +327,7 @@ class EvalLoader:
         if even:
             self._indices += [rank % total] * (-(-total // world) - self._counted)
         self._batches = [range(i, min(i + batch, len(self._indices))) for i in range(0, len(self._indices), batch)]
+        self.dataset = dataset
         self._dataset = SeededDataset(dataset, seed)
         self._workers = min(workers, len(self._batches))
         self._said: set[Note] = set()

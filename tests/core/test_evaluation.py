@@ -233,6 +233,21 @@ def test_any_metric_can_be_had_of_linear_radiance(tmp_path: Path) -> None:
     assert scores["psnr_l"] == pytest.approx(scores["l"], abs=1e-9), "the peak is the transfer function's"
 
 
+@pytest.mark.parametrize("rounding", ["8bit", "output", "none", None])
+def test_each_dataset_may_say_what_its_figures_round(tmp_path: Path, rounding: Any) -> None:
+    chosen = {} if rounding is None else {"a": rounding}
+    metrics = {"psnr": {"type": "calculate_psnr"}}
+    made = evaluator(tmp_path, {"a": [item(0)]}, metrics=metrics, rounding=chosen, eight_bit=False)
+    score = made.run(Halves(0.55), 1)["a"]["psnr"]
+    output, target = 0.55 * item(0)["lq"], item(0)["gt"]
+    if rounding in ("8bit", "output"):
+        output = (output * 255).round() / 255
+    if rounding == "8bit":
+        target = (target * 255).round() / 255
+    assert score == pytest.approx(float(-10 * (output - target).double().square().mean().log10()), abs=1e-4)
+    assert set(made.seconds) == {"a"} and made.seconds["a"] > 0
+
+
 def test_nothing_is_saved_unless_asked_for(tmp_path: Path) -> None:
     evaluator(tmp_path, {"a": [item(0)]}).run(Halves(), 1)
     assert [p.name for p in tmp_path.iterdir()] == ["a_scores.jsonl"]
@@ -244,6 +259,7 @@ def test_names_of_images() -> None:
     assert image_stem({"lq_path": ["x/y.z.png"], "gt_path": ["g.png"]}, 3) == "y.z"
     assert image_stem({"gt_path": "g.png"}, 3) == "g"
     assert image_stem({}, 3) == "00003"
+    assert image_stem({"name": ["clip_1", "clip_2"], "gt_path": ["g.png", "h.png"]}, 0, 1) == "clip_2"
 
 
 # ------------------------------------------------------------------ stopping

@@ -19,7 +19,7 @@ from runs import options, records
 
 from relume.core import logger
 from relume.core.errors import UserError
-from relume.core.logger import RunLogger, as_json, header, table, trackers
+from relume.core.logger import RunLogger, as_json, header, trackers
 from relume.core.options import check
 from relume.core.pipeline import train_pipeline
 
@@ -147,16 +147,6 @@ def test_records_after_a_resume_have_every_iteration_once() -> None:
 def test_json_that_every_reader_takes() -> None:
     content = {"a": [1.5, float("inf"), {"b": float("nan")}], "c": (1, -float("inf")), "d": "text", "e": None}
     assert json.loads(as_json(content)) == {"a": [1.5, None, {"b": None}], "c": [1, None], "d": "text", "e": None}
-
-
-def test_the_table_of_results() -> None:
-    text = table({"Set5": {"psnr": 32.05, "ssim": 0.9}, "no_truth": {"uiqm": 3.0}})
-    assert text.splitlines() == [
-        "Results",
-        "dataset      psnr    ssim    uiqm",
-        "Set5      32.0500  0.9000       -",
-        "no_truth        -       -  3.0000",
-    ]
 
 
 # ------------------------------------------------------------------ trackers

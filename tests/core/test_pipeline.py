@@ -95,7 +95,10 @@ def test_a_test_scores_saves_and_reports_every_set(capsys: pytest.CaptureFixture
     assert results["pairs"]["psnr"] == pytest.approx(np.mean([s["psnr"] for s in scores]))
     assert json.loads(Path("results/tested/metrics.json").read_text()) == results
     (log,) = Path("results/tested").glob("test_tested_*.log")
-    table = rf"dataset +psnr +uiqm\npairs +{results['pairs']['psnr']:.4f} +[\d.]+\nalone +- +[\d.-]+\n"
+    table = (
+        r"dataset +psnr +uiqm +params M +ms/image\n"
+        rf"pairs +{results['pairs']['psnr']:.4f} +[\d.]+ +0\.00 +[\d.]+\nalone +- +[\d.-]+ +0\.00 +[\d.]+\n"
+    )
     assert re.search(table, log.read_text()) and re.search(table, capsys.readouterr().out)
     assert "random weights" not in log.read_text()
 
