@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from ..core.errors import UserError
-from ..core.image_io import to_float
+from ..core.image_io import Readers, to_float
 from ..core.storage import UnreadableFile
 
 SCENE_KEY = 0.01
@@ -85,6 +85,10 @@ def decode_prompt(data: bytes, name: str) -> Curve:
         return parse_prompt(data.decode("utf-8-sig"), name)
     except UnicodeDecodeError:
         raise UnreadableFile(f"{name}: is not a text file; a prompt file gives dgain and gamma") from None
+
+
+PROMPTS: Readers = {".txt": decode_prompt}
+"""Decoder of prompt files, by suffix."""
 
 
 def log_average(image: np.ndarray) -> float:

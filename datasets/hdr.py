@@ -10,17 +10,16 @@ import numpy as np
 from torch import Tensor
 
 from ..core.errors import UserError
-from ..core.image_io import Readers, to_float
+from ..core.image_io import to_float
 from ..core.transfer import Log1p, TransferBlock, as_transfer
 from . import DATASETS
 from .base import ImageDataset, Item, OnError
-from .camera import SCENE_KEY, Curve, CurveChoice, decode_prompt
+from .camera import PROMPTS, SCENE_KEY, Curve, CurveChoice, decode_prompt
 from .pairing import Sample, find_samples
 from .radiance import RADIANCE_READERS, read_floats, read_radiance
 from .sources import IOBackend, Source, as_backend, listing, open_source
 from .transforms import Image, normalise, pad_to, random_crop, random_flip_rotate, random_symmetry, to_tensor
 
-PROMPTS: Readers = {".txt": decode_prompt}
 RECOVERED = 1000.0
 """Factor in the files of `dataroot_gt_recover`, on log1p-encoded values."""
 
@@ -147,7 +146,8 @@ class LdrHdrDataset(ImageDataset):
             name = self.recovered[index]
             encoded = name.lower().endswith(".npy")
             images.append((read_floats if encoded else read_radiance)(self.recovered_source, name))
-            refuse_mismatch([images[0], images[-1]], [item["lq_path"], self.recovered_source.path(name)])
+            item["gt_recover_path"] = self.recovered_source.path(name)
+            refuse_mismatch([images[0], images[-1]], [item["lq_path"], item["gt_recover_path"]])
         if self.training:  # before encoding, which is pointwise and much slower
             images = self._augment(images, item["lq_path"])
         item["lq"] = self._encoded(curve.linearise(to_float(images[0]), self.encoder.peak))

@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
@@ -93,7 +92,7 @@ class Folder(Source):
 
     def __init__(self, root: str, readers: Readers = READERS) -> None:
         names = list_files(root)
-        super().__init__(root, [n for n in names if PurePosixPath(n).suffix.lower() in readers], readers)
+        super().__init__(root, [n for n in names if os.path.splitext(n)[1].lower() in readers], readers)
 
 
 class Lmdb(Source):

@@ -1,8 +1,13 @@
 """Prepare image folders for training, in BasicSR's layouts.
 
 ``python tools/prepare_data.py crop  FOLDER OUT [--size 480] [--step 240]``  cut large images into overlapping sub-images
-``python tools/prepare_data.py lmdb  FOLDER OUT.lmdb``                       pack a folder into an LMDB database
-``python tools/prepare_data.py meta  FOLDER OUT.txt``                        list a folder's images and their sizes
+``python tools/prepare_data.py lmdb  FOLDER OUT.lmdb [--kind radiance]``     pack a folder into an LMDB database
+``python tools/prepare_data.py meta  FOLDER OUT.txt [--kind radiance]``      list a folder's images and their sizes
+``python tools/prepare_data.py hdr   FOLDER OUT [--renditions 4]``           make HDR scenes of photographs, and their pictures
+
+A kind is ``images`` (8- and 16-bit), ``radiance`` (.hdr, .exr, .pfm, .npy, .tif) or ``prompts`` (.txt with dgain and gamma).
+``hdr`` writes the folders gt (.hdr), lq (.png) and dgain (.txt); FOLDER may be ``skimage:train`` or ``skimage:val`` for the
+photographs that come with scikit-image.
 """
 
 import sys
@@ -14,16 +19,24 @@ sys.path[:] = [p for p in sys.path if Path(p).resolve() != Path(__file__).resolv
 import argparse
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from pathlib import PurePath
+from typing import Any
 
 from rich.progress import track
 
 from relume.core.errors import UserError, require
-from relume.core.image_io import imwrite
+from relume.core.image_io import READERS, Readers, imwrite
 from relume.core.storage import write_bytes
-from relume.datasets.sources import Folder
+from relume.datasets.camera import PROMPTS, decode_prompt, format_prompt
+from relume.datasets.hdr_scenes import SyntheticHDRDataset
+from relume.datasets.radiance import RADIANCE_READERS, read_floats
+from relume.datasets.sources import Folder, Source
+
+KINDS: dict[str, Readers] = {"images": READERS, "radiance": RADIANCE_READERS, "prompts": PROMPTS}
+"""What folders hold, and how it is read."""
 
 
 def windows(length: int, size: int, step: int, least: int) -> list[int]:
@@ -66,22 +79,54 @@ def crop(folder: str, out: str, size: int = 480, step: int = 240, least: int = 0
         return sum(track(pool.map(work, names), "Cropping", len(names)))
 
 
-def meta_lines(source: Folder, names: Iterable[str]) -> Iterator[str]:
-    """``name.png (h,w,3)`` of each image; every one is decoded, so that damaged ones are found now."""
-    for name in names:
-        height, width, channels = source.pixels(name).shape
-        yield f"{name} ({height},{width},{channels})"
+def meta_line(source: Source, name: str) -> str:
+    """``name.png (h,w,3)`` of an image, or a prompt file's name. The file is decoded, so that damage is found now."""
+    if source.readers is PROMPTS:
+        decode_prompt(source.read(name), source.path(name))
+        return name
+    pixels = read_floats(source, name, 1.0) if source.readers is RADIANCE_READERS else source.pixels(name)
+    return f"{name} ({pixels.shape[0]},{pixels.shape[1]},{pixels.shape[2]})"
 
 
-def meta(folder: str, out: str) -> int:
+def meta(folder: str, out: str, kind: str = "images") -> int:
     """List a folder's images with their sizes; how many."""
-    source = Folder(folder)
-    lines = list(track(meta_lines(source, source.files.values()), "Reading", len(source.files)))
+    source = Folder(folder, KINDS[kind])
+    lines = [meta_line(source, name) for name in track(source.files.values(), "Reading", len(source.files))]
     write_bytes(out, ("\n".join(lines) + "\n").encode())
     return len(lines)
 
 
-def pack(folder: str, out: str, batch: int = 5000) -> int:
+def hdr(folder: str, out: str, renditions: int = 1, side: int | None = None) -> int:
+    """Write HDR scenes made of photographs, pictures of them, and the cameras' curves; how many.
+
+    The three have the same names, in the folders ``gt`` (Radiance .hdr), ``lq`` (8-bit .png) and ``dgain`` (.txt) of `out`.
+
+    Args:
+        folder: photographs, or ``skimage:train``, ``skimage:val``.
+        renditions: pictures of each scene, by different cameras.
+        side: photographs are first shrunk until their shorter side has so many pixels.
+
+    Raises:
+        UserError: no such folder or split, or an unreadable photograph.
+    """
+    options: dict[str, Any] = {"phase": "val", "shorter_side": side, "renditions": renditions}
+    if folder.partition(":")[0] == "skimage":
+        split = folder.partition(":")[2] or "train"
+        if split not in ("train", "val"):
+            raise UserError(f"{folder}: scikit-image's photographs are skimage:train and skimage:val")
+        dataset = SyntheticHDRDataset(source="skimage", split=split, **options)
+    else:
+        dataset = SyntheticHDRDataset(dataroot_gt=folder, **options)
+    for i in track(range(len(dataset)), "Writing"):
+        shot, _ = dataset.shot(i)
+        stem = PurePath(dataset.input_path(i)).relative_to(dataset.photographs[i][0].root).with_suffix("")
+        imwrite(os.path.join(out, "gt", f"{stem}.hdr"), shot.radiance)
+        imwrite(os.path.join(out, "lq", f"{stem}.png"), shot.picture)
+        write_bytes(os.path.join(out, "dgain", f"{stem}.txt"), format_prompt(shot.curve).encode())
+    return len(dataset)
+
+
+def pack(folder: str, out: str, batch: int = 5000, kind: str = "images") -> int:
     """Pack a folder into an LMDB database, files as they are (no precision is lost); how many.
 
     The database appears under its name when it is complete.
@@ -94,7 +139,7 @@ def pack(folder: str, out: str, batch: int = 5000) -> int:
     if os.path.exists(out):
         raise UserError(f"{out}: is there already; remove it first")
     lmdb = require("lmdb", "packing an LMDB database")
-    source = Folder(folder)
+    source = Folder(folder, KINDS[kind])
     unfinished = f"{out}.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
     os.makedirs(unfinished)
@@ -104,7 +149,7 @@ def pack(folder: str, out: str, batch: int = 5000) -> int:
     transaction = environment.begin(write=True)
     for i, (key, name) in enumerate(track(source.files.items(), "Packing"), 1):
         transaction.put(key.encode(), source.read(name))
-        lines += [f"{line} 1" for line in meta_lines(source, [name])]
+        lines.append(f"{meta_line(source, name)} 1")
         if i % batch == 0:
             transaction.commit()
             transaction = environment.begin(write=True)
@@ -119,10 +164,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one of the commands; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, what in (("crop", "cut into sub-images"), ("lmdb", "pack into LMDB"), ("meta", "list images")):
+    helps = {"crop": "cut into sub-images", "lmdb": "pack into LMDB", "meta": "list images", "hdr": "make HDR scenes"}
+    for name, what in helps.items():
         command = commands.add_parser(name, help=what)
         command.add_argument("folder", help="images, sub-folders included")
         command.add_argument("out", help="what to write")
+        if name in ("lmdb", "meta"):
+            command.add_argument("--kind", choices=KINDS, default="images", help="what the folder holds")
+        if name == "hdr":
+            command.add_argument("--renditions", type=int, default=1, help="pictures of each scene")
+            command.add_argument("--side", type=int, help="shorter side to shrink photographs to")
         if name == "crop":
             command.add_argument("--size", type=int, default=480, help="side of a sub-image")
             command.add_argument("--step", type=int, default=240, help="distance between sub-images")
@@ -133,12 +184,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.command == "crop":
             size, step, least = arguments.size, arguments.step, arguments.least
             count = crop(arguments.folder, arguments.out, size, step, least, arguments.workers)
+        elif arguments.command == "hdr":
+            count = hdr(arguments.folder, arguments.out, arguments.renditions, arguments.side)
         else:
-            count = {"lmdb": pack, "meta": meta}[arguments.command](arguments.folder, arguments.out)
+            count = {"lmdb": pack, "meta": meta}[arguments.command](
+                arguments.folder, arguments.out, kind=arguments.kind
+            )
     except UserError as e:
         print(e, file=sys.stderr)
         return e.code
-    print(f"{count} images: {arguments.out}")
+    what = {"radiance": "radiance files", "prompts": "prompt files"}.get(getattr(arguments, "kind", ""), "images")
+    print(f"{count} {what}: {arguments.out}")
     return 0
 
 

@@ -1,0 +1,341 @@
+"""Pictures and radiance in folders: values of the original, precision, choices, and every mistake."""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from filling import image
+
+from relume.core.errors import UserError
+from relume.core.image_io import imwrite
+from relume.core.transfer import TRANSFERS, as_transfer
+from relume.datasets import build_dataset
+from relume.datasets.camera import Curve, estimated_gain, format_prompt
+from relume.datasets.worker import seeded
+from relume.tools.prepare_data import meta, pack
+
+CURVE = Curve(2.0, 1.8)
+
+
+def scene(name: str, *size: int) -> np.ndarray:
+    """(H, W, 3) radiance in (1, 1000), steps of .hdr files."""
+    return 1000 ** image(name, 1, 3, *size)[0].permute(1, 2, 0).numpy()
+
+
+def write_sample(root: Path, name: str, size: tuple[int, int] = (12, 16), bits: int = 8) -> None:
+    """Picture, radiance and prompt of one sample, in the folders lq, gt and dgain."""
+    radiance = scene(name, *size)
+    imwrite(root / "gt" / f"{name}.hdr", radiance)
+    imwrite(root / "lq" / f"{name}.png", CURVE.develop(radiance, 1000.0), bits)
+    (root / "dgain").mkdir(exist_ok=True)
+    (root / "dgain" / f"{name}.txt").write_text(format_prompt(CURVE))
+
+
+@pytest.fixture
+def block(tmp_path):
+    """Three samples: the options of a dataset."""
+    for name in "abc":
+        write_sample(tmp_path, name)
+    roots = {f"dataroot_{k}": str(tmp_path / k) for k in ("lq", "gt", "dgain")}
+    return {"type": "LDR_HDR_PairedDataset", **roots}
+
+
+# ------------------------------------------------------------------ the original
+@pytest.mark.parametrize("number", range(21))
+def test_the_original(golden, number, tmp_path):
+    data = torch.load(golden("hdr/dataset.pt"), weights_only=True)
+    case = data["cases"][number]
+    file, name = data["files"][case["image"]], case["image"]
+    for folder, suffix, content in (
+        ("gt", ".hdr", bytes(file["hdr_bytes"].numpy())),
+        ("lq", ".png", bytes(file["lq_png_bytes"].numpy())),
+        ("dgain", ".txt", file["dgain_txt"].encode()),
+    ):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"{name}{suffix}").write_bytes(content)
+    block = {"type": case["kind"], **{f"dataroot_{k}": str(tmp_path / k) for k in ("lq", "gt", "dgain")}}
+    block.update({k: case[k] for k in ("gt_size", "geometric_augs", "mean", "std") if k in case})
+    if "gt_recover" in case:
+        (tmp_path / "recover").mkdir()
+        np.save(tmp_path / "recover" / f"{name}_log_hdr.npy", file["recover"].numpy())
+        block["dataroot_gt_recover"] = str(tmp_path / "recover")
+    dataset = build_dataset(block, phase=case["phase"], scale=1)
+    random.seed(case.get("python_random_seed"))
+    item = dataset[0]
+    for key in ("lq", "gt", "gt_recover"):
+        if key in case:
+            assert item[key].dtype == torch.float32
+            torch.testing.assert_close(item[key], case[key], rtol=0, atol=2e-6)
+    if "returned_keys" in case:
+        assert sorted(item) == case["returned_keys"]
+
+
+# ------------------------------------------------------------------ values
+@pytest.mark.parametrize("name", TRANSFERS.names())
+def test_values_by_hand(block, name, tmp_path):
+    item = build_dataset({**block, "transfer": name}, phase="val")[1]
+    encode = as_transfer(name).encode
+    radiance = cv2.imread(str(tmp_path / "gt" / "b.hdr"), cv2.IMREAD_UNCHANGED)[..., ::-1]
+    picture = cv2.imread(str(tmp_path / "lq" / "b.png"))[..., ::-1].astype(np.float64) / 255
+    linear = np.clip(picture**1.8 / 2.0, 0, 1) * 1000
+    for key, expected in (("gt", radiance.astype(np.float64)), ("lq", linear)):
+        assert item[key].shape == (3, 12, 16)
+        assert np.abs(item[key].permute(1, 2, 0).numpy() - encode(expected)).max() < (2e-5 if name == "pq" else 2e-6)
+    assert item["lq_path"].endswith("lq/b.png") and item["gt_path"].endswith("gt/b.hdr")
+
+
+def test_radiance_beyond_the_peak_is_kept_unless_clipped(block, tmp_path):
+    imwrite(tmp_path / "gt" / "b.hdr", scene("b", 12, 16) * 4)
+    kept, clipped = (build_dataset({**block, "above_peak": k}, phase="val")[1]["gt"] for k in ("keep", "clip"))
+    assert kept.max() > 1.1 and clipped.max() == 1
+    assert torch.equal(kept.clamp(max=1), clipped)
+
+
+def test_pictures_keep_16_bits(block, tmp_path):
+    exact = as_transfer("log1p").encode(CURVE.linearise(CURVE.develop(scene("b", 12, 16), 1000.0), 1000.0))
+    errors = []
+    for bits in (8, 16):
+        write_sample(tmp_path, "b", bits=bits)
+        lq = build_dataset(block, phase="val")[1]["lq"].permute(1, 2, 0).numpy()
+        errors.append(float(np.abs(lq - exact).max()))
+    assert errors[1] < errors[0] / 50
+
+
+@pytest.mark.parametrize("suffix", [".exr", ".npy", ".pfm", ".tif", ".png"])
+def test_every_format_of_radiance(block, suffix, tmp_path):
+    if suffix == ".exr":
+        pytest.importorskip("OpenEXR")
+    radiance = scene("b", 12, 16)
+    for file in (tmp_path / "gt").iterdir():
+        if file.stem != "b":
+            file.rename(tmp_path / file.name)
+            (tmp_path / "lq" / f"{file.stem}.png").unlink()
+    (tmp_path / "gt" / "b.hdr").unlink()
+    if suffix == ".tif":
+        cv2.imwrite(str(tmp_path / "gt" / "b.tif"), radiance[..., ::-1])
+    else:
+        imwrite(tmp_path / "gt" / f"b{suffix}", radiance / 1000 if suffix == ".png" else radiance, 16)
+    scale = {"gt_scale": 1000.0} if suffix == ".png" else {}
+    gt = build_dataset({**block, **scale}, phase="val")[0]["gt"]
+    error = np.abs(as_transfer("log1p").decode(gt.permute(1, 2, 0).numpy()) - radiance).max()
+    assert error < (0.02 if suffix == ".png" else 2e-3)
+
+
+def test_gt_scale(block, tmp_path):
+    once = build_dataset(block, phase="val")[0]["gt"]
+    imwrite(tmp_path / "gt" / "a.hdr", scene("a", 12, 16) / 1024)
+    again = build_dataset({**block, "gt_scale": 1024.0}, phase="val")[0]["gt"]
+    torch.testing.assert_close(once, again)
+
+
+# ------------------------------------------------------------------ training
+def test_patches_are_cut_before_they_are_encoded_and_the_same_from_both(block):
+    dataset = build_dataset({**block, "gt_size": 8, "geometric_augs": True}, phase="train")
+    whole = build_dataset(block, phase="val")[0]
+    found = set()
+    for seed in range(40):
+        with seeded(seed):
+            item = dataset[0]
+        assert item["lq"].shape == item["gt"].shape == (3, 8, 8)
+        pairs = torch.stack([whole["lq"].flatten(1), whole["gt"].flatten(1)], -1)
+        known = {tuple(p) for p in pairs.permute(1, 0, 2).reshape(-1, 6).tolist()}
+        assert all(
+            tuple(p) in known
+            for p in torch.stack([item["lq"], item["gt"]], -1).permute(1, 2, 0, 3).reshape(-1, 6).tolist()
+        )
+        found.add(item["gt"].numpy().tobytes())
+        with seeded(seed):
+            assert torch.equal(dataset[0]["gt"], item["gt"])
+    assert len(found) > 20
+
+
+def test_small_images_are_continued_by_reflection(block):
+    dataset = build_dataset({**block, "gt_size": 40}, phase="train")
+    whole = build_dataset(block, phase="val")[0]["gt"]
+    gt = dataset[0]["gt"]
+    assert gt.shape == (3, 40, 40)
+    assert torch.equal(gt[:, :12, :16], whole) and torch.equal(gt[:, 12:24, :16], whole.flip(1))
+    assert torch.equal(gt[:, :12, 16:32], whole.flip(2))
+
+
+# ------------------------------------------------------------------ the camera's curve
+def test_the_curve_given_or_guessed(block, tmp_path):
+    own = build_dataset(block, phase="val")[0]["lq"]
+    without = {k: v for k, v in block.items() if k != "dataroot_dgain"}
+    assert torch.equal(build_dataset({**without, "dgain": 2.0, "gamma": 1.8}, phase="val")[0]["lq"], own)
+    other = build_dataset({**block, "gamma": 2.4}, phase="val")[0]["lq"]
+    assert not torch.equal(other, own)
+    picture = cv2.imread(str(tmp_path / "lq" / "a.png"))[..., ::-1].astype(np.float32) / 255
+    guess = {"dgain": estimated_gain(picture, 1.8, 0.05), "gamma": 1.8}
+    guessed = build_dataset({**without, "estimate_dgain": True, "gamma": 1.8, "scene_key": 0.05}, phase="val")[0]["lq"]
+    assert torch.equal(guessed, build_dataset({**without, **guess}, phase="val")[0]["lq"])
+    train = {**without, "estimate_dgain": True, "gt_size": 8}
+    whole = build_dataset({**without, "estimate_dgain": True}, phase="val")[0]["lq"]
+    patch = build_dataset(train, phase="train")[0]["lq"]
+    assert set(patch.flatten().tolist()) <= set(whole.flatten().tolist()), "the guess is the whole picture's"
+
+
+# ------------------------------------------------------------------ pairing
+def test_pictures_alone_can_be_tested(block):
+    alone = {k: v for k, v in block.items() if k != "dataroot_gt"}
+    item = build_dataset(alone, phase="test")[0]
+    assert set(item) == {"lq", "lq_path"}
+    assert torch.equal(item["lq"], build_dataset(block, phase="test")[0]["lq"])
+    with pytest.raises(UserError, match="dataroot_gt is missing"):
+        build_dataset(alone, phase="train")
+
+
+def test_lmdb_meta_files_templates_and_home_folders(block, tmp_path, monkeypatch):
+    expected = [build_dataset(block, phase="val")[i] for i in range(3)]
+    kinds = {"lq": "images", "gt": "radiance", "dgain": "prompts"}
+    for k, kind in kinds.items():
+        assert pack(str(tmp_path / k), str(tmp_path / f"{k}.lmdb"), kind=kind) == 3
+    lmdb = {**block, **{f"dataroot_{k}": str(tmp_path / f"{k}.lmdb") for k in kinds}, "io_backend": {"type": "lmdb"}}
+    packed = build_dataset(lmdb, phase="val")
+    meta(str(tmp_path / "gt"), str(tmp_path / "meta.txt"), kind="radiance")
+    lines = (tmp_path / "meta.txt").read_text().splitlines()
+    assert lines[0] == "a.hdr (12,16,3)"
+    (tmp_path / "meta.txt").write_text("\n".join(lines[1:]))
+    some = build_dataset({**block, "meta_info_file": str(tmp_path / "meta.txt")}, phase="val")
+    for i, item in enumerate(expected):
+        assert torch.equal(packed[i]["lq"], item["lq"]) and torch.equal(packed[i]["gt"], item["gt"])
+        if i:
+            assert torch.equal(some[i - 1]["gt"], item["gt"]) and some[i - 1]["lq_path"] == item["lq_path"]
+    assert len(some) == 2
+    monkeypatch.setenv("HOME", str(tmp_path))
+    home = {**block, **{f"dataroot_{k}": f"~/{k}" for k in kinds}}
+    assert torch.equal(build_dataset(home, phase="val")[0]["lq"], expected[0]["lq"])
+    for folder, suffix in (("lq", ".png"), ("dgain", ".txt")):
+        for name in "abc":
+            (tmp_path / folder / f"{name}{suffix}").rename(tmp_path / folder / f"{name}_ldr{suffix}")
+    renamed = build_dataset({**block, "filename_tmpl": "{}_ldr"}, phase="val")
+    assert torch.equal(renamed[2]["lq"], expected[2]["lq"])
+
+
+def test_twenty_thousand_triples_are_paired_in_linear_time(tmp_path):
+    """CPU seconds, so that a busy machine does not fail it; the slow way takes minutes."""
+    spent = []
+    for count in (1000, 4000):
+        root = tmp_path / str(count)
+        for folder, suffix in (("lq", "png"), ("gt", "hdr"), ("dgain", "txt")):
+            (root / folder).mkdir(parents=True)
+            for i in range(count):
+                (root / folder / f"{i}.{suffix}").touch()
+        block = {"type": "LDR_HDR_PairedDataset", **{f"dataroot_{k}": str(root / k) for k in ("lq", "gt", "dgain")}}
+        began = time.process_time()
+        assert len(build_dataset(block, phase="train")) == count
+        spent.append(time.process_time() - began)
+    assert spent[1] < 12 * spent[0] + 0.05
+
+
+# ------------------------------------------------------------------ another network's estimate
+def test_estimates_in_radiance_and_under_another_encoding(block, tmp_path):
+    recover = {"dataroot_gt_recover": str(tmp_path / "recover")}
+    for name in "abc":
+        encoded = as_transfer("log1p").encode(scene(name, 12, 16))
+        imwrite(tmp_path / "recover" / f"{name}.npy", 1000 * encoded)
+    stored = build_dataset({**block, **recover, "transfer": "mu_law"}, phase="val")[0]["gt_recover"]
+    (tmp_path / "recover" / "a.npy").unlink()
+    imwrite(tmp_path / "recover" / "a.pfm", scene("a", 12, 16))
+    linear = build_dataset({**block, **recover, "transfer": "mu_law"}, phase="val")[0]["gt_recover"]
+    expected = as_transfer("mu_law").encode(torch.from_numpy(scene("a", 12, 16)).permute(2, 0, 1))
+    torch.testing.assert_close(linear, expected)
+    torch.testing.assert_close(stored, expected, rtol=0, atol=1e-5)
+    (tmp_path / "recover" / "b.npy").unlink()
+    with pytest.raises(UserError, match=r"dataroot_gt_recover: 1 of 3 pictures have no estimate in .*: b\.png"):
+        build_dataset({**block, **recover}, phase="val")
+
+
+# ------------------------------------------------------------------ mistakes
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dataroot_dgain": None}, "dataroot_dgain is missing: .*estimate_dgain: true"),
+        ({"scale": 2}, "scale 2: pictures and radiance have the same size"),
+        ({"gt_size": 0}, "gt_size: a positive number"),
+        ({"gt_scale": -1.0}, "gt_scale: a positive number"),
+        ({"filename_tmpl": "x"}, "filename_tmpl: 'x' needs"),
+        ({"dgain": -1.0}, "dgain: a positive number"),
+        ({"transfer": "log"}, r"no transfer function is called 'log'. Did you mean 'log1p'"),
+    ],
+)
+def test_impossible_options(block, options, message):
+    with pytest.raises(UserError, match=message):
+        build_dataset({**block, **options}, phase="train")
+
+
+def broken(root: Path, what: str) -> None:
+    gt, lq, prompt = root / "gt" / "b.hdr", root / "lq" / "b.png", root / "dgain" / "b.txt"
+    bad = scene("b", 12, 16)
+    if what == "nan":
+        bad[3, 4, 1] = np.nan
+        cv2.imwrite(str(gt.with_suffix(".pfm")), bad)
+        gt.unlink()
+    elif what == "negative":
+        bad[3, 4, 1] = -0.25
+        imwrite(gt.with_suffix(".npy"), bad)
+        gt.unlink()
+    elif what == "8 bits":
+        imwrite(gt.with_suffix(".png"), bad / 1000)
+        gt.unlink()
+    elif what == "16 bits":
+        imwrite(gt.with_suffix(".png"), bad / 1000, 16)
+        gt.unlink()
+    elif what == "not an image":
+        gt.write_text("dgain: 1")
+    elif what == "size":
+        imwrite(gt, scene("b", 12, 18))
+    elif what == "garbled":
+        prompt.write_text("dgain: a lot\ngamma: 2\n")
+    elif what == "picture":
+        lq.write_bytes(lq.read_bytes()[:200])
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("nan", r"gt/b\.pfm: has NaN or infinite values"),
+        ("negative", r"gt/b\.npy: has negative radiance \(down to -0\.25\)"),
+        ("8 bits", r"gt/b\.png: is an 8-bit picture, not HDR radiance; ground truths are \.hdr"),
+        ("16 bits", r"gt/b\.png: holds uint16 samples; say with gt_scale"),
+        ("not an image", r"gt/b\.hdr: "),
+        ("size", r"gt/b\.hdr: is 12x18 \(height x width\), but .*lq/b\.png is 12x16"),
+        ("garbled", r"dgain/b\.txt:1: dgain is 'a lot', which is not a number"),
+        ("picture", r"lq/b\.png: cannot be decoded"),
+    ],
+)
+def test_bad_files_are_named_in_one_line(block, what, message, tmp_path):
+    broken(tmp_path, what)
+    dataset = build_dataset(block, phase="train")
+    dataset[0], dataset[2]
+    with pytest.raises(UserError, match=message) as caught:
+        dataset[1]
+    assert "\n" not in str(caught.value)
+    if what in ("nan", "negative", "garbled", "picture"):
+        skipping = build_dataset({**block, "on_error": "skip"}, phase="val")
+        assert skipping[1]["lq_path"].endswith("c.png")
+
+
+def test_missing_files_are_named(block, tmp_path):
+    (tmp_path / "dgain" / "c.txt").unlink()
+    with pytest.raises(UserError, match=r"dataroot_dgain: 1 of 3 pictures have no prompt file in .*dgain: c\.png"):
+        build_dataset(block, phase="train")
+    (tmp_path / "gt" / "a.hdr").unlink()
+    with pytest.raises(UserError, match=r"1 of 3 inputs in .*lq have no ground truth in .*gt: a\.png"):
+        build_dataset(block, phase="train")
+    (tmp_path / "gt" / "x.jpg").touch()
+    for name in "bc":
+        (tmp_path / "gt" / f"{name}.hdr").unlink()
+    with pytest.raises(UserError, match=r"gt: there are no files to read in this folder \(looked for \.hdr"):
+        build_dataset(block, phase="train")
+
+
+def test_nothing_to_decode_where_images_are_normalised(block):
+    assert build_dataset(block, phase="val").transfer is not None
+    assert build_dataset({**block, "mean": [0.5] * 3, "std": [0.5] * 3}, phase="val").transfer is None
