@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from relume.core.errors import UserError
 from relume.core.image_io import imwrite, read_pixels
+from relume.datasets.hdr import LdrHdrDataset
+from relume.datasets.hdr_scenes import SyntheticHDRDataset
 from relume.datasets.sources import Lmdb
 from relume.tools.prepare_data import crop, main, pack, windows
 
@@ -57,3 +60,32 @@ def test_the_command_line(folder, capsys):
     assert "5 images" in capsys.readouterr().out
     assert main(["meta", str(folder / "gone"), str(folder / "meta.txt")]) == 2
     assert "gone: there is no such folder" in capsys.readouterr().err
+
+
+def test_hdr_scenes_become_folders_that_the_dataset_reads(folder, capsys):
+    out = folder / "scenes"
+    assert main(["hdr", str(folder / "in"), str(out), "--renditions", "2", "--side", "32"]) == 0
+    assert "4 images" in capsys.readouterr().out
+    made = SyntheticHDRDataset(dataroot_gt=str(folder / "in"), phase="val", shorter_side=32, renditions=2)
+    read = LdrHdrDataset(*(str(out / k) for k in ("lq", "gt", "dgain")), phase="val")
+    assert [s.lq_name for s in read.samples] == ["a_0.png", "a_1.png", "s/b_0.png", "s/b_1.png"]
+    for i, j in enumerate((0, 2, 1, 3)):
+        assert torch.equal(read[i]["lq"], made[j]["lq"])
+        assert (read[i]["gt"] - made[j]["gt"]).abs().max() < 5e-3, "as far as .hdr goes"
+
+
+def test_hdr_of_shipped_photographs(tmp_path, capsys):
+    assert main(["hdr", "skimage:val", str(tmp_path / "out"), "--side", "24"]) == 0
+    assert sorted(p.name for p in (tmp_path / "out" / "gt").iterdir()) == ["chelsea.hdr", "coffee.hdr"]
+    assert main(["hdr", "skimage:test", str(tmp_path / "out")]) == 2
+    assert "skimage:train and skimage:val" in capsys.readouterr().err
+
+
+def test_damaged_prompts_and_radiance_are_found_when_they_are_packed(tmp_path):
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "a.txt").write_text("dgain: 1\n")
+    with pytest.raises(UserError, match=r"a\.txt: has no line 'gamma"):
+        pack(str(tmp_path / "p"), str(tmp_path / "p.lmdb"), kind="prompts")
+    imwrite(tmp_path / "r" / "a.png", np.zeros((4, 5, 3)))
+    with pytest.raises(UserError, match=r"a\.png: is an 8-bit picture"):
+        pack(str(tmp_path / "r"), str(tmp_path / "r.lmdb"), kind="radiance")
