@@ -24,10 +24,9 @@ from collections.abc import Callable
 from typing import Annotated
 
 import numpy as np
-from skimage.transform import rescale
 
 from ..annotations import Range
-from ..errors import UserError
+from ..errors import UserError, require
 from ..transfer import PEAK, PU21
 from . import metric
 from .images import Border, ColorOrder, Image, InputOrder, prepared
@@ -311,6 +310,7 @@ def calculate_pu21_msssim_fork(
         raise UserError(
             f"calculate_pu21_msssim_fork: an image of {x.shape[0]}x{x.shape[1]} is too small; 28x28 is the least."
         )
+    rescale = require("skimage.transform", "calculate_pu21_msssim_fork", "pip install scikit-image").rescale
     product = 1.0
     for scale, weight in zip((1.0, 0.5, 0.25), MS_WEIGHTS, strict=True):
         a, b = (v if scale == 1.0 else rescale(v, scale, anti_aliasing=True, channel_axis=2) for v in (x, y))
