@@ -51,6 +51,14 @@ def checked_cost(owner: str, name: str, cost: Tensor) -> Tensor:
     return precise(cost)
 
 
+def checked_tensor(owner: str, name: str, value: object) -> None:
+    """Raises UserError unless `value` is a tensor of real numbers."""
+    if not isinstance(value, Tensor):
+        raise UserError(f"{owner}: {name} must be a tensor, not {type(value).__name__}")
+    if value.is_complex():
+        raise UserError(f"{owner}: {name} must be real, not {value.dtype}")
+
+
 def checked_marginals(
     owner: str, a: Tensor | None, b: Tensor | None, cost: Tensor, equal: bool
 ) -> tuple[Tensor, Tensor, float]:
@@ -60,15 +68,15 @@ def checked_marginals(
         UserError: wrong length, negative or not finite, no mass, or (when `equal` is asked for) different masses.
     """
     both = []
-    facts: list[Tensor] = []
     for side, weights, size in (("rows", a, cost.shape[0]), ("columns", b, cost.shape[1])):
         if weights is None:
             both.append(cost.new_full((size,), 1 / size))
-        elif weights.shape != (size,):
+            continue
+        checked_tensor(owner, f"the marginal of the {side}", weights)
+        if weights.shape != (size,):
             raise UserError(f"{owner}: the marginal of the {side} has shape {tuple(weights.shape)}, not ({size},)")
-        else:
-            both.append(precise(weights).to(cost))
-        facts += [both[-1].double().sum(), both[-1].amin()]
+        both.append(precise(weights).to(cost))
+    facts = [fact for w in both for fact in (w.double().sum(), w.amin())]
     if a is None and b is None:
         return both[0], both[1], 1.0
     rows, least_row, columns, least_column = numbers(*facts)
@@ -81,8 +89,8 @@ def checked_marginals(
 
 
 def checked_settings(owner: str, epsilon: float, tol: float, **counts: int) -> None:
-    """Raises UserError unless `epsilon` is positive, `tol` not negative, and every count at least 1."""
-    if not epsilon > 0:
+    """Raises UserError unless `epsilon` is positive and finite, `tol` not negative, and every count at least 1."""
+    if not 0 < epsilon < float("inf"):
         raise UserError(f"{owner}: epsilon must be positive, not {epsilon}; assignment() solves the problem without it")
     if not tol >= 0:
         raise UserError(f"{owner}: tol must be at least 0, not {tol}")
@@ -120,7 +128,7 @@ def rounding(dtype: torch.dtype, mass: float) -> float:
     return 4 * torch.finfo(dtype).eps * mass
 
 
-def refuse_nonfinite(owner: str, plan: Tensor, costs: dict[str, Tensor]) -> None:
+def refuse_nonfinite(owner: str, plan: Tensor, costs: dict[str, Tensor | None]) -> None:
     """Say why a plan came out as NaN.
 
     Raises:
@@ -129,6 +137,6 @@ def refuse_nonfinite(owner: str, plan: Tensor, costs: dict[str, Tensor]) -> None
     if bool(plan.isfinite().all()):
         return
     for name, cost in costs.items():
-        if bool((cost.isnan() | (cost == -float("inf"))).any()):
+        if cost is not None and bool((cost.isnan() | (cost == -float("inf"))).any()):
             raise UserError(f"{owner}: {name} holds NaN or -inf; check the features that it was computed from")
     raise UserError(f"{owner}: no plan exists; a row or column with mass has only forbidden pairs (infinite cost)")

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ...core.errors import UserError
 from ..common import checked_choice
 from .coupling import LinearCoupling
 from .inputs import (
@@ -15,6 +16,7 @@ from .inputs import (
     checked_cost,
     checked_marginals,
     checked_settings,
+    checked_tensor,
     constants,
     numbers,
     range_of,
@@ -77,12 +79,15 @@ def sinkhorn(
     """
     owner = "sinkhorn"
     checked_settings(owner, epsilon, tol, max_iters=max_iters, check_every=check_every)
+    if rho is not None and not 0 < rho < float("inf"):
+        raise UserError(f"{owner}: rho must be positive, not {rho}; None makes the marginals constraints")
     for option, value, accepted in (
         ("method", method, Method),
         ("reg_type", reg_type, Regularizer),
         ("cost_scale", cost_scale, CostScale),
     ):
         checked_choice(owner, option, value, accepted)
+    checked_tensor(owner, "cost", cost)
     with constants(cost.device):
         original = checked_cost(owner, "cost", cost)
         a, b, mass = checked_marginals(owner, a, b, original, equal=rho is None)

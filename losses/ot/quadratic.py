@@ -18,6 +18,7 @@ from .inputs import (
     checked_cost,
     checked_marginals,
     checked_settings,
+    checked_tensor,
     constants,
     numbers,
     precise,
@@ -95,6 +96,7 @@ def fused_gromov_wasserstein(
         raise UserError(f"{owner}: alpha must be from 0 to 1, not {alpha}")
     checked_choice(owner, "method", method, Method)
     checked_choice(owner, "cost_scale", cost_scale, CostScale)
+    checked_tensor(owner, "M", M)
     with constants(M.device):
         cost = checked_cost(owner, "M", M)
         first = as_structure(owner, "C1", C1, cost.shape[0]).to(cost)
@@ -108,9 +110,18 @@ def fused_gromov_wasserstein(
         coefficient = 4 * alpha / (epsilon * size.square())
         (low1, high1), (low2, high2) = first.bounds(), second.bounds()
         low, high = range_of(relative)
-        width, largest, sway = numbers(
-            high - low, torch.maximum(high1, high2) / size, coefficient * (high1 - low1) * (high2 - low2) / 4
+        width, largest, sway, *skews = numbers(
+            high - low,
+            torch.maximum(high1, high2) / size,
+            coefficient * (high1 - low1) * (high2 - low2) / 4,
+            first.asymmetry() / size,
+            second.asymmetry() / size,
         )
+        for name, skew in zip(("C1", "C2"), skews, strict=True):
+            if skew > 0.01 * largest:  # more than the rounding of distances that were computed in half precision
+                raise UserError(
+                    f"{owner}: {name} is not symmetric; take (C + C^T) / 2 if its two directions count alike"
+                )
         spread = max((1 - alpha) * width, 2 * alpha * largest**2 * mass) / epsilon
         noise = rounding(p.dtype, mass) if tol > 0 else 0.0
         descent = Descent(
@@ -129,7 +140,7 @@ def fused_gromov_wasserstein(
         run = partial(descent.run, plan) if graphs is None else partial(graphs.run, descent, plan)
         solution, served = robustly(run, method != "log", p)
         if served == "log":
-            refuse_nonfinite(owner, solution.plan, {"M": cost, "C1": high1, "C2": high2})
+            refuse_nonfinite(owner, solution.plan, {"M": cost, "C1": high1, "C2": high2, "init": plan})
         f, g = (epsilon * potential for potential in solution.potentials)
         return FusedCoupling(
             plan=solution.plan,

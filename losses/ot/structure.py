@@ -10,7 +10,10 @@ from torch import Tensor
 
 from ...core.errors import UserError
 from .costs import squared_euclidean
-from .inputs import precise, scale_of
+from .inputs import checked_tensor, precise, scale_of
+
+LOOK = 64
+"""Rows of a matrix that are looked at to see whether it is symmetric; all of a large one would take as long as the product."""
 
 
 class Structure(Protocol):
@@ -39,6 +42,9 @@ class Structure(Protocol):
 
     def bounds(self) -> tuple[Tensor, Tensor]:
         """Two numbers that all entries lie between."""
+
+    def asymmetry(self) -> Tensor:
+        """The largest |C_ij - C_ji| in the first rows, without dimensions."""
 
     def times(self, w: Tensor) -> Tensor:
         """C w: (n,) -> (n,)."""
@@ -74,6 +80,9 @@ class Dense:
 
     def squared_times(self, w: Tensor) -> Tensor:
         return self.matrix.square() @ w
+
+    def asymmetry(self) -> Tensor:
+        return (self.matrix[:LOOK] - self.matrix[:, :LOOK].t()).abs().amax()
 
     def times(self, w: Tensor) -> Tensor:
         return self.matrix @ w
@@ -159,6 +168,9 @@ class SquaredEuclidean:
             + 4 * ((x @ second_moment) * x).sum(1)
         )
 
+    def asymmetry(self) -> Tensor:
+        return torch.zeros_like(self.points[0, 0])
+
     def times(self, w: Tensor) -> Tensor:
         """sum_j (a_i + a_j - 2 x_i . x_j) w_j, multiplied out."""
         return self.norms * w.sum() + self.norms @ w - 2 * (self.points @ (w @ self.points))
@@ -188,6 +200,7 @@ def as_structure(owner: str, name: str, structure: Tensor | SquaredEuclidean, si
         if structure.size != size:
             raise UserError(f"{owner}: {name} has {structure.size} points, but M has {size} of them")
         return structure
+    checked_tensor(owner, name, structure)
     if structure.shape != (size, size):
         raise UserError(f"{owner}: {name} has shape {tuple(structure.shape)}; with this M it must be ({size}, {size})")
     return Dense(precise(structure))

@@ -31,7 +31,11 @@ def sample(plan: Tensor, generator: torch.Generator | None = None) -> Tensor:
 
 
 def barycentre(plan: Tensor, values: Tensor) -> Tensor:
-    """sum_j T_ij x_j / sum_j T_ij, (n, ...): the barycentric projection, a blur when the perplexity is high."""
+    """sum_j T_ij x_j / sum_j T_ij, (n, ...): the barycentric projection, a blur when the perplexity is high.
+
+    Raises:
+        UserError: not as many values as columns.
+    """
     return _mean(plan, values)
 
 
@@ -39,7 +43,7 @@ def topk_mean(plan: Tensor, values: Tensor, k: int) -> Tensor:
     """The same over the `k` columns with most mass in each row: 1 is the argmax, m the barycentre.
 
     Raises:
-        UserError: `k` is not from 1 to m.
+        UserError: `k` is not from 1 to m, or not as many values as columns.
     """
     if not 1 <= k <= plan.shape[1]:
         raise UserError(f"topk_mean: k must be from 1 to the {plan.shape[1]} columns, not {k}")
@@ -48,6 +52,8 @@ def topk_mean(plan: Tensor, values: Tensor, k: int) -> Tensor:
 
 
 def _mean(weights: Tensor, values: Tensor) -> Tensor:
+    if len(values) != weights.shape[1]:
+        raise UserError(f"a plan with {weights.shape[1]} columns needs as many values, not {len(values)}")
     with constants(weights.device):
         dtype = torch.promote_types(weights.dtype, values.dtype)
         rows = weights.to(dtype) / weights.sum(1, keepdim=True)

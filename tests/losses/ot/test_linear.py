@@ -168,6 +168,13 @@ def test_forbidden_pairs(method: str) -> None:
     torch.testing.assert_close(whole.plan[::2, ::2], even.plan / 2, rtol=1e-8, atol=1e-12)
 
 
+def test_integers_are_costs_and_marginals() -> None:
+    cost, a, b = torch.tensor([[0, 3, 1], [2, 0, 4]]), torch.tensor([2, 1]), torch.tensor([1, 0, 2])
+    expected = sinkhorn(cost.float(), a.float(), b.float(), epsilon=0.5)
+    assert torch.equal(sinkhorn(cost, a, b, epsilon=0.5).plan, expected.plan)
+    assert float(expected.plan.sum()) == pytest.approx(3)
+
+
 def test_cost_scale_divides_once() -> None:
     cost = 7 * costs.squared_euclidean(unit_points("x", 6), unit_points("y", 8))
     for kind, size in (("max", cost.max()), ("mean", cost.mean()), ("median", cost.median())):
@@ -255,6 +262,12 @@ def test_a_broken_kernel_is_replaced_by_the_log_domain() -> None:
     ("change", "message"),
     [
         ({"epsilon": 0.0}, "epsilon must be positive, not 0.0"),
+        ({"epsilon": float("inf")}, "epsilon must be positive, not inf"),
+        ({"epsilon": float("nan")}, "epsilon must be positive, not nan"),
+        ({"rho": 0.0}, "rho must be positive, not 0.0; None makes the marginals constraints"),
+        ({"cost": [[0.0, 1.0]]}, "cost must be a tensor, not list"),
+        ({"cost": torch.zeros(2, 3, dtype=torch.complex64)}, r"cost must be real, not torch\.complex64"),
+        ({"b": [0.2, 0.3, 0.5]}, "the marginal of the columns must be a tensor, not list"),
         ({"tol": -1.0}, "tol must be at least 0"),
         ({"max_iters": 0}, "max_iters must be at least 1, not 0"),
         ({"method": "kernal"}, r"method cannot be 'kernal'\. Did you mean 'kernel'\?"),

@@ -41,6 +41,8 @@ def test_barycentre_and_topk_by_hand() -> None:
         torch.testing.assert_close(targets.barycentre(PLAN, VALUES), expected)
     with pytest.raises(UserError, match="k must be from 1 to the 4 columns, not 5"):
         targets.topk_mean(PLAN, VALUES, 5)
+    with pytest.raises(UserError, match="a plan with 4 columns needs as many values, not 3"):
+        targets.barycentre(PLAN, VALUES[:3])
 
 
 def test_sampling_follows_the_rows_and_its_generator() -> None:
