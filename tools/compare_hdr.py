@@ -2,9 +2,9 @@
 
 ``python tools/compare_hdr.py [FILE.yml ...] [--out results/hdr] [--force_yml a:b=v ...]``
 
-Files are for test.py, and share their validation set, a `SyntheticHDRDataset`; without any, the narrow stage 2 and its teacher in
-options/hdr/small, once trained. The first file's network is the one in the picture, beside what its input says under the same
-exposure, which is set by the brightest of the target: there one sees what a clipped picture has lost.
+Files are for test.py, and share their validation set, a `SyntheticHDRDataset`; without any, they are those of the narrow
+stage 2 and its teacher in options/hdr/small, once trained. In the picture, the first file's network stands beside what its
+input says under the same exposure, which is set by the brightest of the target: there one sees what a clipped picture lost.
 """
 
 import sys
@@ -14,6 +14,7 @@ from pathlib import Path
 sys.path[:] = [p for p in sys.path if Path(p).resolve() != Path(__file__).resolve().parent]
 
 import argparse
+import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -57,14 +58,14 @@ class Input(Model):
         return {"output": batch["lq"]}
 
 
-def scores(opt: Any, model: Model, changes: Mapping[str, Any], folder: Path) -> Scores:
+def scores(opt: Any, model: Model, changes: Mapping[str, Any]) -> Scores:
     """Mean scores of a model on the validation set of a file, `changes` in its options."""
     values = opt.to_dict()
     values["datasets"] = {"val": {**values["datasets"]["val"], **changes}}
     values["val"] = {**values["val"], "save_img": False, "score_input": False}
     plain = options.check(values)
-    evaluator = build_evaluator(plain, plain.datasets, folder, torch.device("cpu"), for_training=False)
-    with torch.no_grad():
+    with torch.no_grad(), tempfile.TemporaryDirectory() as folder:  # scores of single images go there
+        evaluator = build_evaluator(plain, plain.datasets, Path(folder), torch.device("cpu"), for_training=False)
         (found,) = evaluator.run(model, 0).values()
     return found
 
@@ -125,9 +126,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if opts[0].datasets.val.type != SyntheticHDRDataset.__name__:
             raise UserError(f"datasets.val: this is for {SyntheticHDRDataset.__name__}, whose cameras are known")
         models = [trained(opt) for opt in opts]
-        rows = {k: scores(opts[0], Input({}, {}), changes, out) for k, changes in BASELINES.items()}
+        rows = {k: scores(opts[0], Input({}, {}), changes) for k, changes in BASELINES.items()}
         for opt, model in zip(opts, models, strict=True):
-            rows[LABELS.get(opt.model_type, opt.name)] = scores(opt, model, {}, out)
+            rows[LABELS.get(opt.model_type, opt.name)] = scores(opt, model, {})
         text = table(rows)
         imwrite(out.with_suffix(".jpg"), picture(opts[0], models[0], arguments.show, arguments.height))
         out.with_suffix(".md").write_text(text, encoding="utf-8")
