@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from pathlib import Path
 
@@ -339,3 +340,15 @@ def test_missing_files_are_named(block, tmp_path):
 def test_nothing_to_decode_where_images_are_normalised(block):
     assert build_dataset(block, phase="val").transfer is not None
     assert build_dataset({**block, "mean": [0.5] * 3, "std": [0.5] * 3}, phase="val").transfer is None
+
+
+def test_the_same_from_any_worker(block):
+    """As a spawned process gets it."""
+    for options in (block, {**block, "transfer": {"type": "pu21", "nits": 1000.0}}):
+        dataset = build_dataset({**options, "gt_size": 8, "geometric_augs": True}, phase="train")
+        again = pickle.loads(pickle.dumps(dataset))
+        with seeded(3):
+            ours = dataset[1]
+        with seeded(3):
+            theirs = again[1]
+        assert torch.equal(ours["lq"], theirs["lq"]) and torch.equal(ours["gt"], theirs["gt"])

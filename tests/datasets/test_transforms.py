@@ -114,3 +114,26 @@ def test_no_image_library_is_needed_where_nothing_is_resized(monkeypatch):
     monkeypatch.setattr(transforms, "require", lambda *a: pytest.fail("PIL was asked for"))
     image = numbered(4, 4).astype(np.uint8)
     assert resize(image, 4, 4) is image
+
+
+# ------------------------------------------------------------------ the HDR fork of DiffIR
+def test_the_original_augmentations(golden):
+    data = torch.load(golden("hdr/tone_and_transforms.pt"), weights_only=True)["output"]
+    image = data["aug_input"].numpy()
+    turned = {mode: np.rot90(image, mode // 2)[:: -1 if mode % 2 else 1] for mode in range(8)}
+    for mode, expected in enumerate(data["data_augmentation"]):
+        assert np.array_equal(turned[mode], expected.numpy())
+    for case in data["random_augmentation"]:
+        random.seed(case["seed"])
+        assert np.array_equal(random_symmetry([image])[0], case["a"].numpy())
+    image = data["crop_input"].numpy()
+    for case in data["paired_random_crop_6"]:
+        random.seed(case["seed"])
+        gt = random_crop([image], 6, 1, "x")[0]
+        assert np.array_equal(gt, case["gt"].numpy())
+    image = data["pad_input"].numpy()
+    assert np.array_equal(pad_to([image], 8, 1)[0], data["padding_8_BORDER_REFLECT"].numpy())
+    assert np.array_equal(pad_to([image], 8, 1, mode="reflect")[0], data["padding_triple_8_REFLECT_101"].numpy())
+    for case in data["random_augmentation_triple"]:
+        random.seed(case["seed"])
+        assert np.array_equal(random_flip_rotate([image], True, True)[0], case["a"].numpy())
