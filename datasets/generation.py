@@ -187,9 +187,3 @@ def class_of(seed: int, classes: int, uniform: bool) -> int:
     if not uniform:
         return seed % classes
     return int(np.random.SeedSequence([seed, classes]).generate_state(1, np.uint64)[0] % classes)
-
-
-def noise_of(seeds: Sequence[int] | Tensor, shape: Sequence[int]) -> Tensor:
-    """Standard normal noise (B, *shape), float32 on the CPU, each sample from a generator with its own seed."""
-    generator = torch.Generator()
-    return torch.stack([torch.randn(*shape, generator=generator.manual_seed(int(seed))) for seed in seeds])

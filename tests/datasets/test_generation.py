@@ -1,4 +1,4 @@
-"""What datasets to generate from share: range, labels, flips, identity; and noise by seed."""
+"""What datasets to generate from share: range, labels, flips, identity; and seeds of noise."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 from relume.core.errors import UserError
 from relume.datasets import build_dataset
-from relume.datasets.generation import StoredImages, noise_of
+from relume.datasets.generation import StoredImages
 from relume.datasets.loader import build_eval_loader, build_train_loader
 
 FACES = {"type": "ShippedImagesDataset", "source": "faces_and_backgrounds", "resolution": 12}
@@ -81,13 +81,6 @@ def test_labels_outside_of_the_classes_are_refused():
     for wrong in ([0, 3], [-1, 0]):
         with pytest.raises(UserError, match="mine: labels must be from 0 to 2"):
             stored(images, wrong, 3)
-
-
-def test_noise_depends_on_the_image_number_alone():
-    together = noise_of(torch.arange(5), (3, 4, 4))
-    assert together.shape == (5, 3, 4, 4) and together.dtype == torch.float32
-    assert torch.equal(together[[3, 1]], noise_of([3, 1], (3, 4, 4)))
-    assert abs(float(noise_of(range(64), (3, 8, 8)).std()) - 1) < 0.02
 
 
 @pytest.mark.parametrize("labels", ["cycle", "uniform"])
