@@ -91,13 +91,16 @@ class FeatureMetric(SetMetric):
 
     def _reference(self, dataset: Any) -> Reference:
         key = (getattr(dataset, "id", None), self.stats)
-        found = self.features.references.get(key)
+        known = self.features.references
+        # Without a file of its own, whatever another metric has found of the same dataset will do.
+        same = [r for (dataset_id, _), r in known.items() if dataset_id and dataset_id == key[0] and not self.stats]
+        found = known.get(key) or next(iter(same), None)
         if found is None or (self.needs_vectors and found.vectors is None):
             extractor, keep = self.features.extractor, self.features.keep_vectors
             found = Reference.find(
                 self.name, extractor, dataset, self.stats, self.device, needs_vectors=self.needs_vectors, keep=keep
             )
-            self.features.references[key] = found
+            known[key] = found
         if found.vectors is not None:
             self._refuse_few(len(found.vectors), "reference images")
         return found
