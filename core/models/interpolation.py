@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .. import distributed
 from ..annotations import Range
 from ..errors import UserError
+from ..halving import frame_at
 from ..inference import size_multiple
 from ..self_ensemble import Ensemble, self_ensemble
 from . import MODELS
@@ -38,13 +39,15 @@ class InterpolationModel(Model):
         iters_per_epoch: iterations that make such an epoch; with 1, `freeze_backbone` counts iterations.
         tta: average over symmetries of the frames: ``hflip`` with the mirror image (fast_TTA of HybridVFI's original),
             ``rot180`` with the frames turned by 180 degrees (EMA-VFI, VFIMamba), ``dihedral`` all eight (its full TTA).
+        recursive: reach times other than 1/2 by halving the interval again and again, as networks without timestep must and
+            VFIMamba does on X-TEST, instead of asking the network for that time.
         flow_scale: size at which flow is estimated, relative to the frames: 0.5 for 2K, 0.25 for 4K. All else is at full size.
 
     Raises:
         UserError: the network has no backbone to freeze.
     """
 
-    inference_options = ("tta", "flow_scale")
+    inference_options = ("tta", "flow_scale", "recursive")
 
     def __init__(
         self,
@@ -55,10 +58,12 @@ class InterpolationModel(Model):
         iters_per_epoch: Annotated[int, Range(least=1)] = 1,
         tta: Ensemble = "none",
         flow_scale: Annotated[float, Range(above=0, most=1)] = 1.0,
+        recursive: bool = False,
     ) -> None:
         super().__init__(networks, losses)
         self.tta = tta
         self.flow_scale = flow_scale
+        self.recursive = recursive
         self.frozen_steps = freeze_backbone * iters_per_epoch
         self.backbone = getattr(networks["g"], "backbone", None)
         if freeze_backbone and not isinstance(self.backbone, nn.Module):
@@ -87,10 +92,21 @@ class InterpolationModel(Model):
         yield Update("g", flat_terms(values), self.loss_logs())
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
-        call = Call(self.networks["g"], batch.get("timestep", 0.5), self.tta, self.flow_scale)
-        output = self.inference(call, frames(batch))
+        timestep = batch.get("timestep", 0.5)
+        if not self.recursive:
+            return {"output": self.between(batch["img0"], batch["img1"], timestep)}
+        times = set(torch.as_tensor(timestep).reshape(-1).tolist())
+        if len(times) > 1:
+            raise UserError("val.recursive: a batch of frames at different times; set batch_size_per_gpu: 1")
+        made = {0.0: batch["img0"], 1.0: batch["img1"]}
+        return {"output": frame_at(times.pop(), lambda a, b: self.between(a, b, 0.5), made)}
+
+    def between(self, img0: Tensor, img1: Tensor, timestep: float | Tensor) -> Tensor:
+        """The frame (B, 3, H, W) at a time, asked of the network as the inference options say."""
+        call = Call(self.networks["g"], timestep, self.tta, self.flow_scale)
+        output = self.inference(call, torch.cat([img0, img1], 1))
         assert isinstance(output, Tensor)
-        return {"output": output}
+        return output
 
     def baselines(self, batch: Batch) -> dict[str, Tensor]:
         """``input``, both frames blended, each by its nearness in time; and ``copy``, the nearer frame, the first of two."""

@@ -169,6 +169,21 @@ def test_any_size_whole_and_in_tiles(size: tuple[int, int]) -> None:
 
 
 @torch.no_grad()
+def test_times_are_reached_by_halving() -> None:
+    net, given = network(use_flow=True).eval(), {**batch(), "timestep": torch.full((2,), 0.75)}
+
+    def middle(a: Tensor, b: Tensor) -> Tensor:
+        return model(net).predict({"img0": a, "img1": b})["output"]
+
+    expected = middle(middle(given["img0"], given["img1"]), given["img1"])
+    halved = model(net, recursive=True)
+    torch.testing.assert_close(halved.predict(given)["output"], expected)
+    assert not torch.allclose(model(net).predict(given)["output"], expected, atol=1e-3)
+    with pytest.raises(UserError, match=r"val\.recursive: a batch of frames at different times"):
+        halved.predict({**given, "timestep": torch.tensor([0.5, 0.25])})
+
+
+@torch.no_grad()
 def test_flow_at_half_size() -> None:
     """Estimated on small frames, doubled in size and length; the frames are warped as they are."""
     net, given = network(use_flow=True).eval(), batch((32, 64))
