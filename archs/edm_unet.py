@@ -473,6 +473,8 @@ class SongUNet(nn.Module):
         if class_labels is None:
             return like.new_zeros(len(like), self.label_dim)
         if class_labels.dim() == 1 and not class_labels.is_floating_point():
+            if not class_labels.is_cuda and bool(((class_labels < 0) | (class_labels >= self.label_dim)).any()):
+                raise UserError(f"class labels must be from 0 to {self.label_dim - 1} (label_dim {self.label_dim})")
             class_labels = F.one_hot(class_labels.long(), self.label_dim)
         if class_labels.shape != (len(like), self.label_dim):
             raise UserError(

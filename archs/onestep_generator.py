@@ -263,7 +263,7 @@ class OneStepGenerator(nn.Module):
 
         `sigma` is positive, a number or (B,); the others as in `forward`.
         """
-        wide = at_least_float32(x)
+        wide = self._checked(x)
         return self._denoiser(class_labels, augment_labels)(wide, per_sample(sigma, wide))
 
     @torch.no_grad()
@@ -281,9 +281,16 @@ class OneStepGenerator(nn.Module):
     def _predict(
         self, x: Tensor, t: Tensor | float, class_labels: Tensor | None, augment_labels: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        wide = at_least_float32(x)
+        wide = self._checked(x)
         denoiser = self._denoiser(class_labels, augment_labels)
         return PRECONDITIONINGS[self.preconditioning](denoiser, wide, per_sample(t, wide))
+
+    def _checked(self, x: Tensor) -> Tensor:
+        """`x` in float32 at least, if it is a batch of such images."""
+        if x.dim() != 4 or x.shape[1] != self.img_channels:
+            wanted = f"(B, {self.img_channels}, H, W)"
+            raise UserError(f"OneStepGenerator: images of shape {tuple(x.shape)}, but the network is for {wanted}")
+        return at_least_float32(x)
 
     def _denoiser(self, class_labels: Tensor | None, augment_labels: Tensor | None) -> Denoiser:
         def network(x: Tensor, c_noise: Tensor) -> Tensor:
@@ -295,5 +302,14 @@ class OneStepGenerator(nn.Module):
 
 
 def per_sample(value: Tensor | float, x: Tensor) -> Tensor:
-    """A number, or one per sample (B,), as (B, 1, 1, 1) in the dtype of `x` (B, C, H, W)."""
-    return torch.as_tensor(value, dtype=x.dtype, device=x.device).reshape(-1, 1, 1, 1).expand(len(x), 1, 1, 1)
+    """A number, or one per sample (B,), as (B, 1, 1, 1) in the dtype of `x` (B, C, H, W).
+
+    Raises:
+        UserError: another number of them.
+    """
+    values = torch.as_tensor(value, dtype=x.dtype, device=x.device)
+    if values.numel() not in (1, len(x)):
+        raise UserError(
+            f"a time or noise level of shape {tuple(values.shape)}; a batch of {len(x)} needs a number or ({len(x)},)"
+        )
+    return values.reshape(-1, 1, 1, 1).expand(len(x), 1, 1, 1)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import reference_generation
 import torch
 from filling import fill, image, waves
 from torch import Tensor, nn
@@ -119,6 +120,72 @@ def test_original_at_full_size(golden: Callable[[str], Path]) -> None:
 
 
 # -------------------------------------------------------------------------------- without goldens
+SETTINGS: dict[str, dict[str, Any]] = {
+    "classes, two attentive levels": {
+        "img_resolution": 12, "channel_mult": [1, 2, 3], "attn_resolutions": [12, 6], "num_blocks": 2, "label_dim": 4,
+    },
+    "augmentations, long filter, one level": {"channel_mult": [2], "augment_dim": 5, "resample_filter": [1, 3, 3, 1]},
+    "fourier, skip to residual": {
+        "embedding_type": "fourier", "channel_mult_noise": 2, "encoder_type": "residual", "decoder_type": "skip",
+        "channel_mult": [1, 1, 2], "resample_filter": [1, 3, 3, 1], "channel_mult_emb": 2,
+    },
+    "skip encoder, grey": {"encoder_type": "skip", "img_channels": 1, "attn_resolutions": [], "resample_filter": [1, 3, 3, 1]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("setting", list(SETTINGS))
+def test_equals_a_transcription_in_value_and_gradient(setting: str) -> None:
+    """At settings and sizes, not square ones too, that the stored outputs do not have."""
+    defaults = {"encoder_type": "standard", "decoder_type": "standard", "resample_filter": [1, 1]}
+    options = {**defaults, **TINY, **SETTINGS[setting]}
+    network = filled(**options).double()
+    side, channels = options["img_resolution"], options.get("img_channels", 3)
+    x = noise("x", 2, channels, side, 2 * side).double().requires_grad_()
+    c_noise = torch.tensor([-0.4, 0.9], dtype=torch.float64)
+    labels = torch.eye(4, dtype=torch.float64)[[2, 0]] if "label_dim" in options else None
+    augment = waves("augment", (2, 5)) if "augment_dim" in options else None
+    p = {**dict(network.model.named_parameters()), **dict(network.model.named_buffers())}
+    found = network.model(x, c_noise, labels, augment)
+    expected = reference_generation.unet(p, x, c_noise, labels, augment, options)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
+    inputs, weight = [x, *network.model.parameters()], noise("w", *found.shape)
+    gradients = [torch.autograd.grad((y * weight).sum(), inputs) for y in (found, expected)]
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["flow", "affine", "mask", "none", "legacy_onestep"])
+def test_preconditionings_by_their_formulas(kind: str) -> None:
+    """Around a network that is a known function of what it sees."""
+    network = build(preconditioning=kind, sigma_data=0.7).double()
+    network.model.forward = lambda x, c_noise, *_: x.sin() + c_noise[:, None, None, None]  # type: ignore[method-assign]
+    x, s = noise("x", 3, 3, 8, 8).double(), 0.7
+    times = torch.tensor([0.0, 0.3, 0.95], dtype=torch.float64)
+
+    def denoised(y: Tensor, sigma: float, scale: float = 1.0) -> Tensor:
+        norm = math.sqrt(sigma**2 + s**2)
+        inside = (scale * y / norm).sin() + math.log(sigma) / 4
+        return s**2 / norm**2 * y + sigma * s / norm * inside
+
+    for y, t, output, velocity in zip(x, times, network(x, times), network.velocity(x, times), strict=True):
+        t = float(t)
+        falling = s * (1 - t) + 1e-5
+        if kind == "flow":
+            expected = denoised(80 * y if t == 0 else y / t, 80 if t == 0 else (1 - t) / t)
+            direction = (expected - y) / (1 - t + 1e-5)
+        elif kind == "affine":
+            expected = denoised(y, falling)
+            direction = (expected - y) / (1 - t + 1e-5)
+        elif kind == "legacy_onestep":
+            expected = denoised(y, s, scale=s)
+            direction = (expected - y) / (1 - t + 1e-5)
+        else:
+            direction = (denoised(y, falling) - y) * (1 - t if kind == "mask" else 1)
+            expected = y + (1 - t) * direction
+        torch.testing.assert_close(output, expected, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(velocity, direction, rtol=1e-8, atol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("options", "count"),
     [
@@ -279,3 +346,14 @@ def test_impossible_inputs() -> None:
         build()(z, class_labels=torch.tensor([0, 1]))
     with pytest.raises(UserError, match="both sides must be multiples of 2"):
         network(image("z", 2, 3, 7, 8))
+    with pytest.raises(UserError, match=r"images of shape \(2, 1, 8, 8\), but the network is for \(B, 3, H, W\)"):
+        network(z[:, :1])
+    with pytest.raises(UserError, match=r"images of shape \(3, 8, 8\)"):
+        network.denoise(z[0], 1.0)
+    with pytest.raises(
+        UserError, match=r"a time or noise level of shape \(3,\); a batch of 2 needs a number or \(2,\)"
+    ):
+        network(z, torch.zeros(3))
+    for labels in (torch.tensor([0, 3]), torch.tensor([-1, 0])):
+        with pytest.raises(UserError, match="class labels must be from 0 to 2"):
+            network(z, class_labels=labels)
