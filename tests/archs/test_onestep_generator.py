@@ -108,15 +108,22 @@ def cosine_fill(network: nn.Module, k0: float) -> None:
         p.copy_(v)
 
 
+@pytest.mark.parametrize("index", range(2))
 @torch.no_grad()
-def test_original_at_full_size(golden: Callable[[str], Path]) -> None:
+def test_originals_at_full_size(index: int, golden: Callable[[str], Path]) -> None:
     stored = torch.load(golden("generation/generator_fullsize.pt"), weights_only=True)
-    case = stored["cases"][0]
+    case = stored["cases"][index]
     network = build_network({"type": "OneStepGenerator", **case["config"], "preconditioning": "affine"}).eval()
     assert {k: list(v.shape) for k, v in network.state_dict().items()} == case["manifest"]
+    assert sum(p.numel() for p in network.parameters()) == case["num_params"]
     cosine_fill(network, stored["k0"])
-    output = network(case["x"], t=case["t"], class_labels=case["class_labels"])
-    torch.testing.assert_close(output, case["output_affine"], rtol=0, atol=2e-4)
+    x, labels = case["x"], case["class_labels"]
+    found = {"affine": network(x, t=case["t"], class_labels=labels)}
+    network.preconditioning = "legacy_onestep"
+    found["onestep"] = network(x, class_labels=labels)
+    found["songunet"] = network.model(x, case["noise_labels"], labels)
+    for name, output in found.items():
+        torch.testing.assert_close(output, case[f"output_{name}"], rtol=0, atol=2e-4)
 
 
 # -------------------------------------------------------------------------------- without goldens
