@@ -1,0 +1,59 @@
+"""Distances of feature vectors, and of the shapes of clouds of them."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .. import LOSSES
+from ..common import checked_choice, comparable
+from ..ot.costs import euclidean
+
+
+@LOSSES.register()
+class FeatureLoss(nn.Module):
+    """Distance of feature vectors (B, d), mean over the batch.
+
+    Args:
+        loss_weight: factor of the result.
+        metric: ``cosine``, 1 - cos; or ``l2``, the sum of squared differences.
+    """
+
+    in_features: ClassVar[bool] = True
+
+    def __init__(self, loss_weight: float = 1.0, metric: Literal["cosine", "l2"] = "cosine") -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+        self.metric = checked_choice("FeatureLoss", "metric", metric, Literal["cosine", "l2"])
+
+    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+        pred, target = comparable("FeatureLoss", pred, target)
+        if self.metric == "l2":
+            return self.loss_weight * (pred - target).square().sum(1).mean()
+        return self.loss_weight * (1 - (F.normalize(pred, dim=1) * F.normalize(target, dim=1)).sum(1)).mean()
+
+
+@LOSSES.register()
+class StructureLoss(nn.Module):
+    """Mean squared difference of two matrices of distances (B, B): among predicted and among target features.
+
+    Args:
+        loss_weight: factor of the result.
+        normalize: divide each matrix by its largest entry first (gradients flow through that too).
+    """
+
+    in_features: ClassVar[bool] = True
+
+    def __init__(self, loss_weight: float = 1.0, normalize: bool = True) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+        self.normalize = normalize
+
+    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+        pred, target = comparable("StructureLoss", pred, target)
+        found, wanted = euclidean(pred), euclidean(target)
+        if self.normalize:
+            found, wanted = found / (found.max() + 1e-8), wanted / (wanted.max() + 1e-8)
+        return self.loss_weight * F.mse_loss(found, wanted)

@@ -1,0 +1,127 @@
+"""Distances of images along the path: pseudo-Huber, weighted by noise, at several scales."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...core.annotations import Range
+from ...core.errors import UserError
+from .. import LOSSES
+from ..common import checked_choice, comparable
+
+SIGMA_MIN, SIGMA_MAX = 0.002, 80.0
+"""Noise levels (1 - t) / t are kept within EDM's range."""
+
+Weighting = Literal["uniform", "snr", "truncated_snr", "min_snr"]
+Positive = Annotated[float, Range(above=0)]
+
+
+def pseudo_huber(difference: Tensor, k: float, norm: str = "l2") -> Tensor:
+    """sqrt(S + k^2) - k of every row of (B, ...), where S is the sum of squares or (norm ``l1``) of absolute values.
+
+    For k = 0, sqrt(S + 1e-8), whose slope at 0 is finite.
+    """
+    flat = difference.flatten(1)
+    total = flat.square().sum(1) if norm == "l2" else flat.abs().sum(1)
+    return (total + k * k).sqrt() - k if k > 0 else (total + 1e-8).sqrt()
+
+
+def snr_weights(sigma: Tensor, sigma_data: float, weighting: str, gamma: float = 5.0) -> Tensor:
+    """Weights (B,) of mean 1 by the signal-to-noise ratio s = sigma_data^2 / (sigma^2 + 1e-8).
+
+    ``snr`` is s / (s + 1); ``truncated_snr`` the same within [0.1, 10]; ``min_snr`` is min(s, gamma) / s (Hang et al., 2023).
+    """
+    snr = sigma_data**2 / (sigma.square() + 1e-8)
+    if weighting == "uniform":
+        return torch.ones_like(snr)
+    weights = snr.clamp_max(gamma) / snr if weighting == "min_snr" else snr / (snr + 1)
+    if weighting == "truncated_snr":
+        weights = weights.clamp(0.1, 10)
+    return weights / weights.mean()
+
+
+@LOSSES.register()
+class PseudoHuberLoss(nn.Module):
+    """Mean over the batch of sqrt(|d|^2 + k^2) - k, with |d| over all elements of a sample and k = c sqrt(elements).
+
+    Song and Dhariwal, "Improved techniques for training consistency models" (ICLR 2024), whose c is the default: it does not
+    depend on the resolution. A known implementation multiplies by sqrt(elements) twice, which is c times 55 at 32x32x3.
+
+    Args:
+        loss_weight: factor of the result.
+        c: see above; 0 is the plain norm.
+        norm: ``l1`` puts the sum of absolute values in place of that of squares.
+        scale: whether `c` is multiplied by sqrt(elements); k = c otherwise.
+        weighting: of samples, by their noise level (1 - t) / t; see `snr_weights`.
+        sigma_data: standard deviation of the data, for the weighting.
+    """
+
+    context: ClassVar[tuple[str, ...]] = ("t",)
+
+    def __init__(
+        self,
+        loss_weight: float = 1.0,
+        c: Annotated[float, Range(least=0)] = 0.00054,
+        norm: Literal["l2", "l1"] = "l2",
+        scale: bool = True,
+        weighting: Weighting = "uniform",
+        sigma_data: Positive = 0.5,
+    ) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+        self.c = c
+        self.norm = checked_choice("PseudoHuberLoss", "norm", norm, Literal["l2", "l1"])
+        self.scale = scale
+        self.weighting = checked_choice("PseudoHuberLoss", "weighting", weighting, Weighting)
+        self.sigma_data = sigma_data
+
+    def forward(self, pred: Tensor, target: Tensor, t: Tensor | None = None) -> Tensor:
+        pred, target = comparable("PseudoHuberLoss", pred, target)
+        k = self.c * pred[0].numel() ** 0.5 if self.scale else self.c
+        distances = pseudo_huber(pred - target, k, self.norm)
+        if self.weighting != "uniform":
+            if t is None:
+                raise UserError(f"PseudoHuberLoss: weighting {self.weighting} needs the time of every sample")
+            sigma = ((1 - t) / t).clamp(SIGMA_MIN, SIGMA_MAX)
+            distances = distances * snr_weights(sigma, self.sigma_data, self.weighting).to(distances)
+        return self.loss_weight * distances.mean()
+
+
+@LOSSES.register()
+class MultiScaleLoss(nn.Module):
+    """The mean of a loss over images averaged over blocks of several sizes.
+
+    With `PseudoHuberLoss` this is the flow loss of one-step generation. What depends on the number of elements does so at every
+    scale by itself.
+
+    Args:
+        criterion: the loss at each scale.
+        scales: sides of the blocks, in pixels; images must have a multiple of them.
+        loss_weight: factor of the result.
+    """
+
+    def __init__(
+        self,
+        criterion: Annotated[nn.Module, LOSSES],
+        scales: list[Annotated[int, Range(least=1)]] | None = None,
+        loss_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.criterion = criterion
+        self.scales = [1, 2, 4] if scales is None else list(scales)
+        self.loss_weight = loss_weight
+        self.context: tuple[str, ...] = getattr(criterion, "context", ())
+
+    def forward(self, pred: Tensor, target: Tensor, **context: Tensor) -> Tensor:
+        pred, target = comparable("MultiScaleLoss", pred, target)
+        for scale in self.scales:
+            if pred.shape[-2] % scale or pred.shape[-1] % scale:
+                raise UserError(
+                    f"MultiScaleLoss: images of {pred.shape[-2]}x{pred.shape[-1]} have no blocks of {scale}"
+                )
+        pooled = [(F.avg_pool2d(pred, s), F.avg_pool2d(target, s)) if s > 1 else (pred, target) for s in self.scales]
+        return self.loss_weight * torch.stack([self.criterion(x, y, **context) for x, y in pooled]).mean()
