@@ -123,10 +123,23 @@ def maximum(values: Tensor) -> Tensor:
 
 def mean(values: Tensor) -> Tensor:
     """Elementwise mean over ranks, in place."""
+    return total(values).div_(world_size())
+
+
+def total(values: Tensor) -> Tensor:
+    """Elementwise sum over ranks, in place."""
     if active():
         dist.all_reduce(values)
-        values /= world_size()
     return values
+
+
+def concatenated(values: Tensor) -> Tensor:
+    """Every rank's `values`, (n, ...) of the same shape everywhere, one after the other in rank order: (W n, ...)."""
+    if not active():
+        return values
+    every = values.new_empty(world_size() * values.shape[0], *values.shape[1:])
+    dist.all_gather_into_tensor(every, values.contiguous())
+    return every
 
 
 def gather(value: T) -> list[T]:

@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
 from .base import Batch
 
+OTHER_STREAM = 0x5DEECE66D2B79F31
+"""Turns a seed of normal numbers into one of uniform numbers, so that the two have nothing to do with each other."""
+
 
 def standard_normal(batch: Batch, *shape: int) -> Tensor:
-    """Standard normal numbers (B, *shape), each sample's from its own ``seed``, on the device of ``lq``.
+    """Standard normal numbers (B, *shape), each sample's from its own ``seed``, on the device of ``lq``, or of ``seed``.
 
     The loaders give every sample a seed that depends on (manual_seed, epoch, draw) alone. A batch without ``seed`` draws from
     torch's global generator.
     """
-    lq: Tensor = batch["lq"]
+    beside: Tensor = batch["lq"] if "lq" in batch else batch["seed"]
     if "seed" not in batch:
-        return torch.randn(len(lq), *shape).to(lq.device)
-    rows = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in batch["seed"].tolist()]
-    return torch.stack(rows).to(lq.device)
+        return torch.randn(len(beside), *shape).to(beside.device)
+    return normal_of(batch["seed"].tolist(), *shape).to(beside.device)
+
+
+def normal_of(seeds: Iterable[int], *shape: int) -> Tensor:
+    """Standard normal numbers (B, *shape), float32, on the CPU: one row for each seed, drawn from that seed alone."""
+    generator = torch.Generator()
+    return torch.stack([torch.randn(shape, generator=generator.manual_seed(seed)) for seed in seeds])
+
+
+def uniform_of(seeds: Iterable[int], count: int) -> Tensor:
+    """Numbers in [0, 1), (B, count), float64, on the CPU; likewise, and independent of `normal_of`."""
+    generator = torch.Generator()
+    rows = [
+        torch.rand(count, generator=generator.manual_seed(seed ^ OTHER_STREAM), dtype=torch.float64) for seed in seeds
+    ]
+    return torch.stack(rows)

@@ -30,6 +30,16 @@ def sample(plan: Tensor, generator: torch.Generator | None = None) -> Tensor:
     return torch.multinomial(plan, 1, generator=generator)[:, 0]
 
 
+def sample_at(plan: Tensor, uniforms: Tensor) -> Tensor:
+    """A column of each row, (n,) int64: the one in which a share `uniforms` (n,), in [0, 1), of the row's mass is reached.
+
+    Uniform numbers draw like `sample`, each row by its own number.
+    """
+    reached = plan.double().cumsum(1)
+    wanted = uniforms.to(reached)[:, None] * reached[:, -1:]
+    return torch.searchsorted(reached, wanted, right=True)[:, 0].clamp_max(plan.shape[1] - 1)
+
+
 def barycentre(plan: Tensor, values: Tensor) -> Tensor:
     """sum_j T_ij x_j / sum_j T_ij, (n, ...): the barycentric projection, a blur when the perplexity is high.
 

@@ -1,0 +1,316 @@
+"""One-step image generation: a generator learns to turn noise into the training images that optimal transport assigns to it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .. import distributed, visual
+from ..annotations import Range
+from ..errors import UserError
+from ..features import FEATURES, FeatureExtractor, build_features
+from . import MODELS
+from .bank import BankOptions, MemoryBank, build_bank
+from .base import Batch, Model, Update, flat_terms, log_name
+from .draws import normal_of, standard_normal, uniform_of
+from .matching import Matching, MatchingOptions, Memory, Settings, Targets
+from .times import Times
+
+log = logging.getLogger("relume")
+Options = TypeVar("Options", BankOptions, MatchingOptions, Times)
+
+
+class Micro(NamedTuple):
+    """What is known of a micro-batch before the generator sees it."""
+
+    noise: Tensor
+    """z (B, C, H, W)."""
+    labels: Tensor | None
+    """(B,) int64, -1 for no class; None for an unconditional generator."""
+    uniforms: Tensor
+    """(B, 3), float64, on the CPU: the coin of t = 0, the time, the choice of a target."""
+    batch: Batch
+
+
+@dataclass
+class Step:
+    """What the micro-batches of one iteration share."""
+
+    iteration: int
+    micros: list[Micro]
+    settings: Settings
+    memory: Memory | None
+    begun: bool = False
+    """Whether some micro-batch is under way."""
+    shared: list[tuple[Targets, dict[str, Tensor | float]]] | None = None
+    """Targets of every micro-batch, found together (matching.scope: global)."""
+
+
+@MODELS.register()
+class GenerationModel(Model):
+    """A one-step generator trained by flow matching towards matched images (GFGW-FM: a generator and fused Gromov-Wasserstein).
+
+    For each micro-batch of noise z: generate x0 = G(z, 0); match the features of x0 with those of rows of the memory bank by
+    (fused Gromov-Wasserstein) optimal transport; take targets x* from the plan; put some of the samples on the path, at
+    x_t = (1 - t) z + t x*, and let G predict x* from there too; compare predictions with targets by the losses of the options.
+    The forward pass to x0 serves the matching and, for samples that stay at t = 0, the losses.
+
+    The network is called as ``net(x, t, class_labels=...)`` (see `OneStepGenerator`). Losses are called with images in [-1, 1],
+    or with unit features if they say ``in_features``; see `losses.generation`. All that a sample is made from, its noise, time,
+    and choices, depends on (manual_seed, epoch, draw) alone, so ranks and micro-batches do not matter to it. Bank rows depend
+    on (manual_seed, iteration).
+
+    `predict` makes an image from each seed of a batch, and from its ``label`` if the network has classes (else: if it lacks
+    one, the seed's remainder). Every validation also draws a grid of samples.
+
+    Args:
+        features: extractor in which images are matched and feature losses computed, ``{type: dinov2_vits14, weights: ...}``.
+        bank: see `BankOptions`.
+        matching: see `MatchingOptions`.
+        times: see `Times`.
+        legacy_schedule: schedules of `matching` and `times` count iterations instead of samples, as the original's reported
+            run did. (A learning rate has ``unit: iterations`` for that.)
+        steps: network evaluations of `predict`.
+        grid: samples in the picture of every validation; 0 draws none.
+
+    Raises:
+        UserError: the network is no such generator; features are needed and not given.
+    """
+
+    def __init__(
+        self,
+        networks: dict[str, nn.Module],
+        losses: dict[str, nn.Module],
+        *,
+        features: Annotated[Any, FEATURES] | None = None,
+        bank: BankOptions | None = None,
+        matching: MatchingOptions | None = None,
+        times: Times | None = None,
+        legacy_schedule: bool = False,
+        steps: Annotated[int, Range(least=1)] = 1,
+        grid: Annotated[int, Range(least=0)] = 64,
+    ) -> None:
+        super().__init__(networks, losses)
+        net: Any = self.networks["g"]
+        for name in ("img_resolution", "img_channels", "label_dim"):
+            if not hasattr(net, name):
+                kind = type(net).__name__
+                raise UserError(f"network_g: {kind} is no generator (it has no {name}); use OneStepGenerator")
+        self.shape: tuple[int, int, int] = (net.img_channels, net.img_resolution, net.img_resolution)
+        self.classes: int = net.label_dim
+        self.feature_options = features
+        self.bank_options = options_of(BankOptions, bank)
+        self.matching = Matching(options_of(MatchingOptions, matching))
+        self.times = options_of(Times, times)
+        self.legacy_schedule = legacy_schedule
+        self.steps = steps
+        self.grid = grid
+        self.matched = self.matching.options.pairing == "ot"
+        self.feature_losses = [k for k, loss in self.losses.items() if getattr(loss, "in_features", False)]
+        self.image_losses = [k for k in self.losses if k not in self.feature_losses]
+        if losses and (self.matched or self.feature_losses) and features is None:
+            wanting = "matching" if self.matched else ", ".join(self.feature_losses)
+            raise UserError(f"train: {wanting} needs features, such as features: {{type: random_conv}}")
+        self.extractor: FeatureExtractor | None = None
+        self.bank: MemoryBank | None = None
+        self.bank_id = ""
+        self._step: Step | None = None
+
+    # ------------------------------------------------------------ before training
+    def prepare(self, dataset: Any, device: torch.device) -> None:
+        found = tuple(dataset[0]["gt"].shape)
+        if found != self.shape:
+            raise UserError(
+                f"the training images are {'x'.join(map(str, found))}, but network_g makes {'x'.join(map(str, self.shape))} "
+                "(img_channels, img_resolution, img_resolution)"
+            )
+        classes = getattr(dataset, "num_classes", 0)
+        if self.classes and classes > self.classes:
+            raise UserError(f"the training set has {classes} classes, but network_g.label_dim is {self.classes}")
+        if self.feature_options is not None:
+            given = self.feature_options
+            extractor: FeatureExtractor = build_features(given) if isinstance(given, Mapping) else given
+            self.extractor = extractor.to(device)
+        if self.matched:
+            assert self.extractor is not None
+            self.bank = build_bank(dataset, self.extractor, self.bank_options, device)
+            self.bank_id = self.bank.id
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "bank": self.bank_id, "bank_seed": self.bank.seed if self.bank else 0}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        if state["bank"] != self.bank_id:
+            raise UserError(
+                f"this run was begun with the memory bank '{state['bank']}', these options make '{self.bank_id}': resume with "
+                "the extractor, dataset and bank.flips of that run, or start anew from its weights with path.pretrain_network_g"
+            )
+        if self.bank is not None:
+            self.bank.seed = state["bank_seed"]
+
+    # ------------------------------------------------------------ training
+    def updates(self, batch: Batch, step: int) -> Iterator[Update]:
+        # The trainer asks for every micro-batch's updates before it takes the first: by then all are known here.
+        if self._step is None or self._step.iteration != step or self._step.begun:
+            self._step = self._begin(step)
+        self._step.micros.append(self._micro(batch))
+        return self._updates(self._step, len(self._step.micros) - 1)
+
+    def _begin(self, iteration: int) -> Step:
+        done = iteration if self.legacy_schedule else self.samples_seen
+        memory = None
+        if self.bank is not None:
+            memory = Memory(self.bank, self.bank.draw(iteration, self.bank_options.subset))
+        return Step(iteration, [], self.matching.settings(done), memory)
+
+    def _micro(self, batch: Batch) -> Micro:
+        labels = batch.get("label") if self.classes else None
+        noise = standard_normal(batch, *self.shape)
+        return Micro(noise, labels, uniform_of(batch["seed"].tolist(), 3), batch)
+
+    def _updates(self, step: Step, place: int) -> Iterator[Update]:
+        step.begun = True
+        micro = step.micros[place]
+        z, device = micro.noise, micro.noise.device
+        images = self._generate(z, torch.zeros(len(z), device=device), micro.labels)
+        features = self._features(images) if self.matched or self.feature_losses else None
+        target, target_features, logs = self._targets(step, place, features)
+        done = step.iteration if self.legacy_schedule else self.samples_seen
+        times = self.times.draw(micro.uniforms[:, :2].numpy(), done)
+        t = torch.from_numpy(times).to(device, torch.float32)
+        along = t.view(-1, 1, 1, 1)
+        point = (1 - along) * z + along * target
+        if (times > 0).any():
+            rows = torch.from_numpy(times.nonzero()[0]).to(device)
+            later = self._generate(point[rows], t[rows], None if micro.labels is None else micro.labels[rows])
+            images = images.index_copy(0, rows, later)
+            if features is not None and self.feature_losses:
+                features = features.index_copy(0, rows, self._features(later))
+        terms = self._losses(self.image_losses, images, target, {"t": t, "point": point})
+        if features is not None and target_features is not None:
+            terms.update(self._losses(self.feature_losses, features, target_features, {}))
+        yield Update("g", flat_terms(terms), {**logs, **self.loss_logs(), "kimg": self.samples_seen / 1000})
+
+    def _generate(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+        image: Tensor = self.networks["g"](x, t, class_labels=one_hot(labels, self.classes))
+        return image
+
+    def _features(self, images: Tensor) -> Tensor:
+        """Unit features (B, d), with gradients if a loss wants them."""
+        assert self.extractor is not None
+        with torch.set_grad_enabled(bool(self.feature_losses) and torch.is_grad_enabled()):
+            return F.normalize(self.extractor(images), dim=1)
+
+    def _losses(
+        self, keys: list[str], pred: Tensor, target: Tensor, context: dict[str, Tensor]
+    ) -> dict[str, dict[str, Tensor]]:
+        """Terms by log name, of losses by option key."""
+        values = {}
+        for key in keys:
+            loss = self.losses[key]
+            wanted = {name: context[name] for name in getattr(loss, "context", ())}
+            value = loss(pred, target, **wanted)
+            values[key] = {log_name(key): value} if isinstance(value, Tensor) else dict(value)
+        return values
+
+    def _targets(
+        self, step: Step, place: int, features: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, dict[str, Tensor | float]]:
+        """Target images and features of a micro-batch, and what the matching wants logged."""
+        micro, memory = step.micros[place], step.memory
+        if memory is None or features is None:
+            real: Tensor = micro.batch["gt"]
+            wanted = None
+            if self.feature_losses:
+                with torch.no_grad():
+                    wanted = self._features(real)
+            return real, wanted, {}
+        if self.matching.options.scope == "global":
+            if step.shared is None:
+                step.shared = self._match_all(step, memory)
+            chosen, logs = step.shared[place]
+        else:
+            chosen, logs = self._match(features.detach(), micro.labels, micro.uniforms[:, 2], memory, step.settings)
+        wanted = chosen.features(memory) if self.feature_losses else None
+        return chosen.images(memory), wanted, logs
+
+    def _match(
+        self, features: Tensor, labels: Tensor | None, uniforms: Tensor, memory: Memory, settings: Settings
+    ) -> tuple[Targets, dict[str, Tensor | float]]:
+        if not bool(features.isfinite().all()):  # so are the losses: the guard skips the step on every rank
+            log.warning(
+                "the features of generated images are NaN or infinite: the generator diverges, or its precision fails"
+            )
+            features = torch.zeros_like(features)
+        coupling = self.matching.solve(features, labels, memory, settings)
+        chosen = self.matching.choose(coupling.plan, settings.temperature, uniforms.to(features.device))
+        logs: dict[str, Tensor | float] = {
+            "row_err": coupling.row_err,
+            "col_err": coupling.col_err,
+            "perplexity": coupling.perplexity.mean(),
+            "distinct": chosen.distinct,
+            "epsilon": settings.epsilon,
+            "fgw_lambda": settings.fgw_lambda,
+        }
+        return chosen, logs
+
+    def _match_all(self, step: Step, memory: Memory) -> list[tuple[Targets, dict[str, Tensor | float]]]:
+        """Match everything that this iteration generates, on all ranks; targets of this rank's micro-batches."""
+        rows, labels, uniforms = [], [], []
+        for micro in step.micros:
+            with torch.no_grad():
+                image = self._generate(
+                    micro.noise, torch.zeros(len(micro.noise), device=micro.noise.device), micro.labels
+                )
+                rows.append(distributed.concatenated(self._features(image)))
+            uniforms.append(distributed.concatenated(micro.uniforms[:, 2].to(image.device, torch.float32)))
+            if micro.labels is not None:
+                labels.append(distributed.concatenated(micro.labels))
+        chosen, logs = self._match(
+            torch.cat(rows), torch.cat(labels) if labels else None, torch.cat(uniforms), memory, step.settings
+        )
+        size, rank, world = len(step.micros[0].noise), distributed.rank(), distributed.world_size()
+        mine = [slice((i * world + rank) * size, (i * world + rank + 1) * size) for i in range(len(step.micros))]
+        return [(chosen.part(s), logs) for s in mine]
+
+    # ------------------------------------------------------------ generating
+    def predict(self, batch: Batch) -> dict[str, Tensor]:
+        if "seed" not in batch:
+            raise UserError("GenerationModel makes images from seeds: use NoiseDataset for validation and test")
+        labels = batch.get("label")
+        if self.classes and labels is None:
+            labels = batch["seed"] % self.classes
+        return {"output": self._sample(standard_normal({"seed": batch["seed"]}, *self.shape), labels)}
+
+    def _sample(self, noise: Tensor, labels: Tensor | None) -> Tensor:
+        """Images in [0, 1]."""
+        net: Any = self.networks["g"]
+        images: Tensor = net.sample(noise, one_hot(labels, self.classes), self.steps)
+        return ((images.float() + 1) / 2).clamp(0, 1)
+
+    def pictures(self) -> dict[str, Any]:
+        if not self.grid:
+            return {}
+        device = next(self.networks["g"].parameters()).device
+        labels = torch.arange(self.grid, device=device) % self.classes if self.classes else None
+        images = self._sample(normal_of(range(self.grid), *self.shape).to(device), labels)
+        return {"samples": visual.grid(list(images), max(1, round(self.grid**0.5)), height=max(self.shape[1], 64))}
+
+
+def options_of(kind: type[Options], given: Options | Mapping[str, Any] | None) -> Options:
+    """The dataclass that an option block describes; its defaults for None."""
+    return given if isinstance(given, kind) else kind(**(given or {}))  # type: ignore[arg-type]
+
+
+def one_hot(labels: Tensor | None, classes: int) -> Tensor | None:
+    """(B, classes) for labels (B,), all zero for label -1; None without labels or classes."""
+    if labels is None or not classes:
+        return None
+    return F.one_hot(labels.clamp_min(0), classes).float() * (labels >= 0).float()[:, None]
