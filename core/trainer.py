@@ -21,7 +21,6 @@ from .ema import EMA, evaluating
 from .errors import EXIT_INTERRUPTED, UserError
 from .evaluation import Evaluator, Interrupted, is_better
 from .guard import Guard
-from .image_io import imwrite
 from .logger import RunLogger
 from .models.base import Batch, Model, Update
 from .signals import StopRequest
@@ -244,7 +243,6 @@ class Trainer:
         try:
             with evaluating(parts.model, parts.networks, parts.ema), self.autocast():
                 results = parts.evaluator.run(parts.model, self.iteration, interrupted=lambda: self.stop.code)
-                self.show(parts.model.pictures())
         except Interrupted as stop:
             self.stop.code = self.stop.code or stop.code
             self.pending_validation = True
@@ -260,12 +258,6 @@ class Trainer:
         weights = self.weights() if improved else None
         if weights is not None and distributed.is_main():
             parts.checkpoints.save_best(weights)
-
-    def show(self, pictures: Mapping[str, np.ndarray]) -> None:
-        """Save what the model wants looked at, and hand it to the trackers."""
-        for name, picture in pictures.items() if distributed.is_main() else ():
-            imwrite(self.parts.evaluator.folder / f"{name}_{self.iteration}.png", picture)
-            self.parts.logger.image(name, picture, self.iteration)
 
     def remember(self, results: Mapping[str, Mapping[str, float]]) -> set[tuple[str, str]]:
         """Update the records; the (dataset, metric) pairs that have improved."""

@@ -103,10 +103,6 @@ class Model:
         may set it anew at any iteration.
         """
 
-    def pictures(self) -> dict[str, Any]:
-        """What to look at after every validation besides its images, by name: (H, W, 3) uint8. Called as `predict` is."""
-        return {}
-
     def prepare(self, dataset: Any, device: torch.device) -> None:
         """Called once before training, after networks are on `device` and before a resume (to fill a memory bank, say)."""
 

@@ -7,18 +7,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import distributed, visual
+from .. import distributed
 from ..annotations import Range
 from ..errors import UserError
 from ..features import FEATURES, FeatureExtractor, build_features
 from . import MODELS
 from .bank import BankOptions, MemoryBank, build_bank
 from .base import Batch, Model, Update, flat_terms, log_name
-from .draws import normal_of, standard_normal, uniform_of
+from .draws import standard_normal, uniform_of
 from .matching import Matching, MatchingOptions, Memory, Settings, Targets
 from .times import Times
 
@@ -67,7 +68,7 @@ class GenerationModel(Model):
     on (manual_seed, iteration).
 
     `predict` makes an image from each seed of a batch, and from its ``label`` if the network has classes (else: if it lacks
-    one, the seed's remainder). Every validation also draws a grid of samples.
+    one, the seed's remainder).
 
     Args:
         features: extractor in which images are matched and feature losses computed, ``{type: dinov2_vits14, weights: ...}``.
@@ -77,7 +78,6 @@ class GenerationModel(Model):
         legacy_schedule: schedules of `matching` and `times` count iterations instead of samples, as the original's reported
             run did. (A learning rate has ``unit: iterations`` for that.)
         steps: network evaluations of `predict`.
-        grid: samples in the picture of every validation; 0 draws none.
 
     Raises:
         UserError: the network is no such generator; features are needed and not given.
@@ -94,7 +94,6 @@ class GenerationModel(Model):
         times: Times | None = None,
         legacy_schedule: bool = False,
         steps: Annotated[int, Range(least=1)] = 1,
-        grid: Annotated[int, Range(least=0)] = 64,
     ) -> None:
         super().__init__(networks, losses)
         net: Any = self.networks["g"]
@@ -110,7 +109,6 @@ class GenerationModel(Model):
         self.times = options_of(Times, times)
         self.legacy_schedule = legacy_schedule
         self.steps = steps
-        self.grid = grid
         self.matched = self.matching.options.pairing == "ot"
         self.feature_losses = [k for k, loss in self.losses.items() if getattr(loss, "in_features", False)]
         self.image_losses = [k for k in self.losses if k not in self.feature_losses]
@@ -187,8 +185,10 @@ class GenerationModel(Model):
         t = torch.from_numpy(times).to(device, torch.float32)
         along = t.view(-1, 1, 1, 1)
         point = (1 - along) * z + along * target
-        if (times > 0).any():
-            rows = torch.from_numpy(times.nonzero()[0]).to(device)
+        if self.times.one_step < 1:
+            # Also where no sample moved: every rank must call the network equally often.
+            chosen = times.nonzero()[0]
+            rows = torch.from_numpy(chosen if len(chosen) else np.zeros(1, np.int64)).to(device)
             later = self._generate(point[rows], t[rows], None if micro.labels is None else micro.labels[rows])
             images = images.index_copy(0, rows, later)
             if features is not None and self.feature_losses:
@@ -294,14 +294,6 @@ class GenerationModel(Model):
         net: Any = self.networks["g"]
         images: Tensor = net.sample(noise, one_hot(labels, self.classes), self.steps)
         return ((images.float() + 1) / 2).clamp(0, 1)
-
-    def pictures(self) -> dict[str, Any]:
-        if not self.grid:
-            return {}
-        device = next(self.networks["g"].parameters()).device
-        labels = torch.arange(self.grid, device=device) % self.classes if self.classes else None
-        images = self._sample(normal_of(range(self.grid), *self.shape).to(device), labels)
-        return {"samples": visual.grid(list(images), max(1, round(self.grid**0.5)), height=max(self.shape[1], 64))}
 
 
 def options_of(kind: type[Options], given: Options | Mapping[str, Any] | None) -> Options:
