@@ -27,7 +27,7 @@ import numpy as np
 
 from ..core.errors import UserError
 from ..core.image_io import read_pixels, to_float
-from ..core.srgb import to_linear
+from ..core.srgb import to_linear, to_srgb
 from ..core.transfer import TransferBlock, as_transfer
 from . import DATASETS
 from .base import Item, OnError
@@ -54,8 +54,16 @@ class Shot:
     curve: Curve
 
 
-def expand(photograph: np.ndarray, stops: float, knee: float) -> np.ndarray:
-    """Relative radiance X / 2^stops in [0, 1], float32, of a photograph (H, W, 3), sRGB in [0, 1]."""
+def expand(photograph: np.ndarray, stops: float, knee: float, darkened: float = 0.0) -> np.ndarray:
+    """Relative radiance X / 2^stops in [0, 1], float32, of a photograph (H, W, 3), sRGB in [0, 1].
+
+    Args:
+        stops: how far the peak lies above diffuse white.
+        knee: value from which on highlights are raised.
+        darkened: stops by which the photograph is made darker first.
+    """
+    if darkened:
+        photograph = to_srgb(to_linear(photograph) * 2.0**-darkened)
     t = np.clip((photograph.max(axis=2) - knee) / (1 - knee), 0, 1)
     step = t * t * (3 - 2 * t)
     glow = cv2.GaussianBlur(step, (0, 0), GLOW * min(step.shape), borderType=cv2.BORDER_REFLECT)
@@ -64,9 +72,9 @@ def expand(photograph: np.ndarray, stops: float, knee: float) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=16)
-def scene(path: str, shorter_side: int | None, stops: float, knee: float) -> np.ndarray:
+def scene(path: str, shorter_side: int | None, stops: float, knee: float, darkened: float) -> np.ndarray:
     """`expand` of a photograph file that was shrunk first; the last few are kept."""
-    expanded = expand(to_float(shrink(read_pixels(path), shorter_side)), stops, knee)
+    expanded = expand(to_float(shrink(read_pixels(path), shorter_side)), stops, knee, darkened)
     expanded.flags.writeable = False
     return expanded
 
@@ -89,6 +97,8 @@ class SyntheticHDRDataset(PhotographDataset):
         renditions: how many times each photograph occurs, by different cameras.
         stops: how far the peak lies above diffuse white.
         knee: sRGB value in [0, 1) from which on highlights are raised.
+        darken: range of stops, in training, by which photographs are made darker first, so that few of them make scenes of many
+            kinds: of what is equally clipped, some was hardly brighter, some much.
         exposure: range of the gain, in stops from the one at which diffuse white just clips.
         camera_gamma: range of the exponent.
         noise: range of the noise's standard deviation at full exposure.
@@ -114,6 +124,7 @@ class SyntheticHDRDataset(PhotographDataset):
         renditions: int = 1,
         stops: float = 4.0,
         knee: float = 0.6,
+        darken: Span = (0.0, 0.0),
         exposure: Span = (-0.5, 1.5),
         camera_gamma: Span = (1.8, 2.4),
         noise: Span = (0.0, 0.01),
@@ -132,12 +143,13 @@ class SyntheticHDRDataset(PhotographDataset):
             raise UserError(f"knee is in [0, 1) and stops in [0, 20]; got {knee} and {stops}")
         if len(exposure) != 2 or exposure[0] > exposure[1]:
             raise UserError(f"exposure: a range is [least, largest]; got {list(exposure)}")
-        refuse_bad_ranges({"noise": noise})
+        refuse_bad_ranges({"noise": noise, "darken": darken})
         refuse_bad_ranges({"camera_gamma": camera_gamma}, positive=True)
         if quality is not None and not 1 <= quality[0] <= quality[1] <= 100:
             raise UserError(f"quality: a range [least, largest] within 1 to 100 is expected; got {list(quality)}")
         self.stops = float(stops)
         self.knee = float(knee)
+        self.darken = darken if self.training else (0.0, 0.0)
         self.exposure = exposure
         self.camera_gamma = camera_gamma
         self.noise = noise
@@ -151,8 +163,9 @@ class SyntheticHDRDataset(PhotographDataset):
         """The sample's radiance and picture, and the curve that is taken for the picture's."""
         source, name = self.photographs[index]
         path = source.path(name)
-        whole = scene(path, self.shorter_side, self.stops, self.knee)
         rng = self.generator(index)
+        darkened = rng.uniform(*self.darken) if self.darken[1] > 0 else 0.0
+        whole = scene(path, self.shorter_side, self.stops, self.knee, darkened)
         own = Curve(2.0 ** (self.stops + rng.uniform(*self.exposure)), rng.uniform(*self.camera_gamma))
         noise = rng.uniform(*self.noise)
         quality = None if self.quality is None else int(rng.randint(self.quality[0], self.quality[1] + 1))
