@@ -101,6 +101,15 @@ class InterpolationModel(Model):
         made = {0.0: batch["img0"], 1.0: batch["img1"]}
         return {"output": frame_at(times.pop(), lambda a, b: self.between(a, b, 0.5), made)}
 
+    def sequence(self, img0: Tensor, img1: Tensor, times: int) -> Iterator[Tensor]:
+        """The ``times - 1`` frames (B, 3, H, W) at equal steps of time between two; with `recursive`, each is made once."""
+        made = {0.0: img0, 1.0: img1}
+        for time in (k / times for k in range(1, times)):
+            if self.recursive:
+                yield frame_at(time, lambda a, b: self.between(a, b, 0.5), made)
+            else:
+                yield self.between(img0, img1, time)
+
     def between(self, img0: Tensor, img1: Tensor, timestep: float | Tensor) -> Tensor:
         """The frame (B, 3, H, W) at a time, asked of the network as the inference options say."""
         call = Call(self.networks["g"], timestep, self.tta, self.flow_scale)
