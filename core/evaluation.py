@@ -123,11 +123,19 @@ class Evaluator:
                 f"val.metrics.{min(self._linear)}: scores linear radiance, which no dataset here has; give it one with a "
                 "transfer function, such as LDR_HDR_PairedDataset"
             )
-
-        self._of_sets: dict[str, SetMetric] = {
-            k: METRICS.build(options_of(m)) for k, m in self.metrics.items() if scores_sets(m["type"])
-        }
+        self._of_sets = {k: self._set_metric(k, m) for k, m in self.metrics.items() if scores_sets(m["type"])}
         self._grid: list[tuple[int, np.ndarray]] = []
+
+    def _set_metric(self, name: str, block: Mapping[str, Any]) -> SetMetric:
+        """The metric of a block, which all datasets suit. Raises UserError, naming the block."""
+        try:
+            metric: SetMetric = METRICS.build(options_of(block))
+            for loader in self.loaders.values():
+                if hasattr(loader, "images"):
+                    metric.check(loader.reference, loader.images)
+        except UserError as e:
+            raise UserError(f"val.metrics.{name}: {e}") from e
+        return metric
 
     def run(
         self, model: Model, iteration: int, interrupted: Callable[[], int] = lambda: 0

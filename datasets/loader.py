@@ -324,6 +324,8 @@ class EvalLoader:
             raise UserError("the dataset is empty")
         self._indices = list(range(rank, total, world))
         self._counted = len(self._indices)
+        self.images = total
+        """How many images all ranks together evaluate."""
         if even:
             self._indices += [rank % total] * (-(-total // world) - self._counted)
         self._batches = [range(i, min(i + batch, len(self._indices))) for i in range(0, len(self._indices), batch)]

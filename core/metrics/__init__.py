@@ -46,6 +46,9 @@ class SetMetric:
 
     better: ClassVar[Direction]
 
+    def check(self, reference: Any, images: int) -> None:
+        """Raise `UserError`, before anything is run, if a set of so many images, and this reference, will have no score."""
+
     def start(self, reference: Any, device: torch.device) -> None:
         """Forget what was seen.
 

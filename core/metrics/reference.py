@@ -46,6 +46,20 @@ class Reference:
     covariance: Tensor
     vectors: Tensor | None = None
 
+    @staticmethod
+    def check(owner: str, dataset: Any, stats: str | None) -> None:
+        """Raise `UserError` unless there is something to compare with: a dataset that will do, or a file."""
+        if dataset is None:
+            if stats is None or not Path(stats).expanduser().is_file():
+                raise UserError(
+                    f"{owner}: there are no real images to compare with; give the dataset a `reference` (a dataset), "
+                    "or the metric the `stats` of one"
+                )
+        elif not hasattr(dataset, "image") or not hasattr(dataset, "id"):
+            raise UserError(
+                f"{owner}: {type(dataset).__name__} cannot be a reference; use a dataset of `relume.datasets.generation`"
+            )
+
     @classmethod
     def find(
         cls,
@@ -72,6 +86,7 @@ class Reference:
         Raises:
             UserError: there is nothing to compare with, or the cache is torn or is of another network or dataset.
         """
+        cls.check(owner, dataset, stats)
         path = Path(stats).expanduser() if stats else None
         if path is not None and path.suffix == ".npz":
             return published(owner, path, extractor, needs_vectors)
@@ -88,13 +103,8 @@ class Reference:
             found = read(path, {k: v for k, v in wanted.items() if v is not None})
             if found.vectors is not None or not needs_vectors:
                 return found
-        if dataset is None:
-            raise UserError(
-                f"{owner}: there are no real images to compare with; give the dataset a `reference` (a dataset), "
-                "or the metric the `stats` of one"
-            )
-        if not hasattr(dataset, "image") or not hasattr(dataset, "id"):
-            raise UserError(f"{owner}: {type(dataset).__name__} cannot be a reference; use a dataset to generate from")
+            if dataset is None:
+                raise UserError(f"{owner}: needs features, and {path} has moments only; give the dataset a `reference`")
         found, n = compute(owner, extractor, dataset, device, needs_vectors or keep)
         if path is not None and distributed.is_main():
             write(path, found, {**{k: str(v) for k, v in wanted.items()}, "n": str(n)})

@@ -82,6 +82,11 @@ class FeatureMetric(SetMetric):
         """As option files call it."""
         return type(self).__name__
 
+    def check(self, reference: Any, images: int) -> None:
+        self._refuse_few(images, "images")
+        if self.needs_reference:
+            Reference.check(self.name, reference, self.stats)
+
     def start(self, reference: Any, device: torch.device) -> None:
         self.device = device
         self.features.extractor.to(device)

@@ -359,6 +359,19 @@ def test_metrics_of_sets_see_every_image_once_and_no_padding(tmp_path: Path) -> 
     assert not (tmp_path / "only").exists(), "there is no score of single images to file"
 
 
+def test_sets_that_a_metric_cannot_score_are_refused_before_anything_is_run(tmp_path: Path) -> None:
+    class Loader(list):  # type: ignore[type-arg]
+        reference = None
+        images = 4
+
+    metrics = {"mine": {"type": "FID", "features": {"type": "pixel_avgpool"}}}
+    with pytest.raises(UserError, match=r"^val\.metrics\.mine: FID: there are no real images to compare with"):
+        evaluator(tmp_path, {"a": Loader()}, metrics=metrics)
+    metrics["mine"]["features"] = {"type": "inception_fid", "weights": str(tmp_path / "w.pth")}
+    with pytest.raises(UserError, match=r"^val\.metrics\.mine: inception_fid: weights: there is no file"):
+        evaluator(tmp_path, {"a": Loader()}, metrics=metrics)
+
+
 def test_the_first_outputs_are_put_into_one_picture(tmp_path: Path) -> None:
     shown = []
     grid = evaluator(tmp_path, {"a": [item(3), item(1), item(0), item(2)]}, save_grid=3, metrics={})

@@ -158,12 +158,20 @@ def test_mistakes_are_one_line(faces: Any) -> None:
         UserError, match="FID: there are no real images to compare with; give the dataset a `reference`"
     ):
         run(build("FID"), None, [])
-    with pytest.raises(UserError, match="FID: list cannot be a reference"):
+    with pytest.raises(UserError, match="FID: list cannot be a reference; use a dataset of"):
         run(build("FID"), [1, 2], [])
     with pytest.raises(UserError, match="KID: needs at least 2 images, there are 1"):
         run(build("KID"), faces, [(images(1), [0])])
     with pytest.raises(UserError, match="Recall: needs at least 4 images, there are 3"):
         run(build("Recall"), faces, [(images(3), [0, 1, 2])])
+    for metric, reference, count, message in (
+        ("FID", None, 9, "there are no real images"),
+        ("KID", faces, 1, "needs at least 2 images, there are 1"),
+        ("Recall", faces, 3, "needs at least 4 images"),
+    ):
+        with pytest.raises(UserError, match=message):
+            build(metric).check(reference, count)
+    build("Recall").check(faces, 4)
     with pytest.raises(UserError, match="InceptionScore: features must have a classifier"):
         build("InceptionScore")
     with pytest.raises(UserError, match=r"stats: x\.txt must end in \.safetensors"):
