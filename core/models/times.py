@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
-from scipy import special
 
 from ...schedulers.ramp import between
 from ..annotations import Range
-from ..errors import UserError
+from ..errors import UserError, require
 
 Share = Annotated[float, Range(least=0, most=1)]
 Positive = Annotated[float, Range(above=0)]
@@ -71,6 +70,7 @@ class Times:
 
     def quantile(self, u: np.ndarray, low: float, high: float) -> np.ndarray:
         """The times in [low, high] below which shares `u` of all times in there lie: (B,) to (B,), float64."""
+        special = require("scipy.special", "train.times")
         if self.distribution in ("logit_student_t", "logit_normal"):
             if self.distribution == "logit_normal":
                 x = special.ndtri(u)
