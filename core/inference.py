@@ -9,12 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import UserError
+
+Padding = Literal["reflect", "centred"]
+"""Mirrored at the right and bottom border; or the outermost pixels repeated on all sides (``InputPadder`` of RAFT, with which
+figures of frame interpolation are published)."""
 
 Outputs = Tensor | tuple[Tensor, ...]
 Function = Callable[..., Tensor | Sequence[Tensor]]
@@ -28,11 +33,13 @@ class Inference:
         tile: side of the tiles that the network sees, in input pixels; None gives it whole images.
         overlap: width over which neighbouring tiles are blended; see `tiled`.
         window_size: pad to a multiple of this, besides the network's own ``size_multiple``.
+        padding: of whole images; tiles are always mirrored.
     """
 
     tile: int | None = None
     overlap: int = 32
     window_size: int | None = None
+    padding: Padding = "reflect"
 
     def __call__(self, net: Callable[..., Tensor | Sequence[Tensor]], *images: Tensor, **same: Any) -> Outputs:
         """The network's output for `images`, each (B, C, H, W) of the same size: a tensor, or a tuple of them.
@@ -53,7 +60,7 @@ class Inference:
         stacked = images[0] if len(images) == 1 else torch.cat(images, dim=1)
         multiple = math.lcm(size_multiple(net), self.window_size or 1)
         if self.tile is None:
-            return forward_padded(call, stacked, multiple)
+            return forward_padded(call, stacked, multiple, self.padding)
         return tiled(call, stacked, self.tile, self.overlap, multiple)
 
 
@@ -88,20 +95,37 @@ def pad_to_multiple(x: Tensor, multiple: int) -> tuple[Tensor, tuple[int, int]]:
     return x, size
 
 
+def centred_padding(height: int, width: int, multiple: int) -> tuple[int, int, int, int]:
+    """(left, right, top, bottom) to add so that a size becomes a multiple, the odd pixel on the right and at the bottom."""
+    spare = [_next_multiple(side, multiple) - side for side in (width, height)]
+    (left, right), (top, bottom) = ((n // 2, n - n // 2) for n in spare)
+    return left, right, top, bottom
+
+
 def _next_multiple(n: int, multiple: int) -> int:
     return -(-n // multiple) * multiple
 
 
-def forward_padded(fn: Function, x: Tensor, multiple: int) -> Outputs:
+def forward_padded(fn: Function, x: Tensor, multiple: int, padding: Padding = "reflect") -> Outputs:
     """``fn(x)`` with `x` (B, C, H, W) padded to a multiple, and every output cropped to H and W times its scale.
 
     Raises:
         UserError: an output's size is not an integer multiple of the input's.
     """
-    padded, (h, w) = pad_to_multiple(x, multiple)
+    h, w = x.shape[-2:]
+    left = top = 0
+    if padding == "centred":
+        sides = centred_padding(h, w, multiple)
+        left, _, top, _ = sides
+        padded = F.pad(x, sides, mode="replicate")
+    else:
+        padded, _ = pad_to_multiple(x, multiple)
     result = fn(padded)
     outputs = _as_tuple(result)
-    cropped = tuple(y[..., : h * s, : w * s] for y, s in zip(outputs, _scales(outputs, padded), strict=True))
+    cropped = tuple(
+        y[..., top * s : (top + h) * s, left * s : (left + w) * s]
+        for y, s in zip(outputs, _scales(outputs, padded), strict=True)
+    )
     return cropped[0] if isinstance(result, Tensor) else cropped
 
 

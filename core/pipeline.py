@@ -261,7 +261,7 @@ def build_model(
         load_pretrained(opt, key, network, model, resume)
         network.to(device)
     model.losses.to(device)
-    model.inference = Inference(opt.val.tile, opt.val.tile_overlap, opt.val.window_size)
+    model.inference = Inference(opt.val.tile, opt.val.tile_overlap, opt.val.window_size, opt.val.padding)
     return model, networks
 
 
@@ -363,7 +363,8 @@ def conditions(model: Model, device: torch.device) -> str:
     """On what device and with which settings of inference scores are computed, in words."""
     settings = {name: getattr(model, name) for name in model.inference_options if hasattr(model, name)}
     sizes = [size_multiple(network) for network in model.networks.values()]
-    settings["padding"] = f"by reflection, to multiples of {math.lcm(*sizes, model.inference.window_size or 1)}"
+    multiple = math.lcm(*sizes, model.inference.window_size or 1)
+    settings["padding"] = f"{model.inference.padding} to multiples of {multiple}"
     settings["tile"] = model.inference.tile
     return f"{device}, " + ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
 

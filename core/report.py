@@ -57,6 +57,7 @@ def report(
     metrics = list(dict.fromkeys(metric for scores in results.values() for metric in scores))
     rows = [["dataset", *metrics, "params M", "ms/image"]]
     notes = [f"ms/image: mean of this run, its first batch left out; {conditions}"]
+    noted: dict[str, list[str]] = {}
     sources: set[str] = set()
     runtimes: dict[str, str] = {}
     for dataset, scores in results.items():
@@ -64,12 +65,14 @@ def report(
         time = "-" if said.seconds is None else f"{said.seconds * 1000:.1f}"
         own = [f"{scores[m]:.4f}" if m in scores else "-" for m in metrics]
         rows.append([dataset, *own, f"{parameters / 1e6:.2f}", time])
-        notes += [f"{dataset}: {note}" for note in said.notes]
+        for note in said.notes:
+            noted.setdefault(note, []).append(dataset)
         for method in published(said.published_as) if said.published_as else ():
             found = method.scores[said.published_as or ""]
             if not set(found) & set(metrics):
                 continue
-            theirs = [f"{found[m]:g}" if m in found else "-" for m in metrics]
+            # As they are printed: two digits of decibels and grey levels, four of what is at most 1.
+            theirs = [f"{found[m]:.{4 if found[m] < 1 else 2}f}" if m in found else "-" for m in metrics]
             size = "-" if method.parameters is None else f"{method.parameters:.2f}"
             rows.append([f"  {method.method}", *theirs, size, ""])
             if method.runtime:
@@ -80,6 +83,7 @@ def report(
         (f"{row[0]:<{widths[0]}}" + "".join(f"  {c:>{w}}" for c, w in zip(row[1:], widths[1:], strict=True))).rstrip()
         for row in rows
     ]
+    notes += [f"{', '.join(datasets)}: {note}" for note, datasets in noted.items()]
     notes += [f"[{letter}] {SOURCES[letter]}" for letter in sorted(sources)]
     notes += [f"{method}: {runtime}" for method, runtime in runtimes.items()]
     return "\n".join(["Results", *lines, *notes])

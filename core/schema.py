@@ -17,6 +17,7 @@ from ..losses import LOSSES
 from ..schedulers import SCHEDULERS
 from .annotations import Names, Range
 from .errors import did_you_mean
+from .inference import Padding
 from .metrics import METRICS
 from .models import MODELS
 from .optimizers import OPTIMIZERS
@@ -178,6 +179,9 @@ class Val:
     )
     tile_overlap: NonNegative = setting(32, "Overlap of neighbouring tiles, in input pixels, blended linearly.")
     window_size: Count | None = setting(None, "Pad the input to a multiple of this (also padded to the network's own).")
+    padding: Padding = setting(
+        "reflect", "How: mirrored at the right and bottom, or 'centred': borders repeated on all sides (not of tiles)."
+    )
     use_image: bool = setting(True, "Accepted for Restormer's files; metrics are computed on rounded 8-bit images.")
     rgb2bgr: bool = setting(True, "Accepted for Restormer's files; channel order is always handled.")
     max_minibatch: int | None = setting(None, "Accepted for Restormer's files; use tile.")

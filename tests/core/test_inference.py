@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from relume.core.errors import UserError
-from relume.core.inference import Inference, forward_padded, pad_to_multiple, size_multiple, tiled
+from relume.core.inference import Inference, centred_padding, forward_padded, pad_to_multiple, size_multiple, tiled
 
 
 def image(height, width, batch=1, channels=3):
@@ -81,6 +81,25 @@ def test_small_images_through_a_network_with_large_multiples(size):
     assert y.shape == (2, 3, *size)
     assert y2.shape == (2, 3, 2 * size[0], 2 * size[1])
     assert torch.isfinite(y).all()
+
+
+def test_the_padding_of_published_interpolation(golden):
+    for case in torch.load(golden("vfi/metrics.pt"), weights_only=True)["cases"]:
+        if case["name"].startswith("padder"):
+            sides = centred_padding(case["input"]["h"], case["input"]["w"], case["config"]["divisor"])
+            assert list(sides) == case["output"]["pad_lrtb"]
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_centred_padding_repeats_borders_and_is_cut_off_again(scale):
+    assert centred_padding(37, 51, 16) == (6, 7, 5, 6)
+    x, net = image(37, 51), Net(1, 16, scale)
+    y = forward_padded(net, x, 16, "centred")
+    padded = F.pad(x, (6, 7, 5, 6), mode="replicate")
+    assert net.seen == [(48, 64)]
+    assert torch.equal(y, net(padded)[..., 5 * scale : 42 * scale, 6 * scale : 57 * scale])
+    assert not torch.allclose(y, forward_padded(net, x, 16))
+    assert Inference(padding="centred")(Net(2, 4), image(9, 7)).shape == (1, 3, 9, 7)
 
 
 def test_nothing_is_padded_that_fits():
