@@ -155,7 +155,8 @@ def _obstacle(x: Tensor) -> str | None:
         kernel()
     except Exception as e:  # a foreign package may fail to import in any way
         first = (str(e).splitlines() or [""])[0]
-        return f"mamba-ssm's kernels cannot be imported ({type(e).__name__}: {first}); see core/ops/ssd.py for how to install"
+        how = "docs/interpolation.md says how to install them"
+        return f"mamba-ssm's kernels cannot be imported ({type(e).__name__}: {first}); {how}"
     return None
 
 

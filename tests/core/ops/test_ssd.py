@@ -305,7 +305,7 @@ def test_missing_package_is_an_obstacle_and_not_an_error(package, monkeypatch):
 
 def test_real_kernels_in_the_interpreter():
     if not all(importlib.util.find_spec(name) for name in ("triton", "mamba_ssm")):
-        pytest.skip("needs triton and mamba-ssm (core/ops/ssd.py says how to install it)")
+        pytest.skip("needs triton and mamba-ssm (docs/interpolation.md says how to install it)")
     script = Path(__file__).with_name("interpreted_ssd.py")
     result = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
     assert float(result.stdout) < 1e-5
