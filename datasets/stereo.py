@@ -23,8 +23,9 @@ class StereoMotorcycleDataset(ImageDataset):
 
     The camera moves sideways by its baseline, so that a point at disparity d moves by d pixels: 7 to 60 of them at full size,
     proportionally fewer when shrunk. Nobody took the picture half-way. ``gt`` is made from both views by the measured
-    disparities, and of what no measurement covers from the background beside it. It is a reference for a sanity check, whose own
-    errors bound every score, and no ground truth. The left view is among the photographs that `SyntheticMotionDataset` trains on.
+    disparities, and of what no measurement covers from the background beside it. It is a reference for a sanity check, whose
+    own errors bound every score, and no ground truth. The left view is among the photographs on which
+    `SyntheticMotionDataset` trains.
 
     Args:
         shorter_side: the views are first shrunk until their shorter side has so many pixels, of 500.
