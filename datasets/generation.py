@@ -55,7 +55,7 @@ class GenerationDataset(ImageDataset):
         """An image as it is stored, (H, W, 3) of 8- or 16-bit integers, and its name for messages."""
         raise NotImplementedError
 
-    def describe(self, name: str, labels: Sequence[int] | None, classes: int | None, *content: bytes) -> None:
+    def describe(self, name: str, labels: Sequence[int] | None, classes: int | None, *content: bytes | memoryview) -> None:
         """Set `id`, `labels` and `num_classes`.
 
         Args:
@@ -134,7 +134,8 @@ class StoredImages(GenerationDataset):
         super().__init__(resolution, use_hflip, phase)
         self.name = name
         self.images = images
-        self.describe(name, labels, classes, repr((images.shape, images.dtype)).encode(), images.tobytes())
+        content = memoryview(np.ascontiguousarray(images)).cast("B")
+        self.describe(name, labels, classes, repr((images.shape, images.dtype)).encode(), content)
 
     def __len__(self) -> int:
         return len(self.images)
