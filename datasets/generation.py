@@ -55,7 +55,9 @@ class GenerationDataset(ImageDataset):
         """An image as it is stored, (H, W, 3) of 8- or 16-bit integers, and its name for messages."""
         raise NotImplementedError
 
-    def describe(self, name: str, labels: Sequence[int] | None, classes: int | None, *content: bytes | memoryview) -> None:
+    def describe(
+        self, name: str, labels: Sequence[int] | None, classes: int | None, *content: bytes | memoryview
+    ) -> None:
         """Set `id`, `labels` and `num_classes`.
 
         Args:
