@@ -136,7 +136,7 @@ class StoredImages(GenerationDataset):
         super().__init__(resolution, use_hflip, phase)
         self.name = name
         self.images = images
-        content = memoryview(np.ascontiguousarray(images)).cast("B")
+        content = np.ascontiguousarray(images).data
         self.describe(name, labels, classes, repr((images.shape, images.dtype)).encode(), content)
 
     def __len__(self) -> int:
