@@ -39,7 +39,7 @@ class MatchingOptions:
         structure: distances within either set of features: ``euclidean``, or ``sqeuclidean``, which factorises.
         outer_iters: descent steps of a solve.
         inner_iters: Sinkhorn iterations of each.
-        tol: see `ot.fused_gromov_wasserstein`; 0 never waits for a GPU.
+        tol: see `ot.fused_gromov_wasserstein`; 0 never waits for a GPU, and replays one CUDA graph per solve.
         labels: ``penalty`` makes pairs of different classes dearer; ``same_class`` forbids them; ``ignore`` does not look.
         label_penalty: by how much, in units of |x - y|^2 of unit vectors, which is at most 4.
     """
@@ -127,6 +127,7 @@ class Matching:
 
     def __init__(self, options: MatchingOptions) -> None:
         self.options = options
+        self.graphs = ot.Graphs()
 
     def settings(self, done: float) -> Settings:
         """The schedules' values after `done` samples."""
@@ -164,6 +165,7 @@ class Matching:
                 outer_iters=o.outer_iters,
                 inner_iters=o.inner_iters,
                 tol=o.tol,
+                graphs=self.graphs,
             )
 
     def _with_labels(self, cost: Tensor, labels: Tensor | None, memory: Memory) -> tuple[Tensor, Tensor | None]:

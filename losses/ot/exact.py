@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ...core.errors import UserError, require
-from .inputs import checked_cost
+from .inputs import checked_cost, checked_tensor
 
 
 def assignment(cost: Tensor) -> Tensor:
@@ -24,6 +24,7 @@ def assignment(cost: Tensor) -> Tensor:
     Raises:
         UserError: more rows than columns, NaN, or no assignment without forbidden pairs.
     """
+    checked_tensor("assignment", "cost", cost)
     matrix = checked_cost("assignment", "cost", cost)
     if matrix.shape[0] > matrix.shape[1]:
         raise UserError(f"assignment: {matrix.shape[0]} rows cannot have different columns among {matrix.shape[1]}")
