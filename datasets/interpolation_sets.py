@@ -241,7 +241,7 @@ class SNUFILMDataset(Benchmark):
         root = existing([Path(dataroot).expanduser()], wanted)
         names = [root / "eval_modes" / f"test-{level}.txt", root / f"test-{level}.txt"]
         list_file = Path(meta_info_file) if meta_info_file else names[0] if names[0].exists() else names[1]
-        example = "data/SNU-FILM/test/GOPRO_test/GOPR0384_11_00/000001.png ..000002.png ..000003.png"
+        example = " ".join(f"data/SNU-FILM/test/GOPRO_test/GOPR0384_11_00/00000{k}.png" for k in (1, 2, 3))
         triplets: list[Triplet] = []
         cut: int | None = None
         for number, line in read_list(list_file, example):

@@ -101,6 +101,13 @@ def denser(model: Any, frames: Iterator[Tensor], times: int) -> Iterator[np.ndar
         before = frame
 
 
+@torch.no_grad()
+def knows_time(model: Any, device: torch.device) -> bool:
+    """Whether the network makes something else when it is asked for another time."""
+    img0, img1 = torch.rand(2, 1, 3, 64, 64, device=device)
+    return not torch.equal(model.between(img0, img1, 0.25), model.between(img0, img1, 0.5))
+
+
 class Output:
     """Where frames go.
 
@@ -166,6 +173,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         clip = only_clip(a.input)
         settings = {"tta": a.tta, "flow_scale": a.flow_scale, "recursive": a.recursive}
         model = build(a.opt, a.weights, settings, device)
+        if a.times > 2 and not a.recursive and not knows_time(model, device):
+            raise UserError(f"{a.opt}: this network only finds the middle of two frames; give --recursive")
         rate = a.fps or (clip.rate if isinstance(clip, Video) else 25.0) * a.times
         output = Output(a.frames, a.video, rate)
         try:

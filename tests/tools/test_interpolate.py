@@ -103,3 +103,14 @@ def test_inputs_that_are_no_clip(run, tmp_path):
     assert "holds 2 videos or folders of frames" in run("--frames", str(tmp_path / "x"))[1]
     assert "has one frame only" in run("--frames", str(tmp_path / "x"), source="in/deeper")[1]
     assert "there is no such folder" in run("--frames", str(tmp_path / "x"), source="nothing")[1]
+
+
+def test_networks_that_only_find_the_middle_must_halve(run, tmp_path):
+    network = {**NETWORK, "use_flow": False}
+    checkpoint.save(tmp_path / "net.pth", {"params": build_network(network).state_dict()})
+    opt = yaml.safe_load((tmp_path / "o.yml").read_text())
+    (tmp_path / "o.yml").write_text(yaml.safe_dump({**opt, "network_g": network}))
+    code, said = run("--times", "4", "--frames", str(tmp_path / "x"))
+    assert code != 0 and "this network only finds the middle of two frames; give --recursive" in said
+    assert run("--times", "4", "--frames", str(tmp_path / "x"), "--recursive")[0] == 0
+    assert run("--times", "2", "--frames", str(tmp_path / "y"))[0] == 0
