@@ -110,19 +110,19 @@ def fused_gromov_wasserstein(
         coefficient = 4 * alpha / (epsilon * size.square())
         (low1, high1), (low2, high2) = first.bounds(), second.bounds()
         low, high = range_of(relative)
-        width, largest, sway, *skews = numbers(
+        width, widest, sway, *skews = numbers(
             high - low,
-            torch.maximum(high1, high2) / size,
+            (torch.maximum(high1, high2) - torch.minimum(low1, low2)) / size,
             coefficient * (high1 - low1) * (high2 - low2) / 4,
             first.asymmetry() / size,
             second.asymmetry() / size,
         )
         for name, skew in zip(("C1", "C2"), skews, strict=True):
-            if skew > 0.01 * largest:  # more than the rounding of distances that were computed in half precision
+            if skew > 0.01 * widest:  # more than the rounding of distances that were computed in half precision
                 raise UserError(
                     f"{owner}: {name} is not symmetric; take (C + C^T) / 2 if its two directions count alike"
                 )
-        spread = max((1 - alpha) * width, 2 * alpha * largest**2 * mass) / epsilon
+        spread = max((1 - alpha) * width, 2 * alpha * widest**2 * mass) / epsilon
         noise = rounding(p.dtype, mass) if tol > 0 else 0.0
         descent = Descent(
             logits=torch.where(relative.isinf(), -torch.inf, relative * ((alpha - 1) / epsilon)),

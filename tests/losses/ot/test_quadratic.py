@@ -123,6 +123,15 @@ def test_tensor_product_is_the_sum_over_four_indices() -> None:
     torch.testing.assert_close(tensor_product(Dense(C1), T, Dense(C2)), brute_force(C1, C2, T))
 
 
+def test_negative_structures() -> None:
+    """Only differences of C1 and C2 count, so both may be shifted and turned around together."""
+    M, C1, C2 = (c.float() for c in fused_problem(9, 14))
+    options = {"alpha": 0.6, "epsilon": 0.05, "outer_iters": 30, **UNSCALED}
+    expected = fused_gromov_wasserstein(M, C1, C2, **options)
+    for first, second in ((-C1, -C2), (C1 - 3, C2 - 3)):
+        assert l1(fused_gromov_wasserstein(M, first, second, **options).plan, expected.plan) < 1e-4
+
+
 def test_fingerprint() -> None:
     M, C1, C2 = (c.float() for c in fused_problem(3, 4))
     result = fused_gromov_wasserstein(M, C1, C2, alpha=0.5, epsilon=0.05, outer_iters=50, **UNSCALED)
