@@ -2,7 +2,7 @@
 
 ``python tools/convert_weights.py ORIGINAL OUT.safetensors [-opt FILE.yml] [--stub MODULE ...]``
 
-Reads bare state dicts, the usual wrappings of them, pickles of whole modules, and the pickles of EDM and StyleGAN that carry
+Reads bare state dicts, the usual wrappings of them, pickles of whole modules, and the pickles of EDM that carry
 the source code of their classes, without importing or running anything that such a pickle names or carries: tensors are
 rebuilt here, classes of the network become empty stand-ins, source code is dropped unread, all else is refused.
 
@@ -59,8 +59,8 @@ DTYPES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
-WRAPPINGS = (*checkpoint.WRAPPINGS, "ema", "G_ema")
-"""Keys under which a network is filed: the usual ones, then those of EDM and StyleGAN."""
+WRAPPINGS = (*checkpoint.WRAPPINGS, "ema")
+"""Keys under which a network is filed: the usual ones, then that of EDM."""
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 """First pickle of a file in the format before PyTorch 1.6."""
 
