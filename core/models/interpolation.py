@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
+from ...archs.vfi_flow import backwarp
 from .. import distributed
 from ..annotations import Range
 from ..errors import UserError
@@ -37,6 +38,9 @@ class InterpolationModel(Model):
     Args:
         freeze_backbone: epochs during which ``network_g.backbone`` is not trained.
         iters_per_epoch: iterations that make such an epoch; with 1, `freeze_backbone` counts iterations.
+        warp_weight: factor of the image losses, on both frames warped by the flow, that are added; logged as ``l_warp``.
+            Without it a synthesis that has learned to do without flow (phase 1) leaves flow little to learn from; RIFE and
+            EMA-VFI look at warped frames too.
         tta: average over symmetries of the frames: ``hflip`` with the mirror image (fast_TTA of HybridVFI's original),
             ``rot180`` with the frames turned by 180 degrees (EMA-VFI, VFIMamba), ``dihedral`` all eight (its full TTA).
         recursive: reach times other than 1/2 by halving the interval again and again, as networks without timestep must and
@@ -56,6 +60,7 @@ class InterpolationModel(Model):
         *,
         freeze_backbone: Annotated[int, Range(least=0)] = 0,
         iters_per_epoch: Annotated[int, Range(least=1)] = 1,
+        warp_weight: Annotated[float, Range(least=0)] = 0.0,
         tta: Ensemble = "none",
         flow_scale: Annotated[float, Range(above=0, most=1)] = 1.0,
         recursive: bool = False,
@@ -64,6 +69,7 @@ class InterpolationModel(Model):
         self.tta = tta
         self.flow_scale = flow_scale
         self.recursive = recursive
+        self.warp_weight = warp_weight
         self.frozen_steps = freeze_backbone * iters_per_epoch
         self.backbone = getattr(networks["g"], "backbone", None)
         if freeze_backbone and not isinstance(self.backbone, nn.Module):
@@ -84,12 +90,19 @@ class InterpolationModel(Model):
     def updates(self, batch: Batch, step: int) -> Iterator[Update]:
         self.begin(step)
         pred, flow = frame_and_flow(self.networks["g"](frames(batch), batch.get("timestep", 0.5)))
-        values = self.loss_values(pred, batch["gt"], [key for key in self.losses if key not in self.flow_losses])
-        if self.flow_losses and flow is None:
-            raise UserError(f"train.{self.flow_losses[0]}: network_g estimates no flow (use_flow: true makes it)")
+        on_frames = [key for key in self.losses if key not in self.flow_losses]
+        values = self.loss_values(pred, batch["gt"], on_frames)
+        needy = [*self.flow_losses, *(["warp_weight"] if self.warp_weight else [])]
+        if needy and flow is None:
+            raise UserError(f"train.{needy[0]}: network_g estimates no flow (use_flow: true makes it)")
+        terms = flat_terms(values)
         if flow is not None:
-            values.update(self.loss_values(flow, batch["img0"], self.flow_losses))
-        yield Update("g", flat_terms(values), self.loss_logs())
+            terms.update(flat_terms(self.loss_values(flow, batch["img0"], self.flow_losses)))
+            if self.warp_weight:
+                warped = torch.cat([backwarp(batch["img0"], flow[:, :2]), backwarp(batch["img1"], flow[:, 2:])])
+                parts = flat_terms(self.loss_values(warped, torch.cat([batch["gt"]] * 2), on_frames))
+                terms["l_warp"] = self.warp_weight * torch.stack(list(parts.values())).sum()
+        yield Update("g", terms, self.loss_logs())
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         timestep = batch.get("timestep", 0.5)

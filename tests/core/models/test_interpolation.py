@@ -14,6 +14,7 @@ from runs import differences, options, outcome, records, train, weights
 from torch import Tensor, nn
 
 from relume.archs import build_network
+from relume.archs.vfi_flow import backwarp
 from relume.core import checkpoint
 from relume.core.errors import UserError
 from relume.core.inference import Inference
@@ -56,6 +57,19 @@ def test_losses_look_at_the_frame_or_at_the_flow() -> None:
     assert list(update.losses) == ["l_pix", "l_flow_smooth"]
     torch.testing.assert_close(update.losses["l_pix"], (pred - given["gt"]).abs().mean())
     torch.testing.assert_close(update.losses["l_flow_smooth"], build_loss(FLOW)(flow, given["img0"]))
+
+
+def test_image_losses_look_at_warped_frames_too() -> None:
+    net, given = network(use_flow=True).train(), batch()
+    losses = {"pixel": {"type": "L1Loss"}, "l2": {"type": "MSELoss"}, "flow_smooth": FLOW}
+    (update,) = model(net, losses, warp_weight=0.5).updates(given, 1)
+    flow = net(torch.cat([given["img0"], given["img1"]], 1), given["timestep"])[1]
+    errors = [backwarp(given[k], f) - given["gt"] for k, f in (("img0", flow[:, :2]), ("img1", flow[:, 2:]))]
+    expected = sum(0.25 * (e.abs().mean() + e.square().mean()) for e in errors)
+    assert list(update.losses) == ["l_pix", "l_l2", "l_flow_smooth", "l_warp"]
+    torch.testing.assert_close(update.losses["l_warp"], expected)
+    with pytest.raises(UserError, match=r"train\.warp_weight: network_g estimates no flow"):
+        next(model(losses={"pixel": {"type": "L1Loss"}}, warp_weight=0.5).updates(given, 1))
 
 
 def test_a_loss_on_flow_needs_flow() -> None:
