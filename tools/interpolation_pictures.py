@@ -1,9 +1,9 @@
 """Pictures of trained interpolators: what each makes of held-out frames, and eight times slower motion.
 
 ``python tools/interpolation_pictures.py options/vfi/laptop/phase1.yml options/vfi/laptop/phase2.yml --out docs`` writes
-``interpolation.png``, a row for each validation set (blend, each network, truth), and ``slow_motion.png``, seven frames
+``interpolation.jpg``, a row for each validation set (blend, each network, truth), and ``slow_motion.jpg``, seven frames
 between two, found by the last network between frames that it has found before. Networks are the newest of each file's
-experiment. With ``--stereo`` also ``stereo.png``: the view between the two of a real camera pair.
+experiment.
 """
 
 from __future__ import annotations
@@ -20,14 +20,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from relume.core import options
-from relume.core.errors import UserError, require
+from relume.core.errors import UserError
 from relume.core.halving import frame_at
-from relume.core.image_io import imread, imwrite, to_float
+from relume.core.image_io import imwrite
 from relume.core.metrics import calculate_metric
 from relume.core.models.base import Batch, Model
 from relume.core.pipeline import build_model
@@ -124,78 +123,23 @@ def slow_motion(run: Trained, index: int) -> Any:
     return grid([f[0] for f in frames], len(frames), labels, 144)
 
 
-REDUCTION = 4
-"""Of the stereo pair's sides, after which things are 2 to 15 pixels apart."""
-
-
-def stereo_pair() -> tuple[Batch, Tensor]:
-    """The photographs of a motorcycle from two places that come with scikit-image, and what is known of the view half-way.
-
-    The pair's measured disparity says where each pixel of the left view is in the right one, and half of it where it is
-    half-way; nearer things hide farther ones.
-
-    Returns:
-        a batch whose ``gt`` is the left view's pixels moved there, and which of its pixels are known, (1, 1, H, W).
-    """
-    skimage = require("skimage", "--stereo", "pip install scikit-image")
-    folder = Path(skimage.__path__[0]) / "data"
-    left, right = (to_float(imread(folder / f"motorcycle_{side}.png")) for side in ("left", "right"))
-    disparity = np.load(folder / "motorcycle_disp.npz", allow_pickle=False)["arr_0"]
-    rows, columns = np.nonzero(np.isfinite(disparity))
-    apart = disparity[rows, columns]
-    order = np.argsort(apart)  # the nearest last, which stays
-    rows, columns = rows[order], columns[order]
-    places = np.round(columns - apart[order] / 2).astype(int)
-    inside = places >= 0
-    middle, known = np.zeros_like(left), np.zeros(disparity.shape, np.float32)
-    middle[rows[inside], places[inside]] = left[rows[inside], columns[inside]]
-    known[rows[inside], places[inside]] = 1
-
-    def reduced(image: np.ndarray) -> Tensor:
-        planes = torch.from_numpy(np.ascontiguousarray(np.atleast_3d(image).transpose(2, 0, 1)))[None]
-        return torch.nn.functional.avg_pool2d(planes, REDUCTION)
-
-    share = reduced(known)
-    truth = reduced(middle) / share.clamp_min(1e-6)
-    batch = {"img0": reduced(left), "img1": reduced(right), "gt": truth, "timestep": torch.tensor([0.5])}
-    return batch, share > 0.75
-
-
-def stereo(runs: Sequence[Trained]) -> Any:
-    """Left view, blend, each network's view half-way, right view; scores are of the pixels whose place is known."""
-    batch, known = stereo_pair()
-
-    def score(image: Tensor) -> float:
-        error = (image.clamp(0, 1) * 255).round() - (batch["gt"] * 255).round()
-        return float(10 * torch.log10(255**2 / error.square()[known.expand_as(error)].mean()))
-
-    outputs = [runs[-1].model.baselines(batch)["input"], *(run.model.predict(batch)["output"] for run in runs)]
-    names = ["blend", *(run.label for run in runs)]
-    labels = ["left", *(f"{n}, {score(o):.1f} dB" for n, o in zip(names, outputs, strict=True)), "right"]
-    return grid([batch["img0"][0], *(o[0] for o in outputs), batch["img1"][0]], len(labels), labels, 248)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="+", type=Path, help="option files, whose experiments are in this folder")
     parser.add_argument("--out", type=Path, default=Path("results/interpolation"), help="folder of the pictures")
-    parser.add_argument("--stereo", action="store_true", help="also the real stereo pair that comes with scikit-image")
     parser.add_argument("--index", type=int, default=0, help="which frame of every validation set")
     arguments = parser.parse_args(argv)
     torch.manual_seed(0)
     try:
         runs = [trained(path) for path in arguments.files]
         with torch.no_grad():
-            imwrite(arguments.out / "interpolation.png", held_out(runs, arguments.index))
-            imwrite(arguments.out / "slow_motion.png", slow_motion(runs[-1], arguments.index))
-            if arguments.stereo:
-                imwrite(arguments.out / "stereo.png", stereo(runs))
+            imwrite(arguments.out / "interpolation.jpg", held_out(runs, arguments.index))
+            imwrite(arguments.out / "slow_motion.jpg", slow_motion(runs[-1], arguments.index))
     except UserError as e:
         print(e, file=sys.stderr)
         return e.code
-    names = ("interpolation", "slow_motion", *(("stereo",) if arguments.stereo else ()))
-    print("written:", *(arguments.out / f"{name}.png" for name in names))
+    print(f"written: {arguments.out / 'interpolation.jpg'}, {arguments.out / 'slow_motion.jpg'}")
     return 0
 
 
