@@ -111,6 +111,22 @@ def test_frames_of_a_video_are_the_ones_asked_for(tmp_path):
         video.read([9])
 
 
+def test_any_frame_can_be_entered_where_frames_depend_on_others(tmp_path):
+    path = tmp_path / "v.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 30, (48, 32))
+    if not writer.isOpened():
+        pytest.skip("this OpenCV has no MPEG-4 encoder")
+    wide = cv2.resize(np.random.RandomState(0).randint(0, 256, (4, 24, 3)).astype(np.uint8), (150, 32))
+    for i in range(30):
+        writer.write(np.ascontiguousarray(wide[:, 2 * i : 2 * i + 48]))
+    writer.release()
+    capture = cv2.VideoCapture(str(path))
+    every = [capture.read()[1][..., ::-1] for _ in range(30)]
+    for numbers in ([0, 1], [1, 2, 3], [17, 20, 29], [13]):
+        read = Video(str(path)).read(numbers)
+        assert all(np.array_equal(a, every[n]) for a, n in zip(read, numbers, strict=True))
+
+
 def test_videos_that_cannot_be_decoded(tmp_path):
     (tmp_path / "bad.mp4").write_bytes(b"not a video" * 50)
     with pytest.raises(UserError, match=r"bad\.mp4: cannot be decoded as a video"):
