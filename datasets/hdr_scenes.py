@@ -54,27 +54,32 @@ class Shot:
     curve: Curve
 
 
-def expand(photograph: np.ndarray, stops: float, knee: float, darkened: float = 0.0) -> np.ndarray:
-    """Relative radiance X / 2^stops in [0, 1], float32, of a photograph (H, W, 3), sRGB in [0, 1].
+def expand(photograph: np.ndarray, stops: float, knee: float) -> np.ndarray:
+    """Relative radiance X / 2^stops in [0, 1], float32, of a photograph (H, W, 3), sRGB in [0, 1]."""
+    return raise_highlights(to_linear(photograph).astype(np.float32), stops, knee)
 
-    Args:
-        stops: how far the peak lies above diffuse white.
-        knee: value from which on highlights are raised.
-        darkened: stops by which the photograph is made darker first.
-    """
-    if darkened:
-        photograph = to_srgb(to_linear(photograph) * 2.0**-darkened)
-    t = np.clip((photograph.max(axis=2) - knee) / (1 - knee), 0, 1)
+
+def raise_highlights(light: np.ndarray, stops: float, knee: float) -> np.ndarray:
+    """`expand` of linear light (H, W, 3) in [0, 1], float32."""
+    t = np.clip((to_srgb(light.max(axis=2)) - knee) / (1 - knee), 0, 1).astype(np.float32)
     step = t * t * (3 - 2 * t)
     glow = cv2.GaussianBlur(step, (0, 0), GLOW * min(step.shape), borderType=cv2.BORDER_REFLECT)
-    raised = to_linear(photograph) * np.exp2(stops * (step * (1 + glow) / 2 - 1))[..., None]
-    return raised.astype(np.float32)
+    raised: np.ndarray = light * np.exp2(np.float32(stops) * (step * (1 + glow) / 2 - 1))[..., None]
+    return raised
 
 
 @functools.lru_cache(maxsize=16)
-def scene(path: str, shorter_side: int | None, stops: float, knee: float, darkened: float) -> np.ndarray:
+def light_of(path: str, shorter_side: int | None) -> np.ndarray:
+    """Linear light of a photograph file that was shrunk first, float32; the last few are kept."""
+    light = to_linear(to_float(shrink(read_pixels(path), shorter_side))).astype(np.float32)
+    light.flags.writeable = False
+    return light
+
+
+@functools.lru_cache(maxsize=16)
+def scene(path: str, shorter_side: int | None, stops: float, knee: float) -> np.ndarray:
     """`expand` of a photograph file that was shrunk first; the last few are kept."""
-    expanded = expand(to_float(shrink(read_pixels(path), shorter_side)), stops, knee, darkened)
+    expanded = raise_highlights(light_of(path, shorter_side), stops, knee)
     expanded.flags.writeable = False
     return expanded
 
@@ -164,8 +169,11 @@ class SyntheticHDRDataset(PhotographDataset):
         source, name = self.photographs[index]
         path = source.path(name)
         rng = self.generator(index)
-        darkened = rng.uniform(*self.darken) if self.darken[1] > 0 else 0.0
-        whole = scene(path, self.shorter_side, self.stops, self.knee, darkened)
+        if self.darken[1] > 0:
+            light = light_of(path, self.shorter_side) * np.float32(2.0 ** -rng.uniform(*self.darken))
+            whole = raise_highlights(light, self.stops, self.knee)
+        else:
+            whole = scene(path, self.shorter_side, self.stops, self.knee)
         own = Curve(2.0 ** (self.stops + rng.uniform(*self.exposure)), rng.uniform(*self.camera_gamma))
         noise = rng.uniform(*self.noise)
         quality = None if self.quality is None else int(rng.randint(self.quality[0], self.quality[1] + 1))
