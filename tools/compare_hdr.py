@@ -37,9 +37,8 @@ from relume.datasets.loader import build_eval_loader
 FILES = [Path(relume.__file__).resolve().parent / f"options/hdr/small/{name}.yml" for name in ("test", "test_s1")]
 BASELINES: dict[str, dict[str, Any]] = {
     "the picture as it is": {"gamma": 1.0},
-    "inverse gamma, average gain": {},
-    "inverse gamma, estimated gain": {"dgain": None, "estimate_dgain": True},
-    "the camera's own curve undone": {"dgain": None, "gamma": None},
+    "inverse gamma, guessed gain": {"dgain": None, "estimate_dgain": True},
+    "inverse gamma": {},
 }
 """What is known of the camera, over the options of the first file's validation set."""
 LABELS = {"DiffIRS1Model": "DiffIR stage 1, which sees the target", "DiffIRS2Model": "DiffIR stage 2"}
