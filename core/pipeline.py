@@ -278,7 +278,10 @@ def load_pretrained(opt: Any, key: str, network: nn.Module, model: Model, resume
     usual = opt.path.get("param_key_g", "params") if key in model.frozen else "params"
     param_key = opt.path.get(f"param_key_{key}", usual)
     grow = bool(opt.path.get(f"grow_network_{key}"))
-    differences = checkpoint.load_weights(network, path, param_key, True if strict is None else strict, grow)
+    try:
+        differences = checkpoint.load_weights(network, path, param_key, True if strict is None else strict, grow)
+    except UserError as e:
+        raise UserError(f"{e} (path.pretrain_network_{key})") from e
     if distributed.is_main():
         log.info("network_%s: loaded %s%s", key, path, f" [{param_key}]" if param_key else "")
         if grow:

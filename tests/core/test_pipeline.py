@@ -191,14 +191,17 @@ def test_training_starts_from_pretrained_weights_and_a_resume_does_not() -> None
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ({"pretrain_network_g": "v.pth"}, r"^v\.pth: no such file\. Did you mean 'w\.pth'\?$"),
+        (
+            {"pretrain_network_g": "v.pth"},
+            r"^v\.pth: no such file\. Did you mean 'w\.pth'\? \(path\.pretrain_network_g\)$",
+        ),
         (
             {"pretrain_network_g": "w.pth", "param_key_g": "parms"},
             r"^w\.pth: has no entry 'parms'\. Did you mean 'params'\?",
         ),
         (
             {"pretrain_network_g": "wide.pth"},
-            r"^wide\.pth: does not fit ToyNet: .*\(strict_load: false loads what fits\)$",
+            r"^wide\.pth: does not fit ToyNet: .*\(strict_load: false loads what fits\) \(path\.pretrain_network_g\)$",
         ),
         ({"pretrain_network_g": "text.pth"}, r"^text\.pth: "),
     ],
