@@ -270,7 +270,7 @@ def test_weights_of_basicsr_give_their_pictures(entry: str | None, capsys: pytes
         expected = plain(lq[None])[0].clamp(0, 1).mul(255).round().permute(1, 2, 0).numpy().astype(int)
     assert np.abs(saved - expected).max() <= 1
     table = capsys.readouterr().out.split("Results\n")[1].splitlines()
-    assert table[0].split() == ["dataset", "psnr", "ssim"]
+    assert table[0].split() == ["dataset", "psnr", "ssim", "params", "M", "ms/image"]
     assert [line.split()[0] for line in table[1:4]] == ["Set5", "Set14", "DIV2K100"]
 
 
@@ -289,7 +289,7 @@ def test_edsr_and_a_missing_file_of_weights(capsys: pytest.CaptureFixture[str]) 
     sets()
     run(test_main, TEST_EDSR_LX4, *SMALL, expected=EXIT_USER_ERROR)
     path = "experiments/pretrained_models/EDSR/EDSR_Lx4_f256b32_DIV2K_official-76ee1c8f.pth"
-    assert capsys.readouterr().err == f"{path}: no such file.\n"
+    assert capsys.readouterr().err == f"{path}: no such file. (path.pretrain_network_g)\n"
     network = build_network(
         {"type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 8, "num_block": 2, "upscale": 4}
     )

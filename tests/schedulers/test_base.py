@@ -49,6 +49,7 @@ EXAMPLES = [
     {"type": "LinearLR", "total_iter": 14},
     {"type": "LambdaDecay", "niter": 2, "niter_decay": 3, "iters_per_epoch": 3},
     {"type": "VibrateLR", "total_iter": 160},
+    {"type": "WarmupCosineLR", "total_steps": 20, "warmup_steps": 5, "eta_min": 1e-5},
     {"type": "WarmupDecayLR", "warmup": 5, "total": 20},
 ]
 by_type = pytest.mark.parametrize("opt", EXAMPLES, ids=lambda o: o["type"])
