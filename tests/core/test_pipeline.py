@@ -358,7 +358,7 @@ def test_test_py_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> No
     assert exit_code(test_main, "-opt", written(to_test())) == 0
     assert Path("results/tested/metrics.json").exists()
     assert exit_code(test_main, "-opt", "x.yml", "--force_yml", "path:pretrain_network_g=v.pth") == EXIT_USER_ERROR
-    assert capsys.readouterr().err == "v.pth: no such file. Did you mean 'w.pth'?\n"
+    assert capsys.readouterr().err == "v.pth: no such file. Did you mean 'w.pth'? (path.pretrain_network_g)\n"
     assert exit_code(test_main, "-opt", "x.yml", "--auto_resume") == 2, "which is for training"
 
 
