@@ -229,7 +229,7 @@ class InceptionScore(FeatureMetric):
 class Manifolds(FeatureMetric):
     """What precision and recall have in common."""
 
-    def __init__(self, features: FeatureExtractor, k: int, stats: str | None) -> None:
+    def __init__(self, features: Features, k: Count = 3, stats: str | None = None) -> None:
         super().__init__(features, stats)
         self.k = k
         self.least = k + 1
@@ -254,9 +254,6 @@ class Precision(Manifolds):
 
     better = "higher"
 
-    def __init__(self, features: Features, k: Count = 3, stats: str | None = None) -> None:
-        super().__init__(features, k, stats)
-
     def score(self, vectors: Tensor) -> dict[str, float]:
         return {"": self.both(vectors)[0]}
 
@@ -274,9 +271,6 @@ class Recall(Manifolds):
     """
 
     better = "higher"
-
-    def __init__(self, features: Features, k: Count = 3, stats: str | None = None) -> None:
-        super().__init__(features, k, stats)
 
     def score(self, vectors: Tensor) -> dict[str, float]:
         return {"": self.both(vectors)[1]}
