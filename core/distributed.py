@@ -5,11 +5,13 @@ Everything here also works without a process group, as rank 0 of 1, so that call
 
 from __future__ import annotations
 
+import atexit
 import datetime
 import os
 import subprocess
+import sys
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -112,6 +114,20 @@ def shut_down() -> None:
     """Leave the process group, if there is one."""
     if active():
         dist.destroy_process_group()
+
+
+def leave(code: int) -> NoReturn:
+    """End this process, whose work is done and saved, with an exit code.
+
+    A launcher's rank ends without the teardown of the interpreter: torch's threads (gloo's, and autograd's under FSDP) outlive
+    the process group, and one of them that asks a vanishing interpreter for its lock aborts a rank that had finished.
+    """
+    if "RANK" in os.environ:
+        atexit._run_exitfuncs()  # trackers, temporary folders, worker processes
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def maximum(values: Tensor) -> Tensor:

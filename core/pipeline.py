@@ -435,9 +435,10 @@ def run(program: str, argv: Sequence[str] | None, pipeline: Callable[[Any, argpa
 
 def train_main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``train.py`` and ``relume-train``."""
-    sys.exit(run("train.py", argv, lambda opt, a: train_pipeline(opt, launcher=a.launcher, auto_resume=a.auto_resume)))
+    code = run("train.py", argv, lambda opt, a: train_pipeline(opt, launcher=a.launcher, auto_resume=a.auto_resume))
+    distributed.leave(code)
 
 
 def test_main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``test.py`` and ``relume-test``."""
-    sys.exit(run("test.py", argv, lambda opt, a: test_pipeline(opt, launcher=a.launcher)))
+    distributed.leave(run("test.py", argv, lambda opt, a: test_pipeline(opt, launcher=a.launcher)))

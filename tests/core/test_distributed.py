@@ -44,6 +44,27 @@ def test_two_ranks_equal_one(strategy: str, tmp_path: Path) -> None:
             assert mine["metrics"]["score"] == pytest.approx(theirs["metrics"]["score"], rel=1e-3)
 
 
+def test_ranks_leave_without_the_interpreters_teardown() -> None:
+    # A thread for which a torn-down interpreter would wait stands for torch's, which abort it now and then.
+    script = """if True:
+        import atexit, threading, time
+        from relume.core import distributed
+        atexit.register(print, "closed")
+        threading.Thread(target=time.sleep, args=(300,)).start()
+        print("done")
+        distributed.leave(75)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "RANK": "1"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (75, "done\nclosed\n"), done.stderr
+
+
 @pytest.mark.parametrize("decay", [0.0, 0.9])
 def test_sharded_networks_survive_validations_without_improvement(decay: float, tmp_path: Path) -> None:
     worse = {"score": {"type": "toy_score", "better": "lower"}}  # the score rises
