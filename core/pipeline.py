@@ -163,6 +163,7 @@ def build_trainer(
     seed_everything(opt.manual_seed, 0, distributed.rank())
     model.prepare(dataset, device)
     ema = build_ema(train, model, trained, resume)
+    model.averages = ema.networks if ema else {}
     for network in trained.values():
         network.train()
         if train.channels_last:

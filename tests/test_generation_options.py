@@ -42,10 +42,12 @@ def test_the_counters_of_the_report():
     assert rate == pytest.approx(3.124e-5) and opt.train.scheduler.unit == "iterations" and opt.train.legacy_schedule
 
 
-def test_ablations_differ_in_their_matching_only():
+def test_ablations_differ_in_their_matching_or_in_one_loss():
+    default = options.load(FOLDER / "faces.yml").to_dict()["train"]["matching"]
     every = [options.load(p).to_dict() for p in sorted((FOLDER / "ablation").glob("*.yml"))]
-    assert len(every) == 7
+    assert len(every) == 9
     for opt in every:
-        opt["train"].pop("matching")
+        added = {k: opt["train"].pop(k) for k in ("consistency_opt", "structure_opt") if k in opt["train"]}
+        assert len(added) + (opt["train"].pop("matching") != default) == (opt["name"] != "faces_sample"), opt["name"]
         opt.pop("name")
         assert opt == every[0]

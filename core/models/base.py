@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ..errors import UserError
 from ..inference import Inference
 
 Batch = dict[str, Any]
@@ -61,6 +62,8 @@ class Model:
     samples_seen: int = 0
     """Samples that training has taken so far over all ranks, those of the current step included. The trainer keeps it."""
 
+    loss_context: ClassVar[tuple[str, ...]] = ()
+    """Keyword arguments that losses can have here besides prediction and target; a loss names those it needs in ``context``."""
     needs_losses: ClassVar[bool] = True
     """Whether training without any ``*_opt`` loss is an option error."""
     inference_options: ClassVar[tuple[str, ...]] = ()
@@ -70,7 +73,14 @@ class Model:
 
     def __init__(self, networks: dict[str, nn.Module], losses: dict[str, nn.Module]) -> None:
         self.networks = dict(networks)
+        self.averages: Mapping[str, nn.Module] = {}
+        """The moving averages of `averaged` networks during training, unwrapped, in evaluation mode; the trainer fills it."""
         self.losses = nn.ModuleDict({f"{name}_opt": loss for name, loss in losses.items()})
+        for key, loss in self.losses.items():
+            missing = [name for name in getattr(loss, "context", ()) if name not in self.loss_context]
+            if missing:
+                wants = f"{type(loss).__name__} needs {', '.join(missing)}"
+                raise UserError(f"{key}: {wants} of every sample, which {type(self).__name__} does not have")
         for key in self.frozen:
             if key in self.networks:
                 self.networks[key].requires_grad_(False).eval()

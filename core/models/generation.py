@@ -35,8 +35,20 @@ class Micro(NamedTuple):
     labels: Tensor | None
     """(B,) int64, -1 for no class; None for an unconditional generator."""
     uniforms: Tensor
-    """(B, 3), float64, on the CPU: the coin of t = 0, the time, the choice of a target."""
+    """(B, 4), float64, on the CPU: the coin of t = 0, the time, the choice of a target, the gap of consistency."""
     batch: Batch
+
+
+class Aims(NamedTuple):
+    """What the samples of a micro-batch are to become."""
+
+    images: Tensor
+    """x* (B, C, H, W)."""
+    features: Tensor | None
+    """Of x*, (B, d), where a loss wants them."""
+    context: dict[str, Tensor]
+    """What losses of features want besides."""
+    logs: dict[str, Tensor | float]
 
 
 @dataclass
@@ -63,7 +75,8 @@ class GenerationModel(Model):
     The forward pass to x0 serves the matching and, for samples that stay at t = 0, the losses.
 
     The network is called as ``net(x, t, class_labels=...)`` (see `OneStepGenerator`). Losses are called with images in [-1, 1],
-    or with unit features if they say ``in_features``; see `losses.generation`. All that a sample is made from, its noise, time,
+    or with unit features if they say ``in_features``; see `losses.generation`, also for `ConsistencyLoss`, which compares with
+    the averaged generator. All that a sample is made from, its noise, time,
     and choices, depends on (manual_seed, epoch, draw) alone, so ranks and micro-batches do not matter to it. Bank rows depend
     on (manual_seed, iteration).
 
@@ -82,6 +95,8 @@ class GenerationModel(Model):
     Raises:
         UserError: the network is no such generator; features are needed and not given.
     """
+
+    loss_context = ("t", "point", "gap", "distances")
 
     def __init__(
         self,
@@ -111,10 +126,16 @@ class GenerationModel(Model):
         self.steps = steps
         self.matched = self.matching.options.pairing == "ot"
         self.feature_losses = [k for k, loss in self.losses.items() if getattr(loss, "in_features", False)]
-        self.image_losses = [k for k in self.losses if k not in self.feature_losses]
+        self.consistency_losses = [k for k, loss in self.losses.items() if hasattr(loss, "gaps")]
+        self.image_losses = [k for k in self.losses if k not in (*self.feature_losses, *self.consistency_losses)]
+        self.plan_losses = [k for k in self.feature_losses if "distances" in getattr(self.losses[k], "context", ())]
         if losses and (self.matched or self.feature_losses) and features is None:
             wanting = "matching" if self.matched else ", ".join(self.feature_losses)
             raise UserError(f"train: {wanting} needs features, such as features: {{type: random_conv}}")
+        if self.plan_losses and not self.matched:
+            raise UserError(
+                f"train: {self.plan_losses[0]} is against a plan, which matching.pairing random does not make"
+            )
         self.extractor: FeatureExtractor | None = None
         self.bank: MemoryBank | None = None
         self.bank_id = ""
@@ -139,6 +160,12 @@ class GenerationModel(Model):
             assert self.extractor is not None
             self.bank = build_bank(dataset, self.extractor, self.bank_options, device)
             self.bank_id = self.bank.id
+
+    def begin(self, step: int) -> None:
+        if self.consistency_losses and "g" not in self.averages:
+            raise UserError(
+                f"train: {self.consistency_losses[0]} compares with the averaged generator: set ema_halflife, or ema_decay"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "bank": self.bank_id, "bank_seed": self.bank.seed if self.bank else 0}
@@ -171,7 +198,7 @@ class GenerationModel(Model):
     def _micro(self, batch: Batch) -> Micro:
         labels = batch.get("label") if self.classes else None
         noise = standard_normal(batch, *self.shape)
-        return Micro(noise, labels, uniform_of(batch["seed"].tolist(), 3), batch)
+        return Micro(noise, labels, uniform_of(batch["seed"].tolist(), 4), batch)
 
     def _updates(self, step: Step, place: int) -> Iterator[Update]:
         step.begun = True
@@ -179,12 +206,11 @@ class GenerationModel(Model):
         z, device = micro.noise, micro.noise.device
         images = self._generate(z, torch.zeros(len(z), device=device), micro.labels)
         features = self._features(images) if self.matched or self.feature_losses else None
-        target, target_features, logs = self._targets(step, place, features)
+        aims = self._aims(step, place, features)
         done = step.iteration if self.legacy_schedule else self.samples_seen
         times = self.times.draw(micro.uniforms[:, :2].numpy(), done)
         t = torch.from_numpy(times).to(device, torch.float32)
-        along = t.view(-1, 1, 1, 1)
-        point = (1 - along) * z + along * target
+        point = on_path(z, aims.images, t)
         if self.times.one_step < 1:
             # Also where no sample moved: every rank must call the network equally often.
             chosen = times.nonzero()[0]
@@ -193,13 +219,26 @@ class GenerationModel(Model):
             images = images.index_copy(0, rows, later)
             if features is not None and self.feature_losses:
                 features = features.index_copy(0, rows, self._features(later))
-        terms = self._losses(self.image_losses, images, target, {"t": t, "point": point})
-        if features is not None and target_features is not None:
-            terms.update(self._losses(self.feature_losses, features, target_features, {}))
-        yield Update("g", flat_terms(terms), {**logs, **self.loss_logs(), "kimg": self.samples_seen / 1000})
+        terms = self._losses(self.image_losses, images, aims.images, {"t": t, "point": point})
+        if features is not None and aims.features is not None:
+            terms.update(self._losses(self.feature_losses, features, aims.features, aims.context))
+        for key in self.consistency_losses:
+            loss: Any = self.losses[key]
+            gap = loss.gaps(micro.uniforms[:, 3]).to(t)
+            taught = self._average_at(micro, aims.images, (t + gap).clamp(0, 1))
+            terms.update(self._losses([key], images, taught, {"t": t, "point": point, "gap": gap}))
+        yield Update("g", flat_terms(terms), {**aims.logs, **self.loss_logs(), "kimg": self.samples_seen / 1000})
 
     def _generate(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
         image: Tensor = self.networks["g"](x, t, class_labels=one_hot(labels, self.classes))
+        return image
+
+    @torch.no_grad()
+    def _average_at(self, micro: Micro, target: Tensor, t: Tensor) -> Tensor:
+        """What the averaged generator predicts at times t (B,) of the paths to `target`."""
+        average = self.averages["g"]
+        image: Tensor = average(on_path(micro.noise, target, t), t, class_labels=one_hot(micro.labels, self.classes))
+        distributed.reshard(average)
         return image
 
     def _features(self, images: Tensor) -> Tensor:
@@ -220,10 +259,8 @@ class GenerationModel(Model):
             values[key] = {log_name(key): value} if isinstance(value, Tensor) else dict(value)
         return values
 
-    def _targets(
-        self, step: Step, place: int, features: Tensor | None
-    ) -> tuple[Tensor, Tensor | None, dict[str, Tensor | float]]:
-        """Target images and features of a micro-batch, and what the matching wants logged."""
+    def _aims(self, step: Step, place: int, features: Tensor | None) -> Aims:
+        """What the images of a micro-batch are to become, and what the matching wants logged."""
         micro, memory = step.micros[place], step.memory
         if memory is None or features is None:
             real: Tensor = micro.batch["gt"]
@@ -231,7 +268,7 @@ class GenerationModel(Model):
             if self.feature_losses:
                 with torch.no_grad():
                     wanted = self._features(real)
-            return real, wanted, {}
+            return Aims(real, wanted, {}, {})
         if self.matching.options.scope == "global":
             if step.shared is None:
                 step.shared = self._match_all(step, memory)
@@ -239,7 +276,8 @@ class GenerationModel(Model):
         else:
             chosen, logs = self._match(features.detach(), micro.labels, micro.uniforms[:, 2], memory, step.settings)
         wanted = chosen.features(memory) if self.feature_losses else None
-        return chosen.images(memory), wanted, logs
+        context = {"distances": chosen.distances(memory)} if self.plan_losses else {}
+        return Aims(chosen.images(memory), wanted, context, logs)
 
     def _match(
         self, features: Tensor, labels: Tensor | None, uniforms: Tensor, memory: Memory, settings: Settings
@@ -299,6 +337,12 @@ class GenerationModel(Model):
 def options_of(kind: type[Options], given: Options | Mapping[str, Any] | None) -> Options:
     """The dataclass that an option block describes; its defaults for None."""
     return given if isinstance(given, kind) else kind(**(given or {}))  # type: ignore[arg-type]
+
+
+def on_path(noise: Tensor, image: Tensor, t: Tensor) -> Tensor:
+    """x_t = (1 - t) z + t x, (B, C, H, W), for times (B,)."""
+    along = t.view(-1, 1, 1, 1)
+    return (1 - along) * noise + along * image
 
 
 def one_hot(labels: Tensor | None, classes: int) -> Tensor | None:

@@ -193,22 +193,24 @@ class Matching:
             logits = plan.clamp_min(torch.finfo(plan.dtype).tiny).log() / temperature
             plan = torch.where(plan > 0, logits, -torch.inf).softmax(1)
         if o.target == "argmax":
-            return Targets(columns=targets.argmax(plan))
+            return Targets(plan, columns=targets.argmax(plan))
         if o.target == "sample":
-            return Targets(columns=targets.sample_at(plan, uniforms))
+            return Targets(plan, columns=targets.sample_at(plan, uniforms))
         if o.target == "assignment":
-            return Targets(columns=ot.assignment(-plan.clamp_min(torch.finfo(plan.dtype).tiny).log()))
+            return Targets(plan, columns=ot.assignment(-plan.clamp_min(torch.finfo(plan.dtype).tiny).log()))
+        weights = plan
         if o.target == "topk":
             k = min(o.topk, plan.shape[1])
             mass, columns = plan.topk(k, dim=1)
-            plan = torch.zeros_like(plan).scatter(1, columns, mass)
-        return Targets(weights=plan / plan.sum(1, keepdim=True))
+            weights = torch.zeros_like(plan).scatter(1, columns, mass)
+        return Targets(plan, weights=weights / weights.sum(1, keepdim=True))
 
 
 @dataclass(frozen=True)
 class Targets:
-    """A column of the memory for each image, (n,), or weights over the columns, (n, m)."""
+    """What is taken from a plan (n, m): a column of the memory for each image, (n,), or weights over the columns, (n, m)."""
 
+    plan: Tensor
     columns: Tensor | None = None
     weights: Tensor | None = None
 
@@ -226,12 +228,13 @@ class Targets:
         assert self.weights is not None
         return F.normalize(targets.barycentre(self.weights, memory.features), dim=1)
 
+    def distances(self, memory: Memory) -> Tensor:
+        """(n, n), those among the features of targets that the plan expects."""
+        return targets.expected_distances(self.plan, memory.euclidean)
+
     def part(self, rows: slice) -> Targets:
         """Those of some of the images."""
-        if self.columns is not None:
-            return Targets(columns=self.columns[rows])
-        assert self.weights is not None
-        return Targets(weights=self.weights[rows])
+        return Targets(self.plan[rows], *(None if x is None else x[rows] for x in (self.columns, self.weights)))
 
     @property
     def distinct(self) -> float:

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...core.errors import UserError
 from .. import LOSSES
 from ..common import checked_choice, comparable
 from ..ot.costs import euclidean
@@ -42,18 +43,30 @@ class StructureLoss(nn.Module):
     Args:
         loss_weight: factor of the result.
         normalize: divide each matrix by its largest entry first (gradients flow through that too).
+        against: ``targets``, distances among the features of the chosen targets; ``plan``, R D R^T, the distances that the
+            whole plan expects, whatever is chosen from it (`losses.ot.targets.expected_distances`). Its diagonal is not zero.
     """
 
     in_features: ClassVar[bool] = True
 
-    def __init__(self, loss_weight: float = 1.0, normalize: bool = True) -> None:
+    def __init__(
+        self, loss_weight: float = 1.0, normalize: bool = True, against: Literal["targets", "plan"] = "targets"
+    ) -> None:
         super().__init__()
         self.loss_weight = loss_weight
         self.normalize = normalize
+        self.against = checked_choice("StructureLoss", "against", against, Literal["targets", "plan"])
+        self.context: tuple[str, ...] = ("distances",) if against == "plan" else ()
 
-    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+    def forward(self, pred: Tensor, target: Tensor, distances: Tensor | None = None) -> Tensor:
         pred, target = comparable("StructureLoss", pred, target)
-        found, wanted = euclidean(pred), euclidean(target)
+        found = euclidean(pred)
+        if self.against == "targets":
+            wanted = euclidean(target)
+        elif distances is None:
+            raise UserError("StructureLoss: against plan needs the distances that a plan expects, (B, B)")
+        else:
+            found, wanted = comparable("StructureLoss", found, distances)
         if self.normalize:
             found, wanted = found / (found.max() + 1e-8), wanted / (wanted.max() + 1e-8)
         return self.loss_weight * F.mse_loss(found, wanted)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -60,8 +60,6 @@ class PseudoHuberLoss(nn.Module):
         sigma_data: standard deviation of the data, for the weighting.
     """
 
-    context: ClassVar[tuple[str, ...]] = ("t",)
-
     def __init__(
         self,
         loss_weight: float = 1.0,
@@ -78,6 +76,7 @@ class PseudoHuberLoss(nn.Module):
         self.scale = scale
         self.weighting = checked_choice("PseudoHuberLoss", "weighting", weighting, Weighting)
         self.sigma_data = sigma_data
+        self.context: tuple[str, ...] = () if weighting == "uniform" else ("t",)
 
     def forward(self, pred: Tensor, target: Tensor, t: Tensor | None = None) -> Tensor:
         pred, target = comparable("PseudoHuberLoss", pred, target)
@@ -115,6 +114,8 @@ class MultiScaleLoss(nn.Module):
         self.scales = [1, 2, 4] if scales is None else list(scales)
         self.loss_weight = loss_weight
         self.context: tuple[str, ...] = getattr(criterion, "context", ())
+        if hasattr(criterion, "gaps"):
+            self.gaps: Any = criterion.gaps
 
     def forward(self, pred: Tensor, target: Tensor, **context: Tensor) -> Tensor:
         pred, target = comparable("MultiScaleLoss", pred, target)

@@ -61,6 +61,25 @@ def topk_mean(plan: Tensor, values: Tensor, k: int) -> Tensor:
     return _mean(torch.zeros_like(plan).scatter(1, columns, mass), values)
 
 
+def expected_distances(plan: Tensor, distances: Tensor) -> Tensor:
+    """R D R^T, (n, n), with R_ij = T_ij / sum_j T_ij: the mean distance of two columns drawn from row i and from row k.
+
+    Where every row has one entry, these are the distances of the columns that they name; otherwise its diagonal is how far
+    apart the columns of one row are.
+
+    Args:
+        plan: (n, m).
+        distances: D, (m, m), symmetric.
+
+    Raises:
+        UserError: D is not (m, m).
+    """
+    if distances.shape != (plan.shape[1],) * 2:
+        m = plan.shape[1]
+        raise UserError(f"expected_distances: distances must be ({m}, {m}) for this plan, not {tuple(distances.shape)}")
+    return _mean(plan, _mean(plan, distances).t())
+
+
 def _mean(weights: Tensor, values: Tensor) -> Tensor:
     if len(values) != weights.shape[1]:
         raise UserError(f"a plan with {weights.shape[1]} columns needs as many values, not {len(values)}")

@@ -17,6 +17,7 @@ from relume.core.errors import UserError
 from relume.core.models.draws import normal_of, uniform_of
 from relume.core.models.generation import GenerationModel, one_hot
 from relume.core.models.matching import Matching, Memory
+from relume.core.models.restoration import RestorationModel
 from relume.core.pipeline import train_pipeline
 from relume.datasets import build_dataset
 from relume.losses import build_loss
@@ -59,7 +60,9 @@ def settings(**changes: Any) -> dict[str, Any]:
             "flow_opt": {"type": "MultiScaleLoss", "criterion": {"type": "PseudoHuberLoss"}},
             "feature_opt": {"type": "FeatureLoss", "loss_weight": 0.1},
             "structure_opt": {"type": "StructureLoss", "loss_weight": 0.1},
+            "plan_opt": {"type": "StructureLoss", "loss_weight": 0.1, "against": "plan"},
             "boundary_opt": {"type": "BoundaryLoss", "loss_weight": 0.1},
+            "consistency_opt": {"type": "ConsistencyLoss", "loss_weight": 0.5},
         },
         "val": {
             "val_freq": 3,
@@ -159,6 +162,69 @@ def test_a_step_written_out() -> None:
     assert (logs["epsilon"], logs["fgw_lambda"], logs["kimg"]) == (0.05, 0.3, 100)
 
 
+@pytest.mark.parametrize("offset", [0.6, -0.6])
+def test_consistency_written_out(offset: float) -> None:
+    """The averaged generator at another point of each sample's own path teaches the generator, and is not taught by it."""
+    losses = {"consistency": {"type": "ConsistencyLoss", "loss_weight": 0.5, "offset": offset}}
+    model = build(losses, features=None, matching={"pairing": "random"}, times={"one_step": 0.25})
+    net, average = model.networks["g"], fill(build_network({**NETWORK, "label_dim": 2})).eval().requires_grad_(False)
+    model.averages = {"g": average}
+    model.begin(1)
+    b = batch(6)
+    found = only_update(model, b).losses
+    assert found.keys() == {"l_consistency"}
+
+    z, u = normal_of(b["seed"].tolist(), 3, 8, 8), uniform_of(b["seed"].tolist(), 4)
+    t = torch.from_numpy(model.times.draw(u[:, :2].numpy(), 100_000)).float()
+    terms, weights = [], []
+    for i in range(6):
+        s = min(max(float(t[i] + offset * u[i, 3]), 0.0), 1.0)
+        image, noise, label = b["gt"][i : i + 1], z[i : i + 1], b["label"][i : i + 1]
+        ours = net((1 - t[i]) * noise + t[i] * image, float(t[i]), label)
+        with torch.no_grad():
+            theirs = average((1 - s) * noise + s * image, s, label)
+        k = 0.00054 * 192**0.5
+        terms.append(((ours - theirs).square().sum() + k * k).sqrt() - k)
+        weights.append(1 / (abs(offset) * float(u[i, 3]) + 1e-3))
+    expected = 0.5 * sum(w * d for w, d in zip(weights, terms, strict=True)) / sum(weights)
+    torch.testing.assert_close(found["l_consistency"], expected, rtol=1e-4, atol=1e-6)
+    ours = torch.autograd.grad(found["l_consistency"], list(net.parameters()))
+    theirs = torch.autograd.grad(expected, list(net.parameters()))
+    for a, e in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, e, rtol=2e-3, atol=1e-5)
+    assert max(g.abs().max() for g in ours) > 0.01
+
+
+@pytest.mark.parametrize(("target", "scope"), [("sample", "micro"), ("barycentre", "global")])
+def test_structure_against_the_whole_plan(target: str, scope: str) -> None:
+    """R D R^T, with R the plan's rows and D the distances in the memory, whatever is taken from the plan."""
+    losses = {"structure": {"type": "StructureLoss", "against": "plan", "normalize": False}}
+    matching = {"fgw_lambda": 0.3, "epsilon": 0.05, "target": target, "scope": scope}
+    model = build(losses, matching=matching, bank={"subset": 20}, times={"one_step": 1.0}, label_dim=0)
+    b = batch()
+    found = only_update(model, b).losses["l_structure"]
+
+    net, extractor, bank = model.networks["g"], model.extractor, model.bank
+    assert extractor is not None and bank is not None
+    features = F.normalize(extractor(net(normal_of(b["seed"].tolist(), 3, 8, 8))), dim=1)
+    memory = Memory(bank, bank.draw(1, 20))
+    plan = (
+        Matching(model.matching.options).solve(features.detach(), None, memory, model.matching.settings(100_000)).plan
+    )
+    rows, columns = plan / plan.sum(1, keepdim=True), memory.features
+    expected = torch.zeros(())
+    for i in range(4):
+        for k in range(4):
+            wanted = sum(rows[i, j] * rows[k] @ (columns[j] - columns).norm(dim=1) for j in range(20))
+            distance = (features[i] - features[k]).norm() if i != k else 0
+            expected = expected + (distance - wanted) ** 2 / 16
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-7)
+    ours, theirs = (torch.autograd.grad(x, list(net.parameters())) for x in (found, expected))
+    for a, e in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, e, rtol=2e-3, atol=1e-6)
+    assert max(g.abs().max() for g in ours) > 1e-3
+
+
 @pytest.mark.parametrize("name", ["feature", "structure"])
 def test_feature_losses_reach_the_generator(name: str) -> None:
     """In the original the extractor ran without gradients, and they did nothing."""
@@ -253,6 +319,10 @@ def test_an_image_belongs_to_its_seed_and_class() -> None:
             {"features": None, "matching": {"pairing": "random"}, "losses": {"f": {"type": "FeatureLoss"}}},
             "f_opt needs",
         ),
+        (
+            {"matching": {"pairing": "random"}, "losses": {"s": {"type": "StructureLoss", "against": "plan"}}},
+            "s_opt is against a plan, which matching.pairing random does not make",
+        ),
         ({"label_dim": 1}, "the training set has 2 classes, but network_g.label_dim is 1"),
         ({"times": {"stage1": [0.5, 0.2]}}, r"stage1: \[0.5, 0.2\] is no interval"),
     ],
@@ -266,6 +336,12 @@ def test_mistakes_are_one_line(own: dict[str, Any], message: str) -> None:
 def test_other_networks_datasets_batches_and_states() -> None:
     with pytest.raises(UserError, match="Conv2d is no generator"):
         GenerationModel({"g": nn.Conv2d(1, 1, 1)}, {})
+    with pytest.raises(UserError, match="c_opt compares with the averaged generator: set ema_halflife, or ema_decay"):
+        build({"c": {"type": "ConsistencyLoss"}}).begin(1)
+    with pytest.raises(
+        UserError, match="b_opt: BoundaryLoss needs t, point of every sample, which RestorationModel does"
+    ):
+        RestorationModel({"g": nn.Conv2d(1, 1, 1)}, {"b": build_loss({"type": "BoundaryLoss"})})
     model = build()
     with pytest.raises(UserError, match="training images are 3x16x16, but network_g makes 3x8x8"):
         model.prepare(build_dataset({**FACES, "resolution": 16}, phase="train"), torch.device("cpu"))
@@ -298,7 +374,8 @@ def test_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     assert differences(whole["state"], parts["state"]) == []
     assert len(list((tmp_path / "bank").iterdir())) == 1, "the features were computed once"
     assert (whole["root"] / "visualization/held_out/grid_6.png").exists()
-    assert '"l_structure"' in whole["lines"][-2] and '"perplexity"' in whole["lines"][-2]
+    assert all(f'"l_{name}"' in whole["lines"][-2] for name in ("structure", "plan", "consistency"))
+    assert '"perplexity"' in whole["lines"][-2]
 
 
 @pytest.mark.parametrize("precision", ["bf16"])

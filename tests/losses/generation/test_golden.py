@@ -9,6 +9,7 @@ from relume.core.errors import UserError
 from relume.losses import build_loss
 from relume.losses.generation.flow import pseudo_huber, snr_weights
 from relume.losses.ot import targets
+from relume.losses.ot.costs import euclidean
 
 
 @pytest.fixture(scope="module")
@@ -115,12 +116,10 @@ def test_boundary_without_samples_at_an_end_is_a_zero_tensor(stored):
     value.backward()
 
 
-def test_consistency_is_a_weighted_pseudo_huber(check):
+def test_consistency(check):
     def value(p, x):
-        t, s = x["t"], check.stored["consistency_s"]
-        weights = 1 / ((t - s).abs() + 1e-3)
-        k = p["huber_c"] * x["gen"][0].numel() ** 0.5
-        return (weights / weights.mean() * pseudo_huber(x["gen"] - x["tgt"], k)).mean(), 1
+        gap = check.stored["consistency_s"] - x["t"]
+        return loss("ConsistencyLoss", c=p["huber_c"])(x["gen"], x["tgt"], gap=gap), 1
 
     check("consistency", value)
 
@@ -166,6 +165,23 @@ def test_totals(stored):
             torch.testing.assert_close(grad, case[f"grad_{key}"], rtol=1e-9, atol=1e-10)
 
 
+def test_structures_of_a_plan_with_one_entry_per_row_are_those_of_the_targets(stored):
+    x = stored["inputs"]
+    chosen = torch.zeros_like(x["coupling"]).scatter(1, x["coupling"].argmax(1, keepdim=True), 0.25)
+    expected = targets.expected_distances(chosen, euclidean(x["feat_mem"]))
+    found = loss("StructureLoss", against="plan")(x["feat_gen"], matched(x), distances=expected)
+    torch.testing.assert_close(found, loss("StructureLoss")(x["feat_gen"], matched(x)), rtol=1e-10, atol=1e-12)
+
+
+def test_consistency_at_several_scales(stored):
+    x = stored["inputs"]
+    criterion = {"type": "ConsistencyLoss", "offset": -0.2}
+    scaled = loss("MultiScaleLoss", criterion=criterion, scales=[1])
+    gap = scaled.gaps(x["t"])
+    assert torch.equal(gap, -0.2 * x["t"]) and scaled.context == ("gap",)
+    torch.testing.assert_close(scaled(x["gen"], x["tgt"], gap=gap), loss("ConsistencyLoss")(x["gen"], x["tgt"], gap))
+
+
 @pytest.mark.parametrize("case", [0, 1])
 def test_head_of_lpips(stored, case):
     """The lpips package's own heads on given activations: what LPIPSLoss runs after its trunk."""
@@ -202,6 +218,10 @@ def test_mistakes_are_one_line():
         (lambda: loss("MultiScaleLoss", criterion={"type": "L1Loss"}, scales=[4])(a, a), "6x6 have no blocks of 4"),
         (lambda: loss("PseudoHuberLoss", weighting="snr")(a, a), "needs the time"),
         (lambda: loss("PseudoHuberLoss", weighting="nsr"), "Did you mean 'snr'"),
+        (
+            lambda: loss("StructureLoss", against="plan")(a[:, 0, 0], a[:, 0, 0]),
+            "needs the distances that a plan expects",
+        ),
     ):
         with pytest.raises(UserError, match=message) as caught:
             run()
@@ -221,7 +241,9 @@ def test_values_are_pinned():
         "scales": loss("MultiScaleLoss", criterion={"type": "PseudoHuberLoss"})(x, y),
         "feature": loss("FeatureLoss")(f, g),
         "structure": loss("StructureLoss")(f, g),
+        "plan": loss("StructureLoss", against="plan")(f, g, distances=(g @ g.t()).square()),
         "boundary": loss("BoundaryLoss")(x, y, t=t, point=0.5 * x),
+        "consistency": loss("ConsistencyLoss")(x, y, gap=0.1 * t),
     }
     assert {k: float(v) for k, v in found.items()} == pytest.approx(PINNED, rel=1e-6)
 
@@ -232,5 +254,7 @@ PINNED = {
     "scales": 5.5524335,
     "feature": 0.69730662,
     "structure": 0.0015994017,
+    "plan": 0.495086,
     "boundary": 9.0329974,
+    "consistency": 13.179327,
 }

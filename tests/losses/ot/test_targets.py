@@ -43,6 +43,19 @@ def test_barycentre_and_topk_by_hand() -> None:
         targets.topk_mean(PLAN, VALUES, 5)
     with pytest.raises(UserError, match="a plan with 4 columns needs as many values, not 3"):
         targets.barycentre(PLAN, VALUES[:3])
+    with pytest.raises(UserError, match=r"distances must be \(4, 4\) for this plan, not \(4, 2\)"):
+        targets.expected_distances(PLAN, VALUES)
+
+
+def test_expected_distances_by_hand() -> None:
+    """Rows drawn independently: 0.6 0.2 0.2 on columns 1 0 3 against 0.4 0.4 0.2 on 0 2 3 (of a row's mass)."""
+    places = torch.tensor([0.0, 1.0, 3.0, 7.0])
+    found = targets.expected_distances(PLAN, (places[:, None] - places).abs())
+    rows = [{1: 0.6, 0: 0.2, 3: 0.2}, {0: 0.4, 2: 0.4, 3: 0.2}]
+    for i, k in itertools.product(range(2), repeat=2):
+        pairs = itertools.product(rows[i].items(), rows[k].items())
+        expected = sum(r * s * abs(float(places[x] - places[y])) for (x, r), (y, s) in pairs)
+        assert found[i, k].item() == pytest.approx(expected)
 
 
 def test_sampling_follows_the_rows_and_its_generator() -> None:
