@@ -65,7 +65,7 @@ class Descent:
             potentials, plan, done, _ = solve(problem, start, self.inner, kernel, self.spread, is_cold)
             iters += done
             if self.outer.due(step) and previous is not None:
-                before, change = change, float(torch.dist(plan, previous, 1))
+                before, change = change, apart(plan, previous)
                 if self.outer.met(change, before):
                     break
         assert plan is not None
@@ -86,4 +86,9 @@ class Descent:
         """
         if before is None or plan.device.type not in READING_IS_FREE:
             return False
-        return self.sway * float(torch.dist(plan, before, 1)) <= torch.finfo(plan.dtype).eps * self.spread
+        return self.sway * apart(plan, before) <= torch.finfo(plan.dtype).eps * self.spread
+
+
+def apart(plan: Tensor, other: Tensor) -> float:
+    """The L1 norm of the difference."""
+    return float((plan - other).abs().sum())

@@ -113,14 +113,17 @@ def scale_of(cost: Tensor, kind: str) -> Tensor:
 
 def scaled(cost: Tensor, kind: str) -> Tensor:
     """`cost` over its scale, in which forbidden pairs (infinite costs) do not count."""
-    return cost / scale_of(torch.where(cost.isinf(), 0 if kind == "max" else torch.nan, cost), kind)
+    return cost / scale_of(forbidden_as(0 if kind == "max" else torch.nan, cost), kind)
 
 
 def range_of(cost: Tensor) -> tuple[Tensor, Tensor]:
     """Smallest and largest finite cost, as tensors without dimensions."""
-    forbidden = cost.isinf()
-    low, high = (torch.where(forbidden, side * torch.inf, cost) for side in (1, -1))
-    return low.amin(), high.amax()
+    return cost.amin(), forbidden_as(-torch.inf, cost).amax()
+
+
+def forbidden_as(value: float, cost: Tensor) -> Tensor:
+    """`cost` with that in place of +inf."""
+    return cost.nan_to_num(nan=torch.nan, posinf=value, neginf=-torch.inf)
 
 
 def rounding(dtype: torch.dtype, mass: float) -> float:

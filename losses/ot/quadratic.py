@@ -125,7 +125,9 @@ def fused_gromov_wasserstein(
         spread = max((1 - alpha) * width, 2 * alpha * widest**2 * mass) / epsilon
         noise = rounding(p.dtype, mass) if tol > 0 else 0.0
         descent = Descent(
-            logits=torch.where(relative.isinf(), -torch.inf, relative * ((alpha - 1) / epsilon)),
+            logits=relative * ((alpha - 1) / epsilon)
+            if alpha < 1
+            else torch.where(relative == torch.inf, -torch.inf, relative * 0),
             first=first,
             second=second,
             coefficient=coefficient,

@@ -82,7 +82,8 @@ class Dense:
         return self.matrix.square() @ w
 
     def asymmetry(self) -> Tensor:
-        return (self.matrix[:LOOK] - self.matrix[:, :LOOK].t()).abs().amax()
+        columns = self.matrix[:, :LOOK].contiguous()  # before it is read across
+        return (self.matrix[:LOOK] - columns.t()).abs().amax()
 
     def times(self, w: Tensor) -> Tensor:
         return self.matrix @ w
