@@ -52,11 +52,13 @@ def checked_cost(owner: str, name: str, cost: Tensor) -> Tensor:
 
 
 def checked_tensor(owner: str, name: str, value: object) -> None:
-    """Raises UserError unless `value` is a tensor of real numbers."""
+    """Raises UserError unless `value` is a dense tensor of real numbers."""
     if not isinstance(value, Tensor):
         raise UserError(f"{owner}: {name} must be a tensor, not {type(value).__name__}")
     if value.is_complex():
         raise UserError(f"{owner}: {name} must be real, not {value.dtype}")
+    if value.layout != torch.strided:
+        raise UserError(f"{owner}: {name} must be dense, not {value.layout}; call .to_dense()")
 
 
 def checked_marginals(
@@ -88,6 +90,18 @@ def checked_marginals(
     return both[0], both[1], rows
 
 
+def real(owner: str, name: str, value: float) -> float:
+    """`value` as Python's number: it may be a tensor or NumPy's.
+
+    Raises:
+        UserError: it is no number.
+    """
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError) as e:
+        raise UserError(f"{owner}: {name} must be a number, not {value!r}") from e
+
+
 def checked_settings(owner: str, epsilon: float, tol: float, **counts: int) -> None:
     """Raises UserError unless `epsilon` is positive and finite, `tol` not negative, and every count at least 1."""
     if not 0 < epsilon < float("inf"):
@@ -95,6 +109,8 @@ def checked_settings(owner: str, epsilon: float, tol: float, **counts: int) -> N
     if not tol >= 0:
         raise UserError(f"{owner}: tol must be at least 0, not {tol}")
     for name, count in counts.items():
+        if not hasattr(count, "__index__"):
+            raise UserError(f"{owner}: {name} must be a whole number, not {count!r}")
         if count < 1:
             raise UserError(f"{owner}: {name} must be at least 1, not {count}")
 
@@ -131,15 +147,33 @@ def rounding(dtype: torch.dtype, mass: float) -> float:
     return 4 * torch.finfo(dtype).eps * mass
 
 
-def refuse_nonfinite(owner: str, plan: Tensor, costs: dict[str, Tensor | None]) -> None:
+def refuse_nonfinite(
+    owner: str, plan: Tensor, name: str, cost: Tensor, others: dict[str, Tensor | None] | None = None
+) -> None:
     """Say why a plan came out as NaN.
 
+    Args:
+        owner: the solver.
+        plan: T.
+        name: what the solver calls the cost.
+        cost: (n, m), in which +inf forbids a pair.
+        others: what else must be finite.
+
     Raises:
-        UserError: the plan is not finite; names the cost that is not, or the rows that nothing may be transported from.
+        UserError: the plan is not finite; names what is not, or the rows that nothing may be transported from, or the dtype
+            that is too narrow.
     """
     if bool(plan.isfinite().all()):
         return
-    for name, cost in costs.items():
-        if cost is not None and bool((cost.isnan() | (cost == -float("inf"))).any()):
-            raise UserError(f"{owner}: {name} holds NaN or -inf; check the features that it was computed from")
-    raise UserError(f"{owner}: no plan exists; a row or column with mass has only forbidden pairs (infinite cost)")
+    if bool((cost.isnan() | (cost == -torch.inf)).any()):
+        raise UserError(f"{owner}: {name} holds NaN or -inf; check the features that it was computed from")
+    for other, values in (others or {}).items():
+        if values is not None and not bool(values.isfinite().all()):
+            raise UserError(
+                f"{owner}: {other} holds NaN or infinite numbers; check the features that it was computed from"
+            )
+    if bool((cost == torch.inf).any()):
+        raise UserError(f"{owner}: no plan exists; a row or column with mass has only forbidden pairs (infinite cost)")
+    raise UserError(
+        f"{owner}: costs over epsilon leave the range of {plan.dtype}; take float64, or another epsilon or scale"
+    )

@@ -20,6 +20,7 @@ from .inputs import (
     constants,
     numbers,
     range_of,
+    real,
     refuse_nonfinite,
     rounding,
     scaled,
@@ -78,6 +79,8 @@ def sinkhorn(
     Does it not converge? Iterations needed grow like range / epsilon. Raise `epsilon`, or `max_iters`.
     """
     owner = "sinkhorn"
+    epsilon = real(owner, "epsilon", epsilon)
+    rho = None if rho is None else real(owner, "rho", rho)
     checked_settings(owner, epsilon, tol, max_iters=max_iters, check_every=check_every)
     if rho is not None and not 0 < rho < float("inf"):
         raise UserError(f"{owner}: rho must be positive, not {rho}; None makes the marginals constraints")
@@ -104,7 +107,7 @@ def sinkhorn(
         kernel = method != "log" and rho is None
         solution, served = robustly(lambda fast: solve(problem, start, stop, fast, spread), kernel, a)
         if served == "log":
-            refuse_nonfinite(owner, solution.plan, {"cost": original})
+            refuse_nonfinite(owner, solution.plan, "cost", original)
         return LinearCoupling(
             plan=solution.plan,
             f=epsilon * solution.potentials.phi + (low if rho is None else 0),

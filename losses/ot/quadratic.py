@@ -23,6 +23,7 @@ from .inputs import (
     numbers,
     precise,
     range_of,
+    real,
     refuse_nonfinite,
     rounding,
     scaled,
@@ -91,6 +92,7 @@ def fused_gromov_wasserstein(
         UserError: shapes, marginals or options that fit no problem; NaN.
     """
     owner = "fused_gromov_wasserstein"
+    alpha, epsilon = real(owner, "alpha", alpha), real(owner, "epsilon", epsilon)
     checked_settings(owner, epsilon, tol, outer_iters=outer_iters, inner_iters=inner_iters, check_every=check_every)
     if not 0 <= alpha <= 1:
         raise UserError(f"{owner}: alpha must be from 0 to 1, not {alpha}")
@@ -102,6 +104,8 @@ def fused_gromov_wasserstein(
         first = as_structure(owner, "C1", C1, cost.shape[0]).to(cost)
         second = as_structure(owner, "C2", C2, cost.shape[1]).to(cost)
         p, q, mass = checked_marginals(owner, p, q, cost, equal=True)
+        if init is not None:
+            checked_tensor(owner, "init", init)
         plan = None if init is None else precise(init).to(cost)
         if plan is not None and plan.shape != cost.shape:
             raise UserError(f"{owner}: init has shape {tuple(plan.shape)}, M {tuple(cost.shape)}; they must agree")
@@ -142,7 +146,7 @@ def fused_gromov_wasserstein(
         run = partial(descent.run, plan) if graphs is None else partial(graphs.run, descent, plan)
         solution, served = robustly(run, method != "log", p)
         if served == "log":
-            refuse_nonfinite(owner, solution.plan, {"M": cost, "C1": high1, "C2": high2, "init": plan})
+            refuse_nonfinite(owner, solution.plan, "M", cost, {"C1": high1, "C2": high2, "init": plan})
         f, g = (epsilon * potential for potential in solution.potentials)
         return FusedCoupling(
             plan=solution.plan,

@@ -88,8 +88,12 @@ class Stopping:
 
 def balanced(logits: Tensor, a: Tensor, b: Tensor) -> Problem:
     """Both marginals are constraints: phi = log a - LSE_j(gamma + logits), and likewise for gamma."""
-    log_a, log_b = a.log(), b.log()
-    return Problem(logits, a, b, lambda lse: log_a - lse, lambda lse: log_b - lse)
+
+    def update(marginal: Tensor) -> Update:
+        empty, target = marginal == 0, marginal.log()
+        return lambda lse: (target - lse).masked_fill_(empty, -torch.inf)  # also where lse is -inf: nothing is allowed
+
+    return Problem(logits, a, b, update(a), update(b))
 
 
 def unbalanced(logits: Tensor, a: Tensor, b: Tensor, damping: float, reference: bool) -> Problem:
@@ -98,11 +102,14 @@ def unbalanced(logits: Tensor, a: Tensor, b: Tensor, damping: float, reference: 
     With the entropy relative to a b^T (`reference`), phi = log a - damping LSE; relative to the constant 1,
     phi = damping (log a - LSE). Chizat et al., "Scaling algorithms for unbalanced optimal transport problems" (2018).
     """
-    log_a, log_b = a.log(), b.log()
     outside = 1.0 if reference else damping
-    return Problem(
-        logits, a, b, lambda lse: outside * log_a - damping * lse, lambda lse: outside * log_b - damping * lse
-    )
+
+    def update(marginal: Tensor) -> Update:
+        target = outside * marginal.log()
+        # Where nothing is allowed, no mass goes; the penalty lets it.
+        return lambda lse: (target - damping * lse).masked_fill_((marginal == 0) | (lse == -torch.inf), -torch.inf)
+
+    return Problem(logits, a, b, update(a), update(b))
 
 
 def log_iterations(problem: Problem, start: Potentials, stop: Stopping) -> tuple[Potentials, int]:

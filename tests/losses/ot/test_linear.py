@@ -258,12 +258,38 @@ def test_a_broken_kernel_is_replaced_by_the_log_domain() -> None:
     assert run(good.plan)[1] == "kernel"
 
 
+@pytest.mark.parametrize("options", [{}, {"method": "log"}, {"rho": 1.0}, {"rho": 1.0, "reg_type": "entropy"}])
+def test_nothing_comes_from_where_nothing_may_go(options: dict[str, Any]) -> None:
+    """A row without mass may have forbidden pairs only; one with mass too, if marginals are but penalised."""
+    cost = torch.rand(4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    closed = torch.cat([torch.full((1, 5), torch.inf), cost])
+    alone = sinkhorn(cost, epsilon=0.1, tol=1e-12, **options)
+    with_row = sinkhorn(
+        closed, torch.tensor([0, 0.25, 0.25, 0.25, 0.25]), epsilon=torch.tensor(0.1), tol=1e-12, **options
+    )
+    assert not with_row.plan[0].any() and with_row.f[0] == -torch.inf
+    torch.testing.assert_close(with_row.plan[1:], alone.plan, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(with_row.objective, alone.objective, rtol=1e-6, atol=1e-9)
+    if "rho" in options:
+        weights = torch.tensor([0.5, 0.25, 0.25, 0.25, 0.25])
+        open_mass = sinkhorn(closed, weights, epsilon=0.1, tol=1e-12, **options).plan
+        assert not open_mass[0].any()
+        torch.testing.assert_close(open_mass[1:], alone.plan, rtol=1e-6, atol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"epsilon": 0.0}, "epsilon must be positive, not 0.0"),
         ({"epsilon": float("inf")}, "epsilon must be positive, not inf"),
         ({"epsilon": float("nan")}, "epsilon must be positive, not nan"),
+        ({"epsilon": "small"}, "epsilon must be a number, not 'small'"),
+        (
+            {"epsilon": 1e-45, "cost": torch.eye(2, 3)},
+            r"costs over epsilon leave the range of torch\.float32; take float64",
+        ),
+        ({"max_iters": 1.5}, "max_iters must be a whole number, not 1.5"),
+        ({"cost": torch.zeros(2, 3).to_sparse()}, r"cost must be dense, not torch\.sparse_coo"),
         ({"rho": 0.0}, "rho must be positive, not 0.0; None makes the marginals constraints"),
         ({"cost": [[0.0, 1.0]]}, "cost must be a tensor, not list"),
         ({"cost": torch.zeros(2, 3, dtype=torch.complex64)}, r"cost must be real, not torch\.complex64"),
