@@ -99,12 +99,17 @@ def rerun(
     make: ModuleType,
     model: type[Any],
     monkeypatch: pytest.MonkeyPatch,
-    allowed_at_the_end: float = 5e-3,
 ) -> dict[str, float]:
     """Train as recorded, and compare: losses, final weights and averages, the validation's output. Returns its scores."""
     opt, outputs = recorded(case, make), []
     predict = model.predict
-    monkeypatch.setattr(model, "predict", lambda *a: outputs.append(predict(*a)) or outputs[-1])
+
+    def watched(self: Any, batch: Any) -> dict[str, Tensor]:
+        # The recorded output was made after the scores, for which BasicSR had clamped the ground truth in place.
+        outputs.append(predict(self, {**batch, "gt": batch["gt"].clamp(0, 1)})["output"])
+        return predict(self, batch)
+
+    monkeypatch.setattr(model, "predict", watched)
     results = train_pipeline(opt)["val"]
     lines = [r for r in records(Path("experiments/t")) if "lr" in r]
     assert len(lines) == len(case["history"])
@@ -125,7 +130,7 @@ def rerun(
                 allowed = 5e-4 * tensor.numel()
                 assert tensor.sum().item() == pytest.approx(total, abs=allowed), name
                 assert tensor.abs().sum().item() == pytest.approx(absolute, abs=allowed), name
-    torch.testing.assert_close(outputs[-1]["output"].float(), case["val_output_ema"], rtol=0, atol=allowed_at_the_end)
+    torch.testing.assert_close(outputs[-1].float(), case["val_output_ema"], rtol=0, atol=5e-3)
     return results
 
 
@@ -133,13 +138,11 @@ def test_stage_1_trains_as_the_original(
     float64: None, golden: Golden, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = torch.load(golden("hdr/train_s1.pt"), weights_only=True)
-    # The recorded run's own rounding: the plain formulas are as far from it. Taking the input for the ground truth in the
-    # validation is 0.19 off, the weights for their average 0.75.
-    results = rerun(case, recipe("hdr/recipe.py"), DiffIRS1Model, monkeypatch, allowed_at_the_end=3e-2)
+    results = rerun(case, recipe("hdr/recipe.py"), DiffIRS1Model, monkeypatch)
     lines = [r for r in records(Path("experiments/t")) if "lr" in r]
     for line, expected in zip(lines, case["history"], strict=True):
         assert line["lr"] == pytest.approx(expected["lr"], abs=1e-12)
-    assert results["psnr"] == pytest.approx(case["val_metrics"]["psnr"], abs=0.01)
+    assert results["psnr"] == pytest.approx(case["val_metrics"]["psnr"], abs=2e-3)
     assert results["ssim"] == pytest.approx(case["val_metrics"]["ssim"], abs=1e-3)
 
 
@@ -147,7 +150,7 @@ def test_stage_2_trains_as_the_original(
     float64: None, golden: Golden, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case, make = torch.load(golden("hdr/train_s2.pt"), weights_only=True), recipe("hdr/recipe.py")
-    names = iter([*(f"noise{i}" for i in range(len(case["history"]))), "vnoise"])
+    names = iter([*(f"noise{i}" for i in range(len(case["history"]))), "vnoise", "vnoise"])
 
     def noise(batch: Any, length: int) -> Tensor:
         return make.recipe_input(next(names), (len(batch["lq"]), length), case["weights"]["seed"], -1.7, 1.7)
