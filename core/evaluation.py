@@ -270,7 +270,7 @@ class Evaluator:
         if transfer is not None:
             linear = {label: radiance(image, transfer) for label, image in images.items() if image is not None}
             if self.save_images:
-                imwrite(path.with_suffix(f".{self.linear_format}"), linear["output"])
+                imwrite(path.with_suffix(f".{self.linear_format}"), linear["output"], bit_depth=32)
             shown = tonemap.tone_mapped(linear, "target" if "target" in linear else "output")
         if self.save_images:
             imwrite(path, shown["output"])

@@ -70,14 +70,9 @@ def decode_npy(data: bytes, name: str) -> np.ndarray:
     """An array (H, W, 3) RGB or (H, W), with any number of axes of length 1 before, as BGR.
 
     Raises:
-        UnreadableFile: damaged, pickled objects (which could run code), or an array of another shape or type.
+        UnreadableFile: as `load_array`, or an array of another shape or type.
     """
-    try:
-        array = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, OSError, EOFError) as e:
-        raise UnreadableFile(f"{name}: not a readable .npy array of numbers ({str(e).splitlines()[0]})") from e
-    if not isinstance(array, np.ndarray):
-        raise UnreadableFile(f"{name}: is an archive of arrays (.npz); one array (.npy) is expected")
+    array = load_array(data, name)
     shape = array.shape
     while array.ndim > 2 and array.shape[0] == 1:
         array = array[0]
@@ -86,6 +81,21 @@ def decode_npy(data: bytes, name: str) -> np.ndarray:
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3) or 0 in shape:
         raise UnreadableFile(f"{name}: has the shape {shape}; (H, W, 3) RGB or (H, W) are expected")
     return as_float(array[..., ::-1] if array.ndim == 3 else array, name)
+
+
+def load_array(data: bytes, name: str) -> np.ndarray:
+    """The array in an .npy file.
+
+    Raises:
+        UnreadableFile: damaged, pickled objects (which could run code), or an archive.
+    """
+    try:
+        array = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, OSError, EOFError) as e:
+        raise UnreadableFile(f"{name}: not a readable .npy array of numbers ({str(e).splitlines()[0]})") from e
+    if not isinstance(array, np.ndarray):
+        raise UnreadableFile(f"{name}: is an archive of arrays (.npz); one array (.npy) is expected")
+    return array
 
 
 def as_float(image: np.ndarray, name: str) -> np.ndarray:
@@ -111,7 +121,7 @@ FLOAT_READERS: dict[str, Callable[[bytes, str], np.ndarray]] = {
 
 # ------------------------------------------------------------------ writing
 def encode_with_opencv(image: np.ndarray, suffix: str) -> bytes:
-    """.hdr, .pfm, .tif: from (H, W[, 3]) float32 RGB."""
+    """.hdr, .pfm and, compressed without loss, .tif: from (H, W[, 3]) float32 RGB."""
     if suffix == ".hdr" and image.ndim == 2:
         image = np.repeat(image[..., None], 3, axis=2)
     return bytes(cv2.imencode(suffix, np.ascontiguousarray(image[..., ::-1] if image.ndim == 3 else image))[1])
@@ -142,8 +152,13 @@ FLOAT_WRITERS: dict[str, Callable[[np.ndarray, str], bytes]] = {
     ".exr": encode_exr,
     ".pfm": encode_with_opencv,
     ".npy": encode_npy,
+    ".tif": encode_with_opencv,
+    ".tiff": encode_with_opencv,
 }
-"""Encoders of formats that hold floats only, by suffix. Float TIFF is not among them: .tif stands for integers in `imwrite`."""
+"""Encoders of floats, by suffix."""
+
+FLOATS_ONLY = FLOAT_WRITERS.keys() - {".tif", ".tiff"}
+"""Suffixes of formats that hold nothing but floats; TIFF holds integers as well."""
 
 
 def encode_floats(path: str | Path, suffix: str, image: np.ndarray) -> bytes:

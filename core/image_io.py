@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from .errors import UserError
-from .float_formats import FLOAT_WRITERS, encode_floats
+from .float_formats import FLOAT_WRITERS, FLOATS_ONLY, encode_floats
 from .image_header import JPEG_START, is_truncated
 from .storage import UnreadableFile, read_bytes, write_bytes
 
@@ -129,14 +129,18 @@ def imwrite(path: str | Path, image: Tensor | np.ndarray, bit_depth: int = 8) ->
     Args:
         path: local path or fsspec URL.
         image: (C, H, W) tensor or (H, W[, C]) array, C of 1 or 3, floats in [0, 1] or 8/16-bit integers; or any finite
-            floats, written as they are, where the suffix is .hdr, .exr, .pfm or .npy.
-        bit_depth: 8 or 16 (PNG and TIFF) bits per sample for floats.
+            floats, written as they are, where the suffix is .hdr, .exr, .pfm or .npy, or TIFF at a depth of 32.
+        bit_depth: 8 or 16 (PNG and TIFF) bits per sample for floats, or 32 to write them as floats.
 
     Raises:
         UserError: the format cannot hold the image.
     """
     suffix = PurePosixPath(str(path)).suffix.lower()
-    if suffix in FLOAT_WRITERS:
+    if bit_depth == 32 and suffix not in FLOAT_WRITERS:
+        raise UserError(
+            f"{path}: {suffix or 'a file without suffix'} cannot hold floats; {', '.join(FLOAT_WRITERS)} can"
+        )
+    if bit_depth == 32 or suffix in FLOATS_ONLY:
         write_bytes(path, encode_floats(path, suffix, channels_last(image)))
         return
     pixels = to_integer(image, bit_depth)

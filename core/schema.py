@@ -165,7 +165,7 @@ class Val:
     score_input: bool = setting(
         False, "Also score the input itself (or what else needs no network), as the figure to beat."
     )
-    linear_format: Literal["hdr", "exr", "pfm", "npy"] = setting(
+    linear_format: Literal["hdr", "exr", "pfm", "npy", "tif", "tiff"] = setting(
         "hdr", "Format of saved HDR outputs, linear radiance; a tone-mapped PNG is saved beside."
     )
     save_comparison: bool = setting(False, "Also save input | output | target side by side.")

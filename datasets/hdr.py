@@ -16,7 +16,7 @@ from . import DATASETS
 from .base import ImageDataset, Item, OnError
 from .camera import PROMPTS, SCENE_KEY, Curve, CurveChoice, decode_prompt
 from .pairing import Sample, find_samples
-from .radiance import RADIANCE_READERS, read_floats, read_radiance
+from .radiance import RADIANCE_READERS, AlignedRadiance, read_floats, read_radiance
 from .sources import IOBackend, Source, as_backend, listing, open_source
 from .transforms import Image, normalise, pad_to, random_crop, random_flip_rotate, random_symmetry, to_tensor
 
@@ -39,6 +39,9 @@ class LdrHdrDataset(ImageDataset):
         dataroot_lq: folder of the pictures.
         dataroot_gt: folder of the radiance; without it items have no ``gt``, and pictures can be tested only.
         dataroot_dgain: folder of a text file for each picture, with the lines ``dgain: 2.0`` and ``gamma: 1.8``.
+        dataroot_alignratio: folder of the numbers that 16-bit ground truths are divided by, in the layout of the NTIRE HDR
+            challenges: ``0000_alignratio.npy`` of ``0000_gt.png``. It may be `dataroot_gt`, and that may be `dataroot_lq` with
+            ``filename_tmpl: "{}_medium"``: what belongs together has the same id, and other images are left out.
         dataroot_gt_recover: folder of estimates: .npy of the log1p encoding times 1000 (``name.npy`` or ``name_log_hdr.npy``,
             RGB), or radiance in the other formats. As in the original, padding then does not repeat the last line, and
             `geometric_augs` are a horizontal flip, a vertical flip and a transposition, each at 1/2.
@@ -49,7 +52,7 @@ class LdrHdrDataset(ImageDataset):
         scene_key: log-average radiance relative to the peak that the guess takes every scene to have.
         transfer: how radiance is encoded: ``log1p``, ``mu_law``, ``pq``, ``pu21``, or a block with their options.
         gt_scale: multiplies the values in the files of `dataroot_gt`, so that they are in the units of the transfer's peak
-            (1000, unless it says otherwise); needed for 16-bit integers, which span [0, 1] before.
+            (1000, unless it says otherwise); needed for 16-bit integers without ratios, which span [0, 1] before.
         above_peak: radiance beyond the peak: ``keep`` it, encoded above 1, or ``clip`` it.
         meta_info_file: list of the radiance files to use (``name.hdr (h,w,c)`` per line).
         filename_tmpl: stem of the picture from that of the radiance file, ``{}_ldr``.
@@ -69,6 +72,7 @@ class LdrHdrDataset(ImageDataset):
         dataroot_gt: str | None = None,
         dataroot_dgain: str | None = None,
         dataroot_gt_recover: str | None = None,
+        dataroot_alignratio: str | None = None,
         dgain: float | None = None,
         gamma: float | None = None,
         estimate_dgain: bool = False,
@@ -106,8 +110,15 @@ class LdrHdrDataset(ImageDataset):
         if "{}" not in filename_tmpl:
             raise UserError(f"filename_tmpl: '{filename_tmpl}' needs a {{}} where the radiance file's stem goes")
         backend = as_backend(io_backend)
+        truth: str | AlignedRadiance | None = dataroot_gt
+        if dataroot_alignratio is not None:
+            if dataroot_gt is None or backend.type != "disk":
+                raise UserError("dataroot_alignratio goes with dataroot_gt, in folders")
+            truth = AlignedRadiance(dataroot_gt, dataroot_alignratio)
         self.samples: list[Sample] = find_samples(
-            dataroot_lq, dataroot_gt, backend, filename_tmpl, meta_info_file, gt_readers=RADIANCE_READERS
+            *(dataroot_lq, truth, backend, filename_tmpl, meta_info_file),
+            gt_readers=RADIANCE_READERS,
+            surplus=dataroot_alignratio is not None,
         )
         self.prompts: list[str] = []
         if self.curves.needs_own and dataroot_dgain is not None:

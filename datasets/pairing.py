@@ -56,27 +56,29 @@ def find_roots(
 
 def find_samples(
     lq_root: str,
-    gt_root: str | None,
+    gt_root: str | Source | None,
     backend: IOBackend,
     template: str = "{}",
     meta_file: str | None = None,
     gt_readers: Readers = READERS,
+    surplus: bool = False,
 ) -> list[Sample]:
     """The samples of one root, sorted by name, in linear time. Suffixes need not agree; sub-folders must.
 
     Args:
         lq_root: inputs.
-        gt_root: ground truths; None for inputs alone.
+        gt_root: ground truths, or where they are read from; None for inputs alone.
         backend: how both are kept.
         template: an input's stem from its ground truth's, ``{}x4``. Unused with LMDB, where both have the same keys.
         meta_file: BasicSR's list of the ground truths (or inputs, when alone) to use; all when None.
         gt_readers: decoders of the ground truths.
+        surplus: leave out inputs without a ground truth.
 
     Raises:
         UserError: a folder is missing or empty, or files lack a partner; up to ten are named.
     """
     lq = open_source(lq_root, backend)
-    gt = open_source(gt_root, backend, gt_readers) if gt_root is not None else None
+    gt = open_source(gt_root, backend, gt_readers) if isinstance(gt_root, str) else gt_root
     main = gt or lq
     keys = list(main.files)
     if meta_file is not None:
@@ -91,7 +93,7 @@ def find_samples(
     if gt is None:
         return [Sample(lq, lq.files[k], None, None) for k in keys]
     partners = keys if backend.type == "lmdb" else [_partner(k, template) for k in keys]
-    _refuse_unpaired(lq, gt, keys, partners, template, subset=meta_file is not None)
+    _refuse_unpaired(lq, gt, keys, partners, template, subset=surplus or meta_file is not None)
     return [Sample(lq, lq.files[p], gt, gt.files[k]) for k, p in zip(keys, partners, strict=True)]
 
 

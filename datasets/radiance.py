@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from ..core.errors import UserError
-from ..core.float_formats import FLOAT_READERS, decode_tiff
+from ..core.float_formats import FLOAT_READERS, decode_tiff, load_array
 from ..core.image_io import Readers, decode_integer_image, to_float
 from ..core.storage import UnreadableFile
-from .sources import Source
+from .sources import Folder, Source, listing
 
 RADIANCE_READERS: Readers = {
     **FLOAT_READERS,
@@ -61,3 +61,59 @@ def read_radiance(source: Source, name: str, scale: float | None = None) -> np.n
             f"{source.path(name)}: has negative radiance (down to {radiance.min():g}); radiance is linear light, 0 or more"
         )
     return radiance
+
+
+class AlignedRadiance(Folder):
+    """Radiance in 16-bit PNG or TIFF files ``<id>_gt.png`` (or ``<id>.png``), each divided by a number of its own.
+
+    That number is in ``<id>_alignratio.npy``, in the same folder or another: the layout of the NTIRE HDR challenges (2021,
+    2022), whose files keep the whole of 16 bits for every image. The keys are the ids.
+
+    Args:
+        root: folder of the images; the folder's other images (``<id>_medium.png``) are left out.
+        ratio_root: folder of the numbers, which decide what is read.
+
+    Raises:
+        UserError: there are no numbers, or some have no image.
+    """
+
+    ENDING = "_alignratio.npy"
+
+    def __init__(self, root: str, ratio_root: str) -> None:
+        super().__init__(root, dict.fromkeys((".png", ".tif", ".tiff"), decode_tiff))
+        self.ratios = Folder(ratio_root, {".npy": decode_ratio})
+        ids = [n.removesuffix(self.ENDING) for n in self.ratios.files.values() if n.endswith(self.ENDING)]
+        if not ids:
+            raise UserError(f"dataroot_alignratio: there is no <name>{self.ENDING} in {ratio_root}")
+        found = {i: self.files.get(f"{i}_gt") or self.files.get(i) for i in ids}
+        missing = [i for i, name in found.items() if name is None]
+        if missing:
+            raise UserError(
+                f"{root}: {len(missing)} of {len(ids)} files *{self.ENDING} have no <name>_gt.png or <name>.png: "
+                f"{listing(missing)}"
+            )
+        self.files = {i: name for i, name in found.items() if name is not None}
+        self.ids = {name: i for i, name in self.files.items()}
+
+    def pixels(self, name: str) -> np.ndarray:
+        """Radiance, (H, W, 3) float32 RGB. Errors as `read_pixels`, and UserError for 8-bit files."""
+        pixels = super().pixels(name)
+        if pixels.dtype != np.uint16:
+            raise UserError(f"{self.path(name)}: holds {pixels.dtype} samples; dataroot_alignratio is for 16-bit files")
+        ratio = f"{self.ids[name]}{self.ENDING}"
+        return pixels.astype(np.float32) / decode_ratio(self.ratios.read(ratio), self.ratios.path(ratio))
+
+
+def decode_ratio(data: bytes, name: str) -> np.float32:
+    """The positive number in an .npy file.
+
+    Raises:
+        UnreadableFile: damaged, or anything else than one positive number.
+    """
+    ratio = load_array(data, name)
+    if ratio.size != 1 or ratio.dtype.kind not in "fiu":
+        raise UnreadableFile(f"{name}: one number is expected in it, not {ratio.dtype} of the shape {ratio.shape}")
+    value = np.float32(ratio.item())
+    if not 0 < value < np.inf:
+        raise UnreadableFile(f"{name}: a positive number is expected, not {value:g}")
+    return value

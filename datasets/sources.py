@@ -88,9 +88,10 @@ class Source:
 
 
 class Folder(Source):
-    """The images in a folder and its sub-folders, on disk or behind an fsspec URL."""
+    """The images in a folder and its sub-folders, on disk (``~`` is expanded) or behind an fsspec URL."""
 
     def __init__(self, root: str, readers: Readers = READERS) -> None:
+        root = root if is_url(root) else os.path.expanduser(root)
         names = list_files(root)
         super().__init__(root, [n for n in names if os.path.splitext(n)[1].lower() in readers], readers)
 
@@ -102,6 +103,7 @@ class Lmdb(Source):
     """
 
     def __init__(self, root: str, readers: Readers = READERS) -> None:
+        root = os.path.expanduser(root)
         if is_url(root) or not os.path.isfile(os.path.join(root, "data.mdb")):
             raise UserError(
                 f"{root}: is not an LMDB folder on disk (there is no data.mdb in it); io_backend type is lmdb"
@@ -143,7 +145,6 @@ if hasattr(os, "register_at_fork"):
 
 def open_source(root: str, backend: IOBackend, readers: Readers = READERS) -> Source:
     """The images under `root`; ``~`` is expanded. In a folder, files that `readers` has no suffix for are left out."""
-    root = root if is_url(root) else os.path.expanduser(root)
     return Lmdb(root, readers) if backend.type == "lmdb" else Folder(root, readers)
 
 

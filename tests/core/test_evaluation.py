@@ -15,11 +15,11 @@ from torch import Tensor
 
 from relume.core.errors import UserError
 from relume.core.evaluation import Evaluator, Interrupted, image_stem, is_better
-from relume.core.float_formats import FLOAT_READERS
 from relume.core.image_io import read_pixels
 from relume.core.metrics import METRICS, SetMetric, calculate_metric
 from relume.core.models.base import Batch, Model
 from relume.core.transfer import MuLaw
+from relume.datasets.radiance import RADIANCE_READERS
 
 PSNR = {"psnr": {"type": "calculate_psnr", "crop_border": 2}}
 NAN = float("nan")
@@ -196,15 +196,17 @@ def test_pictures_are_saved_where_their_name_says(tmp_path: Path) -> None:
     assert three[0] == two[0] and 1.4 < three[1] / two[1] < 1.6, "input | output | target, or without the target"
 
 
-@pytest.mark.parametrize("linear_format", ["hdr", "npy"])
+@pytest.mark.parametrize("linear_format", ["hdr", "exr", "pfm", "npy", "tif"])
 def test_hdr_outputs_are_saved_as_radiance_with_a_picture_of_it_beside(tmp_path: Path, linear_format: str) -> None:
+    if linear_format == "exr":
+        pytest.importorskip("OpenEXR")
     settings = {"save_images": True, "save_comparisons": True, "linear_format": linear_format}
     batch = item(0)
     evaluator(tmp_path, {"a": [batch]}, transfers={"a": MuLaw()}, **settings).run(Halves(1.2), 9)
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == sorted(
         [f"im0_9.{linear_format}", "im0_9.png", "im0_9_comparison.png"]
     )
-    saved = read_pixels(tmp_path / f"a/im0_9.{linear_format}", readers=FLOAT_READERS)
+    saved = read_pixels(tmp_path / f"a/im0_9.{linear_format}", readers=RADIANCE_READERS)
     made = MuLaw().decode(1.2 * batch["lq"])[0].permute(1, 2, 0).numpy()
     step = made.max(axis=2, keepdims=True) / 128 if linear_format == "hdr" else 1e-6
     assert made.max() > 1000 and (np.abs(saved - made) <= step).all(), "not cut off at the peak"
@@ -220,7 +222,7 @@ def test_a_network_that_went_astray_does_not_end_training_when_its_pictures_are_
     settings = {"save_images": True, "transfers": {"a": MuLaw()}, "metrics": metrics}
     scores = evaluator(tmp_path, {"a": [batch]}, **settings).run(Halves(), 1)["a"]
     assert set(scores) == {"mu", "l"} and all(np.isfinite(v) for v in scores.values())
-    assert np.isfinite(read_pixels(tmp_path / "a/im0_1.hdr", readers=FLOAT_READERS)).all()
+    assert np.isfinite(read_pixels(tmp_path / "a/im0_1.hdr", readers=RADIANCE_READERS)).all()
 
 
 def test_any_metric_can_be_had_of_linear_radiance(tmp_path: Path) -> None:

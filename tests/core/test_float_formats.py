@@ -13,8 +13,9 @@ from filling import image
 from relume.core import float_formats
 from relume.core.errors import UserError
 from relume.core.float_formats import FLOAT_READERS, FLOAT_WRITERS
-from relume.core.image_io import imwrite, read_pixels
+from relume.core.image_io import imread, imwrite, read_pixels
 from relume.core.storage import UnreadableFile
+from relume.datasets.radiance import RADIANCE_READERS
 
 SUFFIXES = sorted(FLOAT_WRITERS)
 
@@ -32,26 +33,30 @@ def _exr(request):
 
 
 def read(path):
-    return read_pixels(path, readers=FLOAT_READERS)
+    return read_pixels(path, readers=RADIANCE_READERS)
+
+
+def write(path, scene):
+    imwrite(path, scene, bit_depth=32)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_round_trips(suffix, tmp_path):
     scene = radiance(9, 13)
-    imwrite(tmp_path / f"a{suffix}", scene)
+    write(tmp_path / f"a{suffix}", scene)
     found = read(tmp_path / f"a{suffix}")
     assert found.dtype == np.float32 and found.shape == (9, 13, 3)
     if suffix == ".hdr":
         assert (np.abs(found - scene) <= scene.max(axis=2, keepdims=True) / 127).all()
     else:
         assert np.array_equal(found, scene)
-    imwrite(tmp_path / f"t{suffix}", torch.from_numpy(scene).permute(2, 0, 1))
+    write(tmp_path / f"t{suffix}", torch.from_numpy(scene).permute(2, 0, 1))
     assert np.array_equal(read(tmp_path / f"t{suffix}"), found), "tensors are written as arrays are"
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_gray_is_repeated(suffix, tmp_path):
-    imwrite(tmp_path / f"a{suffix}", radiance(4, 6)[..., :1])
+    write(tmp_path / f"a{suffix}", radiance(4, 6)[..., :1])
     found = read(tmp_path / f"a{suffix}")
     assert found.shape == (4, 6, 3) and np.array_equal(found[..., 0], found[..., 2])
 
@@ -60,7 +65,7 @@ def test_gray_is_repeated(suffix, tmp_path):
 def test_large_images_and_what_is_far_out_of_range(suffix, tmp_path):
     scene = np.zeros((3, 5000, 3), np.float32)
     scene[1, ::7] = (1e-6, 3.0, 6e4)
-    imwrite(tmp_path / f"a{suffix}", scene)
+    write(tmp_path / f"a{suffix}", scene)
     found = read(tmp_path / f"a{suffix}")
     assert np.abs(found - scene).max() <= 6e4 / 127 and np.array_equal(found == 0, scene == 0) | (suffix == ".hdr")
 
@@ -129,11 +134,11 @@ def test_npz_is_refused():
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("damage", ["empty", "text", "beginning"])
 def test_damaged_files(suffix, damage, tmp_path):
-    imwrite(tmp_path / f"a{suffix}", radiance(40, 30))
+    write(tmp_path / f"a{suffix}", radiance(40, 30))
     whole = (tmp_path / f"a{suffix}").read_bytes()
     data = {"empty": b"", "text": b"dgain: 2.0\n", "beginning": whole[: len(whole) // 2]}[damage]
     with pytest.raises(UnreadableFile, match=rf"b\{suffix}: [a-z].*") as caught:
-        read_pixels(data, f"b{suffix}", readers=FLOAT_READERS)
+        read_pixels(data, f"b{suffix}", readers=RADIANCE_READERS)
     assert "\n" not in str(caught.value)
 
 
@@ -161,12 +166,19 @@ def test_without_the_exr_package(monkeypatch, tmp_path):
         read_pixels(b"data", "a.exr", readers=FLOAT_READERS)
 
 
-def test_tiff_of_floats_and_integers():
+@pytest.mark.parametrize("suffix", [".tif", ".tiff"])
+def test_tiff_holds_integers_unless_floats_are_asked_for(suffix, tmp_path):
     scene = radiance(6, 7)
-    data = bytes(cv2.imencode(".tif", scene)[1])
-    assert np.array_equal(float_formats.decode_tiff(data, "x.tif"), scene)
-    data = bytes(cv2.imencode(".tif", (scene * 3).astype(np.uint16))[1])
-    assert float_formats.decode_tiff(data, "x.tif").dtype == np.uint16
+    imwrite(tmp_path / f"a{suffix}", scene / scene.max(), 16)
+    assert read(tmp_path / f"a{suffix}").dtype == np.uint16
+    assert np.abs(imread(tmp_path / f"a{suffix}") - scene / scene.max()).max() < 1 / 65535
+    double = bytes(cv2.imencode(suffix, scene.astype(np.float64)[..., ::-1])[1])
+    assert np.array_equal(read_pixels(double, f"x{suffix}", readers=RADIANCE_READERS), scene)
+    write(tmp_path / f"f{suffix}", scene)
+    with pytest.raises(UnreadableFile, match="holds float32 samples; 8- and 16-bit integer images can be read"):
+        imread(tmp_path / f"f{suffix}")
+    with pytest.raises(UserError, match=r"a\.png: \.png cannot hold floats; \.hdr, .* can"):
+        write(tmp_path / "a.png", scene)
 
 
 @pytest.mark.parametrize(
@@ -174,6 +186,7 @@ def test_tiff_of_floats_and_integers():
     [
         (".hdr", np.full((2, 3, 3), -1.0), r"\.hdr holds no negative radiance \(here -1\)"),
         (".npy", np.full((2, 3, 3), np.nan), "NaN or infinite"),
+        (".tif", np.full((2, 3, 3), np.nan), "NaN or infinite"),
         (".pfm", np.full((2, 3), np.inf), "NaN or infinite"),
         (".hdr", np.zeros((2, 3, 2)), r"this image \(\(2, 3, 2\)\) cannot be written as '\.hdr'"),
         (".npy", np.zeros((0, 3, 3)), "cannot be written"),
@@ -181,5 +194,5 @@ def test_tiff_of_floats_and_integers():
 )
 def test_what_cannot_be_written(suffix, scene, message, tmp_path):
     with pytest.raises(UserError, match=message):
-        imwrite(tmp_path / f"a{suffix}", scene)
+        write(tmp_path / f"a{suffix}", scene)
     assert not list(tmp_path.iterdir())

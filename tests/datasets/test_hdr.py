@@ -107,7 +107,7 @@ def test_pictures_keep_16_bits(block, tmp_path):
     assert errors[1] < errors[0] / 50
 
 
-@pytest.mark.parametrize("suffix", [".exr", ".npy", ".pfm", ".tif", ".png"])
+@pytest.mark.parametrize("suffix", [".exr", ".npy", ".pfm", ".tif", ".png", "16.tif"])
 def test_every_format_of_radiance(block, suffix, tmp_path):
     if suffix == ".exr":
         pytest.importorskip("OpenEXR")
@@ -117,14 +117,13 @@ def test_every_format_of_radiance(block, suffix, tmp_path):
             file.rename(tmp_path / file.name)
             (tmp_path / "lq" / f"{file.stem}.png").unlink()
     (tmp_path / "gt" / "b.hdr").unlink()
-    if suffix == ".tif":
-        cv2.imwrite(str(tmp_path / "gt" / "b.tif"), radiance[..., ::-1])
-    else:
-        imwrite(tmp_path / "gt" / f"b{suffix}", radiance / 1000 if suffix == ".png" else radiance, 16)
-    scale = {"gt_scale": 1000.0} if suffix == ".png" else {}
+    integers = suffix in (".png", "16.tif")
+    file = tmp_path / "gt" / f"b{suffix.removeprefix('16')}"
+    imwrite(file, radiance / 1000 if integers else radiance, 16 if integers else 32)
+    scale = {"gt_scale": 1000.0} if integers else {}
     gt = build_dataset({**block, **scale}, phase="val")[0]["gt"]
     error = np.abs(as_transfer("log1p").decode(gt.permute(1, 2, 0).numpy()) - radiance).max()
-    assert error < (0.02 if suffix == ".png" else 2e-3)
+    assert error < (0.02 if integers else 2e-3)
 
 
 def test_gt_scale(block, tmp_path):
@@ -132,6 +131,76 @@ def test_gt_scale(block, tmp_path):
     imwrite(tmp_path / "gt" / "a.hdr", scene("a", 12, 16) / 1024)
     again = build_dataset({**block, "gt_scale": 1024.0}, phase="val")[0]["gt"]
     torch.testing.assert_close(once, again)
+
+
+# ------------------------------------------------------------------ the layout of the NTIRE challenges
+@pytest.fixture
+def challenge(tmp_path):
+    """Two scenes in one folder, each image's 16 bits in full use; the options of a dataset, and the radiance by id."""
+    scenes = {i: scene(i, 12, 16) for i in ("0000", "0001")}
+    for name, radiance in scenes.items():
+        ratio = 65535 / radiance.max()
+        imwrite(tmp_path / f"{name}_gt.png", np.rint(radiance * ratio).astype(np.uint16))
+        np.save(tmp_path / f"{name}_alignratio.npy", ratio)
+        np.save(tmp_path / f"{name}_exposures.npy", np.array([-3.0, 0.0, 3.0]))
+        for stops, exposure in enumerate(("short", "medium", "long")):
+            imwrite(tmp_path / f"{name}_{exposure}.png", Curve(0.5 * 8**stops, 2.24).develop(radiance, 1000.0))
+    roots = dict.fromkeys(("dataroot_lq", "dataroot_gt", "dataroot_alignratio"), str(tmp_path))
+    settings = {"filename_tmpl": "{}_medium", "dgain": 4.0, "gamma": 2.24}
+    return {"type": "LDR_HDR_PairedDataset", **roots, **settings}, scenes
+
+
+def test_ratios_of_16_bit_ground_truths(challenge, tmp_path):
+    block, scenes = challenge
+    dataset = build_dataset(block, phase="val")
+    assert len(dataset) == 2
+    for i, (name, radiance) in enumerate(scenes.items()):
+        item = dataset[i]
+        assert item["lq_path"].endswith(f"{name}_medium.png") and item["gt_path"].endswith(f"{name}_gt.png")
+        found = as_transfer("log1p").decode(item["gt"].permute(1, 2, 0).numpy())
+        assert np.abs(found - radiance).max() < radiance.max() / 65535 + 1e-3
+    for name in scenes:
+        for kind in ("gt.png", "alignratio.npy"):
+            folder = tmp_path / kind.split(".")[0]
+            folder.mkdir(exist_ok=True)
+            (tmp_path / f"{name}_{kind}").rename(folder / f"{name}{'.png' if kind == 'gt.png' else '_' + kind}")
+    apart = {f"dataroot_{k}": str(tmp_path / k) for k in ("gt", "alignratio")}
+    assert torch.equal(build_dataset({**block, **apart}, phase="val")[1]["gt"], item["gt"])
+    doubled = build_dataset(
+        {**block, **apart, "gt_scale": 2.0, "transfer": {"type": "mu_law", "peak": 2000.0}}, phase="val"
+    )
+    once = build_dataset({**block, **apart, "transfer": "mu_law"}, phase="val")
+    torch.testing.assert_close(doubled[0]["gt"], once[0]["gt"])
+
+
+def test_what_is_wrong_with_ratios(challenge, tmp_path):
+    block, scenes = challenge
+    ratio, truth = tmp_path / "0001_alignratio.npy", tmp_path / "0001_gt.png"
+    for bad, message in (
+        (np.array(0.0), r"0001_alignratio\.npy: a positive number is expected, not 0"),
+        (np.array([1.0, 2.0]), r"0001_alignratio\.npy: one number is expected in it, not float64 of the shape \(2,\)"),
+        (np.array(np.nan), "a positive number is expected, not nan"),
+        (
+            np.array([1.0], dtype=object),
+            r"0001_alignratio\.npy: not a readable \.npy array of numbers \(Object arrays cannot",
+        ),
+    ):
+        np.save(ratio, bad)
+        with pytest.raises(UserError, match=message):
+            build_dataset(block, phase="val")[1]
+    np.save(ratio, 60.0)
+    imwrite(truth, scenes["0001"] / 1000)
+    with pytest.raises(UserError, match=r"0001_gt\.png: holds uint8 samples; dataroot_alignratio is for 16-bit files"):
+        build_dataset(block, phase="val")[1]
+    truth.unlink()
+    with pytest.raises(UserError, match=r"1 of 2 files \*_alignratio\.npy have no <name>_gt\.png or <name>\.png: 0001"):
+        build_dataset(block, phase="val")
+    with pytest.raises(UserError, match="dataroot_alignratio goes with dataroot_gt, in folders"):
+        build_dataset({**block, "dataroot_gt": None}, phase="test")
+    for file in tmp_path.glob("*_alignratio.npy"):
+        file.unlink()
+    with pytest.raises(UserError, match=r"dataroot_alignratio: there is no <name>_alignratio\.npy in"):
+        build_dataset(block, phase="val")
 
 
 # ------------------------------------------------------------------ training
