@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Sequence
-from typing import Literal, get_args
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from ..core.annotations import Range
 from ..core.errors import UserError, did_you_mean
 from ..core.self_ensemble import Ensemble, self_ensemble
 from . import ARCHS
@@ -107,13 +108,14 @@ class HybridVFI(nn.Module):
         channel_order: in which the weights want their images; what comes in and goes out is RGB.
 
     Raises:
-        UserError: other than three scales, widths that heads do not divide, unknown words or options of `mamba`.
+        UserError: other than three scales, counts that are too small, widths that heads do not divide, unknown words or options
+            of `mamba`.
     """
 
     def __init__(
         self,
-        F: int = 32,
-        window_size: int = 8,
+        F: Annotated[int, Range(least=1)] = 32,
+        window_size: Annotated[int, Range(least=1)] = 8,
         depths: Sequence[int] = (2, 2, 2),
         num_heads: Sequence[int] = (2, 4, 8),
         mlp_ratios: Sequence[float] = (4, 4, 4),
@@ -122,13 +124,22 @@ class HybridVFI(nn.Module):
         mhc_form: MHCForm = "legacy",
         use_ecab: bool = True,
         use_flow: bool = False,
-        mamba: dict[str, int] | None = None,
+        mamba: dict[str, bool | int | float | list[float] | None] | None = None,
         flow_c: Sequence[int] | None = None,
-        drop_path: float = 0.1,
+        drop_path: Annotated[float, Range(least=0, below=1)] = 0.1,
         channel_order: ChannelOrder = "rgb",
     ) -> None:
         super().__init__()
-        check_numbers({"depths": depths, "num_heads": num_heads, "mlp_ratios": mlp_ratios, "flow_c": flow_c}, F)
+        flow_c = (240, 150, 90) if flow_c is None else flow_c
+        check_scales("depths", depths, least=0)
+        check_scales("num_heads", num_heads, least=1)
+        check_scales("mlp_ratios", mlp_ratios, least=0)
+        check_scales("flow_c", flow_c, least=2)
+        if not use_ecab and F < 4:
+            raise UserError(f"HybridVFI: use_ecab: false needs F of at least 4; it is {F}")
+        for i, heads in enumerate(num_heads):
+            if (F << i) % heads:
+                raise UserError(f"HybridVFI: num_heads[{i}] is {heads}, which does not divide the {F << i} channels")
         check_words(
             {
                 "backbone_mode": (backbone_mode, BackboneMode),
@@ -167,7 +178,7 @@ class HybridVFI(nn.Module):
         self.backbone = Backbone(F, stages)
         self.flow_estimator: FlowEstimator | None = None
         if use_flow:
-            self.flow_estimator = FlowEstimator(flow_c or (240, 150, 90))
+            self.flow_estimator = FlowEstimator(flow_c)
             self.context0 = ContextNet(F)
             self.context1 = ContextNet(F)
         self.refine = RefineNet(F, contexts=2 if use_flow else 0)
@@ -249,23 +260,28 @@ class HybridVFI(nn.Module):
 
 
 def time_map(timestep: float | Tensor, x: Tensor, height: int, width: int) -> Tensor:
-    """`timestep` as a map (B, 1, H', W') for the frames `x`, of which `height` and `width` are not padding."""
+    """`timestep` as a map (B, 1, H', W') for the frames `x`, of which `height` and `width` are not padding.
+
+    Raises:
+        UserError: it is of another shape.
+    """
     if not isinstance(timestep, Tensor):
         return torch.full_like(x[:, :1], timestep)
     time = timestep.to(x)
     time = time.reshape(-1, 1, 1, 1) if time.dim() < 4 else time
+    if len(time) not in (1, len(x)) or tuple(time.shape[1:]) not in ((1, 1, 1), (1, height, width)):
+        wanted = f"a number, one for each of {len(x)} samples, or ({len(x)}, 1, {height}, {width})"
+        raise UserError(f"HybridVFI: timestep must be {wanted}; it is {tuple(timestep.shape)}")
     time = time.expand(len(x), 1, *(height, width) if time[0, 0].numel() > 1 else x.shape[-2:])
     down, right = x.shape[-2] - time.shape[-2], x.shape[-1] - time.shape[-1]
     return nn.functional.pad(time, (0, right, 0, down), mode="replicate") if down or right else time
 
 
-def check_numbers(options: dict[str, Sequence[float] | None], channels: int) -> None:
-    for name, values in options.items():
-        if values is not None and len(values) != 3:
-            raise UserError(f"HybridVFI: {name} needs 3 numbers, one per scale; it has {len(values)}")
-    for i, heads in enumerate(options["num_heads"] or ()):
-        if (channels << i) % int(heads):
-            raise UserError(f"HybridVFI: num_heads[{i}] is {heads}, which does not divide the {channels << i} channels")
+def check_scales(name: str, values: Sequence[float], least: int) -> None:
+    if len(values) != 3:
+        raise UserError(f"HybridVFI: {name} needs 3 numbers, one per scale; it has {len(values)}")
+    if min(values) < least:
+        raise UserError(f"HybridVFI: {name} must be at least {least} at every scale; it is {list(values)}")
 
 
 def check_words(options: dict[str, tuple[str, object]]) -> None:
@@ -275,7 +291,7 @@ def check_words(options: dict[str, tuple[str, object]]) -> None:
             raise UserError(f"HybridVFI: {name} cannot be '{value}'.{hint} Accepted: {', '.join(accepted)}.")
 
 
-def check_mamba(options: dict[str, int]) -> None:
+def check_mamba(options: Mapping[str, object]) -> None:
     accepted = [k for k in inspect.signature(Mamba2).parameters if k != "d_model"]
     for key in options:
         if key not in accepted:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..core.errors import UserError
 from ..core.ops.causal_conv1d import causal_conv1d
+from ..core.ops.fourier import at_least_float32
 from ..core.ops.ssd import ssd
 
 
@@ -35,7 +36,7 @@ def rmsnorm_gated(
         norm_before_gate: which of the two.
     """
     dtype = x.dtype
-    x = x.float() if dtype != torch.float64 else x
+    x = at_least_float32(x)
     gate = None if z is None else F.silu(z.to(x.dtype))
     if gate is not None and not norm_before_gate:
         x = x * gate
@@ -86,7 +87,7 @@ class Mamba2(nn.Module):
         chunk_size: steps per chunk of the scan, which changes only its speed; the scan's own choice when None.
 
     Raises:
-        UserError: widths that do not divide.
+        UserError: widths that do not divide or are not positive, or a range that is none.
     """
 
     def __init__(
@@ -112,6 +113,22 @@ class Mamba2(nn.Module):
         chunk_size: int | None = None,
     ) -> None:
         super().__init__()
+        counts = {
+            "d_model": d_model,
+            "d_state": d_state,
+            "d_conv": d_conv,
+            "expand": expand,
+            "headdim": headdim,
+            "d_ssm": d_ssm,
+            "ngroups": ngroups,
+            "chunk_size": chunk_size,
+        }
+        for name, value in counts.items():
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise UserError(f"Mamba2: {name} must be a whole number of at least 1; it is {value}")
+        for name, pair in {"A_init_range": A_init_range, "dt_limit": dt_limit}.items():
+            if not isinstance(pair, (tuple, list)) or len(pair) != 2 or pair[0] > pair[1]:
+                raise UserError(f"Mamba2: {name} must be two numbers, the smaller first; it is {pair}")
         d_inner = expand * d_model
         self.d_ssm = d_inner if d_ssm is None else d_ssm
         self.headdim = headdim
@@ -159,7 +176,7 @@ class Mamba2(nn.Module):
         y = ssd(
             x.unflatten(-1, (-1, self.headdim)),
             dt,
-            -torch.exp(self.A_log.float()),
+            -torch.exp(at_least_float32(self.A_log)),
             B.unflatten(-1, (self.ngroups, -1)),
             C.unflatten(-1, (self.ngroups, -1)),
             self.chunk_size,

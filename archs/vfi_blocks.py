@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.ops.fourier import at_least_float32
 from ..core.ops.scan import interleaved_merge, interleaved_scan
+from .blocks import adaptive_kernel, inner_width
 from .mamba2 import Mamba2
 from .vfi_attention import GatedWindowAttention, attend_in_windows, shift_masks
 from .vfi_mhc import ParallelStreams, SummedStreams
@@ -26,8 +27,7 @@ class ECAB(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        width = int(abs((math.log2(channels) + 1) / 2))
-        width += 1 - width % 2
+        width = adaptive_kernel(channels)
         self.conv = nn.Conv1d(1, 1, width, padding=width // 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -124,7 +124,7 @@ class LGSBlock(nn.Module):
         self.mhc = SummedStreams(3) if hybrid and mixing == "legacy" else None
         self.cab = ECAB(dim) if use_ecab else CAB(dim)
         self.norm2 = nn.LayerNorm(dim)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        self.mlp = Mlp(dim, inner_width(dim, mlp_ratio))
         streams = mixing == "streams"
         self.mhc_mix = ParallelStreams(dim, first=2 * index) if streams else None
         self.mhc_mlp = ParallelStreams(dim, first=2 * index + 1) if streams else None
@@ -165,7 +165,7 @@ class LGSBlock(nn.Module):
         """Global branch."""
         assert self.mamba is not None
         with torch.autocast(x.device.type, enabled=False):
-            sequences = interleaved_scan(x.float().unflatten(1, (height, width)))
+            sequences = interleaved_scan(at_least_float32(x).unflatten(1, (height, width)))
             return interleaved_merge(self.mamba(sequences), height, width).flatten(1, 2)
 
     def attend(self, x: Tensor, height: int, width: int) -> Tensor:

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.ops.fourier import at_least_float32
+
 Pyramid = Sequence[Tensor]
 """Maps (B, c, H, W), (B, 2c, H/2, W/2), (B, 4c, H/4, W/4)."""
 
@@ -28,10 +30,9 @@ def backwarp(x: Tensor, flow: Tensor) -> Tensor:
         flow: (B, 2, H, W) in pixels: to the right, then down.
     """
     height, width = flow.shape[-2:]
-    with torch.autocast(
-        x.device.type, enabled=False
-    ):  # half precision cannot tell neighbouring pixels of a large image
-        flow = flow.float() if flow.dtype != torch.float64 else flow
+    # Half precision cannot tell neighbouring pixels of a large image.
+    with torch.autocast(x.device.type, enabled=False):
+        flow = at_least_float32(flow)
         right = torch.linspace(-1, 1, width, device=x.device, dtype=flow.dtype)
         down = torch.linspace(-1, 1, height, device=x.device, dtype=flow.dtype)
         # In the range of grid_sample, -1 to 1 from the first to the last pixel's centre.

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.ops.fourier import at_least_float32
+
 NEVER = -8.0
 """Logit of a connection that starts closed."""
 
@@ -55,9 +57,9 @@ class SummedStreams(nn.Module):
     def forward(self, streams: Sequence[Tensor], branch: Callable[[Tensor], Tensor]) -> Tensor:
         """Tensors of one shape -> one of that shape."""
         with torch.autocast(streams[0].device.type, enabled=False):
-            mixing = sinkhorn(self.H_res_logits.float() / self.temperature, self.iterations).sum(1)
-            entering = self.H_pre_logits.float().softmax(-1)[0]
-            leaving = self.H_post_logits.float().softmax(-1).sum()
+            mixing = sinkhorn(at_least_float32(self.H_res_logits) / self.temperature, self.iterations).sum(1)
+            entering = at_least_float32(self.H_pre_logits).softmax(-1)[0]
+            leaving = at_least_float32(self.H_post_logits).softmax(-1).sum()
         output = branch(weighted_sum(streams, entering))
         return weighted_sum(streams, mixing) + leaving.to(output.dtype) * output
 
@@ -99,14 +101,15 @@ class ParallelStreams(nn.Module):
     def forward(self, x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
         """(B, L, S, C) -> the same; `branch` maps (B, L, C) to the same."""
         with torch.autocast(x.device.type, enabled=False):
-            normed = self.norm(x.float())
-            alpha = normed @ self.dynamic_alpha_fn[0].float()
+            precise = at_least_float32(x)
+            normed = self.norm(precise)
+            alpha = normed @ self.dynamic_alpha_fn[0].to(normed.dtype)
             pre, mixing = alpha.split([1, alpha.shape[-1] - 1], -1)
             pre = torch.sigmoid(pre * self.pre_branch_scale + self.static_alpha[:, :1])
             mixing = sinkhorn(mixing * self.residual_scale + self.static_alpha[:, 1:], self.iterations, dims=(-2, -1))
-            post = torch.sigmoid(normed @ self.dynamic_beta_fn.float() * self.h_post_scale + self.static_beta)
+            post = torch.sigmoid(normed @ self.dynamic_beta_fn.to(normed.dtype) * self.h_post_scale + self.static_beta)
             entering = (pre * x).sum(-2)
-            kept = mixing.transpose(-2, -1) @ x.float()
+            kept = mixing.transpose(-2, -1) @ precise
         output = branch(entering.to(x.dtype))
         return kept.to(x.dtype) + (2 * post[..., None]).to(output.dtype) * output[..., None, :]
 

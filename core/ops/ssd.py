@@ -53,12 +53,12 @@ def ssd(
 
     Args:
         x: (B, L, H, P), L >= 1.
-        dt: step sizes, (B, L, H), before `dt_bias`, softplus and `dt_limit`.
+        dt: step sizes, (B, L, H), before `dt_bias`, softplus and `dt_limit`; after them not negative.
         A: (H), negative for decay.
         B: what steps write, (B, L, G, N); H a multiple of G.
         C: what steps read, (B, L, G, N).
-        chunk_size: steps treated at once, which changes the speed and not the result; a choice of ours when None. The plain
-            version rounds it down to a power of two.
+        chunk_size: steps treated at once, at least 1, which changes the speed and not the result; a choice of ours when None.
+            The plain version rounds it down to a power of two.
         D: (H) or (H, P).
         z: gate, (B, L, H, P): y is multiplied by SiLU(z).
         dt_bias: (H), added to dt.
@@ -71,9 +71,10 @@ def ssd(
         y, (B, L, H, P) in the dtype of x; with `return_final_states` a pair of it and h_L, (B, H, P, N), in float32 or float64.
 
     Raises:
-        UserError: shapes do not go together, or kernels are forced on and cannot run.
+        UserError: shapes do not go together, limits or chunks are none, or kernels are forced on and cannot run.
     """
     _check(x, dt, A, B, C)
+    _check_options(x, B.shape[3], D, z, dt_bias, initial_states, dt_limit, chunk_size)
     run = _fused if use_kernel("state-space scan (ssd)", functools.partial(_obstacle, x)) else _plain
     if (
         torch.compiler.is_compiling()
@@ -93,8 +94,8 @@ def ssd(
 
 
 def _check(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> None:
-    if x.dim() != 4 or x.shape[1] < 1:
-        raise UserError(f"ssd: x must be (batch, length >= 1, heads, channels); it is {tuple(x.shape)}")
+    if x.dim() != 4 or 0 in x.shape:
+        raise UserError(f"ssd: x must be (batch, length, heads, channels), none of them 0; it is {tuple(x.shape)}")
     batch, length, heads, _ = x.shape
     if dt.shape != (batch, length, heads) or A.shape != (heads,):
         raise UserError(
@@ -106,6 +107,33 @@ def _check(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> None:
             f"ssd: B and C must be ({batch}, {length}, groups, states) with groups that divide {heads} heads; "
             f"they are {tuple(B.shape)} and {tuple(C.shape)}"
         )
+
+
+def _check_options(
+    x: Tensor,
+    size: int,
+    D: Tensor | None,
+    z: Tensor | None,
+    dt_bias: Tensor | None,
+    initial: Tensor | None,
+    limit: tuple[float, float],
+    chunk_size: int | None,
+) -> None:
+    batch, _, heads, width = x.shape
+    accepted: dict[str, tuple[Tensor | None, list[tuple[int, ...]]]] = {
+        "D": (D, [(heads,), (heads, width)]),
+        "z": (z, [tuple(x.shape)]),
+        "dt_bias": (dt_bias, [(heads,)]),
+        "initial_states": (initial, [(batch, heads, width, size)]),
+    }
+    for name, (tensor, shapes) in accepted.items():
+        if tensor is not None and tuple(tensor.shape) not in shapes:
+            wanted = " or ".join(map(str, shapes))
+            raise UserError(f"ssd: for x {tuple(x.shape)} {name} must be {wanted}; it is {tuple(tensor.shape)}")
+    if chunk_size is not None and chunk_size < 1:
+        raise UserError(f"ssd: chunk_size must be at least 1; it is {chunk_size}")
+    if not limit[0] <= limit[1]:
+        raise UserError(f"ssd: dt_limit must be the smallest and the largest step; it is {tuple(limit)}")
 
 
 def _plain(

@@ -434,9 +434,42 @@ def test_scan_stays_in_float32_under_autocast(monkeypatch):
         ({"flow_c": [8, 8], "use_flow": True}, "flow_c needs 3"),
         ({"backbone_mode": "hybird"}, "Did you mean 'hybrid'"),
         ({"mhc_form": "steams"}, "Did you mean 'streams'"),
+        ({"depths": [1, -1, 1]}, "depths must be at least 0"),
+        ({"num_heads": [0, 4, 8]}, "num_heads must be at least 1"),
+        ({"flow_c": [8, 1, 8], "use_flow": True}, "flow_c must be at least 2"),
+        ({"mlp_ratios": [4, 0, 4]}, "expansion factor of 0"),
+        ({"mamba": {"d_conv": 0}}, "d_conv must be a whole number"),
+        ({"F": 2, "num_heads": [1, 1, 1], "use_ecab": False, "mamba": {"headdim": 4}}, "F of at least 4"),
     ],
 )
 def test_mistakes_are_one_line(options, message):
     with pytest.raises(UserError, match=message) as e:
         build_network({"type": "HybridVFI", **options})
     assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("options", [{"use_mhc": True}, {"use_mhc": True, "mhc_form": "streams"}, {"use_flow": True}])
+def test_double_precision_is_kept_throughout(options):
+    """A derivative by central differences, which float32 anywhere would leave with an error of 1e-3."""
+    torch.manual_seed(0)
+    network = HybridVFI(**SMALL, drop_path=0, **options).double()
+    with torch.no_grad():
+        for p in network.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    x = image("x", 1, 6, 16, 16).double().requires_grad_()
+    direction = torch.randn_like(x)
+
+    def loss(offset):
+        return network(x + offset * direction)[0].square().mean()
+
+    (grad,) = torch.autograd.grad(loss(0), x)
+    with torch.no_grad():
+        slope = (loss(1e-5) - loss(-1e-5)) / 2e-5
+    assert abs(float((grad * direction).sum() / slope) - 1) < 1e-5
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 1, 8, 8), (2, 3, 1, 1)])
+def test_a_timestep_of_another_shape_is_one_line(shape):
+    network = small(use_flow=True)
+    with pytest.raises(UserError, match=r"timestep must be a number, one for each of 2 samples, or \(2, 1, 13, 7\)"):
+        network(image("x", 2, 6, 13, 7), torch.full(shape, 0.5))

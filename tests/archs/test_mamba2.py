@@ -116,9 +116,18 @@ def test_gated_norm_by_hand():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"headdim": 5}, "whole heads"), ({"d_ssm": 32}, "whole heads"), ({"ngroups": 3}, "cannot form 3 groups")],
+    [
+        ({"headdim": 5}, "whole heads"),
+        ({"d_ssm": 32}, "whole heads"),
+        ({"ngroups": 3}, "cannot form 3 groups"),
+        ({"d_state": 0}, "d_state must be a whole number of at least 1; it is 0"),
+        ({"expand": 1.5}, "expand must be a whole number"),
+        ({"chunk_size": -4}, "chunk_size must be"),
+        ({"dt_limit": 3}, "dt_limit must be two numbers"),
+        ({"A_init_range": (16, 1)}, "the smaller first"),
+    ],
 )
-def test_widths_that_do_not_divide_are_one_line(options, message):
+def test_options_that_make_no_layer_are_one_line(options, message):
     with pytest.raises(UserError, match=message) as e:
         Mamba2(8, **{"headdim": 4, **options})
     assert "\n" not in str(e.value)

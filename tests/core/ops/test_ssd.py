@@ -188,6 +188,13 @@ def test_half_precision_goes_in_and_out_and_autocast_changes_nothing():
         ({"dt": torch.zeros(2, 50, 3)}, "dt must be"),
         ({"B": torch.zeros(2, 50, 3, 5), "C": torch.zeros(2, 50, 3, 5)}, "groups that divide 4 heads"),
         ({"B": torch.zeros(2, 49, 2, 5)}, "B and C"),
+        ({"x": torch.zeros(0, 50, 4, 3)}, "none of them 0"),
+        ({"D": torch.zeros(4, 2)}, r"D must be \(4,\) or \(4, 3\); it is \(4, 2\)"),
+        ({"z": torch.zeros(2, 50, 4, 1)}, "z must be"),
+        ({"dt_bias": torch.zeros(1)}, "dt_bias must be"),
+        ({"initial_states": torch.zeros(1, 4, 3, 5)}, "initial_states must be"),
+        ({"chunk_size": 0}, "chunk_size must be at least 1"),
+        ({"dt_limit": (0.1, 0.01)}, "dt_limit must be"),
     ],
 )
 def test_shapes_that_do_not_go_together_are_one_line(change, message):
