@@ -34,6 +34,20 @@ def pad_to(x: Tensor, multiple: int) -> Tensor:
     return F.pad(x, (0, right, 0, down), mode=mode)
 
 
+def refuse_unfit(x: Tensor, channels: int, multiple: int) -> None:
+    """Check what a network is given, so that an option that does not fit is named and not a layer inside.
+
+    Raises:
+        UserError: `x` is no (B, C, H, W) with so many channels and sides that are multiples of `multiple`.
+    """
+    if x.ndim != 4 or x.shape[1] != channels:
+        raise UserError(f"images of the shape {tuple(x.shape)}: this network takes (B, {channels}, H, W)")
+    if x.shape[-2] % multiple or x.shape[-1] % multiple:
+        raise UserError(
+            f"images of {x.shape[-2]}x{x.shape[-1]} pixels: this network takes multiples of {multiple}; choose gt_size so"
+        )
+
+
 def pointwise(c_in: int, c_out: int, bias: bool = False) -> nn.Conv2d:
     """A 1 x 1 convolution."""
     return nn.Conv2d(c_in, c_out, 1, bias=bias)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..core.errors import UserError
 from . import ARCHS
+from .blocks import refuse_unfit
 from .latent_diffusion import Denoiser, Diffusion, Schedule, beta_schedule
 from .restormer import RestormerBody
 
@@ -45,6 +46,7 @@ class PriorExtraction(nn.Module):
 
     def __init__(self, inp_channels: int, features: int, n_encoder_res: int) -> None:
         super().__init__()
+        self.inp_channels = inp_channels
 
         def conv(inputs: int, outputs: int) -> list[nn.Module]:
             return [nn.Conv2d(inputs, outputs, 3, padding=1), nn.LeakyReLU(0.1, inplace=True)]
@@ -65,7 +67,9 @@ class PriorExtraction(nn.Module):
 
     def forward(self, *images: Tensor) -> Tensor:
         """Images (B, C_i, H, W) of one size, multiples of 4, whose channels make `inp_channels` -> (B, 4 features)."""
-        folded = F.pixel_unshuffle(torch.cat(images, dim=1), 4)  # 16 channels for each of the images', in their order
+        stacked = torch.cat(images, dim=1)
+        refuse_unfit(stacked, self.inp_channels, 4)
+        folded = F.pixel_unshuffle(stacked, 4)  # 16 channels for each of the images', in their order
         return self.mlp(self.E(folded.contiguous(memory_format=torch.channels_last)).flatten(1))
 
 
@@ -75,8 +79,7 @@ class DiffIRS1(nn.Module):
 
     ``forward(lq, gt)``: (B, inp_channels, H, W) and (B, out_channels, H, W), H and W multiples of 8. In evaluation mode it
     returns the restored image (B, out_channels, H, W), not clamped; in training mode ``(image, [z])`` with the prior z
-    (B, 256). `gt` may be any other estimate of the clean image. ``E(lq, gt)`` is the prior alone. Loads the original's
-    weights.
+    (B, 256). `gt` may be any other estimate of the clean image. ``prior(lq, gt)`` is z alone. Loads the original's weights.
 
     Args:
         n_encoder_res: residual blocks of the prior's encoder.
@@ -85,7 +88,8 @@ class DiffIRS1(nn.Module):
     The others are those of `Restormer`.
 
     Raises:
-        UserError: settings that do not make four levels, or fewer channels in than out; `forward` without `gt`.
+        UserError: settings that do not make four levels, or fewer channels in than out; `forward` without `gt`, or with
+            images of other channels or sizes.
     """
 
     size_multiple = 8
@@ -126,9 +130,15 @@ class DiffIRS1(nn.Module):
                 "DiffIRS1 takes its prior from the ground truth, or from another estimate of it; none was given. "
                 "DiffIRS2 restores without."
             )
-        z = self.E(lq, gt)
+        z = self.prior(lq, gt)
         restored = self.G(lq, z)
         return (restored, [z]) if self.training else restored
+
+    def prior(self, lq: Tensor, gt: Tensor) -> Tensor:
+        """The prior (B, 256) of the images that `forward` takes."""
+        refuse_unfit(lq, self.G.inp_channels, self.size_multiple)
+        refuse_unfit(gt, self.G.out_channels, self.size_multiple)
+        return self.E(lq, gt)
 
 
 @ARCHS.register()
@@ -157,7 +167,8 @@ class DiffIRS2(nn.Module):
     The others are those of `Restormer`.
 
     Raises:
-        UserError: settings that do not make four levels, fewer channels in than out, no timesteps; training without z_S1.
+        UserError: settings that do not make four levels, fewer channels in than out, no timesteps; training without z_S1;
+            images of other channels or sizes.
     """
 
     size_multiple = 8

@@ -13,7 +13,7 @@ from ..core.errors import UserError
 from ..core.ops.layer_norm import layer_norm
 from ..core.ops.pixelwise import channels, gated_feed_forward, linear, pixels, self_attention
 from . import ARCHS
-from .blocks import ChannelLayerNorm, conv3x3, inner_width, matrix, need_levels, pointwise
+from .blocks import ChannelLayerNorm, conv3x3, inner_width, matrix, need_levels, pointwise, refuse_unfit
 
 Modulation = tuple[Tensor, Tensor]
 """A factor and an offset for every image and channel: (B, C) each."""
@@ -218,6 +218,7 @@ class RestormerBody(nn.Module):
         need_levels(dim, num_blocks=num_blocks, heads=heads)
         if inp_channels < out_channels and not dual_pixel_task:
             raise UserError(f"inp_channels ({inp_channels}) must not be smaller than out_channels ({out_channels})")
+        self.inp_channels = inp_channels
         self.out_channels = out_channels
 
         def stage(width: int, level: int, blocks: int) -> Stage:
@@ -246,6 +247,7 @@ class RestormerBody(nn.Module):
         self.output = conv3x3(2 * dim, out_channels, bias)
 
     def forward(self, image: Tensor, z: Tensor | None = None) -> Tensor:
+        refuse_unfit(image, self.inp_channels, self.size_multiple)
         shallow = self.patch_embed(image.contiguous(memory_format=torch.channels_last))
         level1 = self.encoder_level1(shallow, z)
         level2 = self.encoder_level2(self.down1_2(level1), z)

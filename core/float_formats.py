@@ -24,6 +24,9 @@ from .storage import UnreadableFile
 
 INSTALL_EXR = "pip install 'relume[hdr]'"
 
+# What it would print about damaged files, besides failing, is said in one line here and in image_io.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
 
 # ------------------------------------------------------------------ reading
 def decode_with_opencv(data: bytes, name: str) -> np.ndarray:

@@ -27,12 +27,12 @@ class Mixup:
     @classmethod
     def from_options(cls, options: Mapping[str, bool | float] | None) -> Mixup | None:
         """Restormer's ``mixing_augs`` block; None unless it says ``mixup: true``."""
-        if not options or not options.get("mixup"):
-            return None
         accepted = ("mixup", "mixup_beta", "use_identity")
-        for key in options:
+        for key in options or ():
             if key not in accepted:
                 raise UserError(unknown_key(key, "train.mixing_augs", accepted))
+        if not options or not options.get("mixup"):
+            return None
         return cls(float(options.get("mixup_beta", 1.2)), bool(options.get("use_identity", False)))
 
     def __call__(self, images: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -178,7 +178,7 @@ class DiffIRS2Model(Model):
         images = self.mixup(images) if self.mixup else images
         teacher: Any = self.networks["S1"]
         with torch.no_grad():
-            prior = teacher.E(images["lq"], images["gt"])
+            prior = teacher.prior(images["lq"], images["gt"])
         alone = step < self.encoder_iter
         noise = standard_normal(batch, PRIOR)
         # One call of the whole network in both phases, or DistributedDataParallel would not see the first.

@@ -449,6 +449,20 @@ def test_missing_inputs_are_named() -> None:
         build_network({"type": "DiffIRS2", **TINY}).train()(lq)
 
 
+@pytest.mark.parametrize("name", ["DiffIRS1", "DiffIRS2", "Restormer"])
+def test_images_that_do_not_fit_are_named(name: str) -> None:
+    options = {k: v for k, v in TINY.items() if name != "Restormer" or k != "n_encoder_res"}
+    network = build_network({"type": name, **options}).eval()
+    for size, complaint in (
+        ((3, 12, 16), "images of 12x16 pixels: this network takes multiples of 8; choose gt_size so"),
+        ((4, 8, 8), "images of the shape (1, 4, 8, 8): this network takes (B, 3, H, W)"),
+    ):
+        lq = torch.zeros(1, *size)
+        with pytest.raises(UserError) as caught:
+            network(*([lq, lq] if name == "DiffIRS1" else [lq]))
+        assert str(caught.value) == complaint
+
+
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [

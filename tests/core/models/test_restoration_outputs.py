@@ -131,6 +131,7 @@ def test_the_number_of_outputs_must_be_right():
         ({"balance": "kendall"}, "mode cannot be 'kendall'"),
         ({"multi_scale": []}, "give positive factors"),
         ({"mixing_augs": {"mixup": True, "beta": 1.0}}, "unknown key 'beta' in train.mixing_augs"),
+        ({"mixing_augs": {"mixpu": True}}, "unknown key 'mixpu' in train.mixing_augs. Did you mean 'mixup'"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, message):
