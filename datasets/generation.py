@@ -74,9 +74,11 @@ class GenerationDataset(ImageDataset):
             digest.update(hashlib.sha256(part).digest())
         if labels is not None:
             self.labels = torch.as_tensor(np.asarray(labels, np.int64))
-            self.num_classes = int(self.labels.max()) + 1 if classes is None else classes
-            if not 0 <= int(self.labels.min()) <= int(self.labels.max()) < self.num_classes:
-                raise UserError(f"{name}: labels must be from 0 to {self.num_classes - 1}")
+            least, most = int(self.labels.min()), int(self.labels.max())
+            self.num_classes = most + 1 if classes is None else classes
+            if least < 0 or most >= self.num_classes:
+                wanted = "0 or more" if classes is None else f"from 0 to {classes - 1}"
+                raise UserError(f"{name}: class numbers must be {wanted}, not {least if least < 0 else most}")
             digest.update(self.labels.numpy().tobytes())
         self.id = f"{name}-{digest.hexdigest()[:16]}"
 

@@ -119,7 +119,8 @@ class ImageFolderDataset(GenerationDataset):
             return None
         missing = [n for n in self.names if n not in (by_name or {})]
         if missing:
-            raise UserError(f"{where}: has no label for {missing[0]} and {len(missing) - 1} more images")
+            others = f" and {len(missing) - 1} more images" if len(missing) > 1 else ""
+            raise UserError(f"{where}: has no label for {missing[0]}{others}")
         assert by_name is not None
         wrong = [n for n in self.names if type(by_name[n]) is not int]
         if wrong:

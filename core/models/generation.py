@@ -132,6 +132,8 @@ class GenerationModel(Model):
         if losses and (self.matched or self.feature_losses) and features is None:
             wanting = "matching" if self.matched else ", ".join(self.feature_losses)
             raise UserError(f"train: {wanting} needs features, such as features: {{type: random_conv}}")
+        if self.matched and self.matching.options.labels == "same_class" and not self.classes:
+            raise UserError("matching.labels: same_class needs classes: network_g.label_dim is 0")
         if self.plan_losses and not self.matched:
             raise UserError(
                 f"train: {self.plan_losses[0]} is against a plan, which matching.pairing random does not make"
@@ -143,15 +145,15 @@ class GenerationModel(Model):
 
     # ------------------------------------------------------------ before training
     def prepare(self, dataset: Any, device: torch.device) -> None:
-        found = tuple(dataset[0]["gt"].shape)
+        item = dataset[0]
+        found = tuple(item["gt"].shape)
         if found != self.shape:
             raise UserError(
                 f"the training images are {'x'.join(map(str, found))}, but network_g makes {'x'.join(map(str, self.shape))} "
                 "(img_channels, img_resolution, img_resolution)"
             )
-        classes = getattr(dataset, "num_classes", 0)
-        if self.classes and classes > self.classes:
-            raise UserError(f"the training set has {classes} classes, but network_g.label_dim is {self.classes}")
+        if self.classes:
+            check_classes(dataset, "label" in item, self.classes)
         if self.feature_options is not None:
             given = self.feature_options
             extractor: FeatureExtractor = build_features(given) if isinstance(given, Mapping) else given
@@ -337,6 +339,22 @@ class GenerationModel(Model):
 def options_of(kind: type[Options], given: Options | Mapping[str, Any] | None) -> Options:
     """The dataclass that an option block describes; its defaults for None."""
     return given if isinstance(given, kind) else kind(**(given or {}))  # type: ignore[arg-type]
+
+
+def check_classes(dataset: Any, labelled: bool, classes: int) -> None:
+    """Raises UserError unless a training set has images of each of a generator's classes, and of no others."""
+    wanted = f"network_g.label_dim is {classes}"
+    if not labelled:
+        raise UserError(f"{wanted}, but the training images have no classes: give the dataset labels, or set it to 0")
+    found = getattr(dataset, "num_classes", 0)
+    if found > classes:
+        raise UserError(f"the training set has {found} classes, but {wanted}")
+    labels = getattr(dataset, "labels", None)
+    if labels is not None:
+        empty = (labels.bincount(minlength=classes) == 0).nonzero().flatten().tolist()
+        if empty:
+            among = f"classes {empty[0]} and {len(empty) - 1} more" if len(empty) > 1 else f"class {empty[0]}"
+            raise UserError(f"{wanted}, but no training image is of {among}: number classes from 0 without gaps")
 
 
 def on_path(noise: Tensor, image: Tensor, t: Tensor) -> Tensor:

@@ -142,9 +142,14 @@ class Matching:
         """
         n, m = len(features), len(memory.rows)
         if n > m:
+            remedy = (
+                "match fewer with matching.scope: micro"
+                if self.options.scope == "global"
+                else "lower batch_size_per_gpu"
+            )
             raise UserError(
                 f"{n} generated images are matched at once, but the memory has {m} rows (bank.subset, or the training set, is "
-                "too small): lower batch_size_per_gpu, or matching.scope: micro"
+                f"too small): {remedy}"
             )
         with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
             cost = costs.squared_euclidean(features, memory.features)

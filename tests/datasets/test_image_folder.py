@@ -77,7 +77,7 @@ def test_classes_come_from_where_the_options_say(folder):
         ([["00000/img0.png", 1]], r"has no label for 00000/img1\.png and 2 more"),
         ([[f"{n}.png", 0.5] for n in NAMES], r"the label of 00000/img0\.png is 0\.5; class numbers can be read"),
         ([3, 4], "is not of the form"),
-        ([[f"{n}.png", -1] for n in NAMES], "labels must be from 0"),
+        ([[f"{n}.png", -1] for n in NAMES], "class numbers must be 0 or more, not -1"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(labels, message, folder):

@@ -324,6 +324,15 @@ def test_an_image_belongs_to_its_seed_and_class() -> None:
             "s_opt is against a plan, which matching.pairing random does not make",
         ),
         ({"label_dim": 1}, "the training set has 2 classes, but network_g.label_dim is 1"),
+        (
+            {"label_dim": 3},
+            "network_g.label_dim is 3, but no training image is of class 2: number classes from 0 without",
+        ),
+        (
+            {"label_dim": 0, "matching": {"labels": "same_class"}},
+            "matching.labels: same_class needs classes: network_g.label_",
+        ),
+        ({"label_dim": 9}, "no training image is of classes 2 and 6 more"),
         ({"times": {"stage1": [0.5, 0.2]}}, r"stage1: \[0.5, 0.2\] is no interval"),
     ],
 )
@@ -347,6 +356,8 @@ def test_other_networks_datasets_batches_and_states() -> None:
         model.prepare(build_dataset({**FACES, "resolution": 16}, phase="train"), torch.device("cpu"))
     with pytest.raises(UserError, match="use NoiseDataset"):
         model.predict({"gt": torch.zeros(1, 3, 8, 8)})
+    with pytest.raises(UserError, match=r"network_g\.label_dim is 2, but the training images have no classes"):
+        model.prepare(build_dataset({**FACES, "source": "faces"}, phase="train"), torch.device("cpu"))
     other = build(features={"type": "pixel_avgpool", "size": 4})
     with pytest.raises(UserError, match=r"begun with the memory bank 'random_conv-.*these options make 'pixel_avgpool"):
         other.load_state_dict(model.state_dict())
