@@ -396,6 +396,10 @@ class SongUNet(nn.Module):
         self.label_dropout = label_dropout
         emb_channels = model_channels * channel_mult_emb
         noise_channels = model_channels * channel_mult_noise
+        if noise_channels % 2 or noise_channels < 4:
+            raise UserError(
+                f"model_channels times channel_mult_noise must be an even number from 4 on, not {noise_channels}"
+            )
         embedding = PositionalEmbedding if embedding_type == "positional" else FourierEmbedding
         self.map_noise = embedding(noise_channels)
         self.map_label = initialised(nn.Linear(label_dim, noise_channels)) if label_dim else None
@@ -464,6 +468,9 @@ class SongUNet(nn.Module):
             if augment_labels is not None:
                 if self.map_augment is None:
                     raise UserError("augmentation labels were given to a network without them; set augment_dim")
+                wanted = (len(noise_labels), self.map_augment.in_features)
+                if augment_labels.shape != wanted:
+                    raise UserError(f"augmentation labels of shape {tuple(augment_labels.shape)}, not {wanted}")
                 emb = emb + precise_linear(self.map_augment, augment_labels)
             emb = F.silu(precise_linear(self.map_layer0, emb))
             return F.silu(precise_linear(self.map_layer1, emb))

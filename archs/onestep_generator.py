@@ -16,13 +16,17 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from ..core.annotations import Names
+from ..core.annotations import Names, Range
 from ..core.errors import UserError, did_you_mean
 from . import ARCHS
 from .edm_unet import DecoderType, EmbeddingType, EncoderType, SongUNet, at_least_float32
 
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0
 """Range of noise levels that EDM's networks were trained on."""
+COUNT, NUMBER, SHARE, POSITIVE = Range(least=1), Range(least=0), Range(least=0, most=1), Range(above=0)
+Count = Annotated[int, COUNT]
+Number = Annotated[int, NUMBER]
+Share = Annotated[float, SHARE]
 TINY = 1e-5
 """Keeps a division by 1 - t, and the logarithm of sigma, finite at the end of the path."""
 
@@ -167,28 +171,28 @@ class OneStepGenerator(nn.Module):
             and ``legacy_subtraction`` its earlier and inconsistent ones, for comparison.
 
     Raises:
-        UserError: an unknown preconditioning, sizes or channels that do not fit.
+        UserError: an unknown preconditioning, numbers out of range, sizes or channels that do not fit.
     """
 
     def __init__(
         self,
-        img_resolution: int,
-        img_channels: int = 3,
-        label_dim: int = 0,
-        augment_dim: int = 0,
-        model_channels: int = 128,
-        channel_mult: Sequence[int] = (1, 2, 2, 2),
-        channel_mult_emb: int = 4,
-        num_blocks: int = 4,
+        img_resolution: Count,
+        img_channels: Count = 3,
+        label_dim: Number = 0,
+        augment_dim: Number = 0,
+        model_channels: Count = 128,
+        channel_mult: Sequence[Count] = (1, 2, 2, 2),
+        channel_mult_emb: Count = 4,
+        num_blocks: Count = 4,
         attn_resolutions: Sequence[int] = (16,),
-        dropout: float = 0.1,
-        label_dropout: float = 0.0,
+        dropout: Share = 0.1,
+        label_dropout: Share = 0.0,
         embedding_type: EmbeddingType = "positional",
-        channel_mult_noise: int = 1,
+        channel_mult_noise: Count = 1,
         encoder_type: EncoderType = "standard",
         decoder_type: DecoderType = "standard",
         resample_filter: Sequence[int] = (1, 1),
-        sigma_data: float = 0.5,
+        sigma_data: Annotated[float, POSITIVE] = 0.5,
         preconditioning: Annotated[str, Names("|".join(PRECONDITIONINGS), tuple(PRECONDITIONINGS))] = "flow",
     ) -> None:
         super().__init__()
@@ -198,6 +202,24 @@ class OneStepGenerator(nn.Module):
             raise UserError(
                 f"OneStepGenerator: no preconditioning is called '{preconditioning}'.{hint} Known: {known}."
             )
+        numbers: tuple[tuple[str, float, Range], ...] = (
+            ("img_resolution", img_resolution, COUNT),
+            ("img_channels", img_channels, COUNT),
+            ("label_dim", label_dim, NUMBER),
+            ("augment_dim", augment_dim, NUMBER),
+            ("model_channels", model_channels, COUNT),
+            ("the number of channel_mult", len(channel_mult), COUNT),
+            *(("channel_mult", mult, COUNT) for mult in channel_mult),
+            ("channel_mult_emb", channel_mult_emb, COUNT),
+            ("num_blocks", num_blocks, COUNT),
+            ("dropout", dropout, SHARE),
+            ("label_dropout", label_dropout, SHARE),
+            ("channel_mult_noise", channel_mult_noise, COUNT),
+            ("sigma_data", sigma_data, POSITIVE),
+        )
+        for name, value, accepted in numbers:
+            if value not in accepted:
+                raise UserError(f"OneStepGenerator: {name} must be {accepted}, not {value}")
         self.img_resolution = img_resolution
         self.img_channels = img_channels
         self.label_dim = label_dim
@@ -271,7 +293,12 @@ class OneStepGenerator(nn.Module):
         """Images from noise in `steps` network evaluations at t = 0, 1 / steps, ...; all three (B, ...).
 
         Each step goes from t towards the prediction as far as the next time demands.
+
+        Raises:
+            UserError: less than one step.
         """
+        if steps < 1:
+            raise UserError(f"OneStepGenerator: steps must be at least 1, not {steps}")
         x = noise
         for step in range(steps):
             predicted = self(x, step / steps, class_labels)

@@ -334,6 +334,14 @@ def test_a_fresh_network_is_nearly_its_skip() -> None:
         ({"preconditioning": "afine"}, r"no preconditioning is called 'afine'\. Did you mean 'affine'\?"),
         ({"img_resolution": 9}, r"img_resolution 9 cannot be halved 1 times"),
         ({"model_channels": 6}, r"18 channels \(of model_channels and channel_mult\)"),
+        ({"model_channels": 5}, r"must be an even number from 4 on, not 5"),
+        ({"model_channels": 0}, r"model_channels must be at least 1, not 0"),
+        ({"channel_mult": []}, r"the number of channel_mult must be at least 1, not 0"),
+        ({"channel_mult": [1, 0]}, r"channel_mult must be at least 1, not 0"),
+        ({"num_blocks": 0}, r"num_blocks must be at least 1, not 0"),
+        ({"label_dim": -1}, r"label_dim must be at least 0, not -1"),
+        ({"dropout": 1.5}, r"dropout must be at least 0 and at most 1, not 1\.5"),
+        ({"sigma_data": 0.0}, r"sigma_data must be above 0, not 0\.0"),
         ({"encoder_type": "residul"}, r"encoder_type cannot be 'residul'\. Did you mean 'residual'\?"),
         ({"resample_filter": [1, 2, 1]}, r"even number of taps"),
     ],
@@ -349,6 +357,10 @@ def test_impossible_inputs() -> None:
         network(z, class_labels=torch.zeros(2, 4))
     with pytest.raises(UserError, match="set augment_dim"):
         network(z, augment_labels=torch.zeros(2, 9))
+    with pytest.raises(UserError, match=r"augmentation labels of shape \(2, 8\), not \(2, 9\)"):
+        build(augment_dim=9)(z, augment_labels=torch.zeros(2, 8))
+    with pytest.raises(UserError, match="steps must be at least 1, not 0"):
+        network.sample(z, torch.tensor([0, 1]), 0)
     with pytest.raises(UserError, match="set label_dim"):
         build()(z, class_labels=torch.tensor([0, 1]))
     with pytest.raises(UserError, match="both sides must be multiples of 2"):
