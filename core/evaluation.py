@@ -69,7 +69,8 @@ class Evaluator:
     Metrics of whole sets (`SetMetric`) see all outputs of a dataset, and compare them with its attribute ``reference``.
 
     Args:
-        loaders: by dataset name; each gives this rank's share in batches, with the key ``index``: (B,), or a number for one.
+        loaders: by dataset name; each gives this rank's share in batches, with the key ``index``: (B,), or a number for one. An
+            attribute ``names`` says what images are filed under, by index; others by `image_stem`.
         metrics: blocks of ``val.metrics`` by free name.
         folder: where images and ``<dataset>_scores.jsonl`` go.
         device: of the networks.
@@ -168,6 +169,7 @@ class Evaluator:
         self, model: Model, dataset: str, loader: Any, iteration: int, interrupted: Callable[[], int]
     ) -> list[Row]:
         """Score this rank's images."""
+        names: Mapping[int, str] = getattr(loader, "names", {})
         rows: list[Row] = []
         times: list[float] = []
         self._grid = []
@@ -187,7 +189,8 @@ class Evaluator:
                     metric.update(made, [indices[i] for i in counted])
             targets, baselines = placed.get("gt"), model.baselines(placed)
             for i in counted:
-                output, target, name = outputs[i : i + 1], one(targets, i), image_stem(placed, indices[i], i)
+                output, target = outputs[i : i + 1], one(targets, i)
+                name = names.get(indices[i]) or image_stem(placed, indices[i], i)
                 own = {label: given[i : i + 1] for label, given in baselines.items()}
                 rows.append({"index": indices[i], "image": name, **self._row(dataset, output, target, own)})
                 shown = {"input": own.get("input"), "output": output, "target": target}

@@ -161,7 +161,9 @@ class Val:
     """Validation during training, and what test.py does."""
 
     val_freq: Count | None = setting(None, "Iterations between validations; one at the end when omitted.")
-    save_img: bool = setting(False, "Save the output images.")
+    save_img: bool = setting(
+        False, "Save the output images, named after their inputs, with folders in front where names clash."
+    )
     score_input: bool = setting(
         False, "Also score the input itself (or what else needs no network), as the figure to beat."
     )

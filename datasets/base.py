@@ -38,6 +38,10 @@ class ImageDataset(Dataset[Item]):
         """The sample `index`; random choices come from the global generators of random, numpy and torch."""
         raise NotImplementedError
 
+    def result_path(self, index: int) -> str | None:
+        """The file that results of sample `index` are named after, without reading it; None where the sample says it."""
+        return None
+
     def readable(self, index: int) -> tuple[int, Item]:
         """The first readable sample from `index` on (around the end, if need be), and its index.
 

@@ -85,9 +85,14 @@ class Dataset_GaussianDenoising(ImageDataset):  # noqa: N801 - Restormer's name,
     def __len__(self) -> int:
         return len(self.images)
 
+    def result_path(self, index: int) -> str:
+        """The clean image's file."""
+        source, name = self.images[index]
+        return source.path(name)
+
     def load(self, index: int) -> Item:
         source, name = self.images[index]
-        path = source.path(name)
+        path = self.result_path(index)
         images = [source.pixels(name)]
         if self.training and self.gt_size is not None:
             images = random_crop(pad_to(images, self.gt_size, 1), self.gt_size, 1, path)

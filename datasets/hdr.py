@@ -143,9 +143,13 @@ class LdrHdrDataset(ImageDataset):
     def __len__(self) -> int:
         return len(self.samples)
 
+    def result_path(self, index: int) -> str:
+        """The input's file."""
+        return self.samples[index].lq_path
+
     def load(self, index: int) -> Item:
         sample = self.samples[index]
-        item: Item = {"lq_path": sample.lq.path(sample.lq_name)}
+        item: Item = {"lq_path": self.result_path(index)}
         images = [sample.lq.pixels(sample.lq_name)]
         curve = self.curves.of(images[0], self._prompt(index))
         if sample.gt is not None and sample.gt_name is not None:

@@ -195,6 +195,6 @@ class SyntheticHDRDataset(PhotographDataset):
         return {
             "lq": to_tensor(self.transfer.encode(lq)),
             "gt": to_tensor(self.transfer.encode(shot.radiance)),
-            "lq_path": self.input_path(index),
+            "lq_path": self.result_path(index),
             "gt_path": source.path(name),
         }

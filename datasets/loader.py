@@ -18,6 +18,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..core.errors import UserError
+from ..core.naming import unique_names
+from .base import ImageDataset
 from .sampler import Order, Plan, SampleKey, TrainSampler
 from .worker import Note, Packet, SeededDataset, collate, start
 
@@ -333,6 +335,8 @@ class EvalLoader:
         self._dataset = SeededDataset(dataset, seed)
         self._workers = min(workers, len(self._batches))
         self._said: set[Note] = set()
+        self.names = result_names(dataset)
+        """What the images' results are filed under, by number in the dataset, where the dataset knows that beforehand."""
         self.reference = getattr(dataset, "reference", None)
         """What metrics of whole sets compare results with, where the dataset has such."""
 
@@ -349,6 +353,14 @@ class EvalLoader:
                 yield {**batch, "index": torch.where(batch["index"] == wanted, wanted, -1)}
         finally:
             packets.close()
+
+
+def result_names(dataset: Any) -> dict[int, str]:
+    """Names of results, no two the same, of the samples whose files the dataset can tell."""
+    if not isinstance(dataset, ImageDataset):
+        return {}
+    paths = {i: path for i in range(len(dataset)) if (path := dataset.result_path(i)) is not None}
+    return dict(zip(paths, unique_names(list(paths.values())), strict=True))
 
 
 def build_eval_loader(

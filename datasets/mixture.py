@@ -75,6 +75,12 @@ class MixedDataset(ImageDataset):
         number = int(np.searchsorted(self.ends, index, side="right"))
         return number, index - (int(self.ends[number - 1]) if number else 0)
 
+    def result_path(self, index: int) -> str | None:
+        """That of the dataset which the sample comes from."""
+        number, inside = self.locate(index)
+        dataset = self.datasets[number]
+        return dataset.result_path(inside) if isinstance(dataset, ImageDataset) else None
+
     def load(self, index: int) -> Item:
         number, inside = self.locate(index)
         item: Item = self.datasets[number][inside]

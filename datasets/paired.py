@@ -126,9 +126,13 @@ class PairedImageDataset(ImageDataset):
     def __len__(self) -> int:
         return len(self.samples)
 
+    def result_path(self, index: int) -> str:
+        """The input's file."""
+        return self.samples[index].lq_path
+
     def load(self, index: int) -> Item:
         sample = self.samples[index]
-        item: Item = {"lq_path": sample.lq.path(sample.lq_name)}
+        item: Item = {"lq_path": self.result_path(index)}
         images = [sample.lq.pixels(sample.lq_name)]
         if sample.gt is not None and sample.gt_name is not None:
             item["gt_path"] = sample.gt.path(sample.gt_name)

@@ -19,6 +19,11 @@ class Sample(NamedTuple):
     gt: Source | None
     gt_name: str | None
 
+    @property
+    def lq_path(self) -> str:
+        """The input's path or URL."""
+        return self.lq.path(self.lq_name)
+
 
 def as_roots(roots: str | Sequence[str] | None, option: str) -> list[str]:
     """One or several folders as a list; none for None."""

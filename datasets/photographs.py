@@ -88,7 +88,7 @@ class PhotographDataset(ImageDataset):
         top, left = rng.randint(height - self.gt_size + 1), rng.randint(width - self.gt_size + 1)
         return top, left, self.gt_size, self.gt_size
 
-    def input_path(self, index: int) -> str:
+    def result_path(self, index: int) -> str:
         """What a sample's input is called: the photograph's path, with the rendition's number where there are several."""
         source, name = self.photographs[index]
         path = PurePosixPath(source.path(name))

@@ -114,7 +114,7 @@ class SyntheticMotionDataset(PhotographDataset):
         frames = [render(layers, size, t) for t in (0.0, 1.0, time)]
         if self.training:
             frames = self._augment(frames)
-        path = PurePosixPath(self.input_path(index))
+        path = PurePosixPath(self.result_path(index))
         first = path.with_stem(f"{path.stem}_0")
         return {
             **dict(zip(("img0", "img1", "gt"), frames, strict=True)),

@@ -86,4 +86,4 @@ class SyntheticUnderwaterDataset(PhotographDataset):
             window = (top, left, *clean.shape[:2])
         scene = random_scene(rng, self.water_types, *self.ranges)
         degraded = submerge(clean, distances(scene, size, window), scene, rng, min(size))
-        return {"lq": to_tensor(degraded), "gt": to_tensor(clean), "lq_path": self.input_path(index), "gt_path": path}
+        return {"lq": to_tensor(degraded), "gt": to_tensor(clean), "lq_path": self.result_path(index), "gt_path": path}

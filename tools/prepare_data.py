@@ -119,7 +119,7 @@ def hdr(folder: str, out: str, renditions: int = 1, side: int | None = None) -> 
         dataset = SyntheticHDRDataset(dataroot_gt=folder, **options)
     for i in track(range(len(dataset)), "Writing"):
         shot, _ = dataset.shot(i)
-        stem = PurePath(dataset.input_path(i)).relative_to(dataset.photographs[i][0].root).with_suffix("")
+        stem = PurePath(dataset.result_path(i)).relative_to(dataset.photographs[i][0].root).with_suffix("")
         imwrite(os.path.join(out, "gt", f"{stem}.hdr"), shot.radiance)
         imwrite(os.path.join(out, "lq", f"{stem}.png"), shot.picture)
         write_bytes(os.path.join(out, "dgain", f"{stem}.txt"), format_prompt(shot.curve).encode())

@@ -113,6 +113,23 @@ def test_names_and_comparisons_as_asked_for() -> None:
     assert Path("elsewhere/tested/visualization/alone/x_tested.png").exists()
 
 
+def test_images_of_one_name_in_several_folders_are_saved_apart_and_the_others_as_ever() -> None:
+    opt = to_test()
+    images("many/day", "x", "z")
+    images("many/night", "x", "y")
+    images("more", "x")
+    opt["datasets"] = {"test_1": {"name": "sets", "type": "SingleImageDataset", "dataroot_lq": ["many", "more"]}}
+    opt["val"]["save_comparison"] = True
+    test_pipeline(opt)
+    stems = ["day_x", "more_x", "night_x", "y", "z"]
+    saved = sorted(p.name for p in Path("results/tested/visualization/sets").iterdir())
+    assert saved == sorted(f"{s}_tested{end}.png" for s in stems for end in ("", "_comparison"))
+    lines = [
+        json.loads(line) for line in Path("results/tested/visualization/sets_scores.jsonl").read_text().splitlines()
+    ]
+    assert sorted(line["image"] for line in lines) == stems
+
+
 def test_tiles_give_the_same_as_whole_images(monkeypatch: pytest.MonkeyPatch) -> None:
     test_pipeline(to_test())
     module = sys.modules[module_name(Path(import_plugin(str(TOY), REPO)))]
