@@ -25,6 +25,21 @@ VIDEOS = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".wm
 """Suffixes of files that are taken for videos."""
 
 
+# FFmpeg reads this when OpenCV first uses it: what it has to say about a damaged file, `Video` says in one line.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
+
+def quiet_capture(file: str) -> cv2.VideoCapture:
+    """A video by FFmpeg where OpenCV has it, else by whichever decoder takes the file, without messages of theirs."""
+    backend = cv2.CAP_FFMPEG if cv2.CAP_FFMPEG in cv2.videoio_registry.getBackends() else cv2.CAP_ANY
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+    try:
+        return cv2.VideoCapture(file, backend)
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+
+
 class Video:
     """A video file as a sequence of frames, called ``<file>#<number>``. It is opened for every read, so it may be shared.
 
@@ -33,7 +48,7 @@ class Video:
     """
 
     def __init__(self, file: str) -> None:
-        self.file = file
+        self.file = self.origin = file
         capture = self._open()
         count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         frame = capture.read()[1]
@@ -51,7 +66,7 @@ class Video:
     def _open(self) -> cv2.VideoCapture:
         if not os.path.isfile(self.file):
             raise UnreadableFile(f"{self.file}: there is no such file")
-        capture = cv2.VideoCapture(self.file)
+        capture = quiet_capture(self.file)
         if not capture.isOpened():
             raise UnreadableFile(f"{self.file}: cannot be decoded as a video (damaged, or of an unknown codec)")
         return capture
@@ -97,6 +112,7 @@ class FrameFolder:
     """The images of one folder, in the order of their names, as a sequence of frames."""
 
     def __init__(self, folder: str, names: Sequence[str]) -> None:
+        self.origin = folder
         self.names = sorted(names)
         self.source = Source(folder, self.names)
 
@@ -170,7 +186,7 @@ class ClipDataset(FrameDataset):
         for clip in clips:
             if len(clip) <= self.strides[0]:
                 what = f"a distance of {self.strides[0]} between the outer ones needs {self.strides[0] + 1}"
-                raise UserError(f"{os.path.dirname(clip.path(0)) or clip.path(0)}: has {len(clip)} frames; {what}")
+                raise UserError(f"{clip.origin}: has {len(clip)} frames; {what}")
         self.clips = list(clips)
         self.per_frame = per_frame
         starts = [len(clip) - self.strides[0] if per_frame else 1 for clip in self.clips]

@@ -14,12 +14,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
-from ..core.errors import UserError
+from ..core.errors import UserError, did_you_mean
 from ..core.image_io import to_float
 from . import DATASETS
 from .base import OnError
@@ -144,6 +145,18 @@ class Vimeo90KDataset(TripletDataset):
         return source, Triplet(tuple(f"{folder}/im{k}.png" for k in (a, b, c)), (b - a) / (c - a), triplet.name)
 
 
+def refuse_unknown(option: str, names: Sequence[str] | None, known: Sequence[str]) -> None:
+    """Check that a set has what `option` names.
+
+    Raises:
+        UserError: it has not.
+    """
+    unknown = [name for name in names or () if name not in known]
+    if unknown:
+        hint = did_you_mean(unknown[0], known)
+        raise UserError(f"{option}: there is no {listing(unknown)}.{hint} There are {', '.join(known)}")
+
+
 class Benchmark(TripletDataset):
     """A test set: nothing is random."""
 
@@ -202,6 +215,7 @@ class MiddleburyDataset(Benchmark):
         root = Path(dataroot).expanduser()
         for folder in ("other-data", "other-gt-interp"):
             existing([root / folder], f"{wanted} (https://vision.middlebury.edu/flow/data)")
+        refuse_unknown("scenes", scenes, OTHER_SCENES)
         triplets = [
             Triplet(
                 (f"other-data/{s}/frame10.png", f"other-gt-interp/{s}/frame10i11.png", f"other-data/{s}/frame11.png"),
@@ -346,9 +360,7 @@ class XiphDataset(Benchmark):
         )
         root = Path(dataroot).expanduser()
         root = root / "netflix" if (root / "netflix").is_dir() else existing([root], wanted)
-        unknown = sorted(set(clips or ()) - set(XIPH_CLIPS))
-        if unknown:
-            raise UserError(f"clips: there is no {listing(unknown)}; there are {', '.join(XIPH_CLIPS)}")
+        refuse_unknown("clips", clips, XIPH_CLIPS)
         triplets = [
             Triplet(tuple(f"{clip}-{n + d:03d}.png" for d in (-1, 0, 1)))
             for clip in clips or XIPH_CLIPS

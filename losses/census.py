@@ -30,7 +30,7 @@ class TernaryCensusLoss(nn.Module):
         border: width that counts as 0; half a patch when None.
 
     Raises:
-        UserError: an even patch, images of different shapes, or luma of other than 3 channels.
+        UserError: an even patch, a negative border, images of different shapes, or luma of other than 3 channels.
     """
 
     def __init__(
@@ -39,6 +39,8 @@ class TernaryCensusLoss(nn.Module):
         super().__init__()
         if patch_size < 1 or patch_size % 2 == 0:
             raise UserError(f"TernaryCensusLoss: patch_size must be odd and positive, not {patch_size}")
+        if border is not None and border < 0:
+            raise UserError(f"TernaryCensusLoss: border must be at least 0, not {border}")
         self.loss_weight = loss_weight
         self.patch_size = patch_size
         self.gray = checked_choice("TernaryCensusLoss", "gray", gray, Gray)

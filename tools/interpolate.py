@@ -1,4 +1,4 @@
-"""Make a video, or a folder of frames, two, four or eight times as dense.
+"""Make a video, or a folder of frames, two to sixteen times as dense.
 
 ``python tools/interpolate.py clip.mp4 -opt options/vfi/phase2.yml --weights net_g_best.pth --times 8 --video slow.mp4``
 
@@ -16,7 +16,6 @@ from pathlib import Path
 sys.path[:] = [p for p in sys.path if Path(p).resolve() != Path(__file__).resolve().parent]
 
 import argparse
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -63,7 +62,7 @@ def only_clip(path: str) -> Clip:
     """
     clips = find_clips(path)
     if len(clips) > 1:
-        some = ", ".join(os.path.dirname(c.path(0)) or c.path(0) for c in clips[:3])
+        some = ", ".join(c.origin for c in clips[:3])
         raise UserError(f"{path}: holds {len(clips)} videos or folders of frames ({some}, ...); give one of them")
     if len(clips[0]) < 2:
         raise UserError(f"{path}: has one frame only; there is nothing between")
@@ -167,6 +166,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if a.frames is None and a.video is None:
             raise UserError("where to? Give --frames FOLDER, --video FILE, or both")
+        if a.fps is not None and a.fps <= 0:
+            raise UserError(f"--fps: must be above 0, not {a.fps:g}")
         if not 0 < a.flow_scale <= 1:
             raise UserError(f"--flow_scale: must be above 0 and at most 1, not {a.flow_scale:g}")
         device = torch.device(a.device)

@@ -127,10 +127,18 @@ def test_any_frame_can_be_entered_where_frames_depend_on_others(tmp_path):
         assert all(np.array_equal(a, every[n]) for a, n in zip(read, numbers, strict=True))
 
 
-def test_videos_that_cannot_be_decoded(tmp_path):
-    (tmp_path / "bad.mp4").write_bytes(b"not a video" * 50)
-    with pytest.raises(UserError, match=r"bad\.mp4: cannot be decoded as a video"):
-        build("VideoDataset", tmp_path)
+def test_videos_that_cannot_be_decoded(tmp_path, capfd):
+    write_video(tmp_path / "cut.avi", 9)
+    (tmp_path / "cut.avi").write_bytes((tmp_path / "cut.avi").read_bytes()[:400])
+    for name, content in (("bad.mp4", b"not a video" * 50), ("empty.mkv", b""), ("cut.avi", None)):
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=rf"{name}: (cannot be|not one frame of this video can be) decoded"):
+            build("VideoDataset", tmp_path / name)
+    assert capfd.readouterr().err == ""  # decoders keep their own messages to themselves
+    with pytest.raises(UserError, match=r"short\.avi: has 3 frames; a distance of 8"):
+        write_video(tmp_path / "short.avi", 3)
+        build("VideoDataset", tmp_path / "short.avi", stride=(8, 8))
     with pytest.raises(UserError, match=r"none\.mp4: there is no such folder. Give a video file"):
         build("VideoDataset", tmp_path / "none.mp4")
     (tmp_path / "empty").mkdir()

@@ -89,6 +89,8 @@ def test_middlebury(tmp_path, write_images):
     assert len(dataset) == 12 and not dataset.partial
     assert dataset[2]["name"] == "DogDance" and dataset[2]["gt_path"].endswith("DogDance/frame10i11.png")
     assert len(build("MiddleburyDataset", tmp_path, scenes=["Venus"])) == 1
+    with pytest.raises(UserError, match=r"scenes: there is no Venuss\. Did you mean 'Venus'\? There are Beanbags"):
+        build("MiddleburyDataset", tmp_path, scenes=["Venuss"])
     (tmp_path / "other-gt-interp/Urban2/frame10i11.png").unlink()
     with pytest.raises(UserError, match=r"1 of 36 frames are not in .*other-gt-interp/Urban2/frame10i11\.png"):
         build("MiddleburyDataset", tmp_path)
@@ -187,7 +189,7 @@ def test_xiph(tmp_path, write_images, monkeypatch):
     assert build("XiphDataset", tmp_path, clips=["Tango"])[0]["gt"].shape == (3, 1080, 2048)
     with pytest.raises(UserError, match=r"693 of 792 frames are not in .*BoxingPractice-001\.png"):
         build("XiphDataset", tmp_path)
-    with pytest.raises(UserError, match="there is no Foxtrot; there are BoxingPractice"):
+    with pytest.raises(UserError, match=r"there is no Foxtrot\. There are BoxingPractice"):
         build("XiphDataset", tmp_path, clips=["Foxtrot"])
     monkeypatch.setattr("relume.datasets.interpolation_sets.XiphDataset.BORDER", (10, 6))
     with pytest.raises(UserError, match=r"Tango-001\.png: is 20x28; expected 2160x4096"):

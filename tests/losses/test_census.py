@@ -75,6 +75,8 @@ def test_images_smaller_than_twice_the_border_count_nothing():
 def test_mistakes_are_one_line():
     with pytest.raises(UserError, match="patch_size must be odd"):
         build_loss({"type": "TernaryCensusLoss", "patch_size": 4})
+    with pytest.raises(UserError, match="border must be at least 0"):
+        build_loss({"type": "TernaryCensusLoss", "border": -1})
     with pytest.raises(UserError, match="Did you mean 'luma'"):
         build_loss({"type": "TernaryCensusLoss", "gray": "lumma"})
     with pytest.raises(UserError, match="luma needs 3 channels"):
