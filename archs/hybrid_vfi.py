@@ -186,7 +186,7 @@ class HybridVFI(nn.Module):
         self.size_multiple = 32 if 32 % self.least_multiple == 0 else self.least_multiple
 
     def forward(
-        self, x: Tensor, timestep: float | Tensor = 0.5, flow_scale: float = 1.0
+        self, x: Tensor, timestep: float | Tensor = 0.5, flow_scale: float = 1.0, warp_only: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """The frame at `timestep`.
 
@@ -196,25 +196,33 @@ class HybridVFI(nn.Module):
             timestep: 0 to 1, one number, or a tensor that expands to (B, 1, H, W); (B,) for one per sample.
             flow_scale: size, relative to the frames, at which flow is estimated; below 1 for large frames and motions. All
                 else, warping included, stays at full size.
+            warp_only: blend the warped frames by the flow estimator's mask alone, and run nothing else of the network.
 
         Returns:
             the frame, (B, 3, H, W), clamped to [0, 1] except in training, where a clamp would cut off gradients; and with flow
             (B, 4, H, W), the displacements in pixels at which frame 0 (first two channels) and frame 1 show what the frame in
             between does, else None.
+
+        Raises:
+            UserError: `warp_only` of a network without flow.
         """
         height, width = x.shape[-2:]
         x = pad_to(x, self.least_multiple)
         img0, img1 = self.in_order(x[:, :3]), self.in_order(x[:, 3:6])
-        features = self.backbone(img0, img1)
         if self.flow_estimator is None:
-            residual, mask = self.refine(features)
+            if warp_only:
+                raise UserError("HybridVFI: warp_only needs the flow that use_flow: true estimates")
+            residual, mask = self.refine(self.backbone(img0, img1))
             flow = None
         else:
             time = time_map(timestep, x, height, width)
             flow, logits, (first, second) = self.flow_estimator.at_scale(img0, img1, time, flow_scale)
-            contexts = [self.context0(img0, flow[:, :2]), self.context1(img1, flow[:, 2:])]
-            residual, mask = self.refine(features, contexts)
-            mask = torch.sigmoid(logits + mask)  # of a mask already in (0, 1), as the original has it
+            if warp_only:
+                residual, mask = torch.zeros_like(first), torch.sigmoid(logits)
+            else:
+                contexts = [self.context0(img0, flow[:, :2]), self.context1(img1, flow[:, 2:])]
+                residual, mask = self.refine(self.backbone(img0, img1), contexts)
+                mask = torch.sigmoid(logits + mask)  # of a mask already in (0, 1), as the original has it
             img0, img1 = first, second
             flow = flow[..., :height, :width]
         pred = img0 * mask + img1 * (1 - mask) + residual

@@ -93,6 +93,15 @@ class Layer:
         y, x = moved.unbind(-1)
         return torch.stack([self.anchor[0] + cos * y - sin * x, self.anchor[1] + sin * y + cos * x], -1)
 
+    def seen_at(self, sources: Tensor, time: float) -> Tensor:
+        """Where in the frame the texture's points `sources` (..., 2) are at a time: (..., 2) as (y, x); inverts `sources`."""
+        u = time - 0.5
+        y, x = (sources - torch.tensor(self.anchor, dtype=torch.float64)).unbind(-1)
+        angle, factor = self.motion.turn * u, math.exp(self.motion.growth * u)
+        cos, sin = factor * math.cos(angle), factor * math.sin(angle)
+        at = self.position(time)
+        return torch.stack([at[0] + cos * y - sin * x, at[1] + sin * y + cos * x], -1)
+
     def opacity(self, sources: Tensor) -> Tensor:
         """(...,) in [0, 1] at points of the texture: 1 inside the outline, 0 outside, a ramp of one pixel between."""
         assert self.outline is not None
@@ -136,6 +145,21 @@ def render(layers: Sequence[Layer], size: tuple[int, int], time: float) -> Tenso
             opacity = layer.opacity(sources).float()[None]
             part.mul_(1 - pixel_means(opacity)).add_(pixel_means(colour * opacity))
     return frame.clamp(0, 1)
+
+
+def motion_field(layers: Sequence[Layer], size: tuple[int, int], time: float, others: Sequence[float]) -> Tensor:
+    """(2 n, height, width) float32: where each pixel of the frame at `time` is at n other times, relative to the pixel.
+
+    Displacements in pixels, to the right, then down, of the foremost layer that covers at least half of the pixel's centre.
+    """
+    points = torch.stack(torch.meshgrid(*[torch.arange(side, dtype=torch.float64) for side in size], indexing="ij"), -1)
+    field = torch.zeros(2 * len(others), *size, dtype=torch.float64)
+    for layer in layers:
+        sources = layer.sources(points, time)
+        moved = [(layer.seen_at(sources, other) - points).flip(-1).movedim(-1, 0) for other in others]
+        covers = torch.ones(size) if layer.outline is None else layer.opacity(sources)
+        field = torch.where(covers >= 0.5, torch.cat(moved), field)
+    return field.float()
 
 
 def pixel_samples(box: tuple[slice, slice]) -> Tensor:

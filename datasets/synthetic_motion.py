@@ -15,7 +15,7 @@ from ..core.errors import UserError
 from ..core.image_io import to_float
 from . import DATASETS
 from .base import Item, OnError
-from .moving import random_scene, render
+from .moving import motion_field, random_scene, render
 from .photographs import PhotographDataset, Span, refuse_bad_ranges, shrink
 from .sources import Source
 from .transforms import random_flip_rotate, to_tensor
@@ -23,7 +23,7 @@ from .transforms import random_flip_rotate, to_tensor
 TEXTURES = ("brick.png", "grass.png", "gravel.png", "ihc.png")
 """Further pictures inside the scikit-image wheel, for training only: grey surfaces, and stained tissue."""
 
-BUCKETS: dict[str, Span] = {"small": (1.0, 4.0), "medium": (4.0, 10.0), "large": (10.0, 20.0)}
+BUCKETS: dict[str, Span] = {"small": (1.0, 2.0), "medium": (2.0, 5.0), "large": (5.0, 10.0), "extreme": (10.0, 20.0)}
 """Ranges of motion between the outer frames, in pixels."""
 
 HELD_OUT = 2**31
@@ -35,8 +35,9 @@ class SyntheticMotionDataset(PhotographDataset):
     """Two frames of a moving scene and the one between them, all rendered from photographs (see `datasets.moving`).
 
     An item has ``img0`` (t = 0), ``img1`` (t = 1) and ``gt`` (t = ``timestep``), (3, gt_size, gt_size) float32 RGB in [0, 1],
-    ``timestep`` as a float32 scalar, and the strings ``img0_path`` and ``gt_path``. In training each sample is another scene;
-    else the scene is fixed by the index, so that results can be compared.
+    ``timestep`` as a float32 scalar, and the strings ``img0_path`` and ``gt_path``; with `with_flow` also ``flow``, (4, gt_size,
+    gt_size) float32: the true displacements, in pixels to the right and down, from ``gt`` to ``img0`` and to ``img1``. In
+    training each sample is another scene; else the scene is fixed by the index, so that results can be compared.
 
     Args:
         dataroot_gt: folder(s) of photographs, local or remote.
@@ -47,13 +48,14 @@ class SyntheticMotionDataset(PhotographDataset):
         shorter_side: photographs are first shrunk until their shorter side has so many pixels, if it is longer.
         renditions: how many scenes each photograph is the background of.
         motion: range of the distances by which camera and objects move between the outer frames, in pixels.
-        bucket: a range by name, the same for everybody who reports scores: ``small`` (1 to 4 pixels), ``medium`` (4 to 10) or
-            ``large`` (10 to 20).
+        bucket: a range by name, the same for everybody who reports scores: ``small`` (1 to 2 pixels), ``medium`` (2 to 5),
+            ``large`` (5 to 10) or ``extreme`` (10 to 20).
         rotation: how much turning and growing there may be: displacement at the rim / displacement of the centre, of each.
         objects: how many objects move before the background.
         timesteps: times of the frame to be found, one of which each sample has: at random in training, else in turn.
-        use_hflip: flip samples at random, left to right.
-        use_rot: turn samples at random, by vertical flip and transposition.
+        with_flow: give the true flow too, for losses that compare with it.
+        use_hflip: flip photographs at random, left to right, each by itself.
+        use_rot: turn photographs at random, by vertical flip and transposition.
         use_reverse_channels: exchange red and blue at random.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next one.
     """
@@ -68,10 +70,11 @@ class SyntheticMotionDataset(PhotographDataset):
         shorter_side: int | None = None,
         renditions: Annotated[int, Range(least=1)] = 16,
         motion: Span | None = None,
-        bucket: Literal["small", "medium", "large"] | None = None,
+        bucket: Literal["small", "medium", "large", "extreme"] | None = None,
         rotation: Annotated[float, Range(least=0)] = 0.5,
         objects: Annotated[int, Range(least=0)] = 1,
         timesteps: list[float] | None = None,
+        with_flow: bool = False,
         use_hflip: bool = False,
         use_rot: bool = False,
         use_reverse_channels: bool = False,
@@ -86,13 +89,14 @@ class SyntheticMotionDataset(PhotographDataset):
             raise UserError("motion and bucket both give the range of motion; keep one")
         if bucket is not None and bucket not in BUCKETS:
             raise UserError(f"bucket: there is no '{bucket}'; {', '.join(BUCKETS)} are there")
-        self.motion = motion or (BUCKETS[bucket] if bucket else (BUCKETS["small"][0], BUCKETS["large"][1]))
+        self.motion = motion or (BUCKETS[bucket] if bucket else (BUCKETS["small"][0], BUCKETS["extreme"][1]))
         refuse_bad_ranges({"motion": self.motion})
         self.timesteps = list(timesteps or [0.5])
         if not all(0 < t < 1 for t in self.timesteps):
             raise UserError(f"timesteps: must lie between 0 and 1, the times of the outer frames; got {self.timesteps}")
         self.rotation = rotation
         self.objects = objects
+        self.with_flow = with_flow
         self.hflip = use_hflip
         self.rotate = use_rot
         self.reverse_channels = use_reverse_channels
@@ -107,17 +111,18 @@ class SyntheticMotionDataset(PhotographDataset):
         rng = self.generator(index)
         chosen = [index, *rng.randint(len(self.photographs), size=self.objects)]
         textures = [self._texture(number) for number in chosen]
+        if self.training:
+            textures = self._augment(textures)
         assert self.gt_size is not None
         size = (self.gt_size, self.gt_size)
         layers = random_scene(rng, textures, size, self.motion, self.rotation)
         time = self.timesteps[rng.randint(len(self.timesteps)) if self.training else index % len(self.timesteps)]
         frames = [render(layers, size, t) for t in (0.0, 1.0, time)]
-        if self.training:
-            frames = self._augment(frames)
         path = PurePosixPath(self.result_path(index))
         first = path.with_stem(f"{path.stem}_0")
         return {
             **dict(zip(("img0", "img1", "gt"), frames, strict=True)),
+            **({"flow": motion_field(layers, size, time, (0.0, 1.0))} if self.with_flow else {}),
             "timestep": torch.tensor(time, dtype=torch.float32),
             "img0_path": str(first),
             "gt_path": str(path),
@@ -128,11 +133,12 @@ class SyntheticMotionDataset(PhotographDataset):
         source, name = self.photographs[number]
         return read_texture(source, name, self.shorter_side)
 
-    def _augment(self, frames: list[Tensor]) -> list[Tensor]:
+    def _augment(self, textures: list[Tensor]) -> list[Tensor]:
+        """Photographs flipped and turned; scenes have no preferred direction, so frames need not be."""
         if self.reverse_channels and np.random.rand() < 0.5:
-            frames = [frame.flip(0) for frame in frames]
-        images = random_flip_rotate([frame.permute(1, 2, 0).numpy() for frame in frames], self.hflip, self.rotate)
-        return [to_tensor(image) for image in images]
+            textures = [texture.flip(0) for texture in textures]
+        images = [texture.permute(1, 2, 0).numpy() for texture in textures]
+        return [to_tensor(random_flip_rotate([image], self.hflip, self.rotate)[0]) for image in images]
 
 
 @functools.lru_cache(maxsize=16)

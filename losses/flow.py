@@ -52,3 +52,36 @@ class FlowSmoothnessLoss(nn.Module):
                 edges = image.diff(dim=dim).abs().mean(1, keepdim=True)
                 terms.append((torch.exp(-edges) * flow.diff(dim=dim).abs()).mean())
             return self.loss_weight * torch.stack(terms).sum()
+
+
+@LOSSES.register()
+class EndpointErrorLoss(nn.Module):
+    """Average endpoint error: mean distance, in pixels, between estimated and true displacements (Baker et al., IJCV 2011).
+
+    For training sets that know their flow. It reaches where photometric losses do not: those have no slope towards a match that
+    is further away than the image is smooth.
+
+    Args:
+        loss_weight: factor of the result.
+
+    Raises:
+        UserError: flows of different shapes.
+    """
+
+    looks_at_flow: ClassVar[bool] = True
+    wants_true_flow: ClassVar[bool] = True
+    """The batch's ``flow`` is given as the target, instead of the first image."""
+
+    def __init__(self, loss_weight: float = 1.0) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+
+    def forward(self, flow: Tensor, target: Tensor) -> Tensor:
+        """The loss, a scalar; both (B, 2 n, H, W) in pixels, n flows that count alike."""
+        if flow.shape != target.shape or flow.shape[1] % 2:
+            raise UserError(
+                f"EndpointErrorLoss: flow {tuple(flow.shape)} and true flow {tuple(target.shape)} must have the same shape, "
+                "with two channels for each flow"
+            )
+        flow, target = full_precision(flow, target)
+        return self.loss_weight * (flow - target).unflatten(1, (-1, 2)).norm(dim=2).mean()

@@ -27,8 +27,8 @@ log = logging.getLogger("relume")
 class InterpolationModel(Model):
     """The losses of the options on the frame in between, and those that look at flow on the flow.
 
-    Batches have ``img0``, ``img1`` and ``gt``, (B, 3, H, W) in [0, 1], and, unless it is always 0.5, ``timestep``, (B). The
-    network is called as ``net(frames, timestep)`` with frames (B, 6, H, W), and returns the frame, or a pair of it and the flow
+    Batches have ``img0``, ``img1`` and ``gt``, (B, 3, H, W) in [0, 1], unless it is always 0.5, ``timestep``, (B), and, for
+    losses that compare with it, ``flow``, the true one in the form of the network's. The network is called as ``net(frames, timestep)`` with frames (B, 6, H, W), and returns the frame, or a pair of it and the flow
     from it to both frames, (B, 4, H, W) in pixels, which may be None.
 
     A later phase starts from the weights of an earlier one with ``path.grow_network_g: true``. What the network has in addition
@@ -36,8 +36,11 @@ class InterpolationModel(Model):
     (``optim_g.param_groups: [{params: '^backbone', lr_scale: 0.1}]``).
 
     Args:
+        flow_first: epochs, before all else, in which only ``network_g.flow_estimator`` is trained, on what it makes of the frames
+            by itself (``warp_only`` of the network), which costs little. Beside a synthesis, flow is slow to learn: what it does
+            not place is made good, or smoothed, elsewhere.
         freeze_backbone: epochs during which ``network_g.backbone`` is not trained.
-        iters_per_epoch: iterations that make such an epoch; with 1, `freeze_backbone` counts iterations.
+        iters_per_epoch: iterations that make such an epoch; with 1, `flow_first` and `freeze_backbone` count iterations.
         warp_weight: factor of the image losses, on both frames warped by the flow, that are added; logged as ``l_warp``.
             Without it a synthesis that has learned to do without flow (phase 1) leaves flow little to learn from; RIFE and
             EMA-VFI look at warped frames too.
@@ -48,7 +51,7 @@ class InterpolationModel(Model):
         flow_scale: size at which flow is estimated, relative to the frames: 0.5 for 2K, 0.25 for 4K. All else is at full size.
 
     Raises:
-        UserError: the network has no backbone to freeze.
+        UserError: the network has no backbone to freeze, or no flow estimator to train first.
     """
 
     inference_options = ("tta", "flow_scale", "recursive")
@@ -58,6 +61,7 @@ class InterpolationModel(Model):
         networks: dict[str, nn.Module],
         losses: dict[str, nn.Module],
         *,
+        flow_first: Annotated[int, Range(least=0)] = 0,
         freeze_backbone: Annotated[int, Range(least=0)] = 0,
         iters_per_epoch: Annotated[int, Range(least=1)] = 1,
         warp_weight: Annotated[float, Range(least=0)] = 0.0,
@@ -70,26 +74,39 @@ class InterpolationModel(Model):
         self.flow_scale = flow_scale
         self.recursive = recursive
         self.warp_weight = warp_weight
-        self.frozen_steps = freeze_backbone * iters_per_epoch
-        self.backbone = getattr(networks["g"], "backbone", None)
-        if freeze_backbone and not isinstance(self.backbone, nn.Module):
-            raise UserError(f"train.freeze_backbone: {type(networks['g']).__name__} has no part called 'backbone'")
+        self.flow_steps, self.frozen_steps = flow_first * iters_per_epoch, freeze_backbone * iters_per_epoch
+        for option, epochs, part in (
+            ("flow_first", flow_first, "flow_estimator"),
+            ("freeze_backbone", freeze_backbone, "backbone"),
+        ):
+            if epochs and not isinstance(getattr(networks["g"], part, None), nn.Module):
+                raise UserError(f"train.{option}: {type(networks['g']).__name__} has no part called '{part}'")
+        self.parts = dict(networks["g"].named_children())
+        self.trained: set[str] | None = None
         self.flow_losses = [key for key, loss in self.losses.items() if getattr(loss, "looks_at_flow", False)]
 
     def begin(self, step: int) -> None:
-        """Freeze the backbone, or go on training it, as iteration `step` wants it."""
-        if not self.frozen_steps or self.backbone is None:
+        """Train those parts of the network that iteration `step` wants trained, and freeze the others."""
+        if not (self.flow_steps or self.frozen_steps):
             return
-        train = step > self.frozen_steps
-        if train != next(self.backbone.parameters()).requires_grad:
-            self.backbone.requires_grad_(train)
-            if distributed.is_main():
-                until = "trained from now on" if train else f"not trained up to iteration {self.frozen_steps}"
-                log.info("The backbone is %s", until)
+        if step <= self.flow_steps:
+            trained = {"flow_estimator"}
+        else:
+            trained = set(self.parts) - ({"backbone"} if step <= self.frozen_steps else set())
+        if trained == self.trained:
+            return
+        self.trained = trained
+        for name, part in self.parts.items():
+            part.requires_grad_(name in trained)
+        if distributed.is_main():
+            last = self.flow_steps if step <= self.flow_steps else self.frozen_steps
+            until = f", up to iteration {last}" if step <= last else " from now on"
+            log.info("Trained%s: %s", until, "all" if len(trained) == len(self.parts) else ", ".join(sorted(trained)))
 
     def updates(self, batch: Batch, step: int) -> Iterator[Update]:
         self.begin(step)
-        pred, flow = frame_and_flow(self.networks["g"](frames(batch), batch.get("timestep", 0.5)))
+        alone = {"warp_only": True} if step <= self.flow_steps else {}
+        pred, flow = frame_and_flow(self.networks["g"](frames(batch), batch.get("timestep", 0.5), **alone))
         on_frames = [key for key in self.losses if key not in self.flow_losses]
         values = self.loss_values(pred, batch["gt"], on_frames)
         needy = [*self.flow_losses, *(["warp_weight"] if self.warp_weight else [])]
@@ -97,12 +114,23 @@ class InterpolationModel(Model):
             raise UserError(f"train.{needy[0]}: network_g estimates no flow (use_flow: true makes it)")
         terms = flat_terms(values)
         if flow is not None:
-            terms.update(flat_terms(self.loss_values(flow, batch["img0"], self.flow_losses)))
+            for key in self.flow_losses:
+                terms.update(flat_terms(self.loss_values(flow, self.flow_target(key, batch), [key])))
             if self.warp_weight:
                 warped = torch.cat([backwarp(batch["img0"], flow[:, :2]), backwarp(batch["img1"], flow[:, 2:])])
                 parts = flat_terms(self.loss_values(warped, torch.cat([batch["gt"]] * 2), on_frames))
                 terms["l_warp"] = self.warp_weight * torch.stack(list(parts.values())).sum()
         yield Update("g", terms, self.loss_logs())
+
+    def flow_target(self, key: str, batch: Batch) -> Tensor:
+        """What the loss `key` compares flow with: the true one, or the first frame."""
+        if not getattr(self.losses[key], "wants_true_flow", False):
+            return batch["img0"]
+        if "flow" not in batch:
+            raise UserError(
+                f"train.{key}: the training set gives no flow to compare with; SyntheticMotionDataset does, with_flow: true"
+            )
+        return batch["flow"]
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         timestep = batch.get("timestep", 0.5)

@@ -272,7 +272,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     root = folder / "experiments/toy"
     before, after = weights(root, 3)["params"], weights(root, 8)["params"]
     initial = {k: v for k, v in before.items() if k.startswith("backbone.")}
-    assert "not trained up to iteration 4" in done.stdout and "trained from now on" in done.stdout
+    assert "Trained, up to iteration 4: flow_estimator" not in done.stdout and "Trained from now on: all" in done.stdout
     assert any(not torch.equal(v, after[k]) for k, v in initial.items())
     steps = [r for r in records(root) if "lr" in r]
     assert all({"l_pix", "l_flow_smooth", "grad_norm"} <= r.keys() for r in steps)
