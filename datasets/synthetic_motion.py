@@ -35,9 +35,9 @@ class SyntheticMotionDataset(PhotographDataset):
     """Two frames of a moving scene and the one between them, all rendered from photographs (see `datasets.moving`).
 
     An item has ``img0`` (t = 0), ``img1`` (t = 1) and ``gt`` (t = ``timestep``), (3, gt_size, gt_size) float32 RGB in [0, 1],
-    ``timestep`` as a float32 scalar, and the strings ``img0_path`` and ``gt_path``; with `with_flow` also ``flow``, (4, gt_size,
-    gt_size) float32: the true displacements, in pixels to the right and down, from ``gt`` to ``img0`` and to ``img1``. In
-    training each sample is another scene; else the scene is fixed by the index, so that results can be compared.
+    ``timestep`` as a float32 scalar, and the strings ``img0_path`` and ``gt_path``; with `with_flow` also ``flow``, (4,
+    gt_size, gt_size) float32: the true displacements, in pixels to the right and down, from ``gt`` to ``img0`` and to
+    ``img1``. In training each sample is another scene; else the scene is fixed by the index, so that results can be compared.
 
     Args:
         dataroot_gt: folder(s) of photographs, local or remote.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..core.errors import UserError
 from . import LOSSES
-from .common import full_precision
+from .common import comparable, full_precision
 
 
 @LOSSES.register()
@@ -65,7 +65,7 @@ class EndpointErrorLoss(nn.Module):
         loss_weight: factor of the result.
 
     Raises:
-        UserError: flows of different shapes.
+        UserError: flows of different shapes, or an odd number of channels.
     """
 
     looks_at_flow: ClassVar[bool] = True
@@ -78,10 +78,7 @@ class EndpointErrorLoss(nn.Module):
 
     def forward(self, flow: Tensor, target: Tensor) -> Tensor:
         """The loss, a scalar; both (B, 2 n, H, W) in pixels, n flows that count alike."""
-        if flow.shape != target.shape or flow.shape[1] % 2:
-            raise UserError(
-                f"EndpointErrorLoss: flow {tuple(flow.shape)} and true flow {tuple(target.shape)} must have the same shape, "
-                "with two channels for each flow"
-            )
-        flow, target = full_precision(flow, target)
+        flow, target = comparable("EndpointErrorLoss", flow, target)
+        if flow.shape[1] % 2:
+            raise UserError(f"EndpointErrorLoss: flows have two channels each; there are {flow.shape[1]}")
         return self.loss_weight * (flow - target).unflatten(1, (-1, 2)).norm(dim=2).mean()

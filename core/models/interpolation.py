@@ -28,17 +28,18 @@ class InterpolationModel(Model):
     """The losses of the options on the frame in between, and those that look at flow on the flow.
 
     Batches have ``img0``, ``img1`` and ``gt``, (B, 3, H, W) in [0, 1], unless it is always 0.5, ``timestep``, (B), and, for
-    losses that compare with it, ``flow``, the true one in the form of the network's. The network is called as ``net(frames, timestep)`` with frames (B, 6, H, W), and returns the frame, or a pair of it and the flow
-    from it to both frames, (B, 4, H, W) in pixels, which may be None.
+    losses that compare with it, ``flow``, the true one in the form of the network's. The network is called as ``net(frames,
+    timestep)`` with frames (B, 6, H, W), and returns the frame, or a pair of it and the flow from it to both frames,
+    (B, 4, H, W) in pixels, which may be None.
 
     A later phase starts from the weights of an earlier one with ``path.grow_network_g: true``. What the network has in addition
     may then be trained alone for a while (`freeze_backbone`), and the backbone more gently after that
     (``optim_g.param_groups: [{params: '^backbone', lr_scale: 0.1}]``).
 
     Args:
-        flow_first: epochs, before all else, in which only ``network_g.flow_estimator`` is trained, on what it makes of the frames
-            by itself (``warp_only`` of the network), which costs little. Beside a synthesis, flow is slow to learn: what it does
-            not place is made good, or smoothed, elsewhere.
+        flow_first: epochs, before all else, in which only ``network_g.flow_estimator`` is trained, on what it makes of the
+            frames by itself (``warp_only`` of the network), which costs little. Beside a synthesis, flow is slow to learn:
+            what it does not place is made good elsewhere.
         freeze_backbone: epochs during which ``network_g.backbone`` is not trained.
         iters_per_epoch: iterations that make such an epoch; with 1, `flow_first` and `freeze_backbone` count iterations.
         warp_weight: factor of the image losses, on both frames warped by the flow, that are added; logged as ``l_warp``.

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from relume.datasets.moving import Layer, Motion, random_scene, render
+from relume.archs.vfi_flow import backwarp
+from relume.datasets.moving import Layer, Motion, motion_field, random_scene, render
 
 SIZE = (20, 24)
 CENTRE = (9.5, 11.5)
@@ -118,3 +119,33 @@ def test_swapping_the_ends_is_running_backwards():
     ]
     for time in (0.0, 0.25, 0.5):
         assert torch.allclose(render(layers, SIZE, time), render(back, SIZE, 1 - time), atol=1e-6)
+
+
+@pytest.mark.parametrize("motion", [Motion((3.25, -1.5)), Motion((0.0, 0.0), turn=0.4), Motion((1.0, 2.0), -0.3, 0.2)])
+def test_where_a_point_of_the_texture_is_seen_inverts_what_a_pixel_shows(motion):
+    layer = Layer(ramp(), (31.0, 40.0), CENTRE, motion)
+    points = torch.rand(5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(3)) * 20
+    for time in (0.0, 0.3, 1.0):
+        torch.testing.assert_close(layer.seen_at(layer.sources(points, time), time), points)
+
+
+def test_the_motion_field_of_a_gliding_camera_and_object():
+    """Background and object (a disc in the middle of the frame) move by known distances; three quarters of the way back."""
+    camera = Layer(noise(0), (31.5, 31.5), CENTRE, Motion((4.0, -8.0)))
+    disc = Layer(noise(1), (31.5, 31.5), CENTRE, Motion((0.0, 12.0)), (4.0, ()))
+    field = motion_field([camera, disc], SIZE, 0.75, (0.0, 1.0))
+    assert field.shape == (4, *SIZE) and field.dtype == torch.float32
+    assert field[:, 0, 0].tolist() == [6.0, -3.0, -2.0, 1.0]
+    assert field[:, 9, 14].tolist() == [-9.0, 0.0, 3.0, 0.0]  # the disc is 3 pixels right of the middle by then
+
+
+def test_frames_fetched_along_the_motion_field_are_the_frame_in_between():
+    rng = np.random.RandomState(0)
+    smooth = [torch.nn.functional.avg_pool2d(noise(seed, 132)[None], 5, 1)[0] for seed in (0, 1)]
+    layers = random_scene(rng, smooth[:1], (48, 48), (6.0, 8.0), 0.5)
+    frames = [render(layers, (48, 48), t) for t in (0.0, 1.0, 0.5)]
+    field = motion_field(layers, (48, 48), 0.5, (0.0, 1.0))[None]
+    for frame, flow in ((frames[0], field[:, :2]), (frames[1], field[:, 2:])):
+        inside = (slice(None), slice(8, -8), slice(8, -8))
+        warped, truth = backwarp(frame[None], flow)[0][inside], frames[2][inside]
+        assert ((warped - truth) ** 2).mean() < 0.02 * ((frame[inside] - truth) ** 2).mean()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from relume.archs.vfi_flow import backwarp
 from relume.core.errors import UserError
 from relume.datasets import build_dataset
 from relume.datasets.loader import build_train_loader
@@ -71,6 +72,21 @@ def test_evaluation_is_fixed_and_training_is_drawn_from_the_global_generators(fo
             items.append(train[0])
     assert all(torch.equal(items[0][k], items[1][k]) for k in ("img0", "gt", "img1", "timestep"))
     assert not torch.equal(items[0]["gt"], items[2]["gt"])
+
+
+def test_the_true_flow_is_given_when_asked_for(folder):
+    scene = {**folder, "gt_size": 48, "motion": [5.0, 8.0], "use_hflip": True, "use_rot": True, "objects": 0}
+    assert "flow" not in build_dataset(scene, phase="train")[0]
+    dataset = build_dataset({**scene, "with_flow": True}, phase="train")
+    gains = []
+    for seed in range(4):
+        with seeded(seed):
+            item = dataset[seed]
+        assert item["flow"].shape == (4, 48, 48) and item["flow"].dtype == torch.float32
+        warped = backwarp(item["img0"][None], item["flow"][None, :2])[0]
+        inside = (slice(None), slice(8, -8), slice(8, -8))
+        gains.append(error(item["img0"][inside], item["gt"][inside]) / error(warped[inside], item["gt"][inside]))
+    assert min(gains) > 3, gains  # however photographs were turned
 
 
 def test_evaluation_scenes_are_the_same_everywhere():

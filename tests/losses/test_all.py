@@ -30,15 +30,25 @@ EXAMPLES = {
     "LaplacianLoss": ({"levels": 4}, 0.2045399),
     "TernaryCensusLoss": ({}, 0.08628489),
     "FlowSmoothnessLoss": ({}, 0.1718422),
+    "EndpointErrorLoss": ({}, 0.2092081),
     "KDLoss": ({}, 0.1296915),
     "LearnedWeights": ({"terms": {"pixel": L1, "edge": {"type": "EdgeLoss"}}, "init": "equal"}, 0.1101513),
 }
 NOT_REDUCIBLE = {
-    *("PerceptualLoss", "LaplacianLoss", "TernaryCensusLoss", "FlowSmoothnessLoss", "LearnedWeights", "KDLoss"),
+    *("PerceptualLoss", "LaplacianLoss", "TernaryCensusLoss", "FlowSmoothnessLoss", "EndpointErrorLoss"),
+    *("LearnedWeights", "KDLoss"),
 }
 REDUCIBLE = [name for name in EXAMPLES if name not in NOT_REDUCIBLE]
 every = pytest.mark.parametrize("name", EXAMPLES)
 reducible = pytest.mark.parametrize("name", REDUCIBLE)
+
+
+@pytest.fixture
+def images(name, images):
+    """``images((B, C, H, W))``; two flows, where the loss compares those."""
+    if name != "EndpointErrorLoss":
+        return images
+    return lambda shape, *dtype: images((shape[0], 4, *shape[2:]), *dtype)
 
 
 @pytest.fixture

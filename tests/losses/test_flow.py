@@ -53,3 +53,17 @@ def test_half_precision_and_weight(loss):
 def test_sizes_that_differ_are_one_line(loss):
     with pytest.raises(UserError, match="same batch and size"):
         loss(torch.zeros(1, 4, 8, 8), torch.zeros(1, 3, 8, 9))
+
+
+def test_endpoint_error_by_hand():
+    loss = build_loss({"type": "EndpointErrorLoss", "loss_weight": 2.0})
+    flow, truth = torch.zeros(1, 4, 1, 2, dtype=torch.float64, requires_grad=True), torch.zeros(1, 4, 1, 2).double()
+    truth[0, :2, 0, 0] = torch.tensor([3.0, -4.0])  # 5 pixels off at one of two pixels of one of two flows
+    value = loss(flow, truth)
+    assert value.item() == pytest.approx(2 * 5 / 4)
+    value.backward()
+    assert flow.grad[0, :, 0, 0].tolist() == pytest.approx([-2 * 0.6 / 4, 2 * 0.8 / 4, 0, 0])
+    assert flow.grad[0, :, 0, 1].abs().max() == 0, "no slope, and no NaN, where flow is right"
+    assert loss(flow.detach().bfloat16(), truth.float()).dtype == torch.float32
+    with pytest.raises(UserError, match="two channels each; there are 3"):
+        loss(flow[:, :3], truth[:, :3])

@@ -141,6 +141,36 @@ def test_a_frozen_backbone_gets_no_gradient_until_its_time() -> None:
     assert not any(p.requires_grad for p in net.backbone.parameters())
 
 
+def test_flow_is_learned_first_by_itself() -> None:
+    net, given = network(use_flow=True).train(), batch((16, 32))
+    given["flow"] = waves("truth", (2, 4, 16, 32)).float()
+    losses = {"pixel": {"type": "L1Loss"}, "flow": {"type": "EndpointErrorLoss"}}
+    wrapper = model(net, losses, flow_first=1, freeze_backbone=2, iters_per_epoch=3)
+    parts = {"backbone": net.backbone, "flow": net.flow_estimator, "synthesis": net.refine, "context": net.context0}
+    for step, trained in ((1, {"flow"}), (3, {"flow"}), (4, set(parts) - {"backbone"}), (7, set(parts))):
+        net.zero_grad(set_to_none=True)
+        (update,) = wrapper.updates(given, step)
+        sum(update.losses.values()).backward()
+        assert {k for k, part in parts.items() if any(p.grad is not None for p in part.parameters())} == trained
+        if step <= 3:
+            frames = torch.cat([given["img0"], given["img1"]], 1)
+            pred, flow = net(frames, given["timestep"], warp_only=True)
+            torch.testing.assert_close(update.losses["l_pix"], (pred - given["gt"]).abs().mean())
+            expected = (flow - given["flow"]).unflatten(1, (2, 2)).square().sum(2).sqrt().mean()
+            torch.testing.assert_close(update.losses["l_flow"], expected)
+            warped = backwarp(given["img0"], flow[:, :2]), backwarp(given["img1"], flow[:, 2:])
+            assert (pred >= torch.minimum(*warped) - 1e-6).all() and (pred <= torch.maximum(*warped) + 1e-6).all()
+
+
+def test_flow_that_is_not_there_is_one_line() -> None:
+    with pytest.raises(UserError, match=r"train\.flow_first: HybridVFI has no part called 'flow_estimator'"):
+        model(network(), flow_first=1)
+    with pytest.raises(UserError, match="warp_only needs the flow"):
+        network()(torch.zeros(1, 6, 16, 16), warp_only=True)
+    with pytest.raises(UserError, match=r"train\.flow_opt: the training set gives no flow .* with_flow: true"):
+        list(model(network(use_flow=True), {"flow": {"type": "EndpointErrorLoss"}}).updates(batch(), 1))
+
+
 # ------------------------------------------------------------------ inference
 def test_inference_of_the_original(golden: Any) -> None:
     """Padding and both forms of test-time augmentation, through the wrapper."""
@@ -236,6 +266,7 @@ def run(**changes: Any) -> dict[str, Any]:
         },
         train__scheduler={"type": "WarmupCosineLR", "total_steps": 8, "warmup_steps": 2},
         train__total_iter=8,
+        train__flow_first=1,
         train__freeze_backbone=2,
         train__iters_per_epoch=2,
         train__ema_decay=0.9,
@@ -256,7 +287,7 @@ def test_killed_and_resumed_across_the_unfreezing_equals_uninterrupted(
     tmp_path: Path, straight: dict[str, Any]
 ) -> None:
     accident = {"RELUME_TEST_ACCIDENT": "loss:5"}
-    for _ in range(2):  # resumed at iteration 3, which is frozen, and at 6, which is not any more
+    for _ in range(2):  # resumed at iteration 3, when the backbone is frozen, and at 6, when all is trained
         killed = train(tmp_path, run(), "--auto_resume", env=accident)
         assert killed.returncode == -signal.SIGKILL, killed.stdout + killed.stderr
     resumed = train(tmp_path, run(), "--auto_resume")
@@ -272,7 +303,9 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     root = folder / "experiments/toy"
     before, after = weights(root, 3)["params"], weights(root, 8)["params"]
     initial = {k: v for k, v in before.items() if k.startswith("backbone.")}
-    assert "Trained, up to iteration 4: flow_estimator" not in done.stdout and "Trained from now on: all" in done.stdout
+    assert "Trained, up to iteration 2: flow_estimator\n" in done.stdout
+    assert "Trained, up to iteration 4: context0, context1, flow_estimator, refine\n" in done.stdout
+    assert "Trained from now on: all\n" in done.stdout
     assert any(not torch.equal(v, after[k]) for k, v in initial.items())
     steps = [r for r in records(root) if "lr" in r]
     assert all({"l_pix", "l_flow_smooth", "grad_norm"} <= r.keys() for r in steps)
@@ -290,7 +323,7 @@ def test_two_ranks_equal_one_before_and_after_the_unfreezing(tmp_path: Path, str
 
 
 def test_two_phases_accumulation_and_half_precision(tmp_path: Path) -> None:
-    first = run(train__total_iter=2, train__freeze_backbone=0)
+    first = run(train__total_iter=2, train__flow_first=0, train__freeze_backbone=0)
     first["network_g"] = {"type": "HybridVFI", **SMALL}
     del first["train"]["flow_smooth_opt"]
     assert train(tmp_path, {**first, "val": {**first["val"], "score_input": True}}).returncode == 0
