@@ -22,7 +22,8 @@ def test_every_file_is_valid_and_says_how_to_run_it(path: Path) -> None:
     opt = options.load(path)
     assert opt.model_type == "InterpolationModel"
     assert f"-opt options/vfi/{path.relative_to(FOLDER).as_posix()}" in path.read_text()
-    assert opt.train.scheduler.total_steps == opt.train.total_iter
+    schedule = opt.train.scheduler
+    assert (schedule.get("total_steps") or sum(schedule.periods)) == opt.train.total_iter
 
 
 def parameters(name: str) -> int:
