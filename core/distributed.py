@@ -61,6 +61,21 @@ def initialise(launcher: str, options: Dist | Mapping[str, Any], use_cpu: bool) 
     return torch.device("cuda", local_rank) if cuda else torch.device("cpu")
 
 
+def named_device(name: str) -> torch.device:
+    """The device that a command line asks for.
+
+    Raises:
+        UserError: there is no such device, or it is not here.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError as e:
+        raise UserError(f"--device: there is no '{name}'; give cpu, cuda or cuda:<number>") from e
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"--device: '{name}' is not here, with {torch.cuda.device_count()} CUDA device(s)")
+    return device
+
+
 def _environment_from_slurm(port: int) -> None:
     """Translate srun's variables into those that ``init_process_group`` reads."""
     try:

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from relume.core import options
+from relume.core.distributed import named_device
 from relume.core.errors import UserError
 from relume.core.image_io import imwrite
 from relume.core.pipeline import build_model, with_seed
@@ -170,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(f"--fps: must be above 0, not {a.fps:g}")
         if not 0 < a.flow_scale <= 1:
             raise UserError(f"--flow_scale: must be above 0 and at most 1, not {a.flow_scale:g}")
-        device = torch.device(a.device)
+        device = named_device(a.device)
         clip = only_clip(a.input)
         settings = {"tta": a.tta, "flow_scale": a.flow_scale, "recursive": a.recursive}
         model = build(a.opt, a.weights, settings, device)

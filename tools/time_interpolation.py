@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from relume.core import options
+from relume.core.distributed import named_device
 from relume.core.errors import UserError
 from relume.core.pipeline import build_model, with_seed
 
@@ -128,8 +129,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if a.runs < 1 or a.warmup < 0:
             raise UserError("--runs must be at least 1, and --warmup not negative")
+        if not 0 < a.flow_scale <= 1:
+            raise UserError(f"--flow_scale: must be above 0 and at most 1, not {a.flow_scale:g}")
         sizes = [size_of(text) for text in a.sizes]
-        device = torch.device(a.device)
+        device = named_device(a.device)
         model, parameters = build(a.opt, {"tta": a.tta, "flow_scale": a.flow_scale}, device)
         amp = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[a.amp]
         name = (

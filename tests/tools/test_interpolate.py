@@ -85,6 +85,9 @@ def test_a_video_in(run, tmp_path):
     [
         ((), "where to?"),
         (("--frames", "x", "--flow_scale", "2"), "--flow_scale: must be above 0"),
+        (("--frames", "x", "--fps", "0"), "--fps: must be above 0"),
+        (("--frames", "x", "--device", "gpu"), "--device: there is no 'gpu'; give cpu"),
+        (("--frames", "x", "--device", "cuda:99"), "--device: 'cuda:99' is not here"),
         (("--video", "x.nonsense"), "OpenCV cannot write such a video"),
         (("--frames", "x", "--weights", "none.pth"), "none.pth"),
     ],

@@ -51,6 +51,8 @@ def test_the_presets(tool):
     [
         (("--sizes", "8k"), "--sizes: '8k' is neither 480p"),
         (("--sizes", "0x9"), "--sizes: '0x9'"),
+        (("--flow_scale", "0"), "--flow_scale: must be above 0"),
+        (("--device", "gpu"), "--device: there is no 'gpu'"),
         (("--runs", "0"), "--runs must be at least 1"),
     ],
 )
