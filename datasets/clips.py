@@ -188,6 +188,8 @@ class ClipDataset(FrameDataset):
                 what = f"a distance of {self.strides[0]} between the outer ones needs {self.strides[0] + 1}"
                 raise UserError(f"{clip.origin}: has {len(clip)} frames; {what}")
         self.clips = list(clips)
+        above = os.path.commonpath([os.path.dirname(os.path.abspath(clip.origin)) for clip in self.clips])
+        self.labels = [os.path.relpath(clip.origin, above).replace(os.sep, "_") for clip in self.clips]
         self.per_frame = per_frame
         starts = [len(clip) - self.strides[0] if per_frame else 1 for clip in self.clips]
         self.ends = np.cumsum(starts)
@@ -205,9 +207,9 @@ class ClipDataset(FrameDataset):
         middle = np.random.randint(1, stride) if self.any_time else stride // 2
         frames = (start, start + middle, start + stride)
         where = Frames(clip, {str(n): n for n in frames})
-        folder, _, file = clip.path(frames[1]).rpartition("/")
-        name = f"{os.path.basename(folder)}_{os.path.splitext(file)[0]}" if "#" not in file else file.replace("#", "_")
-        return where, Triplet(tuple(map(str, frames)), middle / stride, name)
+        frame = os.path.basename(clip.path(frames[1]))
+        frame = str(frames[1]) if isinstance(clip, Video) else os.path.splitext(frame)[0]
+        return where, Triplet(tuple(map(str, frames)), middle / stride, f"{self.labels[number]}_{frame}")
 
     def frames(self, where: Any, triplet: Triplet) -> list[Image]:
         images: list[Image] = where.clip.read([int(name) for name in triplet.files])

@@ -73,7 +73,7 @@ def test_any_frame_in_between_with_its_time(x4k):
 def test_validation_takes_the_longest_distance(x4k):
     item = build("X4K1000FPSDataset", x4k, "val", stride=[8, 32])[2]
     assert [level(item[k]) for k in ("img0", "gt", "img1")] == pytest.approx([0, 10, 20], abs=1e-3)
-    assert item["name"] == "occ001_0010"
+    assert item["name"] == "003_occ001_0010"
 
 
 def test_x4k_that_is_not_as_published(x4k):
@@ -97,7 +97,7 @@ def test_videos_and_folders_are_found(tmp_path):
     dataset = build("VideoDataset", tmp_path, "val")
     assert len(dataset) == 5 + 3
     names = [dataset[i]["name"] for i in (0, 7)]
-    assert names == ["a.avi_1", "frames_0003"]
+    assert names == ["a.avi_1", "b_frames_0003"]
     assert [level(dataset[6][k]) for k in ("img0", "gt", "img1")] == pytest.approx([1, 2, 3], abs=1e-3)
 
 
@@ -152,3 +152,12 @@ def test_patches_are_checked_by_first_frames(tmp_path):
     dataset = build("VideoDataset", tmp_path, gt_size=28)
     with pytest.raises(UserError, match=r"gt_size 28 is larger than 1 of 2 images.*0000\.png \(24x32\)"):
         dataset.require_patch(28)
+
+
+def test_results_of_clips_of_the_same_name_are_filed_apart(tmp_path):
+    for folder in ("a/frames", "b/frames"):
+        write_frames(tmp_path / folder, 3)
+    write_video(tmp_path / "b" / "v.avi", 3)
+    dataset = build("VideoDataset", tmp_path, phase="val")
+    assert [dataset[i]["name"] for i in range(3)] == ["a_frames_0001", "b_frames_0001", "b_v.avi_1"]
+    assert build("VideoDataset", tmp_path / "a", phase="val")[0]["name"] == "frames_0001"
