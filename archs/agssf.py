@@ -373,12 +373,16 @@ class SpectroformerAGSSF(DeadParameters):
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
         x = pad_to(x, self.size_multiple).contiguous(memory_format=torch.channels_last)
-        e1 = self.encoders[0](self.embed_conv_rgb(x))
-        e2 = self.encoders[1](self.down1(e1))
-        e3 = self.encoders[2](self.down2(e2))
-        d = self.encoders[3](self.down3(e3))
-        d = self.decoders[0](self.reduces1(torch.cat((self.ups_1(d), self._skip(0, e3)), dim=1)))
-        d = self.decoders[1](self.reduces2(torch.cat((self.ups_2(d), self._skip(1, e2)), dim=1)))
+        # Rounding in front of a phase makes it jump between -pi and pi, and the upsampled map with it: what leads to the
+        # first two upsamplings, a third of the work, is not left to half precision.
+        with torch.autocast(x.device.type, enabled=False):
+            e1 = self.encoders[0](self.embed_conv_rgb(x.to(self.embed_conv_rgb.weight.dtype)))
+            e2 = self.encoders[1](self.down1(e1))
+            e3 = self.encoders[2](self.down2(e2))
+            d = self.encoders[3](self.down3(e3))
+            d = self.decoders[0](self.reduces1(torch.cat((self.ups_1(d), self._skip(0, e3)), dim=1)))
+            up = self.ups_2(d)
+        d = self.decoders[1](self.reduces2(torch.cat((up, self._skip(1, e2)), dim=1)))
         d = self.decoders[2](torch.cat((self.ups_3(d), self._skip(2, e1)), dim=1))
         y = self.output(self.outputl(self.refinement(d)))
         return y[..., :height, :width]
