@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.errors import UserError, did_you_mean
+from ..core.ops.fourier import at_least_float32
 
 EmbeddingType = Literal["positional", "fourier"]
 EncoderType = Literal["standard", "skip", "residual"]
@@ -27,10 +28,6 @@ SKIP_SCALE = math.sqrt(0.5)
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 SMALL = 1e-5
 """Gain of layers that end a residual branch: a fresh block is nearly the identity."""
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def initialised(layer: Layer, gain: float = 1.0) -> Layer:

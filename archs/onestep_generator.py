@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from ..core.annotations import Names, Range
 from ..core.errors import UserError, did_you_mean
+from ..core.ops.fourier import at_least_float32
 from . import ARCHS
-from .edm_unet import DecoderType, EmbeddingType, EncoderType, SongUNet, at_least_float32
+from .edm_unet import DecoderType, EmbeddingType, EncoderType, SongUNet
 
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0
 """Range of noise levels that EDM's networks were trained on."""
