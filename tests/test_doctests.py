@@ -29,5 +29,5 @@ def test_importing_everything_needs_no_heavy_package() -> None:
         f"import sys, importlib\nfor name in {MODULES!r}: importlib.import_module(name)\n"
         f"print(sorted(m for m in {heavy!r} if m in sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=600)
     assert done.stdout.strip() == "[]"

@@ -264,7 +264,7 @@ print(next(loader)["gt"].shape)
 
 def test_a_crash_does_not_hang(paired):
     command = [sys.executable, "-c", SCRIPT, paired["dataroot"]]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 1 and "ZeroDivisionError" in done.stderr
     assert done.stdout == "torch.Size([1, 3, 16, 16])\n"
 
