@@ -25,19 +25,9 @@ VIDEOS = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".wm
 """Suffixes of files that are taken for videos."""
 
 
-# FFmpeg reads this when OpenCV first uses it: what it has to say about a damaged file, `Video` says in one line.
+# FFmpeg reads this when OpenCV first uses it: what it has to say about a damaged file, `Video` says in one line. What OpenCV
+# itself would print is off for all files (core/float_formats.py).
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-
-
-def quiet_capture(file: str) -> cv2.VideoCapture:
-    """A video by FFmpeg where OpenCV has it, else by whichever decoder takes the file, without messages of theirs."""
-    backend = cv2.CAP_FFMPEG if cv2.CAP_FFMPEG in cv2.videoio_registry.getBackends() else cv2.CAP_ANY
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
-    try:
-        return cv2.VideoCapture(file, backend)
-    finally:
-        cv2.utils.logging.setLogLevel(level)
 
 
 class Video:
@@ -66,7 +56,9 @@ class Video:
     def _open(self) -> cv2.VideoCapture:
         if not os.path.isfile(self.file):
             raise UnreadableFile(f"{self.file}: there is no such file")
-        capture = quiet_capture(self.file)
+        # FFmpeg where OpenCV has it, else whichever decoder takes the file.
+        backend = cv2.CAP_FFMPEG if cv2.CAP_FFMPEG in cv2.videoio_registry.getBackends() else cv2.CAP_ANY
+        capture = cv2.VideoCapture(self.file, backend)
         if not capture.isOpened():
             raise UnreadableFile(f"{self.file}: cannot be decoded as a video (damaged, or of an unknown codec)")
         return capture
