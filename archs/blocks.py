@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.errors import UserError
-from ..core.ops.fourier import affine, at_least_float32, polar_spectrum
+from ..core.ops.fourier import affine, polar_spectrum
 from ..core.ops.pixelwise import channels, expand_depthwise, gated_feed_forward, pixels
+from ..core.ops.precision import at_least_float32
 
 
 def pad_to(x: Tensor, multiple: int) -> Tensor:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.errors import UserError, did_you_mean
-from ..core.ops.fourier import at_least_float32
+from ..core.ops.precision import at_least_float32
 
 EmbeddingType = Literal["positional", "fourier"]
 EncoderType = Literal["standard", "skip", "residual"]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..core.errors import UserError
 from ..core.ops.causal_conv1d import causal_conv1d
-from ..core.ops.fourier import at_least_float32
+from ..core.ops.precision import at_least_float32
 from ..core.ops.ssd import ssd
 
 

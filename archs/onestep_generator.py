@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..core.annotations import Names, Range
 from ..core.errors import UserError, did_you_mean
-from ..core.ops.fourier import at_least_float32
+from ..core.ops.precision import at_least_float32
 from . import ARCHS
 from .edm_unet import DecoderType, EmbeddingType, EncoderType, SongUNet
 

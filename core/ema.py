@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import nn
 
-from . import distributed
 from .models.base import Model
+from .runtime import distributed
 
 
 class EMA:

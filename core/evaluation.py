@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import distributed, tonemap, visual
 from .errors import UserError
-from .image_io import imwrite
-from .logger import as_json
+from .imaging import tonemap, visual
+from .imaging.image_io import imwrite
+from .imaging.transfer import Transfer
 from .metrics import (
     EVALUATION_KEYS,
     METRICS,
@@ -30,7 +30,8 @@ from .metrics import (
     scores_sets,
 )
 from .models.base import Batch, Model
-from .transfer import Transfer
+from .runtime import distributed
+from .runtime.logger import as_json
 
 log = logging.getLogger("relume")
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import checkpoint, distributed, options
-from .checkpoint import Checkpoints
+from . import options
 from .errors import UserError
 from .evaluation import INPUT
-from .logger import timestamp
+from .runtime import checkpoint, distributed
+from .runtime.checkpoint import Checkpoints
+from .runtime.logger import timestamp
 
 log = logging.getLogger("relume")
 

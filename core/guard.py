@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import checkpoint, distributed
 from .errors import NonFiniteError
 from .models.base import Batch, Update
+from .runtime import checkpoint, distributed
 
 log = logging.getLogger("relume")
 

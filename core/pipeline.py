@@ -17,17 +17,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from . import checkpoint, distributed, logger, options, report
-from .checkpoint import Checkpoints
+from . import options
 from .ema import EMA
 from .errors import EXIT_INTERRUPTED, UserError
 from .evaluation import Evaluator, Rounding
 from .experiment import Experiment, Resume, find_resume
 from .guard import Guard
-from .inference import Inference, size_multiple
+from .inference.tiling import Inference, size_multiple
+from .metrics import report
 from .models import MODELS
 from .models.base import Model
-from .optimizers import build_optimizer
+from .runtime import checkpoint, distributed, logger
+from .runtime.checkpoint import Checkpoints
+from .runtime.optimizers import build_optimizer
 from .trainer import Parts, Trainer, seed_everything
 
 log = logging.getLogger("relume")
@@ -134,7 +136,7 @@ def build_trainer(
     The order matters: weights and averages come before anything wraps or shards the networks, optimizers after.
     """
     from ..datasets import build_dataset
-    from ..datasets.loader import build_train_loader
+    from ..datasets.loading.loader import build_train_loader
     from ..schedulers import build_scheduler
 
     train = opt.train
@@ -315,7 +317,7 @@ def build_evaluator(
         UserError: two datasets have the same name, so that their results would mix.
     """
     from ..datasets import build_dataset
-    from ..datasets.loader import build_eval_loader
+    from ..datasets.loading.loader import build_eval_loader
 
     loaders: dict[str, Any] = {}
     transfers: dict[str, Any] = {}

@@ -15,16 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from . import distributed
-from .checkpoint import Checkpoints
 from .ema import EMA, evaluating
 from .errors import EXIT_INTERRUPTED, UserError
 from .evaluation import Evaluator, Interrupted, is_better
 from .guard import Guard
-from .logger import RunLogger
 from .models.base import Batch, Model, Update
-from .signals import StopRequest
-from .state import full_optimizer_state, full_state, load_optimizer_state
+from .runtime import distributed
+from .runtime.checkpoint import Checkpoints
+from .runtime.logger import RunLogger
+from .runtime.signals import StopRequest
+from .runtime.state import full_optimizer_state, full_state, load_optimizer_state
 
 log = logging.getLogger("relume")
 

@@ -23,7 +23,7 @@ def build_dataset(opt: Mapping[str, Any], **injected: Any) -> Any:
     Raises:
         UserError: an option or the data are wrong; the message names the dataset.
     """
-    from ..core.schema import Loader  # schema imports this package
+    from ..core.options.schema import Loader  # schema imports this package
 
     block = {k: v for k, v in opt.items() if k not in {f.name for f in dataclasses.fields(Loader)}}
     name = opt.get("name") or injected.get("phase")

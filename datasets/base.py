@@ -8,7 +8,7 @@ from typing import Any, Literal
 from torch.utils.data import Dataset
 
 from ..core.errors import UserError
-from ..core.storage import UnreadableFile
+from ..core.imaging.storage import UnreadableFile
 
 log = logging.getLogger("relume")
 

@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 
 from ..core.errors import UserError
-from ..core.image_io import Readers, to_float
-from ..core.storage import UnreadableFile
+from ..core.imaging.image_io import Readers, to_float
+from ..core.imaging.storage import UnreadableFile
 
 SCENE_KEY = 0.01
 """Log-average radiance relative to the peak that `estimated_gain` takes every scene to have."""

@@ -12,8 +12,8 @@ import numpy as np
 
 from ..core.annotations import Range
 from ..core.errors import UserError
-from ..core.image_io import READERS
-from ..core.storage import UnreadableFile
+from ..core.imaging.image_io import READERS
+from ..core.imaging.storage import UnreadableFile
 from . import DATASETS
 from .base import OnError
 from .pairing import as_roots
@@ -26,7 +26,7 @@ VIDEOS = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".wm
 
 
 # FFmpeg reads this when OpenCV first uses it: what it has to say about a damaged file, `Video` says in one line. What OpenCV
-# itself would print is off for all files (core/float_formats.py).
+# itself would print is off for all files (core/imaging/float_formats.py).
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 

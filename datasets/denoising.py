@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import UserError
-from ..core.image_io import to_float
+from ..core.imaging.image_io import to_float
 from . import DATASETS
 from .base import ImageDataset, Item, OnError
 from .pairing import as_roots

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ..core.annotations import Range
 from ..core.errors import UserError
-from ..core.image_io import LARGEST
-from ..core.storage import UnreadableFile
+from ..core.imaging.image_io import LARGEST
+from ..core.imaging.storage import UnreadableFile
 from . import DATASETS
 from .base import ImageDataset, Item, OnError
 from .transforms import Image, resize, to_tensor

@@ -10,8 +10,8 @@ import numpy as np
 from torch import Tensor
 
 from ..core.errors import UserError
-from ..core.image_io import to_float
-from ..core.transfer import Log1p, TransferBlock, as_transfer
+from ..core.imaging.image_io import to_float
+from ..core.imaging.transfer import Log1p, TransferBlock, as_transfer
 from . import DATASETS
 from .base import ImageDataset, Item, OnError
 from .camera import PROMPTS, SCENE_KEY, Curve, CurveChoice, decode_prompt
@@ -29,8 +29,8 @@ class LdrHdrDataset(ImageDataset):
     """Pictures (LDR) and linear radiance (HDR) with the same names in two folders or LMDB databases.
 
     An item has ``lq``, the picture with its camera's curve undone (see `datasets.camera`), and ``gt``, the radiance, both in
-    the network's space (see `core.transfer`): (3, H, W) float32 RGB, 1 at the peak radiance; ``lq`` is in [0, 1]. Besides,
-    ``lq_path`` and ``gt_path``; ``gt_recover``, another network's estimate of ``gt``, with `dataroot_gt_recover`.
+    the network's space (see `core.imaging.transfer`): (3, H, W) float32 RGB, 1 at the peak radiance; ``lq`` is in [0, 1].
+    Besides, ``lq_path`` and ``gt_path``; ``gt_recover``, another network's estimate of ``gt``, with `dataroot_gt_recover`.
 
     Pictures keep the precision of their files, 8 or 16 bits. Radiance comes from .hdr, .exr, .pfm, .npy (RGB), float TIFF, or
     16-bit PNG and TIFF. In training, a random patch, turned as the options say; else whole images.

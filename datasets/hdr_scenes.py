@@ -26,9 +26,9 @@ import cv2
 import numpy as np
 
 from ..core.errors import UserError
-from ..core.image_io import read_pixels, to_float
-from ..core.srgb import to_linear, to_srgb
-from ..core.transfer import TransferBlock, as_transfer
+from ..core.imaging.image_io import read_pixels, to_float
+from ..core.imaging.srgb import to_linear, to_srgb
+from ..core.imaging.transfer import TransferBlock, as_transfer
 from . import DATASETS
 from .base import Item, OnError
 from .camera import SCENE_KEY, Curve, CurveChoice, quantise
@@ -89,8 +89,9 @@ class SyntheticHDRDataset(PhotographDataset):
     """Photographs made into HDR scenes, and 8-bit pictures of them (the module says how).
 
     An item has ``gt``, the radiance, and ``lq``, the picture with its camera's curve undone, both (3, H, W) float32 RGB in
-    the network's space (see `core.transfer`), 1 at the peak radiance, and the paths: as `LDR_HDR_PairedDataset` gives them. In
-    training, patch and camera are drawn anew for every sample; else they are fixed by the index, and images whole.
+    the network's space (see `core.imaging.transfer`), 1 at the peak radiance, and the paths: as `LDR_HDR_PairedDataset`
+    gives them. In training, patch and camera are drawn anew for every sample; else they are fixed by the index, and images
+    whole.
 
     Args:
         dataroot_gt: folder(s) of photographs, local or remote.

@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from ..core.errors import UserError
-from ..core.image_io import READERS
-from ..core.storage import UnreadableFile, is_url, join
+from ..core.imaging.image_io import READERS
+from ..core.imaging.storage import UnreadableFile, is_url, join
 from . import DATASETS
 from .base import OnError
 from .generation import Count, GenerationDataset, Phase

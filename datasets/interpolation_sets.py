@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 
 from ..core.errors import UserError, did_you_mean
-from ..core.image_io import to_float
+from ..core.imaging.image_io import to_float
 from . import DATASETS
 from .base import OnError
 from .sources import listing

@@ -18,7 +18,7 @@ class MixedDataset(ImageDataset):
     """Draws from several datasets in a given ratio, spread evenly over each epoch and over ranks.
 
     Which dataset, sample and random choices a place of the epoch gets depends on (seed, epoch, place) alone, as everywhere (see
-    `relume.datasets.sampler`); ranks take different places. An epoch has as many samples as all datasets together.
+    `relume.datasets.loading.sampler`); ranks take different places. An epoch has as many samples as all datasets together.
 
     All patches have the mixture's `gt_size`, so that they can be stacked. A dataset's own ``gt_size`` is the largest patch that
     is cut from it (256 for Vimeo90K, whose frames have 256 rows); where that, or a frame, is smaller than what is asked for,

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from ..core.errors import UserError
-from ..core.image_io import to_float
+from ..core.imaging.image_io import to_float
 from . import DATASETS
 from .base import ImageDataset, Item, OnError
 from .pairing import Sample, as_roots, find_roots, find_samples

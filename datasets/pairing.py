@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..core.errors import UserError
-from ..core.image_io import READERS, Readers
-from ..core.storage import join, read_bytes
+from ..core.imaging.image_io import READERS, Readers
+from ..core.imaging.storage import join, read_bytes
 from .sources import IOBackend, Source, listing, open_source, parse_meta_line
 
 

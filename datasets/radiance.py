@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from ..core.errors import UserError
-from ..core.float_formats import FLOAT_READERS, decode_tiff, load_array
-from ..core.image_io import Readers, decode_integer_image, to_float
-from ..core.storage import UnreadableFile
+from ..core.imaging.float_formats import FLOAT_READERS, decode_tiff, load_array
+from ..core.imaging.image_io import Readers, decode_integer_image, to_float
+from ..core.imaging.storage import UnreadableFile
 from .sources import Folder, Source, listing
 
 RADIANCE_READERS: Readers = {

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from ..core.errors import UserError, require
-from ..core.image_io import read_pixels
+from ..core.imaging.image_io import read_pixels
 from . import DATASETS
 from .generation import Count, Phase, StoredImages
 from .transforms import Image, resize

@@ -12,10 +12,10 @@ from typing import Any, Literal
 import numpy as np
 
 from ..core.errors import UserError, require
-from ..core.image_header import image_size
-from ..core.image_io import READERS, Readers, read_pixels
+from ..core.imaging.image_header import image_size
+from ..core.imaging.image_io import READERS, Readers, read_pixels
+from ..core.imaging.storage import UnreadableFile, is_url, join, list_files, read_bytes
 from ..core.registry import unknown_key
-from ..core.storage import UnreadableFile, is_url, join, list_files, read_bytes
 
 MOST_HEADERS = 20_000
 """Files whose size is looked at before training."""

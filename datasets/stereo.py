@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ..core.errors import UserError
-from ..core.image_io import read_pixels, to_float
+from ..core.imaging.image_io import read_pixels, to_float
 from . import DATASETS
 from .base import ImageDataset, Item
 from .shipped import shipped

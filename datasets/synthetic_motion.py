@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..core.annotations import Range
 from ..core.errors import UserError
-from ..core.image_io import to_float
+from ..core.imaging.image_io import to_float
 from . import DATASETS
 from .base import Item, OnError
 from .moving import motion_field, random_scene, render

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..core.errors import UserError, require
-from ..core.image_io import to_float
+from ..core.imaging.image_io import to_float
 
 Image = np.ndarray
 """(H, W, C), integer or float."""

@@ -97,7 +97,7 @@ class FrameDataset(ImageDataset):
     score_rounding: str | None = None
     """How published figures of this set are computed: see `relume.core.evaluation.Evaluator`. None leaves it to the options."""
     published_as: str | None = None
-    """Name of this set in `relume.core.published`."""
+    """Name of this set in `relume.core.metrics.published`."""
     convention: str = ""
     """What published figures of this set do, in words."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from ..core.errors import UserError, did_you_mean
-from ..core.image_io import to_float
+from ..core.imaging.image_io import to_float
 from . import DATASETS
 from .base import Item, OnError
 from .photographs import PhotographDataset, Span, refuse_bad_ranges, shrink

@@ -28,7 +28,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
 
 from ..core.errors import UserError, did_you_mean
-from ..core.storage import is_url, join
+from ..core.imaging.storage import is_url, join
 from .sources import listing
 
 PairedLayout = Literal["LSUI", "UIEB", "EUVP", "UFO-120"]

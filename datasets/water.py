@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ..core.srgb import to_linear, to_srgb
+from ..core.imaging.srgb import to_linear, to_srgb
 from .photographs import Span
 
 JERLOV: dict[str, tuple[float, float, float]] = {

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from relume.archs import ARCHS
 from relume.core.models import MODELS
 from relume.core.models.base import Batch, Model, Update
-from relume.core.optimizers import OPTIMIZERS
+from relume.core.runtime.optimizers import OPTIMIZERS
 from relume.losses import LOSSES
 
 

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from relume.archs import build_network
 from relume.core import options
 from relume.core.errors import EXIT_USER_ERROR
-from relume.core.image_io import imwrite
+from relume.core.imaging.image_io import imwrite
 from relume.core.pipeline import test_main, train_main
 
 test_main.__test__ = False  # type: ignore[attr-defined]

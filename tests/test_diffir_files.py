@@ -13,7 +13,7 @@ from runs import records, weights
 
 from relume.archs import build_network
 from relume.core import options
-from relume.core.image_io import imwrite
+from relume.core.imaging.image_io import imwrite
 from relume.core.pipeline import train_main
 from relume.datasets.camera import Curve, format_prompt
 

@@ -9,7 +9,7 @@ import pytest
 import relume
 from relume.archs import build_network
 from relume.core import options
-from relume.core.models.matching import Matching, MatchingOptions
+from relume.core.models.generation.matching import Matching, MatchingOptions
 from relume.losses import build_loss
 
 FOLDER = Path(relume.__file__).resolve().parent / "options" / "generation"

@@ -10,7 +10,7 @@ import torch
 
 import relume
 from relume.core import options
-from relume.core.image_io import imwrite
+from relume.core.imaging.image_io import imwrite
 from relume.core.pipeline import test_pipeline as run_test
 
 FOLDER = Path(relume.__file__).resolve().parent / "options" / "vfi" / "test"

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from relume.archs import ARCHS
-from relume.core import checkpoint
 from relume.core.metrics import METRICS
+from relume.core.runtime import checkpoint
 from relume.datasets import DATASETS
 from relume.losses import LOSSES
 

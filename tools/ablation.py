@@ -24,11 +24,11 @@ from relume.archs import build_network
 from relume.core import options
 from relume.core.errors import UserError
 from relume.core.evaluation import INPUT, image_stem
-from relume.core.image_io import imread, imwrite
+from relume.core.imaging.image_io import imread, imwrite
+from relume.core.imaging.visual import grid
 from relume.core.pipeline import train_pipeline
-from relume.core.visual import grid
 from relume.datasets import build_dataset
-from relume.datasets.loader import build_eval_loader
+from relume.datasets.loading.loader import build_eval_loader
 
 FILES = Path(relume.__file__).resolve().parent / "options" / "underwater" / "ablation"
 

@@ -20,9 +20,9 @@ from typing import Any
 
 from relume.core import options
 from relume.core.errors import UserError
-from relume.core.image_io import imread, imwrite
+from relume.core.imaging.image_io import imread, imwrite
+from relume.core.imaging.visual import grid
 from relume.core.pipeline import test_pipeline, train_pipeline
-from relume.core.visual import grid
 
 Scores = Mapping[str, float]
 

@@ -23,16 +23,17 @@ import torch
 from torch import Tensor
 
 import relume
-from relume.core import logger, options
+from relume.core import options
 from relume.core.errors import UserError
-from relume.core.image_io import imwrite
+from relume.core.imaging.image_io import imwrite
+from relume.core.imaging.srgb import to_srgb
+from relume.core.imaging.visual import grid
 from relume.core.models.base import Batch, Model
 from relume.core.pipeline import build_evaluator, build_model
-from relume.core.srgb import to_srgb
-from relume.core.visual import grid
+from relume.core.runtime import logger
 from relume.datasets import build_dataset
 from relume.datasets.hdr_scenes import SyntheticHDRDataset
-from relume.datasets.loader import build_eval_loader
+from relume.datasets.loading.loader import build_eval_loader
 
 FILES = [Path(relume.__file__).resolve().parent / f"options/hdr/small/{name}.yml" for name in ("test", "test_s1")]
 BASELINES: dict[str, dict[str, Any]] = {

@@ -30,8 +30,9 @@ import torch
 from torch import Tensor
 
 from relume.archs import build_network
-from relume.core import checkpoint, options
+from relume.core import options
 from relume.core.errors import UserError, require
+from relume.core.runtime import checkpoint
 
 STUBBED = (
     "__main__",

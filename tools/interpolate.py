@@ -25,11 +25,11 @@ import torch
 from torch import Tensor
 
 from relume.core import options
-from relume.core.distributed import named_device
 from relume.core.errors import UserError
-from relume.core.image_io import imwrite
+from relume.core.imaging.image_io import imwrite
+from relume.core.imaging.visual import to_uint8
 from relume.core.pipeline import build_model, with_seed
-from relume.core.visual import to_uint8
+from relume.core.runtime.distributed import named_device
 from relume.datasets.clips import Clip, Video, find_clips
 from relume.datasets.transforms import to_tensor
 

@@ -25,14 +25,14 @@ from torch import Tensor
 
 from relume.core import options
 from relume.core.errors import UserError
-from relume.core.halving import frame_at
-from relume.core.image_io import imwrite
+from relume.core.imaging.image_io import imwrite
+from relume.core.imaging.visual import grid, to_uint8
+from relume.core.inference.halving import frame_at
 from relume.core.metrics import calculate_metric
 from relume.core.models.base import Batch, Model
 from relume.core.pipeline import build_model
-from relume.core.visual import grid, to_uint8
 from relume.datasets import build_dataset
-from relume.datasets.loader import build_eval_loader
+from relume.datasets.loading.loader import build_eval_loader
 
 
 @dataclass

@@ -14,12 +14,12 @@ from collections.abc import Iterator, Sequence
 from relume.archs import ARCHS
 from relume.core.errors import UserError, did_you_mean
 from relume.core.features import FEATURES
+from relume.core.imaging.transfer import TRANSFERS
 from relume.core.metrics import METRICS
 from relume.core.models import MODELS
-from relume.core.optimizers import OPTIMIZERS
-from relume.core.plugins import import_plugin
+from relume.core.options.plugins import import_plugin
 from relume.core.registry import Parameter, Registry
-from relume.core.transfer import TRANSFERS
+from relume.core.runtime.optimizers import OPTIMIZERS
 from relume.datasets import DATASETS
 from relume.losses import LOSSES
 from relume.schedulers import SCHEDULERS

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import relume
 from relume.core.errors import UserError
 from relume.core.options.json_schema import json_schema
-from relume.core.plugins import import_plugin
+from relume.core.options.plugins import import_plugin
 
 SCHEMA = Path(relume.__file__).parent / "options" / "schema.json"
 

@@ -28,8 +28,8 @@ from typing import Any
 from rich.progress import track
 
 from relume.core.errors import UserError, require
-from relume.core.image_io import READERS, Readers, imwrite
-from relume.core.storage import write_bytes
+from relume.core.imaging.image_io import READERS, Readers, imwrite
+from relume.core.imaging.storage import write_bytes
 from relume.datasets.camera import PROMPTS, decode_prompt, format_prompt
 from relume.datasets.hdr_scenes import SyntheticHDRDataset
 from relume.datasets.radiance import RADIANCE_READERS, read_floats

@@ -17,9 +17,10 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from relume.core import checkpoint, options
+from relume.core import options
 from relume.core.errors import UserError
 from relume.core.pipeline import build_model
+from relume.core.runtime import checkpoint
 from relume.core.trainer import seed_everything
 
 BUNDLE_KEYS = ("options", "iteration", "seed", "rank", "batches", "networks", "losses")

@@ -24,12 +24,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from relume.core import distributed, logger, options, visual
+from relume.core import options
 from relume.core.errors import UserError
-from relume.core.image_io import imwrite
+from relume.core.imaging import visual
+from relume.core.imaging.image_io import imwrite
+from relume.core.imaging.storage import write_bytes
 from relume.core.models.base import Model
 from relume.core.pipeline import build_model, with_seed
-from relume.core.storage import write_bytes
+from relume.core.runtime import distributed, logger
 
 
 def seeds_of(text: str) -> list[int]:

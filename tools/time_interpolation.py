@@ -26,9 +26,9 @@ import numpy as np
 import torch
 
 from relume.core import options
-from relume.core.distributed import named_device
 from relume.core.errors import UserError
 from relume.core.pipeline import build_model, with_seed
+from relume.core.runtime.distributed import named_device
 
 PRESETS = {
     "480p": (480, 854),

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import checkpoint
 from ..errors import UserError
+from ..runtime import checkpoint
 
 RANDOM = "random"
 """In place of a path to weights: those that the library initialises, from a fixed seed. For tests."""

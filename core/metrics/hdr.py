@@ -27,7 +27,7 @@ import numpy as np
 
 from ..annotations import Range
 from ..errors import UserError, require
-from ..transfer import PEAK, PU21
+from ..imaging.transfer import PEAK, PU21
 from . import metric
 from .images import Border, ColorOrder, Image, InputOrder, prepared
 from .psnr import decibels, mean_square

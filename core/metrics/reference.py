@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import distributed
 from ..errors import UserError, require
 from ..features.base import FeatureExtractor
-from ..storage import write_bytes
+from ..imaging.storage import write_bytes
+from ..runtime import distributed
 from .generative import Moments
 
 log = logging.getLogger("relume")

@@ -13,11 +13,11 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import Tensor
 
-from .. import distributed
 from ..annotations import Range
 from ..errors import UserError
 from ..features import FEATURES
 from ..features.base import FeatureExtractor
+from ..runtime import distributed
 from . import METRICS, SetMetric
 from .generative import Moments, frechet_distance, inception_score, kernel_distance, precision_recall
 from .reference import Reference, in_order, quantised

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..inference import Inference
+from ..inference.tiling import Inference
 
 Batch = dict[str, Any]
 """One collated batch: tensors ``lq``, ``gt`` (B, C, H, W) in [0, 1], and lists of strings such as ``lq_path``."""

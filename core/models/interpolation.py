@@ -10,13 +10,13 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
-from ...archs.vfi_flow import backwarp
-from .. import distributed
+from ...archs.vfi.flow import backwarp
 from ..annotations import Range
 from ..errors import UserError
-from ..halving import frame_at
-from ..inference import size_multiple
-from ..self_ensemble import Ensemble, self_ensemble
+from ..inference.halving import frame_at
+from ..inference.self_ensemble import Ensemble, self_ensemble
+from ..inference.tiling import size_multiple
+from ..runtime import distributed
 from . import MODELS
 from .base import Batch, Model, Update, flat_terms
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...losses.balance import Balance, BalanceMode
 from ..errors import UserError, did_you_mean
-from ..inference import size_multiple
+from ..inference.tiling import size_multiple
 from . import MODELS
 from .augment import Mixup, MultiScale, resize
 from .base import Batch, Model, Update, flat_terms

@@ -42,7 +42,7 @@ def census_distance(pred: Tensor, target: Tensor, patch_size: int = 7) -> Tensor
     if use_kernel("census distance", functools.partial(_obstacle, pred)):
         from .census_triton import FusedCensus
 
-        fused: Tensor = FusedCensus.apply(pred, target, patch_size)
+        fused: Tensor = FusedCensus.apply(pred, target, patch_size, (SOFT_SIGN, SOFT_COUNT))
         return fused
     plain: Tensor = _Census.apply(pred, target, patch_size)
     return plain

@@ -15,8 +15,6 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from .census import SOFT_COUNT, SOFT_SIGN
-
 PIXELS = 256
 """Of one program."""
 
@@ -54,27 +52,29 @@ def _census(  # type: ignore[no-untyped-def]  # noqa: ANN202
     tl.store(out + pixel, total * (scale / (PATCH * PATCH)), mask=here)
 
 
-def _launch(pred: Tensor, target: Tensor, grad: Tensor | None, patch_size: int) -> Tensor:
+def _launch(
+    pred: Tensor, target: Tensor, grad: Tensor | None, patch_size: int, softness: tuple[float, float]
+) -> Tensor:
     out = torch.empty_like(pred)
     _census[(triton.cdiv(pred.numel(), PIXELS),)](
         pred, target, pred if grad is None else grad, out, pred.shape[1], pred.shape[2], pred.numel(),
-        SOFT_SIGN, SOFT_COUNT, patch_size, grad is not None, PIXELS,
+        *softness, patch_size, grad is not None, PIXELS,
     )  # fmt: skip
     return out
 
 
 class FusedCensus(Function):
-    """Keeps both images, in float32."""
+    """Keeps both images, in float32. `softness` holds what is added under the root of the sign, and to the count."""
 
     @staticmethod
-    def forward(ctx: Any, pred: Tensor, target: Tensor, patch_size: int) -> Tensor:
+    def forward(ctx: Any, pred: Tensor, target: Tensor, patch_size: int, softness: tuple[float, float]) -> Tensor:
         pred, target = pred.contiguous(), target.to(pred.dtype).contiguous()
         ctx.save_for_backward(pred, target)
-        ctx.patch_size = patch_size
-        return _launch(pred, target, None, patch_size)
+        ctx.settings = patch_size, softness
+        return _launch(pred, target, None, patch_size, softness)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         pred, target = ctx.saved_tensors
-        return _launch(pred, target, grad.contiguous(), ctx.patch_size), None, None
+        return _launch(pred, target, grad.contiguous(), *ctx.settings), None, None, None

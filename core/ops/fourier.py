@@ -17,17 +17,14 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from .precision import at_least_float32
+
 Norm = Literal["backward", "ortho", "forward"]
 ADJOINT: dict[str, Norm] = {"backward": "forward", "ortho": "ortho", "forward": "backward"}
 """The adjoint of a forward transform is the inverse one under this norm, and the other way round."""
 
 EMPTY = 1e-30
 """A bin whose squared magnitude is below this counts as zero: phase 0, no gradient. (|z|^2 itself would soon underflow.)"""
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """`x`, or a float32 copy of it where it is a half."""
-    return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
 def _planes(x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from .dispatch import has_triton, use_kernel
-from .fourier import at_least_float32
+from .precision import at_least_float32
 
 WIDEST = 4096
 """Most channels that the fused kernels take."""

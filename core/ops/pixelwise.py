@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from .fourier import at_least_float32
+from .precision import at_least_float32
 
 
 def pixels(x: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Options: an option file in BasicSR's dialect, read, checked and resolved before any data is touched.
 
 `load` reads a file, `check` takes a plain dict; both return the same frozen ``addict.Dict`` in which every fixed section is
-complete. The schema is `core.schema` for the fixed sections, and constructors' signatures for every ``type:`` block.
+complete. The schema is `core.options.schema` for the fixed sections, and constructors' signatures for every ``type:`` block.
 """
 
 from __future__ import annotations

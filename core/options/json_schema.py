@@ -18,14 +18,14 @@ from typing import Any, Literal, Union
 import torch
 
 from ..annotations import Names, Range
-from ..docstrings import arguments, summary
 from ..models import MODELS
 from ..models.base import Model
 from ..registry import MISSING, Parameter, Registry, registry_of
-from ..schema import DATASETS, PATH_KEYS, NetworkBlock, Options, Paths, Train, Val
 from .checker import LISTS, MAPPINGS, expressible, parameters
+from .docstrings import arguments, summary
 from .reader import BASE
 from .rules import FROM_ABOVE, TRAIN_BLOCKS, networks_of
+from .schema import DATASETS, PATH_KEYS, NetworkBlock, Options, Paths, Train, Val
 
 JSON = dict[str, Any]
 SIMPLE: dict[Any, JSON] = {

@@ -11,9 +11,11 @@ from typing import Any
 from ..errors import UserError, did_you_mean
 from ..models import MODELS
 from ..models.base import Model
-from ..plugins import import_plugin
 from ..registry import MISSING, Parameter, Registry, unknown_key
-from ..schema import (
+from .checker import BAD, Checker, join, parameters, plain
+from .nodes import Block, Entry, Items, Scalar
+from .plugins import import_plugin
+from .schema import (
     DATASETS,
     PATH_KEYS,
     Loader,
@@ -26,8 +28,6 @@ from ..schema import (
     Train,
     Val,
 )
-from .checker import BAD, Checker, join, parameters, plain
-from .nodes import Block, Entry, Items, Scalar
 
 LOSS_SUFFIX = "_opt"
 OPTIMIZER_PREFIX = "optim_"

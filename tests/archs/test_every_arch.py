@@ -13,7 +13,7 @@ from filling import image, waves
 from torch import Tensor, nn
 
 from relume.archs import ARCHS, build_network
-from relume.core.inference import Inference, size_multiple
+from relume.core.inference.tiling import Inference, size_multiple
 
 Inputs = Callable[[int, int], tuple[Tensor, ...]]
 

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from relume.core.errors import UserError
 from relume.core.evaluation import Evaluator, Interrupted, image_stem, is_better
-from relume.core.image_io import read_pixels
+from relume.core.imaging.image_io import read_pixels
+from relume.core.imaging.transfer import MuLaw
 from relume.core.metrics import METRICS, SetMetric, calculate_metric
 from relume.core.models.base import Batch, Model
-from relume.core.transfer import MuLaw
 from relume.datasets.radiance import RADIANCE_READERS
 
 PSNR = {"psnr": {"type": "calculate_psnr", "crop_border": 2}}

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from runs import options
 
-from relume.core.checkpoint import Checkpoints
 from relume.core.errors import UserError
 from relume.core.experiment import Experiment, Resume, find_resume
 from relume.core.options import check, load
+from relume.core.runtime.checkpoint import Checkpoints
 
 
 @pytest.fixture(autouse=True)

@@ -18,9 +18,9 @@ import yaml
 from runs import REPO, differences, options, records, weights
 
 from relume.core.errors import EXIT_INTERRUPTED, EXIT_NONFINITE, EXIT_PREEMPTED, EXIT_USER_ERROR, UserError
-from relume.core.image_io import imwrite
+from relume.core.imaging.image_io import imwrite
+from relume.core.options.plugins import import_plugin, module_name
 from relume.core.pipeline import run, test_main, test_pipeline, train_main, train_pipeline
-from relume.core.plugins import import_plugin, module_name
 
 test_main.__test__ = test_pipeline.__test__ = False  # type: ignore[attr-defined] # they are not tests
 

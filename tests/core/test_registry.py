@@ -14,11 +14,11 @@ import torch
 from relume.archs import ARCHS
 from relume.core.errors import UserError
 from relume.core.features import FEATURES
+from relume.core.imaging.transfer import TRANSFERS
 from relume.core.metrics import METRICS
 from relume.core.models import MODELS
-from relume.core.optimizers import OPTIMIZERS
 from relume.core.registry import Registry, build_nested, signature
-from relume.core.transfer import TRANSFERS
+from relume.core.runtime.optimizers import OPTIMIZERS
 from relume.datasets import DATASETS
 from relume.losses import LOSSES
 from relume.schedulers import SCHEDULERS

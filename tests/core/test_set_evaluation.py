@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from relume.archs import build_network
-from relume.core import checkpoint
 from relume.core.errors import UserError
 from relume.core.features import build_features
 from relume.core.metrics import sets
@@ -18,6 +17,7 @@ from relume.core.metrics.generative import kernel_distance
 from relume.core.metrics.reference import quantised
 from relume.core.models.draws import normal_of
 from relume.core.pipeline import test_pipeline as run_test
+from relume.core.runtime import checkpoint
 from relume.datasets import build_dataset
 
 NETWORK = {

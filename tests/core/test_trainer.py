@@ -19,8 +19,8 @@ import torch
 from runs import REPO, differences, options, records, weights
 
 from relume.core.errors import EXIT_NONFINITE, EXIT_PREEMPTED, NonFiniteError, UserError
+from relume.core.options.plugins import import_plugin, module_name
 from relume.core.pipeline import train_pipeline
-from relume.core.plugins import import_plugin, module_name
 
 TOY, PLAYERS = REPO / "tests" / "toy.py", REPO / "tests" / "players.py"
 ROOT = Path("experiments/toy")
@@ -405,7 +405,7 @@ def test_the_first_set_that_has_the_metric_chooses_the_best_weights(toy: ModuleT
     opt = options(train__total_iter=4)
     val = opt["datasets"].pop("val")
     Path("alone").mkdir()
-    from relume.core.image_io import imwrite
+    from relume.core.imaging.image_io import imwrite
 
     imwrite("alone/a.png", torch.rand(3, 16, 16))
     opt["datasets"]["val"] = {"name": "no_truth", "type": "SingleImageDataset", "dataroot_lq": "alone"}

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from relume.core.image_io import imwrite
+from relume.core.imaging.image_io import imwrite
 
 
 @pytest.fixture

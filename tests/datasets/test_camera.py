@@ -10,7 +10,7 @@ import torch
 from filling import image
 
 from relume.core.errors import UserError
-from relume.core.storage import UnreadableFile
+from relume.core.imaging.storage import UnreadableFile
 from relume.datasets.camera import (
     Curve,
     CurveChoice,

@@ -7,7 +7,7 @@ import torch
 
 from relume.core.errors import UserError
 from relume.datasets import build_dataset
-from relume.datasets.worker import seeded
+from relume.datasets.loading.worker import seeded
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import torch
 from relume.core.errors import UserError
 from relume.datasets import build_dataset
 from relume.datasets.generation import StoredImages
-from relume.datasets.loader import build_eval_loader, build_train_loader
+from relume.datasets.loading.loader import build_eval_loader, build_train_loader
 
 FACES = {"type": "ShippedImagesDataset", "source": "faces_and_backgrounds", "resolution": 12}
 

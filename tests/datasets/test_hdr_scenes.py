@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from relume.core.errors import UserError
-from relume.core.srgb import to_linear
-from relume.core.transfer import as_transfer
+from relume.core.imaging.srgb import to_linear
+from relume.core.imaging.transfer import as_transfer
 from relume.datasets import build_dataset
 from relume.datasets.hdr_scenes import expand
+from relume.datasets.loading.worker import seeded
 from relume.datasets.photographs import SHIPPED
-from relume.datasets.worker import seeded
 
 SHIPPED_BLOCK = {"type": "SyntheticHDRDataset", "source": "skimage", "shorter_side": 64}
 CLEAN = {"noise": [0.0, 0.0], "quality": None}

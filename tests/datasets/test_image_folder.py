@@ -11,7 +11,7 @@ import torch
 
 from relume.core.errors import UserError
 from relume.datasets import build_dataset
-from relume.datasets.loader import build_train_loader
+from relume.datasets.loading.loader import build_train_loader
 
 NAMES = ["00000/img0", "00000/img1", "00001/img2", "00001/img3"]
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from relume.core.errors import UserError
-from relume.core.image_io import imwrite
+from relume.core.imaging.image_io import imwrite
 from relume.datasets import build_dataset
 from relume.datasets.interpolation_sets import OTHER_SCENES, XTestDataset
-from relume.datasets.worker import seeded
+from relume.datasets.loading.worker import seeded
 
 
 def build(name: str, root: Path, phase: str = "test", **options):

@@ -9,7 +9,7 @@ import torch
 
 from relume.core.errors import UserError
 from relume.datasets import build_dataset
-from relume.datasets.loader import build_train_loader
+from relume.datasets.loading.loader import build_train_loader
 from relume.datasets.mixture import parse_ratio
 
 

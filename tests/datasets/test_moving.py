@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from relume.archs.vfi_flow import backwarp
+from relume.archs.vfi.flow import backwarp
 from relume.datasets.moving import Layer, Motion, motion_field, random_scene, render
 
 SIZE = (20, 24)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from relume.core.errors import UserError
-from relume.core.image_io import imread
+from relume.core.imaging.image_io import imread
 from relume.datasets import build_dataset
 from relume.tools.prepare_data import pack
 

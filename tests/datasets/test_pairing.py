@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relume.core.errors import UserError
-from relume.core.storage import write_bytes
+from relume.core.imaging.storage import write_bytes
 from relume.datasets.pairing import find_roots, find_samples
 from relume.datasets.sources import IOBackend
 

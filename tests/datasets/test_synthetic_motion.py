@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from relume.archs.vfi_flow import backwarp
+from relume.archs.vfi.flow import backwarp
 from relume.core.errors import UserError
 from relume.datasets import build_dataset
-from relume.datasets.loader import build_train_loader
+from relume.datasets.loading.loader import build_train_loader
+from relume.datasets.loading.worker import seeded
 from relume.datasets.synthetic_motion import BUCKETS
-from relume.datasets.worker import seeded
 
 SHIPPED = {"type": "SyntheticMotionDataset", "source": "skimage", "gt_size": 48}
 

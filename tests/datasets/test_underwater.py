@@ -7,8 +7,8 @@ import torch
 
 from relume.core.errors import UserError
 from relume.datasets import build_dataset
+from relume.datasets.loading.worker import seeded
 from relume.datasets.photographs import SHIPPED
-from relume.datasets.worker import seeded
 
 SHIPPED_BLOCK = {"type": "SyntheticUnderwaterDataset", "source": "skimage"}
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from relume.core.errors import UserError
-from relume.core.image_io import imread, imwrite
+from relume.core.imaging.image_io import imread, imwrite
 from relume.datasets import build_dataset
-from relume.datasets.loader import build_train_loader
+from relume.datasets.loading.loader import build_train_loader
 
 FOLDERS = {
     "LSUI": ("train/input", "train/gt", "test/input", "test/gt"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from relume.core.image_io import imread
+from relume.core.imaging.image_io import imread
 
 FACES = {"type": "ShippedImagesDataset", "resolution": 8}
 FEATURES = {"type": "pixel_avgpool", "size": 4}

@@ -9,7 +9,7 @@ import pytest
 from runs import REPO
 
 from relume.core import options
-from relume.core.image_io import imread
+from relume.core.imaging.image_io import imread
 from relume.core.pipeline import train_pipeline
 
 FOLDER = REPO / "options" / "hdr" / "small"

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from relume.archs import build_network
-from relume.core import checkpoint
 from relume.core.errors import UserError
+from relume.core.runtime import checkpoint
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ import torch
 import yaml
 
 from relume.archs import build_network
-from relume.core import checkpoint
-from relume.core.image_io import imwrite, read_pixels
+from relume.core.imaging.image_io import imwrite, read_pixels
+from relume.core.runtime import checkpoint
 from relume.datasets.clips import Video
 
 NETWORK = {

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from relume.core.errors import UserError
-from relume.core.image_io import imwrite, read_pixels
+from relume.core.imaging.image_io import imwrite, read_pixels
 from relume.datasets.hdr import LdrHdrDataset
 from relume.datasets.hdr_scenes import SyntheticHDRDataset
 from relume.datasets.sources import Lmdb

@@ -15,8 +15,8 @@ import torch
 import yaml
 
 from relume.archs import build_network
-from relume.core import checkpoint, distributed
 from relume.core.errors import UserError
+from relume.core.runtime import checkpoint, distributed
 
 NETWORK = {
     "type": "OneStepGenerator",

@@ -24,7 +24,7 @@ def overhead() -> list[Row]:
     """
     from relume.core.guard import Guard
     from relume.core.models.restoration import RestorationModel
-    from relume.core.optimizers import build_optimizer
+    from relume.core.runtime.optimizers import build_optimizer
     from relume.core.trainer import Parts, Trainer
     from relume.losses import build_loss
     from relume.schedulers import build_scheduler
@@ -73,7 +73,7 @@ def overhead() -> list[Row]:
 
 def photographs(folder: Path, count: int, side: int) -> None:
     """Pairs of PNG files to load."""
-    from relume.core.image_io import imwrite
+    from relume.core.imaging.image_io import imwrite
 
     generator = torch.Generator().manual_seed(0)
     for name in ("lq", "gt"):
@@ -89,7 +89,7 @@ def loading() -> list[Row]:
     """Images per second through the training loader, by number of workers."""
     from relume.core import options
     from relume.datasets import build_dataset
-    from relume.datasets.loader import build_train_loader
+    from relume.datasets.loading.loader import build_train_loader
 
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as name:
@@ -149,7 +149,7 @@ def loading() -> list[Row]:
 @section("checkpoint")
 def checkpoint() -> list[Row]:
     """How long a step waits for a checkpoint, against plain ``torch.save``, which promises nothing."""
-    from relume.core.checkpoint import Checkpoints
+    from relume.core.runtime.checkpoint import Checkpoints
 
     tensors = {f"p{i}": torch.rand(1024, 1024) for i in range(25)}
     with tempfile.TemporaryDirectory() as name:

@@ -6,10 +6,10 @@ import pytest
 import torch
 from filling import waves
 
-from relume.core import checkpoint
 from relume.core.errors import UserError
 from relume.core.features import build_features
 from relume.core.features.inception import InceptionFID, resize_like_tensorflow1
+from relume.core.runtime import checkpoint
 
 
 @pytest.fixture(scope="module")

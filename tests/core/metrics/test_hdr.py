@@ -8,8 +8,8 @@ import torch
 from skimage.metrics import structural_similarity
 
 from relume.core.errors import UserError
+from relume.core.imaging.transfer import Log1p
 from relume.core.metrics import METRICS, calculate_metric, metric_space
-from relume.core.transfer import Log1p
 
 HERE = ("psnr_l", "psnr_mu", "psnr_mu_ntire", "pu21_psnr", "pu21_psnr_y", "pu21_ssim")
 FORK = ("pu21_psnr_fork", "pu21_psnr_y_fork", "pu21_ssim_fork", "pu21_msssim_fork")

@@ -11,12 +11,12 @@ import pytest
 import torch
 from filling import waves
 
-from relume.core import distributed
 from relume.core.errors import UserError
 from relume.core.features import FEATURES, FeatureExtractor
 from relume.core.metrics import METRICS, metric_direction
 from relume.core.metrics.generative import Moments, frechet_distance, kernel_distance, precision_recall
 from relume.core.metrics.reference import quantised
+from relume.core.runtime import distributed
 from relume.datasets import build_dataset
 
 FACES = {"type": "ShippedImagesDataset", "source": "faces", "resolution": 8}

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from relume.archs import build_network
 from relume.core.errors import UserError
-from relume.core.image_io import imread, imwrite
+from relume.core.imaging.image_io import imread, imwrite
 from relume.core.models import diffir
 from relume.core.models.diffir import DiffIRS1HDRModel, DiffIRS1Model, DiffIRS2Model
 from relume.core.models.draws import standard_normal

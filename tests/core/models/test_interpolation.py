@@ -14,13 +14,13 @@ from runs import differences, options, outcome, records, train, weights
 from torch import Tensor, nn
 
 from relume.archs import build_network
-from relume.archs.vfi_flow import backwarp
-from relume.core import checkpoint
+from relume.archs.vfi.flow import backwarp
 from relume.core.errors import UserError
-from relume.core.inference import Inference
+from relume.core.inference.tiling import Inference
 from relume.core.models.base import Batch
 from relume.core.models.interpolation import InterpolationModel
 from relume.core.options import check
+from relume.core.runtime import checkpoint
 from relume.losses import build_loss
 
 SMALL: dict[str, Any] = {

@@ -16,8 +16,8 @@ from relume.core.errors import UserError
 from relume.core.models import MODELS
 from relume.core.models.augment import Mixup
 from relume.core.models.restoration import RestorationModel
+from relume.core.options.plugins import import_plugin, module_name
 from relume.core.pipeline import train_pipeline
-from relume.core.plugins import import_plugin, module_name
 from relume.losses import build_loss
 
 PLUGINS = [str(REPO / "tests" / name) for name in ("toy.py", "players.py")]

@@ -13,8 +13,8 @@ from relume.archs import build_network
 from relume.core.errors import UserError
 from relume.core.guard import Guard
 from relume.core.models.restoration import RestorationModel
-from relume.core.optimizers import build_optimizer
 from relume.core.pipeline import train_pipeline
+from relume.core.runtime.optimizers import build_optimizer
 from relume.core.trainer import Parts, Trainer
 from relume.losses import build_loss
 from relume.losses.vgg import VGGFeatures

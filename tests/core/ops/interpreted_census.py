@@ -23,9 +23,10 @@ def main() -> None:
         torch.manual_seed(0)
         pred, target, weight = torch.rand(shape), torch.rand(shape), torch.randn(shape)
         results = []
-        for function in (census._Census, census_triton.FusedCensus):
+        softness = (census.SOFT_SIGN, census.SOFT_COUNT)
+        for function, more in ((census._Census, ()), (census_triton.FusedCensus, (softness,))):
             x = pred.clone().requires_grad_()
-            y = function.apply(x, target, patch)
+            y = function.apply(x, target, patch, *more)
             results.append([y, *torch.autograd.grad((y * weight).sum(), x)])
         for a, b in zip(*results, strict=True):
             worst = max(worst, ((a - b).abs().max() / a.abs().max()).item())

@@ -1,0 +1,182 @@
+"""Files of floating-point images, from and to bytes: Radiance .hdr, OpenEXR, .pfm, TIFF with float samples, NumPy's .npy.
+
+Decoders have the signature of `image_io.READERS` and give OpenCV's channel order (BGR); an .npy array holds RGB.
+
+| format | what survives of float32 |
+|---|---|
+| .exr, .npy, .pfm, .tif | everything; 16-bit halfs in .exr and .npy are read too |
+| .hdr | 8 bits and an exponent shared by the three channels: steps of 0.4 to 0.8 % of the brightest channel; nothing negative |
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ..errors import UserError, require
+from .storage import UnreadableFile
+
+INSTALL_EXR = "pip install 'relume[hdr]'"
+
+# What it would print about damaged files, besides failing, is said in one line here and in image_io.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+# ------------------------------------------------------------------ reading
+def decode_with_opencv(data: bytes, name: str) -> np.ndarray:
+    """.hdr and .pfm: (H, W[, C]) floats, BGR."""
+    return as_float(decode_tiff(data, name), name)
+
+
+def decode_tiff(data: bytes, name: str) -> np.ndarray:
+    """A TIFF file of samples of any kind, integers among them: (H, W[, C]), BGR."""
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    except cv2.error as e:
+        raise UnreadableFile(f"{name}: not a readable image ({str(e).splitlines()[0]})") from e
+    if image is None:
+        what = "truncated, damaged, or not an image" if data else "an empty file"
+        raise UnreadableFile(f"{name}: cannot be decoded; the file is {what}")
+    return np.asarray(image)
+
+
+def decode_exr(data: bytes, name: str) -> np.ndarray:
+    """The channels R, G and B, or Y alone, of an OpenEXR file's first part: (H, W[, 3]) floats, BGR.
+
+    Raises:
+        UnreadableFile: damaged, or it has no such channels.
+        UserError: the package OpenEXR is not installed.
+    """
+    exr = require("OpenEXR", f"{name}: reading .exr", INSTALL_EXR)
+    with tempfile.TemporaryDirectory() as folder:  # the library reads paths only; ours may be in a database or remote
+        path = os.path.join(folder, "image.exr")
+        Path(path).write_bytes(data)
+        try:
+            with exr.File(path, separate_channels=True) as file:
+                planes = {k: np.array(c.pixels) for k, c in file.channels().items()}
+        except Exception as e:  # the library raises RuntimeError, TypeError, ValueError, its own, ...
+            raise UnreadableFile(f"{name}: not a readable OpenEXR file ({str(e).splitlines()[0]})") from e
+    wanted = "BGR" if "R" in planes else "Y"
+    if not set(wanted) <= set(planes):
+        raise UnreadableFile(f"{name}: has the channels {', '.join(planes) or 'none'}; R, G, B or Y are needed")
+    image = np.stack([planes[c] for c in wanted], axis=-1)
+    return as_float(image if wanted == "BGR" else image[..., 0], name)
+
+
+def decode_npy(data: bytes, name: str) -> np.ndarray:
+    """An array (H, W, 3) RGB or (H, W), with any number of axes of length 1 before, as BGR.
+
+    Raises:
+        UnreadableFile: as `load_array`, or an array of another shape or type.
+    """
+    array = load_array(data, name)
+    shape = array.shape
+    while array.ndim > 2 and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3) or 0 in shape:
+        raise UnreadableFile(f"{name}: has the shape {shape}; (H, W, 3) RGB or (H, W) are expected")
+    return as_float(array[..., ::-1] if array.ndim == 3 else array, name)
+
+
+def load_array(data: bytes, name: str) -> np.ndarray:
+    """The array in an .npy file.
+
+    Raises:
+        UnreadableFile: damaged, pickled objects (which could run code), or an archive.
+    """
+    try:
+        array = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, OSError, EOFError) as e:
+        raise UnreadableFile(f"{name}: not a readable .npy array of numbers ({str(e).splitlines()[0]})") from e
+    if not isinstance(array, np.ndarray):
+        raise UnreadableFile(f"{name}: is an archive of arrays (.npz); one array (.npy) is expected")
+    return array
+
+
+def as_float(image: np.ndarray, name: str) -> np.ndarray:
+    """The image as float32.
+
+    Raises:
+        UnreadableFile: its samples are integers.
+    """
+    if image.dtype.kind != "f":
+        raise UnreadableFile(f"{name}: holds {image.dtype} samples; floats are expected here")
+    return image.astype(np.float32, copy=False)
+
+
+FLOAT_READERS: dict[str, Callable[[bytes, str], np.ndarray]] = {
+    ".hdr": decode_with_opencv,
+    ".pic": decode_with_opencv,
+    ".exr": decode_exr,
+    ".pfm": decode_with_opencv,
+    ".npy": decode_npy,
+}
+"""Decoders of formats that hold floats only, by suffix."""
+
+
+# ------------------------------------------------------------------ writing
+def encode_with_opencv(image: np.ndarray, suffix: str) -> bytes:
+    """.hdr, .pfm and, compressed without loss, .tif: from (H, W[, 3]) float32 RGB."""
+    if suffix == ".hdr" and image.ndim == 2:
+        image = np.repeat(image[..., None], 3, axis=2)
+    return bytes(cv2.imencode(suffix, np.ascontiguousarray(image[..., ::-1] if image.ndim == 3 else image))[1])
+
+
+def encode_exr(image: np.ndarray, suffix: str) -> bytes:
+    """An OpenEXR file of float32 samples, ZIP-compressed (without loss)."""
+    exr = require("OpenEXR", "writing .exr", INSTALL_EXR)
+    names = "RGB" if image.ndim == 3 else "Y"
+    planes = {c: np.ascontiguousarray(image[..., i] if image.ndim == 3 else image) for i, c in enumerate(names)}
+    header = {"compression": exr.ZIP_COMPRESSION, "type": exr.scanlineimage}
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, f"image{suffix}")
+        with exr.File(header, planes) as file:
+            file.write(path)
+        return Path(path).read_bytes()
+
+
+def encode_npy(image: np.ndarray, suffix: str) -> bytes:
+    """NumPy's format."""
+    buffer = io.BytesIO()
+    np.save(buffer, image, allow_pickle=False)
+    return buffer.getvalue()
+
+
+FLOAT_WRITERS: dict[str, Callable[[np.ndarray, str], bytes]] = {
+    ".hdr": encode_with_opencv,
+    ".exr": encode_exr,
+    ".pfm": encode_with_opencv,
+    ".npy": encode_npy,
+    ".tif": encode_with_opencv,
+    ".tiff": encode_with_opencv,
+}
+"""Encoders of floats, by suffix."""
+
+FLOATS_ONLY = FLOAT_WRITERS.keys() - {".tif", ".tiff"}
+"""Suffixes of formats that hold nothing but floats; TIFF holds integers as well."""
+
+
+def encode_floats(path: str | Path, suffix: str, image: np.ndarray) -> bytes:
+    """A file's contents from an image (H, W) or (H, W, C), C of 1 or 3, RGB, of any floating type.
+
+    Raises:
+        UserError: it has another shape, or NaN, infinite or (in .hdr) negative samples.
+    """
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[..., 0]
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3) or 0 in image.shape:
+        raise UserError(f"{path}: this image ({image.shape}) cannot be written as '{suffix}'")
+    image = image.astype(np.float32)
+    if not np.isfinite(image).all():
+        raise UserError(f"{path}: the image has NaN or infinite values, and is not written")
+    if suffix == ".hdr" and image.min() < 0:
+        raise UserError(f"{path}: .hdr holds no negative radiance (here {image.min():g}); clip it, or write .exr")
+    return FLOAT_WRITERS[suffix](image, suffix)

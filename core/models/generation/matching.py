@@ -1,0 +1,247 @@
+"""Which training image each generated one is to become: optimal transport between features, and targets from its plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Annotated, Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ....losses import ot
+from ....losses.ot import costs, targets
+from ....schedulers.ramp import Ramp
+from ...annotations import Range
+from ...errors import UserError
+from .bank import MemoryBank
+
+Count = Annotated[int, Range(least=1)]
+Schedule = float | Ramp
+
+
+@dataclass
+class MatchingOptions:
+    """How generated images are matched with the memory bank's. Schedules count training samples.
+
+    Args:
+        pairing: ``ot``; or ``random``, the ablation: each generated image gets the training image of its place in the batch.
+        scope: match the images of one micro-batch of one rank, or all that an iteration generates (``global``), which costs one
+            more forward pass and gives a better plan.
+        target: ``argmax`` of a plan's row; ``sample`` from it, which is unbiased; ``barycentre``, its mean; ``topk``, the mean
+            of its largest; ``assignment``, the most likely matching without repetition.
+        topk: how many for that.
+        temperature: of a row before a target is taken from it: T_ij^(1 / temperature). 1 is the plan.
+        epsilon: strength of the entropy, relative to the largest costs.
+        fgw_lambda: weight of the structure (Gromov-Wasserstein), from 0, none, to 1. See `ot.from_lambda`.
+        structure: distances within either set of features: ``euclidean``, or ``sqeuclidean``, which factorises.
+        outer_iters: descent steps of a solve.
+        inner_iters: Sinkhorn iterations of each.
+        tol: see `ot.fused_gromov_wasserstein`; 0 never waits for a GPU, and replays one CUDA graph per solve.
+        labels: ``penalty`` makes pairs of different classes dearer; ``same_class`` forbids them; ``ignore`` does not look.
+        label_penalty: by how much, in units of |x - y|^2 of unit vectors, which is at most 4.
+    """
+
+    pairing: Literal["ot", "random"] = "ot"
+    scope: Literal["micro", "global"] = "micro"
+    target: Literal["argmax", "sample", "barycentre", "topk", "assignment"] = "sample"
+    topk: Count = 8
+    temperature: Schedule = 1.0
+    epsilon: Schedule = field(default_factory=lambda: Ramp(0.1, 0.01, 50_000, "exponential"))
+    fgw_lambda: Schedule = field(default_factory=lambda: Ramp(0.1, 0.5, 50_000))
+    structure: Literal["euclidean", "sqeuclidean"] = "euclidean"
+    outer_iters: Count = 10
+    inner_iters: Count = 50
+    tol: Annotated[float, Range(least=0)] = 1e-6
+    labels: Literal["penalty", "same_class", "ignore"] = "penalty"
+    label_penalty: Annotated[float, Range(least=0)] = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("temperature", "epsilon", "fgw_lambda"):
+            value = getattr(self, name)
+            if isinstance(value, Mapping):
+                setattr(self, name, Ramp(**value))
+        for name, most in (("temperature", float("inf")), ("epsilon", float("inf")), ("fgw_lambda", 1.0)):
+            value = getattr(self, name)
+            ends = (value.start, value.end) if isinstance(value, Ramp) else (value,)
+            if min(ends) < 0 or max(ends) > most or (name != "fgw_lambda" and min(ends) == 0):
+                raise UserError(
+                    f"{name}: must be {'from 0 to 1' if most == 1 else 'positive'}, got {min(ends)} to {max(ends)}"
+                )
+
+
+def at(schedule: Schedule, done: float) -> float:
+    """The value of a schedule after `done` samples."""
+    return schedule.at(done) if isinstance(schedule, Ramp) else schedule
+
+
+class Settings(NamedTuple):
+    """The schedules' values in one iteration."""
+
+    epsilon: float
+    fgw_lambda: float
+    temperature: float
+
+
+class Memory:
+    """What one iteration sees of the bank: `rows` (m,), their features (m, d), images and classes, each fetched once.
+
+    Args:
+        bank: all of it.
+        rows: those drawn.
+    """
+
+    def __init__(self, bank: MemoryBank, rows: Tensor) -> None:
+        self.bank = bank
+        self.rows = rows
+
+    @cached_property
+    def features(self) -> Tensor:
+        return self.bank.features_of(self.rows)
+
+    @cached_property
+    def images(self) -> Tensor:
+        return self.bank.images_of(self.rows)
+
+    @cached_property
+    def labels(self) -> Tensor:
+        return self.bank.labels_of(self.rows)
+
+    @cached_property
+    def euclidean(self) -> Tensor:
+        return costs.euclidean(self.features)
+
+    @cached_property
+    def sqeuclidean(self) -> ot.SquaredEuclidean:
+        return ot.SquaredEuclidean(self.features)
+
+
+class Matching:
+    """Matches unit features with those of a memory.
+
+    Args:
+        options: see there.
+    """
+
+    def __init__(self, options: MatchingOptions) -> None:
+        self.options = options
+        self.graphs = ot.Graphs()
+
+    def settings(self, done: float) -> Settings:
+        """The schedules' values after `done` samples."""
+        o = self.options
+        return Settings(at(o.epsilon, done), at(o.fgw_lambda, done), at(o.temperature, done))
+
+    def solve(self, features: Tensor, labels: Tensor | None, memory: Memory, settings: Settings) -> ot.Coupling:
+        """The coupling of generated features (n, d), with classes (n,) or None, with the memory.
+
+        Raises:
+            UserError: there are more of them than of the memory, or ``same_class`` finds a class without any.
+        """
+        n, m = len(features), len(memory.rows)
+        if n > m:
+            remedy = (
+                "match fewer with matching.scope: micro"
+                if self.options.scope == "global"
+                else "lower batch_size_per_gpu"
+            )
+            raise UserError(
+                f"{n} generated images are matched at once, but the memory has {m} rows (bank.subset, or the training set, is "
+                f"too small): {remedy}"
+            )
+        with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
+            cost = costs.squared_euclidean(features, memory.features)
+            cost, columns = self._with_labels(cost, labels, memory)
+            alpha, epsilon = ot.from_lambda(settings.fgw_lambda, settings.epsilon)
+            o = self.options
+            if alpha == 0:
+                budget = o.inner_iters * o.outer_iters
+                return ot.sinkhorn(cost, b=columns, epsilon=epsilon, tol=o.tol, max_iters=budget, cost_scale="max")
+            own: Any = features if o.structure == "sqeuclidean" else costs.euclidean(features)
+            return ot.fused_gromov_wasserstein(
+                cost,
+                ot.SquaredEuclidean(own) if o.structure == "sqeuclidean" else own,
+                memory.sqeuclidean if o.structure == "sqeuclidean" else memory.euclidean,
+                q=columns,
+                alpha=alpha,
+                epsilon=epsilon,
+                outer_iters=o.outer_iters,
+                inner_iters=o.inner_iters,
+                tol=o.tol,
+                graphs=self.graphs,
+            )
+
+    def _with_labels(self, cost: Tensor, labels: Tensor | None, memory: Memory) -> tuple[Tensor, Tensor | None]:
+        """The cost with classes in it, and the marginal of the columns that makes it solvable, None if uniform."""
+        if labels is None or self.options.labels == "ignore" or memory.bank.labels is None:
+            return cost, None
+        different = labels[:, None] != memory.labels
+        if self.options.labels == "penalty":
+            return cost + self.options.label_penalty * different, None
+        partners = (~different).sum(1)
+        if bool((partners == 0).any()):
+            lonely = int(labels[partners == 0][0])
+            raise UserError(
+                f"matching.labels: same_class, but none of the memory's {len(memory.rows)} rows is of class {lonely}: raise "
+                "bank.subset, or use penalty"
+            )
+        # Each row spreads its mass 1 / n evenly over the columns of its class.
+        columns = ((~different) / partners[:, None]).sum(0) / len(cost)
+        return torch.where(different, torch.inf, cost), columns.to(cost)
+
+    def choose(self, plan: Tensor, temperature: float, uniforms: Tensor) -> Targets:
+        """What rows (n, m) of a plan tell their images to become, `uniforms` (n,) deciding where chance does."""
+        o = self.options
+        if temperature != 1:
+            logits = plan.clamp_min(torch.finfo(plan.dtype).tiny).log() / temperature
+            plan = torch.where(plan > 0, logits, -torch.inf).softmax(1)
+        if o.target == "argmax":
+            return Targets(plan, columns=targets.argmax(plan))
+        if o.target == "sample":
+            return Targets(plan, columns=targets.sample_at(plan, uniforms))
+        if o.target == "assignment":
+            return Targets(plan, columns=ot.assignment(-plan.clamp_min(torch.finfo(plan.dtype).tiny).log()))
+        weights = plan
+        if o.target == "topk":
+            k = min(o.topk, plan.shape[1])
+            mass, columns = plan.topk(k, dim=1)
+            weights = torch.zeros_like(plan).scatter(1, columns, mass)
+        return Targets(plan, weights=weights / weights.sum(1, keepdim=True))
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What is taken from a plan (n, m): a column of the memory for each image, (n,), or weights over the columns, (n, m)."""
+
+    plan: Tensor
+    columns: Tensor | None = None
+    weights: Tensor | None = None
+
+    def images(self, memory: Memory) -> Tensor:
+        """(n, C, H, W) in [-1, 1]."""
+        if self.columns is not None:
+            return memory.bank.images_of(memory.rows[self.columns])
+        assert self.weights is not None
+        return targets.barycentre(self.weights, memory.images)
+
+    def features(self, memory: Memory) -> Tensor:
+        """(n, d), of length 1."""
+        if self.columns is not None:
+            return memory.features[self.columns]
+        assert self.weights is not None
+        return F.normalize(targets.barycentre(self.weights, memory.features), dim=1)
+
+    def distances(self, memory: Memory) -> Tensor:
+        """(n, n), those among the features of targets that the plan expects."""
+        return targets.expected_distances(self.plan, memory.euclidean)
+
+    def part(self, rows: slice) -> Targets:
+        """Those of some of the images."""
+        return Targets(self.plan[rows], *(None if x is None else x[rows] for x in (self.columns, self.weights)))
+
+    @property
+    def distinct(self) -> float:
+        """How many different columns were chosen, over the number of images; 1 for means."""
+        return 1.0 if self.columns is None else len(self.columns.unique()) / len(self.columns)

@@ -1,0 +1,257 @@
+"""The fixed sections of an option file. Every other block is a ``type:`` block, whose schema is a constructor's signature.
+
+The names and nesting are BasicSR's, so that its option files run unchanged. `setting` carries the one-line description that
+the JSON Schema and the reference show.
+"""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass, field
+from typing import Annotated, Any, Literal
+
+from torch import nn
+
+from ...archs import ARCHS
+from ...datasets import DATASETS
+from ...losses import LOSSES
+from ...schedulers import SCHEDULERS
+from ..annotations import Names, Range
+from ..errors import did_you_mean
+from ..inference.tiling import Padding
+from ..metrics import METRICS
+from ..models import MODELS
+from ..runtime.optimizers import OPTIMIZERS
+
+
+def setting(default: Any = MISSING, doc: str = "", **kwargs: Any) -> Any:
+    """A dataclass field with its one-line description; `default` may be a factory such as ``dict`` or ``list``."""
+    if callable(default):
+        return field(default_factory=default, metadata={"doc": doc}, **kwargs)
+    return field(default=default, metadata={"doc": doc}, **kwargs)
+
+
+NetworkBlock = Annotated[nn.Module, ARCHS]
+LossBlock = Annotated[nn.Module, LOSSES]
+SchedulerBlock = Annotated[Any, SCHEDULERS]
+Count = Annotated[int, Range(least=1)]
+NonNegative = Annotated[int, Range(least=0)]
+Positive = Annotated[float, Range(above=0)]
+Phase = Annotated[str, Names(r"(train|val|test)(_.+)?", ("train", "val", "val_<name>", "test", "test_<name>"))]
+
+
+@dataclass
+class Loader:
+    """Keys of a ``datasets.*`` block that concern loading; the others are the dataset constructor's parameters."""
+
+    name: str | None = setting(None, "Name in logs and result folders; the phase when omitted.")
+    batch_size_per_gpu: Count = setting(1, "Samples per rank and micro-batch.")
+    num_worker_per_gpu: NonNegative = setting(2, "Loading processes per rank; 0 loads in the training process.")
+    dataset_enlarge_ratio: Count = setting(1, "Repeats of the dataset in one epoch (kept for BasicSR's option files).")
+    use_shuffle: bool = setting(True, "Shuffle the training samples, by a permutation of (manual_seed, epoch).")
+    prefetch_mode: Literal["cpu", "cuda"] | None = setting(None, "'cuda' copies the next batch on a side stream.")
+    num_prefetch_queue: Count = setting(2, "Batches each worker prepares ahead.")
+    pin_memory: bool = setting(True, "Page-locked host memory, for faster copies to a GPU.")
+    persistent_workers: bool = setting(
+        True, "Accepted for BasicSR's files; training workers always live through the run."
+    )
+    mini_batch_sizes: list[Count] | None = setting(None, "Progressive training: samples per rank in each stage.")
+    iters: list[Count] | None = setting(None, "Progressive training: iterations of each stage.")
+    gt_sizes: list[Count] | None = setting(None, "Progressive training: patch size of each stage.")
+
+    def __post_init__(self) -> None:
+        stages = {"mini_batch_sizes": self.mini_batch_sizes, "iters": self.iters, "gt_sizes": self.gt_sizes}
+        lengths = {name: len(values) for name, values in stages.items() if values is not None}
+        if lengths and "iters" not in lengths:
+            raise ValueError(f"{' and '.join(lengths)} need iters, the iterations of each stage")
+        if len(set(lengths.values())) > 1:
+            listing = ", ".join(f"{name} has {n}" for name, n in lengths.items())
+            raise ValueError(f"progressive training needs as many entries in each list: {listing}")
+
+
+@dataclass
+class MetricKeys:
+    """Keys of a block in ``val.metrics`` besides the metric's own."""
+
+    better: Literal["higher", "lower"] | None = setting(None, "Which is better; the metric itself knows when omitted.")
+    space: Literal["encoded", "linear"] | None = setting(
+        None,
+        "What is scored: images as networks see them, or linear radiance (HDR); what suits the metric when omitted.",
+    )
+
+
+@dataclass
+class OptimizerKeys:
+    """Keys of an ``optim_*`` block besides the optimizer's own."""
+
+    param_groups: list[dict[str, Any]] | None = setting(
+        None, "Settings for some parameters: [{params: <regular expression on their names>, lr: ..., ...}, ...]."
+    )
+
+    def __post_init__(self) -> None:
+        for i, group in enumerate(self.param_groups or ()):
+            if not isinstance(group.get("params"), str):
+                raise ValueError(f"param_groups: entry {i} needs 'params', a regular expression on parameter names")
+
+
+DatasetBlock = Annotated[Any, DATASETS, Loader]
+MetricBlock = Annotated[Any, METRICS, MetricKeys]
+OptimizerBlock = Annotated[Any, OPTIMIZERS, OptimizerKeys]
+
+
+@dataclass
+class Paths:
+    """Where weights come from and outputs go. ``pretrain_network_<key>`` etc. exist for every ``network_<key>``."""
+
+    resume_state: str | None = setting(None, "A training state to continue from.")
+    ignore_resume_networks: list[str] | str = setting(list, "Networks (network_d), or one, not restored on resume.")
+    experiments_root: str | None = setting(None, "Folder that holds the experiments; ./experiments when omitted.")
+    results_root: str | None = setting(None, "Folder that holds test results; ./results when omitted.")
+
+    def __post_init__(self) -> None:
+        if isinstance(self.ignore_resume_networks, str):
+            self.ignore_resume_networks = [self.ignore_resume_networks]
+
+
+PATH_KEYS: dict[str, tuple[Any, str]] = {
+    "pretrain_network_": (str | None, "Weights to start from."),
+    "param_key_": (str | None, "Entry of the weights file: params, params_ema, or empty for a flat file."),
+    "strict_load_": (bool, "Refuse weights whose names or shapes differ."),
+    "grow_network_": (bool, "The weights are of a smaller network: what is new starts at zero, or as initialised."),
+}
+"""Prefixes of the ``path`` keys that exist once per network, with their annotation and description."""
+
+
+@dataclass
+class Train:
+    """Optimisation. Besides these: ``*_opt`` losses, ``optim_*`` optimizers, and the model wrapper's own parameters."""
+
+    total_iter: Count = setting(doc="Iterations (optimizer steps) to train.")
+    ema_decay: Annotated[float, Range(least=0, below=1)] = setting(
+        0.0, "Decay of the weights' exponential moving average; 0 is off."
+    )
+    ema_halflife: Positive | None = setting(None, "Half-life of that average in samples, in place of ema_decay.")
+    ema_rampup: Positive | None = setting(None, "Largest half-life at first, as a share of the samples seen so far.")
+    scheduler: SchedulerBlock | None = setting(
+        None, "Learning-rate schedule of every optimizer; scheduler_<name> for one of its own."
+    )
+    warmup_iter: Annotated[int, Range(least=-1)] = setting(-1, "Linear warm-up iterations; -1 is none.")
+    accumulate: Count = setting(1, "Micro-batches per optimizer step.")
+    amp: Literal["off", "bf16", "fp16"] = setting("off", "Automatic mixed precision.")
+    channels_last: bool = setting(False, "NHWC memory layout of networks and images.")
+    compile: bool | Literal["default", "reduce-overhead", "max-autotune"] = setting(
+        False, "torch.compile, or its mode."
+    )
+    grad_clip_norm: Positive | None = setting(None, "Largest total gradient norm.")
+    grad_clip_value: Positive | None = setting(None, "Largest absolute value of a gradient element.")
+    use_grad_clip: bool = setting(False, "Restormer's key: clip the gradient norm at 0.01.")
+    max_nonfinite: Count = setting(
+        10, "Stop (exit code 3) after so many steps in a row with NaN or infinite loss or gradient."
+    )
+    strategy: Literal["ddp", "fsdp"] = setting("ddp", "How networks are distributed over ranks.")
+
+    def __post_init__(self) -> None:
+        if self.ema_halflife is not None and self.ema_decay > 0:
+            raise ValueError("ema_halflife: ema_decay is given too; leave one of them out")
+        if self.ema_rampup is not None and self.ema_halflife is None:
+            raise ValueError("ema_rampup: there is no ema_halflife that it could shorten")
+
+
+@dataclass
+class Val:
+    """Validation during training, and what test.py does."""
+
+    val_freq: Count | None = setting(None, "Iterations between validations; one at the end when omitted.")
+    save_img: bool = setting(
+        False, "Save the output images, named after their inputs, with folders in front where names clash."
+    )
+    score_input: bool = setting(
+        False, "Also score the input itself (or what else needs no network), as the figure to beat."
+    )
+    linear_format: Literal["hdr", "exr", "pfm", "npy", "tif", "tiff"] = setting(
+        "hdr", "Format of saved HDR outputs, linear radiance; a tone-mapped PNG is saved beside."
+    )
+    save_comparison: bool = setting(False, "Also save input | output | target side by side.")
+    save_grid: Count | None = setting(None, "Also save the first so many outputs of each dataset in one picture.")
+    suffix: str | None = setting(None, "Ending of saved image names; the experiment's name when omitted (test).")
+    metrics: dict[str, MetricBlock] = setting(dict, "Metrics by free name; each block may add better: higher | lower.")
+    best: str | None = setting(None, "Metric that chooses net_g_best; the first one when omitted.")
+    pbar: bool = setting(True, "Progress bar on a terminal.")
+    tile: Count | None = setting(
+        None, "Tile side in input pixels for images that do not fit; whole images when omitted."
+    )
+    tile_overlap: NonNegative = setting(32, "Overlap of neighbouring tiles, in input pixels, blended linearly.")
+    window_size: Count | None = setting(None, "Pad the input to a multiple of this (also padded to the network's own).")
+    padding: Padding = setting(
+        "reflect", "How: mirrored at the right and bottom, or 'centred': borders repeated on all sides (not of tiles)."
+    )
+    use_image: bool = setting(True, "Accepted for Restormer's files; metrics are computed on rounded 8-bit images.")
+    rgb2bgr: bool = setting(True, "Accepted for Restormer's files; channel order is always handled.")
+    max_minibatch: int | None = setting(None, "Accepted for Restormer's files; use tile.")
+    grids: bool = setting(False, "Accepted for NAFNet's files; use tile.")
+    crop_size_h: int | None = setting(None, "Accepted for NAFNet's files; use tile.")
+    crop_size_w: int | None = setting(None, "Accepted for NAFNet's files; use tile.")
+    trans_num: int = setting(1, "Accepted for NAFNet's files, where 1 is no self-ensemble.")
+
+    def __post_init__(self) -> None:
+        if self.tile is not None and self.tile_overlap >= self.tile:
+            raise ValueError(f"tile_overlap ({self.tile_overlap}) must be smaller than tile ({self.tile})")
+        if self.best is not None and self.best not in self.metrics:
+            hint = did_you_mean(self.best, self.metrics)
+            raise ValueError(
+                f"best: no metric is called '{self.best}'.{hint} Known: {', '.join(self.metrics) or 'none'}."
+            )
+
+
+@dataclass
+class Wandb:
+    """Weights & Biases; off without a project."""
+
+    project: str | None = setting(None, "Project to log into.")
+    resume_id: str | None = setting(None, "Identifier of an earlier run to continue.")
+
+
+@dataclass
+class Logger:
+    """Printing, checkpoints and trackers."""
+
+    print_freq: Count = setting(100, "Iterations between log lines.")
+    save_checkpoint_freq: Count = setting(5000, "Iterations between checkpoints; one more is written at the end.")
+    keep_checkpoints: Count | None = setting(None, "Newest checkpoints to keep; all when omitted.")
+    use_tb_logger: bool = setting(False, "Write TensorBoard events to tb_logger/<name>.")
+    wandb: Wandb | None = setting(None, "Weights & Biases.")
+
+
+@dataclass
+class Dist:
+    """Process group. Addresses come from torchrun or SLURM."""
+
+    backend: Literal["nccl", "gloo"] | None = setting(None, "nccl on GPUs, gloo on CPUs when omitted.")
+    port: Annotated[int, Range(least=1, most=65535)] = setting(29500, "Port of rank 0, for the slurm launcher.")
+    timeout: Positive = setting(1800, "Seconds a collective may wait for the slowest rank (validation included).")
+
+
+@dataclass
+class Options:
+    """The top level. Besides these: ``network_<key>`` blocks, one for each network the model uses."""
+
+    name: str = setting(doc="Experiment name, which names its folders; 'debug' in it means a debugging run.")
+    model_type: Annotated[str, MODELS] = setting(doc="Model wrapper.")
+    scale: Count = setting(1, "Output size / input size; passed to datasets.")
+    num_gpu: NonNegative | Literal["auto"] = setting(
+        "auto", "0 forces the CPU; otherwise a GPU is used where there is one."
+    )
+    manual_seed: NonNegative | None = setting(0, "Seed of everything random; drawn (and logged) when null.")
+    deterministic: bool = setting(False, "Ask torch for deterministic kernels.")
+    find_unused_parameters: bool = setting(False, "DistributedDataParallel's option of that name.")
+    use_static_graph: bool = setting(False, "Accepted for BasicSR's video files.")
+    print_network: bool = setting(False, "Accepted for BasicSR's files; the log gives each network's parameters.")
+    is_train: bool | None = setting(None, "Accepted from BasicSR's dumped options; train.py or test.py decides.")
+    datasets: dict[Phase, DatasetBlock] = setting(dict, "train, val, val_2, test_1, ...: one block per dataset.")
+    path: Paths = setting(Paths, "Weights in, outputs out.")
+    train: Train | None = setting(None, "Optimisation; absent in a test file.")
+    val: Val = setting(Val, "Validation and test.")
+    logger: Logger = setting(Logger, "Logs and checkpoints.")
+    dist_params: Dist = setting(Dist, "Process group.")
+    plugins: list[str] = setting(
+        list, "Python files (relative to the option file) or modules that register components."
+    )

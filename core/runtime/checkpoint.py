@@ -1,0 +1,311 @@
+"""Checkpoints that survive: written to a temporary file, synced, renamed; checksummed; loaded without running code.
+
+A checkpoint of iteration 5000 is the files ``models/net_<key>_5000.pth`` and ``training_states/5000.state``, and counts only
+once ``training_states/5000.sha256`` lists their checksums: that file is written last, and ``sha256sum -c`` understands it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import UserError, did_you_mean, require
+
+log = logging.getLogger("relume")
+State = dict[str, Any]
+
+
+# -------------------------------------------------------------------- files
+def write_atomically(path: Path, write: Any) -> str:
+    """Have ``write(file)`` fill a temporary file beside `path`, sync it to disk, rename it; the SHA-256 of its bytes.
+
+    Whoever reads `path`, whenever, sees the old content or the new, never a part.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        digest = checksum(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+    return digest
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable: the directory's own entry must reach the disk too."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:  # some network file systems cannot sync folders, and need not
+        pass
+    finally:
+        os.close(handle)
+
+
+def save(path: Path, state: Any) -> str:
+    """Save `state` with ``torch.save``, atomically; the SHA-256 of the file."""
+    return write_atomically(path, lambda file: torch.save(state, file))
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def load(path: str | Path, map_location: str | torch.device = "cpu") -> Any:
+    """Load a ``.pth``, ``.state`` or ``.safetensors`` file without ever running code from it.
+
+    Raises:
+        UserError: no such file, not a checkpoint, torn, or one that only unpickling arbitrary code could read.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        near = did_you_mean(path.name, [p.name for p in path.parent.glob("*")]) if path.parent.is_dir() else ""
+        raise UserError(f"{path}: no such file.{near}")
+    try:
+        if path.suffix == ".safetensors":
+            return require("safetensors.torch", str(path)).load_file(str(path), device=str(map_location))
+        return torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as e:
+        named = re.search(r"GLOBAL (\S+)", str(e))
+        raise UserError(
+            f"{path}: not a plain weights file: it holds Python objects{f' ({named[1]})' if named else ''}, and Relume never "
+            f"runs code from a checkpoint. Take its weights out with: python tools/convert_weights.py {path} OUT.pth; or save "
+            "torch.save(model.state_dict(), ...) where it was made"
+        ) from e
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile, ImportError) as e:
+        raise UserError(f"{path}: cannot be read, it is torn or not a checkpoint ({first_line(e)})") from e
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type's name."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+# -------------------------------------------------------------------- a run's checkpoints
+class Checkpoints:
+    """The checkpoints of one experiment folder.
+
+    Args:
+        folder: ``experiments/<name>``.
+        keep: how many of the newest to keep; None keeps all. ``net_*_best.pth`` and ``net_*_latest.pth`` always stay.
+    """
+
+    def __init__(self, folder: Path, keep: int | None = None) -> None:
+        self.models = folder / "models"
+        self.states = folder / "training_states"
+        self.keep = keep
+
+    def iterations(self) -> list[int]:
+        """Iterations with a complete checkpoint, oldest first (complete by name: `verify` reads them)."""
+        found = (re.fullmatch(r"(\d+)\.sha256", p.name) for p in self.states.glob("*.sha256"))
+        return sorted(int(m.group(1)) for m in found if m)
+
+    def save(self, iteration: int, networks: Mapping[str, State], state: State) -> None:
+        """Write the checkpoint of `iteration`; older ones are pruned only once it is complete.
+
+        Args:
+            networks: per key what ``net_<key>_<iteration>.pth`` holds, ``{"params": ..., "params_ema": ...}``.
+            state: what ``<iteration>.state`` holds.
+        """
+        self._remove_leftovers()
+        sums = {}
+        for key, weights in networks.items():
+            path = self.models / f"net_{key}_{iteration}.pth"
+            sums[path] = save(path, weights)
+        path = self.states / f"{iteration}.state"
+        sums[path] = save(path, state)
+        lines = "".join(f"{digest}  {os.path.relpath(p, self.states)}\n" for p, digest in sums.items())
+        write_atomically(self.states / f"{iteration}.sha256", lambda file: file.write(lines.encode()))
+        for key in networks:
+            link(self.models / f"net_{key}_{iteration}.pth", self.models / f"net_{key}_latest.pth")
+        self._prune()
+
+    def save_best(self, networks: Mapping[str, State]) -> None:
+        """Replace ``net_<key>_best.pth``."""
+        for key, weights in networks.items():
+            save(self.models / f"net_{key}_best.pth", weights)
+
+    def verify(self, iteration: int) -> str | None:
+        """Why the checkpoint of `iteration` cannot be trusted, or None when every checksum is right."""
+        manifest = self.states / f"{iteration}.sha256"
+        if not manifest.is_file():
+            return f"{manifest} is missing: the checkpoint was never completed"
+        entries = [line.split("  ", 1) for line in manifest.read_text(errors="replace").splitlines()]
+        if not entries or any(len(e) != 2 for e in entries):
+            return f"{manifest} is torn"
+        for digest, name in entries:
+            path = self.states / name
+            if not path.is_file():
+                return f"{path} is missing"
+            if checksum(path) != digest:
+                return f"{path} is damaged (its SHA-256 is not the one written down)"
+        return None
+
+    def newest_good(self) -> tuple[int | None, list[str]]:
+        """The newest checkpoint whose checksums are right, and what is wrong with the newer ones."""
+        problems: list[str] = []
+        for iteration in reversed(self.iterations()):
+            problem = self.verify(iteration)
+            if problem is None:
+                return iteration, problems
+            problems.append(problem)
+        return None, problems
+
+    def state_path(self, iteration: int) -> Path:
+        """``training_states/<iteration>.state``."""
+        return self.states / f"{iteration}.state"
+
+    def network_path(self, key: str, which: int | str) -> Path:
+        """``models/net_<key>_<which>.pth``, where `which` is an iteration, ``latest`` or ``best``."""
+        return self.models / f"net_{key}_{which}.pth"
+
+    def forget_after(self, iteration: int) -> None:
+        """Drop checkpoints newer than `iteration`: a run that resumes there will write them anew."""
+        for newer in self.iterations():
+            if newer > iteration:
+                self._remove(newer)
+
+    def _prune(self) -> None:
+        if self.keep is not None:
+            for old in self.iterations()[: -self.keep]:
+                self._remove(old)
+
+    def _remove(self, iteration: int) -> None:
+        # The manifest goes first: without it the rest no longer counts, whenever we are interrupted.
+        (self.states / f"{iteration}.sha256").unlink(missing_ok=True)
+        self.state_path(iteration).unlink(missing_ok=True)
+        for path in self.models.glob(f"net_*_{iteration}.pth"):
+            path.unlink()
+
+    def _remove_leftovers(self) -> None:
+        """Temporary files of a process that was killed while writing."""
+        for folder in (self.models, self.states):
+            for path in folder.glob(".*.tmp"):
+                path.unlink(missing_ok=True)
+
+
+def link(source: Path, target: Path) -> None:
+    """Make `target` another name of `source`'s file, atomically; a copy where the file system has no links."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+        temporary.replace(target)
+    except OSError:
+        write_atomically(target, lambda file: file.write(source.read_bytes()))
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+# -------------------------------------------------------------------- weights
+WRAPPINGS = ("model_state_dict", "state_dict", "params_ema", "params-ema", "params", "model", "net")
+"""Keys under which other frameworks file a state dict, in the order in which spandrel tries them."""
+
+
+def unwrap(weights: Mapping[str, Any], param_key: str | None, path: str | Path) -> State:
+    """The state dict inside a weights file: under `param_key`, else under a usual key, else the file itself.
+
+    Raises:
+        UserError: the file has no `param_key` entry.
+    """
+    if param_key:
+        if param_key in weights:
+            return strip(weights[param_key])
+        if any(isinstance(v, torch.Tensor) for v in weights.values()):
+            return strip(weights)  # a flat file is what it is, whatever key was expected
+        if param_key == "params_ema" and "params" in weights:
+            log.warning("%s: has no averaged weights (params_ema), taking params", path)
+            return strip(weights["params"])
+        listing = ", ".join(map(str, weights))
+        raise UserError(f"{path}: has no entry '{param_key}'.{did_you_mean(param_key, weights)} It holds: {listing}.")
+    for key in WRAPPINGS:
+        if isinstance(weights.get(key), Mapping):
+            return strip(weights[key])
+    return strip(weights)
+
+
+def strip(state: Mapping[str, Any]) -> State:
+    """State-dict names without the prefixes that DataParallel, DDP and torch.compile add."""
+    return {re.sub(r"^(module\.|_orig_mod\.)+", "", k): v for k, v in state.items()}
+
+
+def load_weights(
+    network: nn.Module,
+    path: str | Path,
+    param_key: str | None = "params",
+    strict: bool = True,
+    grow: bool = False,
+) -> list[str]:
+    """Load pretrained weights into a network.
+
+    Args:
+        param_key: entry of the file; None or a flat file takes what is there.
+        strict: refuse differences; otherwise load what matches in name and shape.
+        grow: the file may be of a smaller network: see `grown`. What it lacks stays as initialised.
+
+    Returns:
+        What was not loaded, one line per difference: with `strict` nothing, or with `grow` too, what the file lacks.
+
+    Raises:
+        UserError: the file cannot be read, or differs and `strict` is set.
+    """
+    state = unwrap(load(path), param_key, path)
+    own = network.state_dict()
+    absent = [f"missing {k}" for k in own if k not in state]
+    if grow:
+        state = {**state, **{k: grown(v, own[k].shape) for k, v in state.items() if k in own}}
+        if len(absent) == len(own):
+            raise UserError(f"{path}: holds nothing of {type(network).__name__}: no name is known to it")
+        state.update({k: v for k, v in own.items() if k not in state})
+    problems = [] if grow else absent
+    problems += [f"unexpected {k}" for k in state if k not in own]
+    shaped = [k for k in own if k in state and own[k].shape != state[k].shape]
+    problems += [f"{k}: {tuple(state[k].shape)} in the file, {tuple(own[k].shape)} in the network" for k in shaped]
+    if strict and problems:
+        # A network may translate old names itself in its load_state_dict hooks; only then is the list above too strict.
+        try:
+            network.load_state_dict(state, strict=True)
+        except RuntimeError:
+            more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
+            raise UserError(
+                f"{path}: does not fit {type(network).__name__}: {'; '.join(problems[:3])}{more}. "
+                "(strict_load: false loads what fits)"
+            ) from None
+        return absent if grow else []
+    network.load_state_dict({k: v for k, v in state.items() if k not in shaped}, strict=False)
+    return [*absent, *problems] if grow else problems
+
+
+def grown(weight: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """`weight` at the beginning of zeros of `shape`, if that is larger along exactly one dimension; else `weight` itself.
+
+    A layer with new input channels after its old ones then computes what it did before, whatever they bring.
+    """
+    if weight.dim() != len(shape):
+        return weight
+    larger = [i for i, (n, m) in enumerate(zip(weight.shape, shape, strict=True)) if n != m]
+    if len(larger) != 1 or weight.shape[larger[0]] > shape[larger[0]]:
+        return weight
+    wide = weight.new_zeros(shape)
+    wide.narrow(larger[0], 0, weight.shape[larger[0]]).copy_(weight)
+    return wide

@@ -1,0 +1,328 @@
+"""One run's records: console, text log in BasicSR's grammar, ``metrics.jsonl``, TensorBoard, Weights & Biases."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import logging
+import math
+import platform
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import UserError, require
+from . import distributed
+from .checkpoint import write_atomically
+
+log = logging.getLogger("relume")
+FORMAT = "%(asctime)s %(levelname)s: %(message)s"
+
+
+class StandardOutput(logging.StreamHandler):
+    """Writes to what ``sys.stdout`` is at the moment of writing, which notebooks and tests replace."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> Any:
+        return sys.stdout
+
+
+def start_console() -> None:
+    """Log lines to the terminal, once per process; ranks above 0 only warn."""
+    log.setLevel(logging.INFO if distributed.is_main() else logging.WARNING)
+    log.propagate = False
+    if not log.handlers:
+        handler: logging.Handler = StandardOutput()
+        if sys.stdout.isatty():
+            from rich.console import Console
+            from rich.logging import RichHandler
+
+            handler = RichHandler(console=Console(), show_path=False, rich_tracebacks=False, markup=False)
+            handler.setFormatter(logging.Formatter("%(message)s"))
+        else:
+            handler.setFormatter(logging.Formatter(FORMAT))
+        log.addHandler(handler)
+
+
+def timestamp() -> str:
+    """Local time for file names, ``20261121_071530``."""
+    return time.strftime("%Y%m%d_%H%M%S")
+
+
+def header(opt: Mapping[str, Any], networks: Mapping[str, torch.nn.Module], device: torch.device) -> str:
+    """Everything one wants to know a year later: versions, device, git state, where the package lies, sizes."""
+    import relume
+
+    package = Path(relume.__file__).resolve().parent
+    gpu = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
+    lines = [
+        f"Relume {relume.__version__} from {package}{_git_state(package)}",
+        f"Python {platform.python_version()}, torch {torch.__version__}, {platform.platform()}",
+        f"Device {device}{gpu}, {distributed.world_size()} rank(s), {torch.get_num_threads()} CPU thread(s)",
+        f"Command: {' '.join(sys.argv)}",
+        f"Experiment {opt['name']}, model {opt['model_type']}, seed {opt['manual_seed']}",
+    ]
+    for key, network in networks.items():
+        total = sum(p.numel() for p in network.parameters())
+        trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
+        some = "" if trained == total else f", {trained:,} of them trained"
+        lines.append(f"network_{key}: {type(network).__name__}, {total:,} parameters{some}")
+    return "\n\t".join(lines)
+
+
+def _git_state(folder: Path) -> str:
+    """``, git 1a2b3c4 (modified)``, or nothing outside a repository."""
+    if not (folder / ".git").exists():
+        return ""
+    try:
+        command = ["git", "-C", str(folder), "describe", "--always", "--dirty=-modified", "--abbrev=10"]
+        described = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return f", git {described.stdout.strip()}"
+
+
+def add_file(path: Path) -> logging.FileHandler:
+    """Send log lines to a text file as well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter(FORMAT))
+    log.addHandler(handler)
+    return handler
+
+
+@contextlib.contextmanager
+def text_log(path: Path) -> Iterator[None]:
+    """Inside: log lines go to a text file as well, on the main rank."""
+    handler = add_file(path) if distributed.is_main() else None
+    try:
+        yield
+    finally:
+        if handler is not None:
+            remove_file(handler)
+
+
+def remove_file(handler: logging.FileHandler) -> None:
+    """Inverse of `add_file`."""
+    log.removeHandler(handler)
+    handler.close()
+
+
+def as_json(content: Any, indent: int | None = None) -> str:
+    """JSON that every reader takes: it has no infinity (a perfect image's PSNR) and no NaN, which become null."""
+
+    def safe(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {k: safe(v) for k, v in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [safe(v) for v in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(safe(content), indent=indent, allow_nan=False)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as JSON, whole or not at all."""
+    write_atomically(path, lambda file: file.write((as_json(content, indent=2) + "\n").encode()))
+
+
+def progress(label: str, items: Any) -> Iterator[Any]:
+    """Iterate with a progress bar, on the main rank's terminal; silently elsewhere."""
+    if not (distributed.is_main() and sys.stdout.isatty()):
+        yield from items
+        return
+    from rich.progress import track
+
+    yield from track(items, description=label, transient=True)
+
+
+def trackers(opt: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The modules of the trackers that a ``logger`` section asks for: TensorBoard's and Weights & Biases', each or None.
+
+    Raises:
+        UserError: one is not installed.
+    """
+    board = wandb = None
+    if opt["use_tb_logger"]:
+        board = require("torch.utils.tensorboard", "logger.use_tb_logger", "pip install tensorboard")
+    if opt["wandb"] is not None and opt["wandb"].get("project"):
+        wandb = require("wandb", "logger.wandb")
+    return board, wandb
+
+
+class RunLogger:
+    """Where a training run's numbers go. On ranks above 0 every method does nothing.
+
+    Args:
+        folder: ``experiments/<name>``: gets ``train_<name>_<time>.log`` and ``metrics.jsonl``.
+        tensorboard: folder of TensorBoard's events.
+        opt: the resolved options, whose ``logger`` section says which trackers there are.
+        start: iteration the run starts from; records of later iterations, left by a killed run, are dropped.
+
+    Raises:
+        UserError: a tracker is not installed.
+    """
+
+    def __init__(self, folder: Path, tensorboard: Path, opt: Mapping[str, Any], start: int = 0) -> None:
+        self.name = str(opt["name"])
+        self.total = int(opt["train"]["total_iter"])
+        self.first = start
+        self.began = time.monotonic()
+        self.writer: Any = None
+        self.wandb: Any = None
+        self.records: Any = None
+        self.progress: Progress | None = None
+        if not distributed.is_main():
+            return
+        board, tracker = trackers(opt["logger"])
+        folder.mkdir(parents=True, exist_ok=True)
+        self.file = add_file(folder / f"train_{self.name}_{timestamp()}.log")
+        self.records = _reopen_records(folder / "metrics.jsonl", start)
+        if board is not None:
+            self.writer = board.SummaryWriter(str(tensorboard), purge_step=start + 1 if start else None)
+        if tracker is not None:
+            wandb = opt["logger"]["wandb"]
+            settings = {"id": wandb.get("resume_id"), "resume": "allow"}
+            self.wandb = tracker.init(project=wandb["project"], name=self.name, config=dict(opt), **settings)
+        if sys.stdout.isatty():
+            self.progress = Progress(self.name, self.total, start)
+
+    def iteration(self, iteration: int, epoch: int, lrs: list[float], scalars: Mapping[str, float]) -> None:
+        """One log line. `scalars` holds the ``l_*`` losses and whatever else is worth a curve."""
+        if self.records is None:
+            return
+        losses = {k: v for k, v in scalars.items() if not k.startswith("perf/")}
+        elapsed = time.monotonic() - self.began
+        remaining = elapsed / max(iteration - self.first, 1) * (self.total - iteration)
+        eta = datetime.timedelta(seconds=int(max(remaining, 0)))
+        rates = "".join(f"{lr:.3e}," for lr in lrs)
+        per_step, data = scalars.get("perf/time", 0.0), scalars.get("perf/data_time", 0.0)
+        message = f"[{self.name[:5]}..][epoch:{epoch:3d}, iter:{iteration:8,d}, lr:({rates})] "
+        message += f"[eta: {eta}, time (data): {per_step:.3f} ({data:.3f})] "
+        log.info("%s", message + " ".join(f"{k}: {v:.4e}" for k, v in losses.items()))
+        self.record({"iter": iteration, "epoch": epoch, "lr": lrs, **scalars})
+        tagged = {f"losses/{k}" if k.startswith("l_") else k: v for k, v in scalars.items()}
+        self.scalars(iteration, {**tagged, **{f"lr/{i}": lr for i, lr in enumerate(lrs)}})
+        if self.progress:
+            self.progress.show(iteration, losses)
+
+    def advance(self, iteration: int) -> None:
+        """Move the progress bar."""
+        if self.progress:
+            self.progress.show(iteration)
+
+    def validation(self, iteration: int, results: Mapping[str, Mapping[str, float]], best: Mapping[str, Any]) -> None:
+        """One validation's means: ``results[dataset][metric]``; `best` as kept by the trainer, by the same names."""
+        if self.records is None:
+            return
+        for dataset, metrics in results.items():
+            lines = [f"Validation {dataset}"]
+            for metric, value in metrics.items():
+                record = best.get(dataset, {}).get(metric)
+                tail = f"\tBest: {record['value']:.4f} @ {record['iter']} iter" if record else ""
+                lines.append(f"\t # {metric}: {value:.4f}{tail}")
+            log.info("%s", "\n".join(lines))
+            self.record({"iter": iteration, "dataset": dataset, "metrics": dict(metrics)})
+            self.scalars(iteration, {f"metrics/{dataset}/{k}": v for k, v in metrics.items()})
+
+    def record(self, entry: Mapping[str, Any]) -> None:
+        """One line of ``metrics.jsonl``."""
+        if self.records is not None:
+            self.records.write(as_json(entry) + "\n")
+            self.records.flush()
+
+    def scalars(self, iteration: int, values: Mapping[str, float]) -> None:
+        """Curves, to TensorBoard and Weights & Biases."""
+        if self.writer is not None:
+            for tag, value in values.items():
+                self.writer.add_scalar(tag, value, iteration)
+        if self.wandb is not None:
+            self.wandb.log(dict(values), step=iteration)
+
+    def image(self, tag: str, picture: Any, iteration: int) -> None:
+        """One picture, (H, W, 3) uint8 RGB, to TensorBoard."""
+        if self.writer is not None:
+            self.writer.add_image(tag, picture, iteration, dataformats="HWC")
+
+    def __enter__(self) -> RunLogger:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, where: object) -> None:
+        """Close, after writing why the run ended into the text log, whose reader may never see the terminal."""
+        if error is not None and self.records is not None:
+            what = str(error) if isinstance(error, UserError) else "".join(traceback.format_exception(error))
+            self.file.handle(log.makeRecord(log.name, logging.ERROR, "", 0, "%s", (what,), None))
+        self.close()
+
+    def close(self) -> None:
+        """Flush and close everything."""
+        if self.records is None:
+            return
+        if self.progress:
+            self.progress.close()
+        if self.writer is not None:
+            self.writer.close()
+        if self.wandb is not None:
+            self.wandb.finish()
+        self.records.close()
+        self.records = None
+        remove_file(self.file)
+
+
+def _reopen_records(path: Path, start: int) -> Any:
+    """``metrics.jsonl``, ready to append; lines of iterations that a resumed run will repeat are dropped."""
+    kept = []
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:  # the line that a kill cut short
+                continue
+            if entry.get("iter", 0) <= start:
+                kept.append(line + "\n")
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(kept), encoding="utf-8")
+    temporary.replace(path)
+    return path.open("a", encoding="utf-8")
+
+
+class Progress:
+    """The progress bar of a terminal."""
+
+    def __init__(self, name: str, total: int, start: int) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        handler = next((h for h in log.handlers if hasattr(h, "console")), None)
+        self.bar = Bar(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[losses]}"),
+            console=getattr(handler, "console", None),
+            transient=True,
+        )
+        self.task = self.bar.add_task(name, total=total, completed=start, losses="")
+        self.bar.start()
+
+    def show(self, iteration: int, losses: Mapping[str, float] | None = None) -> None:
+        """Move to `iteration`; the losses shown stay until others come."""
+        fields: dict[str, Any] = (
+            {"losses": " ".join(f"{k} {v:.3g}" for k, v in losses.items())} if losses is not None else {}
+        )
+        self.bar.update(self.task, completed=iteration, **fields)
+
+    def close(self) -> None:
+        """Take the bar off the terminal."""
+        self.bar.stop()

@@ -1,0 +1,84 @@
+"""Optimizers: torch's own, by name, and whatever a plugin registers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import UserError
+from ..registry import Registry
+
+NamedParameters = Iterable[tuple[str, nn.Parameter]]
+
+
+def _from_torch(name: str) -> Callable[..., Any] | None:
+    found = getattr(torch.optim, name, None)
+    is_one = isinstance(found, type) and issubclass(found, torch.optim.Optimizer)
+    return found if is_one and found is not torch.optim.Optimizer else None
+
+
+OPTIMIZERS = Registry(
+    "optimizer",
+    "relume.core.runtime.optimizers",
+    runtime=("params",),
+    library=_from_torch,
+    library_names=lambda: filter(_from_torch, dir(torch.optim)),
+)
+
+
+def build_optimizer(parameters: NamedParameters, opt: Mapping[str, Any]) -> torch.optim.Optimizer:
+    """Build the optimizer of ``opt = {type: AdamW, lr: 2e-4, ...}`` over named parameters that require gradients.
+
+    ``param_groups`` in `opt` gives some parameters settings of their own: a list of ``{params: <regular expression>, lr: ...,
+    weight_decay: ...}``; the first expression found in a parameter's name decides, the rest keep the block's settings.
+    ``lr_scale: 0.1`` in such an entry gives a tenth of the block's rate.
+
+    Raises:
+        UserError: nothing to optimise, an invalid expression, or one that matches no parameter (a typo, most likely).
+    """
+    named = [(n, p) for n, p in parameters if p.requires_grad]
+    if not named:
+        raise UserError(f"optimizer {opt.get('type')}: there is no parameter to optimise (everything is frozen)")
+    settings = {k: v for k, v in opt.items() if k != "param_groups"}
+    rules = [scaled(rule, settings.get("lr")) for rule in opt.get("param_groups") or ()]
+    return OPTIMIZERS.build(settings, params=_groups(named, rules))
+
+
+def scaled(rule: Mapping[str, Any], lr: float | None) -> dict[str, Any]:
+    """An entry of ``param_groups`` with ``lr`` in place of ``lr_scale``.
+
+    Raises:
+        UserError: the optimizer's block has no ``lr``, or the entry has both.
+    """
+    if "lr_scale" not in rule:
+        return dict(rule)
+    if lr is None or "lr" in rule:
+        raise UserError(
+            f"param_groups: lr_scale of '{rule.get('params')}' needs an lr of the optimizer, and none beside it"
+        )
+    return {**{k: v for k, v in rule.items() if k != "lr_scale"}, "lr": lr * rule["lr_scale"]}
+
+
+def _groups(named: Sequence[tuple[str, nn.Parameter]], rules: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each parameter in exactly one group: that of the first rule matching its name, else the last, ruleless one."""
+    groups = [{**{k: v for k, v in rule.items() if k != "params"}, "params": []} for rule in rules]
+    rest: dict[str, Any] = {"params": []}
+    try:
+        patterns = [re.compile(rule["params"]) for rule in rules]
+    except (re.error, KeyError) as e:
+        raise UserError(
+            f"param_groups: each entry needs 'params', a regular expression on parameter names ({e})"
+        ) from e
+    for name, parameter in named:
+        index = next((i for i, p in enumerate(patterns) if p.search(name)), None)
+        (rest if index is None else groups[index])["params"].append(parameter)
+    for rule, group in zip(rules, groups, strict=True):
+        if not group["params"]:
+            raise UserError(
+                f"param_groups: no parameter's name matches '{rule['params']}'; names look like '{named[0][0]}'"
+            )
+    return [g for g in (*groups, rest) if g["params"]]

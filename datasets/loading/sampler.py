@@ -1,0 +1,175 @@
+"""Which samples an iteration takes: a pure function of the seed, whatever the number of ranks, workers and restarts.
+
+All ranks together walk along one endless stream of samples. Position p of the stream lies in epoch ``e = p // N`` and is
+sample ``permutation(seed, e)[p % N]``. An iteration takes the next ``batch x ranks x accumulate`` positions, cut so that W
+ranks of batch b see together what one rank of batch W * b sees.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from ...core.errors import UserError
+
+
+@dataclass(frozen=True)
+class SampleKey:
+    """What a dataset is asked for: the `draw`-th sample of an epoch, which shows the dataset's sample `index`.
+
+    ``(seed, epoch, draw)`` determines every random choice. `draw` and `index` are the same unless a dataset is enlarged or
+    weighted, so that an index comes several times in an epoch, each time looking different.
+    """
+
+    epoch: int
+    draw: int
+    index: int
+    gt_size: int | None = None
+
+
+class Stage(NamedTuple):
+    """Samples per rank and micro-batch, and patch size (the dataset's own if None)."""
+
+    batch: int
+    gt_size: int | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Batch and patch size of every iteration; Restormer's progressive schedule where ``iters`` is given.
+
+    Args:
+        batch_size_per_gpu: samples per rank and micro-batch.
+        mini_batch_sizes: the same, of each stage.
+        iters: iterations of each stage; the last one goes on for ever.
+        gt_sizes: patch size of each stage.
+    """
+
+    batch_size_per_gpu: int
+    mini_batch_sizes: Sequence[int] | None = None
+    iters: Sequence[int] | None = None
+    gt_sizes: Sequence[int] | None = None
+
+    def at(self, iteration: int) -> Stage:
+        """The stage of an iteration, counted from 1."""
+        if not self.iters:
+            return Stage(self.batch_size_per_gpu, None)
+        ends = list(itertools.accumulate(self.iters))
+        stage = next((i for i, end in enumerate(ends) if iteration <= end), len(ends) - 1)
+        batch = self.mini_batch_sizes[stage] if self.mini_batch_sizes else self.batch_size_per_gpu
+        return Stage(batch, self.gt_sizes[stage] if self.gt_sizes else None)
+
+    def samples(self, iterations: int) -> int:
+        """What one rank's micro-batches of the first `iterations` iterations hold together, one per iteration."""
+        ends = [0, *itertools.accumulate((self.iters or [1])[:-1]), max(iterations, sum(self.iters or [1]))]
+        spans = itertools.pairwise(min(end, iterations) for end in ends)
+        return sum((end - begin) * self.at(begin + 1).batch for begin, end in spans)
+
+    @property
+    def largest(self) -> Stage:
+        """The largest batch and the largest patch of all stages."""
+        sizes = self.mini_batch_sizes if self.iters and self.mini_batch_sizes else [self.batch_size_per_gpu]
+        return Stage(max(sizes), max(self.gt_sizes) if self.gt_sizes else None)
+
+
+class Order:
+    """The endless stream of samples.
+
+    Args:
+        length: of the dataset.
+        seed: of the run.
+        shuffle: permute every epoch anew; else ascending.
+        enlarge: repeats of the dataset in an epoch.
+        weights: (length,) share of each sample in an epoch's draws; equal when None.
+    """
+
+    def __init__(
+        self, length: int, seed: int, shuffle: bool = True, enlarge: int = 1, weights: np.ndarray | None = None
+    ) -> None:
+        if length < 1:
+            raise UserError("the dataset is empty")
+        if enlarge < 1:
+            raise UserError(f"dataset_enlarge_ratio must be positive, not {enlarge}")
+        self.length = length
+        self.seed = seed
+        self.shuffle = shuffle
+        self.epoch_length = length * enlarge
+        self.weights = None if weights is None else np.cumsum(weights, dtype=np.float64) / np.sum(weights)
+        self._epoch = -1
+        self._draws = self._indices = np.empty(0, np.int64)
+
+    def at(self, position: int, gt_size: int | None = None) -> SampleKey:
+        """The sample at a position of the stream, to be cut to patches of `gt_size`."""
+        epoch, place = divmod(position, self.epoch_length)
+        if epoch != self._epoch:
+            self._draws, self._indices = self._arrange(epoch)
+            self._epoch = epoch
+        draw = int(self._draws[place])
+        return SampleKey(epoch, draw, int(self._indices[draw]), gt_size)
+
+    def _arrange(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """The draws in the order of an epoch, and the dataset's index of each draw."""
+        # Raw numbers, because NumPy keeps bit generators' output for ever, and that of Generator.permutation not.
+        numbers = np.random.PCG64(np.random.SeedSequence([self.seed, epoch])).random_raw(self.epoch_length + 1)
+        every = np.arange(self.epoch_length)
+        draws = np.argsort(numbers[1:], kind="stable") if self.shuffle else every
+        if self.weights is None:
+            return draws, every % self.length
+        # Systematic resampling: one random offset, equidistant points; each sample comes floor or ceil of its share.
+        points = (every + numbers[0] / 2.0**64) / self.epoch_length
+        return draws, np.minimum(np.searchsorted(self.weights, points, side="right"), self.length - 1)
+
+
+class TrainSampler(Sampler[list[SampleKey]]):
+    """Endless micro-batches of one rank.
+
+    Args:
+        order: the stream of samples.
+        plan: batch and patch sizes.
+        rank: of this process.
+        world: number of ranks.
+        accumulate: micro-batches per iteration.
+        iteration: iterations already done.
+        position: samples that they took from the stream, over all ranks.
+    """
+
+    def __init__(
+        self,
+        order: Order,
+        plan: Plan,
+        rank: int = 0,
+        world: int = 1,
+        accumulate: int = 1,
+        iteration: int = 0,
+        position: int = 0,
+    ) -> None:
+        self.order = order
+        self.plan = plan
+        self.rank = rank
+        self.world = world
+        self.accumulate = accumulate
+        self.iteration = iteration
+        self.position = position
+
+    def taken(self, iteration: int) -> int:
+        """Samples that an iteration takes, over all ranks and micro-batches."""
+        return self.plan.at(iteration).batch * self.world * self.accumulate
+
+    def position_after(self, iteration: int) -> int:
+        """Position in the stream when an iteration, not before the first of this sampler, is over."""
+        new = self.plan.samples(iteration) - self.plan.samples(self.iteration)
+        return self.position + new * self.world * self.accumulate
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        position = self.position
+        for iteration in itertools.count(self.iteration + 1):
+            batch, gt_size = self.plan.at(iteration)
+            for micro in range(self.accumulate):
+                first = position + (micro * self.world + self.rank) * batch
+                yield [self.order.at(p, gt_size) for p in range(first, first + batch)]
+            position += self.taken(iteration)

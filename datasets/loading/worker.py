@@ -1,0 +1,137 @@
+"""What happens where samples are made: in loading processes, or in the training process when there are none."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+import signal
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+
+from ...core.errors import UserError
+from ..base import ImageDataset
+from .sampler import SampleKey
+
+Note = tuple[int, str]
+"""Level and text of a log message."""
+
+
+class Failed(NamedTuple):
+    """In place of a sample: the user's mistake that prevented it. Exceptions lose their text between processes."""
+
+    message: str
+
+
+class Packet(NamedTuple):
+    """What travels to the training process: a batch, or the mistake that prevented it, and what was logged meanwhile."""
+
+    batch: dict[str, Any] | None
+    notes: tuple[Note, ...]
+    error: str | None = None
+
+
+class SeededDataset(Dataset[Any]):
+    """A dataset whose random choices depend on (seed, epoch, draw) alone; its items get ``index`` and ``seed``.
+
+    The global generators of random, numpy and torch are seeded before every sample and put back afterwards, so that any
+    dataset is reproducible, one written for BasicSR too, and training code sees nothing of it.
+
+    Args:
+        dataset: a map from index to a dict.
+        seed: of the run.
+    """
+
+    def __init__(self, dataset: Any, seed: int) -> None:
+        self.dataset = dataset
+        self.seed = seed
+
+    def __getitem__(self, key: SampleKey) -> dict[str, Any] | Failed:
+        if key.gt_size is not None:
+            self.dataset.gt_size = key.gt_size
+        try:
+            with seeded(self.seed, key.epoch, key.draw):
+                if isinstance(self.dataset, ImageDataset):
+                    index, item = self.dataset.readable(key.index)
+                else:
+                    index, item = key.index, self.dataset[key.index]
+        except UserError as e:
+            return Failed(str(e))
+        return {"seed": sample_seed(self.seed, key.epoch, key.draw), **item, "index": index}
+
+
+def sample_seed(*words: int) -> int:
+    """A number in [0, 2^63) for what a model draws for a sample, which then depends on (seed, epoch, draw) alone as well.
+
+    Samples keep it whatever rank and micro-batch they are in. It has nothing to do with what the dataset draws. A dataset
+    whose items have a ``seed`` of their own keeps that.
+    """
+    return int(np.random.SeedSequence(words, spawn_key=(1,)).generate_state(1, np.uint64)[0] >> 1)
+
+
+@contextlib.contextmanager
+def seeded(*words: int) -> Iterator[None]:
+    """Global generators seeded with `words` inside, untouched outside. (CUDA's are neither used nor changed.)"""
+    before = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
+    state = np.random.SeedSequence(words).generate_state(4)
+    random.seed(int(state[0]))
+    np.random.seed(int(state[1]))
+    torch.default_generator.manual_seed(int(state[2]) << 32 | int(state[3]))
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.default_generator.set_state(before[2])
+
+
+def collate(samples: Sequence[dict[str, Any] | Failed]) -> Packet:
+    """Stack samples to a batch; strings become lists."""
+    items = []
+    for sample in samples:
+        if isinstance(sample, Failed):
+            return Packet(None, _noted.drain(), sample.message)
+        items.append(sample)
+    for key, value in items[0].items():
+        shapes = [tuple(item[key].shape) for item in items] if isinstance(value, Tensor) else []
+        if len(set(shapes)) > 1:
+            message = f"images of different sizes cannot be stacked to a batch ({key}: {', '.join(map(str, shapes))}); "
+            return Packet(None, _noted.drain(), message + "set gt_size or resize, or a batch size of 1")
+    return Packet(default_collate(items), _noted.drain())
+
+
+class _Noted(logging.Handler):
+    """Keeps messages until they can travel with a batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.notes: list[Note] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.notes.append((record.levelno, record.getMessage()))
+
+    def drain(self) -> tuple[Note, ...]:
+        notes, self.notes = tuple(self.notes), []
+        return notes
+
+
+_noted = _Noted()
+
+
+def start(worker: int) -> None:
+    """Set up a loading process: one thread, deaf to the signals that the training process handles, messages kept."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    log = logging.getLogger("relume")
+    log.handlers[:] = [_noted]
+    log.propagate = False
+    log.setLevel(logging.INFO)
