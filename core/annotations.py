@@ -1,12 +1,18 @@
-"""What a plain type cannot say about an option: ``Annotated[float, Range(least=0, below=1)]``.
+"""What a plain type cannot say about an option, and blocks of the option file as typed sections.
 
-Usable in registered constructors as well as in the fixed sections; the option checker and the JSON Schema both read it.
+``Annotated[float, Range(least=0, below=1)]`` is usable in registered constructors as well as in the fixed sections; the option
+checker and the JSON Schema both read it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from dataclasses import dataclass
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, field
+from pathlib import PurePath
+from typing import Annotated, Any, TypeVar
 
 
 @dataclass(frozen=True)
@@ -44,3 +50,84 @@ class Names:
 
     def __contains__(self, value: str) -> bool:
         return re.fullmatch(self.pattern, value) is not None
+
+
+Count = Annotated[int, Range(least=1)]
+NonNegative = Annotated[int, Range(least=0)]
+Positive = Annotated[float, Range(above=0)]
+
+
+def setting(default: Any = MISSING, doc: str = "", **kwargs: Any) -> Any:
+    """A field of a `Section` with its one-line description; `default` may be a factory such as ``dict`` or ``list``."""
+    if callable(default):
+        return field(default_factory=default, metadata={"doc": doc}, **kwargs)
+    return field(default=default, metadata={"doc": doc}, **kwargs)
+
+
+S = TypeVar("S", bound="Section")
+
+
+@dataclass(frozen=True, eq=False)
+class Section(Mapping[str, Any]):
+    """A block of the option file with fixed keys: a dataclass that also reads as the mapping that the file has there.
+
+    ``opt.train.total_iter`` is ``opt["train"]["total_iter"]``, as BasicSR's users write it. It cannot be modified; it equals
+    a mapping with the same entries.
+
+    Attributes:
+        extra: keys that exist by a pattern, or that the type of the block brings (``network_g``, ``pixel_opt``, a dataset's
+            parameters), and no field. They read the same way: ``opt.network_g``, ``opt["network_g"]``.
+    """
+
+    extra: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+
+    @classmethod
+    def of(cls: type[S], values: Mapping[str, Any]) -> S:
+        """The section with these values, which nobody has checked; keys that are no fields become `extra`."""
+        if isinstance(values, cls):
+            return values
+        own = {f.name for f in fields(cls)}
+        given = {k: v for k, v in values.items() if k in own}
+        return cls(**given, extra={k: v for k, v in values.items() if k not in own})
+
+    def __getitem__(self, key: str) -> Any:
+        if key in self.extra:
+            return self.extra[key]
+        if any(f.name == key for f in fields(type(self))):
+            return getattr(self, key)
+        raise KeyError(key)
+
+    def __iter__(self) -> Iterator[str]:
+        names = [*(f.name for f in fields(type(self))), *self.extra]
+        return iter(sorted(names, key=lambda name: name != "type"))  # which says what the others are
+
+    def __len__(self) -> int:
+        return len(fields(type(self))) + len(self.extra)
+
+    if not typing.TYPE_CHECKING:  # or a type checker would accept any attribute
+
+        def __getattr__(self, name: str) -> Any:
+            try:
+                return object.__getattribute__(self, "extra")[name]
+            except (AttributeError, KeyError):
+                raise AttributeError(f"{type(self).__name__} has no key '{name}'") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The block as plain dicts, lists and scalars."""
+        values: dict[str, Any] = plain(self)
+        return values
+
+
+def fields(cls: type) -> tuple[dataclasses.Field[Any], ...]:
+    """The fields of a dataclass that are keys of an option file."""
+    found = dataclasses.fields(cls)
+    return tuple(f for f in found if f.name != "extra") if issubclass(cls, Section) else found
+
+
+def plain(values: Any) -> Any:
+    """Sections and other mappings, at any depth, as plain dicts, and paths as strings: what YAML can say."""
+    if isinstance(values, Mapping):
+        return {k: plain(v) for k, v in values.items()}
+    if isinstance(values, (list, tuple)):
+        return [plain(v) for v in values]
+    return str(values) if isinstance(values, PurePath) else values

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import options
 from .errors import UserError
 from .evaluation import INPUT
+from .options import Options, dump
 from .runtime import checkpoint, distributed
 from .runtime.checkpoint import Checkpoints
 from .runtime.logger import timestamp
@@ -27,14 +27,14 @@ class Experiment:
         opt: checked options.
     """
 
-    def __init__(self, opt: Any) -> None:
+    def __init__(self, opt: Options) -> None:
         self.opt = opt
         experiments = Path(opt.path.experiments_root or "experiments").expanduser()
         self.root = experiments / opt.name
         self.tensorboard = experiments.parent / "tb_logger" / opt.name
         self.visualization = self.root / "visualization"
 
-    def prepare(self, opt: Any, fresh: bool) -> None:
+    def prepare(self, opt: Options, fresh: bool) -> None:
         """Create the folders and save the resolved options, `opt`, in which a seed that was drawn stands too.
 
         A fresh run never mixes with an older one of the same name: that one is moved aside, and the log says so.
@@ -43,7 +43,7 @@ class Experiment:
             if fresh:
                 self._archive()
             self.root.mkdir(parents=True, exist_ok=True)
-            text = f"# Resolved options, written {datetime.datetime.now():%Y-%m-%d %H:%M:%S}\n{options.dump(opt)}"
+            text = f"# Resolved options, written {datetime.datetime.now():%Y-%m-%d %H:%M:%S}\n{dump(opt)}"
             name = f"{self.opt.name}.yml"
             checkpoint.write_atomically(self.root / name, lambda file: file.write(text.encode()))
         distributed.barrier()
@@ -73,7 +73,7 @@ class Experiment:
         Raises:
             UserError: it is another run that is complete: to continue it under this name, it must be given something to do.
         """
-        done, total = resume.iteration, self.opt.train.total_iter
+        done, total = resume.iteration, self.opt.train.total_iter if self.opt.train else 0
         if resume.path.resolve().parent.parent != self.root.resolve():
             raise UserError(
                 f"path.resume_state: {resume.path} is at iteration {done} and train.total_iter is {total}: nothing is left "
@@ -120,7 +120,7 @@ class Resume:
         return self.path.parent.parent / "models" / f"net_{key}_{self.iteration}.pth"
 
 
-def find_resume(opt: Any, experiment: Experiment, auto: bool) -> Resume | None:
+def find_resume(opt: Options, experiment: Experiment, auto: bool) -> Resume | None:
     """What to continue from: ``path.resume_state``, or with `auto` this experiment's newest good checkpoint.
 
     Rank 0 decides for all.
@@ -144,7 +144,7 @@ def find_resume(opt: Any, experiment: Experiment, auto: bool) -> Resume | None:
     return Resume(int(state["iter"]), Path(path), state)
 
 
-def _choose(opt: Any, experiment: Experiment, auto: bool) -> Path | None:
+def _choose(opt: Options, experiment: Experiment, auto: bool) -> Path | None:
     checkpoints = Checkpoints(experiment.root)
     if auto and checkpoints.iterations():
         newest, problems = checkpoints.newest_good()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import logging
 import math
 import os
@@ -17,16 +18,24 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..archs import build_network
+from ..datasets import build_dataset
+from ..datasets.loading.loader import EvalLoader, TrainLoader, build_eval_loader, build_train_loader
+from ..datasets.loading.options import Loader
+from ..losses import build_loss
+from ..schedulers import build_scheduler
 from . import options
 from .ema import EMA
 from .errors import EXIT_INTERRUPTED, UserError
 from .evaluation import Evaluator, Rounding
 from .experiment import Experiment, Resume, find_resume
 from .guard import Guard
+from .imaging.transfer import Transfer
 from .inference.tiling import Inference, size_multiple
 from .metrics import report
 from .models import MODELS
-from .models.base import Model
+from .models.base import Model, model_class
+from .options.schema import Options, Train
 from .runtime import checkpoint, distributed, logger
 from .runtime.checkpoint import Checkpoints
 from .runtime.optimizers import build_optimizer
@@ -53,8 +62,9 @@ def train_pipeline(
         UserError: anything the user can mend. Its ``code`` is the exit code: 2; 3 after too many non-finite steps; 75 or 130
             when a signal ended the run after a checkpoint.
     """
-    checked: Any = options.check(opt)
-    if checked.train is None:
+    checked = options.check(opt)
+    train = checked.train
+    if train is None:
         raise UserError("there is no `train` section in these options; test.py runs files without one")
     if "train" not in checked.datasets:
         raise UserError("datasets: there is no `train` block")
@@ -67,12 +77,12 @@ def train_pipeline(
         resume = find_resume(
             checked, experiment, auto_resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
         )
-        if resume and resume.iteration >= checked.train.total_iter and not resume.state["pending_validation"]:
+        if resume and resume.iteration >= train.total_iter and not resume.state["pending_validation"]:
             log.info("%s", experiment.complete(resume))
             return dict(resume.state["results"])
         checked = with_seed(checked, resume.state if resume else None)
         with contextlib.ExitStack() as cleanup:
-            trainer = build_trainer(checked, experiment, resume, device, cleanup)
+            trainer = build_trainer(checked, train, experiment, resume, device, cleanup)
             began = time.monotonic()
             trainer.fit()
             log.info("%s", experiment.farewell(trainer.last_results, trainer.parts.best, time.monotonic() - began))
@@ -94,16 +104,16 @@ def test_pipeline(opt: Mapping[str, Any], *, launcher: str = "none") -> dict[str
     Raises:
         UserError: anything the user can mend.
     """
-    checked: Any = options.check(opt)
+    checked = options.check(opt)
     device = distributed.initialise(launcher, checked.dist_params, checked.num_gpu == 0)
     try:
         logger.start_console()
         say_what_is_ignored(checked, device)
-        sets = {k: b for k, b in checked.datasets.items() if k.split("_")[0] in ("val", "test")}
+        sets = checked.sets("val", "test")
         if not sets:
             raise UserError("datasets: there is no `test` (or test_1, val, ...) block")
         checked = with_seed(checked, None)
-        seed_everything(checked.manual_seed, 0, 0)
+        seed_everything(seed_of(checked), 0, 0)
         model, networks = build_model(checked, device, for_training=False)
         for network in networks.values():
             network.eval()
@@ -129,68 +139,58 @@ def test_pipeline(opt: Mapping[str, Any], *, launcher: str = "none") -> dict[str
 
 # ------------------------------------------------------------------ building
 def build_trainer(
-    opt: Any, experiment: Experiment, resume: Resume | None, device: torch.device, cleanup: contextlib.ExitStack
+    opt: Options,
+    train: Train,
+    experiment: Experiment,
+    resume: Resume | None,
+    device: torch.device,
+    cleanup: contextlib.ExitStack,
 ) -> Trainer:
     """Everything that a training run needs, resumed where `resume` says so; `cleanup` gets what must be closed.
 
-    The order matters: weights and averages come before anything wraps or shards the networks, optimizers after.
+    The order matters: weights and averages come before anything wraps or shards the networks, optimizers after sharding and
+    before DistributedDataParallel.
     """
-    from ..datasets import build_dataset
-    from ..datasets.loading.loader import build_train_loader
-    from ..schedulers import build_scheduler
-
-    train = opt.train
-    seed_everything(opt.manual_seed, 0, 0)  # the same initial weights on every rank
-    torch.use_deterministic_algorithms(bool(opt.deterministic))
+    seed = seed_of(opt)
+    seed_everything(seed, 0, 0)  # the same initial weights on every rank
+    torch.use_deterministic_algorithms(opt.deterministic)
     start = resume.iteration if resume else 0
-    dataset = build_dataset(opt.datasets.train, phase="train", scale=opt.scale)
-    loader = build_train_loader(
-        dataset,
-        opt.datasets.train,
-        seed=opt.manual_seed,
-        rank=distributed.rank(),
-        world=distributed.world_size(),
-        accumulate=train.accumulate,
-        iteration=start,
-        position=resume.state["position"] if resume else 0,
-        device=device,
-        channels_last=train.channels_last,
-    )
-    cleanup.callback(loader.close)
-    sets = {k: b for k, b in opt.datasets.items() if k.split("_")[0] == "val"}
-    evaluator = build_evaluator(opt, sets, experiment.visualization, device, for_training=True)
 
+    # Data
+    dataset, loader = build_training_data(opt, train, resume, device)
+    cleanup.callback(loader.close)
+    evaluator = build_evaluator(opt, opt.sets("val"), experiment.visualization, device, for_training=True)
+
+    # Networks, their weights and their averages
     model, networks = build_model(opt, device, for_training=True, resume=resume)
     trained = {k: n for k, n in networks.items() if k not in model.frozen}
-    seed_everything(opt.manual_seed, 0, distributed.rank())
+    seed_everything(seed, 0, distributed.rank())
     model.prepare(dataset, device)
     ema = build_ema(train, model, trained, resume)
     model.averages = ema.networks if ema else {}
-    for network in trained.values():
-        network.train()
-        if train.channels_last:
-            network.to(memory_format=torch.channels_last)
-        if train.compile:
-            network.compile(mode=None if train.compile is True else train.compile)
-    if train.strategy == "fsdp" and distributed.active():
-        for network in (*trained.values(), *(ema.networks.values() if ema else ())):
-            distributed.shard(network)
+
+    # How they are laid out, compiled and split over ranks
+    lay_out(train, trained, ema)
+
+    # Optimizers and their schedules
     blocks = model.training_blocks(train)
-    optimizers = {
-        key.removeprefix("optim_"): build_optimizer(model.named_parameters(key.removeprefix("optim_")), block)
-        for key, block in blocks.items()
-        if key.startswith("optim_")
-    }
+    optimizers = build_optimizers(model, blocks)
     model.begin(start + 1)
     if train.strategy == "ddp":
+        find_unused = opt.find_unused_parameters or model.find_unused_parameters
         for key, network in trained.items():
-            find_unused = opt.find_unused_parameters or model.find_unused_parameters
             model.networks[key] = distributed.wrap(network, device, find_unused)
-    schedules = {k: blocks.get(f"scheduler_{k}", blocks.get("scheduler")) for k in optimizers}
     schedulers = {
-        k: build_scheduler(o, schedules[k], train.warmup_iter, loader.position_after) for k, o in optimizers.items()
+        key: build_scheduler(
+            optimizer,
+            blocks.get(f"scheduler_{key}", blocks.get("scheduler")),
+            train.warmup_iter,
+            loader.position_after,
+        )
+        for key, optimizer in optimizers.items()
     }
 
+    # Records
     experiment.prepare(opt, fresh=resume is None)
     run_logger = cleanup.enter_context(logger.RunLogger(experiment.root, experiment.tensorboard, opt, start))
     evaluator.picture = lambda dataset, name, picture, it: run_logger.image(f"{dataset}/{name}", picture, it)
@@ -198,6 +198,8 @@ def build_trainer(
     if distributed.is_main():
         log.info("%s", header)
         log.info("%s", loader.describe(train.total_iter))
+
+    # The trainer
     parts = Parts(
         model=model,
         networks=trained,
@@ -214,14 +216,51 @@ def build_trainer(
     trainer = Trainer(parts, opt, start)
     if resume:
         resume_trainer(trainer, resume)
-        if distributed.is_main():
-            log.info("Resumed at iteration %d from %s", start, resume.path)
-            parts.checkpoints.forget_after(start)
     return trainer
 
 
+def build_training_data(
+    opt: Options, train: Train, resume: Resume | None, device: torch.device
+) -> tuple[Any, TrainLoader]:
+    """The training set, and this rank's loader of it, which goes on where `resume` stopped."""
+    block = opt.datasets["train"]
+    dataset = build_dataset(block, phase="train", scale=opt.scale)
+    loader = build_train_loader(
+        dataset,
+        block,
+        seed=seed_of(opt),
+        rank=distributed.rank(),
+        world=distributed.world_size(),
+        accumulate=train.accumulate,
+        iteration=resume.iteration if resume else 0,
+        position=resume.state["position"] if resume else 0,
+        device=device,
+        channels_last=train.channels_last,
+    )
+    return dataset, loader
+
+
+def lay_out(train: Train, trained: Mapping[str, nn.Module], ema: EMA | None) -> None:
+    """Put networks into training mode, and into the memory layout, compiled form and shards that the options ask for."""
+    for network in trained.values():
+        network.train()
+        if train.channels_last:
+            network.to(memory_format=torch.channels_last)
+        if train.compile:
+            network.compile(mode=None if train.compile is True else train.compile)
+    if train.strategy == "fsdp" and distributed.active():
+        for network in (*trained.values(), *(ema.networks.values() if ema else ())):
+            distributed.shard(network)
+
+
+def build_optimizers(model: Model, blocks: Mapping[str, Any]) -> dict[str, torch.optim.Optimizer]:
+    """The optimizer of each ``optim_<key>`` block, over the parameters that the model gives it."""
+    keys = [k.removeprefix("optim_") for k in blocks if k.startswith("optim_")]
+    return {k: build_optimizer(model.named_parameters(k), blocks[f"optim_{k}"]) for k in keys}
+
+
 def resume_trainer(trainer: Trainer, resume: Resume) -> None:
-    """Continue where a state left off.
+    """Continue where a state left off; checkpoints of later iterations are forgotten.
 
     Raises:
         UserError: the state has not the optimizers, losses, ... that these options ask for.
@@ -234,25 +273,26 @@ def resume_trainer(trainer: Trainer, resume: Resume) -> None:
             f"({type(e).__name__}: {checkpoint.first_line(e)}). Resume with the options of that run, or start anew from its "
             "weights with path.pretrain_network_g"
         ) from e
+    if distributed.is_main():
+        log.info("Resumed at iteration %d from %s", resume.iteration, resume.path)
+        trainer.parts.checkpoints.forget_after(resume.iteration)
 
 
 def build_model(
-    opt: Any, device: torch.device, *, for_training: bool, resume: Resume | None = None
+    opt: Options, device: torch.device, *, for_training: bool, resume: Resume | None = None
 ) -> tuple[Model, dict[str, nn.Module]]:
     """The model wrapper and its networks on `device`, with the weights that the options or `resume` name."""
-    from ..archs import build_network
-    from ..losses import build_loss
-
-    kind: type[Model] = MODELS.get(opt.model_type)  # type: ignore[assignment]
+    kind = model_class(opt.model_type)
     teachers = [] if for_training else [k for k in kind.frozen if k not in kind.required_networks]
-    wanted = {k.removeprefix("network_"): b for k, b in opt.items() if k.startswith("network_")}
     networks = {}
-    for key in [k for k in wanted if k not in teachers]:
+    for key, block in opt.networks.items():
+        if key in teachers:
+            continue
         try:
-            networks[key] = build_network(wanted[key])
+            networks[key] = build_network(block)
         except UserError as e:
             raise UserError(f"network_{key}: {e}") from e
-    blocks = opt.train or {}
+    blocks: Mapping[str, Any] = opt.train or {}
     losses = {}
     if for_training:
         losses = {k.removesuffix("_opt"): build_loss(b) for k, b in blocks.items() if k.endswith("_opt")}
@@ -268,7 +308,7 @@ def build_model(
     return model, networks
 
 
-def load_pretrained(opt: Any, key: str, network: nn.Module, model: Model, resume: Resume | None) -> None:
+def load_pretrained(opt: Options, key: str, network: nn.Module, model: Model, resume: Resume | None) -> None:
     """Weights of one network: the resumed ones, else ``path.pretrain_network_<key>``."""
     ignored = {name.removeprefix("network_") for name in opt.path.ignore_resume_networks}
     if resume and key not in model.frozen and key not in ignored:
@@ -296,7 +336,7 @@ def load_pretrained(opt: Any, key: str, network: nn.Module, model: Model, resume
             log.warning("network_%s: not loaded: %d more", key, len(differences) - 20)
 
 
-def build_ema(train: Any, model: Model, trained: Mapping[str, nn.Module], resume: Resume | None) -> EMA | None:
+def build_ema(train: Train, model: Model, trained: Mapping[str, nn.Module], resume: Resume | None) -> EMA | None:
     """The averages of the model's networks, resumed if there is something to resume; None when switched off."""
     if train.ema_decay <= 0 and train.ema_halflife is None:
         return None
@@ -309,19 +349,17 @@ def build_ema(train: Any, model: Model, trained: Mapping[str, nn.Module], resume
 
 
 def build_evaluator(
-    opt: Any, sets: Mapping[str, Any], folder: Path, device: torch.device, *, for_training: bool
+    opt: Options, sets: Mapping[str, Loader], folder: Path, device: torch.device, *, for_training: bool
 ) -> Evaluator:
     """The evaluator of some dataset blocks, its loaders sharing the images out over ranks.
 
     Raises:
         UserError: two datasets have the same name, so that their results would mix.
     """
-    from ..datasets import build_dataset
-    from ..datasets.loading.loader import build_eval_loader
-
-    loaders: dict[str, Any] = {}
-    transfers: dict[str, Any] = {}
+    loaders: dict[str, EvalLoader] = {}
+    transfers: dict[str, Transfer] = {}
     rounding: dict[str, Rounding] = {}
+    sharded = for_training and opt.train is not None and opt.train.strategy == "fsdp"
     for phase, block in sets.items():
         name = block.name or phase
         if name in loaders:
@@ -333,12 +371,12 @@ def build_evaluator(
             rounding[name] = dataset.score_rounding
         loaders[name] = build_eval_loader(
             dataset,
-            seed=opt.manual_seed,
+            seed=seed_of(opt),
             rank=distributed.rank(),
             world=distributed.world_size(),
             workers=block.num_worker_per_gpu,
             batch=block.batch_size_per_gpu,
-            even=for_training and opt.train.strategy == "fsdp",
+            even=sharded,
         )
     suffix = opt.val.suffix or opt.name
 
@@ -376,15 +414,21 @@ def conditions(model: Model, device: torch.device) -> str:
 
 
 # ------------------------------------------------------------------ options that need the machine
-def with_seed(opt: Any, state: Mapping[str, Any] | None) -> Any:
+def with_seed(opt: Options, state: Mapping[str, Any] | None) -> Options:
     """Options with a seed: the resumed run's, the options', or a fresh one drawn by rank 0."""
     if opt.manual_seed is not None:
         return opt
     seed = state["seed"] if state else distributed.broadcast(int(np.random.SeedSequence().generate_state(1)[0] % 10000))
-    return options.check({**opt.to_dict(), "manual_seed": seed})
+    return dataclasses.replace(opt, manual_seed=seed)
 
 
-def say_what_is_ignored(opt: Any, device: torch.device) -> None:
+def seed_of(opt: Options) -> int:
+    """The seed, which the options have by now."""
+    assert opt.manual_seed is not None
+    return opt.manual_seed
+
+
+def say_what_is_ignored(opt: Options, device: torch.device) -> None:
     """Tell the user, once, where this machine cannot give what a BasicSR file asks for."""
     if opt.num_gpu != 0 and opt.num_gpu != "auto" and device.type == "cpu":
         log.info("num_gpu: %s, but torch sees no GPU here: running on the CPU", opt.num_gpu)

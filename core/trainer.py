@@ -20,9 +20,11 @@ from .errors import EXIT_INTERRUPTED, UserError
 from .evaluation import Evaluator, Interrupted, is_better
 from .guard import Guard
 from .models.base import Batch, Model, Update
+from .options import dump
+from .options.schema import Train, Val
 from .runtime import distributed
 from .runtime.checkpoint import Checkpoints
-from .runtime.logger import RunLogger
+from .runtime.logger import Logger, RunLogger
 from .runtime.signals import StopRequest
 from .runtime.state import full_optimizer_state, full_state, load_optimizer_state
 
@@ -61,7 +63,7 @@ class Trainer:
 
     Args:
         parts: everything that was built.
-        opt: the checked options.
+        opt: the checked options, or a plain mapping with ``manual_seed`` and ``train``, and ``val`` and ``logger`` to `fit`.
         iteration: iterations already done.
     """
 
@@ -70,13 +72,15 @@ class Trainer:
         self.opt = opt
         self.iteration = iteration
         self.seed = int(opt["manual_seed"])
-        self.train = opt["train"]
+        self.train = Train.of({"total_iter": iteration, **opt["train"]})
+        self.val = Val.of(opt.get("val", {}))
+        self.logging = Logger.of(opt.get("logger", {}))
         self.stop = StopRequest()
         self.pending_validation = False
         self.last_results: dict[str, dict[str, float]] = {}
         self.rates: list[float] = []
         """Learning rates of the last step, one per parameter group of the first optimizer that it asked for."""
-        amp = self.train["amp"]
+        amp = self.train.amp
         self.amp_dtype = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[amp]
         self.scaler = torch.amp.GradScaler(parts.device.type, enabled=amp == "fp16")
         self._loose = _parameters_outside_ddp(parts)
@@ -96,17 +100,17 @@ class Trainer:
                 self.validate()
                 if self.pending_validation:  # interrupted again, which the checkpoint already says
                     self.leave()
-                if self.iteration == self.train["total_iter"]:
+                if self.iteration == self.train.total_iter:
                     self.save()
-            while self.iteration < self.train["total_iter"]:
+            while self.iteration < self.train.total_iter:
                 self.iteration += 1
                 scalars = self.step()
-                last = self.iteration == self.train["total_iter"]
-                if self.due(self.opt["logger"]["print_freq"]) or last:
+                last = self.iteration == self.train.total_iter
+                if self.due(self.logging.print_freq) or last:
                     self.report(scalars)
-                if self.due(self.opt["val"]["val_freq"]) or last:
+                if self.due(self.val.val_freq) or last:
                     self.validate()
-                if self.due(self.opt["logger"]["save_checkpoint_freq"]) or last or self.stop.code:
+                if self.due(self.logging.save_checkpoint_freq) or last or self.stop.code:
                     self.save()
                 if self.stop.code and (not last or self.pending_validation):
                     self.leave()
@@ -122,7 +126,7 @@ class Trainer:
         """One iteration: every update that the model asks for, over all micro-batches; then schedules and averages."""
         began = time.perf_counter()
         before = self.parts.loader.position
-        batches: list[Batch] = [next(self.parts.loader) for _ in range(self.train["accumulate"])]
+        batches: list[Batch] = [next(self.parts.loader) for _ in range(self.train.accumulate)]
         self.parts.model.samples_seen = seen = self.parts.loader.position
         loaded = time.perf_counter()
         seed_everything(self.seed, self.iteration, distributed.rank())
@@ -202,8 +206,8 @@ class Trainer:
 
     def clip(self, parameters: list[nn.Parameter], norm: Tensor) -> None:
         """Clip gradients by value and by norm, as the options say."""
-        value = self.train["grad_clip_value"]
-        largest = self.train["grad_clip_norm"] or (0.01 if self.train["use_grad_clip"] else None)
+        value = self.train.grad_clip_value
+        largest = self.train.grad_clip_norm or (0.01 if self.train.use_grad_clip else None)
         if value:
             nn.utils.clip_grad_value_(parameters, value)
             norm = total_norm(parameters) if largest else norm
@@ -328,8 +332,6 @@ class Trainer:
 
     def opt_text(self) -> str:
         """The resolved options as YAML text."""
-        from .options import dump
-
         return dump(self.opt)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from ..core.errors import UserError
 from ..core.registry import Registry
+from .loading.options import Loader
 
 DATASETS = Registry("dataset", "relume.datasets")
 
@@ -23,9 +23,7 @@ def build_dataset(opt: Mapping[str, Any], **injected: Any) -> Any:
     Raises:
         UserError: an option or the data are wrong; the message names the dataset.
     """
-    from ..core.options.schema import Loader  # schema imports this package
-
-    block = {k: v for k, v in opt.items() if k not in {f.name for f in dataclasses.fields(Loader)}}
+    block = dict(Loader.of(opt).extra)
     name = opt.get("name") or injected.get("phase")
     try:
         accepted = DATASETS.parameters(block["type"]) if "type" in block else {}

@@ -17,14 +17,15 @@ from typing import Any
 
 import yaml
 
+from relume.core.annotations import plain
 from relume.core.errors import UserError
-from relume.core.options import resolve, thawed
+from relume.core.options import resolve
 from relume.core.options.reader import YAMLDumper
 
 
 def spelled(value: Any) -> str:
     """A value as YAML on one line."""
-    text: str = yaml.dump(thawed(value), Dumper=YAMLDumper, default_flow_style=True, allow_unicode=True, width=10_000)
+    text: str = yaml.dump(plain(value), Dumper=YAMLDumper, default_flow_style=True, allow_unicode=True, width=10_000)
     return text.removesuffix("...\n").strip()
 
 

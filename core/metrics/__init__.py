@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
+from ..annotations import setting
 from ..errors import UserError
 from ..registry import Registry
 
@@ -21,8 +23,6 @@ METRICS = Registry("metric", "relume.core.metrics", runtime=("img", "img2"))
 Direction = Literal["higher", "lower"]
 Space = Literal["encoded", "linear"]
 """What a metric is given: images as the network sees them, or the linear radiance that they stand for."""
-EVALUATION_KEYS = ("better", "space")
-"""Keys of a block in ``val.metrics`` that are for the evaluation, and not for the metric."""
 M = TypeVar("M", bound=Callable[..., float])
 
 
@@ -36,6 +36,21 @@ def metric(better: Direction, *aliases: str, space: Space = "encoded") -> Callab
         return METRICS.register(aliases=aliases)(function)
 
     return register
+
+
+@dataclass
+class MetricKeys:
+    """Keys of a block in ``val.metrics`` besides the metric's own."""
+
+    better: Literal["higher", "lower"] | None = setting(None, "Which is better; the metric itself knows when omitted.")
+    space: Literal["encoded", "linear"] | None = setting(
+        None,
+        "What is scored: images as networks see them, or linear radiance (HDR); what suits the metric when omitted.",
+    )
+
+
+EVALUATION_KEYS = tuple(f.name for f in fields(MetricKeys))
+"""Keys of a block in ``val.metrics`` that are for the evaluation, and not for the metric."""
 
 
 class SetMetric:

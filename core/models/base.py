@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..inference.tiling import Inference
+from . import MODELS
 
 Batch = dict[str, Any]
 """One collated batch: tensors ``lq``, ``gt`` (B, C, H, W) in [0, 1], and lists of strings such as ``lq_path``."""
@@ -29,6 +30,17 @@ class Update:
     optimizer: str
     losses: Mapping[str, Tensor]
     logs: Mapping[str, Tensor | float] = field(default_factory=dict)
+
+
+def model_class(name: str) -> type[Model]:
+    """The model wrapper called `name` (an option file's ``model_type``).
+
+    Raises:
+        UserError: nothing is called so.
+    """
+    found: Any = MODELS.get(name)
+    kind: type[Model] = found
+    return kind
 
 
 class Model:

@@ -1,25 +1,26 @@
 """Options: an option file in BasicSR's dialect, read, checked and resolved before any data is touched.
 
-`load` reads a file, `check` takes a plain dict; both return the same frozen ``addict.Dict`` in which every fixed section is
-complete. The schema is `core.options.schema` for the fixed sections, and constructors' signatures for every ``type:`` block.
+`load` reads a file, `check` takes a plain dict; both return the same `Options`: typed sections, complete and frozen, in which
+every open ``type:`` block is an ``addict.Dict``. The schema is `core.options.schema` for the fixed sections, and constructors'
+signatures for every ``type:`` block.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import PurePath
+from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
-from addict import Dict
 
+from ..annotations import plain
 from .nodes import Block, OptionError, Place, Problem, from_python
 from .reader import YAMLDumper, read
 from .rules import OptionsChecker
+from .schema import Options
 
-__all__ = ["OptionError", "Resolved", "as_debug", "check", "dump", "load", "resolve"]
+__all__ = ["OptionError", "Options", "Resolved", "as_debug", "check", "dump", "load", "resolve"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Resolved:
         defaults: by the dotted key of a ``type:`` block, what it leaves to its constructor.
     """
 
-    options: Dict
+    options: Options
     origins: Mapping[str, Place]
     defaults: Mapping[str, Mapping[str, Any]]
 
@@ -51,7 +52,7 @@ class Resolved:
             yield f"{key}.{name}", value, "default"
 
 
-def load(path: str | os.PathLike[str], force_yml: Iterable[str] = ()) -> Dict:
+def load(path: str | os.PathLike[str], force_yml: Iterable[str] = ()) -> Options:
     """Read, check and resolve an option file.
 
     Args:
@@ -59,7 +60,7 @@ def load(path: str | os.PathLike[str], force_yml: Iterable[str] = ()) -> Dict:
         force_yml: overrides, ``"train:ema_decay=0.99"``; the value is YAML.
 
     Returns:
-        The options, frozen: a misspelt attribute raises KeyError.
+        The options, which cannot be modified: a misspelt attribute raises AttributeError.
 
     Raises:
         OptionError: every mistake, one line each: ``file:line:column: what is wrong, and what is accepted``.
@@ -73,12 +74,14 @@ def resolve(path: str | os.PathLike[str], force_yml: Iterable[str] = ()) -> Reso
     return _checked(root, problems)
 
 
-def check(opt: Mapping[str, Any]) -> Dict:
-    """Check and resolve options given as a dict, plain or already checked; it is not modified.
+def check(opt: Mapping[str, Any]) -> Options:
+    """Check and resolve options given as a dict, which is not modified; those that are checked already come back as they are.
 
     Raises:
         OptionError: every mistake, one line each, starting with the dotted key.
     """
+    if isinstance(opt, Options):
+        return opt
     root = from_python(opt)
     assert isinstance(root, Block)
     return _checked(root, []).options
@@ -90,45 +93,23 @@ def _checked(root: Block, problems: list[Problem]) -> Resolved:
     problems = [*problems, *checker.problems]
     if problems:
         raise OptionError(problems)
-    return Resolved(frozen(values), checker.origins, checker.defaults)
-
-
-def frozen(values: Any) -> Any:
-    """Dicts, at any depth and in lists too, as frozen ``addict.Dict``s."""
-    if isinstance(values, Mapping):
-        block = Dict()
-        for key, value in values.items():
-            block[key] = frozen(value)
-        block.freeze()
-        return block
-    if isinstance(values, (list, tuple)):
-        return type(values)(frozen(v) for v in values)
-    return values
-
-
-def thawed(values: Any) -> Any:
-    """The inverse of `frozen`: plain dicts; and paths as strings, since YAML has none."""
-    if isinstance(values, Mapping):
-        return {k: thawed(v) for k, v in values.items()}
-    if isinstance(values, (list, tuple)):
-        return [thawed(v) for v in values]
-    return str(values) if isinstance(values, PurePath) else values
+    return Resolved(values, checker.origins, checker.defaults)
 
 
 def dump(opt: Mapping[str, Any]) -> str:
     """The options as YAML that `load` reads back to the same."""
-    text: str = yaml.dump(thawed(opt), Dumper=YAMLDumper, sort_keys=False, allow_unicode=True, width=100)
+    text: str = yaml.dump(plain(opt), Dumper=YAMLDumper, sort_keys=False, allow_unicode=True, width=100)
     return text
 
 
-def as_debug(opt: Mapping[str, Any]) -> Dict:
+def as_debug(opt: Options) -> Options:
     """The options of a debugging run: every step is logged, every eighth validated and saved, and nothing tracked.
 
     The name gets the prefix ``debug_``, so that the experiment's own folder stays untouched.
     """
-    values = thawed(opt)
-    if not values["name"].startswith("debug"):
-        values["name"] = f"debug_{values['name']}"
-    values["logger"].update(print_freq=1, save_checkpoint_freq=8, use_tb_logger=False, wandb=None)
-    values["val"]["val_freq"] = 8
-    return check(values)
+    return replace(
+        opt,
+        name=opt.name if opt.name.startswith("debug") else f"debug_{opt.name}",
+        logger=replace(opt.logger, print_freq=1, save_checkpoint_freq=8, use_tb_logger=False, wandb=None),
+        val=replace(opt.val, val_freq=8),
+    )

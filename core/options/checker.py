@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Union
 
-from ..annotations import Names, Range
+from addict import Dict
+
+from ..annotations import Names, Range, Section, fields, plain
 from ..errors import UserError, did_you_mean
 from ..registry import MISSING, Parameter, Registry, article, registry_of, unknown_key
 from .nodes import Block, Entry, Items, Node, Place, Problem, Scalar, to_python
@@ -222,9 +224,10 @@ class Checker:
         self.defaults[key] = {n: p.default for n, p in own.items() if n not in values and n not in extra}
         if len(self.problems) > before:
             return BAD
-        if more and self.completed(node, more, {n: v for n, v in values.items() if n in extra}, key) is BAD:
-            return BAD
-        return values
+        if more is None:
+            return values
+        section = self.completed(node, more, values, key)
+        return values if isinstance(section, dict) else section
 
     def own_parameters(self, registry: Registry, name: str, key: str) -> dict[str, Parameter]:
         """The options of the component `name`, selected by the block at `key`."""
@@ -233,28 +236,27 @@ class Checker:
     def section(self, block: Block, cls: Any, key: str) -> Any:
         """A fixed section, its defaults filled in."""
         before = len(self.problems)
-        extra = self.extra_keys(cls, block)
-        own = parameters(cls)
-        values = self.fields(block, {**own, **extra}, key, key or "the top level")
-        if len(self.problems) > before:
-            return BAD
-        rest = self.completed(block, cls, {n: v for n, v in values.items() if n in own}, key)
-        return BAD if rest is BAD else {**rest, **{n: v for n, v in values.items() if n not in own}}
+        values = self.fields(block, {**parameters(cls), **self.extra_keys(cls, block)}, key, key or "the top level")
+        return BAD if len(self.problems) > before else self.completed(block, cls, values, key)
 
     def extra_keys(self, cls: Any, block: Block) -> dict[str, Parameter]:
         """Keys that the section `cls` has besides its fields."""
         return {}
 
     def completed(self, block: Block, cls: Any, values: dict[str, Any], key: str) -> Any:
-        """All fields of the dataclass `cls`, after its own check of the values."""
+        """The `Section` `cls` of these values, after its own check of them; of another dataclass, its fields as a dict."""
+        own = parameters(cls)
+        given = {n: frozen(v) for n, v in values.items() if n in own}
+        is_section = issubclass(cls, Section)
+        more = {"extra": frozen({n: v for n, v in values.items() if n not in own})} if is_section else {}
         try:
-            instance = cls(**values)
+            instance = cls(**given, **more)
         except (ValueError, UserError) as e:
             field, colon, rest = str(e).partition(": ")
             if colon and field in block.entries:  # the mistake of one key is reported there
                 return self.problem(block.entries[field].node.place, join(key, field), rest)
             return self.problem(block.place, key, str(e))
-        return {f.name: plain(getattr(instance, f.name)) for f in dataclasses.fields(cls)}
+        return instance if is_section else plain(dataclasses.asdict(instance))
 
 
 # -------------------------------------------------------------------- annotations
@@ -263,7 +265,7 @@ def parameters(cls: Any) -> dict[str, Parameter]:
     """The fields of a dataclass as options."""
     hints = typing.get_type_hints(cls, include_extras=True)
     found = {}
-    for f in dataclasses.fields(cls):
+    for f in fields(cls):
         default = f.default
         if f.default_factory is not dataclasses.MISSING:
             default = f.default_factory
@@ -383,8 +385,16 @@ def join(key: str, name: str) -> str:
     return f"{key}.{name}" if key else name
 
 
-def plain(value: Any) -> Any:
-    """Dataclasses, wherever they are, as dicts."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    return value
+def frozen(values: Any) -> Any:
+    """Dicts, at any depth and in lists too, as frozen ``addict.Dict``s; sections are that already."""
+    if isinstance(values, Section):
+        return values
+    if isinstance(values, Mapping):
+        block = Dict()
+        for key, value in values.items():
+            block[key] = frozen(value)
+        block.freeze()
+        return block
+    if isinstance(values, (list, tuple)):
+        return type(values)(frozen(v) for v in values)
+    return values

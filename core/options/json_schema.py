@@ -17,15 +17,16 @@ from typing import Any, Literal, Union
 
 import torch
 
-from ..annotations import Names, Range
+from ...datasets import DATASETS
+from ..annotations import Names, Range, fields
 from ..models import MODELS
-from ..models.base import Model
+from ..models.base import Model, model_class
 from ..registry import MISSING, Parameter, Registry, registry_of
 from .checker import LISTS, MAPPINGS, expressible, parameters
 from .docstrings import arguments, summary
 from .reader import BASE
 from .rules import FROM_ABOVE, TRAIN_BLOCKS, networks_of
-from .schema import DATASETS, PATH_KEYS, NetworkBlock, Options, Paths, Train, Val
+from .schema import PATH_KEYS, NetworkBlock, Options, Paths, Train, Val
 
 JSON = dict[str, Any]
 SIMPLE: dict[Any, JSON] = {
@@ -48,7 +49,7 @@ class _Builder:
 
     def __init__(self) -> None:
         self.definitions: dict[str, JSON] = {}
-        self.models: dict[str, type[Model]] = {n: MODELS.get(n) for n in MODELS}  # type: ignore[misc]
+        self.models: dict[str, type[Model]] = {n: model_class(n) for n in MODELS}
         self.networks = sorted({k for m in self.models.values() for k in networks_of(m)})
 
     def build(self) -> JSON:
@@ -153,7 +154,7 @@ class _Builder:
 
     def section(self, cls: Any) -> JSON:
         """A fixed section, with the keys that `rules.OptionsChecker` adds to it."""
-        docs = {f.name: f.metadata.get("doc", "") for f in dataclasses.fields(cls)}
+        docs = {f.name: f.metadata.get("doc", "") for f in fields(cls)}
         schema: JSON = {
             "type": "object",
             "description": summary(cls),

@@ -8,17 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ...datasets import DATASETS
 from ..errors import UserError, did_you_mean
 from ..models import MODELS
-from ..models.base import Model
+from ..models.base import Model, model_class
 from ..registry import MISSING, Parameter, Registry, unknown_key
-from .checker import BAD, Checker, join, parameters, plain
+from .checker import BAD, Checker, join, parameters
 from .nodes import Block, Entry, Items, Scalar
 from .plugins import import_plugin
 from .schema import (
-    DATASETS,
     PATH_KEYS,
-    Loader,
     LossBlock,
     NetworkBlock,
     OptimizerBlock,
@@ -59,7 +58,7 @@ class OptionsChecker(Checker):
         root = self._with_plugins(root)
         name = root.scalar("model_type")
         if isinstance(name, str) and name in MODELS:
-            self.model_type, self.model = name, MODELS.get(name)  # type: ignore[assignment]
+            self.model_type, self.model = name, model_class(name)
         self.scale = root.scalar("scale") or self.scale
         self.networks = [k for k in root.entries if k.startswith("network_")]
         return self.section(root, Options, "")
@@ -137,20 +136,22 @@ class OptionsChecker(Checker):
 
     def section(self, block: Block, cls: Any, key: str) -> Any:
         before = len(self.problems)
-        values = super().section(block, cls, key)
-        if values is BAD:
+        section = super().section(block, cls, key)
+        if section is BAD:
             return BAD
-        fields = parameters(cls)
-        values = {k: v for k, v in values.items() if v is not None or k in fields or not names_component(k)}
         if cls in (Train, Val):
-            self.defaults[key] = {k: p.default for k, p in self._own_options(cls).items() if k not in values}
+            self.defaults[key] = {k: p.default for k, p in self._own_options(cls).items() if k not in section}
         if cls is Train and self.model and len(self.problems) == before:
-            self._complete_training(block, values, self.model)
-        if cls is Options:
-            values["datasets"] = {k: with_loader_defaults(v) for k, v in values["datasets"].items()}
-        return values
+            self._complete_training(block, section, self.model)
+        return section
 
-    def _complete_training(self, block: Block, values: dict[str, Any], model: type[Model]) -> None:
+    def completed(self, block: Block, cls: Any, values: dict[str, Any], key: str) -> Any:
+        """As for any block; null where a component belongs leaves it out."""
+        own = parameters(cls)
+        kept = {k: v for k, v in values.items() if v is not None or k in own or not names_component(k)}
+        return super().completed(block, cls, kept, key)
+
+    def _complete_training(self, block: Block, values: Train, model: type[Model]) -> None:
         if not any(k.startswith(OPTIMIZER_PREFIX) for k in values):
             self.problem(
                 block.place, "train", "there is no optimizer; give one, such as optim_g: {type: Adam, lr: 2e-4}"
@@ -195,12 +196,6 @@ class OptionsChecker(Checker):
 def networks_of(model: type[Model]) -> list[str]:
     """Keys of all networks that a model wrapper takes."""
     return list(dict.fromkeys((*model.required_networks, *model.optional_networks, *model.frozen)))
-
-
-def with_loader_defaults(block: dict[str, Any]) -> dict[str, Any]:
-    """A dataset block in which every loading option is present."""
-    loading = parameters(Loader)
-    return {**block, **plain(Loader(**{k: v for k, v in block.items() if k in loading}))}
 
 
 def names_component(key: str) -> bool:

@@ -1,96 +1,35 @@
 """The fixed sections of an option file. Every other block is a ``type:`` block, whose schema is a constructor's signature.
 
-The names and nesting are BasicSR's, so that its option files run unchanged. `setting` carries the one-line description that
-the JSON Schema and the reference show.
+The names and nesting are BasicSR's, so that its option files run unchanged. Sections that a room below reads stand there, with
+their reader: loading with the loader, the process group with `core.runtime.distributed`, and so on.
 """
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from torch import nn
 
 from ...archs import ARCHS
 from ...datasets import DATASETS
+from ...datasets.loading.options import Loader
 from ...losses import LOSSES
 from ...schedulers import SCHEDULERS
-from ..annotations import Names, Range
+from ..annotations import Count, Names, NonNegative, Positive, Range, Section, setting
 from ..errors import did_you_mean
 from ..inference.tiling import Padding
-from ..metrics import METRICS
+from ..metrics import METRICS, MetricKeys
 from ..models import MODELS
-from ..runtime.optimizers import OPTIMIZERS
-
-
-def setting(default: Any = MISSING, doc: str = "", **kwargs: Any) -> Any:
-    """A dataclass field with its one-line description; `default` may be a factory such as ``dict`` or ``list``."""
-    if callable(default):
-        return field(default_factory=default, metadata={"doc": doc}, **kwargs)
-    return field(default=default, metadata={"doc": doc}, **kwargs)
-
+from ..runtime.distributed import Dist
+from ..runtime.logger import Logger
+from ..runtime.optimizers import OPTIMIZERS, OptimizerKeys
 
 NetworkBlock = Annotated[nn.Module, ARCHS]
 LossBlock = Annotated[nn.Module, LOSSES]
 SchedulerBlock = Annotated[Any, SCHEDULERS]
-Count = Annotated[int, Range(least=1)]
-NonNegative = Annotated[int, Range(least=0)]
-Positive = Annotated[float, Range(above=0)]
 Phase = Annotated[str, Names(r"(train|val|test)(_.+)?", ("train", "val", "val_<name>", "test", "test_<name>"))]
-
-
-@dataclass
-class Loader:
-    """Keys of a ``datasets.*`` block that concern loading; the others are the dataset constructor's parameters."""
-
-    name: str | None = setting(None, "Name in logs and result folders; the phase when omitted.")
-    batch_size_per_gpu: Count = setting(1, "Samples per rank and micro-batch.")
-    num_worker_per_gpu: NonNegative = setting(2, "Loading processes per rank; 0 loads in the training process.")
-    dataset_enlarge_ratio: Count = setting(1, "Repeats of the dataset in one epoch (kept for BasicSR's option files).")
-    use_shuffle: bool = setting(True, "Shuffle the training samples, by a permutation of (manual_seed, epoch).")
-    prefetch_mode: Literal["cpu", "cuda"] | None = setting(None, "'cuda' copies the next batch on a side stream.")
-    num_prefetch_queue: Count = setting(2, "Batches each worker prepares ahead.")
-    pin_memory: bool = setting(True, "Page-locked host memory, for faster copies to a GPU.")
-    persistent_workers: bool = setting(
-        True, "Accepted for BasicSR's files; training workers always live through the run."
-    )
-    mini_batch_sizes: list[Count] | None = setting(None, "Progressive training: samples per rank in each stage.")
-    iters: list[Count] | None = setting(None, "Progressive training: iterations of each stage.")
-    gt_sizes: list[Count] | None = setting(None, "Progressive training: patch size of each stage.")
-
-    def __post_init__(self) -> None:
-        stages = {"mini_batch_sizes": self.mini_batch_sizes, "iters": self.iters, "gt_sizes": self.gt_sizes}
-        lengths = {name: len(values) for name, values in stages.items() if values is not None}
-        if lengths and "iters" not in lengths:
-            raise ValueError(f"{' and '.join(lengths)} need iters, the iterations of each stage")
-        if len(set(lengths.values())) > 1:
-            listing = ", ".join(f"{name} has {n}" for name, n in lengths.items())
-            raise ValueError(f"progressive training needs as many entries in each list: {listing}")
-
-
-@dataclass
-class MetricKeys:
-    """Keys of a block in ``val.metrics`` besides the metric's own."""
-
-    better: Literal["higher", "lower"] | None = setting(None, "Which is better; the metric itself knows when omitted.")
-    space: Literal["encoded", "linear"] | None = setting(
-        None,
-        "What is scored: images as networks see them, or linear radiance (HDR); what suits the metric when omitted.",
-    )
-
-
-@dataclass
-class OptimizerKeys:
-    """Keys of an ``optim_*`` block besides the optimizer's own."""
-
-    param_groups: list[dict[str, Any]] | None = setting(
-        None, "Settings for some parameters: [{params: <regular expression on their names>, lr: ..., ...}, ...]."
-    )
-
-    def __post_init__(self) -> None:
-        for i, group in enumerate(self.param_groups or ()):
-            if not isinstance(group.get("params"), str):
-                raise ValueError(f"param_groups: entry {i} needs 'params', a regular expression on parameter names")
 
 
 DatasetBlock = Annotated[Any, DATASETS, Loader]
@@ -98,8 +37,8 @@ MetricBlock = Annotated[Any, METRICS, MetricKeys]
 OptimizerBlock = Annotated[Any, OPTIMIZERS, OptimizerKeys]
 
 
-@dataclass
-class Paths:
+@dataclass(frozen=True, eq=False)
+class Paths(Section):
     """Where weights come from and outputs go. ``pretrain_network_<key>`` etc. exist for every ``network_<key>``."""
 
     resume_state: str | None = setting(None, "A training state to continue from.")
@@ -109,7 +48,7 @@ class Paths:
 
     def __post_init__(self) -> None:
         if isinstance(self.ignore_resume_networks, str):
-            self.ignore_resume_networks = [self.ignore_resume_networks]
+            object.__setattr__(self, "ignore_resume_networks", [self.ignore_resume_networks])
 
 
 PATH_KEYS: dict[str, tuple[Any, str]] = {
@@ -121,8 +60,8 @@ PATH_KEYS: dict[str, tuple[Any, str]] = {
 """Prefixes of the ``path`` keys that exist once per network, with their annotation and description."""
 
 
-@dataclass
-class Train:
+@dataclass(frozen=True, eq=False)
+class Train(Section):
     """Optimisation. Besides these: ``*_opt`` losses, ``optim_*`` optimizers, and the model wrapper's own parameters."""
 
     total_iter: Count = setting(doc="Iterations (optimizer steps) to train.")
@@ -156,8 +95,8 @@ class Train:
             raise ValueError("ema_rampup: there is no ema_halflife that it could shorten")
 
 
-@dataclass
-class Val:
+@dataclass(frozen=True, eq=False)
+class Val(Section):
     """Validation during training, and what test.py does."""
 
     val_freq: Count | None = setting(None, "Iterations between validations; one at the end when omitted.")
@@ -202,36 +141,8 @@ class Val:
             )
 
 
-@dataclass
-class Wandb:
-    """Weights & Biases; off without a project."""
-
-    project: str | None = setting(None, "Project to log into.")
-    resume_id: str | None = setting(None, "Identifier of an earlier run to continue.")
-
-
-@dataclass
-class Logger:
-    """Printing, checkpoints and trackers."""
-
-    print_freq: Count = setting(100, "Iterations between log lines.")
-    save_checkpoint_freq: Count = setting(5000, "Iterations between checkpoints; one more is written at the end.")
-    keep_checkpoints: Count | None = setting(None, "Newest checkpoints to keep; all when omitted.")
-    use_tb_logger: bool = setting(False, "Write TensorBoard events to tb_logger/<name>.")
-    wandb: Wandb | None = setting(None, "Weights & Biases.")
-
-
-@dataclass
-class Dist:
-    """Process group. Addresses come from torchrun or SLURM."""
-
-    backend: Literal["nccl", "gloo"] | None = setting(None, "nccl on GPUs, gloo on CPUs when omitted.")
-    port: Annotated[int, Range(least=1, most=65535)] = setting(29500, "Port of rank 0, for the slurm launcher.")
-    timeout: Positive = setting(1800, "Seconds a collective may wait for the slowest rank (validation included).")
-
-
-@dataclass
-class Options:
+@dataclass(frozen=True, eq=False)
+class Options(Section):
     """The top level. Besides these: ``network_<key>`` blocks, one for each network the model uses."""
 
     name: str = setting(doc="Experiment name, which names its folders; 'debug' in it means a debugging run.")
@@ -255,3 +166,12 @@ class Options:
     plugins: list[str] = setting(
         list, "Python files (relative to the option file) or modules that register components."
     )
+
+    @property
+    def networks(self) -> dict[str, Mapping[str, Any]]:
+        """The ``network_<key>`` blocks by key."""
+        return {k.removeprefix("network_"): block for k, block in self.extra.items()}
+
+    def sets(self, *phases: str) -> dict[str, Loader]:
+        """The ``datasets`` blocks of these phases (``val`` has ``val``, ``val_2``, ...), by their keys."""
+        return {k: block for k, block in self.datasets.items() if k.split("_")[0] in phases}

@@ -11,29 +11,40 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from typing import Any, NoReturn, TypeVar
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ..annotations import Positive, Range, Section, setting
 from ..errors import UserError
-from ..options.schema import Dist
 
 T = TypeVar("T")
 
 
-def initialise(launcher: str, options: Dist | Mapping[str, Any], use_cpu: bool) -> torch.device:
+@dataclass(frozen=True, eq=False)
+class Dist(Section):
+    """Process group. Addresses come from torchrun or SLURM."""
+
+    backend: Literal["nccl", "gloo"] | None = setting(None, "nccl on GPUs, gloo on CPUs when omitted.")
+    port: Annotated[int, Range(least=1, most=65535)] = setting(29500, "Port of rank 0, for the slurm launcher.")
+    timeout: Positive = setting(1800, "Seconds a collective may wait for the slowest rank (validation included).")
+
+
+def initialise(launcher: str, options: Mapping[str, Any], use_cpu: bool) -> torch.device:
     """Join the process group that `launcher` (``none``, ``pytorch`` or ``slurm``) describes; the device of this rank.
 
     Raises:
         UserError: the environment lacks what the launcher promises, or a node has more ranks than GPUs.
     """
+    settings = Dist.of(options)
     cuda = torch.cuda.is_available() and not use_cpu
     if launcher == "none":
         return torch.device("cuda", 0) if cuda else torch.device("cpu")
     if launcher == "slurm":
-        _environment_from_slurm(options["port"] if isinstance(options, Mapping) else options.port)
+        _environment_from_slurm(settings.port)
     lacking = [k for k in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if k not in os.environ]
     if lacking:
         raise UserError(
@@ -45,13 +56,12 @@ def initialise(launcher: str, options: Dist | Mapping[str, Any], use_cpu: bool) 
         if local_rank >= torch.cuda.device_count():
             raise UserError(f"local rank {local_rank}, but this node has {torch.cuda.device_count()} GPU(s)")
         torch.cuda.set_device(local_rank)
-    settings = dict(options) if isinstance(options, Mapping) else vars(options)
-    timeout = datetime.timedelta(seconds=float(settings["timeout"]))
+    timeout = datetime.timedelta(seconds=settings.timeout)
     store, rank_here, ranks = next(dist.rendezvous("env://", timeout=timeout))
     # torchrun keeps its store over a restart; without a prefix the new ranks would find the addresses of dead ones there.
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     dist.init_process_group(
-        settings["backend"] or ("nccl" if cuda else "gloo"),
+        settings.backend or ("nccl" if cuda else "gloo"),
         store=dist.PrefixStore(f"relume_attempt_{attempt}", store),
         rank=rank_here,
         world_size=ranks,

@@ -13,11 +13,13 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 
+from ..annotations import Count, Section, plain, setting
 from ..errors import UserError, require
 from . import distributed
 from .checkpoint import write_atomically
@@ -26,14 +28,33 @@ log = logging.getLogger("relume")
 FORMAT = "%(asctime)s %(levelname)s: %(message)s"
 
 
-class StandardOutput(logging.StreamHandler):
+@dataclass(frozen=True, eq=False)
+class Wandb(Section):
+    """Weights & Biases; off without a project."""
+
+    project: str | None = setting(None, "Project to log into.")
+    resume_id: str | None = setting(None, "Identifier of an earlier run to continue.")
+
+
+@dataclass(frozen=True, eq=False)
+class Logger(Section):
+    """Printing, checkpoints and trackers."""
+
+    print_freq: Count = setting(100, "Iterations between log lines.")
+    save_checkpoint_freq: Count = setting(5000, "Iterations between checkpoints; one more is written at the end.")
+    keep_checkpoints: Count | None = setting(None, "Newest checkpoints to keep; all when omitted.")
+    use_tb_logger: bool = setting(False, "Write TensorBoard events to tb_logger/<name>.")
+    wandb: Wandb | None = setting(None, "Weights & Biases.")
+
+
+class StandardOutput(logging.StreamHandler[TextIO]):
     """Writes to what ``sys.stdout`` is at the moment of writing, which notebooks and tests replace."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
 
     @property
-    def stream(self) -> Any:
+    def stream(self) -> Any:  # type: ignore[override]  # looked up anew for every line
         return sys.stdout
 
 
@@ -146,16 +167,16 @@ def progress(label: str, items: Any) -> Iterator[Any]:
     yield from track(items, description=label, transient=True)
 
 
-def trackers(opt: Mapping[str, Any]) -> tuple[Any, Any]:
+def trackers(opt: Logger) -> tuple[Any, Any]:
     """The modules of the trackers that a ``logger`` section asks for: TensorBoard's and Weights & Biases', each or None.
 
     Raises:
         UserError: one is not installed.
     """
     board = wandb = None
-    if opt["use_tb_logger"]:
+    if opt.use_tb_logger:
         board = require("torch.utils.tensorboard", "logger.use_tb_logger", "pip install tensorboard")
-    if opt["wandb"] is not None and opt["wandb"].get("project"):
+    if opt.wandb is not None and opt.wandb.project:
         wandb = require("wandb", "logger.wandb")
     return board, wandb
 
@@ -184,16 +205,21 @@ class RunLogger:
         self.progress: Progress | None = None
         if not distributed.is_main():
             return
-        board, tracker = trackers(opt["logger"])
+        settings = Logger.of(opt["logger"])
+        board, tracker = trackers(settings)
         folder.mkdir(parents=True, exist_ok=True)
         self.file = add_file(folder / f"train_{self.name}_{timestamp()}.log")
         self.records = _reopen_records(folder / "metrics.jsonl", start)
         if board is not None:
             self.writer = board.SummaryWriter(str(tensorboard), purge_step=start + 1 if start else None)
-        if tracker is not None:
-            wandb = opt["logger"]["wandb"]
-            settings = {"id": wandb.get("resume_id"), "resume": "allow"}
-            self.wandb = tracker.init(project=wandb["project"], name=self.name, config=dict(opt), **settings)
+        if tracker is not None and settings.wandb is not None:
+            self.wandb = tracker.init(
+                project=settings.wandb.project,
+                name=self.name,
+                config=plain(opt),
+                id=settings.wandb.resume_id,
+                resume="allow",
+            )
         if sys.stdout.isatty():
             self.progress = Progress(self.name, self.total, start)
 
@@ -215,11 +241,6 @@ class RunLogger:
         self.scalars(iteration, {**tagged, **{f"lr/{i}": lr for i, lr in enumerate(lrs)}})
         if self.progress:
             self.progress.show(iteration, losses)
-
-    def advance(self, iteration: int) -> None:
-        """Move the progress bar."""
-        if self.progress:
-            self.progress.show(iteration)
 
     def validation(self, iteration: int, results: Mapping[str, Mapping[str, float]], best: Mapping[str, Any]) -> None:
         """One validation's means: ``results[dataset][metric]``; `best` as kept by the trainer, by the same names."""

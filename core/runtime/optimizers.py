@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from ..annotations import setting
 from ..errors import UserError
 from ..registry import Registry
+
+
+@dataclass
+class OptimizerKeys:
+    """Keys of an ``optim_*`` block besides the optimizer's own."""
+
+    param_groups: list[dict[str, Any]] | None = setting(
+        None, "Settings for some parameters: [{params: <regular expression on their names>, lr: ..., ...}, ...]."
+    )
+
+    def __post_init__(self) -> None:
+        for i, group in enumerate(self.param_groups or ()):
+            if not isinstance(group.get("params"), str):
+                raise ValueError(f"param_groups: entry {i} needs 'params', a regular expression on parameter names")
+
 
 NamedParameters = Iterable[tuple[str, nn.Parameter]]
 
@@ -45,7 +62,8 @@ def build_optimizer(parameters: NamedParameters, opt: Mapping[str, Any]) -> torc
         raise UserError(f"optimizer {opt.get('type')}: there is no parameter to optimise (everything is frozen)")
     settings = {k: v for k, v in opt.items() if k != "param_groups"}
     rules = [scaled(rule, settings.get("lr")) for rule in opt.get("param_groups") or ()]
-    return OPTIMIZERS.build(settings, params=_groups(named, rules))
+    optimizer: torch.optim.Optimizer = OPTIMIZERS.build(settings, params=_groups(named, rules))
+    return optimizer
 
 
 def scaled(rule: Mapping[str, Any], lr: float | None) -> dict[str, Any]:

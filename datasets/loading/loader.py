@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import dataclasses
 import logging
 import signal
 import threading
@@ -20,6 +19,7 @@ from torch.utils.data import DataLoader
 from ...core.errors import UserError
 from ...core.imaging.naming import unique_names
 from ..base import ImageDataset
+from .options import Loader
 from .sampler import Order, Plan, SampleKey, TrainSampler
 from .worker import Note, Packet, SeededDataset, collate, start
 
@@ -45,7 +45,7 @@ def build_train_loader(
 
     Args:
         dataset: from `build_dataset`.
-        opt: the ``datasets.train`` block, of which the fields of `core.options.schema.Loader` are read.
+        opt: the ``datasets.train`` block, of which the fields of `Loader` are read.
         seed: of the run.
         rank: of this process.
         world: number of ranks.
@@ -77,17 +77,14 @@ def build_train_loader(
     return TrainLoader(dataset, sampler, loading, torch.device(device), channels_last)
 
 
-def loader_options(opt: Mapping[str, Any]) -> Any:
-    """The `core.options.schema.Loader` of a dataset block, defaults filled in.
+def loader_options(opt: Mapping[str, Any]) -> Loader:
+    """The loading options of a dataset block, defaults filled in.
 
     Raises:
         UserError: the options of progressive training do not fit together.
     """
-    from ...core.options.schema import Loader  # schema imports this package
-
-    names = {f.name for f in dataclasses.fields(Loader)}
     try:
-        return Loader(**{k: v for k, v in opt.items() if k in names})
+        return Loader.of(opt)
     except ValueError as e:
         raise UserError(str(e)) from e
 
@@ -112,7 +109,7 @@ class TrainLoader(Iterator[Batch]):
     """
 
     def __init__(
-        self, dataset: Any, sampler: TrainSampler, loading: Any, device: torch.device, channels_last: bool
+        self, dataset: Any, sampler: TrainSampler, loading: Loader, device: torch.device, channels_last: bool
     ) -> None:
         self._sampler = sampler
         self._handed_out = 0

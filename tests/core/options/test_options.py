@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import pytest
 import yaml
 
 from relume.core.errors import EXIT_USER_ERROR, UserError
-from relume.core.options import OptionError, as_debug, check, dump, load, resolve
+from relume.core.options import OptionError, Options, as_debug, check, dump, load, resolve
+from relume.core.options.schema import Train
 
 Loaded = Callable[..., Any]
 Write = Callable[..., str]
@@ -21,7 +23,7 @@ Write = Callable[..., str]
 
 def test_sections_are_complete(loaded: Loaded) -> None:
     opt = loaded()
-    assert isinstance(opt, addict.Dict)
+    assert isinstance(opt, Options) and isinstance(opt.network_g, addict.Dict)
     assert (opt.train.ema_decay, opt.train.amp, opt.val.tile, opt.logger.print_freq) == (0.0, "off", None, 100)
     assert (opt.path.resume_state, opt.path.ignore_resume_networks, opt.dist_params.port) == (None, [], 29500)
     assert (opt.num_gpu, opt.manual_seed, opt.val.metrics) == ("auto", 0, {})
@@ -41,11 +43,36 @@ def test_component_blocks_hold_what_was_given(loaded: Loaded) -> None:
 
 def test_a_misspelt_attribute_raises(loaded: Loaded) -> None:
     opt = loaded("dim: 16", "dim: 16\n  inner: {type: OptionsNet, dim: 3}")
-    for block in (opt, opt.train, opt.network_g, opt.network_g.inner, opt.datasets.train):
+    for block in (opt, opt.train, opt.datasets.train):
+        with pytest.raises(AttributeError):
+            _ = block.misspelt
+        with pytest.raises(AttributeError):
+            block.misspelt = 1
+        with pytest.raises(KeyError):
+            _ = block["misspelt"]
+    for block in (opt.network_g, opt.network_g.inner):
         with pytest.raises(KeyError):
             _ = block.misspelt
         with pytest.raises(KeyError):
             block.misspelt = 1
+
+
+def test_sections_read_as_mappings_too(loaded: Loaded) -> None:
+    opt = loaded()
+    assert opt["train"]["ema_decay"] == opt.train.ema_decay and opt["network_g"] is opt.network_g
+    assert opt.get("nothing", 3) == 3 and "pixel_opt" in opt.train and "ema_decay" in opt.train
+    assert opt.networks == {"g": opt.network_g} and list(opt.sets("val")) == ["val"]
+    plain = opt.to_dict()
+    assert type(plain) is type(plain["train"]) is type(plain["datasets"]["train"]) is dict and plain == opt
+    assert next(iter(plain["datasets"]["train"])) == "type"
+    assert len(opt.train) == len(list(opt.train)) == len(plain["train"])
+    assert copy.deepcopy(opt) == pickle.loads(pickle.dumps(opt)) == opt
+
+
+def test_a_section_of_unchecked_values_keeps_the_unknown_ones() -> None:
+    train = Train.of({"total_iter": 3, "optim_g": {"type": "Adam"}})
+    assert (train.total_iter, train.amp, train.extra) == (3, "off", {"optim_g": {"type": "Adam"}})
+    assert Train.of(train) is train
 
 
 def test_values_become_what_constructors_want(loaded: Loaded) -> None:
@@ -81,8 +108,7 @@ def test_numbers_of_numpy_are_numbers(good: str) -> None:
 
 def test_check_twice_is_check_once(loaded: Loaded) -> None:
     opt = loaded("dim: 16", "dim: 16\n  size: [4, 5]\n  folder: a/b")
-    again = check(opt)
-    assert again == opt and again is not opt
+    assert check(opt) is opt
     assert check(opt.to_dict()) == opt
 
 

@@ -83,7 +83,7 @@ def test_keep_prunes_only_old_ones_and_never_best_or_latest(tmp_path: Path) -> N
 KILLED_WHILE_WRITING = """
 import os, sys, torch
 from pathlib import Path
-from relume.core import checkpoint
+from relume.core.runtime import checkpoint
 from relume.core.runtime.checkpoint import Checkpoints
 
 def tear(file):  # half of a file, then the power goes

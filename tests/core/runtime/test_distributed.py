@@ -48,7 +48,7 @@ def test_ranks_leave_without_the_interpreters_teardown() -> None:
     # A thread for which a torn-down interpreter would wait stands for torch's, which abort it now and then.
     script = """if True:
         import atexit, threading, time
-        from relume.core import distributed
+        from relume.core.runtime import distributed
         atexit.register(print, "closed")
         threading.Thread(target=time.sleep, args=(300,)).start()
         print("done")

@@ -1,0 +1,37 @@
+"""The keys of a ``datasets.*`` block that are for the loader."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ...core.annotations import Count, NonNegative, Section, setting
+
+
+@dataclass(frozen=True, eq=False)
+class Loader(Section):
+    """A ``datasets.*`` block: these keys concern loading; `extra` has ``type`` and the dataset constructor's parameters."""
+
+    name: str | None = setting(None, "Name in logs and result folders; the phase when omitted.")
+    batch_size_per_gpu: Count = setting(1, "Samples per rank and micro-batch.")
+    num_worker_per_gpu: NonNegative = setting(2, "Loading processes per rank; 0 loads in the training process.")
+    dataset_enlarge_ratio: Count = setting(1, "Repeats of the dataset in one epoch (kept for BasicSR's option files).")
+    use_shuffle: bool = setting(True, "Shuffle the training samples, by a permutation of (manual_seed, epoch).")
+    prefetch_mode: Literal["cpu", "cuda"] | None = setting(None, "'cuda' copies the next batch on a side stream.")
+    num_prefetch_queue: Count = setting(2, "Batches each worker prepares ahead.")
+    pin_memory: bool = setting(True, "Page-locked host memory, for faster copies to a GPU.")
+    persistent_workers: bool = setting(
+        True, "Accepted for BasicSR's files; training workers always live through the run."
+    )
+    mini_batch_sizes: list[Count] | None = setting(None, "Progressive training: samples per rank in each stage.")
+    iters: list[Count] | None = setting(None, "Progressive training: iterations of each stage.")
+    gt_sizes: list[Count] | None = setting(None, "Progressive training: patch size of each stage.")
+
+    def __post_init__(self) -> None:
+        stages = {"mini_batch_sizes": self.mini_batch_sizes, "iters": self.iters, "gt_sizes": self.gt_sizes}
+        lengths = {name: len(values) for name, values in stages.items() if values is not None}
+        if lengths and "iters" not in lengths:
+            raise ValueError(f"{' and '.join(lengths)} need iters, the iterations of each stage")
+        if len(set(lengths.values())) > 1:
+            listing = ", ".join(f"{name} has {n}" for name, n in lengths.items())
+            raise ValueError(f"progressive training needs as many entries in each list: {listing}")
