@@ -64,7 +64,8 @@ class InceptionFID(FeatureExtractor):
 
     def features(self, images: Tensor) -> Tensor:
         levels = ((images.expand(-1, 3, -1, -1) + 1) * 127.5).round().clamp(0, 255)
-        return self.network((resize_like_tensorflow1(levels, SIDE) - 128) / 128)
+        result: Tensor = self.network((resize_like_tensorflow1(levels, SIDE) - 128) / 128)
+        return result
 
     def classify(self, features: Tensor) -> Tensor:
         """Logits (B, 1008) of features (B, 2048), without the biases, which the Inception score leaves out."""
@@ -93,7 +94,7 @@ def inception() -> nn.Module:
     blocks = require("torchvision.models.inception", "inception_fid")
 
     def pooled(block: Any, pool: Pool) -> Any:
-        class Pooled(block):
+        class Pooled(block):  # type: ignore[misc]  # torchvision is imported only here
             def _forward(self, x: Tensor) -> list[Tensor]:
                 return [*super()._forward(x)[:-1], self.branch_pool(pool(x))]
 
@@ -102,7 +103,8 @@ def inception() -> nn.Module:
     last_pools = iter((average_pool, max_pool))
 
     def last(channels: int) -> nn.Module:
-        return pooled(blocks.InceptionE, next(last_pools))(channels)
+        result: nn.Module = pooled(blocks.InceptionE, next(last_pools))(channels)
+        return result
 
     kinds = [
         blocks.BasicConv2d,

@@ -64,7 +64,8 @@ class LibraryFeatures(FeatureExtractor):
     def features(self, images: Tensor) -> Tensor:
         size = (self.input_size, self.input_size)
         resized = F.interpolate(images.expand(-1, 3, -1, -1), size, mode="bilinear", antialias=True)
-        return self.network(((resized + 1) / 2 - self.mean) / self.std).flatten(1)
+        result: Tensor = self.network(((resized + 1) / 2 - self.mean) / self.std).flatten(1)
+        return result
 
 
 def from_timm(name: str, model: str) -> tuple[nn.Module, tuple[Any, Any]]:

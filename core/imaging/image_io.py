@@ -73,7 +73,8 @@ def read_pixels(
     """
     data = source if isinstance(source, bytes) else read_bytes(source)
     name = name or ("<bytes>" if isinstance(source, bytes) else str(source))
-    image = readers.get(PurePosixPath(name).suffix.lower(), decode_integer_image)(data, name)
+    decode: Callable[[bytes, str], np.ndarray] = readers.get(PurePosixPath(name).suffix.lower(), decode_integer_image)
+    image = decode(data, name)
     if image.ndim == 2:
         return np.repeat(image[..., None], 3, axis=2)
     if image.shape[2] == 4:
@@ -120,7 +121,8 @@ def to_integer(image: Tensor | np.ndarray, bit_depth: int = 8) -> np.ndarray:
         raise UserError(f"bit depth {bit_depth} is not possible; 8 and 16 are")
     largest = 2**bit_depth - 1
     scaled = np.nan_to_num(np.clip(array.astype(np.float32), 0.0, 1.0), nan=0.0) * largest
-    return scaled.round().astype(np.uint8 if bit_depth == 8 else np.uint16)
+    result: np.ndarray = scaled.round().astype(np.uint8 if bit_depth == 8 else np.uint16)
+    return result
 
 
 def imwrite(path: str | Path, image: Tensor | np.ndarray, bit_depth: int = 8) -> None:

@@ -40,6 +40,7 @@ def tone_mapped(images: Mapping[str, np.ndarray], exposed_for: str) -> dict[str,
     def shown(radiance: np.ndarray) -> np.ndarray:
         light = gain * luminance(radiance)[..., None]
         factor = gain * (1 + light / white**2) / (1 + light)
-        return np.rint(255 * to_srgb(np.clip(radiance * factor, 0, 1))).astype(np.uint8)
+        result: np.ndarray = np.rint(255 * to_srgb(np.clip(radiance * factor, 0, 1))).astype(np.uint8)
+        return result
 
     return {label: shown(image) for label, image in images.items()}

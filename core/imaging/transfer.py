@@ -212,11 +212,13 @@ class PU21(Transfer):
 
     @of_arrays_too
     def encode(self, x: Tensor) -> Tensor:
-        return self.units(x * (self.nits / self.peak)) / self.white
+        result: Tensor = self.units(x * (self.nits / self.peak)) / self.white
+        return result
 
     @of_arrays_too
     def decode(self, y: Tensor) -> Tensor:
-        return self.luminance(y * self.white) * (self.peak / self.nits)
+        result: Tensor = self.luminance(y * self.white) * (self.peak / self.nits)
+        return result
 
 
 TransferBlock = Annotated[str, TRANSFERS] | Annotated[Transfer, TRANSFERS]

@@ -62,13 +62,15 @@ def patch_features(rgb: np.ndarray) -> np.ndarray:
         _patches(_ratio(largest - rgb.min(axis=2), largest)).mean(axis=1),
         np.hypot(rg.std(axis=1, ddof=1), yb.std(axis=1, ddof=1)) + 0.3 * np.hypot(rg.mean(axis=1), yb.mean(axis=1)),
     ]
-    return np.log1p(np.stack(columns_of_features, axis=1))
+    result: np.ndarray = np.log1p(np.stack(columns_of_features, axis=1))
+    return result
 
 
 def _patches(image: np.ndarray) -> np.ndarray:
     """(H, W) as (H W / 64, 64)."""
     h, w = image.shape
-    return image.reshape(h // PATCH, PATCH, w // PATCH, PATCH).swapaxes(1, 2).reshape(-1, PATCH * PATCH)
+    result: np.ndarray = image.reshape(h // PATCH, PATCH, w // PATCH, PATCH).swapaxes(1, 2).reshape(-1, PATCH * PATCH)
+    return result
 
 
 def _local_mean(image: np.ndarray) -> np.ndarray:
@@ -79,7 +81,8 @@ def _local_mean(image: np.ndarray) -> np.ndarray:
 
 def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """a / b, and 0 where both vanish."""
-    return np.divide(a, b, out=np.zeros_like(a), where=b > 0)
+    result: np.ndarray = np.divide(a, b, out=np.zeros_like(a), where=b > 0)
+    return result
 
 
 def _variance_where(values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -94,7 +97,8 @@ def _entropy(patches: np.ndarray) -> np.ndarray:
     """Of each row's histogram of whole numbers in [0, 255], in bits."""
     index = patches.astype(np.int64) + 256 * np.arange(len(patches))[:, None]
     share = np.bincount(index.ravel(), minlength=256 * len(patches)).reshape(-1, 256) / patches.shape[1]
-    return -(share * np.log2(np.where(share > 0, share, 1))).sum(axis=1)
+    result: np.ndarray = -(share * np.log2(np.where(share > 0, share, 1))).sum(axis=1)
+    return result
 
 
 def contrast_energy(channel: np.ndarray, noise: float) -> np.ndarray:

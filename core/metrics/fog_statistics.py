@@ -21,7 +21,8 @@ def _symmetric(numbers: str) -> np.ndarray:
     """A symmetric matrix from the rows of its upper triangle."""
     upper = np.zeros((FEATURES, FEATURES))
     upper[np.triu_indices(FEATURES)] = _vector(numbers)
-    return upper + np.triu(upper, 1).T
+    result: np.ndarray = upper + np.triu(upper, 1).T
+    return result
 
 
 CLEAR_MEAN = _vector("""

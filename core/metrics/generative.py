@@ -75,7 +75,8 @@ def matrix_root(matrix: Tensor) -> Tensor:
     """The symmetric square root of a positive semi-definite matrix; what rounding makes of zero eigenvalues is left out."""
     values, vectors = torch.linalg.eigh(matrix)
     floor = values[-1].clamp_min(0) * len(values) * torch.finfo(values.dtype).eps
-    return vectors * torch.where(values > floor, values, 0).sqrt() @ vectors.t()
+    result: Tensor = vectors * torch.where(values > floor, values, 0).sqrt() @ vectors.t()
+    return result
 
 
 def kernel_distance(x: Tensor, y: Tensor, subsets: int = 100, size: int = 1000, seed: int = 2020) -> Tensor:

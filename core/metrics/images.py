@@ -122,4 +122,5 @@ def luma(rgb: np.ndarray) -> np.ndarray:
     if rgb.shape[2] != 3:
         return rgb
     y = (rgb.astype(np.float32) / np.float32(255)) @ np.array(LUMA) + 16.0
-    return ((y / 255).astype(np.float32) * np.float32(255)).astype(np.float64)[..., None]
+    result: np.ndarray = ((y / 255).astype(np.float32) * np.float32(255)).astype(np.float64)[..., None]
+    return result

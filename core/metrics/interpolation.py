@@ -48,7 +48,8 @@ def calculate_ssim_matlab(
 
     def smooth(z: np.ndarray) -> np.ndarray:
         spatial = cv2.sepFilter2D(z, -1, taps, taps, borderType=cv2.BORDER_REPLICATE).reshape(z.shape)
-        return spatial @ across
+        result: np.ndarray = spatial @ across
+        return result
 
     return float(similarity(x, y, smooth)[0].mean())
 

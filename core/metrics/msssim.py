@@ -78,7 +78,8 @@ def check_size(owner: str, side: int, scales: int) -> None:
     """Raise UserError unless images of `side` pixels still fill the window at the coarsest scale."""
 
     def smallest(n: int) -> int:
-        return (WINDOW - 1) * 2 ** (n - 1) + 1
+        result: int = (WINDOW - 1) * 2 ** (n - 1) + 1
+        return result
 
     if side >= smallest(scales):
         return

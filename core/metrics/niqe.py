@@ -102,7 +102,8 @@ def normalised(y: np.ndarray) -> np.ndarray:
         return cv2.filter2D(x.astype(np.float64), -1, window, borderType=cv2.BORDER_REPLICATE).astype(np.float32)
 
     mean = smooth(y)
-    return (y - mean) / (np.sqrt(np.abs(smooth(y * y) - mean * mean)) + 1)
+    result: np.ndarray = (y - mean) / (np.sqrt(np.abs(smooth(y * y) - mean * mean)) + 1)
+    return result
 
 
 def halved(y: np.ndarray) -> np.ndarray:

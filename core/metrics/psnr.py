@@ -157,4 +157,5 @@ def pil_gray(rgb: np.ndarray) -> np.ndarray:
     """PIL's conversion of 8-bit RGB to mode L; an image that is not RGB is returned as it is."""
     if rgb.shape[2] != 3:
         return rgb
-    return np.floor((rgb @ np.array([19595.0, 38470.0, 7471.0]) + 32768.0) / 65536.0)[..., None]
+    result: np.ndarray = np.floor((rgb @ np.array([19595.0, 38470.0, 7471.0]) + 32768.0) / 65536.0)[..., None]
+    return result

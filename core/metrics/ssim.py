@@ -43,7 +43,8 @@ def similarity(x: np.ndarray, y: np.ndarray, smooth: Smooth, gain: float = 1.0) 
 def gaussian(radius: int, sigma: float) -> np.ndarray:
     """A normalised Gaussian of 2 * radius + 1 taps."""
     taps = np.exp(-np.square(np.arange(-radius, radius + 1)) / (2 * sigma**2))
-    return taps / taps.sum()
+    result: np.ndarray = taps / taps.sum()
+    return result
 
 
 def smoother(taps: np.ndarray) -> Smooth:

@@ -66,7 +66,8 @@ def _underwater(
     h, w, channels = rgb.shape
     if channels != 3 or min(h, w) < BLOCK:
         raise UserError(f"{owner}: needs RGB and {BLOCK} pixels a side, got {channels} channel(s) of {h}x{w}.")
-    return np.rint(rgb)  # the logarithms of minima would measure rounding noise
+    result: np.ndarray = np.rint(rgb)  # the logarithms of minima would measure rounding noise
+    return result
 
 
 def _combined(uicm: float, uism: float, uiconm: float) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -126,12 +126,12 @@ class InterpolationModel(Model):
     def flow_target(self, key: str, batch: Batch) -> Tensor:
         """What the loss `key` compares flow with: the true one, or the first frame."""
         if not getattr(self.losses[key], "wants_true_flow", False):
-            return batch["img0"]
+            return cast(Tensor, batch["img0"])
         if "flow" not in batch:
             raise UserError(
                 f"train.{key}: the training set gives no flow to compare with; SyntheticMotionDataset does, with_flow: true"
             )
-        return batch["flow"]
+        return cast(Tensor, batch["flow"])
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         timestep = batch.get("timestep", 0.5)

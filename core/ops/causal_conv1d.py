@@ -56,7 +56,7 @@ def causal_conv1d(
     bias = None if bias is None else bias.to(x.dtype)
     before = None if initial_states is None else initial_states.to(x.dtype).transpose(1, 2)
     rows = x.transpose(1, 2)
-    y = _CausalConv.apply(rows, weight, bias, before, activation is not None).transpose(1, 2)
+    y: Tensor = _CausalConv.apply(rows, weight, bias, before, activation is not None).transpose(1, 2)
     if not return_final_states:
         return y
     width = weight.shape[1] - 1

@@ -40,7 +40,8 @@ def _planes(x: Tensor) -> Tensor:
 
 def _inverse(f: Tensor, width: int, norm: Norm) -> Tensor:
     """irfft2, which on CPUs would first copy its argument."""
-    return torch.fft.irfft(torch.fft.ifft(f, dim=-2, norm=norm), n=width, dim=-1, norm=norm)
+    result: Tensor = torch.fft.irfft(torch.fft.ifft(f, dim=-2, norm=norm), n=width, dim=-1, norm=norm)
+    return result
 
 
 def edges(half: Tensor, width: int) -> Tensor:
@@ -74,7 +75,8 @@ def spectral_mixing(
     """
     with torch.autocast(x.device.type, enabled=False):
         arguments = [None if t is None else at_least_float32(t) for t in (x, weight1, bias1, weight2, bias2)]
-        return _SpectralMixing.apply(*arguments, real_part, norm)
+        result: Tensor = _SpectralMixing.apply(*arguments, real_part, norm)
+        return result
 
 
 def _stacked(f: Tensor, real_part: bool) -> Tensor:
@@ -93,7 +95,8 @@ def affine(z: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A 1 x 1 convolution of planes (B, C, H, W): weight (O, C), bias (O) or None."""
     # Not matmul, which would return the planes of a 2-D and a 3-D factor transposed in memory.
     y = torch.bmm(weight.expand(z.shape[0], -1, -1), z.flatten(2)).unflatten(2, z.shape[2:])
-    return y if bias is None else y + bias[:, None, None]
+    result: Tensor = y if bias is None else y + bias[:, None, None]
+    return result
 
 
 def _product_over_spectrum(a: Tensor, b: Tensor, width: int) -> Tensor:
@@ -157,7 +160,8 @@ def polar_spectrum(x: Tensor, snap: bool = True) -> tuple[Tensor, Tensor]:
         Two tensors (B, C, H, W), float32 or float64. Their gradients are finite everywhere, and zero at empty bins.
     """
     with torch.autocast(x.device.type, enabled=False):
-        return _PolarSpectrum.apply(at_least_float32(x), snap)
+        result: tuple[Tensor, Tensor] = _PolarSpectrum.apply(at_least_float32(x), snap)
+        return result
 
 
 def _self_conjugate(size: int) -> slice:
@@ -230,7 +234,8 @@ def phase_vectors(x: Tensor) -> Tensor:
         spectrum holds it. Gradients are finite everywhere, and zero at empty bins.
     """
     with torch.autocast(x.device.type, enabled=False):
-        return _PhaseVectors.apply(at_least_float32(x))
+        result: Tensor = _PhaseVectors.apply(at_least_float32(x))
+        return result
 
 
 def phase_only(x: Tensor) -> Tensor:
@@ -238,7 +243,8 @@ def phase_only(x: Tensor) -> Tensor:
     vectors = phase_vectors(x.permute(0, 2, 3, 1))
     with torch.autocast(x.device.type, enabled=False):
         unit = torch.view_as_complex(vectors) / _column_scale(vectors, x.shape[-1])
-        return torch.fft.irfft2(unit, s=x.shape[-2:])
+        result: Tensor = torch.fft.irfft2(unit, s=x.shape[-2:])
+        return result
 
 
 def _column_scale(vectors: Tensor, width: int) -> Tensor:

@@ -36,7 +36,8 @@ def layer_norm(x: Tensor, gain: Tensor, offset: Tensor | None, eps: float, centr
 
         device = x.device.type
         autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
-        return FusedLayerNorm.apply(x, gain, offset, eps, centred, autocast)
+        result: Tensor = FusedLayerNorm.apply(x, gain, offset, eps, centred, autocast)
+        return result
     return _plain(x, gain, offset, eps, centred)
 
 
@@ -65,7 +66,8 @@ def _plain(x: Tensor, gain: Tensor, offset: Tensor | None, eps: float, centred: 
     assert offset is not None
     if len(x) == 1:
         return F.layer_norm(x, gain.shape[1:], gain[0], offset[0], eps)
-    return _PerImage.apply(x, gain, offset, eps)
+    result: Tensor = _PerImage.apply(x, gain, offset, eps)
+    return result
 
 
 def per_pixel(v: Tensor) -> Tensor:

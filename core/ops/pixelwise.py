@@ -54,7 +54,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     y = x.flatten(1, 2) @ weight.transpose(-1, -2).to(x.dtype)
     if bias is not None:
         y += (bias if bias.dim() == 1 else bias[:, None]).to(y.dtype)
-    return y.unflatten(1, x.shape[1:3])
+    result: Tensor = y.unflatten(1, x.shape[1:3])
+    return result
 
 
 # -------------------------------------------------------------------------------- 1 x 1, then depthwise 3 x 3
@@ -68,7 +69,8 @@ def expand_depthwise(
         weight, bias: (O, C), or (B, O, C) for a matrix per image; (O), (B, O) or None.
         kernel, kernel_bias: (O, 1, k, k) with k odd; (O) or None.
     """
-    return _ExpandDepthwise.apply(*cast_for_autocast(x, weight, bias, kernel, kernel_bias))
+    result: Tensor = _ExpandDepthwise.apply(*cast_for_autocast(x, weight, bias, kernel, kernel_bias))
+    return result
 
 
 def _depthwise(x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -152,7 +154,8 @@ def gated_feed_forward(
     )
     # Two maps and not the halves of one, whose slices would slow down all that follows.
     a, b = (linear(x, w, wb) for w, wb in zip(weight.chunk(2, -2), _halves(bias), strict=True))
-    return _GatedProjection.apply(a, b, kernel, kernel_bias, out_weight, out_bias)
+    result: Tensor = _GatedProjection.apply(a, b, kernel, kernel_bias, out_weight, out_bias)
+    return result
 
 
 def _halves(v: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
@@ -263,7 +266,8 @@ def _attend(
 ) -> tuple[Tensor, Tensor]:
     rest = tuple(None if t is None else t.to(kv.dtype) for t in rest)
     with torch.autocast(kv.device.type, enabled=False):
-        return _Attention.apply(q, kv, temperature, weight, *rest)
+        result: tuple[Tensor, Tensor] = _Attention.apply(q, kv, temperature, weight, *rest)
+        return result
 
 
 def softmax_by_head(similarity: Tensor, temperature: Tensor) -> Tensor:

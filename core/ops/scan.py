@@ -21,12 +21,14 @@ def interleaved_scan(x: Tensor) -> Tensor:
     Returns:
         (4B, 2HW, C), contiguous; sample b has sequences 4b to 4b + 3.
     """
-    return _Interleave.apply(x)
+    result: Tensor = _Interleave.apply(x)
+    return result
 
 
 def interleaved_merge(y: Tensor, height: int, width: int) -> Tensor:
     """Sum of the four sequences where they meet: (4B, 2HW, C) -> (2B, H, W, C), contiguous."""
-    return _Merge.apply(y, height, width)
+    result: Tensor = _Merge.apply(y, height, width)
+    return result
 
 
 class _Interleave(Function):
@@ -53,7 +55,8 @@ class _Merge(Function):
         both = y[:, :2] + y[:, 2:].flip(2)
         rows = both[:, 0].unflatten(1, (height, width, 2))
         columns = both[:, 1].unflatten(1, (width, height, 2))
-        return (rows + columns.transpose(1, 2)).permute(3, 0, 1, 2, 4).flatten(0, 1)
+        result: Tensor = (rows + columns.transpose(1, 2)).permute(3, 0, 1, 2, 4).flatten(0, 1)
+        return result
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
@@ -75,16 +78,19 @@ def flip_scan(x: Tensor) -> Tensor:
 def flip_merge(y: Tensor, height: int, width: int) -> Tensor:
     """Sum of the four sequences where they meet: (4B, HW, C) -> (B, H, W, C)."""
     plain, left_right, top_bottom, both = y.unflatten(1, (height, width)).chunk(4)
-    return plain + left_right.flip(2) + top_bottom.flip(1) + both.flip(1, 2)
+    result: Tensor = plain + left_right.flip(2) + top_bottom.flip(1) + both.flip(1, 2)
+    return result
 
 
 def window_partition(x: Tensor, size: int) -> Tensor:
     """(B, H, W, C) -> (B * H/size * W/size, size, size, C), windows of an image row by row."""
-    return x.unflatten(1, (-1, size)).unflatten(3, (-1, size)).transpose(2, 3).flatten(0, 2)
+    result: Tensor = x.unflatten(1, (-1, size)).unflatten(3, (-1, size)).transpose(2, 3).flatten(0, 2)
+    return result
 
 
 def window_reverse(windows: Tensor, height: int, width: int) -> Tensor:
     """The way back: (B * H/size * W/size, size, size, C) -> (B, H, W, C)."""
     size = windows.shape[1]
     x = windows.unflatten(0, (-1, height // size, width // size))
-    return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+    result: Tensor = x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+    return result

@@ -200,7 +200,8 @@ def kernel() -> Callable[..., tuple[Tensor, Tensor]]:
         module = importlib.import_module(name)
     except Exception:  # of whatever kind: a missing extension, an incompatible dependency of the language models
         module = _import_beside(name)
-    return module.mamba_chunk_scan_combined
+    result: Callable[..., tuple[Tensor, Tensor]] = module.mamba_chunk_scan_combined
+    return result
 
 
 def _import_beside(name: str) -> ModuleType:

@@ -55,7 +55,8 @@ def scan_chunks(
     Returns:
         y (B, L, H, P) with the term D x, and the last state, (B, G, N, H/G, P).
     """
-    return _Scan.apply(x, dt, A, B, C, D, initial, chunk)
+    result: tuple[Tensor, Tensor] = _Scan.apply(x, dt, A, B, C, D, initial, chunk)
+    return result
 
 
 # ------------------------------------------------------------------------------------------------------------- layout
@@ -89,7 +90,8 @@ class _Layout:
 
     def by_chunk(self, t: Tensor) -> Tensor:
         """(R, ...) -> (samples, chunks, groups, ...)."""
-        return t.unflatten(0, (self.batch, self.chunks, self.groups))
+        result: Tensor = t.unflatten(0, (self.batch, self.chunks, self.groups))
+        return result
 
     def store(self, out: Tensor, rows: Tensor) -> None:
         target = out[self.samples, self.steps].unflatten(2, (self.groups, -1))
@@ -166,9 +168,10 @@ class _Link(NamedTuple):
         return self._part(t, 1)
 
     def _part(self, t: Tensor, half: int) -> Tensor:
-        if self.halves:
-            return t.unflatten(1, (-1, 2, self.size))[:, :, half].flatten(0, 1)
-        return t.unflatten(1, (-1, self.size)).flatten(0, 1)
+        parts: Tensor = (
+            t.unflatten(1, (-1, 2, self.size))[:, :, half] if self.halves else t.unflatten(1, (-1, self.size))
+        )
+        return parts.flatten(0, 1)
 
     def product(self, late: Tensor, early: Tensor, memory: Tensor) -> Tensor:
         """(R', size, K) twice -> (R', size, size)."""

@@ -187,7 +187,7 @@ def extract(extractor: FeatureExtractor, images: Tensor, indices: list[int]) -> 
         UserError: some are NaN or infinite; the image is named.
     """
     with torch.no_grad():
-        features = extractor(images).cpu()
+        features: Tensor = extractor(images).cpu()
     bad = (~features.isfinite()).any(1).nonzero().flatten().tolist()
     if bad:
         raise UserError(f"memory bank: the features of image {indices[bad[0]]} are NaN or infinite ({extractor.id})")

@@ -81,7 +81,8 @@ class Times:
             share = special.betaincinv(self.alpha, self.beta, u)
         else:
             share = u if self.distribution == "uniform" else (1 - np.cos(np.pi * u)) / 2
-        return np.clip(low + (high - low) * share, low, high)
+        result: np.ndarray = np.clip(low + (high - low) * share, low, high)
+        return result
 
     def draw(self, u: np.ndarray, done: float) -> np.ndarray:
         """Times (B,), float64, from two uniform numbers for each sample, `u` (B, 2), after `done` samples."""
