@@ -1,4 +1,4 @@
-"""What a plain type cannot say about an option, and blocks of the option file as typed sections.
+"""What a plain type cannot say about an option, blocks of the option file as typed sections, and what components declare.
 
 ``Annotated[float, Range(least=0, below=1)]`` is usable in registered constructors as well as in the fixed sections; the option
 checker and the JSON Schema both read it.
@@ -7,6 +7,7 @@ checker and the JSON Schema both read it.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
 import typing
 from collections.abc import Iterator, Mapping
@@ -131,3 +132,28 @@ def plain(values: Any) -> Any:
     if isinstance(values, (list, tuple)):
         return [plain(v) for v in values]
     return str(values) if isinstance(values, PurePath) else values
+
+
+def declared(component: object, name: str, traits: type) -> Any:
+    """An attribute of a dataset, loss, network or loader, or else what `traits` declares for components without it.
+
+    Thus a component need not inherit from anything of Relume's, and every default is said once, in `traits`.
+
+    Args:
+        component: asked first, whatever its class.
+        name: of an attribute or method.
+        traits: class that declares it, with its default and meaning (`relume.datasets.base.DatasetTraits`, say).
+
+    Raises:
+        AttributeError: `traits` declares no such name, which is a mistake of the caller.
+
+    >>> class Traits:
+    ...     size_multiple = 1
+    >>> declared(object(), "size_multiple", Traits)
+    1
+    """
+    default = inspect.getattr_static(traits, name)
+    try:
+        return getattr(component, name)
+    except AttributeError:
+        return default.__get__(component) if inspect.isfunction(default) else default

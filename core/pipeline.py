@@ -20,14 +20,16 @@ from torch import nn
 
 from ..archs import build_network
 from ..datasets import build_dataset
+from ..datasets.base import DatasetTraits, Rounding
 from ..datasets.loading.loader import EvalLoader, TrainLoader, build_eval_loader, build_train_loader
 from ..datasets.loading.options import Loader
 from ..losses import build_loss
 from ..schedulers import build_scheduler
 from . import options
+from .annotations import declared
 from .ema import EMA
 from .errors import EXIT_INTERRUPTED, UserError
-from .evaluation import Evaluator, Rounding
+from .evaluation import Evaluator
 from .experiment import Experiment, Resume, find_resume
 from .guard import Guard
 from .imaging.transfer import Transfer
@@ -365,10 +367,10 @@ def build_evaluator(
         if name in loaders:
             raise UserError(f"datasets.{phase}: another dataset is called '{name}' too; give each a `name` of its own")
         dataset = build_dataset(block, phase=phase.split("_")[0], scale=opt.scale)
-        if getattr(dataset, "transfer", None) is not None:
-            transfers[name] = dataset.transfer
-        if getattr(dataset, "score_rounding", None) is not None:
-            rounding[name] = dataset.score_rounding
+        if (transfer := declared(dataset, "transfer", DatasetTraits)) is not None:
+            transfers[name] = transfer
+        if (rounds := declared(dataset, "score_rounding", DatasetTraits)) is not None:
+            rounding[name] = rounds
         loaders[name] = build_eval_loader(
             dataset,
             seed=seed_of(opt),

@@ -1,14 +1,19 @@
-"""What datasets of image files have in common: a damaged file is either an error or passed over."""
+"""What every dataset may say of itself, and what those of image files share: a damaged one is an error or passed over."""
 
 from __future__ import annotations
 
 import logging
-from typing import Any, Literal
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal, Protocol, runtime_checkable
 
+import numpy as np
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..core.errors import UserError
 from ..core.imaging.storage import UnreadableFile
+from ..core.imaging.transfer import Transfer
 
 log = logging.getLogger("relume")
 
@@ -16,9 +21,80 @@ Item = dict[str, Any]
 """One sample: tensors ``lq`` and ``gt``, (C, H, W) float32 RGB in [0, 1], and strings ``lq_path``, ``gt_path``."""
 
 OnError = Literal["raise", "skip"]
+Rounding = Literal["8bit", "output", "none"]
+"""What is rounded to 8 bits before metrics: output and ground truth; the output alone (a ground truth that was made smaller
+keeps its fractions); nothing."""
 
 
-class ImageDataset(Dataset[Item]):
+class DatasetTraits:
+    """What Relume asks of a dataset besides items and a length, and what holds for one that says nothing.
+
+    A registered ``torch.utils.data.Dataset`` may have any of these; `core.annotations.declared` reads them.
+    """
+
+    gt_size: int | None = 0
+    """Side in pixels of the ground truth's training patch, which ``gt_sizes`` and mixtures set anew; None for whole images, 0
+    for a dataset that cuts no patches, or none of another size."""
+    sampling_weights: np.ndarray | None = None
+    """Share of the draws that each sample has, (N,); all the same when None."""
+    transfer: Transfer | None = None
+    """What decodes ``gt`` and outputs to linear radiance; None for images of ordinary range."""
+    score_rounding: Rounding | None = None
+    """What published figures of this set round before metrics; None leaves it to the options."""
+    published_as: str | None = None
+    """Name of this set in `relume.core.metrics.published`."""
+    convention: str = ""
+    """What published figures of this set do, in words."""
+    partial: str = ""
+    """How much of a published set is here, in words, where that is not all of it."""
+    reference: Any = None
+    """Dataset of real images that metrics of whole sets compare results with (see `Pictures`)."""
+    labels: Tensor | None = None
+    """Class of every image, (N,) int64; None without classes."""
+    num_classes: int = 0
+    """How many classes there are; 0 without."""
+    resolution: int | str | None = None
+    """Size to which all images are brought, part of what tells cached statistics apart; None as they are."""
+
+    def require_patch(self, size: int) -> None:
+        """Called before training with the largest patch size; raises `UserError` if samples are too small for it."""
+
+    def limit_patches(self) -> None:
+        """Called by a mixture: from now on cut patches of `gt_size` as it is at most, and enlarge them where it grows."""
+
+    def result_path(self, index: int) -> str | None:
+        """The file that results of sample `index` are named after, without reading it; None where the sample says it."""
+        return None
+
+
+@runtime_checkable
+class Pictures(Protocol):
+    """A dataset that can fill a memory bank or be the reference of a metric of whole sets."""
+
+    id: str
+    """Tells these images from others; part of the names of cache files."""
+
+    def image(self, index: int, flip: bool = False) -> Tensor:
+        """Image `index`, (3, R, R) in [-1, 1], as it is or mirrored; nothing is random."""
+        ...
+
+    def __len__(self) -> int: ...
+
+
+class LoaderTraits:
+    """What an evaluation asks of what it iterates over, and what holds for a plain iterable of batches."""
+
+    dataset: Any = None
+    """What the batches come from."""
+    images: int | None = None
+    """How many images all ranks together evaluate; unknown when None."""
+    names: Mapping[int, str] = MappingProxyType({})
+    """What images' results are filed under, by number in the dataset, where that is known beforehand."""
+    reference: Any = None
+    """`DatasetTraits.reference` of the dataset."""
+
+
+class ImageDataset(DatasetTraits, Dataset[Item]):
     """A map from index to `Item`. Subclasses give `load` and ``__len__``.
 
     Args:
@@ -37,10 +113,6 @@ class ImageDataset(Dataset[Item]):
     def load(self, index: int) -> Item:
         """The sample `index`; random choices come from the global generators of random, numpy and torch."""
         raise NotImplementedError
-
-    def result_path(self, index: int) -> str | None:
-        """The file that results of sample `index` are named after, without reading it; None where the sample says it."""
-        return None
 
     def readable(self, index: int) -> tuple[int, Item]:
         """The first readable sample from `index` on (around the end, if need be), and its index.

@@ -181,7 +181,7 @@ class ClipDataset(FrameDataset):
                 raise UserError(f"{clip.origin}: has {len(clip)} frames; {what}")
         self.clips = list(clips)
         above = os.path.commonpath([os.path.dirname(os.path.abspath(clip.origin)) for clip in self.clips])
-        self.labels = [os.path.relpath(clip.origin, above).replace(os.sep, "_") for clip in self.clips]
+        self.clip_names = [os.path.relpath(clip.origin, above).replace(os.sep, "_") for clip in self.clips]
         self.per_frame = per_frame
         starts = [len(clip) - self.strides[0] if per_frame else 1 for clip in self.clips]
         self.ends = np.cumsum(starts)
@@ -201,7 +201,7 @@ class ClipDataset(FrameDataset):
         where = Frames(clip, {str(n): n for n in frames})
         frame = os.path.basename(clip.path(frames[1]))
         frame = str(frames[1]) if isinstance(clip, Video) else os.path.splitext(frame)[0]
-        return where, Triplet(tuple(map(str, frames)), middle / stride, f"{self.labels[number]}_{frame}")
+        return where, Triplet(tuple(map(str, frames)), middle / stride, f"{self.clip_names[number]}_{frame}")
 
     def frames(self, where: Any, triplet: Triplet) -> list[Image]:
         images: list[Image] = where.clip.read([int(name) for name in triplet.files])

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.annotations import Range
+from ..core.annotations import Range, declared
 from ..core.errors import UserError
 from ..core.imaging.image_io import LARGEST
 from ..core.imaging.storage import UnreadableFile
 from . import DATASETS
-from .base import ImageDataset, Item, OnError
+from .base import DatasetTraits, ImageDataset, Item, OnError
 from .transforms import Image, resize, to_tensor
 
 Count = Annotated[int, Range(least=1)]
@@ -38,13 +38,10 @@ class GenerationDataset(ImageDataset):
 
     Attributes:
         id: name and hash of what `image` and `labels` give, part of cache files' names.
-        labels: class of every image, (N,) int64; None without classes.
-        num_classes: how many there are; 0 without.
     """
 
     id: str
-    labels: Tensor | None = None
-    num_classes: int = 0
+    resolution: int | None
 
     def __init__(self, resolution: int | None, use_hflip: bool, phase: Phase, on_error: OnError = "raise") -> None:
         super().__init__(on_error)
@@ -173,7 +170,7 @@ class NoiseDataset(ImageDataset):
     ) -> None:
         super().__init__()
         self.num_images = num_images
-        self.num_classes = getattr(reference, "num_classes", 0) if num_classes is None else num_classes
+        self.num_classes = declared(reference, "num_classes", DatasetTraits) if num_classes is None else num_classes
         self.uniform = labels == "uniform"
         self.first_seed = first_seed
         self.reference = reference

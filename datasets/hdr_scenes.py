@@ -28,7 +28,7 @@ import numpy as np
 from ..core.errors import UserError
 from ..core.imaging.image_io import read_pixels, to_float
 from ..core.imaging.srgb import to_linear, to_srgb
-from ..core.imaging.transfer import TransferBlock, as_transfer
+from ..core.imaging.transfer import Transfer, TransferBlock, as_transfer
 from . import DATASETS
 from .base import Item, OnError
 from .camera import SCENE_KEY, Curve, CurveChoice, quantise
@@ -118,6 +118,8 @@ class SyntheticHDRDataset(PhotographDataset):
         use_rot: turn at random, by vertical flip and transposition.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next one.
     """
+
+    transfer: Transfer
 
     def __init__(
         self,

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 import numpy as np
 
+from ..core.annotations import declared
 from ..core.errors import UserError
 from . import DATASETS
-from .base import ImageDataset, Item
+from .base import DatasetTraits, ImageDataset, Item
 from .paired import shares
 
 
@@ -44,10 +45,9 @@ class MixedDataset(ImageDataset):
         self.ends = np.cumsum(lengths)
         weights = parse_ratio(mixed_ratio, len(datasets)) if mixed_ratio is not None else None
         self.sampling_weights = shares(lengths, weights)
-        sizes = {getattr(dataset, "gt_size", None) for dataset in datasets}
+        sizes = {declared(dataset, "gt_size", DatasetTraits) or None for dataset in datasets}
         for dataset in datasets:
-            if hasattr(dataset, "patch_limit"):
-                dataset.patch_limit, dataset.enlarge = dataset.gt_size, True
+            declared(dataset, "limit_patches", DatasetTraits)()
         if gt_size is None and len(sizes) > 1:
             raise UserError(
                 f"gt_size: the datasets' own ones differ ({', '.join(map(str, sizes))}); give the mixture's"
@@ -64,7 +64,7 @@ class MixedDataset(ImageDataset):
     def gt_size(self, size: int | None) -> None:
         self._gt_size = size
         for dataset in self.datasets:
-            if hasattr(dataset, "gt_size"):
+            if declared(dataset, "gt_size", DatasetTraits) != 0:
                 dataset.gt_size = size
 
     def __len__(self) -> int:
@@ -78,8 +78,8 @@ class MixedDataset(ImageDataset):
     def result_path(self, index: int) -> str | None:
         """That of the dataset which the sample comes from."""
         number, inside = self.locate(index)
-        dataset = self.datasets[number]
-        return dataset.result_path(inside) if isinstance(dataset, ImageDataset) else None
+        path: str | None = declared(self.datasets[number], "result_path", DatasetTraits)(inside)
+        return path
 
     def load(self, index: int) -> Item:
         number, inside = self.locate(index)
@@ -89,8 +89,7 @@ class MixedDataset(ImageDataset):
     def require_patch(self, size: int) -> None:
         """Let each dataset check that it can give patches of `size`."""
         for dataset in self.datasets:
-            if hasattr(dataset, "require_patch"):
-                dataset.require_patch(size)
+            declared(dataset, "require_patch", DatasetTraits)(size)
 
 
 def parse_ratio(text: str, count: int) -> list[float]:

@@ -94,13 +94,6 @@ class FrameDataset(ImageDataset):
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next one.
     """
 
-    score_rounding: str | None = None
-    """How published figures of this set are computed: see `relume.core.evaluation.Evaluator`. None leaves it to the options."""
-    published_as: str | None = None
-    """Name of this set in `relume.core.metrics.published`."""
-    convention: str = ""
-    """What published figures of this set do, in words."""
-
     def __init__(
         self,
         phase: Phase = "train",
@@ -115,6 +108,9 @@ class FrameDataset(ImageDataset):
         self.patch_limit: int | None = None
         self.switches = switches
         self.enlarge = enlarge
+
+    def limit_patches(self) -> None:
+        self.patch_limit, self.enlarge = self.gt_size, True
 
     def triplet(self, index: int) -> tuple[Any, Triplet]:
         """Where the frames of a sample are, and their names."""

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
 
 from ..core.errors import UserError
 from . import LOSSES
+from .base import LossTraits
 from .common import comparable, full_precision
 
 
 @LOSSES.register()
-class FlowSmoothnessLoss(nn.Module):
+class FlowSmoothnessLoss(LossTraits, nn.Module):
     """Flow that changes only where the image does: mean of exp(-|dI/dx|) |dF/dx| plus the same along y.
 
     Differences are between neighbours; that of the image is the mean over its channels of absolute values.
@@ -25,8 +24,7 @@ class FlowSmoothnessLoss(nn.Module):
         UserError: flow and image of different batch or size, or a side of 1 pixel.
     """
 
-    looks_at_flow: ClassVar[bool] = True
-    """Models with flow give it and the first image to losses that say so, instead of prediction and target."""
+    looks_at_flow = True
 
     def __init__(self, loss_weight: float = 1.0) -> None:
         super().__init__()
@@ -55,7 +53,7 @@ class FlowSmoothnessLoss(nn.Module):
 
 
 @LOSSES.register()
-class EndpointErrorLoss(nn.Module):
+class EndpointErrorLoss(LossTraits, nn.Module):
     """Average endpoint error: mean distance, in pixels, between estimated and true displacements (Baker et al., IJCV 2011).
 
     For training sets that know their flow. It reaches where photometric losses do not: those have no slope towards a match that
@@ -68,9 +66,8 @@ class EndpointErrorLoss(nn.Module):
         UserError: flows of different shapes, or an odd number of channels.
     """
 
-    looks_at_flow: ClassVar[bool] = True
-    wants_true_flow: ClassVar[bool] = True
-    """The batch's ``flow`` is given as the target, instead of the first image."""
+    looks_at_flow = True
+    wants_true_flow = True
 
     def __init__(self, loss_weight: float = 1.0) -> None:
         super().__init__()

@@ -228,3 +228,13 @@ TransferBlock = Annotated[str, TRANSFERS] | Annotated[Transfer, TRANSFERS]
 def as_transfer(choice: str | Transfer) -> Transfer:
     """The transfer function that a `TransferBlock` asks for."""
     return choice if isinstance(choice, Transfer) else TRANSFERS.build({"type": choice})
+
+
+def radiance(image: Tensor, transfer: Transfer) -> np.ndarray:
+    """(C, H, W) in network space as linear radiance, (H, W, C) float32, finite, neither clipped at the peak nor rounded.
+
+    As elsewhere, NaN is black. What a network makes beyond the code 2 is nothing that its data had, and is taken for 2.
+    """
+    codes = image.detach().float().nan_to_num(0.0).clamp(max=2.0)
+    array: np.ndarray = transfer.decode(codes).permute(1, 2, 0).cpu().numpy()
+    return array

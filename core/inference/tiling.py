@@ -1,7 +1,7 @@
 """Running a network on an image of any size: padding to the size it takes, and tiles where the whole does not fit.
 
-Done once, here, for every network. A network says what sizes it takes with an attribute or property
-``size_multiple: int`` (1 when absent), and may return one image or several, each an integer multiple of its input's size.
+Done once, here, for every network. A network says what sizes it takes (`NetworkTraits.size_multiple`),
+and may return one image or several, each an integer multiple of its input's size.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..annotations import declared
 from ..errors import UserError
+from .network import NetworkTraits
 
 Padding = Literal["reflect", "centred"]
 """Mirrored at the right and bottom border; or the outermost pixels repeated on all sides (``InputPadder`` of RAFT, with which
@@ -66,11 +68,9 @@ class Inference:
 
 def size_multiple(net: Callable[..., object]) -> int:
     """What a network needs height and width to be a multiple of, also when it is wrapped (DDP, compiled, averaged)."""
-    declared = getattr(net, "size_multiple", None)
-    inner = getattr(net, "module", None)
-    if declared is None and isinstance(inner, nn.Module):
-        return size_multiple(inner)
-    return int(declared or 1)
+    while not hasattr(net, "size_multiple") and isinstance(inner := getattr(net, "module", None), nn.Module):
+        net = inner  # what wraps networks calls them `module`
+    return int(declared(net, "size_multiple", NetworkTraits))
 
 
 # ------------------------------------------------------------------ padding

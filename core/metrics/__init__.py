@@ -129,8 +129,12 @@ def calculate_metric(data: Mapping[str, Any], opt: Mapping[str, Any]) -> float:
     missing = [k for k in wanted if data.get(k) is None]
     if missing:
         raise UserError(f"{name} lacks {' and '.join(missing)} (img is the result, img2 the ground truth).")
-    block = {k: v for k, v in opt.items() if k not in EVALUATION_KEYS}
-    return float(METRICS.build(block, **{k: data[k] for k in wanted}))
+    return float(METRICS.build(metric_options(opt), **{k: data[k] for k in wanted}))
+
+
+def metric_options(block: Mapping[str, Any]) -> dict[str, Any]:
+    """A block of ``val.metrics`` without the keys that are for the evaluation."""
+    return {k: v for k, v in block.items() if k not in EVALUATION_KEYS}
 
 
 def needs_reference(name: str) -> bool:

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...datasets.base import DatasetTraits, Pictures
+from ..annotations import declared
 from ..errors import UserError, require
 from ..features.base import FeatureExtractor
 from ..imaging.storage import write_bytes
@@ -55,7 +57,7 @@ class Reference:
                     f"{owner}: there are no real images to compare with; give the dataset a `reference` (a dataset), "
                     "or the metric the `stats` of one"
                 )
-        elif not hasattr(dataset, "image") or not hasattr(dataset, "id"):
+        elif not isinstance(dataset, Pictures):
             raise UserError(
                 f"{owner}: {type(dataset).__name__} cannot be a reference; use a dataset of `relume.datasets.generation`"
             )
@@ -94,8 +96,8 @@ class Reference:
             raise UserError(f"{owner}: stats: {path} must end in .safetensors, or in .npz for published moments")
         wanted = {
             "net_id": extractor.id,
-            "dataset_id": getattr(dataset, "id", None),
-            "resize": str(dataset.resolution) if hasattr(dataset, "resolution") else None,
+            "dataset_id": dataset.id if isinstance(dataset, Pictures) else None,
+            "resize": None if dataset is None else str(declared(dataset, "resolution", DatasetTraits)),
             "quantise": QUANTISE,
         }
         # Together: a rank that does not see the file would wait for the others for ever.

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ...datasets.base import DatasetTraits, LoaderTraits
+from ..annotations import declared
 from .published import SOURCES, published
 
 
@@ -35,11 +37,13 @@ def about(loaders: Mapping[str, Any], seconds: Mapping[str, float]) -> dict[str,
     """
     sets = {}
     for name, loader in loaders.items():
-        dataset = getattr(loader, "dataset", None)
-        convention, partial = getattr(dataset, "convention", ""), getattr(dataset, "partial", "")
+        dataset = declared(loader, "dataset", LoaderTraits)
+        convention, partial, published_as = (
+            declared(dataset, trait, DatasetTraits) for trait in ("convention", "partial", "published_as")
+        )
         notes = [f"published figures: {convention}"] if convention else []
         notes += [f"only {partial} are here, so that scores compare with nothing published"] if partial else []
-        sets[name] = TestSet(getattr(dataset, "published_as", None), tuple(notes), seconds.get(name))
+        sets[name] = TestSet(published_as, tuple(notes), seconds.get(name))
     return sets
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import Tensor
 
+from ...datasets.base import Pictures
 from ..annotations import Range
 from ..errors import UserError
 from ..features import FEATURES
@@ -95,7 +96,7 @@ class FeatureMetric(SetMetric):
         self.reference = self._reference(reference) if self.needs_reference else None
 
     def _reference(self, dataset: Any) -> Reference:
-        key = (getattr(dataset, "id", None), self.stats)
+        key = (dataset.id if isinstance(dataset, Pictures) else None, self.stats)
         known = self.features.references
         # Without a file of its own, whatever another metric has found of the same dataset will do.
         same = [r for (dataset_id, _), r in known.items() if dataset_id and dataset_id == key[0] and not self.stats]

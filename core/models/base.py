@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ...losses.base import LossTraits
+from ..annotations import declared
 from ..errors import UserError
 from ..inference.tiling import Inference
 from . import MODELS
@@ -89,7 +91,7 @@ class Model:
         """The moving averages of `averaged` networks during training, unwrapped, in evaluation mode; the trainer fills it."""
         self.losses = nn.ModuleDict({f"{name}_opt": loss for name, loss in losses.items()})
         for key, loss in self.losses.items():
-            missing = [name for name in getattr(loss, "context", ()) if name not in self.loss_context]
+            missing = [name for name in declared(loss, "context", LossTraits) if name not in self.loss_context]
             if missing:
                 wants = f"{type(loss).__name__} needs {', '.join(missing)}"
                 raise UserError(f"{key}: {wants} of every sample, which {type(self).__name__} does not have")
@@ -101,8 +103,9 @@ class Model:
     def updates(self, batch: Batch, step: int) -> Iterator[Update]:
         """One training step on one (micro-)batch: yield an `Update` per optimizer step, in order.
 
-        The generator goes on after that update has been applied. Under gradient accumulation the generators of all
-        micro-batches advance in lockstep, and must yield the same optimizers in the same order.
+        The trainer calls this for every micro-batch of an iteration before it takes the first update of any, so that a method
+        which is not itself a generator function may note what all of them hold. Each generator goes on after its update has
+        been applied. They advance in lockstep, and must yield the same optimizers in the same order.
 
         Args:
             batch: on the device, in the layout of the options.
@@ -172,8 +175,7 @@ class Model:
         """What the losses themselves want logged (learned weights)."""
         logged: dict[str, Tensor] = {}
         for loss in self.losses.values():
-            logs: Any = getattr(loss, "logs", dict)
-            logged.update(logs())
+            logged.update(declared(loss, "logs", LossTraits)())
         return logged
 
 

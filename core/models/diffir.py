@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...archs.diffir import PRIOR, DiffIRS1, DiffIRS2
+from ...losses.base import Distillation
 from ..errors import UserError
 from . import MODELS
 from .augment import Mixup
@@ -138,7 +139,7 @@ class DiffIRS2Model(Model):
         require("network_g", self.networks["g"], DiffIRS2)
         if "S1" in self.networks:
             require("network_S1", self.networks["S1"], DiffIRS1)
-        if losses and not hasattr(losses.get("kd"), "divergence"):
+        if losses and not isinstance(losses.get("kd"), Distillation):
             raise UserError(
                 "train: DiffIRS2Model needs kd_opt: {type: KDLoss}, by which the prior learns from stage 1's"
             )

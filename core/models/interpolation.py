@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from ...archs.vfi.flow import backwarp
-from ..annotations import Range
+from ...losses.base import LossTraits
+from ..annotations import Range, declared
 from ..errors import UserError
 from ..inference.halving import frame_at
+from ..inference.network import NetworkTraits
 from ..inference.self_ensemble import Ensemble, self_ensemble
 from ..inference.tiling import size_multiple
 from ..runtime import distributed
@@ -80,11 +82,11 @@ class InterpolationModel(Model):
             ("flow_first", flow_first, "flow_estimator"),
             ("freeze_backbone", freeze_backbone, "backbone"),
         ):
-            if epochs and not isinstance(getattr(networks["g"], part, None), nn.Module):
+            if epochs and not isinstance(declared(networks["g"], part, NetworkTraits), nn.Module):
                 raise UserError(f"train.{option}: {type(networks['g']).__name__} has no part called '{part}'")
         self.parts = dict(networks["g"].named_children())
         self.trained: set[str] | None = None
-        self.flow_losses = [key for key, loss in self.losses.items() if getattr(loss, "looks_at_flow", False)]
+        self.flow_losses = [key for key, loss in self.losses.items() if declared(loss, "looks_at_flow", LossTraits)]
 
     def begin(self, step: int) -> None:
         """Train those parts of the network that iteration `step` wants trained, and freeze the others."""
@@ -125,7 +127,7 @@ class InterpolationModel(Model):
 
     def flow_target(self, key: str, batch: Batch) -> Tensor:
         """What the loss `key` compares flow with: the true one, or the first frame."""
-        if not getattr(self.losses[key], "wants_true_flow", False):
+        if not declared(self.losses[key], "wants_true_flow", LossTraits):
             return cast(Tensor, batch["img0"])
         if "flow" not in batch:
             raise UserError(

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ...core.annotations import declared
 from ...core.errors import UserError
 from ...core.imaging.naming import unique_names
-from ..base import ImageDataset
+from ..base import DatasetTraits
 from .options import Loader
 from .sampler import Order, Plan, SampleKey, TrainSampler
 from .worker import Note, Packet, SeededDataset, collate, start
@@ -60,7 +61,7 @@ def build_train_loader(
     """
     loading = loader_options(opt)
     plan = Plan(loading.batch_size_per_gpu, loading.mini_batch_sizes, loading.iters, loading.gt_sizes)
-    weights = getattr(dataset, "sampling_weights", None)
+    weights = declared(dataset, "sampling_weights", DatasetTraits)
     order = Order(len(dataset), seed, loading.use_shuffle, loading.dataset_enlarge_ratio, weights)
     taken = plan.largest.batch * world * accumulate
     if taken > order.epoch_length:
@@ -68,11 +69,12 @@ def build_train_loader(
             f"one iteration takes {product(plan.largest.batch, world, accumulate)} samples, but the training set has "
             f"{order.epoch_length}: lower batch_size_per_gpu, or raise dataset_enlarge_ratio"
         )
-    if plan.gt_sizes and not hasattr(dataset, "gt_size"):
+    own_patch = declared(dataset, "gt_size", DatasetTraits)
+    if plan.gt_sizes and own_patch == 0:
         raise UserError(f"gt_sizes: {type(dataset).__name__} has no gt_size to change")
-    patch = plan.largest.gt_size or getattr(dataset, "gt_size", None)
-    if patch and hasattr(dataset, "require_patch"):
-        dataset.require_patch(patch)
+    patch = plan.largest.gt_size or own_patch
+    if patch:
+        declared(dataset, "require_patch", DatasetTraits)(patch)
     sampler = TrainSampler(order, plan, rank, world, accumulate, iteration, position)
     return TrainLoader(dataset, sampler, loading, torch.device(device), channels_last)
 
@@ -324,7 +326,6 @@ class EvalLoader:
         self._indices = list(range(rank, total, world))
         self._counted = len(self._indices)
         self.images = total
-        """How many images all ranks together evaluate."""
         if even:
             self._indices += [rank % total] * (-(-total // world) - self._counted)
         self._batches = [range(i, min(i + batch, len(self._indices))) for i in range(0, len(self._indices), batch)]
@@ -333,9 +334,7 @@ class EvalLoader:
         self._workers = min(workers, len(self._batches))
         self._said: set[Note] = set()
         self.names = result_names(dataset)
-        """What the images' results are filed under, by number in the dataset, where the dataset knows that beforehand."""
-        self.reference = getattr(dataset, "reference", None)
-        """What metrics of whole sets compare results with, where the dataset has such."""
+        self.reference = declared(dataset, "reference", DatasetTraits)
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -354,9 +353,8 @@ class EvalLoader:
 
 def result_names(dataset: Any) -> dict[int, str]:
     """Names of results, no two the same, of the samples whose files the dataset can tell."""
-    if not isinstance(dataset, ImageDataset):
-        return {}
-    paths = {i: path for i in range(len(dataset)) if (path := dataset.result_path(i)) is not None}
+    path_of = declared(dataset, "result_path", DatasetTraits)
+    paths = {i: path for i in range(len(dataset)) if (path := path_of(i)) is not None}
     return dict(zip(paths, unique_names(list(paths.values())), strict=True))
 
 

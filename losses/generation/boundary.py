@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ...core.annotations import Range
 from .. import LOSSES
+from ..base import LossTraits
 from ..common import checked_choice, comparable
 from .flow import pseudo_huber
 
@@ -17,7 +18,7 @@ EARLY, LATE = 0.01, 0.99
 
 
 @LOSSES.register()
-class BoundaryLoss(nn.Module):
+class BoundaryLoss(LossTraits, nn.Module):
     """What the prediction must be at the ends of the path: the input itself at t > 0.99, the target at t < 0.01.
 
     The mean is over the samples of the batch that are there; zero if none is. (A known implementation compares with noise
@@ -30,7 +31,7 @@ class BoundaryLoss(nn.Module):
         c: see there.
     """
 
-    context: ClassVar[tuple[str, ...]] = ("t", "point")
+    context = ("t", "point")
 
     def __init__(
         self,

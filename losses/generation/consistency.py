@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from torch import Tensor, nn
 
 from ...core.annotations import Range
 from .. import LOSSES
+from ..base import LossTraits
 from ..common import comparable
 from .flow import pseudo_huber
 
@@ -16,7 +17,7 @@ NEARLY_SAME = 1e-3
 
 
 @LOSSES.register()
-class ConsistencyLoss(nn.Module):
+class ConsistencyLoss(LossTraits, nn.Module):
     """The prediction at t against that of the averaged generator at t + gap on the same path, which is a constant.
 
     Mean over the batch of w (sqrt(|d|^2 + k^2) - k) with k = c sqrt(elements), the `pseudo_huber` of the difference d, and
@@ -31,7 +32,7 @@ class ConsistencyLoss(nn.Module):
         c: see `PseudoHuberLoss`.
     """
 
-    context: ClassVar[tuple[str, ...]] = ("gap",)
+    context = ("gap",)
 
     def __init__(
         self,

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.errors import UserError
 from .. import LOSSES
+from ..base import LossTraits
 from ..common import checked_choice, comparable
 from ..ot.costs import euclidean
 
 
 @LOSSES.register()
-class FeatureLoss(nn.Module):
+class FeatureLoss(LossTraits, nn.Module):
     """Distance of feature vectors (B, d), mean over the batch.
 
     Args:
@@ -22,7 +23,7 @@ class FeatureLoss(nn.Module):
         metric: ``cosine``, 1 - cos; or ``l2``, the sum of squared differences.
     """
 
-    in_features: ClassVar[bool] = True
+    in_features = True
 
     def __init__(self, loss_weight: float = 1.0, metric: Literal["cosine", "l2"] = "cosine") -> None:
         super().__init__()
@@ -37,7 +38,7 @@ class FeatureLoss(nn.Module):
 
 
 @LOSSES.register()
-class StructureLoss(nn.Module):
+class StructureLoss(LossTraits, nn.Module):
     """Mean squared difference of two matrices of distances (B, B): among predicted and among target features.
 
     Args:
@@ -47,7 +48,7 @@ class StructureLoss(nn.Module):
             whole plan expects, whatever is chosen from it (`losses.ot.targets.expected_distances`). Its diagonal is not zero.
     """
 
-    in_features: ClassVar[bool] = True
+    in_features = True
 
     def __init__(
         self, loss_weight: float = 1.0, normalize: bool = True, against: Literal["targets", "plan"] = "targets"
@@ -56,7 +57,7 @@ class StructureLoss(nn.Module):
         self.loss_weight = loss_weight
         self.normalize = normalize
         self.against = checked_choice("StructureLoss", "against", against, Literal["targets", "plan"])
-        self.context: tuple[str, ...] = ("distances",) if against == "plan" else ()
+        self.context = ("distances",) if against == "plan" else ()
 
     def forward(self, pred: Tensor, target: Tensor, distances: Tensor | None = None) -> Tensor:
         pred, target = comparable("StructureLoss", pred, target)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...core.annotations import Range
+from ...core.annotations import Range, declared
 from ...core.errors import UserError
 from .. import LOSSES
+from ..base import LossTraits
 from ..common import checked_choice, comparable
 
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0
@@ -45,7 +46,7 @@ def snr_weights(sigma: Tensor, sigma_data: float, weighting: str, gamma: float =
 
 
 @LOSSES.register()
-class PseudoHuberLoss(nn.Module):
+class PseudoHuberLoss(LossTraits, nn.Module):
     """Mean over the batch of sqrt(|d|^2 + k^2) - k, with |d| over all elements of a sample and k = c sqrt(elements).
 
     Song and Dhariwal, "Improved techniques for training consistency models" (ICLR 2024), whose c is the default: it does not
@@ -76,7 +77,7 @@ class PseudoHuberLoss(nn.Module):
         self.scale = scale
         self.weighting = checked_choice("PseudoHuberLoss", "weighting", weighting, Weighting)
         self.sigma_data = sigma_data
-        self.context: tuple[str, ...] = () if weighting == "uniform" else ("t",)
+        self.context = () if weighting == "uniform" else ("t",)
 
     def forward(self, pred: Tensor, target: Tensor, t: Tensor | None = None) -> Tensor:
         pred, target = comparable("PseudoHuberLoss", pred, target)
@@ -91,7 +92,7 @@ class PseudoHuberLoss(nn.Module):
 
 
 @LOSSES.register()
-class MultiScaleLoss(nn.Module):
+class MultiScaleLoss(LossTraits, nn.Module):
     """The mean of a loss over images averaged over blocks of several sizes.
 
     With `PseudoHuberLoss` this is the flow loss of one-step generation. What depends on the number of elements does so at every
@@ -113,9 +114,12 @@ class MultiScaleLoss(nn.Module):
         self.criterion = criterion
         self.scales = [1, 2, 4] if scales is None else list(scales)
         self.loss_weight = loss_weight
-        self.context: tuple[str, ...] = getattr(criterion, "context", ())
-        if hasattr(criterion, "gaps"):
-            self.gaps: Any = criterion.gaps
+        self.context = declared(criterion, "context", LossTraits)
+
+    def gaps(self, uniforms: Tensor) -> Tensor:
+        """Those of the criterion."""
+        gaps: Tensor = declared(self.criterion, "gaps", LossTraits)(uniforms)
+        return gaps
 
     def forward(self, pred: Tensor, target: Tensor, **context: Tensor) -> Tensor:
         pred, target = comparable("MultiScaleLoss", pred, target)

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...annotations import Range
+from ....datasets.base import DatasetTraits, Pictures
+from ...annotations import Range, declared
 from ...errors import UserError, require
 from ...features import FeatureExtractor
 from ...runtime import distributed
@@ -141,7 +142,7 @@ def build_bank(dataset: Any, extractor: FeatureExtractor, options: BankOptions, 
     Raises:
         UserError: the dataset is of another kind, its features are not finite, or the cached ones are of something else.
     """
-    if not hasattr(dataset, "image") or not hasattr(dataset, "id"):
+    if not isinstance(dataset, Pictures):
         raise UserError(
             f"{type(dataset).__name__} cannot fill a memory bank, which needs images to generate from: use a dataset such as "
             "CIFAR10Dataset, ImageFolderDataset or ShippedImagesDataset"
@@ -175,7 +176,8 @@ def build_bank(dataset: Any, extractor: FeatureExtractor, options: BankOptions, 
         shard = (rank, world)
     else:
         pictures, shard = interleaved(pictures, indices, count), (0, 1)
-    labels = None if dataset.labels is None else dataset.labels.to(device)
+    labels = declared(dataset, "labels", DatasetTraits)
+    labels = None if labels is None else labels.to(device)
     seed = distributed.broadcast(int(torch.randint(2**31, (), dtype=torch.int64)))
     return MemoryBank(name, cached.to(device), pictures.to(device), labels, count, options.flips, seed, shard)
 

@@ -12,9 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...annotations import Range
+from ....datasets.base import DatasetTraits
+from ....losses.base import LossTraits
+from ...annotations import Range, declared
 from ...errors import UserError
 from ...features import FEATURES, FeatureExtractor, build_features
+from ...inference.network import NetworkTraits
 from ...runtime import distributed
 from .. import MODELS
 from ..base import Batch, Model, Update, flat_terms, log_name
@@ -113,7 +116,7 @@ class GenerationModel(Model):
         super().__init__(networks, losses)
         net: Any = self.networks["g"]
         for name in ("img_resolution", "img_channels", "label_dim"):
-            if not hasattr(net, name):
+            if declared(net, name, NetworkTraits) is None:
                 kind = type(net).__name__
                 raise UserError(f"network_g: {kind} is no generator (it has no {name}); use OneStepGenerator")
         self.shape: tuple[int, int, int] = (net.img_channels, net.img_resolution, net.img_resolution)
@@ -125,10 +128,11 @@ class GenerationModel(Model):
         self.legacy_schedule = legacy_schedule
         self.steps = steps
         self.matched = self.matching.options.pairing == "ot"
-        self.feature_losses = [k for k, loss in self.losses.items() if getattr(loss, "in_features", False)]
-        self.consistency_losses = [k for k, loss in self.losses.items() if hasattr(loss, "gaps")]
+        self.feature_losses = [k for k, loss in self.losses.items() if declared(loss, "in_features", LossTraits)]
+        contexts = {k: declared(loss, "context", LossTraits) for k, loss in self.losses.items()}
+        self.consistency_losses = [k for k, wanted in contexts.items() if "gap" in wanted]
         self.image_losses = [k for k in self.losses if k not in (*self.feature_losses, *self.consistency_losses)]
-        self.plan_losses = [k for k in self.feature_losses if "distances" in getattr(self.losses[k], "context", ())]
+        self.plan_losses = [k for k in self.feature_losses if "distances" in contexts[k]]
         if losses and (self.matched or self.feature_losses) and features is None:
             wanting = "matching" if self.matched else ", ".join(self.feature_losses)
             raise UserError(f"train: {wanting} needs features, such as features: {{type: random_conv}}")
@@ -225,8 +229,7 @@ class GenerationModel(Model):
         if features is not None and aims.features is not None:
             terms.update(self._losses(self.feature_losses, features, aims.features, aims.context))
         for key in self.consistency_losses:
-            loss: Any = self.losses[key]
-            gap = loss.gaps(micro.uniforms[:, 3]).to(t)
+            gap = declared(self.losses[key], "gaps", LossTraits)(micro.uniforms[:, 3]).to(t)
             taught = self._average_at(micro, aims.images, (t + gap).clamp(0, 1))
             terms.update(self._losses([key], images, taught, {"t": t, "point": point, "gap": gap}))
         yield Update("g", flat_terms(terms), {**aims.logs, **self.loss_logs(), "kimg": self.samples_seen / 1000})
@@ -256,7 +259,7 @@ class GenerationModel(Model):
         values = {}
         for key in keys:
             loss = self.losses[key]
-            wanted = {name: context[name] for name in getattr(loss, "context", ())}
+            wanted = {name: context[name] for name in declared(loss, "context", LossTraits)}
             value = loss(pred, target, **wanted)
             values[key] = {log_name(key): value} if isinstance(value, Tensor) else dict(value)
         return values
@@ -346,10 +349,10 @@ def check_classes(dataset: Any, labelled: bool, classes: int) -> None:
     wanted = f"network_g.label_dim is {classes}"
     if not labelled:
         raise UserError(f"{wanted}, but the training images have no classes: give the dataset labels, or set it to 0")
-    found = getattr(dataset, "num_classes", 0)
+    found = declared(dataset, "num_classes", DatasetTraits)
     if found > classes:
         raise UserError(f"the training set has {found} classes, but {wanted}")
-    labels = getattr(dataset, "labels", None)
+    labels = declared(dataset, "labels", DatasetTraits)
     if labels is not None:
         empty = (labels.bincount(minlength=classes) == 0).nonzero().flatten().tolist()
         if empty:

@@ -1,0 +1,95 @@
+"""The pictures that an evaluation leaves: outputs, comparisons, and a grid of the first outputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from . import tonemap, visual
+from .image_io import imwrite
+from .transfer import Transfer, radiance
+
+Thumbnail = tuple[int, np.ndarray]
+"""Number of an image in its dataset, and its output, (H, W, C) uint8."""
+
+
+@dataclass
+class Gallery:
+    """Where pictures of results go, and which are made.
+
+    Args:
+        folder: where images go, a folder for each dataset.
+        image_name: file name of a saved image from ``(dataset, image, iteration)``.
+        save_images: save the outputs.
+        save_comparisons: save input | output | target side by side.
+        save_grid: save the first so many outputs of each dataset in one picture, ``<dataset>/grid_<iteration>.png``.
+        transfers: of the datasets by name that hold HDR images. Their outputs are saved as radiance, with a tone-mapped PNG
+            beside; comparisons are tone-mapped.
+        linear_format: of saved radiance, a suffix without dot that `imwrite` keeps floats in.
+        picture: called with ``(dataset, image, picture, iteration)`` for the first comparison of each dataset, and for grids.
+    """
+
+    folder: Path
+    image_name: Callable[[str, str, int], str]
+    save_images: bool = False
+    save_comparisons: bool = False
+    save_grid: int | None = None
+    transfers: Mapping[str, Transfer] = field(default_factory=dict)
+    linear_format: str = "hdr"
+    picture: Callable[[str, str, Any, int], None] | None = None
+
+    def save(
+        self, dataset: str, name: str, iteration: int, index: int, images: Mapping[str, Tensor | None]
+    ) -> list[Thumbnail]:
+        """Make the pictures of one image.
+
+        Args:
+            name: what the image's results are filed under.
+            index: number of the image in the dataset.
+            images: ``input``, ``output`` and ``target``, (1, C, H, W) in [0, 1], or None.
+
+        Returns:
+            What the grid shall have of it.
+
+        Raises:
+            OSError: a file cannot be written.
+        """
+        path = self.folder / dataset / self.image_name(dataset, name, iteration)
+        given = {label: image[0] for label, image in images.items() if image is not None}
+        shown: Mapping[str, visual.Picture] = given
+        if transfer := self.transfers.get(dataset):
+            linear = {label: radiance(image, transfer) for label, image in given.items()}
+            if self.save_images:
+                imwrite(path.with_suffix(f".{self.linear_format}"), linear["output"], bit_depth=32)
+            shown = tonemap.tone_mapped(linear, "target" if "target" in linear else "output")
+        if self.save_images:
+            imwrite(path, shown["output"])
+        if self.save_comparisons or (self.picture is not None and index == 0):
+            self._compare(dataset, name, iteration, shown, path, tell=index == 0)
+        in_grid = self.save_grid is not None and index < self.save_grid
+        return [(index, visual.to_uint8(shown["output"]))] if in_grid else []
+
+    def _compare(
+        self, dataset: str, name: str, iteration: int, shown: Mapping[str, visual.Picture], path: Path, tell: bool
+    ) -> None:
+        comparison = visual.comparison(shown)
+        if self.save_comparisons:
+            imwrite(path.with_name(f"{path.stem}_comparison.png"), comparison)
+        if self.picture is not None and tell:
+            self.picture(dataset, name, comparison, iteration)
+
+    def write_grid(self, dataset: str, iteration: int, thumbnails: Sequence[Thumbnail]) -> None:
+        """The first outputs of all ranks in one picture, about square. Raises OSError if it cannot be written."""
+        if not thumbnails:
+            return
+        shown = [image for _, image in sorted(thumbnails, key=lambda pair: pair[0])]
+        picture = visual.grid(shown, math.ceil(len(shown) ** 0.5))
+        imwrite(self.folder / dataset / f"grid_{iteration}.png", picture)
+        if self.picture is not None:
+            self.picture(dataset, "grid", picture, iteration)

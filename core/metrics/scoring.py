@@ -1,0 +1,168 @@
+"""Scores of a model's outputs: which metrics see what, image by image and of whole sets, and their means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...datasets.base import LoaderTraits, Rounding
+from ..annotations import declared
+from ..errors import UserError
+from ..imaging import visual
+from ..imaging.transfer import Transfer, radiance
+from . import (
+    METRICS,
+    SetMetric,
+    calculate_metric,
+    metric_direction,
+    metric_options,
+    metric_space,
+    needs_reference,
+    scores_sets,
+)
+
+Row = dict[str, Any]
+"""One image's scores: ``{"index": 3, "image": "bees", "psnr": 31.2}``."""
+
+
+@dataclass
+class Scorer:
+    """The metrics of ``val.metrics``, each given the images that it takes.
+
+    Args:
+        metrics: blocks by free name.
+        loaders: of what will be scored; see `LoaderTraits`.
+        best_metric: the one that chooses the best weights; the first when None.
+        score_input: also score baselines, as ``<metric>_<baseline>``, unless the ground truth is of another size.
+        eight_bit: round images to 8 bits before the metrics, as BasicSR does.
+        rounding: by dataset, what its published figures round, in place of `eight_bit`.
+        transfers: of the datasets by name that hold HDR images, to decode what metrics on linear radiance are given.
+
+    Raises:
+        UserError: no such metric, or one that nothing here suits.
+    """
+
+    metrics: Mapping[str, Mapping[str, Any]]
+    loaders: Mapping[str, Any]
+    best_metric: str | None = None
+    score_input: bool = False
+    eight_bit: bool = True
+    rounding: Mapping[str, Rounding] = field(default_factory=dict)
+    transfers: Mapping[str, Transfer] = field(default_factory=dict)
+    better: dict[str, str] = field(init=False)
+    """By metric, whether a ``higher`` or a ``lower`` score beats another."""
+    best: str | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.better = {k: str(m.get("better") or metric_direction(m["type"])) for k, m in self.metrics.items()}
+        self.best = self.best_metric or next(iter(self.metrics), None)
+        if self.best is not None and self.best not in self.metrics:
+            raise UserError(f"val.best: no metric is called '{self.best}'. Known: {', '.join(self.metrics)}.")
+        self._full_reference = {k for k, m in self.metrics.items() if needs_reference(m["type"])}
+        self._linear = {k for k, m in self.metrics.items() if (m.get("space") or metric_space(m["type"])) == "linear"}
+        if self._linear and self.loaders and not self.transfers:
+            raise UserError(
+                f"val.metrics.{min(self._linear)}: scores linear radiance, which no dataset here has; give it one with a "
+                "transfer function, such as LDR_HDR_PairedDataset"
+            )
+        self._of_sets = {k: self._set_metric(k, m) for k, m in self.metrics.items() if scores_sets(m["type"])}
+
+    def _set_metric(self, name: str, block: Mapping[str, Any]) -> SetMetric:
+        """The metric of a block, which all datasets suit. Raises UserError, naming the block."""
+        try:
+            metric: SetMetric = METRICS.build(metric_options(block))
+            for loader in self.loaders.values():
+                if (images := declared(loader, "images", LoaderTraits)) is not None:
+                    metric.check(declared(loader, "reference", LoaderTraits), images)
+        except UserError as e:
+            raise UserError(f"val.metrics.{name}: {e}") from e
+        return metric
+
+    # ------------------------------------------------------------ metrics of whole sets
+    def start(self, reference: Any, device: torch.device) -> None:
+        """A new dataset begins: metrics of whole sets forget the last one."""
+        for metric in self._of_sets.values():
+            metric.start(reference, device)
+
+    def update(self, images: Tensor, indices: Sequence[int]) -> None:
+        """Let metrics of whole sets see images (B, C, H, W), whose numbers in the dataset are `indices`."""
+        for metric in self._of_sets.values():
+            metric.update(images, indices)
+
+    def of_set(self) -> dict[str, float]:
+        """The scores of what was seen since `start`, over all ranks, by name."""
+        return {f"{k}{part}": v for k, metric in self._of_sets.items() for part, v in metric.compute().items()}
+
+    # ------------------------------------------------------------ metrics of one image
+    @property
+    def scores_images(self) -> bool:
+        """Whether some metric scores single images."""
+        return len(self._of_sets) < len(self.metrics)
+
+    def of_image(
+        self, dataset: str, output: Tensor, target: Tensor | None, baselines: Mapping[str, Tensor]
+    ) -> dict[str, float]:
+        """The scores of one image, and of its baselines where that is asked for; all (1, C, H, W).
+
+        Raises:
+            UserError: output and ground truth differ in size.
+        """
+        if not self.scores_images:
+            return {}
+        scores = self._scores(dataset, output, target)
+        for label, given in baselines.items() if self.score_input else ():
+            if target is None or given.shape == target.shape:
+                scores.update({f"{k}_{label}": v for k, v in self._scores(dataset, given, target).items()})
+        return scores
+
+    def _scores(self, dataset: str, output: Tensor, target: Tensor | None) -> dict[str, float]:
+        transfer = self.transfers.get(dataset)
+        given = {"img": output} if target is None else {"img": output, "img2": target}
+        if target is not None and output.shape[-2:] != target.shape[-2:]:
+            shapes = f"{tuple(output.shape[-2:])} and {tuple(target.shape[-2:])}"
+            raise UserError(f"the output and the ground truth differ in size: {shapes} (is `scale` right?)")
+        rounding = self.rounding.get(dataset, "8bit" if self.eight_bit else "none")
+        encoded = {k: for_metrics(v, rounding, is_output=k == "img") for k, v in given.items()}
+        linear = {k: radiance(v[0], transfer) for k, v in given.items()} if transfer and self._linear else {}
+        scores = {}
+        for name, block in self.metrics.items():
+            images = linear if name in self._linear else encoded
+            if name in self._of_sets or not images or (name in self._full_reference and target is None):
+                continue
+            data = images if name in self._full_reference else {"img": images["img"]}
+            scores[name] = calculate_metric(data, self._options(block, transfer if name in self._linear else None))
+        return scores
+
+    def _options(self, block: Mapping[str, Any], transfer: Transfer | None) -> dict[str, Any]:
+        """A metric's options, completed by what is known of the images here."""
+        accepted = METRICS.parameters(block["type"])
+        known: dict[str, Any] = {"color_order": "rgb"}
+        if transfer is not None:
+            known |= dict.fromkeys(("peak", "data_range"), transfer.peak)
+        return {**{k: v for k, v in known.items() if k in accepted}, **metric_options(block)}
+
+    def means(self, rows: Sequence[Row]) -> dict[str, float]:
+        """The mean of every score over the images that have it: a metric, then what the baselines have of it."""
+        found = dict.fromkeys(n for row in rows for n in row if n not in ("index", "image"))
+        means = {}
+        for name in dict.fromkeys(n for m in self.metrics for n in (m, *found) if n == m or n.startswith(f"{m}_")):
+            values = [row[name] for row in rows if name in row]
+            if values:
+                means[name] = float(np.mean(values))
+        return means
+
+
+def for_metrics(image: Tensor, rounding: Rounding, is_output: bool) -> np.ndarray:
+    """(1, C, H, W) in [0, 1] as (H, W, C), clipped, and rounded to 8 bits where asked for: uint8, or float32 up to 1."""
+    clipped = image[0].detach().float().clamp(0, 1)
+    if rounding == "8bit":
+        return visual.to_uint8(clipped)
+    if rounding == "output" and is_output:
+        clipped = (clipped * 255).round() / 255
+    array: np.ndarray = clipped.permute(1, 2, 0).cpu().numpy()
+    return array
