@@ -98,6 +98,8 @@ class Registry:
 
     def _refuse_unclear_signature(self, key: str, member: Callable[..., Any]) -> None:
         where = f"{self.noun} '{key}' ({member.__module__})"
+        if str(getattr(getattr(member, "__init__", None), "__module__", "")).startswith("torch."):
+            return  # nn.Module's own constructor, say, of a class that needs none: not the author's to annotate
         for p in inspect.signature(member).parameters.values():
             if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
                 raise TypeError(f"{where}: *{p.name} hides the options it accepts; list them")

@@ -274,3 +274,20 @@ def test_what_is_built_already_stays(things: Registry) -> None:
 def test_options_of_every_component_can_be_told(registry: Registry) -> None:
     for name in registry:
         registry.parameters(name)
+
+
+def test_a_class_without_constructor_of_its_own_has_the_options_of_its_base_in_torch() -> None:
+    bare = Registry("thing", "relume.core.ops")
+
+    @bare.register()
+    class Plain(torch.nn.Module):
+        pass
+
+    @bare.register()
+    class Mean(torch.nn.L1Loss):
+        pass
+
+    assert bare.parameters("Plain") == {} and isinstance(bare.build({"type": "Plain"}), Plain)
+    assert bare.build({"type": "Mean", "reduction": "sum"}).reduction == "sum"
+    with pytest.raises(UserError, match="unknown key 'width' in Plain"):
+        bare.build({"type": "Plain", "width": 3})
