@@ -157,17 +157,17 @@ class HybridVFI(nn.Module):
             Stage(
                 [
                     LGSBlock(
-                        F << i,
-                        num_heads[i],
-                        window_size,
-                        window_size // 2 if j % 2 else 0,
-                        mlp_ratios[i],
-                        next(rates),
-                        backbone_mode,
-                        mixing,
-                        use_ecab,
-                        j,
-                        options,
+                        dim=F << i,
+                        num_heads=num_heads[i],
+                        window_size=window_size,
+                        shift_size=window_size // 2 if j % 2 else 0,
+                        mlp_ratio=mlp_ratios[i],
+                        drop_path=next(rates),
+                        backbone_mode=backbone_mode,
+                        mixing=mixing,
+                        use_ecab=use_ecab,
+                        index=j,
+                        mamba=options,
                     )
                     for j in range(depths[i])
                 ],

@@ -245,62 +245,17 @@ def calculate_pu21_ssim(
     )
 
 
-@metric("higher", "pu21_psnr_fork", space="linear")
-def calculate_pu21_psnr_fork(
+# ------------------------------------------------------------------ as the HDR fork of DiffIR scores
+def three_scales(
     img: Image,
     img2: Image,
-    crop_border: Border = 0,
+    crop_border: int = 0,
+    *,
+    full_scale: float,
     input_order: InputOrder = "HWC",
     color_order: ColorOrder | None = None,
 ) -> float:
-    """`calculate_pu21_psnr` with the HDR fork of DiffIR's full scale, 530 units. Higher is better."""
-    return calculate_pu21_psnr(
-        img, img2, crop_border, full_scale=530.0, input_order=input_order, color_order=color_order
-    )
-
-
-@metric("higher", "pu21_psnr_y_fork", space="linear")
-def calculate_pu21_psnr_y_fork(
-    img: Image,
-    img2: Image,
-    crop_border: Border = 0,
-    input_order: InputOrder = "HWC",
-    color_order: ColorOrder | None = None,
-) -> float:
-    """`calculate_pu21_psnr_y` with the HDR fork of DiffIR's full scale, 530 units. Higher is better."""
-    return calculate_pu21_psnr_y(
-        img, img2, crop_border, full_scale=530.0, input_order=input_order, color_order=color_order
-    )
-
-
-@metric("higher", "pu21_ssim_fork", space="linear")
-def calculate_pu21_ssim_fork(
-    img: Image,
-    img2: Image,
-    crop_border: Border = 0,
-    input_order: InputOrder = "HWC",
-    color_order: ColorOrder | None = None,
-) -> float:
-    """`calculate_pu21_ssim` with the HDR fork of DiffIR's full scale, 600 units. Higher is better.
-
-    The fork's script reads images as BGR and weighs the channels as if they were RGB; here luminance is luminance.
-    """
-    return calculate_pu21_ssim(
-        img, img2, crop_border, full_scale=600.0, input_order=input_order, color_order=color_order
-    )
-
-
-@metric("higher", "pu21_msssim_fork", space="linear")
-def calculate_pu21_msssim_fork(
-    img: Image,
-    img2: Image,
-    crop_border: Border = 0,
-    input_order: InputOrder = "HWC",
-    color_order: ColorOrder | None = None,
-) -> float:
-    """The HDR fork of DiffIR's imitation of MS-SSIM: SSIM at full, half and quarter size, to powers, multiplied.
-
-    Higher is better. Not MS-SSIM, and not comparable with it; 256 units are its full scale.
+    """SSIM at full, half and quarter size, to powers, multiplied. Not MS-SSIM, and not comparable with it.
 
     Raises:
         UserError: the images have fewer than 28 pixels a side.
@@ -314,5 +269,41 @@ def calculate_pu21_msssim_fork(
     product = 1.0
     for scale, weight in zip((1.0, 0.5, 0.25), MS_WEIGHTS, strict=True):
         a, b = (v if scale == 1.0 else rescale(v, scale, anti_aliasing=True, channel_axis=2) for v in (x, y))
-        product *= calculate_ssim_skimage(a, b, clip=False, data_range=PU_RANGE) ** weight
+        product *= calculate_ssim_skimage(a, b, clip=False, data_range=full_scale) ** weight
     return product
+
+
+FORK: dict[str, tuple[Callable[..., float], float, str]] = {
+    "pu21_psnr": (calculate_pu21_psnr, 530.0, "`calculate_pu21_psnr`"),
+    "pu21_psnr_y": (calculate_pu21_psnr_y, 530.0, "`calculate_pu21_psnr_y`"),
+    # Its script reads images as BGR and weighs the channels as if they were RGB; here luminance is luminance.
+    "pu21_ssim": (calculate_pu21_ssim, 600.0, "`calculate_pu21_ssim`"),
+    "pu21_msssim": (
+        three_scales,
+        PU_RANGE,
+        "SSIM at full, half and quarter size, to powers, multiplied (not MS-SSIM),",
+    ),
+}
+"""By name: what the fork's metric computes, its full scale in PU21's units, and the same in words."""
+
+
+def register_fork(name: str) -> None:
+    """Register the metric of `FORK` called `name` as ``calculate_<name>_fork``, with the alias ``<name>_fork``."""
+    score, full_scale, what = FORK[name]
+
+    def fork(
+        img: Image,
+        img2: Image,
+        crop_border: Border = 0,
+        input_order: InputOrder = "HWC",
+        color_order: ColorOrder | None = None,
+    ) -> float:
+        return score(img, img2, crop_border, full_scale=full_scale, input_order=input_order, color_order=color_order)
+
+    fork.__name__ = fork.__qualname__ = f"calculate_{name}_fork"
+    fork.__doc__ = f"{what} with the HDR fork of DiffIR's full scale, {full_scale:g} units. Higher is better."
+    metric("higher", f"{name}_fork", space="linear")(fork)
+
+
+for _name in FORK:
+    register_fork(_name)

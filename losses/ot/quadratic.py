@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,6 +31,8 @@ from .inputs import (
 )
 from .scaling import Stopping, robustly
 from .structure import SquaredEuclidean, Structure, as_structure, distortion
+
+OWNER = "fused_gromov_wasserstein"
 
 
 def fused_gromov_wasserstein(
@@ -91,77 +94,133 @@ def fused_gromov_wasserstein(
     Raises:
         UserError: shapes, marginals or options that fit no problem; NaN.
     """
-    owner = "fused_gromov_wasserstein"
-    alpha, epsilon = real(owner, "alpha", alpha), real(owner, "epsilon", epsilon)
-    checked_settings(owner, epsilon, tol, outer_iters=outer_iters, inner_iters=inner_iters, check_every=check_every)
+    alpha, epsilon = real(OWNER, "alpha", alpha), real(OWNER, "epsilon", epsilon)
+    checked_settings(OWNER, epsilon, tol, outer_iters=outer_iters, inner_iters=inner_iters, check_every=check_every)
     if not 0 <= alpha <= 1:
-        raise UserError(f"{owner}: alpha must be from 0 to 1, not {alpha}")
-    checked_choice(owner, "method", method, Method)
-    checked_choice(owner, "cost_scale", cost_scale, CostScale)
-    checked_tensor(owner, "M", M)
+        raise UserError(f"{OWNER}: alpha must be from 0 to 1, not {alpha}")
+    checked_choice(OWNER, "method", method, Method)
+    checked_choice(OWNER, "cost_scale", cost_scale, CostScale)
+    checked_tensor(OWNER, "M", M)
     with constants(M.device):
-        cost = checked_cost(owner, "M", M)
-        first = as_structure(owner, "C1", C1, cost.shape[0]).to(cost)
-        second = as_structure(owner, "C2", C2, cost.shape[1]).to(cost)
-        p, q, mass = checked_marginals(owner, p, q, cost, equal=True)
-        if init is not None:
-            checked_tensor(owner, "init", init)
-        plan = None if init is None else precise(init).to(cost)
-        if plan is not None and plan.shape != cost.shape:
-            raise UserError(f"{owner}: init has shape {tuple(plan.shape)}, M {tuple(cost.shape)}; they must agree")
-        relative = scaled(cost, cost_scale)
-        size = torch.maximum(first.scale(cost_scale), second.scale(cost_scale))
-        coefficient = 4 * alpha / (epsilon * size.square())
-        (low1, high1), (low2, high2) = first.bounds(), second.bounds()
-        low, high = range_of(relative)
-        width, widest, sway, *skews = numbers(
-            high - low,
-            (torch.maximum(high1, high2) - torch.minimum(low1, low2)) / size,
-            coefficient * (high1 - low1) * (high2 - low2) / 4,
-            first.asymmetry() / size,
-            second.asymmetry() / size,
-        )
-        for name, skew in zip(("C1", "C2"), skews, strict=True):
-            if skew > 0.01 * widest:  # more than the rounding of distances that were computed in half precision
-                raise UserError(
-                    f"{owner}: {name} is not symmetric; take (C + C^T) / 2 if its two directions count alike"
-                )
-        spread = max((1 - alpha) * width, 2 * alpha * widest**2 * mass) / epsilon
-        noise = rounding(p.dtype, mass) if tol > 0 else 0.0
+        problem = _problem(M, C1, C2, p, q, cost_scale)
+        plan = None if init is None else _first_plan(init, problem.cost)
+        extent = _extent(problem, alpha, epsilon)
+        noise = rounding(problem.p.dtype, problem.mass) if tol > 0 else 0.0
         descent = Descent(
-            logits=relative * ((alpha - 1) / epsilon)
-            if alpha < 1
-            else torch.where(relative == torch.inf, -torch.inf, relative * 0),
-            first=first,
-            second=second,
-            coefficient=coefficient,
-            a=p,
-            b=q,
-            spread=spread,
-            sway=sway,
+            logits=_logits(problem.relative, alpha, epsilon),
+            first=problem.first,
+            second=problem.second,
+            coefficient=extent.coefficient,
+            a=problem.p,
+            b=problem.q,
+            spread=extent.spread,
+            sway=extent.sway,
             outer=Stopping(outer_iters, tol, 1, noise),
             inner=Stopping(inner_iters, tol, check_every, noise),
             warm_start=warm_start,
         )
         run = partial(descent.run, plan) if graphs is None else partial(graphs.run, descent, plan)
-        solution, served = robustly(run, method != "log", p)
+        solution, served = robustly(run, method != "log", problem.p)
         if served == "log":
-            refuse_nonfinite(owner, solution.plan, "M", cost, {"C1": high1, "C2": high2, "init": plan})
+            largest = {"C1": extent.largest[0], "C2": extent.largest[1], "init": plan}
+            refuse_nonfinite(OWNER, solution.plan, "M", problem.cost, largest)
         f, g = (epsilon * potential for potential in solution.potentials)
         return FusedCoupling(
             plan=solution.plan,
             f=f,
             g=g,
-            a=p,
-            b=q,
+            a=problem.p,
+            b=problem.q,
             epsilon=epsilon,
             iters=solution.iters,
             method=served,
-            cost=relative,
+            cost=problem.relative,
             alpha=alpha,
             outer_iters=solution.outer_iters,
-            distortion=partial(_scaled_distortion, first, second, size),
+            distortion=partial(_scaled_distortion, problem.first, problem.second, problem.size),
         )
+
+
+class _Problem(NamedTuple):
+    """What is given, checked and in sufficient precision."""
+
+    cost: Tensor
+    """M (n, m)."""
+    relative: Tensor
+    """M over its scale."""
+    first: Structure
+    second: Structure
+    size: Tensor
+    """What both structures are divided by, a scalar."""
+    p: Tensor
+    q: Tensor
+    mass: float
+
+
+def _problem(
+    M: Tensor,
+    C1: Tensor | SquaredEuclidean,
+    C2: Tensor | SquaredEuclidean,
+    p: Tensor | None,
+    q: Tensor | None,
+    cost_scale: CostScale,
+) -> _Problem:
+    cost = checked_cost(OWNER, "M", M)
+    first = as_structure(OWNER, "C1", C1, cost.shape[0]).to(cost)
+    second = as_structure(OWNER, "C2", C2, cost.shape[1]).to(cost)
+    p, q, mass = checked_marginals(OWNER, p, q, cost, equal=True)
+    size = torch.maximum(first.scale(cost_scale), second.scale(cost_scale))
+    return _Problem(cost, scaled(cost, cost_scale), first, second, size, p, q, mass)
+
+
+def _first_plan(init: Tensor, cost: Tensor) -> Tensor:
+    """The plan to start from, as a constant of the cost's kind."""
+    checked_tensor(OWNER, "init", init)
+    plan = precise(init).to(cost)
+    if plan.shape != cost.shape:
+        raise UserError(f"{OWNER}: init has shape {tuple(plan.shape)}, M {tuple(cost.shape)}; they must agree")
+    return plan
+
+
+class _Extent(NamedTuple):
+    """Numbers that `Descent` needs besides the problem; see there."""
+
+    coefficient: Tensor
+    spread: float
+    sway: float
+    largest: tuple[Tensor, Tensor]
+    """Of the entries of either structure."""
+
+
+def _extent(problem: _Problem, alpha: float, epsilon: float) -> _Extent:
+    """Everything of the problem that is needed as a number, with one wait for the GPU.
+
+    Raises:
+        UserError: a structure is not symmetric.
+    """
+    first, second, size = problem.first, problem.second, problem.size
+    coefficient = 4 * alpha / (epsilon * size.square())
+    (low1, high1), (low2, high2) = first.bounds(), second.bounds()
+    low, high = range_of(problem.relative)
+    width, widest, sway, *skews = numbers(
+        high - low,
+        (torch.maximum(high1, high2) - torch.minimum(low1, low2)) / size,
+        coefficient * (high1 - low1) * (high2 - low2) / 4,
+        first.asymmetry() / size,
+        second.asymmetry() / size,
+    )
+    for name, skew in zip(("C1", "C2"), skews, strict=True):
+        if skew > 0.01 * widest:  # more than the rounding of distances that were computed in half precision
+            raise UserError(f"{OWNER}: {name} is not symmetric; take (C + C^T) / 2 if its two directions count alike")
+    spread = max((1 - alpha) * width, 2 * alpha * widest**2 * problem.mass) / epsilon
+    return _Extent(coefficient, spread, sway, (high1, high2))
+
+
+def _logits(relative: Tensor, alpha: float, epsilon: float) -> Tensor:
+    """The exponents that the cost gives every step; at alpha 1 only what it forbids."""
+    if alpha < 1:
+        return relative * ((alpha - 1) / epsilon)
+    return torch.where(relative == torch.inf, -torch.inf, relative * 0)
 
 
 def _scaled_distortion(first: Structure, second: Structure, size: Tensor, plan: Tensor) -> Tensor:

@@ -19,6 +19,8 @@ import torch
 from runs import REPO, differences, options, records, weights
 
 from relume.core.errors import EXIT_NONFINITE, EXIT_PREEMPTED, NonFiniteError, UserError
+from relume.core.models.base import Batch, Update
+from relume.core.models.restoration import RestorationModel
 from relume.core.options.plugins import import_plugin, module_name
 from relume.core.pipeline import train_pipeline
 
@@ -483,3 +485,22 @@ def test_metrics_jsonl_is_json_and_complete(visits: Any) -> None:
 
 
 Curve = Callable[..., list[float]]
+
+
+# ------------------------------------------------------------------ what Model.updates promises
+def test_every_micro_batch_has_its_generator_before_the_first_is_advanced(monkeypatch: pytest.MonkeyPatch) -> None:
+    happened: list[tuple[str, int]] = []
+    original = RestorationModel.updates
+
+    def updates(self: RestorationModel, batch: Batch, step: int) -> Iterator[Update]:
+        happened.append(("created", step))
+
+        def generator() -> Iterator[Update]:
+            happened.append(("advanced", step))
+            yield from original(self, batch, step)
+
+        return generator()
+
+    monkeypatch.setattr(RestorationModel, "updates", updates)
+    train_pipeline(options(train__total_iter=2, train__accumulate=3))
+    assert happened == [(what, step) for step in (1, 2) for what in ["created"] * 3 + ["advanced"] * 3]
