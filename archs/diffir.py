@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..core.errors import UserError
 from . import ARCHS
 from .blocks import refuse_unfit
-from .latent_diffusion import Denoiser, Diffusion, Schedule, beta_schedule
+from .latent_diffusion import BetaSchedule, Denoiser, Diffusion, beta_schedule
 from .restormer import RestormerBody
 
 FEATURES = 64
@@ -189,7 +189,7 @@ class DiffIRS2(nn.Module):
         linear_start: float = 0.1,
         linear_end: float = 0.99,
         timesteps: int = 4,
-        beta_schedule_type: Schedule = "linear",
+        beta_schedule_type: BetaSchedule = "linear",
         use_checkpoint: bool = False,
     ) -> None:
         super().__init__()

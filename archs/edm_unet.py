@@ -25,12 +25,12 @@ DecoderType = Literal["standard", "skip"]
 
 SKIP_SCALE = math.sqrt(0.5)
 """Keeps the variance of a sum of two branches."""
-Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
+LinearOrConv = TypeVar("LinearOrConv", nn.Linear, nn.Conv2d)
 SMALL = 1e-5
 """Gain of layers that end a residual branch: a fresh block is nearly the identity."""
 
 
-def initialised(layer: Layer, gain: float = 1.0) -> Layer:
+def initialised(layer: LinearOrConv, gain: float = 1.0) -> LinearOrConv:
     """Glorot's uniform weights times `gain`, zero bias. Returns `layer`."""
     nn.init.xavier_uniform_(layer.weight, gain)
     if layer.bias is not None:
@@ -220,7 +220,7 @@ class UNetBlock(nn.Module):
 
 # -------------------------------------------------------------------------------- network
 @dataclass(frozen=True)
-class Plan:
+class UNetPlan:
     """What encoder and decoder have in common.
 
     Args:
@@ -254,7 +254,7 @@ class Encoder(nn.ModuleDict):
     ``forward``: image (B, C, H, W), embedding (B, E) -> every intermediate map, finest first. `skip_channels` are their widths.
     """
 
-    def __init__(self, plan: Plan, kind: EncoderType) -> None:
+    def __init__(self, plan: UNetPlan, kind: EncoderType) -> None:
         super().__init__()
         self.plan = plan
         self.kind = kind
@@ -305,7 +305,7 @@ class Decoder(nn.ModuleDict):
     ``forward``: the encoder's maps, embedding (B, E) -> image.
     """
 
-    def __init__(self, plan: Plan, kind: DecoderType, skip_channels: list[int]) -> None:
+    def __init__(self, plan: UNetPlan, kind: DecoderType, skip_channels: list[int]) -> None:
         super().__init__()
         self.plan = plan
         self.kind = kind
@@ -408,7 +408,7 @@ class SongUNet(nn.Module):
             return UNetBlock(channels, out, emb_channels, dropout, attention, resize, resample_filter)
 
         resolutions = [img_resolution >> level for level in range(levels)]
-        plan = Plan(
+        plan = UNetPlan(
             resolutions=resolutions,
             base_width=model_channels,
             widths=[model_channels * mult for mult in channel_mult],

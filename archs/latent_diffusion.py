@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from ..core.errors import UserError
 
-Schedule = Literal["linear", "cosine", "sqrt_linear", "sqrt"]
+BetaSchedule = Literal["linear", "cosine", "sqrt_linear", "sqrt"]
 Float64s = npt.NDArray[np.float64]
 
 
-def beta_schedule(kind: Schedule, timesteps: int, start: float = 1e-4, end: float = 2e-2) -> Float64s:
+def beta_schedule(kind: BetaSchedule, timesteps: int, start: float = 1e-4, end: float = 2e-2) -> Float64s:
     """Variances of the noise added in each step, in float64.
 
     Args:

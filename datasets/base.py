@@ -21,6 +21,8 @@ Item = dict[str, Any]
 """One sample: tensors ``lq`` and ``gt``, (C, H, W) float32 RGB in [0, 1], and strings ``lq_path``, ``gt_path``."""
 
 OnError = Literal["raise", "skip"]
+Phase = Literal["train", "val", "test"]
+"""What a dataset is for; nothing is random but in ``train``."""
 Rounding = Literal["8bit", "output", "none"]
 """What is rounded to 8 bits before metrics: output and ground truth; the output alone (a ground truth that was made smaller
 keeps its fractions); nothing."""

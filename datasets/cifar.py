@@ -10,7 +10,8 @@ import numpy as np
 
 from ..core.errors import UserError, require
 from . import DATASETS
-from .generation import Phase, StoredImages
+from .base import Phase
+from .generation import StoredImages
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 ARCHIVE = "cifar-10-binary.tar.gz"

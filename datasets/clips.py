@@ -15,11 +15,11 @@ from ..core.errors import UserError
 from ..core.imaging.image_io import READERS
 from ..core.imaging.storage import UnreadableFile
 from . import DATASETS
-from .base import OnError
+from .base import OnError, Phase
 from .pairing import as_roots
 from .sources import Source, refuse_small
 from .transforms import Image
-from .triplets import FrameDataset, Phase, Switches, Triplet, existing
+from .triplets import FrameDataset, Switches, Triplet, existing
 
 VIDEOS = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".y4m")
 """Suffixes of files that are taken for videos."""

@@ -16,11 +16,10 @@ from ..core.errors import UserError
 from ..core.imaging.image_io import LARGEST
 from ..core.imaging.storage import UnreadableFile
 from . import DATASETS
-from .base import DatasetTraits, ImageDataset, Item, OnError
+from .base import DatasetTraits, ImageDataset, Item, OnError, Phase
 from .transforms import Image, resize, to_tensor
 
 Count = Annotated[int, Range(least=1)]
-Phase = Literal["train", "val", "test"]
 
 
 class GenerationDataset(ImageDataset):

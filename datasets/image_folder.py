@@ -12,8 +12,8 @@ from ..core.errors import UserError
 from ..core.imaging.image_io import READERS
 from ..core.imaging.storage import UnreadableFile, is_url, join
 from . import DATASETS
-from .base import OnError
-from .generation import Count, GenerationDataset, Phase
+from .base import OnError, Phase
+from .generation import Count, GenerationDataset
 from .sources import Folder, Source
 from .transforms import Image
 
@@ -88,7 +88,7 @@ class ImageFolderDataset(GenerationDataset):
             found, classes = [known.index(f) for f in folders], len(known)
         elif labels != "none":
             found = self._listed(required=labels == "json")
-        self.describe(Path(root).stem or "images", found, classes, listing(self.source, self.names))
+        self.describe(Path(root).stem or "images", found, classes, content(self.source, self.names))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -128,7 +128,7 @@ class ImageFolderDataset(GenerationDataset):
         return [by_name[n] for n in self.names]
 
 
-def listing(source: Source, names: list[str]) -> bytes:
+def content(source: Source, names: list[str]) -> bytes:
     """Names and sizes of files (of those in a zip file their checksums, of remote ones the names alone) as bytes."""
     if isinstance(source, Zip):
         return repr([(n, source.entries[n].file_size, source.entries[n].CRC) for n in names]).encode()

@@ -23,10 +23,10 @@ import numpy as np
 from ..core.errors import UserError, did_you_mean
 from ..core.imaging.image_io import to_float
 from . import DATASETS
-from .base import OnError
+from .base import OnError, Phase
 from .sources import listing
 from .transforms import Image
-from .triplets import Phase, Switches, Triplet, TripletDataset, existing, read_list, shrink_by_area
+from .triplets import Switches, Triplet, TripletDataset, existing, read_list, shrink_by_area
 
 Level = Literal["easy", "medium", "hard", "extreme"]
 Resolution = Literal["2k", "4k"]

@@ -9,7 +9,7 @@ import numpy as np
 from ..core.errors import UserError
 from ..core.imaging.image_io import to_float
 from . import DATASETS
-from .base import ImageDataset, Item, OnError
+from .base import ImageDataset, Item, OnError, Phase
 from .pairing import Sample, as_roots, find_roots, find_samples
 from .sources import IOBackend, Source, as_backend, refuse_small
 from .transforms import (
@@ -24,8 +24,6 @@ from .transforms import (
     to_tensor,
 )
 from .underwater_sets import PairedLayout, SingleLayout, paired_folders, single_folders
-
-Phase = Literal["train", "val", "test"]
 
 
 @DATASETS.register(aliases=("Dataset_PairedImage", "DeblurPairedDataset"))

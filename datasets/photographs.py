@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from ..core.errors import UserError, require
-from .base import ImageDataset, OnError
+from .base import ImageDataset, OnError, Phase
 from .pairing import as_roots
 from .sources import Folder, Source, refuse_small
 from .transforms import Image, resize, too_small
@@ -20,7 +20,6 @@ SHIPPED = {
 """Colour photographs inside the scikit-image wheel; those of validation are never trained on."""
 
 Split = Literal["train", "val"]
-Phase = Literal["train", "val", "test"]
 Span = tuple[float, float]
 """Least and largest value."""
 

@@ -10,7 +10,8 @@ import numpy as np
 from ..core.errors import UserError, require
 from ..core.imaging.image_io import read_pixels
 from . import DATASETS
-from .generation import Count, Phase, StoredImages
+from .base import Phase
+from .generation import Count, StoredImages
 from .transforms import Image, resize
 
 FACES = 100

@@ -6,18 +6,16 @@ import os
 import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import torch
 
 from ..core.errors import UserError
-from .base import ImageDataset, Item, OnError
+from .base import ImageDataset, Item, OnError, Phase
 from .sources import Source, listing, refuse_small
 from .transforms import Image, resize, to_tensor, too_small
-
-Phase = Literal["train", "val", "test"]
 
 CROP_MULTIPLE = 32
 """Crops that are cut smaller than asked for have sides that are multiples of this."""

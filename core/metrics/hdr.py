@@ -43,7 +43,7 @@ MS_WEIGHTS = (0.0448, 0.2856, 0.3001)
 """The first three weights of Wang et al. (2003), not normalised: the fork stops after three scales."""
 
 
-def shares(
+def over_peak(
     owner: str,
     img: Image,
     img2: Image,
@@ -97,7 +97,7 @@ def calculate_psnr_l(
         input_order: layout of arrays.
         color_order: of three channels; bgr for arrays and rgb for tensors when omitted.
     """
-    x, y = shares("calculate_psnr_l", img, img2, crop_border, peak, input_order, color_order)
+    x, y = over_peak("calculate_psnr_l", img, img2, crop_border, peak, input_order, color_order)
     return decibels(mean_square(x, y), peak=1.0)
 
 
@@ -118,7 +118,7 @@ def calculate_psnr_mu(
     Args:
         mu: strength of the compression.
     """
-    x, y = shares("calculate_psnr_mu", img, img2, crop_border, peak, input_order, color_order)
+    x, y = over_peak("calculate_psnr_mu", img, img2, crop_border, peak, input_order, color_order)
     return decibels(mean_square(mu_law(x, mu), mu_law(y, mu)), peak=1.0)
 
 
@@ -142,7 +142,7 @@ def calculate_psnr_mu_ntire(
         gamma: what values are raised to first (the challenge's images are gamma-encoded; 1 for linear ones).
         percentile: of the reference, what is divided by before tanh.
     """
-    x, y = shares("calculate_psnr_mu_ntire", img, img2, crop_border, peak, input_order, color_order)
+    x, y = over_peak("calculate_psnr_mu_ntire", img, img2, crop_border, peak, input_order, color_order)
     x, y = x**gamma, y**gamma
     norm = max(float(np.percentile(y, percentile)), 1e-12)  # of a black reference, anything above black is white
     return decibels(mean_square(mu_law(np.tanh(x / norm), mu), mu_law(np.tanh(y / norm), mu)), peak=1.0)
@@ -167,7 +167,7 @@ def in_units(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Both images in PU21's units, where `peak` is shown at `nits` cd/m2; of luminance unless `of` says otherwise."""
     encoder = PU21()
-    x, y = shares(owner, img, img2, crop_border, peak, input_order, order)
+    x, y = over_peak(owner, img, img2, crop_border, peak, input_order, order)
     return encoder.units(of(x) * nits), encoder.units(of(y) * nits)
 
 

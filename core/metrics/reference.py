@@ -91,7 +91,7 @@ class Reference:
         cls.check(owner, dataset, stats)
         path = Path(stats).expanduser() if stats else None
         if path is not None and path.suffix == ".npz":
-            return published(owner, path, extractor, needs_vectors)
+            return published_moments(owner, path, extractor, needs_vectors)
         if path is not None and path.suffix != ".safetensors":
             raise UserError(f"{owner}: stats: {path} must end in .safetensors, or in .npz for published moments")
         wanted = {
@@ -140,7 +140,7 @@ def in_order(shares: list[Tensor], indices: list[list[int]]) -> Tensor:
     return torch.cat(shares)[order]
 
 
-def published(owner: str, path: Path, extractor: FeatureExtractor, needs_vectors: bool) -> Reference:
+def published_moments(owner: str, path: Path, extractor: FeatureExtractor, needs_vectors: bool) -> Reference:
     """Moments in a NumPy archive, which says neither the network nor the dataset that they are of."""
     if needs_vectors:
         raise UserError(f"{owner}: needs features, and {path} has moments only; give the dataset a `reference`")

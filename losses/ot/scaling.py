@@ -26,7 +26,7 @@ HARD = 87.0
 ABSORB_EVERY = {False: 100, True: 25}
 """Iterations on one kernel before its scalings are moved into the potentials, for easy and hard problems."""
 
-Update = Callable[[Tensor], Tensor]
+PotentialUpdate = Callable[[Tensor], Tensor]
 """New potential from the log-sum-exp over the other side."""
 
 
@@ -47,8 +47,8 @@ class Problem(NamedTuple):
     logits: Tensor
     a: Tensor
     b: Tensor
-    update_phi: Update
-    update_gamma: Update
+    update_phi: PotentialUpdate
+    update_gamma: PotentialUpdate
 
     def with_logits(self, logits: Tensor) -> Problem:
         return self._replace(logits=logits)
@@ -89,7 +89,7 @@ class Stopping:
 def balanced(logits: Tensor, a: Tensor, b: Tensor) -> Problem:
     """Both marginals are constraints: phi = log a - LSE_j(gamma + logits), and likewise for gamma."""
 
-    def update(marginal: Tensor) -> Update:
+    def update(marginal: Tensor) -> PotentialUpdate:
         empty, target = marginal == 0, marginal.log()
         return lambda lse: (target - lse).masked_fill_(empty, -torch.inf)  # also where lse is -inf: nothing is allowed
 
@@ -104,7 +104,7 @@ def unbalanced(logits: Tensor, a: Tensor, b: Tensor, damping: float, reference: 
     """
     outside = 1.0 if reference else damping
 
-    def update(marginal: Tensor) -> Update:
+    def update(marginal: Tensor) -> PotentialUpdate:
         target = outside * marginal.log()
         # Where nothing is allowed, no mass goes; the penalty lets it.
         return lambda lse: (target - damping * lse).masked_fill_((marginal == 0) | (lse == -torch.inf), -torch.inf)

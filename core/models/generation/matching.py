@@ -19,7 +19,7 @@ from ...errors import UserError
 from .bank import MemoryBank
 
 Count = Annotated[int, Range(least=1)]
-Schedule = float | Ramp
+MaybeRamp = float | Ramp
 
 
 @dataclass
@@ -48,9 +48,9 @@ class MatchingOptions:
     scope: Literal["micro", "global"] = "micro"
     target: Literal["argmax", "sample", "barycentre", "topk", "assignment"] = "sample"
     topk: Count = 8
-    temperature: Schedule = 1.0
-    epsilon: Schedule = field(default_factory=lambda: Ramp(0.1, 0.01, 50_000, "exponential"))
-    fgw_lambda: Schedule = field(default_factory=lambda: Ramp(0.1, 0.5, 50_000))
+    temperature: MaybeRamp = 1.0
+    epsilon: MaybeRamp = field(default_factory=lambda: Ramp(0.1, 0.01, 50_000, "exponential"))
+    fgw_lambda: MaybeRamp = field(default_factory=lambda: Ramp(0.1, 0.5, 50_000))
     structure: Literal["euclidean", "sqeuclidean"] = "euclidean"
     outer_iters: Count = 10
     inner_iters: Count = 50
@@ -72,7 +72,7 @@ class MatchingOptions:
                 )
 
 
-def at(schedule: Schedule, done: float) -> float:
+def at(schedule: MaybeRamp, done: float) -> float:
     """The value of a schedule after `done` samples."""
     return schedule.at(done) if isinstance(schedule, Ramp) else schedule
 
