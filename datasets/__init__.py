@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..core.annotations import fields
 from ..core.errors import UserError
 from ..core.registry import Registry
 from .loading.options import Loader
@@ -23,7 +24,8 @@ def build_dataset(opt: Mapping[str, Any], **injected: Any) -> Any:
     Raises:
         UserError: an option or the data are wrong; the message names the dataset.
     """
-    block = dict(Loader.of(opt).extra)
+    loading = {f.name for f in fields(Loader)}
+    block = {k: v for k, v in opt.items() if k not in loading}
     name = opt.get("name") or injected.get("phase")
     try:
         accepted = DATASETS.parameters(block["type"]) if "type" in block else {}
