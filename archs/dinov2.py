@@ -7,16 +7,14 @@ transformers need registers" (ICLR 2024). A network to look through: selected as
 from __future__ import annotations
 
 import math
-from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.annotations import Range
+from ..core.annotations import Count, NonNegative
 from ..core.errors import UserError
 
-Count = Annotated[int, Range(least=1)]
 EPS = 1e-6
 OFFSET = 0.1
 """Added to the grid's size before the published models without registers divide by it to resample their position embedding."""
@@ -124,7 +122,7 @@ class DINOv2(nn.Module):
         num_heads: Count = 6,
         mlp_ratio: float = 4.0,
         init_values: float = 1.0,
-        num_register_tokens: Annotated[int, Range(least=0)] = 0,
+        num_register_tokens: NonNegative = 0,
     ) -> None:
         super().__init__()
         if embed_dim % num_heads:

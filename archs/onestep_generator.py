@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
-from ..core.annotations import Names, Range
+from ..core.annotations import Count, Names, NonNegative, Positive, Share
 from ..core.errors import UserError, did_you_mean
 from ..core.ops.precision import at_least_float32
 from . import ARCHS
@@ -24,10 +24,6 @@ from .edm_unet import DecoderType, EmbeddingType, EncoderType, SongUNet
 
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0
 """Range of noise levels that EDM's networks were trained on."""
-COUNT, NUMBER, SHARE, POSITIVE = Range(least=1), Range(least=0), Range(least=0, most=1), Range(above=0)
-Count = Annotated[int, COUNT]
-Number = Annotated[int, NUMBER]
-Share = Annotated[float, SHARE]
 TINY = 1e-5
 """Keeps a division by 1 - t, and the logarithm of sigma, finite at the end of the path."""
 
@@ -179,8 +175,8 @@ class OneStepGenerator(nn.Module):
         self,
         img_resolution: Count,
         img_channels: Count = 3,
-        label_dim: Number = 0,
-        augment_dim: Number = 0,
+        label_dim: NonNegative = 0,
+        augment_dim: NonNegative = 0,
         model_channels: Count = 128,
         channel_mult: Sequence[Count] = (1, 2, 2, 2),
         channel_mult_emb: Count = 4,
@@ -193,7 +189,7 @@ class OneStepGenerator(nn.Module):
         encoder_type: EncoderType = "standard",
         decoder_type: DecoderType = "standard",
         resample_filter: Sequence[int] = (1, 1),
-        sigma_data: Annotated[float, POSITIVE] = 0.5,
+        sigma_data: Positive = 0.5,
         preconditioning: Annotated[str, Names("|".join(PRECONDITIONINGS), tuple(PRECONDITIONINGS))] = "flow",
     ) -> None:
         super().__init__()
@@ -203,22 +199,23 @@ class OneStepGenerator(nn.Module):
             raise UserError(
                 f"OneStepGenerator: no preconditioning is called '{preconditioning}'.{hint} Known: {known}."
             )
-        numbers: tuple[tuple[str, float, Range], ...] = (
-            ("img_resolution", img_resolution, COUNT),
-            ("img_channels", img_channels, COUNT),
-            ("label_dim", label_dim, NUMBER),
-            ("augment_dim", augment_dim, NUMBER),
-            ("model_channels", model_channels, COUNT),
-            ("the number of channel_mult", len(channel_mult), COUNT),
-            *(("channel_mult", mult, COUNT) for mult in channel_mult),
-            ("channel_mult_emb", channel_mult_emb, COUNT),
-            ("num_blocks", num_blocks, COUNT),
-            ("dropout", dropout, SHARE),
-            ("label_dropout", label_dropout, SHARE),
-            ("channel_mult_noise", channel_mult_noise, COUNT),
-            ("sigma_data", sigma_data, POSITIVE),
+        numbers: tuple[tuple[str, float, Any], ...] = (
+            ("img_resolution", img_resolution, Count),
+            ("img_channels", img_channels, Count),
+            ("label_dim", label_dim, NonNegative),
+            ("augment_dim", augment_dim, NonNegative),
+            ("model_channels", model_channels, Count),
+            ("the number of channel_mult", len(channel_mult), Count),
+            *(("channel_mult", mult, Count) for mult in channel_mult),
+            ("channel_mult_emb", channel_mult_emb, Count),
+            ("num_blocks", num_blocks, Count),
+            ("dropout", dropout, Share),
+            ("label_dropout", label_dropout, Share),
+            ("channel_mult_noise", channel_mult_noise, Count),
+            ("sigma_data", sigma_data, Positive),
         )
-        for name, value, accepted in numbers:
+        for name, value, kind in numbers:
+            (accepted,) = kind.__metadata__
             if value not in accepted:
                 raise UserError(f"OneStepGenerator: {name} must be {accepted}, not {value}")
         self.img_resolution = img_resolution

@@ -54,8 +54,13 @@ class Names:
 
 
 Count = Annotated[int, Range(least=1)]
+"""A number of things of which at least one is needed."""
 NonNegative = Annotated[int, Range(least=0)]
+"""A whole number that may be zero."""
 Positive = Annotated[float, Range(above=0)]
+"""A number above zero."""
+Share = Annotated[float, Range(least=0, most=1)]
+"""A part of a whole."""
 
 
 def setting(default: Any = MISSING, doc: str = "", **kwargs: Any) -> Any:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import cv2
 import numpy as np
 
-from ..core.annotations import Range
+from ..core.annotations import Count
 from ..core.errors import UserError
 from ..core.imaging.image_io import READERS
 from ..core.imaging.storage import UnreadableFile
@@ -257,7 +257,7 @@ class VideoDataset(ClipDataset):
         dataroot: str | list[str],
         stride: tuple[int, int] = (2, 2),
         any_time: bool = False,
-        gt_size: Annotated[int, Range(least=1)] | None = None,
+        gt_size: Count | None = None,
         phase: Phase = "train",
         use_reverse_channels: bool = True,
         use_reverse_time: bool = True,
@@ -305,7 +305,7 @@ class X4K1000FPSDataset(ClipDataset):
         dataroot: str,
         stride: tuple[int, int] = (8, 32),
         any_time: bool = False,
-        gt_size: Annotated[int, Range(least=1)] | None = None,
+        gt_size: Count | None = None,
         phase: Phase = "train",
         use_reverse_channels: bool = True,
         use_reverse_time: bool = True,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.annotations import Range
+from ..core.annotations import Count, NonNegative, Range
 from ..core.errors import UserError
 from ..core.imaging.image_io import to_float
 from . import DATASETS
@@ -68,11 +68,11 @@ class SyntheticMotionDataset(PhotographDataset):
         gt_size: Annotated[int, Range(least=2)] = 128,
         phase: Literal["train", "val", "test"] = "train",
         shorter_side: int | None = None,
-        renditions: Annotated[int, Range(least=1)] = 16,
+        renditions: Count = 16,
         motion: Span | None = None,
         bucket: Literal["small", "medium", "large", "extreme"] | None = None,
         rotation: Annotated[float, Range(least=0)] = 0.5,
-        objects: Annotated[int, Range(least=0)] = 1,
+        objects: NonNegative = 1,
         timesteps: list[float] | None = None,
         with_flow: bool = False,
         use_hflip: bool = False,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
-from ..core.annotations import Range
+from ..core.annotations import Positive
 from ..core.errors import UserError
 from .base import cosine
 
@@ -53,7 +53,7 @@ class Ramp:
 
     start: float
     end: float
-    over: Annotated[float, Range(above=0)]
+    over: Positive
     shape: Shape = "linear"
 
     def __post_init__(self) -> None:

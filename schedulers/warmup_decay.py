@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Literal
 
 from torch.optim import Optimizer
 
-from ..core.annotations import Range
+from ..core.annotations import Count, NonNegative, Share
 from . import SCHEDULERS
 from .base import ClosedForm
 from .ramp import between
@@ -40,10 +40,10 @@ class WarmupDecayLR(ClosedForm):
     def __init__(
         self,
         optimizer: Optimizer,
-        warmup: Annotated[int, Range(least=0)],
-        total: Annotated[int, Range(least=1)],
+        warmup: NonNegative,
+        total: Count,
         shape: Literal["cosine", "linear", "exponential", "polynomial", "constant"] = "cosine",
-        min_ratio: Annotated[float, Range(least=0, most=1)] = 0.01,
+        min_ratio: Share = 0.01,
         unit: Literal["samples", "iterations"] = "samples",
         samples: Callable[[int], int] = int,
         last_epoch: int = -1,

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from ...core.annotations import Range
+from ...core.annotations import Count, Range
 from ...core.errors import UserError, did_you_mean
 from ...core.inference.self_ensemble import Ensemble, self_ensemble
 from .. import ARCHS
@@ -114,8 +114,8 @@ class HybridVFI(nn.Module):
 
     def __init__(
         self,
-        F: Annotated[int, Range(least=1)] = 32,
-        window_size: Annotated[int, Range(least=1)] = 8,
+        F: Count = 32,
+        window_size: Count = 8,
         depths: Sequence[int] = (2, 2, 2),
         num_heads: Sequence[int] = (2, 4, 8),
         mlp_ratios: Sequence[float] = (4, 4, 4),

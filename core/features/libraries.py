@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..annotations import Range
+from ..annotations import Count
 from ..errors import UserError, require
 from .base import RANDOM, FeatureExtractor, verified_state
 
@@ -105,9 +105,7 @@ def from_library(name: str) -> Callable[..., FeatureExtractor] | None:
     if library not in BUILDERS or not colon or not model:
         return None
 
-    def build(
-        weights: str, sha256: str | None = None, input_size: Annotated[int, Range(least=1)] = 224
-    ) -> FeatureExtractor:
+    def build(weights: str, sha256: str | None = None, input_size: Count = 224) -> FeatureExtractor:
         return LibraryFeatures(name, weights, sha256, input_size)
 
     return build

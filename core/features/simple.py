@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..annotations import Range
+from ..annotations import Count
 from . import FEATURES
 from .base import FeatureExtractor
-
-Count = Annotated[int, Range(least=1)]
 
 
 @FEATURES.register(name="pixel_avgpool")

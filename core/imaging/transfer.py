@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..annotations import Range
+from ..annotations import Positive, Range
 from ..errors import UserError
 from ..registry import Registry
 
@@ -38,7 +38,6 @@ BRIGHTEST = 10_000.0
 DARKEST = 0.005
 """Luminance in cd/m2 below which PU21 tells nothing apart."""
 
-Positive = Annotated[float, Range(above=0)]
 A = TypeVar("A", Tensor, np.ndarray)
 
 

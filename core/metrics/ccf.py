@@ -7,10 +7,11 @@ import math
 import cv2
 import numpy as np
 
+from ..annotations import Positive
 from ..errors import UserError
 from . import metric
 from .fog import GRAY, fog_density
-from .images import ColorOrder, DataRange, Image, InputOrder, prepared
+from .images import ColorOrder, Image, InputOrder, prepared
 from .ssim import gaussian
 
 BLOCK = 64
@@ -26,7 +27,7 @@ def calculate_ccf(
     img: Image,
     input_order: InputOrder = "HWC",
     color_order: ColorOrder | None = None,
-    data_range: DataRange | None = None,
+    data_range: Positive | None = None,
 ) -> float:
     """CCF = 0.17593 colourfulness + 0.61759 contrast + 0.33988 (10 - fog density), no reference. Higher is better.
 

@@ -15,20 +15,17 @@ Values are
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..annotations import Range
 from ..errors import UserError
 
 Image = np.ndarray | Tensor
 ColorOrder = Literal["bgr", "rgb"]
 InputOrder = Literal["HWC", "CHW"]
-Border = Annotated[int, Range(least=0)]
-DataRange = Annotated[float, Range(above=0)]
 
 INTEGER_RANGE = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
 OVERSHOOT = 2.0

@@ -11,8 +11,9 @@ import math
 import cv2
 import numpy as np
 
+from ..annotations import NonNegative, Positive
 from . import metric
-from .images import Border, DataRange, Image, InputOrder, prepared
+from .images import Image, InputOrder, prepared
 from .psnr import mean_square
 from .ssim import gaussian, similarity
 
@@ -23,9 +24,9 @@ RADIUS, SIGMA = 5, 1.5
 def calculate_ssim_matlab(
     img: Image,
     img2: Image,
-    crop_border: Border = 0,
+    crop_border: NonNegative = 0,
     input_order: InputOrder = "HWC",
-    data_range: DataRange | None = None,
+    data_range: Positive | None = None,
 ) -> float:
     """SSIM as tables of frame interpolation have it (``ssim_matlab`` of RIFE and its descendants). Higher is better.
 
@@ -68,9 +69,9 @@ def channel_window(channels: int, taps: np.ndarray) -> np.ndarray:
 def calculate_ie(
     img: Image,
     img2: Image,
-    crop_border: Border = 0,
+    crop_border: NonNegative = 0,
     input_order: InputOrder = "HWC",
-    data_range: DataRange | None = None,
+    data_range: Positive | None = None,
 ) -> float:
     """Interpolation error as papers report it on Middlebury: mean absolute difference in grey levels (of 255). Lower is better.
 
@@ -84,9 +85,9 @@ def calculate_ie(
 def calculate_ie_rms(
     img: Image,
     img2: Image,
-    crop_border: Border = 0,
+    crop_border: NonNegative = 0,
     input_order: InputOrder = "HWC",
-    data_range: DataRange | None = None,
+    data_range: Positive | None = None,
 ) -> float:
     """Interpolation error of Baker et al. (IJCV 2011): root mean square difference in grey levels (of 255). Lower is better.
 

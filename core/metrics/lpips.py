@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from ...losses.lpips import TRUNKS, Net, build_lpips
+from ..annotations import NonNegative, Positive
 from ..errors import UserError
 from . import metric
-from .images import Border, ColorOrder, DataRange, Image, InputOrder, prepared
+from .images import ColorOrder, Image, InputOrder, prepared
 
 
 @metric("lower", "lpips")
@@ -19,10 +20,10 @@ def calculate_lpips(
     img2: Image,
     net: Net = "alex",
     weights: str | None = None,
-    crop_border: Border = 0,
+    crop_border: NonNegative = 0,
     input_order: InputOrder = "HWC",
     color_order: ColorOrder | None = None,
-    data_range: DataRange | None = None,
+    data_range: Positive | None = None,
 ) -> float:
     """LPIPS (Zhang et al., CVPR 2018), version 0.1: a calibrated distance of deep features. Lower is better.
 

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import numpy as np
 
-from ..annotations import Range
+from ..annotations import NonNegative, Positive, Range
 from ..errors import UserError
 from . import metric
-from .images import Border, ColorOrder, DataRange, Image, InputOrder, luma, prepared
+from .images import ColorOrder, Image, InputOrder, luma, prepared
 from .ssim import gaussian, similarity, smoother
 
 EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -22,12 +22,12 @@ WINDOW = 11
 def calculate_msssim(
     img: Image,
     img2: Image,
-    crop_border: Border = 0,
+    crop_border: NonNegative = 0,
     test_y_channel: bool = False,
     scales: Annotated[int, Range(least=1, most=5)] = 5,
     input_order: InputOrder = "HWC",
     color_order: ColorOrder | None = None,
-    data_range: DataRange | None = None,
+    data_range: Positive | None = None,
 ) -> float:
     """MS-SSIM as the package pytorch-msssim defines it. Higher is better.
 

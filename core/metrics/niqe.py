@@ -18,8 +18,9 @@ import cv2
 import numpy as np
 import torch
 
+from ..annotations import NonNegative, Positive
 from . import metric
-from .images import Border, ColorOrder, DataRange, Image, InputOrder, luma, prepared
+from .images import ColorOrder, Image, InputOrder, luma, prepared
 
 BLOCK = 96
 """Side of the blocks of the image; those of the half-size image are half as large."""
@@ -31,11 +32,11 @@ NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))
 @metric("lower", "niqe")
 def calculate_niqe(
     img: Image,
-    crop_border: Border = 0,
+    crop_border: NonNegative = 0,
     input_order: InputOrder = "HWC",
     convert_to: Literal["y", "gray"] = "y",
     color_order: ColorOrder | None = None,
-    data_range: DataRange | None = None,
+    data_range: Positive | None = None,
 ) -> float:
     """NIQE as BasicSR (and the authors' Matlab program) computes it. Lower is better. (Photographs: 2 to 5.)
 

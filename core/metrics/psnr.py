@@ -10,8 +10,9 @@ import math
 
 import numpy as np
 
+from ..annotations import NonNegative, Positive
 from . import metric
-from .images import Border, ColorOrder, DataRange, Image, InputOrder, luma, prepared
+from .images import ColorOrder, Image, InputOrder, luma, prepared
 
 
 def decibels(mean_square: float, peak: float = 255.0) -> float:
@@ -28,11 +29,11 @@ def mean_square(x: np.ndarray, y: np.ndarray) -> float:
 def calculate_psnr(
     img: Image,
     img2: Image,
-    crop_border: Border = 0,
+    crop_border: NonNegative = 0,
     test_y_channel: bool = False,
     input_order: InputOrder = "HWC",
     color_order: ColorOrder | None = None,
-    data_range: DataRange | None = None,
+    data_range: Positive | None = None,
 ) -> float:
     """PSNR in dB, BasicSR's: over all channels jointly, nothing clipped. Higher is better.
 
@@ -63,10 +64,10 @@ def calculate_psnr(
 def calculate_psnr_pt(
     img: Image,
     img2: Image,
-    crop_border: Border = 0,
+    crop_border: NonNegative = 0,
     test_y_channel: bool = False,
     color_order: ColorOrder | None = None,
-    data_range: DataRange | None = None,
+    data_range: Positive | None = None,
 ) -> float:
     """PSNR in dB, BasicSR's for tensors in [0, 1]: 1e-8 is added to the MSE, so that it ends at 80 dB. Higher is better.
 
@@ -84,10 +85,10 @@ def calculate_psnr_pt(
 def calculate_psnr_skimage(
     img: Image,
     img2: Image,
-    crop_border: Border = 0,
+    crop_border: NonNegative = 0,
     clip: bool = True,
     input_order: InputOrder = "HWC",
-    data_range: DataRange | None = None,
+    data_range: Positive | None = None,
 ) -> float:
     """PSNR in dB as the underwater networks' training scripts have it, through scikit-image. Higher is better.
 
@@ -121,7 +122,7 @@ def calculate_psnr_funie(
     gray: bool = True,
     input_order: InputOrder = "HWC",
     color_order: ColorOrder | None = None,
-    data_range: DataRange | None = None,
+    data_range: Positive | None = None,
 ) -> float:
     """PSNR in dB as FUnIE-GAN's evaluation prints it (EUVP, UFO-120): on gray images of 8 bits. Higher is better.
 

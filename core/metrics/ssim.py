@@ -19,10 +19,10 @@ from typing import Annotated
 import cv2
 import numpy as np
 
-from ..annotations import Range
+from ..annotations import NonNegative, Positive, Range
 from ..errors import UserError
 from . import metric
-from .images import Border, ColorOrder, DataRange, Image, InputOrder, luma, prepared
+from .images import ColorOrder, Image, InputOrder, luma, prepared
 
 Smooth = Callable[[np.ndarray], np.ndarray]
 """Local means of an image (H, W, C)."""
@@ -69,11 +69,11 @@ def check_window(owner: str, image: np.ndarray, size: int) -> None:
 def calculate_ssim(
     img: Image,
     img2: Image,
-    crop_border: Border = 0,
+    crop_border: NonNegative = 0,
     test_y_channel: bool = False,
     input_order: InputOrder = "HWC",
     color_order: ColorOrder | None = None,
-    data_range: DataRange | None = None,
+    data_range: Positive | None = None,
 ) -> float:
     """SSIM, BasicSR's and the Matlab reference's: mean over pixels, then over channels. Higher is better.
 
@@ -108,10 +108,10 @@ def calculate_ssim(
 def calculate_ssim_pt(
     img: Image,
     img2: Image,
-    crop_border: Border = 0,
+    crop_border: NonNegative = 0,
     test_y_channel: bool = False,
     color_order: ColorOrder | None = None,
-    data_range: DataRange | None = None,
+    data_range: Positive | None = None,
 ) -> float:
     """SSIM, BasicSR's for tensors in [0, 1]: `calculate_ssim` of images that were not rounded. Higher is better."""
     return calculate_ssim(img, img2, crop_border, test_y_channel, color_order=color_order, data_range=data_range)
@@ -125,9 +125,9 @@ def calculate_ssim_skimage(
     gaussian_weights: bool = False,
     use_sample_covariance: bool = True,
     clip: bool = True,
-    crop_border: Border = 0,
+    crop_border: NonNegative = 0,
     input_order: InputOrder = "HWC",
-    data_range: DataRange | None = None,
+    data_range: Positive | None = None,
 ) -> float:
     """SSIM as scikit-image has it with ``channel_axis=-1``, and as underwater tables mostly mean it. Higher is better.
 
@@ -168,9 +168,9 @@ def calculate_ssim_volume(
     img: Image,
     img2: Image,
     clip: bool = False,
-    crop_border: Border = 0,
+    crop_border: NonNegative = 0,
     input_order: InputOrder = "HWC",
-    data_range: DataRange | None = None,
+    data_range: Positive | None = None,
 ) -> float:
     """Not an image's SSIM, but what underwater training scripts print under that name. Higher is better.
 
@@ -208,9 +208,9 @@ def calculate_ssim_volume(
 def calculate_ssim_funie(
     img: Image,
     img2: Image,
-    crop_border: Border = 0,
+    crop_border: NonNegative = 0,
     input_order: InputOrder = "HWC",
-    data_range: DataRange | None = None,
+    data_range: Positive | None = None,
 ) -> float:
     """SSIM as FUnIE-GAN's evaluation has it (EUVP, UFO-120), on images of 8 bits. Higher is better.
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from ..annotations import Positive
 from ..errors import UserError
 from . import metric
-from .images import ColorOrder, DataRange, Image, InputOrder, prepared
+from .images import ColorOrder, Image, InputOrder, prepared
 
 
 @metric("higher", "uciqe")
@@ -15,7 +16,7 @@ def calculate_uciqe(
     img: Image,
     input_order: InputOrder = "HWC",
     color_order: ColorOrder | None = None,
-    data_range: DataRange | None = None,
+    data_range: Positive | None = None,
 ) -> float:
     """UCIQE = 0.4680 spread of chroma + 0.2745 contrast of lightness + 0.2576 mean saturation. Higher is better.
 

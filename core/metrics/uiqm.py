@@ -10,9 +10,10 @@ import math
 import cv2
 import numpy as np
 
+from ..annotations import Positive
 from ..errors import UserError
 from . import metric
-from .images import ColorOrder, DataRange, Image, InputOrder, prepared
+from .images import ColorOrder, Image, InputOrder, prepared
 
 BLOCK = 10
 """Side of the blocks whose extremes are compared; what is left over at the right and bottom is ignored."""
@@ -26,7 +27,7 @@ def calculate_uiqm(
     img: Image,
     input_order: InputOrder = "HWC",
     color_order: ColorOrder | None = None,
-    data_range: DataRange | None = None,
+    data_range: Positive | None = None,
 ) -> float:
     """UIQM with its usual weights, luma (0.299, 0.587, 0.114) among them. Higher is better.
 
@@ -48,7 +49,7 @@ def calculate_uiqm_funie(
     img: Image,
     input_order: InputOrder = "HWC",
     color_order: ColorOrder | None = None,
-    data_range: DataRange | None = None,
+    data_range: Positive | None = None,
 ) -> float:
     """UIQM as FUnIE-GAN's evaluation has it, and most underwater tables after it. Higher is better.
 

@@ -8,11 +8,8 @@ from typing import Annotated, Literal
 import numpy as np
 
 from ....schedulers.ramp import between
-from ...annotations import Range
+from ...annotations import Positive, Range, Share
 from ...errors import UserError, require
-
-Share = Annotated[float, Range(least=0, most=1)]
-Positive = Annotated[float, Range(above=0)]
 
 
 @dataclass
