@@ -12,6 +12,7 @@ import importlib.util
 import inspect
 import pkgutil
 import re
+import threading
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,6 +24,9 @@ from .errors import UserError, did_you_mean
 
 T = TypeVar("T", bound=Callable[..., Any])
 MISSING = inspect.Parameter.empty
+DECORATED = re.compile(r"^(@.*\n(?:[@ \t)\]#].*\n|\n)*)(?:async[ ]+)?(?:class|def)[ ]+(\w+)", re.MULTILINE)
+"""The decorators of a class or function at a module's top level, and its name."""
+QUOTED = re.compile(r"""["']([^"'\n]+)["']""")
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,8 @@ class Registry:
 
     Args:
         noun: what one member is called in messages, e.g. ``"architecture"``.
-        package: dotted package whose modules register members; imported on the first look-up, not before.
+        package: dotted package whose modules register members. A look-up imports the module that defines the name; a
+            listing imports them all.
         runtime: constructor parameters that code supplies and option files may not (an optimizer's ``params``).
         library: where else to look for a name (``torch.optim``); returns None for an unknown one.
         library_names: what is there, for suggestions and listings.
@@ -66,7 +71,9 @@ class Registry:
         self._members: dict[str, Callable[..., Any]] = {}
         self._aliases: dict[str, str] = {}
         self._unimportable: dict[str, ImportError] = {}
+        self._index: dict[str, list[str]] | None = None
         self._discovered = False
+        self._discovering: set[int] = set()
 
     def __repr__(self) -> str:
         return f"Registry({self.noun})"
@@ -82,10 +89,10 @@ class Registry:
         def file(member: T) -> T:
             key = name or member.__name__
             self._refuse_unclear_signature(key, member)
-            if not f"{member.__module__}.".startswith(f"{self.package}."):
-                self._discover()  # so that a plugin learns at once, not later, that a name is taken
+            own = f"{member.__module__}.".startswith(f"{self.package}.")
             for k in (key, *aliases):
-                taken = self._members.get(self._aliases.get(k, k))
+                # A plugin learns at once, not when the package's module is imported, that a name is taken.
+                taken = self._registered(k) if own else self._defined(k)
                 if taken is not None and _definition(taken) != _definition(member):
                     raise TypeError(
                         f"{self.noun} '{k}' is registered twice: in {taken.__module__} and {member.__module__}"
@@ -109,19 +116,49 @@ class Registry:
                 raise TypeError(f"{where}: parameter '{p.name}' has no type annotation")
 
     # ---------------------------------------------------------------- looking up
+    def _registered(self, name: object) -> Callable[..., Any] | None:
+        return self._members.get(self._aliases.get(name, name))  # type: ignore[call-overload,no-any-return]
+
+    def _defined(self, name: object) -> Callable[..., Any] | None:
+        """What `name` is, after importing no more than the module whose text says that it defines it."""
+        if self._index is None:
+            self._index = names_of(self.package)
+        for module in self._index.get(name, ()):  # type: ignore[call-overload]
+            if self._registered(name) is not None:
+                break
+            self._import(module)
+        return self._registered(name)
+
+    def _find(self, name: object) -> Callable[..., Any] | None:
+        if not isinstance(name, str):
+            return None
+        found = self._registered(name) or self._defined(name)
+        if found is None:
+            self._discover()  # registered in a way that the text does not show, or nowhere
+            found = self._registered(name)
+        return found or (self._library(name) if self._library else None)
+
     def _discover(self) -> None:
-        if self._discovered:
+        """Import every module of the package, once.
+
+        Modules may look names up while they are imported; such a look, within a look of the same thread, finds what there is.
+        Other threads import, too, and so wait for what is not finished.
+        """
+        thread = threading.get_ident()
+        if self._discovered or thread in self._discovering:
             return
-        self._discovered = True  # at once: modules may look names up while they are imported
+        self._discovering.add(thread)
         try:
             root = importlib.import_module(self.package)
             for module in pkgutil.walk_packages(getattr(root, "__path__", []), f"{self.package}."):
                 self._import(module.name)
-        except BaseException:
-            self._discovered = False  # or the next look would find half of the members, and blame the user
-            raise
+            self._discovered = True  # only now: after a failure, the next look would find half of the members
+        finally:
+            self._discovering.discard(thread)
 
     def _import(self, module: str) -> None:
+        if module in self._unimportable:
+            return
         try:
             importlib.import_module(module)
         except ImportError as e:
@@ -153,11 +190,7 @@ class Registry:
         return iter(self.names())
 
     def __contains__(self, name: object) -> bool:
-        self._discover()
-        return name in self._members or name in self._aliases or self._from_library(name) is not None
-
-    def _from_library(self, name: object) -> Callable[..., Any] | None:
-        return self._library(name) if self._library and isinstance(name, str) else None
+        return self._find(name) is not None
 
     def get(self, name: str) -> Callable[..., Any]:
         """The class or function called `name`.
@@ -165,8 +198,7 @@ class Registry:
         Raises:
             UserError: nothing is called so; the message suggests the nearest name and lists the known ones.
         """
-        self._discover()
-        member = self._members.get(self._aliases.get(name, name)) or self._from_library(name)
+        member = self._find(name)
         if member is None:
             raise UserError(self.unknown(name))
         return member
@@ -213,6 +245,24 @@ class Registry:
             raise UserError(f"{self.noun} {name} lacks {', '.join(map(repr, lacking))}.")
         built = {k: build_nested(accepted[k].annotation, v) for k, v in values.items()}
         return target(**runtime, **built)
+
+
+def names_of(package: str) -> dict[str, list[str]]:
+    """What the modules of a package may register, read from their text: modules by name.
+
+    A name is that of a decorated class or function, or any string among its decorators' arguments; that is more than is
+    registered, and nothing is imported but the package itself. Empty for what is not a folder.
+    """
+    root = importlib.import_module(package)
+    found: dict[str, list[str]] = {}
+    for folder in map(Path, getattr(root, "__path__", ())):
+        for path in sorted(folder.rglob("*.py")):
+            parts = path.relative_to(folder).with_suffix("").parts
+            module = ".".join([package, *(parts[:-1] if parts[-1] == "__init__" else parts)])
+            for decorators, name in DECORATED.findall(path.read_text(encoding="utf-8")):
+                for word in (name, *QUOTED.findall(decorators)):
+                    found.setdefault(word, []).append(module)
+    return found
 
 
 def _definition(member: Callable[..., Any]) -> tuple[str, str]:

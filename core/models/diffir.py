@@ -46,7 +46,7 @@ class DiffIRS1Model(Model):
         mixing_augs: dict[str, bool | float] | None = None,
     ) -> None:
         super().__init__(networks, losses)
-        require("network_g", self.networks["g"], DiffIRS1)
+        check_kind("network_g", self.networks["g"], DiffIRS1)
         self.mixup = Mixup.from_options(mixing_augs)
         self._said = False
 
@@ -136,9 +136,9 @@ class DiffIRS2Model(Model):
         mixing_augs: dict[str, bool | float] | None = None,
     ) -> None:
         super().__init__(networks, losses)
-        require("network_g", self.networks["g"], DiffIRS2)
+        check_kind("network_g", self.networks["g"], DiffIRS2)
         if "S1" in self.networks:
-            require("network_S1", self.networks["S1"], DiffIRS1)
+            check_kind("network_S1", self.networks["S1"], DiffIRS1)
         if losses and not isinstance(losses.get("kd"), Distillation):
             raise UserError(
                 "train: DiffIRS2Model needs kd_opt: {type: KDLoss}, by which the prior learns from stage 1's"
@@ -239,7 +239,7 @@ class Stairs:
             blocks[f"scheduler_{name}"] = {"type": "StairsLR", **settings}
 
 
-def require(key: str, network: nn.Module, kind: type[nn.Module]) -> None:
+def check_kind(key: str, network: nn.Module, kind: type[nn.Module]) -> None:
     """Check that a network is of the kind that a model is for.
 
     Raises:
