@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
 import torch
 
+import relume
 from relume.archs import ARCHS
 from relume.core.errors import UserError
 from relume.core.features import FEATURES
 from relume.core.imaging.transfer import TRANSFERS
 from relume.core.metrics import METRICS
 from relume.core.models import MODELS
-from relume.core.registry import Registry, build_nested, signature
+from relume.core.registry import Registry, build_nested, names_of, signature
 from relume.core.runtime.optimizers import OPTIMIZERS
 from relume.datasets import DATASETS
 from relume.losses import LOSSES
@@ -176,11 +179,76 @@ def test_modules_are_imported_on_the_first_look(package: Path) -> None:
     assert registry.names() == ["Deep", "Good"]
 
 
+MEMBERS = """
+import functools
+from . import THINGS
+def aliased(*others):
+    return THINGS.register(aliases=others)
+@THINGS.register(
+    name="named",
+    aliases=(
+        "other name",
+    ),
+)
+class Named: pass
+@functools.lru_cache
+@THINGS.register(aliases=('Old',))
+# a comment
+def function(size: int = 1): pass
+@aliased("short", 'shorter')
+
+class Aliased: pass
+"""
+
+
+@pytest.mark.parametrize("name", ["named", "other name", "Old", "function", "short", "shorter", "Aliased"])
+def test_a_look_up_imports_the_one_module_it_needs(package: Path, name: str) -> None:
+    (package / "members.py").write_text(MEMBERS)
+    (package / "more").mkdir()
+    (package / "more" / "__init__.py").write_text("raise RuntimeError('imported')\n")
+    registry = things_of_gallery()
+    assert name in registry and registry.get(name).__module__ == "gallery.members"
+    assert list(registry.parameters("Old")) == ["size"]
+    assert "gallery.good" not in sys.modules
+
+
+def test_a_registration_that_the_text_does_not_show_is_found_too(package: Path) -> None:
+    (package / "loop.py").write_text(
+        "from . import THINGS\nfor n in (1, 2):\n    THINGS.register(name=f'made_{n}')(type('Made', (), {}))\n"
+    )
+    assert things_of_gallery().get("made_2").__name__ == "Made"
+
+
+def test_modules_may_look_names_up_while_they_are_imported(package: Path) -> None:
+    (package / "above.py").write_text("from . import THINGS\nBELOW = THINGS.get('Below')\nALL = THINGS.names()\n")
+    (package / "below.py").write_text(
+        "from . import THINGS\n@THINGS.register()\nclass Below: pass\nassert 'Above' not in THINGS\n"
+    )
+    assert things_of_gallery().names() == ["Below", "Good"]
+    above = sys.modules["gallery.above"]
+    assert above.BELOW.__name__ == "Below" and "Below" in above.ALL  # type: ignore[attr-defined]
+
+
+def test_threads_that_look_at_once_all_find(package: Path) -> None:
+    for i in range(8):
+        (package / f"slow{i}.py").write_text(
+            f"import time\nfrom . import THINGS\ntime.sleep(0.02)\n@THINGS.register()\nclass Slow{i}: pass\n"
+        )
+    registry = things_of_gallery()
+    looks: list[Callable[[], object]] = [registry.names, lambda: registry.get("Slow7"), registry.names]
+    with ThreadPoolExecutor(len(looks)) as threads:
+        one, slow, two = [look.result() for look in [threads.submit(look) for look in looks]]
+    assert one == two == ["Good", *(f"Slow{i}" for i in range(8))]
+    assert slow.__name__ == "Slow7"  # type: ignore[attr-defined]
+
+
 def test_a_missing_dependency_is_quoted_only_for_what_needs_it(package: Path) -> None:
     (package / "needy.py").write_text(
         "import no_such_dependency\nfrom . import THINGS\n@THINGS.register()\nclass Needy: pass\n"
     )
     registry = things_of_gallery()
+    with pytest.raises(UserError, match=r"gallery\.needy defines it, but cannot be imported: No module named"):
+        registry.get("Needy")
     assert registry.names() == ["Good"]
     assert registry.unimportable() == {"gallery.needy": "No module named 'no_such_dependency'"}
     assert registry.unknown("Godo") == "no thing is called 'Godo'. Did you mean 'Good'? Known: Good."
@@ -291,3 +359,46 @@ def test_a_class_without_constructor_of_its_own_has_the_options_of_its_base_in_t
     assert bare.build({"type": "Mean", "reduction": "sum"}).reduction == "sum"
     with pytest.raises(UserError, match="unknown key 'width' in Plain"):
         bare.build({"type": "Plain", "width": 3})
+
+
+@pytest.mark.parametrize("registry", EVERY, ids=lambda r: r.noun)
+def test_the_text_shows_where_every_component_is(registry: Registry) -> None:
+    found = names_of(registry.package)
+    if not found:
+        assert not hasattr(importlib.import_module(registry.package), "__path__")  # one module, which defines them all
+        return
+    for name in registry:
+        for known in (name, *registry.aliases(name)):
+            assert registry.get(name).__module__ in found[known], (
+                f"{known} is registered in a way that the text does not show"
+            )
+
+
+CHECK = """
+import sys
+from relume.core import options
+options.load({path!r})
+print(*sorted(m for m in sys.modules if m.startswith("relume.")))
+"""
+
+
+def test_checking_a_file_imports_what_it_names() -> None:
+    path = Path(relume.__file__).resolve().parent / "options" / "quickstart.yml"
+    run = subprocess.run(
+        [sys.executable, "-c", CHECK.format(path=str(path))], capture_output=True, text=True, check=True, timeout=300
+    )
+    imported = set(run.stdout.split())
+    assert {"relume.archs.spectroformer", "relume.losses.pixel", "relume.core.models.restoration"} <= imported
+    for other in (
+        "archs.edm_unet",
+        "archs.vfi.hybrid",
+        "losses.perceptual",
+        "losses.ot",
+        "datasets.paired",
+        "datasets.clips",
+        "schedulers.linear",
+        "core.metrics.niqe",
+        "core.models.diffir",
+        "core.features",
+    ):
+        assert f"relume.{other}" not in imported
