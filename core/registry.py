@@ -116,14 +116,14 @@ class Registry:
                 raise TypeError(f"{where}: parameter '{p.name}' has no type annotation")
 
     # ---------------------------------------------------------------- looking up
-    def _registered(self, name: object) -> Callable[..., Any] | None:
-        return self._members.get(self._aliases.get(name, name))  # type: ignore[call-overload,no-any-return]
+    def _registered(self, name: str) -> Callable[..., Any] | None:
+        return self._members.get(self._aliases.get(name, name))
 
-    def _defined(self, name: object) -> Callable[..., Any] | None:
+    def _defined(self, name: str) -> Callable[..., Any] | None:
         """What `name` is, after importing no more than the module whose text says that it defines it."""
         if self._index is None:
             self._index = names_of(self.package)
-        for module in self._index.get(name, ()):  # type: ignore[call-overload]
+        for module in self._index.get(name, ()):
             if self._registered(name) is not None:
                 break
             self._import(module)

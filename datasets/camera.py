@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from ..core.errors import UserError
 from ..core.imaging.image_io import Readers, to_float
+from ..core.imaging.opencv import cv2
 from ..core.imaging.storage import UnreadableFile
 
 SCENE_KEY = 0.01

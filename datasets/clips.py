@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from ..core.annotations import Count
 from ..core.errors import UserError
 from ..core.imaging.image_io import READERS
+from ..core.imaging.opencv import cv2
 from ..core.imaging.storage import UnreadableFile
 from . import DATASETS
 from .base import OnError, Phase
@@ -26,7 +26,7 @@ VIDEOS = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".wm
 
 
 # FFmpeg reads this when OpenCV first uses it: what it has to say about a damaged file, `Video` says in one line. What OpenCV
-# itself would print is off for all files (core/imaging/float_formats.py).
+# itself would print is off for all files (core/imaging/opencv.py).
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 

@@ -22,11 +22,11 @@ import functools
 from dataclasses import dataclass
 from typing import Literal
 
-import cv2
 import numpy as np
 
 from ..core.errors import UserError
 from ..core.imaging.image_io import read_pixels, to_float
+from ..core.imaging.opencv import cv2
 from ..core.imaging.srgb import to_linear, to_srgb
 from ..core.imaging.transfer import Transfer, TransferBlock, as_transfer
 from . import DATASETS

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import torch
 
 from ..core.errors import UserError
 from ..core.imaging.image_io import read_pixels, to_float
+from ..core.imaging.opencv import cv2
 from . import DATASETS
 from .base import ImageDataset, Item
 from .shipped import shipped

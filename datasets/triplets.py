@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import torch
 
 from ..core.errors import UserError
+from ..core.imaging.opencv import cv2
 from .base import ImageDataset, Item, OnError, Phase
 from .sources import Source, listing, refuse_small
 from .transforms import Image, resize, to_tensor, too_small

@@ -21,7 +21,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from ..core.imaging.srgb import to_linear, to_srgb
@@ -116,6 +115,8 @@ def distances(scene: Scene, size: tuple[int, int], window: tuple[int, int, int, 
         size: (height, width) of the whole image.
         window: (top, left, height, width).
     """
+    from ..core.imaging.opencv import cv2
+
     top, left, height, width = window
     rows, columns = scene.relief.shape
     y = (np.arange(top, top + height, dtype=np.float32) + 0.5) / size[0] * (rows - 1)
@@ -137,6 +138,8 @@ def submerge(image: np.ndarray, z: np.ndarray, scene: Scene, rng: np.random.Rand
     Returns:
         (H, W, 3) sRGB in [0, 1], float32.
     """
+    from ..core.imaging.opencv import cv2
+
     z = z[..., None]
     c = scene.absorption + scene.scattering
     g = scene.absorption + (1 - FORWARD) * scene.scattering

@@ -16,16 +16,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from ..errors import UserError, require
 from .storage import UnreadableFile
 
 INSTALL_EXR = "pip install 'relume[hdr]'"
-
-# What it would print about damaged files, besides failing, is said in one line here and in image_io.
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 # ------------------------------------------------------------------ reading
@@ -36,6 +32,8 @@ def decode_with_opencv(data: bytes, name: str) -> np.ndarray:
 
 def decode_tiff(data: bytes, name: str) -> np.ndarray:
     """A TIFF file of samples of any kind, integers among them: (H, W[, C]), BGR."""
+    from .opencv import cv2
+
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
     except cv2.error as e:
@@ -125,6 +123,8 @@ FLOAT_READERS: dict[str, Callable[[bytes, str], np.ndarray]] = {
 # ------------------------------------------------------------------ writing
 def encode_with_opencv(image: np.ndarray, suffix: str) -> bytes:
     """.hdr, .pfm and, compressed without loss, .tif: from (H, W[, 3]) float32 RGB."""
+    from .opencv import cv2
+
     if suffix == ".hdr" and image.ndim == 2:
         image = np.repeat(image[..., None], 3, axis=2)
     return bytes(cv2.imencode(suffix, np.ascontiguousarray(image[..., ::-1] if image.ndim == 3 else image))[1])

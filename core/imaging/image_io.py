@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import cv2
 import numpy as np
 from torch import Tensor
 
@@ -25,6 +24,8 @@ LARGEST = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
 # ------------------------------------------------------------------ reading
 def decode_integer_image(data: bytes, name: str) -> np.ndarray:
     """8- and 16-bit images of any format OpenCV knows, as OpenCV orders them (BGR, BGRA or gray)."""
+    from .opencv import cv2
+
     # JPEG has no alpha and is turned upright as its EXIF orientation says; the rest keeps whatever channels it has.
     jpeg = data.startswith(JPEG_START)
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH if jpeg else cv2.IMREAD_UNCHANGED
@@ -137,6 +138,8 @@ def imwrite(path: str | Path, image: Tensor | np.ndarray, bit_depth: int = 8) ->
     Raises:
         UserError: the format cannot hold the image.
     """
+    from .opencv import cv2
+
     suffix = PurePosixPath(str(path)).suffix.lower()
     if bit_depth == 32 and suffix not in FLOAT_WRITERS:
         raise UserError(

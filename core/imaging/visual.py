@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import cv2
 import numpy as np
 from torch import Tensor
 
@@ -95,6 +94,8 @@ def _rgb(image: Picture) -> np.ndarray:
 
 def _scaled(image: np.ndarray, height: int) -> np.ndarray:
     """The image at another height. Whole-number enlargements repeat pixels, so that small results are seen as they are."""
+    from .opencv import cv2
+
     h, w = image.shape[:2]
     if h == height:
         return image
@@ -111,6 +112,8 @@ def _centred(image: np.ndarray, width: int) -> np.ndarray:
 
 def _caption(text: str, width: int) -> np.ndarray:
     """A line of text, centred, as large as suits panels of this width, smaller if it would not fit."""
+    from .opencv import cv2
+
     size = float(np.clip(width / 400, 0.6, 1.1))
     bar = round(34 * size)
     fine = 4  # drawn four times as large, for smooth edges

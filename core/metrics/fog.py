@@ -7,9 +7,9 @@ whose way with roundings and borders is kept, since the statistics were measured
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
+from ..imaging.opencv import cv2
 from .fog_statistics import CLEAR_COVARIANCE, CLEAR_MEAN, FOGGY_COVARIANCE, FOGGY_MEAN
 
 PATCH = 8

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 
-import cv2
 import numpy as np
 
 from ..annotations import NonNegative, Positive
+from ..imaging.opencv import cv2
 from . import metric
 from .images import Image, InputOrder, prepared
 from .psnr import mean_square

@@ -14,11 +14,11 @@ import math
 from pathlib import Path
 from typing import Literal
 
-import cv2
 import numpy as np
 import torch
 
 from ..annotations import NonNegative, Positive
+from ..imaging.opencv import cv2
 from . import metric
 from .images import ColorOrder, Image, InputOrder, luma, prepared
 

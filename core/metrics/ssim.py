@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated
 
-import cv2
 import numpy as np
 
 from ..annotations import NonNegative, Positive, Range
@@ -49,6 +48,8 @@ def gaussian(radius: int, sigma: float) -> np.ndarray:
 
 def smoother(taps: np.ndarray) -> Smooth:
     """Separable filtering by `taps` (odd) where they fit whole: (H, W, C) becomes (H - k + 1, W - k + 1, C)."""
+    from ..imaging.opencv import cv2
+
     r = len(taps) // 2
 
     def smooth(x: np.ndarray) -> np.ndarray:
@@ -223,6 +224,8 @@ def calculate_ssim_funie(
         input_order: layout of arrays.
         data_range: full scale; from the images when omitted.
     """
+    from ..imaging.opencv import cv2
+
     x, y = prepared(
         "calculate_ssim_funie",
         img,

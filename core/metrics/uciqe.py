@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
 from ..annotations import Positive
 from ..errors import UserError
+from ..imaging.opencv import cv2
 from . import metric
 from .images import ColorOrder, Image, InputOrder, prepared
 

@@ -9,13 +9,13 @@ import signal
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from ...core.errors import UserError
+from ...core.imaging.opencv import cv2
 from ..base import ImageDataset
 from .sampler import SampleKey
 
