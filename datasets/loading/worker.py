@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from ...core.errors import UserError
-from ...core.imaging.opencv import cv2
 from ..base import ImageDataset
 from .sampler import SampleKey
 
@@ -126,6 +125,8 @@ _noted = _Noted()
 
 def start(worker: int) -> None:
     """Set up a loading process: one thread, deaf to the signals that the training process handles, messages kept."""
+    from ...core.imaging.opencv import cv2
+
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
