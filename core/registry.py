@@ -7,6 +7,7 @@ a parameter called ``type``, a parameter without annotation.
 from __future__ import annotations
 
 import collections.abc
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -285,7 +286,8 @@ def unknown_key(key: object, owner: str, accepted: Iterable[str], near: Iterable
     return f"unknown key '{key}' in {owner}.{hint} Accepted: {', '.join(accepted) or 'no options'}."
 
 
-def signature(target: Callable[..., Any], lenient: bool = False) -> dict[str, Parameter]:
+@functools.cache
+def signature(target: Callable[..., Any], lenient: bool = False) -> Mapping[str, Parameter]:
     """Parameters of a class's constructor or of a function, annotations resolved, ``self`` left out.
 
     Raises:
@@ -301,11 +303,12 @@ def signature(target: Callable[..., Any], lenient: bool = False) -> dict[str, Pa
                 "names in annotations must be importable at run time, not only under TYPE_CHECKING"
             ) from e
         hints = _hints_one_by_one(function)
-    return {
+    found = {
         p.name: Parameter(p.name, hints.get(p.name, Any), p.default)
         for p in inspect.signature(target).parameters.values()
         if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     }
+    return types.MappingProxyType(found)
 
 
 def _hints_one_by_one(function: Callable[..., Any]) -> dict[str, Any]:
