@@ -11,15 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.annotations import Range, declared
+from ..core.annotations import Count, NonNegative, declared
 from ..core.errors import UserError
 from ..core.imaging.image_io import LARGEST
 from ..core.imaging.storage import UnreadableFile
 from . import DATASETS
 from .base import DatasetTraits, ImageDataset, Item, OnError, Phase
 from .transforms import Image, resize, to_tensor
-
-Count = Annotated[int, Range(least=1)]
 
 
 class GenerationDataset(ImageDataset):
@@ -162,9 +160,9 @@ class NoiseDataset(ImageDataset):
     def __init__(
         self,
         num_images: Count = 256,
-        num_classes: Annotated[int, Range(least=0)] | None = None,
+        num_classes: NonNegative | None = None,
         labels: Literal["cycle", "uniform"] = "cycle",
-        first_seed: Annotated[int, Range(least=0)] = 0,
+        first_seed: NonNegative = 0,
         reference: Annotated[Any, DATASETS] | None = None,
     ) -> None:
         super().__init__()

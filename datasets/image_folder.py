@@ -8,12 +8,13 @@ import zipfile
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+from ..core.annotations import Count
 from ..core.errors import UserError
 from ..core.imaging.image_io import READERS
 from ..core.imaging.storage import UnreadableFile, is_url, join
 from . import DATASETS
 from .base import OnError, Phase
-from .generation import Count, GenerationDataset
+from .generation import GenerationDataset
 from .sources import Folder, Source
 from .transforms import Image
 

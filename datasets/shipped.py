@@ -7,11 +7,12 @@ from typing import Literal
 
 import numpy as np
 
+from ..core.annotations import Count
 from ..core.errors import UserError, require
 from ..core.imaging.image_io import read_pixels
 from . import DATASETS
 from .base import Phase
-from .generation import Count, StoredImages
+from .generation import StoredImages
 from .transforms import Image, resize
 
 FACES = 100

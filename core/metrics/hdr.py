@@ -25,15 +25,13 @@ from typing import Annotated
 
 import numpy as np
 
-from ..annotations import Range
+from ..annotations import NonNegative, Positive, Range
 from ..errors import UserError, require
 from ..imaging.transfer import PEAK, PU21
 from . import metric
-from .images import Border, ColorOrder, Image, InputOrder, prepared
+from .images import ColorOrder, Image, InputOrder, prepared
 from .psnr import decibels, mean_square
 from .ssim import calculate_ssim_skimage
-
-Positive = Annotated[float, Range(above=0)]
 
 PU_RANGE = 256.0
 """What a display of 100 cd/m2 spans in PU21's units, and the full scale of the authors' own script."""
@@ -82,7 +80,7 @@ def mu_law(x: np.ndarray, mu: float) -> np.ndarray:
 def calculate_psnr_l(
     img: Image,
     img2: Image,
-    crop_border: Border = 0,
+    crop_border: NonNegative = 0,
     peak: Positive = PEAK,
     input_order: InputOrder = "HWC",
     color_order: ColorOrder | None = None,
@@ -105,7 +103,7 @@ def calculate_psnr_l(
 def calculate_psnr_mu(
     img: Image,
     img2: Image,
-    crop_border: Border = 0,
+    crop_border: NonNegative = 0,
     peak: Positive = PEAK,
     mu: Positive = 5000.0,
     input_order: InputOrder = "HWC",
@@ -126,7 +124,7 @@ def calculate_psnr_mu(
 def calculate_psnr_mu_ntire(
     img: Image,
     img2: Image,
-    crop_border: Border = 0,
+    crop_border: NonNegative = 0,
     peak: Positive = PEAK,
     mu: Positive = 5000.0,
     gamma: Positive = 2.24,
@@ -180,7 +178,7 @@ def all_channels(rgb: np.ndarray) -> np.ndarray:
 def calculate_pu21_psnr(
     img: Image,
     img2: Image,
-    crop_border: Border = 0,
+    crop_border: NonNegative = 0,
     peak: Positive = PEAK,
     nits: Positive = 4000.0,
     full_scale: Positive = PU_RANGE,
@@ -205,7 +203,7 @@ def calculate_pu21_psnr(
 def calculate_pu21_psnr_y(
     img: Image,
     img2: Image,
-    crop_border: Border = 0,
+    crop_border: NonNegative = 0,
     peak: Positive = PEAK,
     nits: Positive = 4000.0,
     full_scale: Positive = PU_RANGE,
@@ -221,7 +219,7 @@ def calculate_pu21_psnr_y(
 def calculate_pu21_ssim(
     img: Image,
     img2: Image,
-    crop_border: Border = 0,
+    crop_border: NonNegative = 0,
     peak: Positive = PEAK,
     nits: Positive = 4000.0,
     full_scale: Positive = PU_RANGE,
@@ -294,7 +292,7 @@ def register_fork(name: str) -> None:
     def fork(
         img: Image,
         img2: Image,
-        crop_border: Border = 0,
+        crop_border: NonNegative = 0,
         input_order: InputOrder = "HWC",
         color_order: ColorOrder | None = None,
     ) -> float:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...datasets.base import Pictures
-from ..annotations import Range
+from ..annotations import Count
 from ..errors import UserError
 from ..features import FEATURES
 from ..features.base import FeatureExtractor
@@ -23,7 +23,6 @@ from . import METRICS, SetMetric
 from .generative import Moments, frechet_distance, inception_score, kernel_distance, precision_recall
 from .reference import Reference, in_order, quantised
 
-Count = Annotated[int, Range(least=1)]
 Features = Annotated[Any, FEATURES]
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...core.annotations import Range, declared
+from ...core.annotations import Count, Positive, Range, declared
 from ...core.errors import UserError
 from .. import LOSSES
 from ..base import LossTraits
@@ -18,7 +18,6 @@ SIGMA_MIN, SIGMA_MAX = 0.002, 80.0
 """Noise levels (1 - t) / t are kept within EDM's range."""
 
 Weighting = Literal["uniform", "snr", "truncated_snr", "min_snr"]
-Positive = Annotated[float, Range(above=0)]
 
 
 def pseudo_huber(difference: Tensor, k: float, norm: str = "l2") -> Tensor:
@@ -107,7 +106,7 @@ class MultiScaleLoss(LossTraits, nn.Module):
     def __init__(
         self,
         criterion: Annotated[nn.Module, LOSSES],
-        scales: list[Annotated[int, Range(least=1)]] | None = None,
+        scales: list[Count] | None = None,
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__()

@@ -6,14 +6,14 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ....datasets.base import DatasetTraits, Pictures
-from ...annotations import Range, declared
+from ...annotations import Count, declared
 from ...errors import UserError, require
 from ...features import FeatureExtractor
 from ...runtime import distributed
@@ -38,7 +38,7 @@ class BankOptions:
             compute them; or a ``.safetensors`` file, which must be of the same two. Not kept when omitted.
     """
 
-    subset: Annotated[int, Range(least=1)] = 2048
+    subset: Count = 2048
     flips: bool = False
     shard: bool = False
     cache: str | None = None

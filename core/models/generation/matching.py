@@ -14,11 +14,10 @@ from torch import Tensor
 from ....losses import ot
 from ....losses.ot import costs, targets
 from ....schedulers.ramp import Ramp
-from ...annotations import Range
+from ...annotations import Count, Range
 from ...errors import UserError
 from .bank import MemoryBank
 
-Count = Annotated[int, Range(least=1)]
 MaybeRamp = float | Ramp
 
 

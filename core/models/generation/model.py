@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ....datasets.base import DatasetTraits
 from ....losses.base import LossTraits
-from ...annotations import Range, declared
+from ...annotations import Count, declared
 from ...errors import UserError
 from ...features import FEATURES, FeatureExtractor, build_features
 from ...inference.network import NetworkTraits
@@ -111,7 +111,7 @@ class GenerationModel(Model):
         matching: MatchingOptions | None = None,
         times: Times | None = None,
         legacy_schedule: bool = False,
-        steps: Annotated[int, Range(least=1)] = 1,
+        steps: Count = 1,
     ) -> None:
         super().__init__(networks, losses)
         net: Any = self.networks["g"]
