@@ -7,11 +7,11 @@ ROOMS = ("core", "archs", "losses", "datasets", "schedulers", "options")
 
 
 class BuildPy(build_py):
-    """Ship only ``__init__.py`` of the root's own files: not setup.py, train.py, test.py."""
+    """Ship only ``__init__.py`` and ``__main__.py`` of the root's own files: not setup.py, train.py, test.py."""
 
     def find_package_modules(self, package: str, package_dir: str) -> list:
         modules = super().find_package_modules(package, package_dir)
-        return modules if package != "relume" else [m for m in modules if m[1] == "__init__"]
+        return modules if package != "relume" else [m for m in modules if m[1] in ("__init__", "__main__")]
 
 
 setup(
@@ -21,7 +21,7 @@ setup(
     + [f"relume.{p}" for p in find_namespace_packages(include=[f"{r}{s}" for r in ROOMS for s in ("", ".*")])],
     package_data={
         "relume": ["py.typed"],
-        "relume.options": ["**/*.yml", "**/*.json"],
+        "relume.options": ["**/*.yml", "**/*.json", "README.md"],
         "relume.core.metrics": ["*.npz"],
     },
 )

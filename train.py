@@ -1,12 +1,6 @@
 """Train a model: ``python train.py -opt options/quickstart.yml``."""
 
-import sys
-from pathlib import Path
-
-# Python puts this folder on sys.path; ./datasets must not shadow Hugging Face's package of that name.
-sys.path[:] = [p for p in sys.path if Path(p).resolve() != Path(__file__).resolve().parent]
-
-from relume.core.pipeline import train_main  # noqa: E402
+from relume.core.cli import script
 
 if __name__ == "__main__":
-    train_main()
+    script(__file__, "train")

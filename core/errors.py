@@ -15,6 +15,8 @@ EXIT_PREEMPTED = 75
 """A signal asked us to stop; a checkpoint was written and the run can be requeued (EX_TEMPFAIL of sysexits.h)."""
 EXIT_INTERRUPTED = 130
 """Ctrl-C; a checkpoint was written (128 + SIGINT, as shells count)."""
+EXIT_BROKEN_PIPE = 141
+"""Whoever read the output has stopped (128 + SIGPIPE, as shells count)."""
 
 
 class UserError(Exception):

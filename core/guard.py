@@ -110,7 +110,7 @@ class Guard:
         distributed.barrier()
         raise NonFiniteError(
             f"training stopped at iteration {iteration}: {self.in_a_row} steps in a row had NaN or infinite values. "
-            f"Replay the last one with: python tools/replay.py {bundle}. Usual cures: a lower lr, train.grad_clip_norm, "
+            f"Replay the last one with: relume replay {bundle}. Usual cures: a lower lr, train.grad_clip_norm, "
             "train.amp: off or bf16"
         )
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import logging
 import math
 import os
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +26,7 @@ from ..schedulers import build_scheduler
 from . import options
 from .annotations import declared
 from .ema import EMA
-from .errors import EXIT_INTERRUPTED, UserError
+from .errors import UserError
 from .evaluation import Evaluator
 from .experiment import Experiment, Resume, find_resume
 from .guard import Guard
@@ -441,53 +439,3 @@ def say_what_is_ignored(opt: Options, device: torch.device) -> None:
             opt.num_gpu,
             opt.num_gpu,
         )
-
-
-# ------------------------------------------------------------------ command line
-def parser(program: str) -> argparse.ArgumentParser:
-    """The arguments of train.py and test.py, BasicSR's."""
-    p = argparse.ArgumentParser(prog=program, description=f"{program.removesuffix('.py').capitalize()} a model.")
-    p.add_argument("-opt", "--opt", required=True, metavar="FILE", help="option file (YAML)")
-    p.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none", help="who started this process")
-    if program == "train.py":
-        p.add_argument("--auto_resume", action="store_true", help="continue from this experiment's newest checkpoint")
-    p.add_argument("--debug", action="store_true", help="log every step, validate every 8, no trackers, name debug_*")
-    p.add_argument("--check", action="store_true", help="check the option file and stop; touches no data and no GPU")
-    p.add_argument(
-        "--force_yml", nargs="+", default=[], metavar="a:b=v", help="override options, e.g. train:ema_decay=0.99"
-    )
-    p.add_argument("--local_rank", "--local-rank", type=int, default=None, help=argparse.SUPPRESS)
-    return p
-
-
-def run(program: str, argv: Sequence[str] | None, pipeline: Callable[[Any, argparse.Namespace], Any]) -> int:
-    """Parse, load, run; the exit code. A `UserError` is printed, without a traceback."""
-    arguments = parser(program).parse_args(argv)
-    if arguments.local_rank is not None:  # python -m torch.distributed.launch says it here, torchrun in the environment
-        os.environ.setdefault("LOCAL_RANK", str(arguments.local_rank))
-    try:
-        opt = options.load(arguments.opt, arguments.force_yml)
-        if arguments.debug or "debug" in opt.name:  # BasicSR's rule
-            opt = options.as_debug(opt)
-        if arguments.check:
-            print(f"{arguments.opt}: valid ({opt.model_type}, {', '.join(opt.datasets)})")  # noqa: T201
-            return 0
-        pipeline(opt, arguments)
-    except UserError as e:
-        print(e, file=sys.stderr)  # noqa: T201
-        return e.code
-    except KeyboardInterrupt:  # before the trainer listens, or for the second time
-        print("interrupted", file=sys.stderr)  # noqa: T201
-        return EXIT_INTERRUPTED
-    return 0
-
-
-def train_main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of ``train.py`` and ``relume-train``."""
-    code = run("train.py", argv, lambda opt, a: train_pipeline(opt, launcher=a.launcher, auto_resume=a.auto_resume))
-    distributed.leave(code)
-
-
-def test_main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of ``test.py`` and ``relume-test``."""
-    distributed.leave(run("test.py", argv, lambda opt, a: test_pipeline(opt, launcher=a.launcher)))

@@ -30,11 +30,9 @@ from torch import Tensor, nn
 
 from relume.archs import build_network
 from relume.core import options
+from relume.core.cli import main
 from relume.core.errors import EXIT_USER_ERROR
 from relume.core.imaging.image_io import imwrite
-from relume.core.pipeline import test_main, train_main
-
-test_main.__test__ = False  # type: ignore[attr-defined]
 
 MSRRESNET = "001_MSRResNet_x4_f64b16_DIV2K_1000k_B16G1_wandb"
 PUBLISHED = {  # parameters in millions, as the papers or the repositories give them
@@ -85,12 +83,10 @@ def database(path: str, names: Sequence[str], size: tuple[int, int]) -> None:
     (Path(path) / "meta_info.txt").write_text(lines)
 
 
-def run(main: Any, text: str, *force_yml: str, expected: int = 0) -> None:
+def run(command: str, text: str, *force_yml: str, expected: int = 0) -> None:
     Path("x.yml").write_text(text)
     arguments = ["-opt", "x.yml", "--force_yml", *force_yml] if force_yml else ["-opt", "x.yml"]
-    with pytest.raises(SystemExit) as caught:
-        main(arguments)
-    assert caught.value.code == expected
+    assert main([command, *arguments]) == expected
 
 
 SHORT = (
@@ -137,7 +133,7 @@ def test_msrresnet() -> None:
     meta = Path("basicsr/data/meta_info/meta_info_DIV2K800sub_GT.txt")
     meta.parent.mkdir(parents=True)
     meta.write_text("a.png (48,48,3)\nc.png (48,48,3)\n")
-    run(train_main, MSRRESNET_X4, *SHORT, "datasets:train:gt_size=32", "network_g:num_block=2", "network_g:num_feat=8")
+    run("train", MSRRESNET_X4, *SHORT, "datasets:train:gt_size=32", "network_g:num_block=2", "network_g:num_feat=8")
     steps = lasting(MSRRESNET, "psnr", "niqe")
     assert [r["lr"] for r in steps] == [[pytest.approx(2e-4, rel=1e-4)]] * 4
     assert {r["dataset"] for r in records(Path("experiments") / MSRRESNET) if "metrics" in r} == {"Set5", "Set14"}
@@ -156,7 +152,7 @@ def test_edsr() -> None:
         "network_g:num_feat=8",
         "train:scheduler:milestones=[2]",
     )
-    run(train_main, EDSR_MX2, *SHORT, *sizes)
+    run("train", EDSR_MX2, *SHORT, *sizes)
     steps = lasting("201_EDSR_Mx2_f64b16_DIV2K_300k_B16G1_wandb", "psnr")
     assert [r["lr"] for r in steps] == [[1e-4], [1e-4], [5e-5], [5e-5]], (
         "the milestone counts steps done, as in BasicSR"
@@ -167,7 +163,7 @@ def test_rrdbnet() -> None:
     scaled_pairs("datasets/DF2K/DF2K_train_HR_sub", "datasets/DF2K/DF2K_train_LR_bicubic_X4_sub", 4)
     scaled_pairs("datasets/Set14/GTmod12", "datasets/Set14/LRbicx4", 4)
     sizes = ("datasets:train:gt_size=32", "network_g:num_block=1", "network_g:num_feat=8", "network_g:num_grow_ch=4")
-    run(train_main, RRDBNET_PSNR_X4, *SHORT, *sizes)
+    run("train", RRDBNET_PSNR_X4, *SHORT, *sizes)
     lasting("051_RRDBNet_PSNR_x4_f64b23_DIV2K_1000k_B16G1_wandb", "psnr")
 
 
@@ -176,7 +172,7 @@ def test_nafnet_from_lmdb() -> None:
         for kind in ("gt", "input"):
             database(f"datasets/SIDD/{phase}/{kind}_crops.lmdb", ["a", "b", "c"], (40, 44))
     blocks = ("network_g:enc_blk_nums=[1,1]", "network_g:middle_blk_num=1", "network_g:dec_blk_nums=[1,1]")
-    run(train_main, NAFNET_SIDD, *SHORT, *blocks, "network_g:width=8", "datasets:train:gt_size=32")
+    run("train", NAFNET_SIDD, *SHORT, *blocks, "network_g:width=8", "datasets:train:gt_size=32")
     steps = lasting("NAFNet-SIDD-width32", "psnr", "ssim")
     assert steps[0]["l_pix"] < 0, "minus the PSNR"
     assert steps[0]["lr"] == [1e-3]
@@ -197,7 +193,7 @@ def test_restormer_deraining() -> None:
     for phase, name in (("train", "Rain13K"), ("test", "Rain100L")):
         for kind in ("target", "input"):
             folder(f"Deraining/Datasets/{phase}/{name}/{kind}", ["a", "b", "c", "d"], (33, 38))
-    run(train_main, RESTORMER_DERAINING, *SHORT, *STAGES)
+    run("train", RESTORMER_DERAINING, *SHORT, *STAGES)
     steps = lasting("Deraining_Restormer", "psnr")
     assert steps[0]["lr"] == [3e-4]
 
@@ -205,7 +201,7 @@ def test_restormer_deraining() -> None:
 def test_restormer_denoising() -> None:
     for place in ("train/DFWB", "test/CBSD68"):
         folder(f"Denoising/Datasets/{place}", ["a", "b", "c", "d"], (33, 38))
-    run(train_main, RESTORMER_DENOISING, *SHORT, *STAGES)
+    run("train", RESTORMER_DENOISING, *SHORT, *STAGES)
     lasting("GaussianColorDenoising_Restormer", "psnr")
     (last,) = (
         r for r in records(Path("experiments/GaussianColorDenoising_Restormer")) if "metrics" in r and r["iter"] == 4
@@ -258,7 +254,7 @@ def test_weights_of_basicsr_give_their_pictures(entry: str | None, capsys: pytes
     path = Path("experiments") / MSRRESNET / "models/net_g_1000000.pth"
     path.parent.mkdir(parents=True)
     torch.save({entry: plain.state_dict()} if entry else plain.state_dict(), path)
-    run(test_main, TEST_MSRRESNET_X4, *SMALL, *(["path:param_key_g=params_ema"] if entry == "params_ema" else []))
+    run("test", TEST_MSRRESNET_X4, *SMALL, *(["path:param_key_g=params_ema"] if entry == "params_ema" else []))
     pictures = Path("results") / MSRRESNET / "visualization"
     names = {p.relative_to(pictures).as_posix() for p in pictures.rglob("*.png")}
     assert names == {f"{s}/{i}_{MSRRESNET}.png" for s in ("Set5", "Set14") for i in "abc"} | {
@@ -280,14 +276,14 @@ def test_without_ground_truth() -> None:
     path = Path("experiments") / MSRRESNET / "models/net_g_1000000.pth"
     path.parent.mkdir(parents=True)
     torch.save({"params": PlainMSRResNet().state_dict()}, path)
-    run(test_main, TEST_MSRRESNET_X4_WITHOUT_TRUTH, *SMALL)
+    run("test", TEST_MSRRESNET_X4_WITHOUT_TRUTH, *SMALL)
     picture = cv2.imread(f"results/{MSRRESNET}/visualization/Set14/b_{MSRRESNET}.png")
     assert picture.shape == (48, 60, 3)
 
 
 def test_edsr_and_a_missing_file_of_weights(capsys: pytest.CaptureFixture[str]) -> None:
     sets()
-    run(test_main, TEST_EDSR_LX4, *SMALL, expected=EXIT_USER_ERROR)
+    run("test", TEST_EDSR_LX4, *SMALL, expected=EXIT_USER_ERROR)
     path = "experiments/pretrained_models/EDSR/EDSR_Lx4_f256b32_DIV2K_official-76ee1c8f.pth"
     assert capsys.readouterr().err == f"{path}: no such file. (path.pretrain_network_g)\n"
     network = build_network(
@@ -295,7 +291,7 @@ def test_edsr_and_a_missing_file_of_weights(capsys: pytest.CaptureFixture[str]) 
     )
     Path(path).parent.mkdir(parents=True)
     torch.save({"params": network.state_dict()}, path)
-    run(test_main, TEST_EDSR_LX4, *SMALL)
+    run("test", TEST_EDSR_LX4, *SMALL)
     assert Path("results/EDSR_Lx4_f256b32_DIV2K_official/metrics.json").exists()
 
 
@@ -304,7 +300,7 @@ def test_trained_weights_load_into_plain_pytorch() -> None:
     sets()
     without_meta = re.sub(r" +meta_info_file: .*\n", "", MSRRESNET_X4)
     few = ("train:total_iter=2", "val:val_freq=2", "datasets:train:num_worker_per_gpu=0", "datasets:train:gt_size=16")
-    run(train_main, without_meta, *few, "datasets:train:batch_size_per_gpu=1", "train:ema_decay=0.5", *SMALL)
+    run("train", without_meta, *few, "datasets:train:batch_size_per_gpu=1", "train:ema_decay=0.5", *SMALL)
     saved = torch.load(Path("experiments") / MSRRESNET / "models/net_g_latest.pth", weights_only=True)
     outputs = []
     x = torch.rand(1, 3, 8, 8)
@@ -322,7 +318,7 @@ def test_trained_weights_load_into_plain_pytorch() -> None:
 # ------------------------------------------------------------------ what is not here
 def test_names_from_before_2021_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
     old = EDSR_MX2.replace("pretrain_network_g:", "pretrain_model_g:").replace("strict_load_g:", "strict_load:")
-    run(train_main, old, expected=EXIT_USER_ERROR)
+    run("train", old, expected=EXIT_USER_ERROR)
     first, second = capsys.readouterr().err.splitlines()
     assert re.match(
         r"x\.yml:\d+:\d+: unknown key 'pretrain_model_g' in path\. Did you mean 'pretrain_network_g'\?", first

@@ -13,8 +13,8 @@ from runs import records, weights
 
 from relume.archs import build_network
 from relume.core import options
+from relume.core.cli import main
 from relume.core.imaging.image_io import imwrite
-from relume.core.pipeline import train_main
 from relume.datasets.camera import Curve, format_prompt
 
 SIZES = {"STAGE_1": 26_742_206, "STAGE_2": 26_911_934, "HDR": 26_742_206, "RECOVER": 26_742_206}
@@ -45,9 +45,7 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(text: str, *force_yml: str) -> None:
     Path("x.yml").write_text(text)
-    with pytest.raises(SystemExit) as caught:
-        train_main(["-opt", "x.yml", "--force_yml", *SHORT, *force_yml])
-    assert caught.value.code == 0
+    assert main(["train", "-opt", "x.yml", "--force_yml", *SHORT, *force_yml]) == 0
 
 
 def steps(name: str) -> list[dict[str, Any]]:

@@ -7,21 +7,18 @@ Files must share their validation set; ``val.save_img`` must be on. The runs are
 time of the training process, which other work on the machine does not lengthen.
 """
 
-import sys
-from pathlib import Path
-
-# Python puts this folder on sys.path; its list.py must not shadow anything.
-sys.path[:] = [p for p in sys.path if Path(p).resolve() != Path(__file__).resolve().parent]
-
 import argparse
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import relume
 from relume.archs import build_network
 from relume.core import options
+from relume.core.cli import script
 from relume.core.errors import UserError
 from relume.core.evaluation import INPUT, image_stem
 from relume.core.imaging.image_io import imread, imwrite
@@ -119,9 +116,8 @@ def picture(runs: Sequence[Run], most: int, height: int) -> Any:
     return grid(panels, len(runs) + 2, labels, height)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command line takes."""
     parser.add_argument(
         "files", nargs="*", type=Path, help="option files; those of options/underwater/ablation if none"
     )
@@ -129,21 +125,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", type=int, default=4, help="validation images in the picture, at most")
     parser.add_argument("--height", type=int, default=144, help="of each image in the picture, in pixels")
     parser.add_argument("--force_yml", nargs="+", default=[], metavar="a:b=v", help="overrides for all files")
-    arguments = parser.parse_args(argv)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Do what the command line asks for."""
     if arguments.rows < 1 or arguments.height < 1:
-        parser.error("--rows and --height must be positive")
-    try:
-        runs = [train(opt) for opt in load(arguments.files or sorted(FILES.glob("*.yml")), arguments.force_yml)]
-        text = table(runs)
-        out = Path(arguments.out)
-        imwrite(out.with_suffix(".jpg"), picture(runs, arguments.rows, arguments.height))
-        out.with_suffix(".md").write_text(text, encoding="utf-8")
-    except UserError as e:
-        print(e, file=sys.stderr)
-        return e.code
+        raise UserError("--rows and --height must be positive")
+    runs = [train(opt) for opt in load(arguments.files or sorted(FILES.glob("*.yml")), arguments.force_yml)]
+    text = table(runs)
+    out = Path(arguments.out)
+    imwrite(out.with_suffix(".jpg"), picture(runs, arguments.rows, arguments.height))
+    out.with_suffix(".md").write_text(text, encoding="utf-8")
     print(f"{text}\nwritten: {out.with_suffix('.md')}, {out.with_suffix('.jpg')}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    script(__file__, sys.modules[__name__])

@@ -7,18 +7,15 @@ ordinary ones, in experiments/. Scores at the start are of the weights that trai
 training, which other work on the machine does not lengthen.
 """
 
-import sys
-from pathlib import Path
-
-# Python puts this folder on sys.path; its list.py must not shadow anything.
-sys.path[:] = [p for p in sys.path if Path(p).resolve() != Path(__file__).resolve().parent]
-
 import argparse
+import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from relume.core import options
+from relume.core.cli import script
 from relume.core.errors import UserError
 from relume.core.imaging.image_io import imread, imwrite
 from relume.core.imaging.visual import grid
@@ -61,37 +58,34 @@ def grid_of(opt: Any) -> Path:
     return folder / f"grid_{opt.train.total_iter}.png"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command line takes."""
     parser.add_argument("files", nargs="+", type=Path, help="option files")
     parser.add_argument("--out", default="results/generators", help="writes OUT.md and OUT.png")
     parser.add_argument("--height", type=int, default=480, help="of each grid in the picture, at most")
     parser.add_argument("--force_yml", nargs="+", default=[], metavar="a:b=v", help="override options in all files")
-    arguments = parser.parse_args(argv)
-    try:
-        every = load(arguments.files, arguments.force_yml)
-        start = next(iter(test_pipeline(every[0]).values()))
-        rows: dict[str, tuple[Scores, float | None]] = {"at the start": (start, None)}
-        for opt in every:
-            began = time.process_time()
-            results = train_pipeline(opt)
-            rows[opt.name] = next(iter(results.values())), (time.process_time() - began) / 60
-        text = table(rows, list(every[0].val.metrics))
-        out = Path(arguments.out)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.with_suffix(".md").write_text(text)
-        grids = {opt.name: imread(grid_of(opt)) for opt in every}
-        height = next(iter(grids.values())).shape[0]
-        scale = max(1, arguments.height // height)  # whole numbers repeat pixels, so that they are seen as they are
-        imwrite(out.with_suffix(".png"), grid(list(grids.values()), len(grids), list(grids), height * scale))
-        print(text)
-        print(f"{out.with_suffix('.md')}, {out.with_suffix('.png')}")
-    except UserError as e:
-        print(e, file=sys.stderr)
-        return e.code
-    return 0
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Do what the command line asks for."""
+    every = load(arguments.files, arguments.force_yml)
+    start = next(iter(test_pipeline(every[0]).values()))
+    rows: dict[str, tuple[Scores, float | None]] = {"at the start": (start, None)}
+    for opt in every:
+        began = time.process_time()
+        results = train_pipeline(opt)
+        rows[opt.name] = next(iter(results.values())), (time.process_time() - began) / 60
+    text = table(rows, list(every[0].val.metrics))
+    out = Path(arguments.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.with_suffix(".md").write_text(text)
+    grids = {opt.name: imread(grid_of(opt)) for opt in every}
+    height = next(iter(grids.values())).shape[0]
+    scale = max(1, arguments.height // height)  # whole numbers repeat pixels, so that they are seen as they are
+    imwrite(out.with_suffix(".png"), grid(list(grids.values()), len(grids), list(grids), height * scale))
+    print(text)
+    print(f"{out.with_suffix('.md')}, {out.with_suffix('.png')}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    script(__file__, sys.modules[__name__])

@@ -7,15 +7,11 @@ stage 2 and its teacher in options/hdr/small, once trained. In the picture, the 
 input says under the same exposure, which is set by the brightest of the target: there one sees what a clipped picture lost.
 """
 
-import sys
-from pathlib import Path
-
-# Python puts this folder on sys.path; its list.py must not shadow anything.
-sys.path[:] = [p for p in sys.path if Path(p).resolve() != Path(__file__).resolve().parent]
-
 import argparse
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +20,7 @@ from torch import Tensor
 
 import relume
 from relume.core import options
+from relume.core.cli import script
 from relume.core.errors import UserError
 from relume.core.imaging.image_io import imwrite
 from relume.core.imaging.srgb import to_srgb
@@ -108,9 +105,8 @@ def picture(opt: Any, model: Model, shown: Sequence[int], height: int) -> np.nda
     return grid(panels, 4, ["picture", "inverse gamma", "stage 2", "target"] * len(shown), height)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command line takes."""
     parser.add_argument(
         "files", nargs="*", type=Path, help="option files of test.py; those of options/hdr/small if none"
     )
@@ -118,26 +114,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--show", nargs="+", type=int, default=[1, 0], help="images of the set that the picture shows")
     parser.add_argument("--height", type=int, default=192, help="of each image in the picture, in pixels")
     parser.add_argument("--force_yml", nargs="+", default=[], metavar="a:b=v", help="overrides for all files")
-    arguments = parser.parse_args(argv)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Do what the command line asks for."""
     logger.start_console()
     out = Path(arguments.out)
-    try:
-        opts = [options.load(path, arguments.force_yml) for path in arguments.files or FILES]
-        if opts[0].datasets.val.type != SyntheticHDRDataset.__name__:
-            raise UserError(f"datasets.val: this is for {SyntheticHDRDataset.__name__}, whose cameras are known")
-        models = [trained(opt) for opt in opts]
-        rows = {k: scores(opts[0], Input({}, {}), changes) for k, changes in BASELINES.items()}
-        for opt, model in zip(opts, models, strict=True):
-            rows[LABELS.get(opt.model_type, opt.name)] = scores(opt, model, {})
-        text = table(rows)
-        imwrite(out.with_suffix(".jpg"), picture(opts[0], models[0], arguments.show, arguments.height))
-        out.with_suffix(".md").write_text(text, encoding="utf-8")
-    except UserError as e:
-        print(e, file=sys.stderr)
-        return e.code
+    opts = [options.load(path, arguments.force_yml) for path in arguments.files or FILES]
+    if opts[0].datasets.val.type != SyntheticHDRDataset.__name__:
+        raise UserError(f"datasets.val: this is for {SyntheticHDRDataset.__name__}, whose cameras are known")
+    models = [trained(opt) for opt in opts]
+    rows = {k: scores(opts[0], Input({}, {}), changes) for k, changes in BASELINES.items()}
+    for opt, model in zip(opts, models, strict=True):
+        rows[LABELS.get(opt.model_type, opt.name)] = scores(opt, model, {})
+    text = table(rows)
+    imwrite(out.with_suffix(".jpg"), picture(opts[0], models[0], arguments.show, arguments.height))
+    out.with_suffix(".md").write_text(text, encoding="utf-8")
     print(f"{text}\nwritten: {out.with_suffix('.md')}, {out.with_suffix('.jpg')}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    script(__file__, sys.modules[__name__])

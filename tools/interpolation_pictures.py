@@ -8,22 +8,19 @@ experiment.
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-# Python puts this folder on sys.path; its list.py must not shadow anything.
-sys.path[:] = [p for p in sys.path if Path(p).resolve() != Path(__file__).resolve().parent]
-
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from relume.core import options
+from relume.core.cli import script
 from relume.core.errors import UserError
 from relume.core.imaging.image_io import imwrite
 from relume.core.imaging.visual import grid, to_uint8
@@ -123,25 +120,22 @@ def slow_motion(run: Trained, index: int) -> Any:
     return grid([f[0] for f in frames], len(frames), labels, 144)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command line takes."""
     parser.add_argument("files", nargs="+", type=Path, help="option files, whose experiments are in this folder")
     parser.add_argument("--out", type=Path, default=Path("results/interpolation"), help="folder of the pictures")
     parser.add_argument("--index", type=int, default=0, help="which frame of every validation set")
-    arguments = parser.parse_args(argv)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Do what the command line asks for."""
     torch.manual_seed(0)
-    try:
-        runs = [trained(path) for path in arguments.files]
-        with torch.no_grad():
-            imwrite(arguments.out / "interpolation.jpg", held_out(runs, arguments.index))
-            imwrite(arguments.out / "slow_motion.jpg", slow_motion(runs[-1], arguments.index))
-    except UserError as e:
-        print(e, file=sys.stderr)
-        return e.code
+    runs = [trained(path) for path in arguments.files]
+    with torch.no_grad():
+        imwrite(arguments.out / "interpolation.jpg", held_out(runs, arguments.index))
+        imwrite(arguments.out / "slow_motion.jpg", slow_motion(runs[-1], arguments.index))
     print(f"written: {arguments.out / 'interpolation.jpg'}, {arguments.out / 'slow_motion.jpg'}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    script(__file__, sys.modules[__name__])

@@ -8,16 +8,11 @@ Peak memory is the GPU's; on a CPU, the process's highest resident memory so far
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-# Python puts this folder on sys.path; its list.py must not shadow anything.
-sys.path[:] = [p for p in sys.path if Path(p).resolve() != Path(__file__).resolve().parent]
-
 import argparse
 import platform
 import re
 import resource
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -26,6 +21,7 @@ import numpy as np
 import torch
 
 from relume.core import options
+from relume.core.cli import script
 from relume.core.errors import UserError
 from relume.core.pipeline import build_model, with_seed
 from relume.core.runtime.distributed import named_device
@@ -114,9 +110,8 @@ def table(timings: Sequence[Timing]) -> str:
     return "\n".join("  ".join(f"{c:>{w}}" for c, w in zip(row, widths, strict=True)) for row in rows)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command line takes."""
     parser.add_argument("-opt", "--opt", required=True, metavar="FILE", help="option file of the network")
     parser.add_argument("--sizes", nargs="+", default=["720p"], help=f"{', '.join(PRESETS)}, or height x width")
     parser.add_argument("--warmup", type=int, default=50, help="calls before the timed ones")
@@ -125,27 +120,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--tta", choices=("none", "hflip", "rot180", "dihedral"), default="none")
     parser.add_argument("--flow_scale", type=float, default=1.0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    a = parser.parse_args(argv)
-    try:
-        if a.runs < 1 or a.warmup < 0:
-            raise UserError("--runs must be at least 1, and --warmup not negative")
-        if not 0 < a.flow_scale <= 1:
-            raise UserError(f"--flow_scale: must be above 0 and at most 1, not {a.flow_scale:g}")
-        sizes = [size_of(text) for text in a.sizes]
-        device = named_device(a.device)
-        model, parameters = build(a.opt, {"tta": a.tta, "flow_scale": a.flow_scale}, device)
-        amp = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[a.amp]
-        name = (
-            torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-        )
-        print(f"{a.opt}: {parameters:,} parameters, {device} ({name}), torch {torch.__version__}, amp {a.amp}, batch 1")
-        print(f"{a.warmup} calls to warm up, {a.runs} timed")
-        print(table([measure(model, size, device, a.warmup, a.runs, amp) for size in sizes]))
-    except UserError as e:
-        print(e, file=sys.stderr)
-        return e.code
-    return 0
+
+
+def run(a: argparse.Namespace) -> None:
+    """Do what the command line asks for."""
+    if a.runs < 1 or a.warmup < 0:
+        raise UserError("--runs must be at least 1, and --warmup not negative")
+    if not 0 < a.flow_scale <= 1:
+        raise UserError(f"--flow_scale: must be above 0 and at most 1, not {a.flow_scale:g}")
+    sizes = [size_of(text) for text in a.sizes]
+    device = named_device(a.device)
+    model, parameters = build(a.opt, {"tta": a.tta, "flow_scale": a.flow_scale}, device)
+    amp = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[a.amp]
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    print(f"{a.opt}: {parameters:,} parameters, {device} ({name}), torch {torch.__version__}, amp {a.amp}, batch 1")
+    print(f"{a.warmup} calls to warm up, {a.runs} timed")
+    print(table([measure(model, size, device, a.warmup, a.runs, amp) for size in sizes]))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    script(__file__, sys.modules[__name__])

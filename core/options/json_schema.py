@@ -69,7 +69,7 @@ class _Builder:
         ]
         return {
             "$schema": "https://json-schema.org/draft/2020-12/schema",
-            "$comment": f"Written by tools/make_schema.py with torch {torch.__version__.split('+')[0]}.",
+            "$comment": f"Written by `relume schema` with torch {torch.__version__.split('+')[0]}.",
             "title": "Relume options",
             **top,
             "if": {"not": {"required": [BASE]}},

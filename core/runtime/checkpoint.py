@@ -89,7 +89,7 @@ def load(path: str | Path, map_location: str | torch.device = "cpu") -> Any:
         named = re.search(r"GLOBAL (\S+)", str(e))
         raise UserError(
             f"{path}: not a plain weights file: it holds Python objects{f' ({named[1]})' if named else ''}, and Relume never "
-            f"runs code from a checkpoint. Take its weights out with: python tools/convert_weights.py {path} OUT.pth; or save "
+            f"runs code from a checkpoint. Take its weights out with: relume convert {path} OUT.pth; or save "
             "torch.save(model.state_dict(), ...) where it was made"
         ) from e
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile, ImportError) as e:

@@ -49,7 +49,7 @@ def initialise(launcher: str, options: Mapping[str, Any], use_cpu: bool) -> torc
     if lacking:
         raise UserError(
             f"--launcher {launcher}: the environment lacks {', '.join(lacking)}. "
-            "Start with: torchrun --nproc_per_node=<GPUs> train.py -opt <file> --launcher pytorch"
+            "Start with: torchrun --nproc_per_node=<GPUs> -m relume train -opt <file> --launcher pytorch"
         )
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     if cuda:

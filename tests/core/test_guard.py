@@ -72,7 +72,7 @@ def test_the_last_straw(guard: Guard, tmp_path: Path) -> None:
     guard.failed(3, *arguments)
     assert not list(tmp_path.iterdir())
     with pytest.raises(
-        NonFiniteError, match=r"stopped at iteration 4: 2 steps in a row .* tools/replay\.py .*nonfinite_4"
+        NonFiniteError, match=r"stopped at iteration 4: 2 steps in a row .* relume replay .*nonfinite_4"
     ) as e:
         guard.failed(4, *arguments)
     assert e.value.code == 3 and "\n" not in str(e.value)

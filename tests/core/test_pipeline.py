@@ -17,12 +17,13 @@ import torch
 import yaml
 from runs import REPO, differences, options, records, weights
 
-from relume.core.errors import EXIT_INTERRUPTED, EXIT_NONFINITE, EXIT_PREEMPTED, EXIT_USER_ERROR, UserError
+from relume.core import cli
+from relume.core.errors import EXIT_NONFINITE, EXIT_PREEMPTED, EXIT_USER_ERROR, UserError
 from relume.core.imaging.image_io import imwrite
 from relume.core.options.plugins import import_plugin, module_name
-from relume.core.pipeline import run, test_main, test_pipeline, train_main, train_pipeline
+from relume.core.pipeline import test_pipeline, train_pipeline
 
-test_main.__test__ = test_pipeline.__test__ = False  # type: ignore[attr-defined] # they are not tests
+test_pipeline.__test__ = False  # type: ignore[attr-defined] # it is no test
 
 TOY = REPO / "tests" / "toy.py"
 ROOT = Path("experiments/toy")
@@ -334,26 +335,24 @@ def written(opt: dict[str, Any]) -> str:
     return "x.yml"
 
 
-def exit_code(main: Any, *arguments: str) -> int:
-    with pytest.raises(SystemExit) as caught:
-        main(list(arguments))
-    return int(caught.value.code or 0)
+def exit_code(*arguments: str) -> int:
+    return cli.main(arguments)
 
 
 def test_check_touches_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     opt = options(datasets__train={"type": "PairedImageDataset", "dataroot_gt": "nowhere", "dataroot_lq": "nowhere"})
-    assert exit_code(train_main, "-opt", written(opt), "--check") == 0
+    assert exit_code("train", "-opt", written(opt), "--check") == 0
     assert capsys.readouterr().out == "x.yml: valid (RestorationModel, train, val)\n"
     assert [p.name for p in Path().iterdir()] == ["x.yml"]
     opt["train"]["optim_g"]["lrr"] = 1
-    assert exit_code(train_main, "-opt", written(opt), "--check") == EXIT_USER_ERROR
+    assert exit_code("train", "-opt", written(opt), "--check") == EXIT_USER_ERROR
     out, err = capsys.readouterr()
     assert not out and re.match(r"x\.yml:\d+:\d+: .*'lrr'.*Did you mean 'lr'\?", err) and err.count("\n") == 1
 
 
 def test_debug_runs_have_their_own_folder_and_cadence() -> None:
     path = written(options(logger__use_tb_logger=True, logger__print_freq=100, val__val_freq=5000))
-    assert exit_code(train_main, "-opt", path, "--debug") == 0
+    assert exit_code("train", "-opt", path, "--debug") == 0
     assert [p.name for p in Path("experiments").iterdir()] == ["debug_toy"] and not Path("tb_logger").exists()
     lines = records(Path("experiments/debug_toy"))
     assert [r["iter"] for r in lines if "metrics" in r] == [8, 12]
@@ -363,32 +362,33 @@ def test_debug_runs_have_their_own_folder_and_cadence() -> None:
 
 def test_force_yml_overrides(capsys: pytest.CaptureFixture[str]) -> None:
     overrides = ["train:total_iter=3", "train:optim_g:lr=1e-3", "datasets:train:batch_size_per_gpu=1", "name=other"]
-    assert exit_code(train_main, "-opt", written(options()), "--force_yml", *overrides) == 0
+    assert exit_code("train", "-opt", written(options()), "--force_yml", *overrides) == 0
     lines = records(Path("experiments/other"))
     assert [r["iter"] for r in lines if "lr" in r] == [1, 2, 3] and lines[0]["lr"] == [1e-3]
     capsys.readouterr()
-    assert exit_code(train_main, "-opt", "x.yml", "--force_yml", "train:total_itr=3") == EXIT_USER_ERROR
+    assert exit_code("train", "-opt", "x.yml", "--force_yml", "train:total_itr=3") == EXIT_USER_ERROR
     assert "Did you mean 'total_iter'?" in capsys.readouterr().err
 
 
 def test_test_py_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert exit_code(test_main, "-opt", written(to_test())) == 0
+    assert exit_code("test", "-opt", written(to_test())) == 0
     assert Path("results/tested/metrics.json").exists()
-    assert exit_code(test_main, "-opt", "x.yml", "--force_yml", "path:pretrain_network_g=v.pth") == EXIT_USER_ERROR
+    assert exit_code("test", "-opt", "x.yml", "--force_yml", "path:pretrain_network_g=v.pth") == EXIT_USER_ERROR
     assert capsys.readouterr().err == "v.pth: no such file. Did you mean 'w.pth'? (path.pretrain_network_g)\n"
-    assert exit_code(test_main, "-opt", "x.yml", "--auto_resume") == 2, "which is for training"
+    with pytest.raises(SystemExit, match="2"):
+        exit_code("test", "-opt", "x.yml", "--auto_resume")  # which is for training
 
 
 def test_auto_resume_after_the_end_is_success(capsys: pytest.CaptureFixture[str]) -> None:
     path = written(options(train__total_iter=2))
     for expected in ("Done in", "This run is already complete: experiments/toy is at iteration 2"):
-        assert exit_code(train_main, "-opt", path, "--auto_resume") == 0
+        assert exit_code("train", "-opt", path, "--auto_resume") == 0
         assert expected in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("arguments", [["-opt", "nowhere.yml"], ["-opt", "nowhere.yml", "--check"]])
 def test_a_missing_option_file(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert exit_code(train_main, *arguments) == EXIT_USER_ERROR
+    assert exit_code("train", *arguments) == EXIT_USER_ERROR
     err = capsys.readouterr().err
     assert err.startswith("nowhere.yml: ") and err.count("\n") == 1
 
@@ -397,18 +397,14 @@ def test_nonfinite_and_interrupted_runs_have_codes_of_their_own(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loud = options(train__pixel_opt={"type": "ToyLoss", "loss_weight": 1e39}, train__max_nonfinite=2)
-    assert exit_code(train_main, "-opt", written(loud)) == EXIT_NONFINITE
-    assert "tools/replay.py" in capsys.readouterr().err
+    assert exit_code("train", "-opt", written(loud)) == EXIT_NONFINITE
+    assert "relume replay" in capsys.readouterr().err
 
-    def interrupt(opt: Any, arguments: Any) -> None:
-        raise KeyboardInterrupt
-
-    assert run("train.py", ["-opt", written(options())], interrupt) == EXIT_INTERRUPTED
-    assert capsys.readouterr().err == "interrupted\n"
+    written(options())
     module = sys.modules[module_name(Path(import_plugin(str(TOY), REPO)))]
     module.visits.clear()
     monkeypatch.setenv("RELUME_TEST_SIGNAL", "loss:2:15")
-    assert exit_code(train_main, "-opt", "x.yml") == EXIT_PREEMPTED
+    assert exit_code("train", "-opt", "x.yml") == EXIT_PREEMPTED
     module.visits.clear()
     assert "at iteration 2; the checkpoint is saved. Continue with --auto_resume" in capsys.readouterr().err
 

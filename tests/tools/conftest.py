@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 import relume
+from relume.core.cli import execute
 
 TOOLS = Path(relume.__file__).resolve().parent / "tools"
 
 
 @pytest.fixture(scope="session")
 def tool() -> Callable[[str], ModuleType]:
-    """``tool("list")``: the module of tools/list.py."""
+    """``tool("ablation")``: the module of tools/ablation.py."""
 
     def load(name: str) -> ModuleType:
         path = list(sys.path)
@@ -29,3 +30,9 @@ def tool() -> Callable[[str], ModuleType]:
         return module
 
     return load
+
+
+@pytest.fixture(scope="session")
+def run_tool(tool: Callable[[str], ModuleType]) -> Callable[[str, Sequence[str]], int]:
+    """``run_tool("ablation", arguments)``: the exit code of tools/ablation.py."""
+    return lambda name, argv: execute(tool(name), argv, f"{name}.py")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import yaml
 
@@ -34,8 +36,8 @@ def file(folder, name, **changes):
 
 
 @pytest.fixture
-def main(tool):
-    return tool("compare_generators").main
+def main(run_tool):
+    return partial(run_tool, "compare_generators")
 
 
 def test_table_and_picture(main, tmp_path, monkeypatch, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -33,14 +34,18 @@ def compare_hdr(tool) -> ModuleType:
 
 
 def test_the_two_stages_train_and_are_compared(
-    compare_hdr: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    compare_hdr: ModuleType,
+    run_tool: Callable[..., int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert compare_hdr.main(["--force_yml", *SMALLER]) == 2
+    assert run_tool("compare_hdr", ["--force_yml", *SMALLER]) == 2
     assert "experiments/hdr_small_s2/models/net_g_latest.pth: no such file" in capsys.readouterr().err
     train_pipeline(options.load(FOLDER / "s1.yml", [*SMALLER, *SHORTER]))
     train_pipeline(options.load(FOLDER / "s2.yml", [*SMALLER, *SHORTER, "train:encoder_iter=2"]))
-    assert compare_hdr.main(["--out", "t/table", "--show", "0", "1", "--force_yml", *SMALLER]) == 0
+    assert run_tool("compare_hdr", ["--out", "t/table", "--show", "0", "1", "--force_yml", *SMALLER]) == 0
     _, rule, *rows = Path("t/table.md").read_text().splitlines()
     assert rule.count("---:") == 5
     labels = [row.split("|")[1].strip() for row in rows]

@@ -13,7 +13,6 @@ from filling import fill
 from runs import options
 
 from relume.archs import build_network
-from relume.tools.interpolation_pictures import main
 
 NETWORK: dict[str, Any] = {
     "type": "HybridVFI",
@@ -40,13 +39,13 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
-def test_both_pictures(files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*files, "--out", "pictures", "--index", "1"]) == 0
+def test_both_pictures(run_tool: Any, files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_tool("interpolation_pictures", [*files, "--out", "pictures", "--index", "1"]) == 0
     rows, strip = (cv2.imread(str(tmp_path / "pictures" / f"{n}.jpg")) for n in ("interpolation", "slow_motion"))
     assert rows.shape[1] > 4 * 192 and strip.shape[1] > 9 * 144
     assert "written: pictures/interpolation.jpg" in capsys.readouterr().out
 
 
-def test_mistakes_are_one_line(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*files, "--index", "2"]) == 2
+def test_mistakes_are_one_line(run_tool: Any, files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_tool("interpolation_pictures", [*files, "--index", "2"]) == 2
     assert capsys.readouterr().err == "--index 2: val has samples 0 to 1\n"

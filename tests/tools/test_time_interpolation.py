@@ -18,12 +18,12 @@ NETWORK = {
 
 
 @pytest.fixture
-def run(tool, tmp_path, capsys):
+def run(run_tool, tmp_path, capsys):
     def call(*arguments: str, **changes) -> tuple[int, str]:
         opt = {"name": "t", "model_type": "InterpolationModel", "network_g": NETWORK, **changes}
         opt.setdefault("path", {"pretrain_network_g": "weights/that/are/not/there.pth"})
         (tmp_path / "o.yml").write_text(yaml.safe_dump(opt))
-        code = tool("time_interpolation").main(["-opt", str(tmp_path / "o.yml"), "--device", "cpu", *arguments])
+        code = run_tool("time_interpolation", ["-opt", str(tmp_path / "o.yml"), "--device", "cpu", *arguments])
         printed = capsys.readouterr()
         return code, printed.out + printed.err
 

@@ -30,7 +30,7 @@ def test_the_file_is_fresh() -> None:
         pytest.skip(f"written with another torch: {stored['$comment']}")  # its optimizers have other options
     code = "import json; from relume.core.options.json_schema import json_schema; print(json.dumps(json_schema()))"
     fresh = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert json.loads(fresh.stdout) == stored, "run: python tools/make_schema.py"
+    assert json.loads(fresh.stdout) == stored, "run: relume schema"
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""tools/interpolate.py on tiny clips."""
+"""relume interpolate on tiny clips."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from relume.archs import build_network
+from relume.core.cli import main
 from relume.core.imaging.image_io import imwrite, read_pixels
 from relume.core.runtime import checkpoint
 from relume.datasets.clips import Video
@@ -29,7 +30,7 @@ NETWORK = {
 
 
 @pytest.fixture
-def run(tool, tmp_path, capsys):
+def run(tmp_path, capsys):
     torch.manual_seed(0)
     checkpoint.save(tmp_path / "net.pth", {"params": build_network(NETWORK).state_dict()})
     opt = {"name": "t", "model_type": "InterpolationModel", "network_g": NETWORK}
@@ -41,7 +42,7 @@ def run(tool, tmp_path, capsys):
 
     def call(*arguments: str, source: str = "in") -> tuple[int, str]:
         where = ["--device", "cpu", "-opt", str(tmp_path / "o.yml")]
-        code = tool("interpolate").main([str(tmp_path / source), *where, *arguments])
+        code = main(["interpolate", str(tmp_path / source), *where, *arguments])
         printed = capsys.readouterr()
         return code, printed.out + printed.err
 

@@ -1,4 +1,4 @@
-"""tools/sample.py: images by seed, whatever the batch and the number of ranks."""
+"""relume sample: images by seed, whatever the batch and the number of ranks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import cv2
 import numpy as np
@@ -15,6 +14,8 @@ import torch
 import yaml
 
 from relume.archs import build_network
+from relume.core.cli import main
+from relume.core.commands import sample
 from relume.core.errors import UserError
 from relume.core.runtime import checkpoint, distributed
 
@@ -28,11 +29,6 @@ NETWORK = {
     "attn_resolutions": [4],
     "dropout": 0.0,
 }
-
-
-@pytest.fixture(scope="module")
-def sample(tool) -> ModuleType:
-    return tool("sample")
 
 
 @pytest.fixture
@@ -52,8 +48,8 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(sample: ModuleType, *arguments: str) -> int:
-    code: int = sample.main(["-opt", "opt.yml", "--weights", "w.pth", "--cpu", *arguments])
+def run(*arguments: str) -> int:
+    code: int = main(["sample", "-opt", "opt.yml", "--weights", "w.pth", "--cpu", *arguments])
     return code
 
 
@@ -61,10 +57,10 @@ def pixels(folder: Path) -> dict[str, np.ndarray]:
     return {p.name: cv2.imread(str(p))[..., ::-1] for p in sorted(folder.glob("0*.png"))}
 
 
-def test_an_image_is_its_seeds_whatever_else_is_made(sample: ModuleType, files: Path, capsys) -> None:
-    assert run(sample, "--out", "many", "--seeds", "0-6", "--batch", "4", "--grid", "4") == 0
+def test_an_image_is_its_seeds_whatever_else_is_made(files: Path, capsys) -> None:
+    assert run("--out", "many", "--seeds", "0-6", "--batch", "4", "--grid", "4") == 0
     assert "many: 7 images, 1 network evaluation each" in capsys.readouterr().out
-    assert run(sample, "--out", "few", "--seeds", "5,2", "--batch", "3") == 0
+    assert run("--out", "few", "--seeds", "5,2", "--batch", "3") == 0
     many, few = pixels(files / "many"), pixels(files / "few")
     assert list(many) == [f"{i:06d}.png" for i in range(7)] and list(few) == ["000002.png", "000005.png"]
     for name, image in few.items():
@@ -74,9 +70,9 @@ def test_an_image_is_its_seeds_whatever_else_is_made(sample: ModuleType, files: 
     assert cv2.imread(str(files / "many" / "grid.png")).shape == (28, 28, 3)
 
 
-def test_arrays_hold_what_files_hold(sample: ModuleType, files: Path) -> None:
-    assert run(sample, "--out", "a", "--seeds", "3-5", "--steps", "1", "4", "--label", "2") == 0
-    assert run(sample, "--out", "b.npz", "--seeds", "3-5", "--steps", "4", "1", "--label", "2", "--grid", "2") == 0
+def test_arrays_hold_what_files_hold(files: Path) -> None:
+    assert run("--out", "a", "--seeds", "3-5", "--steps", "1", "4", "--label", "2") == 0
+    assert run("--out", "b.npz", "--seeds", "3-5", "--steps", "4", "1", "--label", "2", "--grid", "2") == 0
     for steps in (1, 4):
         with np.load(files / f"b_steps_{steps}.npz", allow_pickle=False) as found:
             assert found["seeds"].tolist() == [3, 4, 5] and found["images"].dtype == np.uint8
@@ -88,16 +84,16 @@ def test_arrays_hold_what_files_hold(sample: ModuleType, files: Path) -> None:
     assert any((one[k] != four[k]).any() for k in one)
 
 
-def test_averaged_weights_and_classes_matter(sample: ModuleType, files: Path) -> None:
+def test_averaged_weights_and_classes_matter(files: Path) -> None:
     for out, arguments in {"ema": (), "raw": ("--raw",), "class": ("--label", "1")}.items():
-        assert run(sample, "--out", out, "--seeds", "0-1", *arguments) == 0
+        assert run("--out", out, "--seeds", "0-1", *arguments) == 0
     ema, raw, label = (pixels(files / out) for out in ("ema", "raw", "class"))
     assert (ema["000000.png"] != raw["000000.png"]).any()
     assert (ema["000000.png"] != label["000000.png"]).any(), "its own class is 0"
     assert (ema["000001.png"] == label["000001.png"]).all(), "its own class is 1"
 
 
-def test_ranks_share_seeds_and_fill_batches(sample: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_share_seeds_and_fill_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     class Numbers:
@@ -126,15 +122,15 @@ def test_ranks_share_seeds_and_fill_batches(sample: ModuleType, monkeypatch: pyt
         (["--weights", "v.pth"], "v.pth: no such file. Did you mean 'w.pth'?"),
     ],
 )
-def test_mistakes_are_one_line(arguments, message, sample: ModuleType, files: Path, capsys) -> None:
-    assert run(sample, "--out", "x", *arguments) == UserError.code
+def test_mistakes_are_one_line(arguments, message, files: Path, capsys) -> None:
+    assert run("--out", "x", *arguments) == UserError.code
     error = capsys.readouterr().err.strip()
     assert message in error and "\n" not in error
     assert not (files / "x").exists()
 
 
 def test_two_ranks_make_the_files_of_one(files: Path) -> None:
-    tool = Path(__file__).resolve().parents[2] / "tools" / "sample.py"
+    tool = Path(__file__).resolve().parents[3] / "tools" / "sample.py"
     command = [
         str(tool),
         "-opt",

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from relume.core.cli import main
+from relume.core.commands.prepare import crop, pack, windows
 from relume.core.errors import UserError
 from relume.core.imaging.image_io import imwrite, read_pixels
 from relume.datasets.hdr import LdrHdrDataset
 from relume.datasets.hdr_scenes import SyntheticHDRDataset
 from relume.datasets.sources import Lmdb
-from relume.tools.prepare_data import crop, main, pack, windows
 
 
 @pytest.fixture
@@ -53,18 +54,18 @@ def test_a_database_is_whole_or_not_there(folder):
 
 
 def test_the_command_line(folder, capsys):
-    assert main(["meta", str(folder / "in"), str(folder / "meta.txt")]) == 0
+    assert main(["prepare", "meta", str(folder / "in"), str(folder / "meta.txt")]) == 0
     assert (folder / "meta.txt").read_text() == "a.png (50,70,3)\ns/b.png (48,48,3)\n"
-    assert main(["lmdb", str(folder / "in"), str(folder / "x.lmdb")]) == 0
-    assert main(["crop", str(folder / "in"), str(folder / "out"), "--size", "48", "--workers", "1"]) == 0
+    assert main(["prepare", "lmdb", str(folder / "in"), str(folder / "x.lmdb")]) == 0
+    assert main(["prepare", "crop", str(folder / "in"), str(folder / "out"), "--size", "48", "--workers", "1"]) == 0
     assert "5 images" in capsys.readouterr().out
-    assert main(["meta", str(folder / "gone"), str(folder / "meta.txt")]) == 2
+    assert main(["prepare", "meta", str(folder / "gone"), str(folder / "meta.txt")]) == 2
     assert "gone: there is no such folder" in capsys.readouterr().err
 
 
 def test_hdr_scenes_become_folders_that_the_dataset_reads(folder, capsys):
     out = folder / "scenes"
-    assert main(["hdr", str(folder / "in"), str(out), "--renditions", "2", "--side", "32"]) == 0
+    assert main(["prepare", "hdr", str(folder / "in"), str(out), "--renditions", "2", "--side", "32"]) == 0
     assert "4 images" in capsys.readouterr().out
     made = SyntheticHDRDataset(dataroot_gt=str(folder / "in"), phase="val", shorter_side=32, renditions=2)
     read = LdrHdrDataset(*(str(out / k) for k in ("lq", "gt", "dgain")), phase="val")
@@ -76,9 +77,9 @@ def test_hdr_scenes_become_folders_that_the_dataset_reads(folder, capsys):
 
 
 def test_hdr_of_shipped_photographs(tmp_path, capsys):
-    assert main(["hdr", "skimage:val", str(tmp_path / "out"), "--side", "24"]) == 0
+    assert main(["prepare", "hdr", "skimage:val", str(tmp_path / "out"), "--side", "24"]) == 0
     assert sorted(p.name for p in (tmp_path / "out" / "gt").iterdir()) == ["chelsea.hdr", "coffee.hdr"]
-    assert main(["hdr", "skimage:test", str(tmp_path / "out")]) == 2
+    assert main(["prepare", "hdr", "skimage:test", str(tmp_path / "out")]) == 2
     assert "skimage:train and skimage:val" in capsys.readouterr().err
 
 

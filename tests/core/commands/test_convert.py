@@ -15,13 +15,10 @@ import torch
 from torch import nn
 
 from relume.archs import build_network
+from relume.core.cli import main
+from relume.core.commands import convert
 from relume.core.errors import UserError
-from relume.core.runtime import checkpoint
-
-
-@pytest.fixture(scope="session")
-def convert_weights(tool):
-    return tool("convert_weights")
+from relume.core.runtime import checkpoint, pickles
 
 
 @pytest.fixture
@@ -72,24 +69,24 @@ def same(path, expected):
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize("wrap", [lambda n: n, nn.DataParallel, lambda n: {"epoch": 3, "model": n}])
 @pytest.mark.filterwarnings("ignore:Couldn't retrieve source code:UserWarning")
-def test_whole_modules(convert_weights, original, tmp_path, wrap, legacy):
+def test_whole_modules(original, tmp_path, wrap, legacy):
     expected = {k: v.clone() for k, v in original.state_dict().items()}
     path = save(wrap(original), tmp_path / "best.pth", _use_new_zipfile_serialization=not legacy)
-    assert convert_weights.main([str(path), str(tmp_path / "out.pth")]) == 0
+    assert main(["convert", *[str(path), str(tmp_path / "out.pth")]]) == 0
     same(tmp_path / "out.pth", expected)
     assert "model_with_eca" not in sys.modules
 
 
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize("key", [None, "state_dict", "model_state_dict", "model", "params_ema"])
-def test_state_dicts(convert_weights, tmp_path, key, legacy):
+def test_state_dicts(tmp_path, key, legacy):
     state = OrderedDict(
         [("module.a.weight", torch.rand(2, 3).t()), ("module.b", torch.rand(4).half()), ("module.n", torch.tensor(7))]
     )
     path = save(
         {"epoch": 1, key: state} if key else state, tmp_path / "x.pth", _use_new_zipfile_serialization=not legacy
     )
-    convert_weights.main([str(path), str(tmp_path / "out.pth")])
+    main(["convert", *[str(path), str(tmp_path / "out.pth")]])
     same(tmp_path / "out.pth", {k.removeprefix("module."): v for k, v in state.items()})
 
 
@@ -119,13 +116,13 @@ def attacks(flag):
 
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize("attack", ["system", "eval", "getattr", "in a state dict", "torch.load", "numpy"])
-def test_nothing_in_a_checkpoint_is_run(convert_weights, tmp_path, capsys, attack, legacy):
+def test_nothing_in_a_checkpoint_is_run(tmp_path, capsys, attack, legacy):
     flag, out = tmp_path / "flag", tmp_path / "out.pth"
     evil = attacks(flag)[attack]
     if attack == "getattr":
         evil = Reducer(getattr, nn.Conv2d, "__init__")  # modules cannot be pickled
     path = save(evil, tmp_path / "evil.pth", _use_new_zipfile_serialization=not legacy)
-    assert convert_weights.main([str(path), str(out)]) == 2
+    assert main(["convert", *[str(path), str(out)]]) == 2
     assert "refused: it names " in capsys.readouterr().err
     assert not flag.exists() and not out.exists()
 
@@ -152,34 +149,34 @@ def written(path, data, storages=None):
         (b"not a pickle", "cannot be read"),
     ],
 )
-def test_pickles_written_by_hand(convert_weights, tmp_path, data, message):
+def test_pickles_written_by_hand(tmp_path, data, message):
     with pytest.raises(UserError, match=message):
-        convert_weights.read(written(tmp_path / "x.pth", data))
+        pickles.read(written(tmp_path / "x.pth", data), convert.STUBBED)
 
 
-def test_tensors_stay_within_their_data(convert_weights, tmp_path):
+def test_tensors_stay_within_their_data(tmp_path):
     head = b"ctorch._utils\n_rebuild_tensor_v2\n((Vstorage\nctorch\nFloatStorage\nV0\nVcpu\nI4\ntQ"
     tensor = head + b"I%d\n(I%d\nt(I%d\ntI00\nNtR"
     item = b"}Vw\n%bs."
     good = written(tmp_path / "good.pth", item % (tensor % (1, 3, 1)), {"0": torch.arange(4.0).numpy().tobytes()})
-    assert convert_weights.read(good)["w"].tolist() == [1.0, 2.0, 3.0]
+    assert pickles.read(good)["w"].tolist() == [1.0, 2.0, 3.0]
     for offset, size, stride in ((2, 3, 1), (0, 3, 2), (-1, 2, 1), (3, 2, -1)):
         path = written(tmp_path / "bad.pth", item % (tensor % (offset, size, stride)), {"0": bytes(16)})
         with pytest.raises(UserError, match="larger than its data"):
-            convert_weights.read(path)
+            pickles.read(path)
     with pytest.raises(UserError, match="larger than its data"):
-        convert_weights.read(written(tmp_path / "bad.pth", item % (tensor % (0, 2, 1)), {"0": bytes(8)}))
+        pickles.read(written(tmp_path / "bad.pth", item % (tensor % (0, 2, 1)), {"0": bytes(8)}))
 
 
-def test_modules_that_contain_themselves_are_refused(convert_weights, tmp_path):
+def test_modules_that_contain_themselves_are_refused(tmp_path):
     loop = b"ctorch.nn.modules.container\nSequential\n)\x81q\x01}V_modules\n}Va\nh\x01ssb."
     with pytest.raises(UserError, match="holds no network"):
-        convert_weights.read(written(tmp_path / "x.pth", loop))
+        pickles.read(written(tmp_path / "x.pth", loop))
 
 
-def test_other_files_are_explained(convert_weights, tmp_path):
+def test_other_files_are_explained(tmp_path):
     with pytest.raises(UserError, match="no such file"):
-        convert_weights.read(tmp_path / "x.pth")
+        pickles.read(tmp_path / "x.pth")
     torch.jit.save(torch.jit.script(nn.Conv2d(1, 1, 1)), tmp_path / "script.pth") if sys.version_info < (
         3,
         10,
@@ -188,21 +185,21 @@ def test_other_files_are_explained(convert_weights, tmp_path):
     with zipfile.ZipFile(tmp_path / "script.pth", "a") as archive:
         archive.writestr("archive/constants.pkl", b"N.")
     with pytest.raises(UserError, match="TorchScript"):
-        convert_weights.read(tmp_path / "script.pth")
+        pickles.read(tmp_path / "script.pth")
     (tmp_path / "text.pth").write_text("weights")
     with pytest.raises(UserError, match="cannot be read"):
-        convert_weights.read(tmp_path / "text.pth")
+        pickles.read(tmp_path / "text.pth")
     with pytest.raises(UserError, match="holds no network's state dict"):
-        convert_weights.read(save({"epoch": 3}, tmp_path / "epoch.pth"))
+        pickles.read(save({"epoch": 3}, tmp_path / "epoch.pth"))
     (tmp_path / "old.pth").write_bytes(pickle.dumps(1) * 5)
     with pytest.raises(UserError, match=r"refused: it is no file of torch\.save"):
-        convert_weights.read(tmp_path / "old.pth")
+        pickles.read(tmp_path / "old.pth")
     save({"a": torch.ones(1)}, tmp_path / "a.pth")
     with pytest.raises(UserError, match="is there already"):
-        convert_weights.convert(tmp_path / "a.pth", tmp_path / "a.pth")
+        convert.convert(tmp_path / "a.pth", tmp_path / "a.pth")
 
 
-def test_unknown_modules_of_networks_can_be_named(convert_weights, original, tmp_path):
+def test_unknown_modules_of_networks_can_be_named(original, tmp_path):
     for cls in {type(m) for m in original.modules()}:
         if cls.__module__ == "model_with_eca":
             cls.__module__ = "my_net"
@@ -210,8 +207,8 @@ def test_unknown_modules_of_networks_can_be_named(convert_weights, original, tmp
     path = save(original, tmp_path / "x.pth")
     sys.modules.pop("my_net")
     with pytest.raises(UserError, match=r"names my_net.Restormer.*--stub my_net"):
-        convert_weights.read(path)
-    assert convert_weights.read(path, ["my_net"]).keys() == original.state_dict().keys()
+        pickles.read(path)
+    assert pickles.read(path, ["my_net"]).keys() == original.state_dict().keys()
 
 
 # ------------------------------------------------------------------ fitting to Relume's networks
@@ -226,38 +223,38 @@ FITS = {
 
 
 @pytest.mark.parametrize("name", FITS)
-def test_every_original_fits_its_network(convert_weights, golden, tmp_path, name):
+def test_every_original_fits_its_network(golden, tmp_path, name):
     manifest = json.loads(golden("underwater/state_dict_manifest.json").read_text())[name]["state_dict"]
     state = {k: torch.zeros(shape) for k, shape in manifest}
     block = {**FITS[name]}
-    kept, dropped = convert_weights.fitted(state, block)
+    kept, dropped = convert.fitted(state, block)
     assert dropped == [] and kept.keys() == state.keys()
     if name != "spectroformer_small":
-        kept, dropped = convert_weights.fitted(state, {**block, "drop_dead": True})
+        kept, dropped = convert.fitted(state, {**block, "drop_dead": True})
         assert dropped and not set(dropped) & set(kept)
 
 
-def test_differences_are_refused(convert_weights):
+def test_differences_are_refused():
     block = {"type": "SRVGGNetCompact", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 4, "num_conv": 1, "upscale": 2}
     state = build_network(block).state_dict()
-    kept, dropped = convert_weights.fitted(dict(state), block)
+    kept, dropped = convert.fitted(dict(state), block)
     assert dropped == [] and all(torch.equal(kept[k], v) for k, v in state.items())
     first = next(iter(state))
     with pytest.raises(UserError, match=rf"do not fit SRVGGNetCompact: {first} is missing"):
-        convert_weights.fitted({k: v for k, v in state.items() if k != first}, block)
+        convert.fitted({k: v for k, v in state.items() if k != first}, block)
     with pytest.raises(UserError, match="extra is unknown"):
-        convert_weights.fitted({**state, "extra": torch.ones(1)}, block)
+        convert.fitted({**state, "extra": torch.ones(1)}, block)
     with pytest.raises(UserError, match=rf"{first} is \(1,\), not"):
-        convert_weights.fitted({**state, first: torch.ones(1)}, block)
+        convert.fitted({**state, first: torch.ones(1)}, block)
 
 
-def test_options_name_the_network(convert_weights, tmp_path):
+def test_options_name_the_network(tmp_path):
     block = {"type": "SRVGGNetCompact", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 4, "num_conv": 1, "upscale": 2}
     (tmp_path / "x.yml").write_text(f"name: x\nmodel_type: RestorationModel\nnetwork_g: {json.dumps(block)}\n")
     state = build_network(block).state_dict()
     path = save(state, tmp_path / "a.pth")
     arguments = [str(path), str(tmp_path / "out.pth"), "-opt", str(tmp_path / "x.yml")]
-    assert convert_weights.main(arguments) == 0
+    assert main(["convert", *arguments]) == 0
     same(tmp_path / "out.pth", state)
 
 
@@ -313,21 +310,21 @@ def edm_pickle(monkeypatch, tmp_path):
     assert not flag.exists()
 
 
-def test_source_code_in_a_pickle_is_dropped_unread(convert_weights, edm_pickle, tmp_path):
+def test_source_code_in_a_pickle_is_dropped_unread(edm_pickle, tmp_path):
     network = build_network(EDM)
-    state = convert_weights.read(edm_pickle(network))
+    state = pickles.read(edm_pickle(network))
     assert state.keys() == network.state_dict().keys()
     assert all(torch.equal(v, state[k]) for k, v in network.state_dict().items())
 
 
 @pytest.mark.parametrize("classes", [0, 10])
-def test_edm_weights_become_a_generator(convert_weights, edm_pickle, tmp_path, capsys, classes):
+def test_edm_weights_become_a_generator(edm_pickle, tmp_path, capsys, classes):
     network = build_network(EDM)
     block = {k: v for k, v in EDM.items() if k != "augment_dim"} | {"label_dim": classes}
     options = tmp_path / "o.yml"
     options.write_text(f"name: x\nmodel_type: RestorationModel\nnetwork_g: {json.dumps(block)}\n")
     out = tmp_path / "out.safetensors"
-    assert convert_weights.main([str(edm_pickle(network)), str(out), "-opt", str(options)]) == 0
+    assert main(["convert", *[str(edm_pickle(network)), str(out), "-opt", str(options)]]) == 0
     said = capsys.readouterr().out
     assert "without 1 that the network does not have (model.map_augment.weight)" in said
     assert ("as initialised: model.map_label.weight, model.map_label.bias" in said) == bool(classes)
@@ -339,10 +336,10 @@ def test_edm_weights_become_a_generator(convert_weights, edm_pickle, tmp_path, c
             torch.testing.assert_close(fresh.eval()(x, 0.3, labels), network.eval()(x, 0.3))
 
 
-def test_edm_weights_of_other_widths_are_refused(convert_weights, edm_pickle):
-    state = convert_weights.read(edm_pickle(build_network(EDM)))
+def test_edm_weights_of_other_widths_are_refused(edm_pickle):
+    state = pickles.read(edm_pickle(build_network(EDM)))
     with pytest.raises(UserError, match=r"conv0\.weight is \(8, 8, 3, 3\), not \(16, 8, 3, 3\), and \d+ more"):
-        convert_weights.fitted(state, {**EDM, "channel_mult": [2, 2]})
+        convert.fitted(state, {**EDM, "channel_mult": [2, 2]})
 
 
 class Command:
@@ -351,15 +348,15 @@ class Command:
 
 
 @pytest.mark.parametrize("hidden", ["beside", "in a storage"])
-def test_commands_in_such_pickles_are_refused(convert_weights, edm_pickle, hidden):
+def test_commands_in_such_pickles_are_refused(edm_pickle, hidden):
     extra = Command()
     if hidden == "in a storage":  # a file of torch's older format, inside the pickle, that is none
         extra = Reducer(torch.storage._load_from_bytes, pickle.dumps(Command()))
     with pytest.raises(UserError, match=r"refused: it names (posix|nt)\.system"):
-        convert_weights.read(edm_pickle(build_network(EDM), loss_fn=extra))
+        pickles.read(edm_pickle(build_network(EDM), loss_fn=extra))
 
 
-def test_objects_with_source_code_need_attributes(convert_weights, tmp_path):
+def test_objects_with_source_code_need_attributes(tmp_path):
     (tmp_path / "x.pkl").write_bytes(b"ctorch_utils.persistence\n_reconstruct_persistent_obj\n(}Vstate\nI1\nstR.")
     with pytest.raises(UserError, match="an object with source code and without attributes"):
-        convert_weights.read(tmp_path / "x.pkl")
+        pickles.read(tmp_path / "x.pkl")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-Tool = Callable[[str], ModuleType]
+from relume.core.cli import main
+from relume.core.commands import describe
 
 TEXT = """\
 name: described
@@ -25,8 +24,8 @@ def option_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "x.yml"
 
 
-def test_rows(tool: Tool, option_file: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert tool("describe").main([option_file, "--force_yml", "val:tile=64", "scale=4"]) == 0
+def test_rows(option_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["describe", option_file, "--force_yml", "val:tile=64", "scale=4"]) == 0
     lines = capsys.readouterr().out.splitlines()
     rows = {key: rest.split(maxsplit=1) for key, rest in (line.split(maxsplit=1) for line in lines)}
     assert rows["name"] == ["described", "x.yml:1"]
@@ -38,15 +37,15 @@ def test_rows(tool: Tool, option_file: str, capsys: pytest.CaptureFixture[str]) 
     assert len({line.index(line.split(maxsplit=1)[1]) for line in lines}) == 1, "the values stand in one column"
 
 
-def test_mistakes(tool: Tool, option_file: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert tool("describe").main([option_file, "--force_yml", "scale=four"]) == 2
+def test_mistakes(option_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["describe", option_file, "--force_yml", "scale=four"]) == 2
     output = capsys.readouterr()
     assert output.err == "--force_yml scale=four: scale: expected an integer, got the string 'four'\n"
     assert output.out == ""
 
 
-def test_values_are_yaml_on_one_line(tool: Tool) -> None:
-    spelled = tool("describe").spelled
+def test_values_are_yaml_on_one_line() -> None:
+    spelled = describe.spelled
     assert spelled("off") == "'off'" and spelled(None) == "null" and spelled(5e-4) == "0.0005"
     assert spelled({"a": [1, (2, Path("b"))]}) == "{a: [1, [2, b]]}"
     assert spelled("x" * 300) == "x" * 300

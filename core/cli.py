@@ -1,0 +1,123 @@
+"""The command ``relume``. Every file of core/commands is a subcommand of that name, unless its name starts with ``_``.
+
+Such a file has a docstring, whose first line ``relume --help`` shows without importing the file, and two functions:
+``add_arguments(parser)`` declares its arguments, ``run(arguments)`` does its work, prints what there is to say, and raises
+`UserError` for whatever the user can mend. A script of tools/ has the same two functions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib
+import os
+import select
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+
+from .. import __version__
+from .errors import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, did_you_mean
+
+FOLDER = Path(__file__).parent / "commands"
+
+
+def commands() -> dict[str, str]:
+    """What each subcommand does, in one line, by name. Nothing is imported."""
+    files = sorted(f for f in FOLDER.glob("*.py") if not f.name.startswith("_"))
+    docs = {f.stem: ast.get_docstring(ast.parse(f.read_bytes())) or "" for f in files}
+    return {name: doc.partition("\n")[0] for name, doc in docs.items()}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``relume`` with these arguments, those of the process when None; the exit code."""
+    first, *rest = [*(sys.argv[1:] if argv is None else argv)] or [""]
+    if (FOLDER / f"{first}.py").is_file() and first.isidentifier() and not first.startswith("_"):
+        return execute(importlib.import_module(f"{__package__}.commands.{first}"), rest, f"relume {first}")
+    known = commands()
+    parser = argparse.ArgumentParser(
+        prog="relume",
+        description="Train, test and use networks for images, each run described by one YAML file.",
+        epilog="'relume COMMAND --help' shows a command's arguments.",
+    )
+    parser.add_argument("--version", action="version", version=f"relume {__version__}")
+    listing = parser.add_subparsers(title="commands", metavar="COMMAND", prog="relume")
+    for name, summary in known.items():
+        listing.add_parser(name, help=summary.replace("%", "%%"), add_help=False)
+    if first and not first.startswith("-"):
+        hint = did_you_mean(first, known)
+        print(f"relume: there is no command '{first}'.{hint} Commands: {', '.join(known)}.", file=sys.stderr)
+        return EXIT_USER_ERROR
+    parser.parse_args([first, *rest] if first else [])
+    parser.print_help(sys.stderr)  # without a command nothing was done, which is no success
+    return EXIT_USER_ERROR
+
+
+def execute(command: ModuleType | Any, argv: Sequence[str] | None, program: str) -> int:
+    """Parse the arguments of a command and run it; the exit code. A `UserError` is printed, without a traceback.
+
+    Args:
+        command: has a docstring, ``add_arguments(parser)`` and ``run(arguments)``.
+        argv: its arguments; those of the process when None.
+        program: its name in messages.
+
+    Raises:
+        SystemExit: argparse's, after ``--help`` (0) or wrong arguments (2).
+    """
+    parser = argparse.ArgumentParser(
+        prog=program, description=command.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    command.add_arguments(parser)
+    arguments = parser.parse_args(argv)
+    try:
+        command.run(arguments)
+        sys.stdout.flush()
+    except UserError as e:
+        print(e, file=sys.stderr)
+        return e.code
+    except KeyboardInterrupt:  # before the trainer listens, or for the second time
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        if not _nobody_reads(sys.stdout):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what the interpreter flushes at its end
+        return EXIT_BROKEN_PIPE
+    return 0
+
+
+def _nobody_reads(stream: Any) -> bool:
+    """Whether `stream` is a pipe that its reader (``| head``) has closed."""
+    poll = select.poll()
+    poll.register(stream.fileno(), select.POLLOUT)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+
+
+def leave(code: int) -> NoReturn:
+    """End this process with an exit code, the way in which a launcher's ranks must end."""
+    if "RANK" in os.environ:
+        from .runtime import distributed
+
+        distributed.leave(code)
+    sys.exit(code)
+
+
+def command_line() -> NoReturn:
+    """The console command ``relume``, and ``python -m relume``."""
+    leave(main())
+
+
+def script(file: str, command: str | ModuleType) -> NoReturn:
+    """All that train.py, test.py and the files of tools/ do: run a command under the script's own name.
+
+    Args:
+        file: the script's ``__file__``. Python puts its folder on ``sys.path``, where the repository's ``datasets`` would
+            shadow Hugging Face's package of that name; it is taken off.
+        command: the name of a subcommand, or a module that is one.
+    """
+    folder = Path(file).resolve().parent
+    sys.path[:] = [p for p in sys.path if Path(p).resolve() != folder]
+    module = importlib.import_module(f"{__package__}.commands.{command}") if isinstance(command, str) else command
+    leave(execute(module, None, Path(file).name))

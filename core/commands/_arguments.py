@@ -1,0 +1,67 @@
+"""Arguments that several subcommands have: the option file, and what overrides it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+from .. import options
+
+FILE = "option file (YAML), or relume:NAME of a shipped one"
+
+
+def add_option_file(parser: argparse.ArgumentParser, positional: bool = False) -> None:
+    """``-opt FILE``; with `positional`, ``FILE`` alone as well. Without either, argparse complains."""
+    if not positional:
+        parser.add_argument("-opt", "--opt", required=True, metavar="FILE", help=FILE)
+        return
+    either = parser.add_mutually_exclusive_group(required=True)
+    either.add_argument("file", nargs="?", metavar="FILE", help=FILE)
+    either.add_argument("-opt", "--opt", metavar="FILE", help="the same, as for train and test")
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    """``--force_yml a:b=v ...``."""
+    parser.add_argument(
+        "--force_yml", nargs="+", default=[], metavar="a:b=v", help="override options, e.g. train:ema_decay=0.99"
+    )
+
+
+def add_debug(parser: argparse.ArgumentParser) -> None:
+    """``--debug``."""
+    parser.add_argument(
+        "--debug", action="store_true", help="log every step, validate every 8, no trackers, name debug_*"
+    )
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """BasicSR's arguments of a run: option file, launcher, ``--debug``, ``--check``, ``--force_yml``."""
+    add_option_file(parser)
+    parser.add_argument(
+        "--launcher", choices=("none", "pytorch", "slurm"), default="none", help="who started this process"
+    )
+    add_debug(parser)
+    parser.add_argument(
+        "--check", action="store_true", help="check the option file and stop; touches no data and no GPU"
+    )
+    add_overrides(parser)
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=None, help=argparse.SUPPRESS)
+
+
+def option_file(arguments: argparse.Namespace) -> str:
+    """The option file, however it was given."""
+    return str(arguments.opt or arguments.file)
+
+
+def load(arguments: argparse.Namespace) -> Any:
+    """The options of a run, as its arguments ask for them.
+
+    Raises:
+        UserError: what is wrong in the file.
+    """
+    if getattr(arguments, "local_rank", None) is not None:
+        # python -m torch.distributed.launch says it here, torchrun in the environment
+        os.environ.setdefault("LOCAL_RANK", str(arguments.local_rank))
+    opt = options.load(option_file(arguments), arguments.force_yml)
+    return options.as_debug(opt) if arguments.debug or "debug" in opt.name else opt  # BasicSR's rule

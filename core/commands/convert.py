@@ -1,0 +1,110 @@
+"""Turn a checkpoint of an original into Relume's, names as they were: .safetensors or .pth.
+
+``relume convert ORIGINAL OUT.safetensors [-opt FILE.yml] [--stub MODULE ...]``
+
+Reads bare state dicts, the usual wrappings of them, pickles of whole modules, and the pickles of EDM that carry
+the source code of their classes, without importing or running anything that such a pickle names or carries. A .pth file
+holds ``{params: state dict}``.
+
+``-opt`` names an option file whose ``network_g`` the weights are for. Names and shapes are then compared. Left out are
+parameters that never had an effect in the original, if the network does without (``drop_dead: true``), and the embedding of
+augmentations of EDM's networks; the embedding of classes stays as initialised where the file has none. Any other difference
+is an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ...archs import build_network
+from .. import options
+from ..errors import UserError, require
+from ..runtime import checkpoint, pickles
+
+STUBBED = (
+    "__main__",
+    "final_model",
+    "final_model_AGSSF1",
+    "Final_model_AGSSF",
+    "model",
+    "model_with_eca",
+    "model_without_CA",
+    "network1",
+    "phaseformer",
+    "spectroformer_paper",
+)
+"""Modules that the originals' classes were defined in, as whole-module pickles name them."""
+
+
+def fitted(state: dict[str, Tensor], block: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[str]]:
+    """`state` as the network of `block` holds it, and the names that the network itself leaves out (dead parameters).
+
+    Raises:
+        UserError: other differences in names or shapes.
+    """
+    network = build_network(block)
+    own = network.state_dict()
+    given = state
+    state = {k: v for k, v in given.items() if k in own or k != "model.map_augment.weight"}
+    if "model.map_layer0.weight" in state:  # one of EDM's
+        state = {**{k: v for k, v in own.items() if k.startswith("model.map_label.")}, **state}
+    try:
+        network.load_state_dict(state)
+    except RuntimeError:
+        problems = [f"{k} is missing" for k in own if k not in state]
+        problems += [
+            f"{k} is {tuple(state[k].shape)}, not {tuple(v.shape)}"
+            for k, v in own.items()
+            if k in state and state[k].shape != v.shape
+        ]
+        problems += [f"{k} is unknown" for k in state if k not in own]
+        more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise UserError(f"the weights do not fit {block['type']}: {'; '.join(problems[:3])}{more}") from None
+    return dict(network.state_dict()), [k for k in given if k not in own]
+
+
+def convert(source: Path, target: Path, block: Mapping[str, Any] | None = None, stubbed: Sequence[str] = ()) -> str:
+    """Convert one file; a line that says what was done.
+
+    Raises:
+        UserError: it cannot be read, or does not fit the network of `block`; `target` exists.
+    """
+    if target.exists():
+        raise UserError(f"{target}: is there already; remove it first")
+    state = pickles.read(source, (*STUBBED, *stubbed))
+    notes = ""
+    if block is not None:
+        given = state.keys()
+        state, dropped = fitted(state, block)
+        added = [k for k in state if k not in given]
+        notes += (
+            f", without {len(dropped)} that the network does not have ({', '.join(dropped[:3])})" if dropped else ""
+        )
+        notes += f"; not in the original, as initialised: {', '.join(added)}" if added else ""
+    if target.suffix == ".safetensors":
+        module = require("safetensors.torch", str(target))
+        checkpoint.write_atomically(target, lambda file: file.write(module.save(state)))
+    else:
+        checkpoint.save(target, {"params": state})
+    return f"{target}: {len(state)} tensors, {sum(v.numel() for v in state.values()):,} numbers{notes}"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command line takes."""
+    parser.add_argument("original", type=Path, help="checkpoint of an original")
+    parser.add_argument("out", type=Path, help="what to write, .safetensors or .pth")
+    parser.add_argument("-opt", "--opt", help="option file whose network_g the weights must fit")
+    parser.add_argument(
+        "--stub", nargs="+", default=[], metavar="MODULE", help="modules of the pickled network's classes"
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Do what the command line asks for."""
+    block = options.load(arguments.opt).network_g if arguments.opt else None
+    print(convert(arguments.original, arguments.out, block, arguments.stub))

@@ -1,0 +1,75 @@
+"""List what option files can name: every component with its parameters and defaults.
+
+``relume list [archs losses ...]``
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+from ...archs import ARCHS
+from ...datasets import DATASETS
+from ...losses import LOSSES
+from ...schedulers import SCHEDULERS
+from ..errors import UserError, did_you_mean
+from ..features import FEATURES
+from ..imaging.transfer import TRANSFERS
+from ..metrics import METRICS
+from ..models import MODELS
+from ..options.plugins import import_plugin
+from ..registry import Parameter, Registry
+from ..runtime.optimizers import OPTIMIZERS
+
+FAMILIES: dict[str, Registry] = {
+    "archs": ARCHS,
+    "models": MODELS,
+    "losses": LOSSES,
+    "datasets": DATASETS,
+    "schedulers": SCHEDULERS,
+    "metrics": METRICS,
+    "optimizers": OPTIMIZERS,
+    "features": FEATURES,
+    "transfers": TRANSFERS,
+}
+
+
+def spelled(parameter: Parameter) -> str:
+    """``dim``, or ``dim=16`` where there is a default."""
+    return parameter.name if parameter.required else f"{parameter.name}={parameter.default!r}"
+
+
+def line(registry: Registry, name: str) -> str:
+    """One component: its name, other names, parameters."""
+    aliases = registry.aliases(name)
+    also = f" (also {', '.join(aliases)})" if aliases else ""
+    return f"  {name}({', '.join(map(spelled, registry.parameters(name).values()))}){also}"
+
+
+def listing(family: str) -> Iterator[str]:
+    """The lines of one family."""
+    registry = FAMILIES[family]
+    library = registry.library_names()
+    yield f"{family} ({len(registry.names()) + len(library)})"
+    for name in [*registry.names(), *library]:
+        yield line(registry, name)
+    for module, error in registry.unimportable().items():
+        yield f"  not available: {module} ({error})"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command line takes."""
+    parser.add_argument("families", nargs="*", metavar="family", help=f"any of {', '.join(FAMILIES)}; all when omitted")
+    parser.add_argument("--plugins", nargs="+", default=[], help="your own Python files or modules, to be included")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Do what the command line asks for."""
+    unknown = [f for f in arguments.families if f not in FAMILIES]
+    if unknown:
+        hint = did_you_mean(unknown[0], FAMILIES)
+        raise UserError(f"no family is called '{unknown[0]}'.{hint} Known: {', '.join(FAMILIES)}.")
+    for plugin in arguments.plugins:
+        import_plugin(plugin, Path.cwd())
+    print("\n\n".join("\n".join(listing(f)) for f in arguments.families or FAMILIES))

@@ -1,0 +1,188 @@
+"""Prepare image folders for training, in BasicSR's layouts.
+
+``relume prepare crop  FOLDER OUT [--size 480] [--step 240]``  cut large images into overlapping sub-images
+``relume prepare lmdb  FOLDER OUT.lmdb [--kind radiance]``     pack a folder into an LMDB database
+``relume prepare meta  FOLDER OUT.txt [--kind radiance]``      list a folder's images and their sizes
+``relume prepare hdr   FOLDER OUT [--renditions 4]``           make HDR scenes of photographs, and their pictures
+
+A kind is ``images`` (8- and 16-bit), ``radiance`` (.hdr, .exr, .pfm, .npy, .tif) or ``prompts`` (.txt with dgain and gamma).
+``hdr`` writes the folders gt (.hdr), lq (.png) and dgain (.txt); FOLDER may be ``skimage:train`` or ``skimage:val`` for the
+photographs that come with scikit-image.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import PurePath
+from typing import Any
+
+from rich.progress import track
+
+from ...datasets.camera import PROMPTS, decode_prompt, format_prompt
+from ...datasets.hdr_scenes import SyntheticHDRDataset
+from ...datasets.radiance import RADIANCE_READERS, read_floats
+from ...datasets.sources import Folder, Source
+from ..errors import UserError, require
+from ..imaging.image_io import READERS, Readers, imwrite
+from ..imaging.storage import write_bytes
+
+KINDS: dict[str, Readers] = {"images": READERS, "radiance": RADIANCE_READERS, "prompts": PROMPTS}
+"""What folders hold, and how it is read."""
+
+
+def windows(length: int, size: int, step: int, least: int) -> list[int]:
+    """Where windows along one side begin: every `step`, and one more at the end if it adds more than `least` pixels.
+
+    >>> windows(1000, 480, 240, 0), windows(964, 480, 240, 10)
+    ([0, 240, 480, 520], [0, 240, 480])
+    """
+    starts = list(range(0, length - size + 1, step))
+    if length - (starts[-1] + size) > least:
+        starts.append(length - size)
+    return starts
+
+
+def crop_one(name: str, source: Folder, out: str, size: int, step: int, least: int) -> int:
+    """Write the sub-images ``<stem>_s001.png``, ... of one image; how many."""
+    image = source.pixels(name)
+    height, width = image.shape[:2]
+    if min(height, width) < size:
+        raise UserError(f"{source.path(name)}: is {height}x{width}, smaller than --size {size}")
+    stem = os.path.splitext(name)[0]
+    places = [(y, x) for y in windows(height, size, step, least) for x in windows(width, size, step, least)]
+    for i, (y, x) in enumerate(places, 1):
+        imwrite(os.path.join(out, f"{stem}_s{i:03d}.png"), image[y : y + size, x : x + size])
+    return len(places)
+
+
+def crop(folder: str, out: str, size: int = 480, step: int = 240, least: int = 0, workers: int = 1) -> int:
+    """Cut every image into sub-images of `size` x `size` pixels; how many were written.
+
+    Raises:
+        UserError: an image is smaller, or unreadable.
+    """
+    source = Folder(folder)
+    work = partial(crop_one, source=source, out=out, size=size, step=step, least=least)
+    names = list(source.files.values())
+    if workers <= 1:
+        return sum(track(map(work, names), "Cropping", len(names)))
+    with ProcessPoolExecutor(workers) as pool:
+        return sum(track(pool.map(work, names), "Cropping", len(names)))
+
+
+def meta_line(source: Source, name: str) -> str:
+    """``name.png (h,w,3)`` of an image, or a prompt file's name. The file is decoded, so that damage is found now."""
+    if source.readers is PROMPTS:
+        decode_prompt(source.read(name), source.path(name))
+        return name
+    pixels = read_floats(source, name, 1.0) if source.readers is RADIANCE_READERS else source.pixels(name)
+    return f"{name} ({pixels.shape[0]},{pixels.shape[1]},{pixels.shape[2]})"
+
+
+def meta(folder: str, out: str, kind: str = "images") -> int:
+    """List a folder's images with their sizes; how many."""
+    source = Folder(folder, KINDS[kind])
+    lines = [meta_line(source, name) for name in track(source.files.values(), "Reading", len(source.files))]
+    write_bytes(out, ("\n".join(lines) + "\n").encode())
+    return len(lines)
+
+
+def hdr(folder: str, out: str, renditions: int = 1, side: int | None = None) -> int:
+    """Write HDR scenes made of photographs, pictures of them, and the cameras' curves; how many.
+
+    The three have the same names, in the folders ``gt`` (Radiance .hdr), ``lq`` (8-bit .png) and ``dgain`` (.txt) of `out`.
+
+    Args:
+        folder: photographs, or ``skimage:train``, ``skimage:val``.
+        renditions: pictures of each scene, by different cameras.
+        side: photographs are first shrunk until their shorter side has so many pixels.
+
+    Raises:
+        UserError: no such folder or split, or an unreadable photograph.
+    """
+    options: dict[str, Any] = {"phase": "val", "shorter_side": side, "renditions": renditions}
+    if folder.partition(":")[0] == "skimage":
+        split = folder.partition(":")[2] or "train"
+        if split not in ("train", "val"):
+            raise UserError(f"{folder}: scikit-image's photographs are skimage:train and skimage:val")
+        dataset = SyntheticHDRDataset(source="skimage", split=split, **options)
+    else:
+        dataset = SyntheticHDRDataset(dataroot_gt=folder, **options)
+    for i in track(range(len(dataset)), "Writing"):
+        shot, _ = dataset.shot(i)
+        stem = PurePath(dataset.result_path(i)).relative_to(dataset.photographs[i][0].root).with_suffix("")
+        imwrite(os.path.join(out, "gt", f"{stem}.hdr"), shot.radiance)
+        imwrite(os.path.join(out, "lq", f"{stem}.png"), shot.picture)
+        write_bytes(os.path.join(out, "dgain", f"{stem}.txt"), format_prompt(shot.curve).encode())
+    return len(dataset)
+
+
+def pack(folder: str, out: str, batch: int = 5000, kind: str = "images") -> int:
+    """Pack a folder into an LMDB database, files as they are (no precision is lost); how many.
+
+    The database appears under its name when it is complete.
+
+    Raises:
+        UserError: `out` exists, does not end in .lmdb, or an image is damaged.
+    """
+    if not out.endswith(".lmdb"):
+        raise UserError(f"{out}: the name of an LMDB folder ends in .lmdb")
+    if os.path.exists(out):
+        raise UserError(f"{out}: is there already; remove it first")
+    lmdb = require("lmdb", "packing an LMDB database")
+    source = Folder(folder, KINDS[kind])
+    unfinished = f"{out}.unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    os.makedirs(unfinished)
+    lines = []
+    total = sum(os.path.getsize(source.path(n)) for n in source.files.values())
+    environment = lmdb.open(unfinished, map_size=2 * total + 4096 * len(source.files) + (1 << 24))
+    transaction = environment.begin(write=True)
+    for i, (key, name) in enumerate(track(source.files.items(), "Packing"), 1):
+        transaction.put(key.encode(), source.read(name))
+        lines.append(f"{meta_line(source, name)} 1")
+        if i % batch == 0:
+            transaction.commit()
+            transaction = environment.begin(write=True)
+    transaction.commit()
+    environment.close()
+    write_bytes(os.path.join(unfinished, "meta_info.txt"), ("\n".join(lines) + "\n").encode())
+    os.replace(unfinished, out)
+    return len(lines)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command line takes."""
+    commands = parser.add_subparsers(dest="command", required=True)
+    helps = {"crop": "cut into sub-images", "lmdb": "pack into LMDB", "meta": "list images", "hdr": "make HDR scenes"}
+    for name, what in helps.items():
+        command = commands.add_parser(name, help=what)
+        command.add_argument("folder", help="images, sub-folders included")
+        command.add_argument("out", help="what to write")
+        if name in ("lmdb", "meta"):
+            command.add_argument("--kind", choices=KINDS, default="images", help="what the folder holds")
+        if name == "hdr":
+            command.add_argument("--renditions", type=int, default=1, help="pictures of each scene")
+            command.add_argument("--side", type=int, help="shorter side to shrink photographs to")
+        if name == "crop":
+            command.add_argument("--size", type=int, default=480, help="side of a sub-image")
+            command.add_argument("--step", type=int, default=240, help="distance between sub-images")
+            command.add_argument("--least", type=int, default=0, help="pixels that a last sub-image must add")
+            command.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Do what the command line asks for."""
+    if arguments.command == "crop":
+        size, step, least = arguments.size, arguments.step, arguments.least
+        count = crop(arguments.folder, arguments.out, size, step, least, arguments.workers)
+    elif arguments.command == "hdr":
+        count = hdr(arguments.folder, arguments.out, arguments.renditions, arguments.side)
+    else:
+        count = {"lmdb": pack, "meta": meta}[arguments.command](arguments.folder, arguments.out, kind=arguments.kind)
+    what = {"radiance": "radiance files", "prompts": "prompt files"}.get(getattr(arguments, "kind", ""), "images")
+    print(f"{count} {what}: {arguments.out}")

@@ -1,0 +1,101 @@
+"""Replay the last step of a run that stopped on NaN or infinite values, and say where they were born.
+
+``relume replay experiments/<name>/nonfinite_<iter>_rank<r>.pt``
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from .. import options
+from ..errors import UserError
+from ..pipeline import build_model
+from ..runtime import checkpoint
+from ..trainer import seed_everything
+
+BUNDLE_KEYS = ("options", "iteration", "seed", "rank", "batches", "networks", "losses")
+
+
+def finite(value: Any) -> bool:
+    """Whether every floating tensor inside nested tuples, lists and dicts is finite."""
+    if isinstance(value, Tensor):
+        return not value.is_floating_point() or bool(torch.isfinite(value).all())
+    if isinstance(value, dict):
+        return all(map(finite, value.values()))
+    if isinstance(value, (tuple, list)):
+        return all(map(finite, value))
+    return True
+
+
+def watch(network: nn.Module, prefix: str, births: list[str]) -> None:
+    """Note every innermost module that makes non-finite values from finite ones."""
+    for name, module in network.named_modules():
+        if not any(True for _ in module.children()):
+
+            def hook(
+                _: nn.Module, inputs: Any, output: Any, name: str = name, kind: str = type(module).__name__
+            ) -> None:
+                if finite(inputs) and not finite(output):
+                    births.append(f"{prefix}.{name} ({kind})")
+
+            module.register_forward_hook(hook)
+
+
+def replay(bundle: dict[str, Any], device: torch.device) -> list[str]:
+    """Run the bundle's step again, without applying it; what was found, in words."""
+    opt = options.check(yaml.safe_load(bundle["options"]))
+    for key in [k for k in opt.path if k.startswith("pretrain_network_")]:
+        opt = options.check({**opt.to_dict(), "path": {**opt.path.to_dict(), key: None}})
+    model, networks = build_model(opt, device, for_training=True)
+    births: list[str] = []
+    for key, network in networks.items():
+        if key in bundle["networks"]:
+            network.load_state_dict(bundle["networks"][key])
+        network.train(key not in model.frozen)
+        watch(network, f"network_{key}", births)
+    seed_everything(bundle["seed"], bundle["iteration"], bundle["rank"])
+    findings: list[str] = []
+    dtype = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[opt.train.amp]
+    for i, batch in enumerate(bundle["batches"]):
+        placed = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+        findings += [f"batch {i}: {k} is not finite" for k, v in placed.items() if not finite(v)]
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+            update = next(iter(model.updates(placed, bundle["iteration"])))
+        findings += [f"batch {i}: {k} = {float(v.detach()):.6g}" for k, v in update.losses.items()]
+        findings += [f"batch {i}: first non-finite output: {births[0]}"] if births else []
+        try:
+            with torch.autograd.detect_anomaly(check_nan=True):
+                torch.stack([v.float() for v in update.losses.values()]).sum().backward()
+        except RuntimeError as e:
+            findings.append(f"batch {i}: backward: {str(e).splitlines()[0]}")
+        bad = [
+            f"network_{key}.{name}"
+            for key, network in networks.items()
+            for name, p in network.named_parameters()
+            if p.grad is not None and not finite(p.grad)
+        ]
+        findings += (
+            [f"batch {i}: non-finite gradients: {', '.join(bad[:5])}{' ...' if len(bad) > 5 else ''}"] if bad else []
+        )
+    return findings
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command line takes."""
+    parser.add_argument("bundle", type=Path, help="nonfinite_<iter>_rank<r>.pt")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Do what the command line asks for."""
+    bundle = checkpoint.load(arguments.bundle)
+    if not isinstance(bundle, dict) or any(k not in bundle for k in BUNDLE_KEYS):
+        raise UserError(f"{arguments.bundle}: not a bundle; it lacks some of {', '.join(BUNDLE_KEYS)}")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    print(f"iteration {bundle['iteration']}, rank {bundle['rank']}, recorded losses {bundle['losses']}")
+    print("\n".join(replay(bundle, device)))
