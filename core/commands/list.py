@@ -18,6 +18,7 @@ from ..features import FEATURES
 from ..imaging.transfer import TRANSFERS
 from ..metrics import METRICS
 from ..models import MODELS
+from ..options import shipped
 from ..options.plugins import import_plugin
 from ..registry import Parameter, Registry
 from ..runtime.optimizers import OPTIMIZERS
@@ -34,6 +35,9 @@ FAMILIES: dict[str, Registry] = {
     "transfers": TRANSFERS,
 }
 
+OPTIONS = "options"
+"""Not a registry: the option files that come with Relume. Listed only when asked for."""
+
 
 def spelled(parameter: Parameter) -> str:
     """``dim``, or ``dim=16`` where there is a default."""
@@ -49,6 +53,9 @@ def line(registry: Registry, name: str) -> str:
 
 def listing(family: str) -> Iterator[str]:
     """The lines of one family."""
+    if family == OPTIONS:
+        yield from (f"{name}: {purpose}" for name, purpose in shipped.purposes().items())
+        return
     registry = FAMILIES[family]
     library = registry.library_names()
     yield f"{family} ({len(registry.names()) + len(library)})"
@@ -60,16 +67,22 @@ def listing(family: str) -> Iterator[str]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command line takes."""
-    parser.add_argument("families", nargs="*", metavar="family", help=f"any of {', '.join(FAMILIES)}; all when omitted")
+    parser.add_argument(
+        "families",
+        nargs="*",
+        metavar="family",
+        help=f"any of {', '.join(FAMILIES)} (all when omitted), or {OPTIONS}, the option files that come with Relume",
+    )
     parser.add_argument("--plugins", nargs="+", default=[], help="your own Python files or modules, to be included")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Do what the command line asks for."""
-    unknown = [f for f in arguments.families if f not in FAMILIES]
+    known = [*FAMILIES, OPTIONS]
+    unknown = [f for f in arguments.families if f not in known]
     if unknown:
-        hint = did_you_mean(unknown[0], FAMILIES)
-        raise UserError(f"no family is called '{unknown[0]}'.{hint} Known: {', '.join(FAMILIES)}.")
+        hint = did_you_mean(unknown[0], known)
+        raise UserError(f"no family is called '{unknown[0]}'.{hint} Known: {', '.join(known)}.")
     for plugin in arguments.plugins:
         import_plugin(plugin, Path.cwd())
     print("\n\n".join("\n".join(listing(f)) for f in arguments.families or FAMILIES))

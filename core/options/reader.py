@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from ..errors import did_you_mean
+from . import shipped
 from .nodes import Block, Entry, Items, Node, OptionError, Place, Problem, Scalar, merge
 
 BASE = "_base_"
@@ -77,13 +77,16 @@ class Reader:
         self._files = 0
 
     def file(self, path: str, chain: tuple[str, ...], asked: Place | None = None) -> Block | None:
-        """The merged nodes of the file at `path`, which the files of `chain` include; `asked` is where the last one does."""
-        path = os.path.normpath(Path(path).expanduser())
+        """The merged nodes of the file at `path`, or shipped under that name.
+
+        `chain` are the files that include it; `asked` is where the last of them does.
+        """
+        path = shipped.normalised(path)
         text = self._text(path, asked)
         if text is None:
             return None
         self._files += 1
-        source = Source(path, Path(path).resolve().parent, self._files, self.problems)
+        source = Source(path, shipped.located(path).resolve().parent, self._files, self.problems)
         node = source.nodes(text)
         if node is None:
             return None
@@ -95,15 +98,13 @@ class Reader:
 
     def _text(self, path: str, asked: Place | None) -> str | None:
         try:
-            return Path(path).read_bytes().decode("utf-8-sig")
+            return shipped.located(path).read_bytes().decode("utf-8-sig")
         except UnicodeDecodeError as e:
             reason = f"not a text file in UTF-8 (byte {e.start})"
         except IsADirectoryError:
             reason = "a folder, not an option file"
         except FileNotFoundError:
-            folder = Path(path).parent
-            near = did_you_mean(Path(path).name, [p.name for p in folder.glob("*.y*ml")]) if folder.is_dir() else ""
-            reason = f"no such file.{near}"
+            reason = shipped.not_found(path)
         except OSError as e:
             reason = f"cannot be read: {e.strerror}"
         self.problems.append(Problem(asked, f"{path}: {reason}"))
@@ -122,8 +123,8 @@ class Reader:
             if not (isinstance(base, Scalar) and isinstance(base.value, str)):
                 self.problems.append(Problem(base.place, f"{BASE}: expected the path of an option file"))
                 continue
-            path = os.path.normpath(os.path.join(os.path.dirname(chain[-1]), Path(base.value).expanduser()))
-            if any(os.path.realpath(path) == os.path.realpath(c) for c in chain):
+            path = shipped.normalised(base.value, chain[-1])
+            if any(shipped.located(path).resolve() == shipped.located(c).resolve() for c in chain):
                 circle = " -> ".join((*chain, path))
                 self.problems.append(Problem(base.place, f"{BASE}: the files include each other: {circle}"))
                 continue
