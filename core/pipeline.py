@@ -35,6 +35,7 @@ from .inference.tiling import Inference, size_multiple
 from .metrics import report
 from .models import MODELS
 from .models.base import Model, model_class
+from .options.description import describe
 from .options.schema import Options, Train
 from .runtime import checkpoint, distributed, logger
 from .runtime.checkpoint import Checkpoints
@@ -212,6 +213,7 @@ def build_trainer(
         logger=run_logger,
         guard=Guard(train.max_nonfinite, experiment.root, device),
         device=device,
+        descriptions={k: describe(opt, k, average=ema is not None and k in ema.networks) for k in trained},
     )
     trainer = Trainer(parts, opt, start)
     if resume:

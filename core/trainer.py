@@ -23,7 +23,7 @@ from .models.base import Batch, Model, Update
 from .options import dump
 from .options.schema import Train, Val
 from .runtime import distributed
-from .runtime.checkpoint import Checkpoints
+from .runtime.checkpoint import ENTRY, Checkpoints
 from .runtime.logger import Logger, RunLogger
 from .runtime.signals import StopRequest
 from .runtime.state import full_optimizer_state, full_state, load_optimizer_state
@@ -55,6 +55,8 @@ class Parts:
     logger: RunLogger
     guard: Guard
     device: torch.device
+    descriptions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Of each trained network, what its weights say of themselves."""
     best: dict[str, Any] = field(default_factory=dict)
 
 
@@ -277,10 +279,12 @@ class Trainer:
         return improved
 
     def weights(self) -> dict[str, dict[str, Any]]:
-        """What ``net_<key>_*.pth`` files hold: ``params``, and ``params_ema`` where there is an average."""
+        """What ``net_<key>_*.pth`` files hold: ``params``, ``params_ema`` where there is an average, and what they are."""
         weights = {k: {"params": full_state(n)} for k, n in self.parts.networks.items()}
         for key, average in (self.parts.ema.networks if self.parts.ema else {}).items():
             weights[key]["params_ema"] = full_state(average)
+        for key, description in self.parts.descriptions.items():
+            weights[key][ENTRY] = {**description, "iteration": self.iteration}
         return weights
 
     def save(self) -> None:

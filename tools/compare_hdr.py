@@ -25,8 +25,9 @@ from relume.core.errors import UserError
 from relume.core.imaging.image_io import imwrite
 from relume.core.imaging.srgb import to_srgb
 from relume.core.imaging.visual import grid
+from relume.core.load import load_model
 from relume.core.models.base import Batch, Model
-from relume.core.pipeline import build_evaluator, build_model
+from relume.core.pipeline import build_evaluator
 from relume.core.runtime import logger
 from relume.datasets import build_dataset
 from relume.datasets.hdr_scenes import SyntheticHDRDataset
@@ -75,10 +76,7 @@ def trained(opt: Any) -> Model:
     """
     if not opt.path.get("pretrain_network_g"):
         raise UserError(f"{opt.name}: path.pretrain_network_g names no weights; this is for files of test.py")
-    model, networks = build_model(opt, torch.device("cpu"), for_training=False)
-    for network in networks.values():
-        network.eval()
-    return model
+    return load_model(opt, device="cpu")
 
 
 def table(rows: Mapping[str, Scores]) -> str:

@@ -25,9 +25,9 @@ from relume.core.errors import UserError
 from relume.core.imaging.image_io import imwrite
 from relume.core.imaging.visual import grid, to_uint8
 from relume.core.inference.halving import frame_at
+from relume.core.load import load_model
 from relume.core.metrics import calculate_metric
 from relume.core.models.base import Batch, Model
-from relume.core.pipeline import build_model
 from relume.datasets import build_dataset
 from relume.datasets.loading.loader import build_eval_loader
 
@@ -51,15 +51,9 @@ def trained(path: Path) -> Trained:
     Raises:
         UserError: there are none.
     """
-    opt = options.load(path).to_dict()
-    weights = Path(opt["path"]["experiments_root"] or "experiments") / opt["name"] / "models" / "net_g_latest.pth"
-    key = "params_ema" if opt["train"]["ema_decay"] > 0 else "params"
-    opt["path"] = {**opt["path"], "pretrain_network_g": str(weights), "param_key_g": key, "grow_network_g": False}
-    checked = options.check(opt)
-    model, networks = build_model(checked, torch.device("cpu"), for_training=False)
-    for network in networks.values():
-        network.eval()
-    return Trained(checked, model)
+    opt = options.load(path)
+    weights = Path(opt.path.experiments_root or "experiments") / opt.name / "models" / "net_g_latest.pth"
+    return Trained(opt, load_model(weights, opt, device="cpu"))
 
 
 def psnr(image: Tensor, truth: Tensor) -> float:

@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from relume.core import options
 from relume.core.cli import script
 from relume.core.errors import UserError
-from relume.core.pipeline import build_model, with_seed
+from relume.core.load import load_model
+from relume.core.models.interpolation import InterpolationModel
 from relume.core.runtime.distributed import named_device
 
 PRESETS = {
@@ -58,17 +58,12 @@ def size_of(text: str) -> tuple[int, int]:
     return PRESETS[text] if match is None else (int(match[1]), int(match[2]))
 
 
-def build(file: str, settings: dict[str, Any], device: torch.device) -> tuple[Any, int]:
+def build(file: str, device: torch.device) -> tuple[InterpolationModel, int]:
     """The model of an option file as it is initialised, and its number of parameters."""
-    loaded = options.load(file).to_dict()
-    loaded["path"]["pretrain_network_g"] = None
-    if loaded["model_type"] != "InterpolationModel":
-        raise UserError(f"{file}: {loaded['model_type']} does not interpolate frames; InterpolationModel does")
-    loaded["val"].update(settings)
-    model, networks = build_model(with_seed(options.check(loaded), None), device, for_training=False)
-    for network in networks.values():
-        network.eval()
-    return model, sum(p.numel() for network in networks.values() for p in network.parameters())
+    model = load_model(file, untrained=True, device=device)
+    if not isinstance(model, InterpolationModel):
+        raise UserError(f"{file}: {type(model).__name__} does not interpolate frames; InterpolationModel does")
+    return model, sum(p.numel() for network in model.networks.values() for p in network.parameters())
 
 
 @torch.no_grad()
@@ -130,7 +125,8 @@ def run(a: argparse.Namespace) -> None:
         raise UserError(f"--flow_scale: must be above 0 and at most 1, not {a.flow_scale:g}")
     sizes = [size_of(text) for text in a.sizes]
     device = named_device(a.device)
-    model, parameters = build(a.opt, {"tta": a.tta, "flow_scale": a.flow_scale}, device)
+    model, parameters = build(a.opt, device)
+    model.tta, model.flow_scale = a.tta, a.flow_scale
     amp = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[a.amp]
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     print(f"{a.opt}: {parameters:,} parameters, {device} ({name}), torch {torch.__version__}, amp {a.amp}, batch 1")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import Any
 
 from .. import options
+from ..errors import UserError
 
 FILE = "option file (YAML), or relume:NAME of a shipped one"
 
@@ -49,12 +49,31 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--local_rank", "--local-rank", type=int, default=None, help=argparse.SUPPRESS)
 
 
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """``-opt FILE`` and ``--weights FILE``: a trained model, see `named`."""
+    parser.add_argument("-opt", "--opt", metavar="FILE", help=f"{FILE}; weights that training wrote do without")
+    parser.add_argument(
+        "--weights", metavar="FILE", help="weights; those of path.pretrain_network_g in the option file when omitted"
+    )
+
+
+def named(opt: str | None, weights: str | None) -> tuple[str, str | None]:
+    """The first arguments of `load.load_model` for what `add_model` was given.
+
+    Raises:
+        UserError: neither.
+    """
+    if not (opt or weights):
+        raise UserError("which model? Give --weights FILE, -opt FILE, or both")
+    return (weights, opt) if weights else (str(opt), None)
+
+
 def option_file(arguments: argparse.Namespace) -> str:
     """The option file, however it was given."""
     return str(arguments.opt or arguments.file)
 
 
-def load(arguments: argparse.Namespace) -> Any:
+def load(arguments: argparse.Namespace) -> options.Options:
     """The options of a run, as its arguments ask for them.
 
     Raises:

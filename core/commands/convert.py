@@ -15,6 +15,7 @@ is an error.
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from torch import Tensor
 from ...archs import build_network
 from .. import options
 from ..errors import UserError, require
+from ..options import Options, description
 from ..runtime import checkpoint, pickles
 
 STUBBED = (
@@ -68,29 +70,40 @@ def fitted(state: dict[str, Tensor], block: Mapping[str, Any]) -> tuple[dict[str
     return dict(network.state_dict()), [k for k in given if k not in own]
 
 
-def convert(source: Path, target: Path, block: Mapping[str, Any] | None = None, stubbed: Sequence[str] = ()) -> str:
+def convert(source: Path, target: Path, opt: Options | None = None, stubbed: Sequence[str] = ()) -> str:
     """Convert one file; a line that says what was done.
 
+    With options the file says which network it is for; without, it says so if the source did.
+
+    Args:
+        opt: checked options whose ``network_g`` the weights must fit.
+        stubbed: modules of the classes in a pickled network.
+
     Raises:
-        UserError: it cannot be read, or does not fit the network of `block`; `target` exists.
+        UserError: it cannot be read, or does not fit the network of `opt`; `target` exists.
     """
     if target.exists():
         raise UserError(f"{target}: is there already; remove it first")
-    state = pickles.read(source, (*STUBBED, *stubbed))
+    found = pickles.unpickle(source, (*STUBBED, *stubbed))
+    state = pickles.state_dict(found, source)
     notes = ""
-    if block is not None:
+    described = found.get(checkpoint.ENTRY) if isinstance(found, Mapping) else None
+    if opt is not None:
+        described = description.describe(opt)
         given = state.keys()
-        state, dropped = fitted(state, block)
+        state, dropped = fitted(state, opt.networks["g"])
         added = [k for k in state if k not in given]
         notes += (
             f", without {len(dropped)} that the network does not have ({', '.join(dropped[:3])})" if dropped else ""
         )
         notes += f"; not in the original, as initialised: {', '.join(added)}" if added else ""
+    entry = {} if described is None else {checkpoint.ENTRY: {**described, "average": None}}
     if target.suffix == ".safetensors":
         module = require("safetensors.torch", str(target))
-        checkpoint.write_atomically(target, lambda file: file.write(module.save(state)))
+        metadata = {k: json.dumps(v) for k, v in entry.items()}
+        checkpoint.write_atomically(target, lambda file: file.write(module.save(state, metadata)))
     else:
-        checkpoint.save(target, {"params": state})
+        checkpoint.save(target, {"params": state, **entry})
     return f"{target}: {len(state)} tensors, {sum(v.numel() for v in state.values()):,} numbers{notes}"
 
 
@@ -106,5 +119,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Do what the command line asks for."""
-    block = options.load(arguments.opt).network_g if arguments.opt else None
-    print(convert(arguments.original, arguments.out, block, arguments.stub))
+    opt = options.load(arguments.opt) if arguments.opt else None
+    print(convert(arguments.original, arguments.out, opt, arguments.stub))

@@ -21,32 +21,25 @@ from torch import Tensor
 
 from ...datasets.clips import Clip, Video, find_clips
 from ...datasets.transforms import to_tensor
-from .. import options
 from ..errors import UserError
 from ..imaging.image_io import imwrite
 from ..imaging.visual import to_uint8
-from ..pipeline import build_model, with_seed
+from ..load import load_model
+from ..models.interpolation import InterpolationModel
 from ..runtime.distributed import named_device
+from ._arguments import add_model, named
 
 
-def build(file: str, weights: str | None, settings: dict[str, Any], device: torch.device) -> Any:
-    """The interpolation model of an option file with its weights, in evaluation mode.
+def build(file: str | None, weights: str | None, device: torch.device) -> InterpolationModel:
+    """The interpolation model of an option file, of weights, or of both.
 
     Raises:
         UserError: no weights, or a model of another task.
     """
-    loaded = options.load(file).to_dict()
-    path = loaded["path"]
-    path["pretrain_network_g"] = weights or path.get("pretrain_network_g")
-    path["grow_network_g"] = False
-    if not path["pretrain_network_g"]:
-        raise UserError("no weights: give --weights, or path.pretrain_network_g in the option file")
-    if loaded["model_type"] != "InterpolationModel":
-        raise UserError(f"{file}: {loaded['model_type']} does not interpolate frames; InterpolationModel does")
-    loaded["val"].update(settings)
-    model, networks = build_model(with_seed(options.check(loaded), None), device, for_training=False)
-    for network in networks.values():
-        network.eval()
+    model = load_model(*named(file, weights), device=device)
+    if not isinstance(model, InterpolationModel):
+        kind = type(model).__name__
+        raise UserError(f"{file or weights}: {kind} does not interpolate frames; InterpolationModel does")
     return model
 
 
@@ -130,7 +123,7 @@ class Output:
                 self.video.parent.mkdir(parents=True, exist_ok=True)
                 code = {".avi": "MJPG", ".webm": "VP80"}.get(self.video.suffix.lower(), "mp4v")
                 size = (image.shape[1], image.shape[0])
-                self._writer = cv2.VideoWriter(str(self.video), cv2.VideoWriter_fourcc(*code), self.rate, size)
+                self._writer = cv2.VideoWriter(str(self.video), cv2.VideoWriter.fourcc(*code), self.rate, size)
                 if not self._writer.isOpened():
                     raise UserError(
                         f"{self.video}: OpenCV cannot write such a video here; try .mp4 or .avi, or --frames"
@@ -147,8 +140,7 @@ class Output:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command line takes."""
     parser.add_argument("input", help="video file, or folder of frames")
-    parser.add_argument("-opt", "--opt", required=True, metavar="FILE", help="option file of the network")
-    parser.add_argument("--weights", help="weights; path.pretrain_network_g of the option file when omitted")
+    add_model(parser)
     parser.add_argument("--times", type=int, choices=(2, 4, 8, 16), default=2, help="how many times as many frames")
     parser.add_argument("--recursive", action="store_true", help="reach times by halving")
     parser.add_argument("--tta", choices=("none", "hflip", "rot180", "dihedral"), default="none")
@@ -169,10 +161,10 @@ def run(a: argparse.Namespace) -> None:
         raise UserError(f"--flow_scale: must be above 0 and at most 1, not {a.flow_scale:g}")
     device = named_device(a.device)
     clip = only_clip(a.input)
-    settings = {"tta": a.tta, "flow_scale": a.flow_scale, "recursive": a.recursive}
-    model = build(a.opt, a.weights, settings, device)
+    model = build(a.opt, a.weights, device)
+    model.tta, model.flow_scale, model.recursive = a.tta, a.flow_scale, a.recursive
     if a.times > 2 and not a.recursive and not knows_time(model, device):
-        raise UserError(f"{a.opt}: this network only finds the middle of two frames; give --recursive")
+        raise UserError(f"{a.opt or a.weights}: this network only finds the middle of two frames; give --recursive")
     rate = a.fps or (clip.rate if isinstance(clip, Video) else 25.0) * a.times
     output = Output(a.frames, a.video, rate)
     try:

@@ -109,7 +109,7 @@ def hdr(folder: str, out: str, renditions: int = 1, side: int | None = None) -> 
         split = folder.partition(":")[2] or "train"
         if split not in ("train", "val"):
             raise UserError(f"{folder}: scikit-image's photographs are skimage:train and skimage:val")
-        dataset = SyntheticHDRDataset(source="skimage", split=split, **options)
+        dataset = SyntheticHDRDataset(source="skimage", **{**options, "split": split})
     else:
         dataset = SyntheticHDRDataset(dataroot_gt=folder, **options)
     for i in track(range(len(dataset)), "Writing"):
@@ -183,6 +183,7 @@ def run(arguments: argparse.Namespace) -> None:
     elif arguments.command == "hdr":
         count = hdr(arguments.folder, arguments.out, arguments.renditions, arguments.side)
     else:
-        count = {"lmdb": pack, "meta": meta}[arguments.command](arguments.folder, arguments.out, kind=arguments.kind)
+        make = pack if arguments.command == "lmdb" else meta
+        count = make(arguments.folder, arguments.out, kind=arguments.kind)
     what = {"radiance": "radiance files", "prompts": "prompt files"}.get(getattr(arguments, "kind", ""), "images")
     print(f"{count} {what}: {arguments.out}")

@@ -21,14 +21,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from .. import options
 from ..errors import UserError
 from ..imaging import visual
 from ..imaging.image_io import imwrite
 from ..imaging.storage import write_bytes
+from ..load import load_model
 from ..models.base import Model
-from ..pipeline import build_model, with_seed
 from ..runtime import distributed, logger
+from ._arguments import add_model, named
 
 
 def seeds_of(text: str) -> list[int]:
@@ -49,20 +49,16 @@ def seeds_of(text: str) -> list[int]:
     return sorted(seeds)
 
 
-def build(file: str, weights: str | None, use_raw: bool, device: torch.device) -> Model:
-    """The model of an option file with its weights, in evaluation mode."""
-    loaded = options.load(file)
-    path = loaded.path.to_dict()
-    path["pretrain_network_g"] = weights or path.get("pretrain_network_g")
-    path["param_key_g"] = "params" if use_raw else path.get("param_key_g") or "params_ema"
-    if not path["pretrain_network_g"]:
-        raise UserError("no weights: give --weights, or path.pretrain_network_g in the option file")
-    opt = with_seed(options.check({**loaded.to_dict(), "path": path}), None)
-    model, networks = build_model(opt, device, for_training=False)
-    for network in networks.values():
-        network.eval()
+def build(file: str | None, weights: str | None, use_raw: bool, device: torch.device) -> Model:
+    """The model of an option file, of weights, or of both, ready to generate.
+
+    Raises:
+        UserError: no weights, or a model of another task.
+    """
+    model = load_model(*named(file, weights), param_key="params" if use_raw else None, device=device)
     if not hasattr(model, "steps"):
-        raise UserError(f"{file}: {opt.model_type} does not generate images from noise; GenerationModel does")
+        kind = type(model).__name__
+        raise UserError(f"{file or weights}: {kind} does not generate images from noise; GenerationModel does")
     return model
 
 
@@ -139,8 +135,7 @@ def sample(arguments: argparse.Namespace, device: torch.device) -> list[str]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command line takes."""
-    parser.add_argument("-opt", "--opt", required=True, help="option file of the generator, of its training or test")
-    parser.add_argument("--weights", help="weights of network_g; path.pretrain_network_g when omitted")
+    add_model(parser)
     parser.add_argument(
         "--raw", action="store_true", help="use the trained weights, not their average, where there is one"
     )

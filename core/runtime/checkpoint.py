@@ -23,6 +23,8 @@ from ..errors import UserError, did_you_mean, require
 
 log = logging.getLogger("relume")
 State = dict[str, Any]
+ENTRY = "relume"
+"""Entry of a weights file that says which network it is for: see `core.options.description`."""
 
 
 # -------------------------------------------------------------------- files

@@ -190,7 +190,12 @@ def as_tensor(data: bytes, dtype: torch.dtype, count: int) -> Tensor:
 
 # ------------------------------------------------------------------ from what was saved to a state dict
 def read(path: Path, stubbed: Sequence[str] = ()) -> dict[str, Tensor]:
-    """The state dict in anyone's checkpoint, whatever it is wrapped in, by name.
+    """The state dict in anyone's checkpoint, whatever it is wrapped in; arguments and errors are those of `unpickle`."""
+    return state_dict(unpickle(path, stubbed), path)
+
+
+def unpickle(path: Path, stubbed: Sequence[str] = ()) -> Any:
+    """What is in anyone's checkpoint: tensors, plain values, and a `Stub` for each part of a network.
 
     Args:
         path: a file of ``torch.save``, of any version, or a plain pickle.
@@ -203,25 +208,27 @@ def read(path: Path, stubbed: Sequence[str] = ()) -> dict[str, Tensor]:
         raise UserError(f"{path}: no such file")
     try:
         if zipfile.is_zipfile(path):
-            found = read_zip(path, stubbed)
-        else:
-            with path.open("rb") as file:
-                found = read_legacy(file, stubbed)
+            return read_zip(path, stubbed)
+        with path.open("rb") as file:
+            return read_legacy(file, stubbed)
     except Refused as e:
         raise UserError(f"{path}: refused: {e}") from e
     except UserError:
         raise
     except Exception as e:  # pickle raises whatever a damaged file makes it trip over
         raise UserError(f"{path}: cannot be read, it is torn or not a checkpoint ({checkpoint.first_line(e)})") from e
-    return flat_state(found, path)
 
 
-def flat_state(found: Any, path: Path) -> dict[str, Tensor]:
-    """Tensors by name of what was unpickled."""
+def state_dict(found: Any, path: Path) -> dict[str, Tensor]:
+    """Tensors by name of what was unpickled from `path`.
+
+    Raises:
+        UserError: it is no network.
+    """
     if isinstance(found, Mapping):
         inner = next((found[k] for k in WRAPPINGS if isinstance(found.get(k), (Stub, Mapping))), None)
         if inner is not None:
-            return flat_state(inner, path)
+            return state_dict(inner, path)
         state = dict(found)
     else:
         state = module_state(found, path)

@@ -25,6 +25,7 @@ def tool() -> Callable[[str], ModuleType]:
         spec = importlib.util.spec_from_file_location(f"tool_{name}", TOOLS / f"{name}.py")
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # dataclasses look their module up there
         spec.loader.exec_module(module)
         sys.path[:] = path
         return module

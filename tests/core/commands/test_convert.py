@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+import relume
 from relume.archs import build_network
 from relume.core.cli import main
 from relume.core.commands import convert
@@ -60,7 +61,7 @@ def save(what, path, **options):
 
 def same(path, expected):
     found = checkpoint.load(path)
-    assert list(found) == ["params"]
+    assert list(found) in (["params"], ["params", "relume"])
     assert found["params"].keys() == expected.keys()
     for key, value in expected.items():
         assert torch.equal(found["params"][key], value), key
@@ -127,53 +128,6 @@ def test_nothing_in_a_checkpoint_is_run(tmp_path, capsys, attack, legacy):
     assert not flag.exists() and not out.exists()
 
 
-def written(path, data, storages=None):
-    """A file of torch.save's form with these bytes as its pickle."""
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("archive/data.pkl", data)
-        for key, value in (storages or {}).items():
-            archive.writestr(f"archive/data/{key}", value)
-    return path
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (b"cmodel_with_eca\nos\n.", "holds no network"),  # a stub class, not an instance, and nothing was imported
-        (b"cos\nsystem\n(Vtouch x\ntR.", "names os.system, which is neither .*; nothing was run"),
-        (b"cmodels.net\nNet\n.", r"names models.net.Net, which is neither .* --stub models\.net"),
-        (b"\x80\x04\x8c\x08builtins\x8c\x04eval\x93.", "names builtins.eval"),
-        (b"\x80\x04\x8c\x0bcollections\x8c\x14OrderedDict.__init__\x93.", "names collections.OrderedDict.__init__"),
-        (b"ctorch.nn.modules.conv\nConv2d\n)\x81}V_modules\n}Va\nNssb.", "holds no network's state dict"),
-        (b"(Vfile\nVa\ntQ.", "an object of unknown kind"),
-        (b"not a pickle", "cannot be read"),
-    ],
-)
-def test_pickles_written_by_hand(tmp_path, data, message):
-    with pytest.raises(UserError, match=message):
-        pickles.read(written(tmp_path / "x.pth", data), convert.STUBBED)
-
-
-def test_tensors_stay_within_their_data(tmp_path):
-    head = b"ctorch._utils\n_rebuild_tensor_v2\n((Vstorage\nctorch\nFloatStorage\nV0\nVcpu\nI4\ntQ"
-    tensor = head + b"I%d\n(I%d\nt(I%d\ntI00\nNtR"
-    item = b"}Vw\n%bs."
-    good = written(tmp_path / "good.pth", item % (tensor % (1, 3, 1)), {"0": torch.arange(4.0).numpy().tobytes()})
-    assert pickles.read(good)["w"].tolist() == [1.0, 2.0, 3.0]
-    for offset, size, stride in ((2, 3, 1), (0, 3, 2), (-1, 2, 1), (3, 2, -1)):
-        path = written(tmp_path / "bad.pth", item % (tensor % (offset, size, stride)), {"0": bytes(16)})
-        with pytest.raises(UserError, match="larger than its data"):
-            pickles.read(path)
-    with pytest.raises(UserError, match="larger than its data"):
-        pickles.read(written(tmp_path / "bad.pth", item % (tensor % (0, 2, 1)), {"0": bytes(8)}))
-
-
-def test_modules_that_contain_themselves_are_refused(tmp_path):
-    loop = b"ctorch.nn.modules.container\nSequential\n)\x81q\x01}V_modules\n}Va\nh\x01ssb."
-    with pytest.raises(UserError, match="holds no network"):
-        pickles.read(written(tmp_path / "x.pth", loop))
-
-
 def test_other_files_are_explained(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         pickles.read(tmp_path / "x.pth")
@@ -181,8 +135,8 @@ def test_other_files_are_explained(tmp_path):
         3,
         10,
     ) else None
-    written(tmp_path / "script.pth", b"N.")
-    with zipfile.ZipFile(tmp_path / "script.pth", "a") as archive:
+    with zipfile.ZipFile(tmp_path / "script.pth", "w") as archive:
+        archive.writestr("archive/data.pkl", b"N.")
         archive.writestr("archive/constants.pkl", b"N.")
     with pytest.raises(UserError, match="TorchScript"):
         pickles.read(tmp_path / "script.pth")
@@ -248,8 +202,11 @@ def test_differences_are_refused():
         convert.fitted({**state, first: torch.ones(1)}, block)
 
 
+TINY = {"type": "SRVGGNetCompact", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 4, "num_conv": 1, "upscale": 2}
+
+
 def test_options_name_the_network(tmp_path):
-    block = {"type": "SRVGGNetCompact", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 4, "num_conv": 1, "upscale": 2}
+    block = TINY
     (tmp_path / "x.yml").write_text(f"name: x\nmodel_type: RestorationModel\nnetwork_g: {json.dumps(block)}\n")
     state = build_network(block).state_dict()
     path = save(state, tmp_path / "a.pth")
@@ -360,3 +317,25 @@ def test_objects_with_source_code_need_attributes(tmp_path):
     (tmp_path / "x.pkl").write_bytes(b"ctorch_utils.persistence\n_reconstruct_persistent_obj\n(}Vstate\nI1\nstR.")
     with pytest.raises(UserError, match="an object with source code and without attributes"):
         pickles.read(tmp_path / "x.pkl")
+
+
+@pytest.mark.parametrize("out", ["out.pth", "out.safetensors"])
+def test_what_is_converted_for_an_option_file_says_so(tmp_path, monkeypatch, out):
+    monkeypatch.chdir(tmp_path)
+    network = build_network(TINY)
+    save(network.state_dict(), tmp_path / "original.pth")
+    opt = {"name": "t", "model_type": "RestorationModel", "network_g": TINY}
+    opt["datasets"] = {"test": {"type": "SingleImageDataset", "dataroot_lq": "x"}}
+    (tmp_path / "o.yml").write_text(json.dumps(opt))
+    assert main(["convert", "original.pth", out, "-opt", "o.yml"]) == 0
+    again = f"again{(tmp_path / out).suffix}"
+    if out.endswith(".pth"):  # what has been described stays so
+        assert main(["convert", out, "again.safetensors"]) == 0
+        again = "again.safetensors"
+    else:
+        again = out
+    image = torch.rand(1, 3, 16, 16)
+    with torch.no_grad():
+        expected = network.eval()(image)
+    for file in (out, again):
+        assert torch.equal(relume.load(file, device="cpu")(image), expected)

@@ -1,0 +1,130 @@
+"""What a weights file says of itself: its entry ``relume``, a dict of plain values from which the model can be built again.
+
+====================  ==========================================================================================================
+``format``            version of this layout
+``key``, ``network``  the network is ``network_<key>`` of the options, and its block there
+``model_type``        of the options, as ``scale`` and ``plugins`` (which are named, never imported from here)
+``val``               the settings that inference depends on: padding, tiles, the model's own
+``range``             of pixels as the network takes and gives them, before ``mean`` is subtracted and ``std`` divides
+``colour``            order of the channels
+``mean``, ``std``     of the training set's options, None where it has none
+``transfer``          how radiance is encoded (HDR), else None
+``average``           entry of the file that is the moving average, or None
+``iteration``         of training, None where there was none here
+====================  ==========================================================================================================
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ...datasets import DATASETS
+from ..errors import UserError, require
+from ..models.base import model_class
+from ..runtime import checkpoint
+from . import check
+from .schema import Options
+
+FORMAT = 1
+INFERENCE = ("tile", "tile_overlap", "window_size", "padding")
+"""Keys of ``val`` that every model's inference depends on."""
+DATA = ("mean", "std", "transfer")
+"""Parameters of data sets that a network's input and output depend on."""
+
+
+def describe(opt: Options, key: str = "g", average: bool = False, iteration: int | None = None) -> dict[str, Any]:
+    """The entry for the weights of ``network_<key>``.
+
+    Args:
+        opt: checked options.
+        average: whether the file has ``params_ema``.
+    """
+    values = opt.to_dict()
+    settings = (*INFERENCE, *model_class(opt.model_type).inference_options)
+    data = values["datasets"].get("train") or next(iter(values["datasets"].values()), None)
+    return {
+        "format": FORMAT,
+        "key": key,
+        "network": values[f"network_{key}"],
+        "model_type": values["model_type"],
+        "scale": values["scale"],
+        "plugins": values["plugins"],
+        "val": {k: values["val"][k] for k in settings if k in values["val"]},
+        "range": [0.0, 1.0],
+        "colour": "rgb",
+        **{k: of_data(data, k) for k in DATA},
+        "average": "params_ema" if average else None,
+        "iteration": iteration,
+    }
+
+
+def of_data(block: Any, name: str) -> Any:
+    """The parameter `name` of a data set, given or by default; of the first that has it where data sets contain others."""
+    if isinstance(block, Mapping):
+        if block.get("type") in DATASETS:
+            parameters = DATASETS.parameters(block["type"])
+            if name in parameters:
+                return block.get(name, parameters[name].default)
+        block = list(block.values())
+    found = (of_data(inner, name) for inner in block) if isinstance(block, list) else ()
+    return next((value for value in found if value is not None), None)
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """The entry of a weights file.
+
+    Raises:
+        UserError: there is no such file, it has no entry, or one that this version does not understand.
+    """
+    found = _entry(Path(path).expanduser())
+    if not isinstance(found, dict) or "network" not in found:
+        raise UserError(f"{path}: does not say which network it is for; give the option file of its network with -opt")
+    if found.get("format") != FORMAT:
+        raise UserError(
+            f"{path}: describes its network in format {found.get('format')}, and this Relume knows format {FORMAT}; "
+            "give the option file of its network with -opt"
+        )
+    return found
+
+
+def _entry(path: Path) -> Any:
+    if path.suffix == ".safetensors" and path.is_file():
+        module = require("safetensors", str(path))
+        try:
+            with module.safe_open(str(path), "pt") as file:
+                return json.loads((file.metadata() or {}).get(checkpoint.ENTRY, "null"))
+        except (module.SafetensorError, ValueError, OSError) as e:
+            raise UserError(
+                f"{path}: cannot be read, it is torn or not a checkpoint ({checkpoint.first_line(e)})"
+            ) from e
+    weights = checkpoint.load(path)
+    return weights.get(checkpoint.ENTRY) if isinstance(weights, Mapping) else None
+
+
+def options_of(described: Mapping[str, Any], path: str | Path) -> Options:
+    """Options, checked, that build the model of a weights file; they name the file itself as its weights.
+
+    Raises:
+        UserError: what the entry says cannot be built here.
+    """
+    key = described["key"]
+    opt = {
+        "name": Path(path).stem,
+        "model_type": described["model_type"],
+        "scale": described["scale"],
+        f"network_{key}": described["network"],
+        "path": {f"pretrain_network_{key}": str(path)},
+        "val": described["val"],
+    }
+    try:
+        return check(opt)
+    except UserError as e:
+        needs = described.get("plugins")
+        hint = f" It was trained with plugins: {', '.join(needs)}; import them first." if needs else ""
+        raise UserError(
+            f"{path}: what it says of its network cannot be built here ({checkpoint.first_line(e)}).{hint} "
+            "Or give the option file of its network with -opt"
+        ) from e
