@@ -436,7 +436,7 @@ def say_what_is_ignored(opt: Options, device: torch.device) -> None:
         log.info("num_gpu: %s, but torch sees no GPU here: running on the CPU", opt.num_gpu)
     elif isinstance(opt.num_gpu, int) and opt.num_gpu > 1 and not distributed.active():
         log.warning(
-            "num_gpu: %d without a launcher uses one GPU; start with: torchrun --nproc_per_node=%d train.py ... "
+            "num_gpu: %d without a launcher uses one GPU; start with: torchrun --nproc_per_node=%d -m relume train ... "
             "--launcher pytorch",
             opt.num_gpu,
             opt.num_gpu,
