@@ -49,11 +49,11 @@ def watch(network: nn.Module, prefix: str, births: list[str]) -> None:
 
 def replay(bundle: dict[str, Any], device: torch.device) -> list[str]:
     """Run the bundle's step again, without applying it; what was found, in words."""
-    opt = options.check(yaml.safe_load(bundle["options"]))
+    values = options.check(yaml.safe_load(bundle["options"])).to_dict()
+    values["path"] = {k: None if k.startswith("pretrain_network_") else v for k, v in values["path"].items()}
+    opt = options.check(values)
     if opt.train is None:
         raise UserError("train: the bundle's options have no such section, so there was no step to replay")
-    for key in [k for k in opt.path if k.startswith("pretrain_network_")]:
-        opt = options.check({**opt.to_dict(), "path": {**opt.path.to_dict(), key: None}})
     model, networks = build_model(opt, device, for_training=True)
     births: list[str] = []
     for key, network in networks.items():
