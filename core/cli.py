@@ -13,7 +13,7 @@ import importlib
 import os
 import select
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -37,6 +37,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if (FOLDER / f"{first}.py").is_file() and first.isidentifier() and not first.startswith("_"):
         return execute(importlib.import_module(f"{__package__}.commands.{first}"), rest, f"relume {first}")
     known = commands()
+    if first and not first.startswith("-"):
+        hint = did_you_mean(first, known)
+        print(f"relume: there is no command '{first}'.{hint} Commands: {', '.join(known)}.", file=sys.stderr)
+        return EXIT_USER_ERROR
+    parser = _overview(known)
+    parser.parse_args([first, *rest] if first else [])  # --help, --version, or an argument that nobody knows
+    parser.print_help(sys.stderr)  # without a command nothing was done, which is no success
+    return EXIT_USER_ERROR
+
+
+def _overview(known: Mapping[str, str]) -> argparse.ArgumentParser:
+    """The parser of ``relume`` itself, whose help lists the commands."""
     parser = argparse.ArgumentParser(
         prog="relume",
         description="Train, test and use networks for images, each run described by one YAML file.",
@@ -46,13 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     listing = parser.add_subparsers(title="commands", metavar="COMMAND", prog="relume")
     for name, summary in known.items():
         listing.add_parser(name, help=summary.replace("%", "%%"), add_help=False)
-    if first and not first.startswith("-"):
-        hint = did_you_mean(first, known)
-        print(f"relume: there is no command '{first}'.{hint} Commands: {', '.join(known)}.", file=sys.stderr)
-        return EXIT_USER_ERROR
-    parser.parse_args([first, *rest] if first else [])
-    parser.print_help(sys.stderr)  # without a command nothing was done, which is no success
-    return EXIT_USER_ERROR
+    return parser
 
 
 def execute(command: ModuleType | Any, argv: Sequence[str] | None, program: str) -> int:

@@ -68,19 +68,27 @@ def _options(source: Source, opt: Source | None, untrained: bool) -> Options:
     path = {k: v for k, v in values["path"].items() if not k.startswith("grow_network_")}
     if untrained:
         path = {k: v for k, v in path.items() if not k.startswith("pretrain_network_")}
-    elif not any(v for k, v in path.items() if k.startswith("pretrain_network_")):
-        raise UserError("no weights: name a file, or path.pretrain_network_g in the option file")
-    return options.check({**values, "path": path})
+    found = options.check({**values, "path": path})
+    for key in () if untrained else trained_networks(found):
+        if not path.get(f"pretrain_network_{key}"):
+            raise UserError(
+                f"no weights for network_{key}: name a file, or path.pretrain_network_{key} in the option file"
+            )
+    return found
+
+
+def trained_networks(opt: Options) -> list[str]:
+    """The networks of some options that training changes and saves; teachers are not among them."""
+    return [key for key in opt.networks if key not in model_class(opt.model_type).frozen]
 
 
 def _build(opt: Options, param_key: str | None, device: str | torch.device | None) -> Model:
     values = opt.to_dict()
     path = values["path"]
-    named = [k.removeprefix("pretrain_network_") for k, v in path.items() if k.startswith("pretrain_network_") and v]
-    for name in [k for k in named if k not in model_class(opt.model_type).frozen]:
-        path[f"param_key_{name}"] = (
-            param_key or path.get(f"param_key_{name}") or usual_key(path[f"pretrain_network_{name}"])
-        )
+    for key in trained_networks(opt):
+        weights = path.get(f"pretrain_network_{key}")
+        if weights:
+            path[f"param_key_{key}"] = param_key or path.get(f"param_key_{key}") or usual_key(weights)
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     model, networks = build_model(options.check(values), place, for_training=False)
     for network in networks.values():

@@ -20,6 +20,7 @@ from relume.core import load as loading
 from relume.core.cli import main
 from relume.core.errors import UserError
 from relume.core.options import check, description
+from relume.core.options import load as load_options
 from relume.core.pipeline import build_model, train_pipeline
 from relume.core.runtime import checkpoint
 
@@ -180,7 +181,7 @@ def test_mistakes_are_one_line() -> None:
         with pytest.raises(UserError, match=message) as caught:
             relume.load("wrong.pth")
         assert str(caught.value).startswith("wrong.pth: ") and "\n" not in str(caught.value)
-    with pytest.raises(UserError, match="no weights"):
+    with pytest.raises(UserError, match=r"^no weights for network_g: name a file, or path\.pretrain_network_g in"):
         relume.load_model("o.yml")
     with pytest.raises(UserError, match=r"y\.pth: no such file\. Did you mean 'x\.pth'"):
         relume.load_model("y.pth")
@@ -258,6 +259,17 @@ def test_encoded_radiance_is_not_mistaken_for_a_picture() -> None:
     with pytest.raises(UserError, match="radiance encoded by log1p; give a tensor"):
         model(np.zeros((8, 8, 3), np.uint8))
     assert model(torch.zeros(3, 8, 8)).shape == (3, 16, 16)
+
+
+def test_models_that_draw_random_numbers_draw_the_same_for_the_same_picture() -> None:
+    opt = load_options("relume:hdr/small/test.yml").to_dict()
+    opt["datasets"] = {"test": {"type": "SingleImageDataset", "dataroot_lq": "nowhere"}}
+    checkpoint.save(Path("s2.pth"), {"params": build_network(opt["network_g"]).state_dict()})
+    image = torch.rand(1, 3, 40, 24)
+    with pytest.raises(UserError, match="no weights for network_g"):
+        relume.load_model({**opt, "path": {"pretrain_network_S1": "s1.pth"}})
+    model = relume.load("s2.pth", {**opt, "path": {}}, device="cpu")
+    assert torch.equal(model(image), model(image)) and model(image).shape == image.shape
 
 
 def test_models_that_need_more_than_a_picture_say_so() -> None:
