@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import torch
 import yaml
@@ -73,8 +74,10 @@ def records(root: Path) -> list[dict[str, Any]]:
 
 
 def weights(root: Path, which: int | str, key: str = "g") -> dict[str, dict[str, torch.Tensor]]:
-    """``models/net_<key>_<which>.pth`` of the experiment in `root`."""
-    return torch.load(root / "models" / f"net_{key}_{which}.pth", weights_only=True)
+    """The weights in ``models/net_<key>_<which>.pth`` of the experiment in `root`, without what they say of themselves."""
+    entries = torch.load(root / "models" / f"net_{key}_{which}.pth", weights_only=True)
+    assert entries.pop("relume")["iteration"] == (which if isinstance(which, int) else ANY)
+    return entries
 
 
 def outcome(folder: Path, name: str = "toy", iteration: int = 12) -> dict[str, Any]:

@@ -264,7 +264,7 @@ def test_averaged_weights_where_there_are_and_plain_ones_where_not(said: list[st
 def test_averages_may_be_switched_on_in_a_resume(said: list[str]) -> None:
     train_pipeline(options(train__total_iter=2))
     train_pipeline(options(train__total_iter=4, train__ema_decay=0.9), auto_resume=True)
-    assert weights(ROOT, 4).keys() == {"params", "params_ema", "relume"}
+    assert weights(ROOT, 4).keys() == {"params", "params_ema"}
     assert any("has no averaged weights (params_ema), taking params" in s for s in said)
 
 

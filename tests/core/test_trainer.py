@@ -254,7 +254,7 @@ def test_two_networks_two_updates_and_a_phase() -> None:
     g, d = ([weights(ROOT, i, key)["params"] for i in range(1, 6)] for key in "gd")
     assert differences(g[0], g[2]) == [], "the first phase leaves the restorer alone"
     assert differences(g[2], g[3]) != [] and all(differences(a, b) for a, b in itertools.pairwise(d))
-    assert {"params", "params_ema", "relume"} == weights(ROOT, 5, "d").keys()
+    assert {"params", "params_ema"} == weights(ROOT, 5, "d").keys()
     state = torch.load(ROOT / "training_states/5.state", weights_only=True)
     assert set(state["optimizers"]) == set(state["schedulers"]) == {"g", "d"}
     assert state["model"]["steps_seen"] == [1, 2, 3, 4, 5]

@@ -12,13 +12,13 @@ import pytest
 import torch
 from filling import image
 
+from relume.core.commands.prepare import meta, pack
 from relume.core.errors import UserError
 from relume.core.imaging.image_io import imwrite
 from relume.core.imaging.transfer import TRANSFERS, as_transfer
 from relume.datasets import build_dataset, sources
 from relume.datasets.camera import Curve, estimated_gain, format_prompt
 from relume.datasets.loading.worker import seeded
-from relume.tools.prepare_data import meta, pack
 
 CURVE = Curve(2.0, 1.8)
 

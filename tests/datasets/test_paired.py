@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from relume.core.commands.prepare import pack
 from relume.core.errors import UserError
 from relume.core.imaging.image_io import imread
 from relume.datasets import build_dataset
-from relume.tools.prepare_data import pack
 
 
 def chw(path):
