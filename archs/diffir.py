@@ -85,7 +85,7 @@ class DiffIRS1(nn.Module):
         n_encoder_res: residual blocks of the prior's encoder.
         use_checkpoint: keep less for the backward pass and compute it again; slower.
 
-    The others are those of `Restormer`.
+    The other arguments are those of `Restormer`.
 
     Raises:
         UserError: settings that do not make four levels, or fewer channels in than out; `forward` without `gt`, or with
@@ -164,7 +164,7 @@ class DiffIRS2(nn.Module):
         beta_schedule_type: how the variances go from start to end; see `beta_schedule`.
         use_checkpoint: keep less for the backward pass and compute it again; slower.
 
-    The others are those of `Restormer`.
+    The other arguments are those of `Restormer`.
 
     Raises:
         UserError: settings that do not make four levels, fewer channels in than out, no timesteps; training without z_S1;

@@ -106,6 +106,13 @@ def from_library(name: str) -> Callable[..., FeatureExtractor] | None:
         return None
 
     def build(weights: str, sha256: str | None = None, input_size: Count = 224) -> FeatureExtractor:
+        """Pooled features of a network of that library.
+
+        Args:
+            weights: file with the model's state dict, or ``random``.
+            sha256: what the file's digest begins with; a file of another digest is refused.
+            input_size: side in pixels to which images are resized.
+        """
         return LibraryFeatures(name, weights, sha256, input_size)
 
     return build

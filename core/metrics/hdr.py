@@ -299,7 +299,8 @@ def register_fork(name: str) -> None:
         return score(img, img2, crop_border, full_scale=full_scale, input_order=input_order, color_order=color_order)
 
     fork.__name__ = fork.__qualname__ = f"calculate_{name}_fork"
-    fork.__doc__ = f"{what} with the HDR fork of DiffIR's full scale, {full_scale:g} units. Higher is better."
+    scale = f"the HDR fork of DiffIR's full scale, {full_scale:g} units"
+    fork.__doc__ = f"{what} with {scale}. Higher is better. Arguments as of `calculate_pu21_psnr`."
     metric("higher", f"{name}_fork", space="linear")(fork)
 
 

@@ -114,7 +114,10 @@ def calculate_ssim_pt(
     color_order: ColorOrder | None = None,
     data_range: Positive | None = None,
 ) -> float:
-    """SSIM, BasicSR's for tensors in [0, 1]: `calculate_ssim` of images that were not rounded. Higher is better."""
+    """SSIM, BasicSR's for tensors in [0, 1]: `calculate_ssim` of images that were not rounded. Higher is better.
+
+    Arguments as of `calculate_ssim`.
+    """
     return calculate_ssim(img, img2, crop_border, test_y_channel, color_order=color_order, data_range=data_range)
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
 HEADING = re.compile(r"(Args|Arguments|Parameters):\s*$")
+LIKE = re.compile(r"\b[Aa]rguments\b[^.]*?`([A-Za-z_]\w*)`")
+"""``Arguments as of `calculate_psnr`.``: what is not described here is described there."""
 ENTRY = re.compile(r"(?P<name>\w+)\s*(\([^)]*\))?\s*:\s*(?P<text>.*)")
 
 
@@ -18,7 +21,8 @@ def summary(target: Callable[..., Any]) -> str:
 
 
 def arguments(target: Callable[..., Any]) -> dict[str, str]:
-    """Descriptions by parameter name. A class also has those of its bases, where it says nothing itself.
+    """Descriptions by parameter name. A class also has those of its bases, where it says nothing itself; and a docstring
+    that says whose arguments these are, in backquotes, has those.
 
     >>> def resize(size):
     ...     '''Resize.
@@ -38,7 +42,19 @@ def arguments(target: Callable[..., Any]) -> dict[str, str]:
         text = getattr(source, "__doc__", None)
         for name, description in _section(inspect.cleandoc(text)).items() if text else ():
             found.setdefault(name, description)
+        for like in LIKE.findall(" ".join((text or "").split())):
+            other = _named(like, target)
+            for name, description in arguments(other).items() if other is not None and other is not target else ():
+                found.setdefault(name, description)
     return found
+
+
+def _named(name: str, target: Callable[..., Any]) -> Callable[..., Any] | None:
+    """What a docstring of `target` calls `name`: something of its module, or of a module from which that imports."""
+    here = vars(inspect.getmodule(target))
+    near = [sys.modules.get(str(getattr(value, "__module__", None))) for value in here.values() if callable(value)]
+    spaces = [here, *(vars(module) for module in near if module is not None)]
+    return next((space[name] for space in spaces if callable(space.get(name))), None)
 
 
 def _section(text: str) -> dict[str, str]:

@@ -154,7 +154,7 @@ class _Builder:
 
     def section(self, cls: Any) -> JSON:
         """A fixed section, with the keys that `rules.OptionsChecker` adds to it."""
-        docs = {f.name: f.metadata.get("doc", "") for f in fields(cls)}
+        docs = {**arguments(cls), **{f.name: f.metadata["doc"] for f in fields(cls) if "doc" in f.metadata}}
         schema: JSON = {
             "type": "object",
             "description": summary(cls),
@@ -163,7 +163,8 @@ class _Builder:
         }
         own = schema["properties"]
         if cls is Options:
-            own.update({f"network_{k}": any_of([self.of(NetworkBlock), SIMPLE[None]]) for k in self.networks})
+            block = {**any_of([self.of(NetworkBlock), SIMPLE[None]]), "description": "A network, by its architecture."}
+            own.update({f"network_{k}": block for k in self.networks})
         elif cls is Paths:
             keys = {p + k: v for p, v in PATH_KEYS.items() for k in self.networks}
             own.update({k: {**self.of(kind | None), "description": doc} for k, (kind, doc) in keys.items()})

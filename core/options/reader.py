@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from ..annotations import plain
 from . import shipped
 from .nodes import Block, Entry, Items, Node, OptionError, Place, Problem, Scalar, merge
 
@@ -48,6 +49,19 @@ for _class in (YAMLLoader, YAMLDumper):
 YAMLDumper.add_representer(list, YAMLDumper.represent_list)
 YAMLDumper.add_representer(tuple, YAMLDumper.represent_list)
 YAMLDumper.add_multi_representer(object, lambda dumper, value: dumper.represent_str(str(value)))
+
+
+class OneLine(YAMLDumper):
+    """The same on one line, whatever is in the lists."""
+
+
+OneLine.add_representer(list, lambda dumper, data: dumper.represent_sequence(f"{TAG}seq", data, flow_style=True))
+
+
+def spelled(value: Any) -> str:
+    """A value as YAML on one line."""
+    text: str = yaml.dump(plain(value), Dumper=OneLine, default_flow_style=True, allow_unicode=True, width=10_000_000)
+    return text.removesuffix("...\n").strip()
 
 
 def read(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> tuple[Block, list[Problem]]:

@@ -10,7 +10,7 @@ from ...core.annotations import Count, NonNegative, Section, setting
 
 @dataclass(frozen=True, eq=False)
 class Loader(Section):
-    """A ``datasets.*`` block: these keys concern loading; `extra` has ``type`` and the dataset constructor's parameters."""
+    """A ``datasets.*`` block: these keys concern loading, the others are its ``type``'s (they are in `extra`)."""
 
     name: str | None = setting(None, "Name in logs and result folders; the phase when omitted.")
     batch_size_per_gpu: Count = setting(1, "Samples per rank and micro-batch.")

@@ -50,3 +50,10 @@ def test_values_are_yaml_on_one_line() -> None:
     assert spelled({"a": [1, (2, Path("b"))]}) == "{a: [1, [2, b]]}"
     assert spelled("x" * 300) == "x" * 300
     assert spelled(int) == "<class 'int'>"
+
+
+def test_only_what_is_set(option_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["describe", option_file, "--set-only"]) == 0
+    shown = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    names = ["name", "model_type", "network_g.type", "network_g.num_feat"]
+    assert sorted(shown) == sorted([*names, "datasets.test.type", "datasets.test.dataroot_lq"])

@@ -1,0 +1,203 @@
+"""What there is to say of every key of an option file: meaning, type, default, place, an example."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from ...archs import ARCHS
+from ...datasets import DATASETS
+from ...datasets.loading.options import Loader
+from ...losses import LOSSES
+from ...schedulers import SCHEDULERS
+from ..annotations import Names, Range, fields, plain
+from ..metrics import METRICS, MetricKeys
+from ..models import MODELS
+from ..models.base import model_class
+from ..registry import Parameter, Registry
+from ..runtime.distributed import Dist
+from ..runtime.logger import Logger, Wandb
+from ..runtime.optimizers import OPTIMIZERS, OptimizerKeys
+from . import docstrings, shipped
+from .checker import describe, parameters
+from .reader import YAMLLoader, spelled
+from .schema import PATH_KEYS, Options, Paths, Train, Val
+
+SECTIONS: dict[str, type] = {
+    "datasets": Loader,
+    "path": Paths,
+    "train": Train,
+    "val": Val,
+    "logger": Logger,
+    "logger.wandb": Wandb,
+    "dist_params": Dist,
+}
+"""Sections of an option file by their key; keys of `datasets` stand in each of its blocks."""
+FAMILIES: dict[str, tuple[Registry, str]] = {
+    "archs": (ARCHS, "network_<key>"),
+    "datasets": (DATASETS, "datasets.<phase>"),
+    "losses": (LOSSES, "train.<name>_opt"),
+    "optimizers": (OPTIMIZERS, "train.optim_<key>"),
+    "schedulers": (SCHEDULERS, "train.scheduler"),
+    "metrics": (METRICS, "val.metrics.<name>"),
+}
+"""Registries whose members are ``type:`` blocks, and where such a block stands."""
+MORE: dict[str, type] = {"optimizers": OptimizerKeys, "metrics": MetricKeys}
+"""Keys that such blocks have besides their constructor's."""
+ACCEPTED = "Accepted "
+"""How the description of a key begins that has no effect here, and is there for other frameworks' files."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of an option file.
+
+    Attributes:
+        owner: the section (``val``, empty for the top level) or component (``CharbonnierLoss``) that has it.
+        name: of the key.
+        parameter: its annotation and default.
+        text: its description.
+        place: where it stands, dotted.
+    """
+
+    owner: str
+    name: str
+    parameter: Parameter
+    text: str
+    place: str
+
+    @property
+    def kind(self) -> str:
+        """Its type in words, with bounds."""
+        bounds = [str(r) for r in _extras(self.parameter.annotation) if isinstance(r, Range)]
+        names = [", ".join(n.examples) for n in _extras(self.parameter.annotation) if isinstance(n, Names)]
+        words = describe(self.parameter.annotation)
+        if self.parameter.default is None and "null" not in words:
+            words += " or null"
+        return ", ".join([words, *bounds, *names])
+
+    @property
+    def default(self) -> str:
+        """Its default as YAML, ``required`` without one."""
+        if self.parameter.required:
+            return "required"
+        value = default_of(self.parameter)
+        return spelled(value) if expressible(value) else f"{value!r}"
+
+    @property
+    def has_effect(self) -> bool:
+        """Whether it does anything here."""
+        return not self.text.startswith(ACCEPTED)
+
+
+def default_of(parameter: Parameter) -> Any:
+    """The default of a key; of one that is made by a factory, what it makes."""
+    value = parameter.default
+    made = value() if isinstance(value, type) else value
+    return plain(made) if isinstance(made, Mapping) else made
+
+
+def expressible(value: Any) -> bool:
+    """Whether YAML can say a value."""
+    if isinstance(value, (list, tuple)):
+        return all(map(expressible, value))
+    if isinstance(value, Mapping):
+        return all(isinstance(k, str) and expressible(v) for k, v in value.items())
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def first_sentence(words: str) -> str:
+    """The first sentence of a description, on one line."""
+    end = words.find(". ")
+    return " ".join((words if end < 0 else words[: end + 1]).replace("``", "").split())
+
+
+def _extras(annotation: Any) -> Iterator[Any]:
+    """What ``Annotated`` adds, at any depth of unions and lists."""
+    yield from getattr(annotation, "__metadata__", ())
+    for inner in typing.get_args(annotation):
+        if not isinstance(inner, (Range, Names, Registry, str)):
+            yield from _extras(inner)
+
+
+def section(name: str) -> list[Key]:
+    """The keys of a section, of the top level when `name` is empty; those that models bring are `model_keys`.
+
+    Raises:
+        KeyError: there is no such section.
+    """
+    cls = SECTIONS[name] if name else Options
+    docs = {f.name: f.metadata.get("doc", "") for f in fields(cls)}
+    inside = "datasets.<phase>." if name == "datasets" else f"{name}." if name else ""
+    found = [Key(name, k, p, docs[k], f"{inside}{k}") for k, p in parameters(cls).items()]
+    if cls is Paths:
+        for prefix, (annotation, doc) in PATH_KEYS.items():
+            found.append(Key(name, f"{prefix}g", Parameter(f"{prefix}g", annotation, None), doc, f"path.{prefix}<key>"))
+    return found
+
+
+def model_keys(model_type: str, section: str) -> list[Key]:
+    """The keys that a model wrapper adds to ``train`` or ``val``."""
+    kind = model_class(model_type)
+    docs = docstrings.arguments(kind)
+    return [
+        Key(section, k, p, docs.get(k, ""), f"{section}.{k}")
+        for k, p in MODELS.parameters(model_type).items()
+        if (k in kind.inference_options) == (section == "val")
+    ]
+
+
+def component(family: str, name: str) -> list[Key]:
+    """The keys of a registered component, or of a library's.
+
+    Raises:
+        UserError: nothing is called so.
+    """
+    registry, place = FAMILIES[family]
+    docs = docstrings.arguments(registry.get(name))
+    found = [Key(name, k, p, docs.get(k, ""), f"{place}.{k}") for k, p in registry.parameters(name).items()]
+    more = MORE.get(family)
+    if more is not None:
+        own = {f.name: f.metadata.get("doc", "") for f in fields(more)}
+        found += [Key(name, k, p, own[k], f"{place}.{k}") for k, p in parameters(more).items()]
+    return found
+
+
+def families_of(name: str) -> list[str]:
+    """The families with a component called `name`."""
+    return [family for family, (registry, _) in FAMILIES.items() if name in registry]
+
+
+def uses(key: Key) -> list[tuple[str, Any]]:
+    """Shipped option files that give the key themselves, with the value there."""
+    found = []
+    for file in shipped.names():
+        content = yaml.load(shipped.located(file).read_text(encoding="utf-8"), Loader=YAMLLoader)  # noqa: S506 - a SafeLoader
+        values = [v for place, v in _entries(content or {}, "", None) if _is(key, place)]
+        found += [(file, values[0])] if values else []
+    return found
+
+
+def _entries(block: Any, where: str, kind: str | None) -> Iterator[tuple[tuple[str, str | None, str], Any]]:
+    """Every key below a block: ``(dotted block, its type if it has one, key)``, and its value."""
+    if isinstance(block, Mapping):
+        kind = block.get("type") if isinstance(block.get("type"), str) else None
+        for k, v in block.items():
+            yield (where, kind, str(k)), v
+            yield from _entries(v, f"{where}.{k}" if where else str(k), kind)
+    elif isinstance(block, list):
+        for inner in block:
+            yield from _entries(inner, where, kind)
+
+
+def _is(key: Key, place: tuple[str, str | None, str]) -> bool:
+    where, kind, name = place
+    if name != key.name:
+        return False
+    if key.owner == "datasets":
+        return where.startswith("datasets.") and where.count(".") == 1
+    return where == key.owner if key.owner in ("", *SECTIONS) else kind == key.owner
