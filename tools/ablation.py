@@ -21,9 +21,11 @@ from relume.core import options
 from relume.core.cli import script
 from relume.core.errors import UserError
 from relume.core.evaluation import INPUT, image_stem
+from relume.core.experiment import Experiment
 from relume.core.imaging.image_io import imread, imwrite
 from relume.core.imaging.visual import grid
 from relume.core.pipeline import train_pipeline
+from relume.core.runtime.checkpoint import Checkpoints
 from relume.datasets import build_dataset
 from relume.datasets.loading.loader import build_eval_loader
 
@@ -36,7 +38,7 @@ class Run:
 
     opt: Any
     scores: Mapping[str, float]
-    cpu_minutes: float
+    cpu_minutes: float | None
 
     @property
     def label(self) -> str:
@@ -75,10 +77,12 @@ def load(paths: Sequence[Path], force_yml: Sequence[str]) -> list[Any]:
 
 
 def train(opt: Any) -> Run:
-    """Run one experiment; the scores are of its first validation set."""
+    """Run one experiment, or go on with it; the scores are of its first validation set. What is finished stays as it is."""
+    fresh = not Checkpoints(Experiment(opt).root).iterations()
     began = time.process_time()
-    results = train_pipeline(opt)
-    return Run(opt, next(iter(results.values())), (time.process_time() - began) / 60)
+    results = train_pipeline(opt, auto_resume=True)
+    minutes = (time.process_time() - began) / 60 if fresh else None  # those of the earlier part are not known
+    return Run(opt, next(iter(results.values())), minutes)
 
 
 def table(runs: Sequence[Run]) -> str:
@@ -89,7 +93,9 @@ def table(runs: Sequence[Run]) -> str:
     rows.append(["input", "", *(figure(before[m]) for m in metrics), ""])
     for run in runs:
         figures = [figure(run.scores.get(m)) for m in metrics]
-        rows.append([run.label, f"{run.parameters:,}", *figures, f"{run.cpu_minutes:.1f}"])
+        rows.append(
+            [run.label, f"{run.parameters:,}", *figures, "" if run.cpu_minutes is None else f"{run.cpu_minutes:.1f}"]
+        )
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 
