@@ -25,7 +25,7 @@ def gram(features: Tensor) -> Tensor:
     return flat @ flat.transpose(1, 2) / (c * h * w)
 
 
-@LOSSES.register()
+@LOSSES.register(aliases=("VGGLoss",))
 class PerceptualLoss(WithFrozenNetwork):
     """Distances of VGG features, and of their Gram matrices (Johnson et al., ECCV 2016; Gatys et al., CVPR 2016).
 

@@ -32,11 +32,14 @@ EXAMPLES = {
     "FlowSmoothnessLoss": ({}, 0.1718422),
     "EndpointErrorLoss": ({}, 0.2092081),
     "KDLoss": ({}, 0.1296915),
+    "SinkhornLoss": ({}, 0.4749306),
+    "FGWLoss": ({}, 0.3912454),
+    "GWLoss": ({}, 0.3063593),
     "LearnedWeights": ({"terms": {"pixel": L1, "edge": {"type": "EdgeLoss"}}, "init": "equal"}, 0.1101513),
 }
 NOT_REDUCIBLE = {
     *("PerceptualLoss", "LaplacianLoss", "TernaryCensusLoss", "FlowSmoothnessLoss", "EndpointErrorLoss"),
-    *("LearnedWeights", "KDLoss"),
+    *("LearnedWeights", "KDLoss", "SinkhornLoss", "FGWLoss", "GWLoss"),
 }
 REDUCIBLE = [name for name in EXAMPLES if name not in NOT_REDUCIBLE]
 every = pytest.mark.parametrize("name", EXAMPLES)
