@@ -181,15 +181,21 @@ def build_trainer(
         find_unused = opt.find_unused_parameters or model.find_unused_parameters
         for key, network in trained.items():
             model.networks[key] = distributed.wrap(network, device, find_unused)
+    better = evaluator.better.get(evaluator.best or "") if evaluator.loaders else None
     schedulers = {
         key: build_scheduler(
             optimizer,
             blocks.get(f"scheduler_{key}", blocks.get("scheduler")),
             train.warmup_iter,
             loader.position_after,
+            better,
         )
         for key, optimizer in optimizers.items()
     }
+    if better is None and any(s.waits_for_metric for s in schedulers.values()):
+        raise UserError(
+            "train.scheduler: ReduceLROnPlateau follows a score, and there is none: give datasets.val and val.metrics"
+        )
 
     # Records
     experiment.prepare(opt, fresh=resume is None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ def build_optimizer(parameters: NamedParameters, opt: Mapping[str, Any]) -> torc
 
     ``param_groups`` in `opt` gives some parameters settings of their own: a list of ``{params: <regular expression>, lr: ...,
     weight_decay: ...}``; the first expression found in a parameter's name decides, the rest keep the block's settings.
-    ``lr_scale: 0.1`` in such an entry gives a tenth of the block's rate.
+    ``lr_scale: 0.1`` in such an entry gives a tenth of the rate that the rest has, in every iteration, whatever the scheduler.
 
     Raises:
         UserError: nothing to optimise, an invalid expression, or one that matches no parameter (a typo, most likely).
@@ -67,7 +68,7 @@ def build_optimizer(parameters: NamedParameters, opt: Mapping[str, Any]) -> torc
 
 
 def scaled(rule: Mapping[str, Any], lr: float | None) -> dict[str, Any]:
-    """An entry of ``param_groups`` with ``lr`` in place of ``lr_scale``.
+    """An entry of ``param_groups`` with the ``lr`` that follows from ``lr_scale``, which a `Schedule` reads too.
 
     Raises:
         UserError: the optimizer's block has no ``lr``, or the entry has both.
@@ -78,7 +79,10 @@ def scaled(rule: Mapping[str, Any], lr: float | None) -> dict[str, Any]:
         raise UserError(
             f"param_groups: lr_scale of '{rule.get('params')}' needs an lr of the optimizer, and none beside it"
         )
-    return {**{k: v for k, v in rule.items() if k != "lr_scale"}, "lr": lr * rule["lr_scale"]}
+    scale = rule["lr_scale"]
+    if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0 <= scale < math.inf:
+        raise UserError(f"param_groups: lr_scale of '{rule.get('params')}' must be a number from 0 on, got {scale}")
+    return {**rule, "lr": lr * scale}
 
 
 def _groups(named: Sequence[tuple[str, nn.Parameter]], rules: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
