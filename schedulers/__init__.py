@@ -72,8 +72,8 @@ def build_scheduler(
         return scheduler
 
     scaled = any("lr_scale" in group for group in optimizer.param_groups)
-    for key in ("max_lr", "base_lr", "min_lr") if scaled and settings is not None else ():
-        if isinstance(settings.get(key), (list, tuple)):
+    for key in ("max_lr", "base_lr", "min_lr") if scaled else ():
+        if settings is not None and isinstance(settings.get(key), (list, tuple)):
             raise UserError(
                 f"scheduler {settings['type']}: {key} has a rate for each group, and lr_scale in param_groups gives them "
                 "others; leave one of the two out"
