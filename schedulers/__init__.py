@@ -11,6 +11,7 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from ..core.annotations import Range
 from ..core.errors import UserError
 from ..core.registry import Registry
 from .base import Constant
@@ -32,6 +33,12 @@ SCHEDULERS = Registry(
     runtime=("optimizer", "last_epoch", "samples"),
     library=_from_torch,
     library_names=lambda: filter(_from_torch, dir(torch.optim.lr_scheduler)),
+    library_ranges={
+        **dict.fromkeys(("gamma", "eta_min", "factor", "start_factor", "end_factor", "power"), Range(least=0)),
+        **dict.fromkeys(("div_factor", "final_div_factor", "T_max", "T_0", "T_mult", "step_size"), Range(above=0)),
+        **dict.fromkeys(("step_size_up", "step_size_down", "total_steps", "epochs", "steps_per_epoch"), Range(above=0)),
+        **dict.fromkeys(("patience", "cooldown", "threshold", "total_iters"), Range(least=0)),
+    },
 )
 
 

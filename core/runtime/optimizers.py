@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..annotations import setting
+from ..annotations import Range, setting
 from ..errors import UserError
 from ..registry import Registry
 
@@ -45,6 +45,7 @@ OPTIMIZERS = Registry(
     runtime=("params",),
     library=_from_torch,
     library_names=lambda: filter(_from_torch, dir(torch.optim)),
+    library_ranges=dict.fromkeys(("lr", "weight_decay", "momentum", "lr_decay", "lambd"), Range(least=0)),
 )
 
 
@@ -56,14 +57,17 @@ def build_optimizer(parameters: NamedParameters, opt: Mapping[str, Any]) -> torc
     ``lr_scale: 0.1`` in such an entry gives a tenth of the rate that the rest has, in every iteration, whatever the scheduler.
 
     Raises:
-        UserError: nothing to optimise, an invalid expression, or one that matches no parameter (a typo, most likely).
+        UserError: a value that the optimizer refuses, nothing to optimise, an invalid expression, or one that matches no parameter (a typo, most likely).
     """
     named = [(n, p) for n, p in parameters if p.requires_grad]
     if not named:
         raise UserError(f"optimizer {opt.get('type')}: there is no parameter to optimise (everything is frozen)")
     settings = {k: v for k, v in opt.items() if k != "param_groups"}
     rules = [scaled(rule, settings.get("lr")) for rule in opt.get("param_groups") or ()]
-    optimizer: torch.optim.Optimizer = OPTIMIZERS.build(settings, params=_groups(named, rules))
+    try:
+        optimizer: torch.optim.Optimizer = OPTIMIZERS.build(settings, params=_groups(named, rules))
+    except (TypeError, ValueError) as e:
+        raise UserError(f"optimizer {settings.get('type')}: {e}") from e
     return optimizer
 
 
