@@ -17,7 +17,7 @@ import threading
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,11 +32,13 @@ QUOTED = re.compile(r"""["']([^"'\n]+)["']""")
 
 @dataclass(frozen=True)
 class Parameter:
-    """One option of a registered component: its annotation (resolved, ``Annotated`` kept) and default."""
+    """One option of a registered component: its annotation (resolved, ``Annotated`` kept), default, and `annotations.Range`
+    where the annotation, a library's, has none."""
 
     name: str
     annotation: Any
     default: Any = MISSING
+    range: Any = None
 
     @property
     def required(self) -> bool:
@@ -225,10 +227,7 @@ class Registry:
         registered = member in self._members.values()
         found = {k: p for k, p in signature(member, lenient=not registered).items() if k not in self.runtime}
         ranges = {} if registered else {k: r for k, r in self._library_ranges.items() if k in found}
-        return {
-            k: Parameter(k, typing.Annotated[p.annotation, ranges[k]], p.default) if k in ranges else p
-            for k, p in found.items()
-        }
+        return {**found, **{k: replace(found[k], range=r) for k, r in ranges.items()}}
 
     # ---------------------------------------------------------------- building
     def build(self, block: Mapping[str, Any], **runtime: Any) -> Any:

@@ -97,6 +97,9 @@ class Checker:
             return self.component(node, registry, more, key)
         if MAY_BE_INFINITE in extras and isinstance(node, Scalar) and node.value == math.inf:
             return math.inf
+        limits = [extra for extra in extras if isinstance(extra, Range)]
+        if is_infinite(node) and any((wild := scalar(node, float, False)) not in limit for limit in limits):
+            return self.problem(node.place, key, f"must be {limits[0]}, got {wild}")
         value = self.check(node, inner, key, exact=exact)
         for extra in extras:
             if value is BAD or value is None:
@@ -191,6 +194,8 @@ class Checker:
                 self.unknown(entry, name, owner, accepted, key)
                 continue
             annotation = parameter.annotation
+            if parameter.range is not None:
+                annotation = typing.Annotated[annotation, parameter.range]
             if parameter.default is None:
                 annotation = Union[annotation, None]  # noqa: UP007 - `|` refuses annotations that are strings or modules
             value = self.check(entry.node, annotation, join(key, name))

@@ -57,7 +57,8 @@ def build_optimizer(parameters: NamedParameters, opt: Mapping[str, Any]) -> torc
     ``lr_scale: 0.1`` in such an entry gives a tenth of the rate that the rest has, in every iteration, whatever the scheduler.
 
     Raises:
-        UserError: a value that the optimizer refuses, nothing to optimise, an invalid expression, or one that matches no parameter (a typo, most likely).
+        UserError: a value that the optimizer refuses; nothing to optimise; an invalid expression, or one that matches no
+            parameter (a typo, most likely).
     """
     named = [(n, p) for n, p in parameters if p.requires_grad]
     if not named:
