@@ -53,6 +53,8 @@ class Names:
         return re.fullmatch(self.pattern, value) is not None
 
 
+MAY_BE_INFINITE = "may be infinite"
+"""In ``Annotated[float, MAY_BE_INFINITE]``: infinity means something here. Elsewhere it is refused, as NaN is everywhere."""
 Count = Annotated[int, Range(least=1)]
 """A number of things of which at least one is needed."""
 NonNegative = Annotated[int, Range(least=0)]

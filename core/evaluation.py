@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..datasets.base import LoaderTraits, Rounding
+from ..datasets.base import DatasetTraits, LoaderTraits, Rounding
 from .annotations import declared
 from .errors import UserError
 from .imaging.gallery import Gallery, Thumbnail
+from .imaging.normalisation import denormalise
 from .imaging.transfer import Transfer
 from .metrics.scoring import Row, Scorer
 from .models.base import Batch, Model
@@ -134,7 +135,10 @@ class Evaluator:
             if code:
                 raise Interrupted(code)
             every = sorted((row for share, _, _ in gathered for row in share), key=lambda r: r["index"])
-            results[dataset] = {**self.scorer.means(every), **self.scorer.of_set()}
+            means, notes = self.scorer.means(every)
+            results[dataset] = {**means, **self.scorer.of_set()}
+            for note in notes if distributed.is_main() else ():
+                log.info("%s: %s", dataset, note)
             if distributed.is_main():
                 with self._writing(dataset):
                     self._write(dataset, iteration, every)
@@ -146,6 +150,8 @@ class Evaluator:
     ) -> tuple[list[Row], list[Thumbnail]]:
         """The scores of this rank's images, and what the grid shows of them."""
         names: Mapping[int, str] = declared(loader, "names", LoaderTraits)
+        dataset_itself = declared(loader, "dataset", LoaderTraits)
+        mean, std = (declared(dataset_itself, name, DatasetTraits) for name in ("mean", "std"))
         rows: list[Row] = []
         thumbnails: list[Thumbnail] = []
         times: list[float] = []
@@ -158,11 +164,13 @@ class Evaluator:
             begin = self._now()
             outputs = model.predict(placed)["output"]
             times.append((self._now() - begin) / len(indices))
+            outputs = denormalise(outputs, mean, std)
             counted = [i for i, index in enumerate(indices) if index >= 0]  # the others only keep ranks in step
             if counted:
                 made = outputs if len(counted) == len(indices) else outputs[counted]
                 self.scorer.update(made, [indices[i] for i in counted])
-            targets, baselines = placed.get("gt"), model.baselines(placed)
+            targets = denormalise(placed["gt"], mean, std) if placed.get("gt") is not None else None
+            baselines = {label: denormalise(image, mean, std) for label, image in model.baselines(placed).items()}
             for i in counted:
                 output, target = outputs[i : i + 1], one(targets, i)
                 name = names.get(indices[i]) or image_stem(placed, indices[i], i)

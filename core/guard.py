@@ -114,6 +114,36 @@ class Guard:
             "train.amp: off or bf16"
         )
 
+    def refuse_weights(self, iteration: int, *kinds: Mapping[str, nn.Module]) -> None:
+        """Agree with the other ranks that weights may be kept; called before they are written.
+
+        Args:
+            kinds: networks by key, and their averages.
+
+        Raises:
+            NonFiniteError: some weights or buffers are NaN or infinite.
+        """
+        bad = [f"network_{key}: {name}" for networks in kinds for key, n in networks.items() for name in _spoilt(n)]
+        count = torch.tensor([float(len(bad))], device=self.device)
+        if distributed.maximum(count).item() > 0:
+            which = f" ({', '.join(bad[:3])}{', ...' if len(bad) > 3 else ''})" if bad else ""
+            raise NonFiniteError(
+                f"training stopped at iteration {iteration}: the weights are NaN or infinite{which}, and are not saved; older "
+                "checkpoints stay as they are. Usual cures: a lower lr, train.grad_clip_norm, train.amp: off or bf16"
+            )
+
+
+def _spoilt(network: nn.Module) -> list[str]:
+    """Names of parameters and buffers, this rank's part of them, with NaN or infinite values."""
+    floats = {k: v.detach() for k, v in network.state_dict().items() if v.is_floating_point() or v.is_complex()}
+    local = {k: v.to_local() if hasattr(v, "to_local") else v for k, v in floats.items()}
+    if all(v.numel() == 0 for v in local.values()):
+        return []
+    # One look at the device for all of them: the sum of a tensor times zero is zero unless something in it is not finite.
+    if bool(torch.isfinite(torch.stack([(v * 0).sum().abs().float() for v in local.values()])).all()):
+        return []
+    return [k for k, v in local.items() if not torch.isfinite(v).all()]
+
 
 def _findings(updates: Sequence[Update], batches: Sequence[Batch], networks: Mapping[str, nn.Module]) -> str:
     """What is not finite on this rank, in words; an empty string when all is well here."""

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from . import options
 from .errors import UserError
+from .imaging.normalisation import denormalise, normalise
 from .models.base import Model, model_class
 from .options import Options, description, shipped
 from .pipeline import build_model
@@ -204,19 +205,13 @@ class Restorer:
             raise UserError(f"the picture's values go from {least:g} to {most:g}; floats are in [0, 1]")
         device = next(self.model.networks["g"].parameters()).device
         batch = picture if picture.dim() == 4 else picture[None]
-        mean, std = (self._channels(k, device) for k in ("mean", "std"))
-        lq = (batch.to(device, torch.float32) - mean) / std
+        mean, std = self.description["mean"], self.description["std"]
+        lq = normalise(batch.to(device, torch.float32), mean, std)
         pictures = Pictures(lq)
         output = self.model.predict(pictures)["output"]
         if not pictures.seen:
             raise UserError(
                 "this model makes images without looking at a picture; relume.load_model gives the model itself"
             )
-        output = (output * std + mean).to(picture.device, picture.dtype)
+        output = denormalise(output, mean, std).to(picture.device, picture.dtype)
         return output if picture.dim() == 4 else output[0]
-
-    def _channels(self, name: str, device: torch.device) -> Tensor:
-        """``mean`` or ``std`` of the training set, (C, 1, 1), or (1, 1, 1) where it has none."""
-        given = self.description[name]
-        values = [0.0 if name == "mean" else 1.0] if given is None else given
-        return torch.tensor(values, dtype=torch.float32, device=device).reshape(-1, 1, 1)

@@ -31,6 +31,7 @@ from .evaluation import Evaluator
 from .experiment import Experiment, Resume, find_resume
 from .guard import Guard
 from .imaging.transfer import Transfer
+from .inference.network import explaining_channels
 from .inference.tiling import Inference, size_multiple
 from .metrics import report
 from .models import MODELS
@@ -85,7 +86,8 @@ def train_pipeline(
         with contextlib.ExitStack() as cleanup:
             trainer = build_trainer(checked, train, experiment, resume, device, cleanup)
             began = time.monotonic()
-            trainer.fit()
+            with explaining_channels():
+                trainer.fit()
             log.info("%s", experiment.farewell(trainer.last_results, trainer.parts.best, time.monotonic() - began))
         return trainer.last_results
     finally:
@@ -125,7 +127,7 @@ def test_pipeline(opt: Mapping[str, Any], *, launcher: str = "none") -> dict[str
             untrained = [k for k in networks if not checked.path.get(f"pretrain_network_{k}")]
             for key in untrained if distributed.is_main() else ():
                 log.warning("network_%s has random weights: path.pretrain_network_%s names none", key, key)
-            with torch.no_grad():
+            with torch.no_grad(), explaining_channels():
                 results = evaluator.run(model, 0)
             parameters = sum(p.numel() for network in networks.values() for p in network.parameters())
             sets_said = report.about(evaluator.loaders, evaluator.seconds)
@@ -181,15 +183,21 @@ def build_trainer(
         find_unused = opt.find_unused_parameters or model.find_unused_parameters
         for key, network in trained.items():
             model.networks[key] = distributed.wrap(network, device, find_unused)
+    better = evaluator.better.get(evaluator.best or "") if evaluator.loaders else None
     schedulers = {
         key: build_scheduler(
             optimizer,
             blocks.get(f"scheduler_{key}", blocks.get("scheduler")),
             train.warmup_iter,
             loader.position_after,
+            better,
         )
         for key, optimizer in optimizers.items()
     }
+    if better is None and any(s.waits_for_metric for s in schedulers.values()):
+        raise UserError(
+            "train.scheduler: ReduceLROnPlateau follows a score, and there is none: give datasets.val and val.metrics"
+        )
 
     # Records
     experiment.prepare(opt, fresh=resume is None)

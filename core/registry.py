@@ -17,7 +17,7 @@ import threading
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,11 +32,13 @@ QUOTED = re.compile(r"""["']([^"'\n]+)["']""")
 
 @dataclass(frozen=True)
 class Parameter:
-    """One option of a registered component: its annotation (resolved, ``Annotated`` kept) and default."""
+    """One option of a registered component: its annotation (resolved, ``Annotated`` kept), default, and `annotations.Range`
+    where the annotation, a library's, has none."""
 
     name: str
     annotation: Any
     default: Any = MISSING
+    range: Any = None
 
     @property
     def required(self) -> bool:
@@ -53,6 +55,7 @@ class Registry:
         runtime: constructor parameters that code supplies and option files may not (an optimizer's ``params``).
         library: where else to look for a name (``torch.optim``); returns None for an unknown one.
         library_names: what is there, for suggestions and listings.
+        library_ranges: by name, the `annotations.Range` of parameters of the library, whose annotations have none.
     """
 
     def __init__(
@@ -63,12 +66,14 @@ class Registry:
         runtime: tuple[str, ...] = (),
         library: Callable[[str], Callable[..., Any] | None] | None = None,
         library_names: Callable[[], Iterable[str]] = tuple,
+        library_ranges: Mapping[str, Any] = types.MappingProxyType({}),
     ) -> None:
         self.noun = noun
         self.package = package
         self.runtime = runtime
         self._library = library
         self._library_names = library_names
+        self._library_ranges = library_ranges
         self._members: dict[str, Callable[..., Any]] = {}
         self._aliases: dict[str, str] = {}
         self._unimportable: dict[str, ImportError] = {}
@@ -220,7 +225,9 @@ class Registry:
         """The options that `name` accepts, in the order of its signature, without the runtime ones."""
         member = self.get(name)
         registered = member in self._members.values()
-        return {k: p for k, p in signature(member, lenient=not registered).items() if k not in self.runtime}
+        found = {k: p for k, p in signature(member, lenient=not registered).items() if k not in self.runtime}
+        ranges = {} if registered else {k: r for k, r in self._library_ranges.items() if k in found}
+        return {**found, **{k: replace(found[k], range=r) for k, r in ranges.items()}}
 
     # ---------------------------------------------------------------- building
     def build(self, block: Mapping[str, Any], **runtime: Any) -> Any:

@@ -279,7 +279,14 @@ class Trainer:
         return improved
 
     def weights(self) -> dict[str, dict[str, Any]]:
-        """What ``net_<key>_*.pth`` files hold: ``params``, ``params_ema`` where there is an average, and what they are."""
+        """What ``net_<key>_*.pth`` files hold: ``params``, ``params_ema`` where there is an average, and what they are.
+
+        Raises:
+            NonFiniteError: some are NaN or infinite, which no file shall hold.
+        """
+        self.parts.guard.refuse_weights(
+            self.iteration, self.parts.networks, self.parts.ema.networks if self.parts.ema else {}
+        )
         weights = {k: {"params": full_state(n)} for k, n in self.parts.networks.items()}
         for key, average in (self.parts.ema.networks if self.parts.ema else {}).items():
             weights[key]["params_ema"] = full_state(average)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -39,6 +39,10 @@ class DatasetTraits:
     for a dataset that cuts no patches, or none of another size."""
     sampling_weights: np.ndarray | None = None
     """Share of the draws that each sample has, (N,); all the same when None."""
+    mean: Sequence[float] | None = None
+    """What was subtracted from each channel of ``lq`` and ``gt``, and is added to outputs before they are scored or saved."""
+    std: Sequence[float] | None = None
+    """What each channel was divided by, likewise."""
     transfer: Transfer | None = None
     """What decodes ``gt`` and outputs to linear radiance; None for images of ordinary range."""
     score_rounding: Rounding | None = None

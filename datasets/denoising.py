@@ -10,16 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.annotations import Positive
 from ..core.errors import UserError
 from ..core.imaging.image_io import to_float
+from ..core.imaging.normalisation import normalise
 from . import DATASETS
 from .base import ImageDataset, Item, OnError
 from .pairing import as_roots
 from .sources import IOBackend, as_backend, open_source
-from .transforms import normalise, pad_to, random_crop, random_symmetry, to_tensor
-
-GRAY = np.array([0.299, 0.587, 0.114], np.float32)
-"""Weights of R, G, B in a gray image (ITU-R BT.601, full range)."""
+from .transforms import gray, pad_to, random_crop, random_symmetry, to_tensor
 
 
 @DATASETS.register()
@@ -59,7 +58,7 @@ class Dataset_GaussianDenoising(ImageDataset):  # noqa: N801 - Restormer's name,
         geometric_augs: bool = False,
         io_backend: IOBackend | None = None,
         mean: list[float] | None = None,
-        std: list[float] | None = None,
+        std: list[Positive] | None = None,
         on_error: OnError = "raise",
         dataroot_lq: str | None = None,
         filename_tmpl: str = "{}",
@@ -99,7 +98,7 @@ class Dataset_GaussianDenoising(ImageDataset):  # noqa: N801 - Restormer's name,
         if self.training and self.geometric_augs:
             images = random_symmetry(images)
         clean = to_float(images[0])
-        gt = to_tensor((clean @ GRAY)[..., None] if self.in_ch == 1 else clean)
+        gt = to_tensor(gray(clean) if self.in_ch == 1 else clean)
         lq = gt + self._noise(gt.shape)
         noisy, clear = normalise(lq, self.mean, self.std), normalise(gt, self.mean, self.std)
         return {"lq": noisy, "gt": clear, "lq_path": path, "gt_path": path}

@@ -9,8 +9,10 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
+from ..core.annotations import Positive
 from ..core.errors import UserError
 from ..core.imaging.image_io import to_float
+from ..core.imaging.normalisation import normalise
 from ..core.imaging.transfer import Log1p, TransferBlock, as_transfer
 from . import DATASETS
 from .base import ImageDataset, Item, OnError
@@ -18,7 +20,7 @@ from .camera import PROMPTS, SCENE_KEY, Curve, CurveChoice, decode_prompt
 from .pairing import Sample, find_samples
 from .radiance import RADIANCE_READERS, AlignedRadiance, read_floats, read_radiance
 from .sources import IOBackend, Source, as_backend, listing, open_source
-from .transforms import Image, normalise, pad_to, random_crop, random_flip_rotate, random_symmetry, to_tensor
+from .transforms import Image, pad_to, random_crop, random_flip_rotate, random_symmetry, to_tensor
 
 RECOVERED = 1000.0
 """Factor in the files of `dataroot_gt_recover`, on log1p-encoded values."""
@@ -88,7 +90,7 @@ class LdrHdrDataset(ImageDataset):
         scale: int = 1,
         phase: Literal["train", "val", "test"] = "train",
         mean: list[float] | None = None,
-        std: list[float] | None = None,
+        std: list[Positive] | None = None,
         on_error: OnError = "raise",
     ) -> None:
         super().__init__(on_error)
@@ -131,8 +133,7 @@ class LdrHdrDataset(ImageDataset):
                 self.recovered_source, self.samples, "dataroot_gt_recover", "estimate", ending="_log_hdr"
             )
         self.encoder = as_transfer(transfer)
-        # What outputs are decoded with; those of normalised images are not codes.
-        self.transfer = self.encoder if mean is None and std is None else None
+        self.transfer = self.encoder
         self.gt_scale = gt_scale
         self.above_peak = above_peak
         self.gt_size = gt_size

@@ -6,16 +6,18 @@ from typing import Literal
 
 import numpy as np
 
+from ..core.annotations import Positive
 from ..core.errors import UserError
 from ..core.imaging.image_io import to_float
+from ..core.imaging.normalisation import normalise
 from . import DATASETS
 from .base import ImageDataset, Item, OnError, Phase
 from .pairing import Sample, as_roots, find_roots, find_samples
 from .sources import IOBackend, Source, as_backend, refuse_small
 from .transforms import (
     Image,
+    gray,
     luma,
-    normalise,
     pad_to,
     random_crop,
     random_flip_rotate,
@@ -24,6 +26,10 @@ from .transforms import (
     to_tensor,
 )
 from .underwater_sets import PairedLayout, SingleLayout, paired_folders, single_folders
+
+Color = Literal["y", "gray"] | None
+CHANNELS = {"y": luma, "gray": gray}
+"""What is made of RGB where one channel is asked for."""
 
 
 @DATASETS.register(aliases=("Dataset_PairedImage", "DeblurPairedDataset"))
@@ -55,7 +61,7 @@ class PairedImageDataset(ImageDataset):
         geometric_augs: Restormer's augmentation instead: one of the eight symmetries of the square. As there, images
             smaller than the patch are then continued by reflection instead of refused.
         resize: [height, width] to which ground truths are resized first, and inputs to it divided by scale.
-        color: ``y`` for luma alone (one channel).
+        color: ``gray`` for one channel, the gray value in [0, 1]; ``y`` for luma in [16/255, 235/255]; RGB when omitted.
         mean: subtracted from each channel.
         std: divides each channel.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next sample.
@@ -82,9 +88,9 @@ class PairedImageDataset(ImageDataset):
         use_rot: bool = False,
         geometric_augs: bool = False,
         resize: list[int] | None = None,
-        color: Literal["y"] | None = None,
+        color: Color = None,
         mean: list[float] | None = None,
-        std: list[float] | None = None,
+        std: list[Positive] | None = None,
         on_error: OnError = "raise",
     ) -> None:
         super().__init__(on_error)
@@ -143,7 +149,7 @@ class PairedImageDataset(ImageDataset):
         if self.training:
             images = self._augment(images, item)
         for key, image in zip(("lq", "gt", "gt_2"), images, strict=False):
-            pixels = luma(to_float(image)) if self.color == "y" else image
+            pixels = CHANNELS[self.color](to_float(image)) if self.color else image
             item[key] = normalise(to_tensor(pixels), self.mean, self.std)
         return item
 
@@ -214,7 +220,7 @@ class SingleImageDataset(PairedImageDataset):
         meta_info_file: list of the files to use, one name per line.
         io_backend: ``{type: disk}`` or ``{type: lmdb}``.
         scale: accepted for BasicSR's files; without ground truth it changes nothing.
-        color: ``y`` for luma alone (one channel).
+        color: ``gray`` for one channel, the gray value in [0, 1]; ``y`` for luma in [16/255, 235/255]; RGB when omitted.
         mean: subtracted from each channel.
         std: divides each channel.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next one.
@@ -227,9 +233,9 @@ class SingleImageDataset(PairedImageDataset):
         meta_info_file: str | None = None,
         io_backend: IOBackend | None = None,
         scale: int = 1,
-        color: Literal["y"] | None = None,
+        color: Color = None,
         mean: list[float] | None = None,
-        std: list[float] | None = None,
+        std: list[Positive] | None = None,
         on_error: OnError = "raise",
     ) -> None:
         if layout is not None:

@@ -113,15 +113,16 @@ def luma(image: Image) -> Image:
     return (image @ weights + np.float32(16 / 255))[..., None]
 
 
+GRAY = np.array([0.299, 0.587, 0.114], np.float32)
+"""ITU-R BT.601, full swing: what gray means to OpenCV and PIL."""
+
+
+def gray(image: Image) -> Image:
+    """(H, W, 3) RGB in [0, 1] to (H, W, 1): its luma in [0, 1], which of a gray image is its value exactly."""
+    first = image[..., :1]
+    return first if (image == first).all() else (image @ GRAY)[..., None]
+
+
 def to_tensor(image: Image) -> Tensor:
     """(C, H, W) float32; integers are scaled to [0, 1] by their type's range."""
     return torch.from_numpy(np.ascontiguousarray(to_float(image).transpose(2, 0, 1)))
-
-
-def normalise(image: Tensor, mean: Sequence[float] | None, std: Sequence[float] | None) -> Tensor:
-    """``(image - mean) / std`` per channel; either may be absent."""
-    if mean is not None:
-        image = image - torch.tensor(mean, dtype=image.dtype)[:, None, None]
-    if std is not None:
-        image = image / torch.tensor(std, dtype=image.dtype)[:, None, None]
-    return image

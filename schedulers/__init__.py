@@ -11,16 +11,20 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from ..core.annotations import Range
 from ..core.errors import UserError
 from ..core.registry import Registry
 from .base import Constant
 from .schedule import Schedule
 
+NOT_OPTIONS = ("LRScheduler", "_LRScheduler", "LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler")
+"""Of torch's, those made of functions or of other schedulers, which no option file can say."""
+
 
 def _from_torch(name: str) -> Callable[..., Any] | None:
-    base = torch.optim.lr_scheduler.LRScheduler
     found = getattr(torch.optim.lr_scheduler, name, None)
-    return found if isinstance(found, type) and issubclass(found, base) and found is not base else None
+    is_one = isinstance(found, type) and issubclass(found, LRScheduler)
+    return found if is_one and name not in NOT_OPTIONS else None
 
 
 SCHEDULERS = Registry(
@@ -29,6 +33,12 @@ SCHEDULERS = Registry(
     runtime=("optimizer", "last_epoch", "samples"),
     library=_from_torch,
     library_names=lambda: filter(_from_torch, dir(torch.optim.lr_scheduler)),
+    library_ranges={
+        **dict.fromkeys(("gamma", "eta_min", "factor", "start_factor", "end_factor", "power"), Range(least=0)),
+        **dict.fromkeys(("div_factor", "final_div_factor", "T_max", "T_0", "T_mult", "step_size"), Range(above=0)),
+        **dict.fromkeys(("step_size_up", "step_size_down", "total_steps", "epochs", "steps_per_epoch"), Range(above=0)),
+        **dict.fromkeys(("patience", "cooldown", "threshold", "total_iters"), Range(least=0)),
+    },
 )
 
 
@@ -37,6 +47,7 @@ def build_scheduler(
     opt: Mapping[str, Any] | None,
     warmup_iter: int = -1,
     samples: Callable[[int], int] = int,
+    better: str | None = None,
 ) -> Schedule:
     """Build the schedule that ``opt = {type: Name, **constructor_arguments}`` describes, and set the first rates.
 
@@ -45,11 +56,15 @@ def build_scheduler(
         opt: a registered scheduler or one of torch's; None keeps the configured rates. Not modified.
         warmup_iter: length of the linear warm-up in iterations; -1 is none.
         samples: how many samples are seen when an iteration is over, for schedules that count those.
+        better: of two scores that ReduceLROnPlateau is told, whether the ``higher`` or the ``lower`` is better: its `mode`,
+            where `opt` has none; torch's when None.
 
     Raises:
         UserError: unknown type, unknown, missing or impossible argument.
     """
     settings = deepcopy(dict(opt)) if opt is not None else None
+    if settings is not None and better is not None and settings.get("type") == "ReduceLROnPlateau":
+        settings.setdefault("mode", {"higher": "max", "lower": "min"}[better])
 
     def build(optimizer: Optimizer) -> LRScheduler:
         if settings is None:
@@ -63,4 +78,11 @@ def build_scheduler(
             raise UserError(f"scheduler {settings.get('type')}: {e}") from e
         return scheduler
 
+    scaled = any("lr_scale" in group for group in optimizer.param_groups)
+    for key in ("max_lr", "base_lr", "min_lr") if scaled else ():
+        if settings is not None and isinstance(settings.get(key), (list, tuple)):
+            raise UserError(
+                f"scheduler {settings['type']}: {key} has a rate for each group, and lr_scale in param_groups gives them "
+                "others; leave one of the two out"
+            )
     return Schedule(optimizer, build, warmup_iter)

@@ -35,9 +35,11 @@ class LinearLR(ClosedForm):
 
 @SCHEDULERS.register()
 class LambdaDecay(ClosedForm):
-    """The base rate for `niter` epochs, then a straight line over `niter_decay` more (pix2pix's, Spectroformer's).
+    """The base rate for `niter` epochs, then a straight line over `niter_decay` more (Spectroformer's, Phaseformer's).
 
-    In epoch e, counted from 0: ``base (1 - max(0, e + epoch_count - niter) / (niter_decay + 1))``, zero where negative.
+    In epoch e, counted from 0: ``base (1 - max(0, e + epoch_count - niter) / (niter_decay + 1))``, zero where negative. The
+    rule is pix2pix's (Isola et al., CVPR 2017), which counts epochs from 1: its rates, whose descent begins one epoch earlier,
+    are those of ``epoch_count: 1``.
 
     Args:
         optimizer: sets the base rates.

@@ -24,6 +24,9 @@ class Schedule:
     is ``initial_lr / warmup_iter * i``, whatever the scheduler says. The scheduler's own rates are kept apart and
     handed back to it before it steps, since most of torch's multiply the rate they find.
 
+    A group with ``lr_scale`` (see `build_optimizer`) has that share of the rate that the scheduler gives it, which knows
+    nothing of it: so it holds for schedulers with rates or floors of their own (``max_lr``, ``eta_min``), too.
+
     A checkpoint holds the position alone: the rest comes from the options, so an edited value holds from the first
     resumed iteration on, as if the whole run had had it.
 
@@ -37,7 +40,9 @@ class Schedule:
         self.optimizer = optimizer
         self.warmup_iter = warmup_iter
         self._build = build
-        self._base = [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
+        self._scales = [float(group.get("lr_scale", 1.0)) for group in optimizer.param_groups]
+        configured = [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
+        self._base = [rate / scale if scale else 0.0 for rate, scale in zip(configured, self._scales, strict=True)]
         self._begin()
 
     def _begin(self) -> None:
@@ -50,10 +55,11 @@ class Schedule:
         self._take_over()
 
     def _take_over(self) -> None:
-        """Note the rates that the scheduler has set, then cover them with the warm-up's while it lasts."""
+        """Note the rates that the scheduler has set, and put into force what groups have of them, or of the warm-up's."""
         self._rates = read_rates(self.optimizer)
-        if self.iteration < self.warmup_iter:
-            write_rates(self.optimizer, [base / self.warmup_iter * self.iteration for base in self._base])
+        warm = self.iteration >= self.warmup_iter
+        rates = self._rates if warm else [base / self.warmup_iter * self.iteration for base in self._base]
+        write_rates(self.optimizer, [rate * scale for rate, scale in zip(rates, self._scales, strict=True)])
 
     def step(self) -> None:
         """Put the rates of the next iteration into force.
@@ -74,6 +80,11 @@ class Schedule:
                 except ValueError as e:
                     raise UserError(f"scheduler {type(self._scheduler).__name__}: {e}") from e
         self.iteration += 1
+
+    @property
+    def waits_for_metric(self) -> bool:
+        """Whether the rates follow a score (ReduceLROnPlateau) and not the iteration."""
+        return isinstance(self._scheduler, ReduceLROnPlateau)
 
     def step_metric(self, value: float) -> None:
         """Tell a scheduler that waits for a plateau (ReduceLROnPlateau) the latest score; others do not care."""

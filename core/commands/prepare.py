@@ -53,9 +53,10 @@ def crop_one(name: str, source: Folder, out: str, size: int, step: int, least: i
     if min(height, width) < size:
         raise UserError(f"{source.path(name)}: is {height}x{width}, smaller than --size {size}")
     stem = os.path.splitext(name)[0]
+    depth = 16 if image.dtype.kind == "f" else 8  # of pictures with 10 or 12 bits, say
     places = [(y, x) for y in windows(height, size, step, least) for x in windows(width, size, step, least)]
     for i, (y, x) in enumerate(places, 1):
-        imwrite(os.path.join(out, f"{stem}_s{i:03d}.png"), image[y : y + size, x : x + size])
+        imwrite(os.path.join(out, f"{stem}_s{i:03d}.png"), image[y : y + size, x : x + size], depth)
     return len(places)
 
 

@@ -11,22 +11,33 @@ Decoders have the signature of `image_io.READERS` and give OpenCV's channel orde
 from __future__ import annotations
 
 import io
+import math
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import UserError, require
+from . import conventions, radiance_format
 from .storage import UnreadableFile
 
+REC_709 = (0.64, 0.33, 0.30, 0.60, 0.15, 0.06, 0.3127, 0.3290)
+"""Chromaticities x, y of red, green, blue and white."""
 INSTALL_EXR = "pip install 'relume[hdr]'"
 
 
 # ------------------------------------------------------------------ reading
+def decode_hdr(data: bytes, name: str) -> np.ndarray:
+    """A Radiance picture as its header means it: (H, W, 3) floats, BGR."""
+    header = radiance_format.read_header(data, name)
+    scanned = decode_with_opencv(radiance_format.usual_order(data, header), name)
+    return radiance_format.as_meant(scanned, header)
+
+
 def decode_with_opencv(data: bytes, name: str) -> np.ndarray:
-    """.hdr and .pfm: (H, W[, C]) floats, BGR."""
+    """.pfm, and other files of floats: (H, W[, C]), BGR."""
     return as_float(decode_tiff(data, name), name)
 
 
@@ -34,18 +45,13 @@ def decode_tiff(data: bytes, name: str) -> np.ndarray:
     """A TIFF file of samples of any kind, integers among them: (H, W[, C]), BGR."""
     from .opencv import cv2
 
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
-    except cv2.error as e:
-        raise UnreadableFile(f"{name}: not a readable image ({str(e).splitlines()[0]})") from e
-    if image is None:
-        what = "truncated, damaged, or not an image" if data else "an empty file"
-        raise UnreadableFile(f"{name}: cannot be decoded; the file is {what}")
-    return np.asarray(image)
+    return conventions.decode(data, name, cv2.IMREAD_UNCHANGED)
 
 
 def decode_exr(data: bytes, name: str) -> np.ndarray:
-    """The channels R, G and B, or Y alone, of an OpenEXR file's first part: (H, W[, 3]) floats, BGR.
+    """An OpenEXR file's first part, of R, G and B; of Y, RY and BY, luminance and chroma; or of Y alone.
+
+    (H, W[, 3]) floats, BGR.
 
     Raises:
         UnreadableFile: damaged, or it has no such channels.
@@ -58,13 +64,52 @@ def decode_exr(data: bytes, name: str) -> np.ndarray:
         try:
             with exr.File(path, separate_channels=True) as file:
                 planes = {k: np.array(c.pixels) for k, c in file.channels().items()}
+                chromaticities = file.header().get("chromaticities")
         except Exception as e:  # the library raises RuntimeError, TypeError, ValueError, its own, ...
             raise UnreadableFile(f"{name}: not a readable OpenEXR file ({str(e).splitlines()[0]})") from e
-    wanted = "BGR" if "R" in planes else "Y"
-    if not set(wanted) <= set(planes):
+    wanted = next((names for names in ("BGR", ("Y", "RY", "BY"), "Y") if set(names) <= set(planes)), None)
+    if wanted is None or ({"R", "G", "B"} & set(planes) and wanted != "BGR"):
         raise UnreadableFile(f"{name}: has the channels {', '.join(planes) or 'none'}; R, G, B or Y are needed")
-    image = np.stack([planes[c] for c in wanted], axis=-1)
-    return as_float(image if wanted == "BGR" else image[..., 0], name)
+    full = max((planes[c].shape for c in wanted), key=math.prod)
+    channels = [enlarged(as_float(planes[c], name), full) for c in wanted]
+    if len(channels) == 1:
+        return channels[0]
+    image = np.stack(channels if wanted == "BGR" else from_luminance(channels, chromaticities), axis=-1)
+    return as_float(image, name)
+
+
+def enlarged(plane: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A channel at the size of the others. Its samples lie at every second row and column, say, from the first one on."""
+    for axis, side in enumerate(shape):
+        count = plane.shape[axis]
+        if count < side:
+            at = np.arange(side) / -(-side // count)
+            low = np.minimum(at.astype(int), count - 1)
+            part = (at - low).reshape(-1, 1) if axis == 0 else at - low
+            high = np.minimum(low + 1, count - 1)
+            plane = plane.take(low, axis) * (1 - part) + plane.take(high, axis) * part
+    return plane.astype(np.float32, copy=False)
+
+
+def from_luminance(channels: list[np.ndarray], chromaticities: Sequence[float] | None) -> list[np.ndarray]:
+    """B, G, R of Y, RY = (R - Y) / Y and BY = (B - Y) / Y ("Technical Introduction to OpenEXR"), Y being the luminance.
+
+    Args:
+        channels: Y, RY, BY, of one size.
+        chromaticities: x and y of red, green, blue and white; Rec. 709's when None.
+    """
+    y, ry, by = channels
+    red, green, blue = luminance_weights(chromaticities or REC_709)
+    r, b = (ry + 1) * y, (by + 1) * y
+    return [b, (y - red * r - blue * b) / green, r]
+
+
+def luminance_weights(chromaticities: Sequence[float]) -> np.ndarray:
+    """Of R, G and B in the luminance of their sum, which is white's: (3,), summing to 1."""
+    xy = np.asarray(chromaticities, np.float64).reshape(4, 2)
+    xyz = np.concatenate([xy, 1 - xy.sum(axis=1, keepdims=True)], axis=1) / xy[:, 1:]  # of luminance 1
+    result: np.ndarray = np.linalg.solve(xyz[:3].T, xyz[3])
+    return result
 
 
 def decode_npy(data: bytes, name: str) -> np.ndarray:
@@ -111,8 +156,8 @@ def as_float(image: np.ndarray, name: str) -> np.ndarray:
 
 
 FLOAT_READERS: dict[str, Callable[[bytes, str], np.ndarray]] = {
-    ".hdr": decode_with_opencv,
-    ".pic": decode_with_opencv,
+    ".hdr": decode_hdr,
+    ".pic": decode_hdr,
     ".exr": decode_exr,
     ".pfm": decode_with_opencv,
     ".npy": decode_npy,

@@ -11,8 +11,9 @@ import numpy as np
 from torch import Tensor
 
 from ..errors import UserError
+from . import conventions
 from .float_formats import FLOAT_WRITERS, FLOATS_ONLY, encode_floats
-from .image_header import JPEG_START, is_truncated
+from .image_header import JPEG_START
 from .storage import UnreadableFile, read_bytes, write_bytes
 
 log = logging.getLogger("relume")
@@ -23,24 +24,15 @@ LARGEST = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
 
 # ------------------------------------------------------------------ reading
 def decode_integer_image(data: bytes, name: str) -> np.ndarray:
-    """8- and 16-bit images of any format OpenCV knows, as OpenCV orders them (BGR, BGRA or gray)."""
+    """8- and 16-bit images of any format OpenCV knows, as OpenCV orders them (BGR, BGRA or gray); see `conventions.decode`."""
     from .opencv import cv2
 
-    # JPEG has no alpha and is turned upright as its EXIF orientation says; the rest keeps whatever channels it has.
+    # JPEG has no alpha and is turned upright by OpenCV; the rest keeps whatever channels it has.
     jpeg = data.startswith(JPEG_START)
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH if jpeg else cv2.IMREAD_UNCHANGED
-    # Some releases of OpenCV return the readable part of a truncated file without saying so.
-    cut = is_truncated(data)
-    try:
-        image = None if cut else cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error as e:
-        raise UnreadableFile(f"{name}: not a readable image ({str(e).splitlines()[0]})") from e
-    if image is None:
-        what = "an empty file" if not data else "truncated" if cut else "truncated, damaged, or not an image"
-        raise UnreadableFile(f"{name}: cannot be decoded; the file is {what}")
-    if image.dtype not in LARGEST:
+    image = conventions.decode(data, name, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH if jpeg else cv2.IMREAD_UNCHANGED)
+    if image.dtype not in LARGEST and not conventions.NETPBM.match(data):
         raise UnreadableFile(f"{name}: holds {image.dtype} samples; 8- and 16-bit integer images can be read")
-    return np.asarray(image)
+    return image
 
 
 Readers = Mapping[str, Callable[[bytes, str], Any]]
@@ -66,7 +58,8 @@ def read_pixels(
         readers: decoders by suffix; a name with another suffix is decoded by its contents.
 
     Returns:
-        (H, W, 3) RGB, uint8 or uint16 (or what the suffix's reader gives). Gray is repeated; alpha is dropped with a
+        (H, W, 3) RGB, uint8 or uint16 (or what the suffix's reader gives; floats in [0, 1] of Netpbm files of
+        another depth). Gray is repeated; alpha is dropped with a
         warning.
 
     Raises:

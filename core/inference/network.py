@@ -2,7 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+from collections.abc import Iterator
+
 from torch import nn
+
+from ..errors import UserError
+
+OTHER_CHANNELS = re.compile(r"expected input\[.*\] to have (\d+) channels, but got (\d+) channels")
+"""What torch says when a convolution gets an image of another number of channels."""
+
+
+@contextlib.contextmanager
+def explaining_channels() -> Iterator[None]:
+    """A network is called on images that may have another number of channels than it takes.
+
+    Raises:
+        UserError: they have.
+    """
+    try:
+        yield
+    except RuntimeError as e:
+        found = OTHER_CHANNELS.search(str(e))
+        if found is None:
+            raise
+        takes, given = found.groups()
+        advice = (
+            "; give the dataset `color: gray` (or y), or the network 3 channels" if (takes, given) == ("1", "3") else ""
+        )
+        raise UserError(
+            f"the network takes {takes} channel(s) where images, or what it makes of them, have {given}{advice}"
+        ) from e
 
 
 class NetworkTraits:

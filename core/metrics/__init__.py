@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,19 +21,23 @@ from ..registry import Registry
 
 METRICS = Registry("metric", "relume.core.metrics", runtime=("img", "img2"))
 
+IDENTICAL = 100.0
+"""dB that the PSNR of an image counts as at most in a mean over images; that of equal images is infinite."""
+
 Direction = Literal["higher", "lower"]
 Space = Literal["encoded", "linear"]
 """What a metric is given: images as the network sees them, or the linear radiance that they stand for."""
 M = TypeVar("M", bound=Callable[..., float])
 
 
-def metric(better: Direction, *aliases: str, space: Space = "encoded") -> Callable[[M], M]:
-    """Decorator: register a metric under its own name and `aliases`, and note which of two scores is the better one, and
-    what images it is given."""
+def metric(better: Direction, *aliases: str, space: Space = "encoded", most: float | None = None) -> Callable[[M], M]:
+    """Decorator: register a metric under its own name and `aliases`, and note which of two scores is the better one, what
+    images it is given, and what a score counts as in a mean at most, where it is unbounded."""
 
     def register(function: M) -> M:
         function.better = better  # type: ignore[attr-defined]
         function.space = space  # type: ignore[attr-defined]
+        function.most = most  # type: ignore[attr-defined]
         return METRICS.register(aliases=aliases)(function)
 
     return register
@@ -106,6 +111,29 @@ def metric_space(name: str) -> Space:
     """
     space: Space = getattr(METRICS.get(name), "space", "encoded")
     return space
+
+
+def mean_score(name: str, values: Sequence[float]) -> tuple[float, str]:
+    """The mean over images of the scores of the metric `name`, and in words what is special about it (or nothing).
+
+    A score without bound, PSNR of images that are equal, would make every mean of it infinite and hide all others. So PSNR
+    counts as `IDENTICAL` at most: a constant, that means of different runs may be compared, and an image that becomes exact
+    never lowers a mean. Where all images are equal the mean is infinite, and hides nothing. Of a metric that does not say
+    what is most (a plugin's), infinite scores are left out where others are finite. NaN stays NaN.
+
+    Raises:
+        UserError: no metric is called `name`.
+    """
+    scores = np.asarray(values, np.float64)
+    infinite = int(np.isinf(scores).sum())
+    most: float | None = getattr(METRICS.get(name), "most", None)
+    if most is not None and infinite < len(scores):
+        said = f"{infinite} of {len(scores)} images equal their ground truth and count as {most:g}"
+        return float(np.minimum(scores, most).mean()), said if infinite else ""
+    if 0 < infinite < len(scores):
+        said = f"{infinite} of {len(scores)} scores are infinite and left out of the mean"
+        return float(scores[~np.isinf(scores)].mean()), said
+    return float(scores.mean()), ""
 
 
 def calculate_metric(data: Mapping[str, Any], opt: Mapping[str, Any]) -> float:

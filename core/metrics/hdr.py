@@ -28,7 +28,7 @@ import numpy as np
 from ..annotations import NonNegative, Positive, Range
 from ..errors import UserError, require
 from ..imaging.transfer import PEAK, PU21
-from . import metric
+from . import IDENTICAL, metric
 from .images import ColorOrder, Image, InputOrder, prepared
 from .psnr import decibels, mean_square
 from .ssim import calculate_ssim_skimage
@@ -76,7 +76,7 @@ def mu_law(x: np.ndarray, mu: float) -> np.ndarray:
     return np.asarray(np.log1p(mu * x) / np.log1p(mu))
 
 
-@metric("higher", "psnr_l", space="linear")
+@metric("higher", "psnr_l", space="linear", most=IDENTICAL)
 def calculate_psnr_l(
     img: Image,
     img2: Image,
@@ -99,7 +99,7 @@ def calculate_psnr_l(
     return decibels(mean_square(x, y), peak=1.0)
 
 
-@metric("higher", "psnr_mu", space="linear")
+@metric("higher", "psnr_mu", space="linear", most=IDENTICAL)
 def calculate_psnr_mu(
     img: Image,
     img2: Image,
@@ -120,7 +120,7 @@ def calculate_psnr_mu(
     return decibels(mean_square(mu_law(x, mu), mu_law(y, mu)), peak=1.0)
 
 
-@metric("higher", "psnr_mu_ntire", space="linear")
+@metric("higher", "psnr_mu_ntire", space="linear", most=IDENTICAL)
 def calculate_psnr_mu_ntire(
     img: Image,
     img2: Image,
@@ -174,7 +174,7 @@ def all_channels(rgb: np.ndarray) -> np.ndarray:
     return rgb
 
 
-@metric("higher", "pu21_psnr", space="linear")
+@metric("higher", "pu21_psnr", space="linear", most=IDENTICAL)
 def calculate_pu21_psnr(
     img: Image,
     img2: Image,
@@ -199,7 +199,7 @@ def calculate_pu21_psnr(
     return decibels(mean_square(x, y), full_scale)
 
 
-@metric("higher", "pu21_psnr_y", space="linear")
+@metric("higher", "pu21_psnr_y", space="linear", most=IDENTICAL)
 def calculate_pu21_psnr_y(
     img: Image,
     img2: Image,
@@ -301,7 +301,7 @@ def register_fork(name: str) -> None:
     fork.__name__ = fork.__qualname__ = f"calculate_{name}_fork"
     scale = f"the HDR fork of DiffIR's full scale, {full_scale:g} units"
     fork.__doc__ = f"{what} with {scale}. Higher is better. Arguments as of `calculate_pu21_psnr`."
-    metric("higher", f"{name}_fork", space="linear")(fork)
+    metric("higher", f"{name}_fork", space="linear", most=IDENTICAL if "psnr" in name else None)(fork)
 
 
 for _name in FORK:

@@ -1,7 +1,7 @@
 """Peak signal-to-noise ratio, under the definitions that tables are made with.
 
-10 log10(255^2 / MSE) dB of images in [0, 255]. Identical images score infinity, and so does the mean of any set that
-holds such a pair: look at the per-image scores.
+10 log10(255^2 / MSE) dB of images in [0, 255]. Identical images score infinity. In the mean over a set no image counts as
+more than 100 dB, unless all are identical (`relume.core.metrics.mean_score`), and the log says how many were.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from ..annotations import NonNegative, Positive
-from . import metric
+from . import IDENTICAL, metric
 from .images import ColorOrder, Image, InputOrder, luma, prepared
 
 
@@ -25,7 +25,7 @@ def mean_square(x: np.ndarray, y: np.ndarray) -> float:
     return float(np.mean(np.square(x - y)))
 
 
-@metric("higher", "psnr")
+@metric("higher", "psnr", most=IDENTICAL)
 def calculate_psnr(
     img: Image,
     img2: Image,
@@ -81,7 +81,7 @@ def calculate_psnr_pt(
     return decibels(mean_square(x, y) / 255**2 + 1e-8, peak=1.0)
 
 
-@metric("higher", "psnr_skimage")
+@metric("higher", "psnr_skimage", most=IDENTICAL)
 def calculate_psnr_skimage(
     img: Image,
     img2: Image,
@@ -160,3 +160,31 @@ def pil_gray(rgb: np.ndarray) -> np.ndarray:
         return rgb
     result: np.ndarray = np.floor((rgb @ np.array([19595.0, 38470.0, 7471.0]) + 32768.0) / 65536.0)[..., None]
     return result
+
+
+@metric("lower", "mae")
+def calculate_mae(
+    img: Image,
+    img2: Image,
+    crop_border: NonNegative = 0,
+    test_y_channel: bool = False,
+    input_order: InputOrder = "HWC",
+    color_order: ColorOrder | None = None,
+    data_range: Positive | None = None,
+) -> float:
+    """Mean absolute error over all pixels and channels, in grey levels (of 255). Lower is better.
+
+    Divided by 255 this is the L1 loss. Arguments as of `calculate_psnr`.
+    """
+    x, y = prepared(
+        "calculate_mae",
+        img,
+        img2,
+        crop_border=crop_border,
+        data_range=data_range,
+        color_order=color_order,
+        input_order=input_order,
+    )
+    if test_y_channel:
+        x, y = luma(x), luma(y)
+    return float(np.abs(x - y).mean())

@@ -19,6 +19,7 @@ from . import (
     METRICS,
     SetMetric,
     calculate_metric,
+    mean_score,
     metric_direction,
     metric_options,
     metric_space,
@@ -146,15 +147,20 @@ class Scorer:
             known |= dict.fromkeys(("peak", "data_range"), transfer.peak)
         return {**{k: v for k, v in known.items() if k in accepted}, **metric_options(block)}
 
-    def means(self, rows: Sequence[Row]) -> dict[str, float]:
-        """The mean of every score over the images that have it: a metric, then what the baselines have of it."""
+    def means(self, rows: Sequence[Row]) -> tuple[dict[str, float], list[str]]:
+        """The `mean_score` of every score over the images that have it: a metric, then what the baselines have of it.
+
+        Also what is to be said of them, a line each.
+        """
         found = dict.fromkeys(n for row in rows for n in row if n not in ("index", "image"))
-        means = {}
-        for name in dict.fromkeys(n for m in self.metrics for n in (m, *found) if n == m or n.startswith(f"{m}_")):
-            values = [row[name] for row in rows if name in row]
-            if values:
-                means[name] = float(np.mean(values))
-        return means
+        means, notes = {}, []
+        for metric, block in self.metrics.items():
+            for name in (n for n in found if n == metric or (n.startswith(f"{metric}_") and n not in self.metrics)):
+                if name not in means:
+                    values = [row[name] for row in rows if name in row]
+                    means[name], said = mean_score(block["type"], values)
+                    notes += [f"{name}: {said}"] if said else []
+        return means, notes
 
 
 def for_metrics(image: Tensor, rounding: Rounding, is_output: bool) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections.abc
 import dataclasses
 import functools
+import math
 import re
 import types
 import typing
@@ -14,7 +15,7 @@ from typing import Any, Literal, Union
 
 from addict import Dict
 
-from ..annotations import Names, Range, Section, fields, plain
+from ..annotations import MAY_BE_INFINITE, Names, Range, Section, fields, plain
 from ..errors import UserError, did_you_mean
 from ..registry import MISSING, Parameter, Registry, article, registry_of, unknown_key
 from .nodes import Block, Entry, Items, Node, Place, Problem, Scalar, to_python
@@ -60,6 +61,8 @@ class Checker:
     def check(self, node: Node, annotation: Any, key: str, *, exact: bool = False) -> Any:
         """The value of `node` as `annotation` wants it, or `BAD`. With `exact`, without turning one type into another."""
         origin = typing.get_origin(annotation)
+        if annotation is float and is_infinite(node):
+            return self.problem(node.place, key, f"must be a finite number, got {describe_node(node)}")
         if origin is typing.Annotated:
             return self._annotated(node, annotation, key, exact)
         if origin is Literal:
@@ -80,6 +83,8 @@ class Checker:
             return (
                 self.section(node, annotation, key) if isinstance(node, Block) else self.expected(node, annotation, key)
             )
+        if (wild := next(filter(is_infinite, leaves(node)), None)) is not None:
+            return self.problem(wild.place, key, f"must be finite, got {describe_node(wild)}")
         return to_python(node)  # Any, or something that YAML cannot say and only its owner can judge
 
     def _annotated(self, node: Node, annotation: Any, key: str, exact: bool) -> Any:
@@ -90,6 +95,11 @@ class Checker:
         if registry is not None:
             more = next((e for e in extras if isinstance(e, type) and dataclasses.is_dataclass(e)), None)
             return self.component(node, registry, more, key)
+        if MAY_BE_INFINITE in extras and isinstance(node, Scalar) and node.value == math.inf:
+            return math.inf
+        limits = [extra for extra in extras if isinstance(extra, Range)]
+        if is_infinite(node) and any((wild := scalar(node, float, False)) not in limit for limit in limits):
+            return self.problem(node.place, key, f"must be {limits[0]}, got {wild}")
         value = self.check(node, inner, key, exact=exact)
         for extra in extras:
             if value is BAD or value is None:
@@ -184,6 +194,8 @@ class Checker:
                 self.unknown(entry, name, owner, accepted, key)
                 continue
             annotation = parameter.annotation
+            if parameter.range is not None:
+                annotation = typing.Annotated[annotation, parameter.range]
             if parameter.default is None:
                 annotation = Union[annotation, None]  # noqa: UP007 - `|` refuses annotations that are strings or modules
             value = self.check(entry.node, annotation, join(key, name))
@@ -290,6 +302,24 @@ def scalar(node: Node, kind: type, exact: bool) -> Any:
         value = int(value)  # BasicSR writes iterations as !!float 5e3
     accepted = (kind,) if exact or kind is int else (int, float)
     return value if isinstance(value, accepted) else BAD
+
+
+def is_infinite(node: Node) -> bool:
+    """Whether a node is NaN or infinite, or a number too large to be anything else (1e999)."""
+    value = scalar(node, float, False)
+    return value is not BAD and isinstance(value, float) and not math.isfinite(value)
+
+
+def leaves(node: Node) -> typing.Iterator[Node]:
+    """The scalars in a node, at any depth."""
+    if isinstance(node, Block):
+        for entry in node.entries.values():
+            yield from leaves(entry.node)
+    elif isinstance(node, Items):
+        for item in node.items:
+            yield from leaves(item)
+    else:
+        yield node
 
 
 def expressible(annotation: Any) -> bool:

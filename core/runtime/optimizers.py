@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..annotations import setting
+from ..annotations import Range, setting
 from ..errors import UserError
 from ..registry import Registry
 
@@ -44,6 +45,7 @@ OPTIMIZERS = Registry(
     runtime=("params",),
     library=_from_torch,
     library_names=lambda: filter(_from_torch, dir(torch.optim)),
+    library_ranges=dict.fromkeys(("lr", "weight_decay", "momentum", "lr_decay", "lambd"), Range(least=0)),
 )
 
 
@@ -52,22 +54,26 @@ def build_optimizer(parameters: NamedParameters, opt: Mapping[str, Any]) -> torc
 
     ``param_groups`` in `opt` gives some parameters settings of their own: a list of ``{params: <regular expression>, lr: ...,
     weight_decay: ...}``; the first expression found in a parameter's name decides, the rest keep the block's settings.
-    ``lr_scale: 0.1`` in such an entry gives a tenth of the block's rate.
+    ``lr_scale: 0.1`` in such an entry gives a tenth of the rate that the rest has, in every iteration, whatever the scheduler.
 
     Raises:
-        UserError: nothing to optimise, an invalid expression, or one that matches no parameter (a typo, most likely).
+        UserError: a value that the optimizer refuses; nothing to optimise; an invalid expression, or one that matches no
+            parameter (a typo, most likely).
     """
     named = [(n, p) for n, p in parameters if p.requires_grad]
     if not named:
         raise UserError(f"optimizer {opt.get('type')}: there is no parameter to optimise (everything is frozen)")
     settings = {k: v for k, v in opt.items() if k != "param_groups"}
     rules = [scaled(rule, settings.get("lr")) for rule in opt.get("param_groups") or ()]
-    optimizer: torch.optim.Optimizer = OPTIMIZERS.build(settings, params=_groups(named, rules))
+    try:
+        optimizer: torch.optim.Optimizer = OPTIMIZERS.build(settings, params=_groups(named, rules))
+    except (TypeError, ValueError) as e:
+        raise UserError(f"optimizer {settings.get('type')}: {e}") from e
     return optimizer
 
 
 def scaled(rule: Mapping[str, Any], lr: float | None) -> dict[str, Any]:
-    """An entry of ``param_groups`` with ``lr`` in place of ``lr_scale``.
+    """An entry of ``param_groups`` with the ``lr`` that follows from ``lr_scale``, which a `Schedule` reads too.
 
     Raises:
         UserError: the optimizer's block has no ``lr``, or the entry has both.
@@ -78,7 +84,10 @@ def scaled(rule: Mapping[str, Any], lr: float | None) -> dict[str, Any]:
         raise UserError(
             f"param_groups: lr_scale of '{rule.get('params')}' needs an lr of the optimizer, and none beside it"
         )
-    return {**{k: v for k, v in rule.items() if k != "lr_scale"}, "lr": lr * rule["lr_scale"]}
+    scale = rule["lr_scale"]
+    if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0 <= scale < math.inf:
+        raise UserError(f"param_groups: lr_scale of '{rule.get('params')}' must be a number from 0 on, got {scale}")
+    return {**rule, "lr": lr * scale}
 
 
 def _groups(named: Sequence[tuple[str, nn.Parameter]], rules: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -406,9 +406,9 @@ def test_missing_files_are_named(block, tmp_path):
         build_dataset(block, phase="train")
 
 
-def test_nothing_to_decode_where_images_are_normalised(block):
+def test_outputs_are_decoded_where_images_are_normalised_too(block):
     assert build_dataset(block, phase="val").transfer is not None
-    assert build_dataset({**block, "mean": [0.5] * 3, "std": [0.5] * 3}, phase="val").transfer is None
+    assert build_dataset({**block, "mean": [0.5] * 3, "std": [0.5] * 3}, phase="val").transfer is not None
 
 
 def test_the_same_from_any_worker(block):

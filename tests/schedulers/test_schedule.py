@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from relume.core.errors import UserError
-from relume.schedulers import SCHEDULERS, build_scheduler
+from relume.schedulers import NOT_OPTIONS, SCHEDULERS, build_scheduler
 
 TORCH = [
     {"type": "ConstantLR", "factor": 0.5, "total_iters": 4},
@@ -16,8 +16,6 @@ TORCH = [
     {"type": "CosineAnnealingWarmRestarts", "T_0": 3, "T_mult": 2},
     {"type": "CyclicLR", "base_lr": 1e-4, "max_lr": 1e-2, "step_size_up": 3, "mode": "exp_range", "gamma": 0.9},
     {"type": "ExponentialLR", "gamma": 0.8},
-    {"type": "LambdaLR", "lr_lambda": lambda e: 0.9**e},
-    {"type": "MultiplicativeLR", "lr_lambda": lambda e: 1 / (1 + e)},
     {"type": "OneCycleLR", "max_lr": 1e-2, "total_steps": 40},
     {"type": "PolynomialLR", "total_iters": 9, "power": 2.0},
     {"type": "StepLR", "step_size": 3, "gamma": 0.5},
@@ -46,8 +44,15 @@ def test_torch_schedulers_by_name(opt, make_optimizer):
 def test_all_of_torch_that_need_no_metric_are_covered():
     torch_names = {n for n in vars(torch.optim.lr_scheduler) if n.endswith(("LR", "Restarts"))}
     ours = set(SCHEDULERS.names()) | {a for n in SCHEDULERS for a in SCHEDULERS.aliases(n)}
-    takes_schedulers = {"SequentialLR"}
-    assert {o["type"] for o in TORCH} == torch_names - ours - takes_schedulers
+    assert {o["type"] for o in TORCH} == torch_names - ours - {*NOT_OPTIONS}
+
+
+@pytest.mark.parametrize("name", NOT_OPTIONS)
+def test_what_no_option_file_can_say_is_not_there(name, make_optimizer):
+    assert name not in SCHEDULERS
+    assert name not in SCHEDULERS.library_names()
+    with pytest.raises(UserError, match="no scheduler is called"):
+        build_scheduler(make_optimizer([1e-3]), {"type": name})
 
 
 @by_type

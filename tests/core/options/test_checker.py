@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from relume.core.annotations import Names, Range
+from relume.core.annotations import MAY_BE_INFINITE, Names, Range
 from relume.core.options.checker import BAD, Checker, describe
 from relume.core.options.nodes import Entry, Scalar, from_python
 from relume.core.options.reader import Source
@@ -71,7 +71,7 @@ def refused(text: str, annotation: Any) -> str:
         ("3", float, 3),
         ("5e-4", float, 5e-4),
         ("'5e-4'", float, 5e-4),
-        (".inf", float, float("inf")),
+        (".inf", Annotated[float, MAY_BE_INFINITE], float("inf")),
         ("yes", bool, True),
         ("off", bool, False),
         ("text", str, "text"),
