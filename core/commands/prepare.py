@@ -25,7 +25,7 @@ from rich.progress import track
 from ...datasets.camera import PROMPTS, decode_prompt, format_prompt
 from ...datasets.hdr_scenes import SyntheticHDRDataset
 from ...datasets.radiance import RADIANCE_READERS, read_floats
-from ...datasets.sources import Folder, Source
+from ...datasets.sources import Folder, Source, lmdb_key
 from ..errors import UserError, require
 from ..imaging.image_io import READERS, Readers, imwrite
 from ..imaging.storage import write_bytes
@@ -142,8 +142,8 @@ def pack(folder: str, out: str, batch: int = 5000, kind: str = "images") -> int:
     total = sum(os.path.getsize(source.path(n)) for n in source.files.values())
     environment = lmdb.open(unfinished, map_size=2 * total + 4096 * len(source.files) + (1 << 24))
     transaction = environment.begin(write=True)
-    for i, (key, name) in enumerate(track(source.files.items(), "Packing"), 1):
-        transaction.put(key.encode(), source.read(name))
+    for i, name in enumerate(track(source.files.values(), "Packing", len(source.files)), 1):
+        transaction.put(lmdb_key(name), source.read(name))
         lines.append(f"{meta_line(source, name)} 1")
         if i % batch == 0:
             transaction.commit()
