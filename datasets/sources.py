@@ -244,7 +244,7 @@ def parse_meta_line(line: str) -> tuple[str, tuple[int, int] | None]:
     >>> parse_meta_line("baby.png"), parse_meta_line("a.txt 1")
     (('baby.png', None), ('a.txt', None))
     """
-    match = re.fullmatch(r"\s*(.+?)\s+\((\d+)\s*,\s*(\d+)\s*(?:,\s*\d+\s*)?\).*", line)
+    match = re.fullmatch(r"\s*(.+)\s+\((\d+)\s*,\s*(\d+)\s*(?:,\s*\d+\s*)?\).*", line)
     if match is None:
         bare = re.fullmatch(r"\s*(.+\.[A-Za-z0-9]+)\s+\d+\s*", line)
         return bare[1] if bare else line.strip(), None
