@@ -13,7 +13,7 @@ from typing import Any
 from .errors import UserError
 from .evaluation import INPUT
 from .options import Options, dump
-from .runtime import checkpoint, distributed
+from .runtime import checkpoint, distributed, training_state
 from .runtime.checkpoint import Checkpoints
 from .runtime.logger import timestamp
 
@@ -138,9 +138,7 @@ def find_resume(opt: Options, experiment: Experiment, auto: bool) -> Resume | No
     path = distributed.broadcast(path)
     if path is None:
         return None
-    state = checkpoint.load(path)
-    if not isinstance(state, dict) or "iter" not in state or "position" not in state:
-        raise UserError(f"{path}: not a training state of Relume (it lacks 'iter' or 'position')")
+    state = training_state.checked(checkpoint.load(path), Path(path), training_state.FOUND_BY)
     return Resume(int(state["iter"]), Path(path), state)
 
 

@@ -23,7 +23,7 @@ from ..datasets.loading.loader import EvalLoader, TrainLoader, build_eval_loader
 from ..datasets.loading.options import Loader
 from ..losses import build_loss
 from ..schedulers import build_scheduler
-from . import options
+from . import changes, options
 from .annotations import declared
 from .ema import EMA
 from .errors import UserError
@@ -38,7 +38,7 @@ from .models import MODELS
 from .models.base import Model, model_class
 from .options.description import describe
 from .options.schema import Options, Train
-from .runtime import checkpoint, distributed, logger
+from .runtime import checkpoint, distributed, logger, training_state
 from .runtime.checkpoint import Checkpoints
 from .runtime.optimizers import build_optimizer
 from .trainer import Parts, Trainer, seed_everything
@@ -82,7 +82,11 @@ def train_pipeline(
         if resume and resume.iteration >= train.total_iter and not resume.state["pending_validation"]:
             log.info("%s", experiment.complete(resume))
             return dict(resume.state["results"])
+        if resume:
+            training_state.checked(resume.state, resume.path)
         checked = with_seed(checked, resume.state if resume else None)
+        if resume:
+            changes.check(resume.state.get("options"), checked, resume.path, tell=distributed.is_main())
         with contextlib.ExitStack() as cleanup:
             trainer = build_trainer(checked, train, experiment, resume, device, cleanup)
             began = time.monotonic()
@@ -277,7 +281,7 @@ def resume_trainer(trainer: Trainer, resume: Resume) -> None:
     """
     try:
         trainer.load_state(resume.state)
-    except (KeyError, ValueError, RuntimeError) as e:
+    except (KeyError, ValueError, RuntimeError, TypeError, AttributeError, IndexError) as e:
         raise UserError(
             f"{resume.path}: does not fit these options, which ask for other optimizers, parameters or losses "
             f"({type(e).__name__}: {checkpoint.first_line(e)}). Resume with the options of that run, or start anew from its "

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .changes import remembered
 from .ema import EMA, evaluating
 from .errors import EXIT_INTERRUPTED, UserError
 from .evaluation import Evaluator, Interrupted, is_better
@@ -312,6 +313,7 @@ class Trainer:
             "results": self.last_results,
             "nonfinite": parts.guard.in_a_row,
             "pending_validation": self.pending_validation,
+            "options": remembered(self.opt),
         }
         if distributed.is_main():
             began = time.perf_counter()

@@ -18,7 +18,7 @@ import numpy as np
 from ..core.errors import UserError
 from ..core.imaging.image_io import Readers, to_float
 from ..core.imaging.opencv import cv2
-from ..core.imaging.storage import UnreadableFile
+from ..core.imaging.storage import UnreadableFile, decode_text
 
 SCENE_KEY = 0.01
 """Log-average radiance relative to the peak that `estimated_gain` takes every scene to have."""
@@ -81,10 +81,7 @@ def format_prompt(curve: Curve) -> str:
 
 def decode_prompt(data: bytes, name: str) -> Curve:
     """`parse_prompt` of a file's bytes."""
-    try:
-        return parse_prompt(data.decode("utf-8-sig"), name)
-    except UnicodeDecodeError:
-        raise UnreadableFile(f"{name}: is not a text file; a prompt file gives dgain and gamma") from None
+    return parse_prompt(decode_text(data, name), name)
 
 
 PROMPTS: Readers = {".txt": decode_prompt}

@@ -12,100 +12,23 @@ import numpy as np
 from ..core.annotations import Count
 from ..core.errors import UserError
 from ..core.imaging.image_io import READERS
-from ..core.imaging.opencv import cv2
-from ..core.imaging.storage import UnreadableFile
+from ..core.imaging.naming import natural_order
+from ..core.imaging.storage import walk
 from . import DATASETS
 from .base import OnError, Phase
 from .pairing import as_roots
-from .sources import Source, refuse_small
+from .sources import Source, refuse_small, with_suffix
 from .transforms import Image
 from .triplets import FrameDataset, Switches, Triplet, existing
-
-VIDEOS = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".y4m")
-"""Suffixes of files that are taken for videos."""
-
-
-# FFmpeg reads this when OpenCV first uses it: what it has to say about a damaged file, `Video` says in one line. What OpenCV
-# itself would print is off for all files (core/imaging/opencv.py).
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-
-
-class Video:
-    """A video file as a sequence of frames, called ``<file>#<number>``. It is opened for every read, so it may be shared.
-
-    Raises:
-        UnreadableFile: nothing can be decoded.
-    """
-
-    def __init__(self, file: str) -> None:
-        self.file = self.origin = file
-        capture = self._open()
-        count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        frame = capture.read()[1]
-        if frame is None:
-            raise UnreadableFile(f"{file}: not one frame of this video can be decoded")
-        self.frame_size = (int(frame.shape[0]), int(frame.shape[1]))
-        self.rate = float(capture.get(cv2.CAP_PROP_FPS)) or 25.0
-        if count <= 0:  # the container does not say
-            count = 1
-            while capture.grab():
-                count += 1
-        self.count = count
-        capture.release()
-
-    def _open(self) -> cv2.VideoCapture:
-        if not os.path.isfile(self.file):
-            raise UnreadableFile(f"{self.file}: there is no such file")
-        # FFmpeg where OpenCV has it, else whichever decoder takes the file.
-        backend = cv2.CAP_FFMPEG if cv2.CAP_FFMPEG in cv2.videoio_registry.getBackends() else cv2.CAP_ANY
-        capture = cv2.VideoCapture(self.file, backend)
-        if not capture.isOpened():
-            raise UnreadableFile(f"{self.file}: cannot be decoded as a video (damaged, or of an unknown codec)")
-        return capture
-
-    def __len__(self) -> int:
-        return self.count
-
-    def path(self, number: int) -> str:
-        """What a frame is called."""
-        return f"{self.file}#{number}"
-
-    def read(self, numbers: Sequence[int]) -> list[Image]:
-        """Frames by ascending number, (H, W, 3) RGB uint8.
-
-        Raises:
-            UnreadableFile: one of them cannot be decoded.
-        """
-        capture = self._open()
-        capture.set(cv2.CAP_PROP_POS_FRAMES, numbers[0])
-        at = int(capture.get(cv2.CAP_PROP_POS_FRAMES))
-        if at != numbers[0]:  # this container cannot be entered there: go through it from its beginning
-            capture.release()
-            capture, at = self._open(), 0
-        frames: list[Image] = []
-        for number in numbers:
-            read = True
-            while read and at < number:
-                read, at = capture.grab(), at + 1
-            frame = capture.read()[1] if read else None
-            if frame is None:
-                raise UnreadableFile(f"{self.path(number)}: this frame cannot be decoded")
-            frames.append(np.ascontiguousarray(frame[..., ::-1]))
-            at += 1
-        capture.release()
-        return frames
-
-    def size(self, number: int) -> tuple[int, int]:
-        """(height, width) of every frame."""
-        return self.frame_size
+from .videos import VIDEOS, Video
 
 
 class FrameFolder:
-    """The images of one folder, in the order of their names, as a sequence of frames."""
+    """The images of one folder, in the order of their names with numbers compared as numbers, as a sequence of frames."""
 
     def __init__(self, folder: str, names: Sequence[str]) -> None:
         self.origin = folder
-        self.names = sorted(names)
+        self.names = sorted(names, key=natural_order)
         self.source = Source(folder, self.names)
 
     def __len__(self) -> int:
@@ -138,14 +61,12 @@ def find_clips(root: str) -> list[Clip]:
         return [Video(root)]
     existing([Path(root)], "Give a video file, or a folder of videos or of frames")
     clips: list[tuple[str, Clip]] = []
-    for folder, below, files in os.walk(root, followlinks=True):
-        below[:] = sorted(name for name in below if not name.startswith("."))
-        images = [f for f in files if os.path.splitext(f)[1].lower() in READERS]
+    for relative, files in walk(root):
+        folder = os.path.join(root, relative).rstrip("/")
+        images = with_suffix(folder, [f for f in files if not f.lower().endswith(VIDEOS)], READERS)
         if images:
             clips.append((folder, FrameFolder(folder, images)))
-        clips += [
-            (p, Video(p)) for p in (os.path.join(folder, f) for f in files) if os.path.splitext(p)[1].lower() in VIDEOS
-        ]
+        clips += [(p, Video(p)) for p in (os.path.join(folder, f) for f in files) if p.lower().endswith(VIDEOS)]
     if not clips:
         raise UserError(f"{root}: has neither images nor videos (looked for {', '.join((*READERS, *VIDEOS))})")
     return [clip for _, clip in sorted(clips, key=lambda pair: pair[0])]

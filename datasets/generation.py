@@ -67,12 +67,13 @@ class GenerationDataset(ImageDataset):
         for part in content:
             digest.update(hashlib.sha256(part).digest())
         if labels is not None:
-            self.labels = torch.as_tensor(np.asarray(labels, np.int64))
-            least, most = int(self.labels.min()), int(self.labels.max())
+            least, most = int(min(labels)), int(max(labels))
             self.num_classes = most + 1 if classes is None else classes
-            if least < 0 or most >= self.num_classes:
-                wanted = "0 or more" if classes is None else f"from 0 to {classes - 1}"
+            if least < 0 or most >= min(self.num_classes, 2**31):
+                few = "0 or more" if least < 0 else "below 2^31"
+                wanted = few if classes is None else f"from 0 to {classes - 1}"
                 raise UserError(f"{name}: class numbers must be {wanted}, not {least if least < 0 else most}")
+            self.labels = torch.as_tensor(np.asarray(labels, np.int64))
             digest.update(self.labels.numpy().tobytes())
         self.id = f"{name}-{digest.hexdigest()[:16]}"
 

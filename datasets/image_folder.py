@@ -11,11 +11,11 @@ from typing import Any, Literal
 from ..core.annotations import Count
 from ..core.errors import UserError
 from ..core.imaging.image_io import READERS
-from ..core.imaging.storage import UnreadableFile, is_url, join
+from ..core.imaging.storage import MissingFile, UnreadableFile, first_line, is_hidden, is_url, join
 from . import DATASETS
 from .base import OnError, Phase
 from .generation import GenerationDataset
-from .sources import Folder, Source
+from .sources import Folder, Source, with_suffix
 from .transforms import Image
 
 LABELS = "dataset.json"
@@ -28,19 +28,24 @@ class Zip(Source):
     def __init__(self, root: str) -> None:
         self._archive: tuple[int, zipfile.ZipFile] | None = None
         try:
-            entries = zipfile.ZipFile(root).infolist()
-        except (OSError, zipfile.BadZipFile) as e:
-            raise UserError(f"{root}: cannot be read as a zip file ({e})") from e
-        self.entries = {e.filename: e for e in entries if not e.is_dir()}
-        super().__init__(root, [n for n in self.entries if PurePosixPath(n).suffix.lower() in READERS])
+            with zipfile.ZipFile(root) as archive:
+                entries = archive.infolist()
+        except Exception as e:  # a damaged directory makes zipfile trip over whatever it says
+            raise UnreadableFile(f"{root}: cannot be read as a zip file ({first_line(e)})") from e
+        # Old programs for Windows write its separator, against the specification.
+        named = ((e.filename.replace("\\", "/"), e) for e in entries if not e.is_dir())
+        self.entries = {name: e for name, e in named if not is_hidden(name)}
+        super().__init__(root, with_suffix(root, self.entries, READERS))
 
     def read(self, name: str) -> bytes:
-        if self._archive is None or self._archive[0] != os.getpid():  # a position in a file is not to be shared
-            self._archive = os.getpid(), zipfile.ZipFile(self.root)
+        if name not in self.entries:
+            raise MissingFile(f"{self.path(name)}: there is no such file in this zip file")
         try:
-            return self._archive[1].read(name)
-        except (OSError, KeyError, zipfile.BadZipFile) as e:
-            raise UnreadableFile(f"{self.path(name)}: cannot be read ({e})") from e
+            if self._archive is None or self._archive[0] != os.getpid():  # a position in a file is not to be shared
+                self._archive = os.getpid(), zipfile.ZipFile(self.root)
+            return self._archive[1].read(self.entries[name])
+        except Exception as e:  # a password, an unknown compression, what each decompressor says of damage, ...
+            raise UnreadableFile(f"{self.path(name)}: cannot be read ({first_line(e)})") from e
 
     def size(self, name: str) -> tuple[int, int] | None:
         return None
@@ -107,14 +112,14 @@ class ImageFolderDataset(GenerationDataset):
         where = join(self.source.root, LABELS)
         try:
             text = self.source.read(LABELS)
-        except UnreadableFile as e:
+        except MissingFile as e:
             if required:
                 raise UserError(f"{where}: is needed for labels: json, and is not there") from e
             return None
         try:
             pairs = json.loads(text)["labels"]
             by_name = None if pairs is None else {str(name).replace("\\", "/"): label for name, label in pairs}
-        except (ValueError, KeyError, TypeError) as e:
+        except (ValueError, KeyError, TypeError, RecursionError) as e:
             raise UserError(f'{where}: is not of the form {{"labels": [["00000/img00000000.png", 6], ...]}}') from e
         if by_name is None and not required:
             return None

@@ -22,6 +22,7 @@ import numpy as np
 
 from ..core.errors import UserError, did_you_mean
 from ..core.imaging.image_io import to_float
+from ..core.imaging.naming import natural_order
 from . import DATASETS
 from .base import OnError, Phase
 from .sources import listing
@@ -311,7 +312,7 @@ class XTestDataset(Benchmark):
             raise UserError(f"{root}: has no clips. {wanted}")
         triplets = []
         for clip in clips:
-            frames = sorted(n for n in os.listdir(root / clip) if n.endswith(".png"))
+            frames = sorted((n for n in os.listdir(root / clip) if n.endswith(".png")), key=natural_order)
             if len(frames) <= self.LAST:
                 raise UserError(f"{root / clip}: has {len(frames)} frames, and needs {self.LAST + 1}. {wanted}")
             for k in range(1, multiple):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ..core.errors import UserError
 from ..core.imaging.image_io import READERS, Readers
-from ..core.imaging.storage import join, read_bytes
+from ..core.imaging.storage import join, read_lines
 from .sources import IOBackend, Source, listing, open_source, parse_meta_line
 
 
@@ -87,8 +87,7 @@ def find_samples(
     main = gt or lq
     keys = list(main.files)
     if meta_file is not None:
-        lines = read_bytes(meta_file).decode().splitlines()
-        wanted = [parse_meta_line(line)[0] for line in lines if line.strip()]
+        wanted = [parse_meta_line(line)[0] for _, line in read_lines(meta_file)]
         keys = [n if n in main.files else n.rpartition(".")[0] for n in wanted]
         absent = [n for n, k in zip(wanted, keys, strict=True) if k not in main.files]
         if absent:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,8 +17,19 @@ import numpy as np
 from ..core.errors import UserError, require
 from ..core.imaging.image_header import image_size
 from ..core.imaging.image_io import READERS, Readers, read_pixels
-from ..core.imaging.storage import UnreadableFile, is_url, join, list_files, read_bytes
+from ..core.imaging.storage import (
+    MissingFile,
+    UnreadableFile,
+    first_line,
+    is_url,
+    join,
+    list_files,
+    read_bytes,
+    read_lines,
+)
 from ..core.registry import unknown_key
+
+log = logging.getLogger("relume")
 
 MOST_HEADERS = 20_000
 """Files whose size is looked at before training."""
@@ -92,14 +106,43 @@ class Folder(Source):
 
     def __init__(self, root: str, readers: Readers = READERS) -> None:
         root = root if is_url(root) else os.path.expanduser(root)
-        names = list_files(root)
-        super().__init__(root, [n for n in names if os.path.splitext(n)[1].lower() in readers], readers)
+        super().__init__(root, with_suffix(root, list_files(root), readers), readers)
+
+
+_told_of_others: set[str] = set()
+NOTES = frozenset({"", ".txt", ".json", ".jsonl", ".md", ".yml", ".yaml", ".csv", ".html", ".db", ".ini", ".sha256"})
+"""Suffixes of files that are expected beside images and tell nobody anything when they are left out."""
+
+
+def with_suffix(root: str, names: Iterable[str], readers: Readers) -> list[str]:
+    """The names that `readers` has a suffix for; the others are counted, by suffix, in one line, once for each root."""
+    by_suffix = [(os.path.splitext(n)[1].lower(), n) for n in names]
+    found = [n for suffix, n in by_suffix if suffix in readers]
+    others = Counter(suffix for suffix, _ in by_suffix if suffix not in readers and suffix not in NOTES)
+    if found and others and root not in _told_of_others:
+        _told_of_others.add(root)
+        counts = listing(f"{count} {suffix}" for suffix, count in others.most_common())
+        log.warning("%s: left out are files that are not read here, by suffix: %s", root, counts)
+    return found
+
+
+MAX_KEY = 511
+"""Bytes in a key of an LMDB database, unless it was compiled otherwise."""
+
+
+def lmdb_key(name: str) -> bytes:
+    """The key of a file in an LMDB database: its name without suffix, as BasicSR has it; of a longer one, a digest."""
+    key = os.path.splitext(name)[0].encode()
+    return key if len(key) <= MAX_KEY else b"sha256:" + hashlib.sha256(key).hexdigest().encode()
 
 
 class Lmdb(Source):
     """BasicSR's LMDB layout: ``x.lmdb/data.mdb`` with encoded images, ``x.lmdb/meta_info.txt`` listing their names.
 
     The database is opened when it is first read, once in every process.
+
+    Raises:
+        UserError: there is no such database, or its list is damaged.
     """
 
     def __init__(self, root: str, readers: Readers = READERS) -> None:
@@ -108,35 +151,59 @@ class Lmdb(Source):
             raise UserError(
                 f"{root}: is not an LMDB folder on disk (there is no data.mdb in it); io_backend type is lmdb"
             )
-        lines = read_bytes(os.path.join(root, "meta_info.txt")).decode().splitlines()
-        self.sizes = dict(parse_meta_line(line) for line in lines if line.strip())
+        meta = os.path.join(root, "meta_info.txt")
+        self.sizes = dict(parse_meta_line(line) for _, line in read_lines(meta))
+        strange = [n for n in self.sizes if os.path.splitext(n)[1].lower() not in readers]
+        if strange:
+            shown = listing(map(repr, strange), 3)
+            raise UnreadableFile(f"{meta}: {len(strange)} of {len(self.sizes)} names have no known suffix: {shown}")
         super().__init__(root, self.sizes, readers)
 
     def read(self, name: str) -> bytes:
-        with _database(os.path.realpath(self.root)).begin() as transaction:
-            value = transaction.get(os.path.splitext(name)[0].encode())
+        path = os.path.realpath(os.path.join(self.root, "data.mdb"))
+        try:
+            database = _database(os.path.dirname(path))
+            # What is mapped into memory and no longer in the file would kill the process when it is touched.
+            if (size := os.path.getsize(path)) < database.size:
+                raise UnreadableFile(f"{self.path(name)}: data.mdb is cut: {size} of {database.size} bytes are there")
+            with database.environment.begin() as transaction:
+                value = transaction.get(lmdb_key(name))
+        except UserError:
+            raise
+        except Exception as e:  # lmdb has a class for each of some thirty errors
+            raise UnreadableFile(f"{self.path(name)}: the database cannot be read ({first_line(e)})") from e
         if value is None:
-            raise UnreadableFile(f"{self.path(name)}: meta_info.txt lists it, but the database does not have it")
+            raise MissingFile(f"{self.path(name)}: meta_info.txt lists it, but the database does not have it")
         return bytes(value)
 
     def size(self, name: str) -> tuple[int, int] | None:
         return self.sizes[name]
 
 
-_databases: dict[str, Any] = {}
+@dataclass(frozen=True)
+class Database:
+    """An opened LMDB environment, and how many bytes its file must have."""
+
+    environment: Any
+    size: int
+
+
+_databases: dict[str, Database] = {}
 """Opened LMDB environments: a process may open each only once, and must not use one opened before it was forked."""
 
 
-def _database(root: str) -> Any:
+def _database(root: str) -> Database:
     if root not in _databases:
         lmdb = require("lmdb", "io_backend type lmdb")
-        _databases[root] = lmdb.open(root, readonly=True, lock=False, readahead=False, meminit=False)
+        environment = lmdb.open(root, readonly=True, lock=False, readahead=False, meminit=False)
+        pages = environment.info()["last_pgno"] + 1
+        _databases[root] = Database(environment, pages * environment.stat()["psize"])
     return _databases[root]
 
 
 def _close_databases() -> None:
     while _databases:
-        _databases.popitem()[1].close()
+        _databases.popitem()[1].environment.close()
 
 
 if hasattr(os, "register_at_fork"):
@@ -174,12 +241,13 @@ def parse_meta_line(line: str) -> tuple[str, tuple[int, int] | None]:
 
     >>> parse_meta_line("a b.png (48,64,3) 1")
     ('a b.png', (48, 64))
-    >>> parse_meta_line("baby.png")
-    ('baby.png', None)
+    >>> parse_meta_line("baby.png"), parse_meta_line("a.txt 1")
+    (('baby.png', None), ('a.txt', None))
     """
-    match = re.fullmatch(r"\s*(.+?)\s+\((\d+)\s*,\s*(\d+)\s*(?:,\s*\d+\s*)?\).*", line)
+    match = re.fullmatch(r"\s*(.+)\s+\((\d+)\s*,\s*(\d+)\s*(?:,\s*\d+\s*)?\).*", line)
     if match is None:
-        return line.strip(), None
+        bare = re.fullmatch(r"\s*(.+\.[A-Za-z0-9]+)\s+\d+\s*", line)
+        return bare[1] if bare else line.strip(), None
     return match[1], (int(match[2]), int(match[3]))
 
 

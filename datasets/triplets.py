@@ -13,6 +13,7 @@ import torch
 
 from ..core.errors import UserError
 from ..core.imaging.opencv import cv2
+from ..core.imaging.storage import UnreadableFile, read_lines
 from .base import ImageDataset, Item, OnError, Phase
 from .sources import Source, listing, refuse_small
 from .transforms import Image, resize, to_tensor, too_small
@@ -202,11 +203,9 @@ def read_list(path: str | Path, example: str) -> list[tuple[int, str]]:
         UserError: there is no such file, or nothing in it.
     """
     try:
-        text = Path(path).expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as e:
-        reason = getattr(e, "strerror", None) or "it is not text"
-        raise UserError(f"{path}: cannot be read ({reason}); expected a list with lines such as '{example}'") from e
-    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+        lines = read_lines(path)
+    except UnreadableFile as e:
+        raise UserError(f"{e}; expected a list with lines such as '{example}'") from e
     if not lines:
         raise UserError(f"{path}: the list is empty; expected lines such as '{example}'")
     return lines

@@ -25,10 +25,10 @@ from rich.progress import track
 from ...datasets.camera import PROMPTS, decode_prompt, format_prompt
 from ...datasets.hdr_scenes import SyntheticHDRDataset
 from ...datasets.radiance import RADIANCE_READERS, read_floats
-from ...datasets.sources import Folder, Source
+from ...datasets.sources import Folder, Source, lmdb_key
 from ..errors import UserError, require
 from ..imaging.image_io import READERS, Readers, imwrite
-from ..imaging.storage import write_bytes
+from ..imaging.storage import first_line, write_bytes
 
 KINDS: dict[str, Readers] = {"images": READERS, "radiance": RADIANCE_READERS, "prompts": PROMPTS}
 """What folders hold, and how it is read."""
@@ -139,21 +139,36 @@ def pack(folder: str, out: str, batch: int = 5000, kind: str = "images") -> int:
     unfinished = f"{out}.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
     os.makedirs(unfinished)
+    for name in source.files.values():
+        if "\n" in name or "\r" in name or _undecodable(name):
+            raise UserError(f"{source.path(name)!r}: a list has one name a line, in UTF-8; rename this file")
     lines = []
     total = sum(os.path.getsize(source.path(n)) for n in source.files.values())
-    environment = lmdb.open(unfinished, map_size=2 * total + 4096 * len(source.files) + (1 << 24))
-    transaction = environment.begin(write=True)
-    for i, (key, name) in enumerate(track(source.files.items(), "Packing"), 1):
-        transaction.put(key.encode(), source.read(name))
-        lines.append(f"{meta_line(source, name)} 1")
-        if i % batch == 0:
-            transaction.commit()
-            transaction = environment.begin(write=True)
-    transaction.commit()
-    environment.close()
+    try:
+        environment = lmdb.open(unfinished, map_size=2 * total + 4096 * len(source.files) + (1 << 24))
+        transaction = environment.begin(write=True)
+        for i, name in enumerate(track(source.files.values(), "Packing", len(source.files)), 1):
+            transaction.put(lmdb_key(name), source.read(name))
+            lines.append(f"{meta_line(source, name)} 1")
+            if i % batch == 0:
+                transaction.commit()
+                transaction = environment.begin(write=True)
+        transaction.commit()
+        environment.close()
+    except lmdb.Error as e:
+        raise UserError(f"{out}: cannot be written ({first_line(e)})") from e
     write_bytes(os.path.join(unfinished, "meta_info.txt"), ("\n".join(lines) + "\n").encode())
     os.replace(unfinished, out)
     return len(lines)
+
+
+def _undecodable(name: str) -> bool:
+    """Whether a name on disk is in no encoding that is known here."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from . import tonemap, visual
 from .image_io import imwrite
+from .naming import fitting
 from .transfer import Transfer, radiance
 
 Thumbnail = tuple[int, np.ndarray]
@@ -60,7 +61,7 @@ class Gallery:
         Raises:
             OSError: a file cannot be written.
         """
-        path = self.folder / dataset / self.image_name(dataset, name, iteration)
+        path = self.folder / dataset / fitting(self.image_name(dataset, name, iteration), reserve=16)
         given = {label: image[0] for label, image in images.items() if image is not None}
         shown: Mapping[str, visual.Picture] = given
         if transfer := self.transfers.get(dataset):

@@ -37,8 +37,9 @@ def decode_integer_image(data: bytes, name: str) -> np.ndarray:
 
 Readers = Mapping[str, Callable[[bytes, str], Any]]
 
+JPEGS = (".jpg", ".jpeg", ".jfif", ".jpe")
 READERS: dict[str, Callable[[bytes, str], np.ndarray]] = dict.fromkeys(
-    (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2"), decode_integer_image
+    (".png", *JPEGS, ".bmp", ".dib", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pnm", ".jp2"), decode_integer_image
 )
 """Decoders by suffix, from a file's bytes and its name (for messages) to an array in OpenCV's channel order. A folder's
 other files are not taken for images."""

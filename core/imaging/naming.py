@@ -1,7 +1,10 @@
-"""Names under which results of images are filed: short where that is enough, and never the same twice."""
+"""Names of files: those that results get, short where that is enough and never the same twice, and the order of time."""
 
 from __future__ import annotations
 
+import hashlib
+import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePath
@@ -38,3 +41,41 @@ def _longer_names(path: str, index: int) -> list[str]:
     names = ["_".join(parts[-n:]) for n in range(1, len(parts) + 1)]
     names.append(names[-1] + pure.suffix.replace(".", "_"))
     return [*names, f"{names[-1]}_{index:05d}"]
+
+
+def natural_order(name: str) -> tuple[list[tuple[int, int, str]], str]:
+    """A key that sorts names with the numbers in them compared as numbers: the order of time, however frames are numbered.
+
+    >>> sorted(["10.png", "2.png", "1.png", "b1.png", "a10_2.png", "a9_10.png"], key=natural_order)
+    ['1.png', '2.png', '10.png', 'a9_10.png', 'a10_2.png', 'b1.png']
+    """
+    parts = re.split(r"([0-9]+)", name)
+    return [(0, int(p), "") if i % 2 else (1, 0, p) for i, p in enumerate(parts) if p], name
+
+
+LONGEST = 255
+"""Bytes in the name of a file, beyond which file systems refuse it."""
+
+
+def fitting(name: str, reserve: int = 0) -> str:
+    """`name`, a file's or with folders in front, each part shortened to what file systems allow.
+
+    What is cut off is replaced by a digest of the whole part, so that different names stay different. Suffixes are kept.
+
+    Args:
+        reserve: bytes that the caller may still add.
+
+    >>> fitting("a/b.png"), len(fitting("x" * 300 + ".png"))
+    ('a/b.png', 255)
+    """
+    return "/".join(_fitting(part, LONGEST - reserve) for part in name.split("/"))
+
+
+def _fitting(part: str, most: int) -> str:
+    data = os.fsencode(part)
+    if len(data) <= most:
+        return part
+    stem, suffix = os.path.splitext(part)
+    tail = f"~{hashlib.sha256(data).hexdigest()[:12]}{suffix if len(os.fsencode(suffix)) <= 16 else ''}"
+    # A character of several bytes that is cut through goes, too.
+    return os.fsencode(stem)[: most - len(os.fsencode(tail))].decode(errors="ignore") + tail

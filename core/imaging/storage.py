@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
+import hashlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,12 @@ from ..errors import UserError, did_you_mean, require
 
 
 class UnreadableFile(UserError):
-    """A file is missing, cannot be opened, or is damaged."""
+    """A file is missing, cannot be opened, or is damaged. Every source of files raises this, and ``on_error: skip`` passes
+    over it."""
+
+
+class MissingFile(UnreadableFile):
+    """There is no such file; of one that is there and damaged, `UnreadableFile` is raised."""
 
 
 def is_url(path: str | Path) -> bool:
@@ -38,15 +46,51 @@ def read_bytes(path: str | Path) -> bytes:
     """The whole file.
 
     Raises:
-        UnreadableFile: naming the path and the reason.
+        UnreadableFile: naming the path and the reason; `MissingFile` where there is none.
     """
     try:
         if is_url(path):
             filesystem, inner = _remote(str(path))
             return bytes(filesystem.cat_file(inner))
         return Path(path).expanduser().read_bytes()
-    except OSError as e:
-        raise UnreadableFile(f"{path}: cannot be read ({e.strerror or e})") from e
+    except UserError:
+        raise
+    except FileNotFoundError as e:
+        raise MissingFile(f"{path}: cannot be read ({e.strerror or 'No such file'})") from e
+    except Exception as e:  # each remote protocol has errors of its own; locally it is OSError, or ValueError for a NUL
+        raise UnreadableFile(f"{path}: cannot be read ({getattr(e, 'strerror', None) or first_line(e)})") from e
+
+
+def decode_text(data: bytes, name: str) -> str:
+    """Text that a user wrote: UTF-8, with or without a byte order mark (RFC 3629), or UTF-16 with one.
+
+    Args:
+        data: the file's bytes.
+        name: of the file, for messages.
+
+    Raises:
+        UnreadableFile: it is not text.
+    """
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = data.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise UnreadableFile(f"{name}: is not a text file in UTF-8 (byte {e.start})") from e
+    if "\0" in text:
+        raise UnreadableFile(f"{name}: is not a text file (it has zero bytes)")
+    return text
+
+
+def read_lines(path: str | Path) -> list[tuple[int, str]]:
+    """Numbers, from 1, and contents of a text file's lines; blank ones are left out, and white space around the others.
+
+    Lines end as editors end them, with LF, CR LF or CR; the rarer separators of Unicode may be part of a file's name.
+
+    Raises:
+        UnreadableFile: it cannot be read, or is not text.
+    """
+    lines = re.split(r"\r\n|\n|\r", decode_text(read_bytes(path), str(path)))
+    return [(number, line.strip(" \t")) for number, line in enumerate(lines, 1) if line.strip()]
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
@@ -57,7 +101,9 @@ def write_bytes(path: str | Path, data: bytes) -> None:
         return
     target = Path(path).expanduser()
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    # Of the name a digest: with anything added, a name as long as file systems allow would be too long.
+    digest = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]
+    temporary = target.with_name(f".{digest}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(data)
         os.replace(temporary, target)
@@ -65,37 +111,76 @@ def write_bytes(path: str | Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type's name."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+# ------------------------------------------------------------------ what is in a folder
+SYSTEMS = frozenset({"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information"})
+"""Folders that are the systems' own."""
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file, by its name relative to a root, is none of the user's: what systems hide in folders and archives.
+
+    That is what begins with a dot, and what macOS (``__MACOSX`` in archives), Synology's servers (``@eaDir``) and file systems
+    put beside pictures.
+    """
+    return any(part.startswith(".") or part in SYSTEMS for part in name.split("/"))
+
+
 def list_files(root: str) -> list[str]:
     """Names of all files below `root`, relative to it, with ``/`` between folders, sorted. Hidden ones are left out.
 
     Raises:
-        UserError: there is no such folder.
+        UserError: there is no such folder, or one below cannot be listed.
     """
-    names = _remote_files(root) if is_url(root) else _local_files(root)
-    return sorted(n for n in names if not any(part.startswith(".") for part in n.split("/")))
+    if not is_url(root):
+        return sorted(f"{folder}{name}" for folder, names in walk(root) for name in names)
+    return sorted(name for name in _remote_files(root) if not is_hidden(name))
 
 
-def _local_files(root: str) -> Iterator[str]:
+def walk(root: str) -> Iterator[tuple[str, list[str]]]:
+    """Each folder below `root`, itself first, as ``"a/b/"`` relative to it (``""`` for itself), and the files' names in it.
+
+    Links to folders are followed, except for those that a folder is inside of already: they lead nowhere new. Hidden folders
+    and files are left out.
+
+    Raises:
+        UserError: there is no such folder, or one cannot be listed.
+    """
     if not os.path.isdir(root):
         parent = Path(root).expanduser().absolute().parent
         siblings = [p.name for p in parent.iterdir()] if parent.is_dir() else []
         what = "is a file, not a folder" if os.path.isfile(root) else "there is no such folder"
         raise UserError(f"{root}: {what}.{did_you_mean(Path(root).name, siblings) if siblings else ''}")
-    seen: set[tuple[int, int]] = set()
-    for folder, below, files in os.walk(root, followlinks=True):
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:  # a symbolic link back up
-            below.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        relative = os.path.relpath(folder, root).replace(os.sep, "/")
-        prefix = "" if relative == "." else f"{relative}/"
-        yield from (prefix + f for f in files)
+    # Depth first: a folder, and those it is inside of.
+    waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
+    while waiting:
+        relative, above = waiting.pop()
+        try:
+            status = os.stat(os.path.join(root, relative))
+            identity = status.st_dev, status.st_ino
+            if identity in above:
+                continue
+            with os.scandir(os.path.join(root, relative)) as found:
+                entries = sorted((e for e in found if not is_hidden(e.name)), key=lambda e: e.name)
+        except OSError as e:
+            raise UnreadableFile(f"{os.path.join(root, relative)}: cannot be listed ({e.strerror or e})") from e
+        below = [e.name for e in entries if e.is_dir()]
+        waiting += [(f"{relative}{name}/", above | {identity}) for name in reversed(below)]
+        yield relative, [e.name for e in entries if not e.is_dir()]
 
 
 def _remote_files(root: str) -> Iterator[str]:
     filesystem, inner = _remote(root)
     inner = inner.rstrip("/")
-    if not filesystem.isdir(inner):
-        raise UserError(f"{root}: there is no such folder.")
-    return (path.removeprefix(inner).lstrip("/") for path in filesystem.find(inner))
+    try:
+        if not filesystem.isdir(inner):
+            raise UserError(f"{root}: there is no such folder.")
+        return (path.removeprefix(inner).lstrip("/") for path in filesystem.find(inner))
+    except UserError:
+        raise
+    except Exception as e:  # each protocol has errors of its own
+        raise UnreadableFile(f"{root}: cannot be listed ({first_line(e)})") from e

@@ -145,14 +145,16 @@ class InterpolationModel(Model):
         made = {0.0: batch["img0"], 1.0: batch["img1"]}
         return {"output": frame_at(times.pop(), lambda a, b: self.between(a, b, 0.5), made)}
 
-    def sequence(self, img0: Tensor, img1: Tensor, times: int) -> Iterator[Tensor]:
-        """The ``times - 1`` frames (B, 3, H, W) at equal steps of time between two; with `recursive`, each is made once."""
-        made = {0.0: img0, 1.0: img1}
-        for time in (k / times for k in range(1, times)):
-            if self.recursive:
-                yield frame_at(time, lambda a, b: self.between(a, b, 0.5), made)
-            else:
-                yield self.between(img0, img1, time)
+    def at(self, time: float, made: dict[float, Tensor]) -> Tensor:
+        """The frame (B, 3, H, W) at a time between two.
+
+        Args:
+            time: above 0 and below 1.
+            made: frames by time, with those at 0 and 1; with `recursive`, those on the way are added, and each is made once.
+        """
+        if self.recursive:
+            return frame_at(time, lambda a, b: self.between(a, b, 0.5), made)
+        return self.between(made[0.0], made[1.0], time)
 
     def between(self, img0: Tensor, img1: Tensor, timestep: float | Tensor) -> Tensor:
         """The frame (B, 3, H, W) at a time, asked of the network as the inference options say."""

@@ -11,7 +11,6 @@ import logging
 import os
 import pickle
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -50,7 +49,10 @@ def write_atomically(path: Path, write: Any) -> str:
 
 def _sync_folder(folder: Path) -> None:
     """Make a rename durable: the directory's own entry must reach the disk too."""
-    handle = os.open(folder, os.O_RDONLY)
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows cannot open folders; the file itself is synced
+        return
     try:
         os.fsync(handle)
     except OSError:  # some network file systems cannot sync folders, and need not
@@ -94,7 +96,9 @@ def load(path: str | Path, map_location: str | torch.device = "cpu") -> Any:
             f"runs code from a checkpoint. Take its weights out with: relume convert {path} OUT.pth; or save "
             "torch.save(model.state_dict(), ...) where it was made"
         ) from e
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile, ImportError) as e:
+    except UserError:
+        raise
+    except Exception as e:  # damage makes torch and pickle trip over whatever they find
         raise UserError(f"{path}: cannot be read, it is torn or not a checkpoint ({first_line(e)})") from e
 
 
@@ -116,6 +120,7 @@ class Checkpoints:
         self.models = folder / "models"
         self.states = folder / "training_states"
         self.keep = keep
+        self._swept = False
 
     def iterations(self) -> list[int]:
         """Iterations with a complete checkpoint, oldest first (complete by name: `verify` reads them)."""
@@ -200,10 +205,11 @@ class Checkpoints:
             path.unlink()
 
     def _remove_leftovers(self) -> None:
-        """Temporary files of a process that was killed while writing."""
-        for folder in (self.models, self.states):
-            for path in folder.glob(".*.tmp"):
-                path.unlink(missing_ok=True)
+        """Temporary files of a process that was killed while writing, the first time those of pictures and records, too."""
+        found = self.models.parent.rglob(".*.tmp") if not self._swept else ()
+        self._swept = True
+        for path in (*found, *self.models.glob(".*.tmp"), *self.states.glob(".*.tmp")):
+            path.unlink(missing_ok=True)
 
 
 def link(source: Path, target: Path) -> None:
@@ -230,8 +236,12 @@ def unwrap(weights: Mapping[str, Any], param_key: str | None, path: str | Path) 
     Raises:
         UserError: the file has no `param_key` entry.
     """
+    if not isinstance(weights, Mapping):
+        raise UserError(f"{path}: holds {_kind(weights)}, not weights by name")
     if param_key:
         if param_key in weights:
+            if not isinstance(weights[param_key], Mapping):
+                raise UserError(f"{path}: its entry '{param_key}' is {_kind(weights[param_key])}, not weights by name")
             return strip(weights[param_key])
         if any(isinstance(v, torch.Tensor) for v in weights.values()):
             return strip(weights)  # a flat file is what it is, whatever key was expected
@@ -248,7 +258,36 @@ def unwrap(weights: Mapping[str, Any], param_key: str | None, path: str | Path) 
 
 def strip(state: Mapping[str, Any]) -> State:
     """State-dict names without the prefixes that DataParallel, DDP and torch.compile add."""
-    return {re.sub(r"^(module\.|_orig_mod\.)+", "", k): v for k, v in state.items()}
+    return {re.sub(r"^(module\.|_orig_mod\.)+", "", str(k)): v for k, v in state.items()}
+
+
+def _kind(value: Any) -> str:
+    """What a value is, for messages."""
+    if not isinstance(value, torch.Tensor):
+        return "nothing" if value is None else f"of the type {type(value).__name__}"
+    layout = "" if value.layout is torch.strided else f" in the layout {str(value.layout).removeprefix('torch.')}"
+    return f"a tensor of {str(value.dtype).removeprefix('torch.')}{layout}"
+
+
+def _same_kind(value: Any, own: torch.Tensor) -> bool:
+    """Whether a value can become the network's entry `own` without losing anything but precision."""
+    if not isinstance(value, torch.Tensor) or value.is_quantized or value.layout is not torch.strided or value.is_meta:
+        return False
+    kinds = [(t.is_complex(), t.is_floating_point(), t.dtype == torch.bool) for t in (value, own)]
+    return kinds[0] == kinds[1]
+
+
+def refuse_other_kinds(state: Mapping[str, Any], own: Mapping[str, torch.Tensor], path: str | Path) -> None:
+    """Refuse weights that would silently be made into others: complex, integers, quantised, sparse.
+
+    Raises:
+        UserError: naming the entry and both kinds.
+    """
+    for name, value in state.items():
+        if name in own and not _same_kind(value, own[name]):
+            more = [n for n, v in state.items() if n in own and not _same_kind(v, own[n])]
+            others = f" (and {len(more) - 1} more entries)" if len(more) > 1 else ""
+            raise UserError(f"{path}: {name} is {_kind(value)}, and in the network {_kind(own[name])}{others}")
 
 
 def load_weights(
@@ -273,6 +312,7 @@ def load_weights(
     """
     state = unwrap(load(path), param_key, path)
     own = network.state_dict()
+    refuse_other_kinds(state, own, path)
     absent = [f"missing {k}" for k in own if k not in state]
     if grow:
         state = {**state, **{k: grown(v, own[k].shape) for k, v in state.items() if k in own}}

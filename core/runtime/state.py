@@ -34,7 +34,12 @@ def full_optimizer_state(networks: Mapping[str, nn.Module], optimizer: torch.opt
 def load_optimizer_state(
     networks: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, state: Mapping[str, Any]
 ) -> None:
-    """Inverse of `full_optimizer_state`, except that lr, weight decay etc. stay as built, so that edited options count."""
+    """Inverse of `full_optimizer_state`, except that lr, weight decay etc. stay as built, so that edited options count.
+
+    Raises:
+        ValueError: the state is another optimizer's, or another network's.
+    """
+    _compare(optimizer, state)
     settings = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
     network = _sharded_owner(networks, optimizer)
     if network is None:
@@ -45,6 +50,37 @@ def load_optimizer_state(
         set_optimizer_state_dict(network, optimizer, dict(state), options=StateDictOptions(full_state_dict=True))
     for group, built in zip(optimizer.param_groups, settings, strict=True):
         group.update(built)
+
+
+HOW = frozenset({"foreach", "fused", "capturable", "differentiable", "maximize", "nesterov"})
+"""Switches of optimizers that change nothing of what they remember."""
+ADDED = frozenset({"initial_lr", "param_names"})
+"""What schedulers and torch add to a group."""
+ALIKE = frozenset(
+    {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "momentum_buffer", "square_avg", "grad_avg", "sum"}
+)
+"""What torch's optimizers remember of a parameter in tensors of its shape."""
+
+
+def _compare(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Raises ValueError if `state` cannot be of such an optimizer. By parameter name (sharded), torch itself compares."""
+    parameters = [p for g in optimizer.param_groups for p in g["params"]]
+    for built, saved in zip(optimizer.param_groups, state["param_groups"], strict=False):
+        absent, surplus = sorted(built.keys() - saved.keys() - ADDED), sorted(saved.keys() - built.keys() - ADDED)
+        if absent and surplus:  # a newer release of the same optimizer only adds settings
+            raise ValueError(f"{type(optimizer).__name__} has {absent[0]}, and what was saved has {surplus[0]} instead")
+        for key, value in built.items():
+            before = saved.get(key, value)
+            if isinstance(value, bool) and isinstance(before, bool) and before != value and key not in HOW:
+                raise ValueError(f"{key} was {before} and is {value}")
+    for key, remembered in state["state"].items():
+        if not isinstance(key, int) or not 0 <= key < len(parameters):
+            continue
+        shape = parameters[key].shape
+        for name, tensor in remembered.items():
+            if name in ALIKE and tensor is not None and getattr(tensor, "shape", None) != shape:
+                found = tuple(tensor.shape) if isinstance(tensor, torch.Tensor) else type(tensor).__name__
+                raise ValueError(f"{name} of parameter {key} is {found}, and the parameter {tuple(shape)}")
 
 
 def _sharded_owner(networks: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> nn.Module | None:

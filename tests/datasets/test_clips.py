@@ -11,8 +11,9 @@ import pytest
 from relume.core.errors import UserError
 from relume.core.imaging.image_io import imwrite
 from relume.datasets import build_dataset
-from relume.datasets.clips import FrameFolder, Video, find_clips
+from relume.datasets.clips import FrameFolder, find_clips
 from relume.datasets.loading.worker import seeded
+from relume.datasets.videos import Video
 
 
 def write_frames(folder: Path, count: int, size: tuple[int, int] = (24, 32)) -> None:

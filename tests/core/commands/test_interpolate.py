@@ -14,7 +14,7 @@ from relume.archs import build_network
 from relume.core.cli import main
 from relume.core.imaging.image_io import imwrite, read_pixels
 from relume.core.runtime import checkpoint
-from relume.datasets.clips import Video
+from relume.datasets.videos import Video
 
 NETWORK = {
     "type": "HybridVFI",
@@ -87,9 +87,10 @@ def test_a_video_in(run, tmp_path):
         ((), "where to?"),
         (("--frames", "x", "--flow_scale", "2"), "--flow_scale: must be above 0"),
         (("--frames", "x", "--fps", "0"), "--fps: must be above 0"),
+        (("--frames", "x", "--to_fps", "60"), "--to_fps: a folder of frames does not say its rate; give --from_fps"),
         (("--frames", "x", "--device", "gpu"), "--device: there is no 'gpu'; give cpu"),
         (("--frames", "x", "--device", "cuda:99"), "--device: 'cuda:99' is not here"),
-        (("--video", "x.nonsense"), "OpenCV cannot write such a video"),
+        (("--video", "x.nonsense"), "cannot write such a video here; .avi"),
         (("--frames", "x", "--weights", "none.pth"), "none.pth"),
     ],
 )

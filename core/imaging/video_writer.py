@@ -1,0 +1,110 @@
+"""Writing videos: the size and the times of their frames are kept."""
+
+from __future__ import annotations
+
+import os
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import UserError, require
+
+ENCODERS: dict[str, tuple[tuple[str, str, dict[str, str]], ...]] = {
+    ".avi": (("mjpeg", "yuvj420p", {"q": "2", "qmin": "2", "qmax": "2"}),),
+    ".webm": (("libvpx-vp9", "yuv420p", {"crf": "20", "b": "0"}),),
+    **dict.fromkeys(
+        (".mp4", ".m4v", ".mov", ".mkv"),
+        (("libx264", "yuv420p", {"crf": "16"}), ("mpeg4", "yuv420p", {"q": "2", "qmin": "2", "qmax": "2"})),
+    ),
+}
+"""By suffix: encoders, the first that PyAV has is used, how it holds colours, and its settings."""
+HD = 720
+"""Height from which on colours are those of Rec. 709, below of Rec. 601, as players expect."""
+
+
+class VideoWriter:
+    """A video file that appears under its name when it is complete.
+
+    Chroma is kept at half size, except in H.264 of an odd height or width, which can only be kept with chroma at full size
+    (4:4:4). Use as a context manager: an error in it leaves no file.
+
+    Args:
+        path: of the file; its suffix chooses the container.
+        rate: frames per second.
+        timed: frames come with times of their own, which need not be regular. AVI has no such times.
+
+    Raises:
+        UserError: PyAV is not installed, or cannot write such a file.
+    """
+
+    def __init__(self, path: Path, rate: Fraction, timed: bool = False) -> None:
+        av = require("av", f"writing {path}", "pip install 'relume[video]'")
+        self.path, self.rate = path, rate
+        self.temporary = path.with_name(f".{os.getpid()}.tmp{path.suffix.lower()}")
+        found = [e for e in ENCODERS.get(path.suffix.lower(), ()) if e[0] in av.codecs_available]
+        if not found:
+            raise UserError(
+                f"{path}: cannot write such a video here; {', '.join(ENCODERS)} can be written, or single frames"
+            )
+        self.encoder = found[0]
+        self.timed = timed and path.suffix.lower() != ".avi"
+        self.container: Any = None
+        self.stream: Any = None
+        self.count = 0
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def write(self, image: np.ndarray, time: Fraction) -> None:
+        """Add a frame.
+
+        Args:
+            image: (H, W, 3) RGB uint8, of the same size every time.
+            time: when it is shown, in seconds, kept to a millisecond where frames are `timed`.
+        """
+        import av
+
+        if self.stream is None:
+            self._open(image.shape[0], image.shape[1])
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        converted = frame.reformat(
+            format=self.stream.pix_fmt,
+            dst_colorspace=self.stream.codec_context.colorspace,
+            dst_color_range=self.stream.codec_context.color_range,
+        )
+        converted.time_base = self._unit
+        converted.pts = round(time / self._unit) if self.timed else self.count
+        self.container.mux(self.stream.encode(converted))
+        self.count += 1
+
+    @property
+    def _unit(self) -> Fraction:
+        """What times are counted in, in seconds."""
+        return Fraction(1, 1000) if self.timed else 1 / self.rate
+
+    def _open(self, height: int, width: int) -> None:
+        import av
+
+        codec, pixels, settings = self.encoder
+        if codec == "libx264" and (height % 2 or width % 2):
+            pixels = "yuv444p"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.container = av.open(str(self.temporary), "w")
+        self.stream = self.container.add_stream(codec, rate=self.rate, options=settings)
+        self.stream.width, self.stream.height, self.stream.pix_fmt = width, height, pixels
+        self.stream.codec_context.time_base = self._unit
+        self.stream.codec_context.colorspace = 1 if height >= HD else 5
+        self.stream.codec_context.color_range = 2 if pixels.startswith("yuvj") else 1
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            if self.container is not None:
+                if kind is None:
+                    self.container.mux(self.stream.encode(None))
+                self.container.close()
+                if kind is None:
+                    os.replace(self.temporary, self.path)
+        finally:
+            self.temporary.unlink(missing_ok=True)
