@@ -174,6 +174,19 @@ def total(values: Tensor) -> Tensor:
     return values
 
 
+def global_mean(value: Tensor) -> Tensor:
+    """Mean over ranks of a rank's mean, through which gradients flow back to every rank.
+
+    A loss of it has, after the averaging of gradients over ranks, the gradient that one rank would have on the whole batch.
+    """
+    if not active():
+        return value
+    from torch.distributed.nn.functional import all_reduce
+
+    mean: Tensor = all_reduce(value) / world_size()
+    return mean
+
+
 def concatenated(values: Tensor) -> Tensor:
     """Every rank's `values`, (n, ...) of the same shape everywhere, one after the other in rank order: (W n, ...)."""
     if not active():
