@@ -43,6 +43,8 @@ class SpectralConv2d(nn.Conv2d):
 
     def normalised(self) -> Tensor:
         """The kernel over its largest singular value; gradients flow through both, but not through the vectors."""
+        if self.weight_orig.is_meta:
+            return self.weight_orig  # a check of shapes; autocast does not know that device
         with torch.autocast(self.weight_orig.device.type, enabled=False):
             kernel = at_least_float32(self.weight_orig)
             matrix = kernel.flatten(1)
