@@ -53,7 +53,9 @@ class EMA:
         decay = self.decay_at(seen, taken)
         for key, average in self.networks.items():
             current = networks[key]
-            torch._foreach_lerp_(list(average.parameters()), list(current.parameters()), 1.0 - decay)
+            # As BasicSR rounds it: with a decay of 0.999 the rounding of a step is a hundredth of what the average moves.
+            torch._foreach_mul_(list(average.parameters()), decay)
+            torch._foreach_add_(list(average.parameters()), list(current.parameters()), alpha=1.0 - decay)
             for mine, theirs in zip(average.buffers(), current.buffers(), strict=True):
                 mine.copy_(theirs)
 

@@ -79,8 +79,9 @@ def _options(source: Source, opt: Source | None, untrained: bool) -> Options:
 
 
 def trained_networks(opt: Options) -> list[str]:
-    """The networks of some options that training changes and saves; teachers are not among them."""
-    return [key for key in opt.networks if key not in model_class(opt.model_type).frozen]
+    """The networks of some options that training changes and inference needs, so neither teachers nor discriminators."""
+    kind = model_class(opt.model_type)
+    return [key for key in opt.networks if key not in (*kind.frozen, *kind.discriminators)]
 
 
 def _build(opt: Options, param_key: str | None, device: str | torch.device | None) -> Model:

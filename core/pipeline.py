@@ -36,9 +36,11 @@ from .inference.tiling import Inference, size_multiple
 from .metrics import report
 from .models import MODELS
 from .models.base import Model, model_class
+from .options.checker import parameters
 from .options.description import describe
 from .options.schema import Options, Train
 from .runtime import checkpoint, distributed, logger, training_state
+from .runtime.batch_norm import synchronised
 from .runtime.checkpoint import Checkpoints
 from .runtime.optimizers import build_optimizer
 from .trainer import Parts, Trainer, seed_everything
@@ -177,6 +179,9 @@ def build_trainer(
     model.averages = ema.networks if ema else {}
 
     # How they are laid out, compiled and split over ranks
+    if train.sync_bn:
+        for key, network in trained.items():
+            trained[key] = model.networks[key] = synchronised(network, device)
     lay_out(train, trained, ema)
 
     # Optimizers and their schedules
@@ -186,7 +191,7 @@ def build_trainer(
     if train.strategy == "ddp":
         find_unused = opt.find_unused_parameters or model.find_unused_parameters
         for key, network in trained.items():
-            model.networks[key] = distributed.wrap(network, device, find_unused)
+            model.networks[key] = distributed.wrap(network, device, find_unused, key not in model.discriminators)
     better = evaluator.better.get(evaluator.best or "") if evaluator.loaders else None
     schedulers = {
         key: build_scheduler(
@@ -297,7 +302,8 @@ def build_model(
 ) -> tuple[Model, dict[str, nn.Module]]:
     """The model wrapper and its networks on `device`, with the weights that the options or `resume` name."""
     kind = model_class(opt.model_type)
-    teachers = [] if for_training else [k for k in kind.frozen if k not in kind.required_networks]
+    of_training = (*kind.frozen, *kind.discriminators)
+    teachers = [] if for_training else [k for k in of_training if k not in kind.required_networks]
     networks = {}
     for key, block in opt.networks.items():
         if key in teachers:
@@ -314,6 +320,8 @@ def build_model(
     settings = {k: v for k, v in blocks.items() if k in own and k not in kind.inference_options}
     settings.update({k: opt.val[k] for k in kind.inference_options if k in opt.val})
     model: Model = kind(networks, losses, **settings)
+    if kind.top_level is not None:
+        model.configure(kind.top_level(**{k: opt[k] for k in parameters(kind.top_level) if k in opt}))
     for key, network in networks.items():
         load_pretrained(opt, key, network, model, resume)
         network.to(device)

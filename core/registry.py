@@ -7,6 +7,7 @@ a parameter called ``type``, a parameter without annotation.
 from __future__ import annotations
 
 import collections.abc
+import dataclasses
 import functools
 import importlib
 import importlib.util
@@ -302,7 +303,9 @@ def signature(target: Callable[..., Any], lenient: bool = False) -> Mapping[str,
     """
     function = target.__init__ if inspect.isclass(target) else target
     try:
-        hints = typing.get_type_hints(function, include_extras=True)
+        # A dataclass inherits fields whose annotations are names of its base's module, which its constructor is not from.
+        owner = target if dataclasses.is_dataclass(target) else function
+        hints = typing.get_type_hints(owner, include_extras=True)
     except (NameError, TypeError) as e:
         if not lenient:
             raise UserError(

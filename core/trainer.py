@@ -82,10 +82,12 @@ class Trainer:
         self.pending_validation = False
         self.last_results: dict[str, dict[str, float]] = {}
         self.rates: list[float] = []
-        """Learning rates of the last step, one per parameter group of the first optimizer that it asked for."""
+        """Learning rates of the last step, one per parameter group of the model's leading optimizer, or else of the first that
+        it asked for."""
         amp = self.train.amp
         self.amp_dtype = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[amp]
-        self.scaler = torch.amp.GradScaler(parts.device.type, enabled=amp == "fp16")
+        # One for each: an overflow in one network would lower the scale of all, and each update would count as a step.
+        self.scalers = {k: torch.amp.GradScaler(parts.device.type, enabled=amp == "fp16") for k in parts.optimizers}
         self._loose = _parameters_outside_ddp(parts)
         self._buffers = [b for n in parts.networks.values() for b in n.buffers()]
 
@@ -145,7 +147,8 @@ class Trainer:
             self.parts.guard.passed()
             if self.parts.ema:
                 self.parts.ema.update(self.parts.networks, seen, seen - before)
-        stepped = next((o for k, o in self.parts.optimizers.items() if k in asked), None)
+        shown = {leading} if (leading := self.parts.model.leading) else asked
+        stepped = next((o for k, o in self.parts.optimizers.items() if k in shown), None)
         self.rates = [float(g["lr"]) for g in stepped.param_groups] if stepped else []
         for scheduler in self.parts.schedulers.values():
             scheduler.step()
@@ -165,7 +168,7 @@ class Trainer:
                 if update is None:
                     break
                 total = torch.stack([v.float() for v in update.losses.values()]).sum()
-                self.scaler.scale(total / len(generators)).backward()
+                self.scalers[update.optimizer].scale(total / len(generators)).backward()
             updates.append(update)
         if updates and (len(updates) != len(generators) or len({u.optimizer for u in updates}) != 1):
             raise RuntimeError("the model's micro-batches asked for different updates")
@@ -184,27 +187,28 @@ class Trainer:
             buffers: as they were before the step; a pass that gave NaN has spoilt the batch statistics too.
         """
         optimizer = self.parts.optimizers[updates[0].optimizer]
+        scaler = self.scalers[updates[0].optimizer]
         for p in self._loose:
             if p.grad is not None:
                 distributed.mean(p.grad)
-        if self.scaler.is_enabled():
-            self.scaler.unscale_(optimizer)
+        if scaler.is_enabled():
+            scaler.unscale_(optimizer)
         parameters = [p for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
         norm = total_norm(parameters)
         verdict = self.parts.guard.judge(updates, norm, self.stop.code)
         self.stop.code = self.stop.code or verdict.stop_code
-        collect(scalars, updates, norm)
-        overflow = self.scaler.is_enabled() and verdict.losses_finite and not verdict.finite
-        if not verdict.finite and not (overflow and self.scaler.get_scale() >= 1.0):
+        collect(scalars, updates, norm, self.parts.model.leading)
+        overflow = scaler.is_enabled() and verdict.losses_finite and not verdict.finite
+        if not verdict.finite and not (overflow and scaler.get_scale() >= 1.0):
             for buffer, before in zip(self._buffers, buffers, strict=True):
                 buffer.copy_(before)
             context = {"options": self.opt_text(), "seed": self.seed, "rank": distributed.rank()}
             self.parts.guard.failed(self.iteration, updates, batches, self.parts.networks, context)
-            self.scaler.update(self.scaler.get_scale())  # ready for the next step, and none the lower for this one
+            scaler.update(scaler.get_scale())  # ready for the next step, and none the lower for this one
             return False
         self.clip(parameters, norm)
-        self.scaler.step(optimizer)  # with a scaler, this skips an overflow by itself and lowers the scale
-        self.scaler.update()
+        scaler.step(optimizer)  # with a scaler, this skips an overflow by itself and lowers the scale
+        scaler.update()
         return verdict.finite
 
     def clip(self, parameters: list[nn.Parameter], norm: Tensor) -> None:
@@ -298,6 +302,8 @@ class Trainer:
     def save(self) -> None:
         """Write a checkpoint: everything that the rest of the run depends on."""
         parts = self.parts
+        for network in parts.model.networks.values():
+            distributed.align_buffers(network)
         weights = self.weights()
         state = {
             "iter": self.iteration,
@@ -307,7 +313,7 @@ class Trainer:
             "world_size": distributed.world_size(),
             "optimizers": {k: full_optimizer_state(parts.networks, o) for k, o in parts.optimizers.items()},
             "schedulers": {k: s.state_dict() for k, s in parts.schedulers.items()},
-            "scaler": self.scaler.state_dict(),
+            "scaler": {k: s.state_dict() for k, s in self.scalers.items()},
             "model": parts.model.state_dict(),
             "best": parts.best,
             "results": self.last_results,
@@ -328,8 +334,9 @@ class Trainer:
             load_optimizer_state(parts.networks, optimizer, state["optimizers"][key])
         for key, scheduler in parts.schedulers.items():
             scheduler.load_state_dict(state["schedulers"][key])
-        if self.scaler.is_enabled() and state["scaler"]:
-            self.scaler.load_state_dict(state["scaler"])
+        for key, scaler in self.scalers.items():
+            if scaler.is_enabled() and state["scaler"].get(key):
+                scaler.load_state_dict(state["scaler"][key])
         parts.model.load_state_dict(state["model"])
         parts.best.update(state["best"])
         self.last_results = dict(state["results"])
@@ -379,12 +386,17 @@ def total_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
     return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
 
 
-def collect(scalars: dict[str, Tensor | float], updates: Sequence[Update], norm: Tensor) -> None:
-    """Add the updates' terms and logs, averaged over micro-batches and detached, to what is logged."""
+def collect(
+    scalars: dict[str, Tensor | float], updates: Sequence[Update], norm: Tensor, leading: str | None = None
+) -> None:
+    """Add the updates' terms and logs, averaged over micro-batches and detached, to what is logged.
+
+    The gradient norm is logged under its optimizer's name, without one for the `leading` optimizer, or else a step's first.
+    """
     for found in ([u.losses for u in updates], [u.logs for u in updates]):
         for name in found[0]:
             scalars[name] = torch.stack([torch.as_tensor(f[name]).detach().float() for f in found]).mean()
-    first = "grad_norm" not in scalars
+    first = updates[0].optimizer == leading if leading else "grad_norm" not in scalars
     scalars["grad_norm" if first else f"grad_norm_{updates[0].optimizer}"] = norm.detach()
 
 

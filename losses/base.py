@@ -25,6 +25,9 @@ class LossTraits:
     wants_true_flow: ClassVar[bool] = False
     """Whether the batch's ``flow`` takes the place of the first image then."""
 
+    of_discriminator: ClassVar[bool] = False
+    """Whether it is called with what a discriminator says of images, which only models with a discriminator can do."""
+
     def logs(self) -> dict[str, Tensor]:
         """Scalars worth logging that are not optimised, by log name."""
         return {}

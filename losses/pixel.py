@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -93,6 +95,11 @@ class CharbonnierLoss(PixelLoss):
 
     def distance(self, pred: Tensor, target: Tensor) -> Tensor:
         return torch.sqrt((pred - target).square() + self.offset)
+
+
+Criterion = Literal["l1", "l2", "charbonnier"]
+CRITERIA: dict[str, type[PixelLoss]] = {"l1": L1Loss, "l2": MSELoss, "charbonnier": CharbonnierLoss}
+"""Distances as other losses' option ``criterion`` names them."""
 
 
 @LOSSES.register()

@@ -54,3 +54,5 @@ class NetworkTraits:
     """Channels of the images that a generator makes."""
     label_dim: int | None = None
     """Classes of a generator; 0 without."""
+    conditional: bool = False
+    """Whether a discriminator takes the input, enlarged, before the channels of the image that it judges."""

@@ -66,12 +66,21 @@ class Model:
     frozen: ClassVar[tuple[str, ...]] = ()
     """Networks that are neither trained nor distributed nor saved. Those that are not required are teachers: training
     cannot do without them, and testing does not build them."""
+    discriminators: ClassVar[tuple[str, ...]] = ()
+    """Trained networks that judge what others make. Training cannot do without them, testing does not build them, and losses
+    of a discriminator's answers (``gan_opt``) need one. They are called several times before one is differentiated."""
     optimizers: ClassVar[tuple[str, ...]] = ()
     """Names of optimizers (``optim_<name>``) besides those of the trained networks; see `named_parameters`."""
     find_unused_parameters: ClassVar[bool] = False
     """Whether some updates leave some parameters of a network without a gradient, which DistributedDataParallel must know."""
     averaged: ClassVar[tuple[str, ...]] = ("g",)
     """Networks with an exponential moving average when ``train.ema_decay`` > 0; `predict` then runs on the average."""
+
+    leading: ClassVar[str | None] = None
+    """The optimizer whose rates and gradient norm the log shows as *the* ones, also in steps without it; when None, that of a
+    step's first update."""
+    top_level: ClassVar[type | None] = None
+    """A dataclass of keys that this model reads at the top level of the option file; see `configure`."""
 
     samples_seen: int = 0
     """Samples that training has taken so far over all ranks, those of the current step included. The trainer keeps it."""
@@ -120,6 +129,14 @@ class Model:
     def baselines(self, batch: Batch) -> dict[str, Tensor]:
         """Answers that need no network, the figures to beat of ``val.score_input``; pictures show that called ``input``."""
         return {"input": batch["lq"]} if "lq" in batch else {}
+
+    def configure(self, keys: Any) -> None:
+        """Called once after construction, with an instance of `top_level`, by models that have one."""
+
+    @classmethod
+    def mistakes(cls, opt: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """What is wrong with options whose every value is right by itself: dotted keys and what is the matter with each."""
+        yield from ()
 
     def begin(self, step: int) -> None:
         """Called once, before networks are distributed and after optimizers know all that they will train.

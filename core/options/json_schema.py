@@ -25,7 +25,7 @@ from ..registry import MISSING, Parameter, Registry, registry_of
 from .checker import LISTS, MAPPINGS, expressible, parameters
 from .docstrings import arguments, summary
 from .reader import BASE
-from .rules import FROM_ABOVE, TRAIN_BLOCKS, networks_of
+from .rules import FROM_ABOVE, TRAIN_BLOCKS, networks_of, top_level_keys
 from .schema import PATH_KEYS, NetworkBlock, Options, Paths, Train, Val
 
 JSON = dict[str, Any]
@@ -165,6 +165,8 @@ class _Builder:
         if cls is Options:
             block = {**any_of([self.of(NetworkBlock), SIMPLE[None]]), "description": "A network, by its architecture."}
             own.update({f"network_{k}": block for k in self.networks})
+            for model in self.models.values():
+                own.update(self.properties(top_level_keys(model).values(), arguments(model.top_level or model)))
         elif cls is Paths:
             keys = {p + k: v for p, v in PATH_KEYS.items() for k in self.networks}
             own.update({k: {**self.of(kind | None), "description": doc} for k, (kind, doc) in keys.items()})

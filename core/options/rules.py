@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from ...datasets import DATASETS
+from ...losses import LOSSES
+from ...losses.base import LossTraits
+from ..annotations import declared
 from ..errors import UserError, did_you_mean
 from ..models import MODELS
 from ..models.base import Model, model_class
 from ..registry import MISSING, Parameter, Registry, unknown_key
 from .checker import BAD, Checker, join, parameters
-from .nodes import Block, Entry, Items, Scalar
+from .nodes import Block, Entry, Items, Place, Scalar
 from .plugins import import_plugin
 from .schema import (
     PATH_KEYS,
@@ -61,7 +64,35 @@ class OptionsChecker(Checker):
             self.model_type, self.model = name, model_class(name)
         self.scale = root.scalar("scale") or self.scale
         self.networks = [k for k in root.entries if k.startswith("network_")]
-        return self.section(root, Options, "")
+        before = len(self.problems)
+        values = self.section(root, Options, "")
+        if values is not BAD and self.model is not None and len(self.problems) == before:
+            self._whole(root, values, self.model)
+        return values
+
+    def _whole(self, root: Block, values: Any, model: type[Model]) -> None:
+        """What only the model can say of options of which each is right by itself."""
+        if model.top_level is not None:
+            try:
+                model.top_level(**{k: values[k] for k in parameters(model.top_level) if k in values})
+            except (UserError, ValueError) as e:
+                key = re.split(r"[:\s]", str(e), maxsplit=1)[0]
+                self.problem(root.entries[key].place if key in root.entries else root.place, "", str(e))
+        for key, text in model.mistakes(values):
+            self.problem(self._place(root, key), key, text)
+
+    def _place(self, root: Block, key: str) -> Place | None:
+        """Where a dotted key was written, or else the block that it belongs to."""
+        place, block = root.place, root
+        for part in key.split("."):
+            entry = block.entries.get(part)
+            if entry is None:
+                break
+            place = entry.place
+            if not isinstance(entry.node, Block):
+                break
+            block = entry.node
+        return place
 
     def _with_plugins(self, root: Block) -> Block:
         """Import the plugins, before any name that they register is looked up; their paths become absolute."""
@@ -86,10 +117,11 @@ class OptionsChecker(Checker):
         """Networks at the top, weights under ``path``, losses, optimizers and the model's own options under ``train``."""
         if cls is Options:
             required = self.model.required_networks if self.model else ()
-            return {
+            networks = {
                 f"network_{k}": Parameter(f"network_{k}", NetworkBlock, MISSING if k in required else None)
                 for k in self._network_keys(block)
             }
+            return {**networks, **top_level_keys(self.model)}
         if cls is Paths:
             keys = {p + k: annotation for p, (annotation, _) in PATH_KEYS.items() for k in self._network_keys(block)}
             return {k: Parameter(k, annotation | None, None) for k, annotation in keys.items()}
@@ -156,6 +188,18 @@ class OptionsChecker(Checker):
             self.problem(
                 block.place, "train", "there is no optimizer; give one, such as optim_g: {type: Adam, lr: 2e-4}"
             )
+        for key in model.discriminators:
+            if f"network_{key}" not in self.networks:
+                text = f"{self.model_type} is trained against a discriminator, 'network_{key}', which is missing"
+                self.problem(block.place, "train", text)
+            elif f"{OPTIMIZER_PREFIX}{key}" not in values:
+                needed = f"{OPTIMIZER_PREFIX}{key}: {{type: Adam, lr: 1e-4}}"
+                text = f"there is no optimizer of network_{key}; give one, such as {needed}"
+                self.problem(block.place, "train", text)
+        for key in () if model.discriminators else [k for k in values if k.endswith(LOSS_SUFFIX)]:
+            if declared(LOSSES.get(values[key]["type"]), "of_discriminator", LossTraits):
+                text = f"{values[key]['type']} needs a discriminator, which {self.model_type} does not have; SRGANModel has"
+                self.problem(block.entries[key].place, f"train.{key}", text)
         # Each optimizer trains the network of its name, unless the model says otherwise.
         if model.named_parameters is Model.named_parameters or model.optimizers:
             trained = [f"{OPTIMIZER_PREFIX}{k}" for k in self._network_keys(block) if k not in model.frozen]
@@ -195,7 +239,16 @@ class OptionsChecker(Checker):
 
 def networks_of(model: type[Model]) -> list[str]:
     """Keys of all networks that a model wrapper takes."""
-    return list(dict.fromkeys((*model.required_networks, *model.optional_networks, *model.frozen)))
+    every = (*model.required_networks, *model.optional_networks, *model.discriminators, *model.frozen)
+    return list(dict.fromkeys(every))
+
+
+def top_level_keys(model: type[Model] | None) -> dict[str, Parameter]:
+    """Keys that a model reads at the top level besides those that every file may have there."""
+    if model is None or model.top_level is None:
+        return {}
+    known = parameters(Options)
+    return {k: p for k, p in parameters(model.top_level).items() if k not in known}
 
 
 def names_component(key: str) -> bool:

@@ -86,6 +86,7 @@ class Train(Section):
     max_nonfinite: Count = setting(
         10, "Stop (exit code 3) after so many steps in a row with NaN or infinite loss or gradient."
     )
+    sync_bn: bool = setting(False, "Batch normalisation over the batch of all ranks, not of each.")
     strategy: Literal["ddp", "fsdp"] = setting("ddp", "How networks are distributed over ranks.")
 
     def __post_init__(self) -> None:
@@ -170,7 +171,8 @@ class Options(Section):
     @property
     def networks(self) -> dict[str, Mapping[str, Any]]:
         """The ``network_<key>`` blocks by key."""
-        return {k.removeprefix("network_"): block for k, block in self.extra.items()}
+        prefix = "network_"
+        return {k.removeprefix(prefix): block for k, block in self.extra.items() if k.startswith(prefix)}
 
     def sets(self, *phases: str) -> dict[str, Loader]:
         """The ``datasets`` blocks of these phases (``val`` has ``val``, ``val_2``, ...), by their keys."""

@@ -174,6 +174,19 @@ def total(values: Tensor) -> Tensor:
     return values
 
 
+def global_mean(value: Tensor) -> Tensor:
+    """Mean over ranks of a rank's mean, through which gradients flow back to every rank.
+
+    A loss of it has, after the averaging of gradients over ranks, the gradient that one rank would have on the whole batch.
+    """
+    if not active():
+        return value
+    from torch.distributed.nn.functional import all_reduce
+
+    mean: Tensor = all_reduce(value) / world_size()
+    return mean
+
+
 def concatenated(values: Tensor) -> Tensor:
     """Every rank's `values`, (n, ...) of the same shape everywhere, one after the other in rank order: (W n, ...)."""
     if not active():
@@ -211,12 +224,29 @@ def agree(error: UserError | None) -> None:
         raise first
 
 
-def wrap(network: nn.Module, device: torch.device, find_unused: bool) -> nn.Module:
-    """DistributedDataParallel around a network that has something to train; the network itself without a process group."""
+def wrap(network: nn.Module, device: torch.device, find_unused: bool, broadcast_buffers: bool = True) -> nn.Module:
+    """DistributedDataParallel around a network that has something to train; the network itself without a process group.
+
+    Args:
+        network: on `device`.
+        device: of this rank.
+        find_unused: whether some updates leave some of its parameters without a gradient.
+        broadcast_buffers: take rank 0's buffers before each call. Not for a network that is called twice before it is
+            differentiated: they would be written over while the first call still needs them. See `align_buffers`.
+    """
     if not active() or not any(p.requires_grad for p in network.parameters()):
         return network
     ids = [device.index] if device.type == "cuda" else None
-    return nn.parallel.DistributedDataParallel(network, device_ids=ids, find_unused_parameters=find_unused)
+    return nn.parallel.DistributedDataParallel(
+        network, device_ids=ids, find_unused_parameters=find_unused, broadcast_buffers=broadcast_buffers
+    )
+
+
+def align_buffers(network: nn.Module) -> None:
+    """Give every rank the buffers of rank 0, as a checkpoint of them will, where DistributedDataParallel has not."""
+    if isinstance(network, nn.parallel.DistributedDataParallel) and not network.broadcast_buffers:
+        for buffer in network.buffers():
+            dist.broadcast(buffer, src=0)
 
 
 def is_sharded(network: nn.Module) -> bool:

@@ -94,9 +94,14 @@ TINY: dict[str, Tiny] = {
     "SRVGGNetCompact": Tiny({"num_feat": 4, "num_conv": 1, "upscale": 2}),
     "SpectroformerAGSSF": Tiny({**NARROW, "channels": [8, 16, 32, 64], "phase_gate": "spatial"}),
 }
-"""One entry for each name in ARCHS."""
+"""One entry for each name in ARCHS, discriminators aside."""
 
-NAMES = [name for name in ARCHS.names() if ARCHS.get(name).__module__.startswith("relume.archs.")]
+NAMES = [
+    name
+    for name in ARCHS.names()
+    if ARCHS.get(name).__module__.startswith("relume.archs.")
+    and not ARCHS.get(name).__module__.startswith("relume.archs.discriminators.")  # which map images to logits
+]
 
 
 def tiny(name: str) -> Tiny:

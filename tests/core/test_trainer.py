@@ -87,7 +87,7 @@ def test_mixed_precision_stays_close_to_float32_and_is_not_it(amp: str, toleranc
         assert b[name].dtype == torch.float32
         torch.testing.assert_close(a[name], b[name], rtol=0, atol=tolerance)
     state = torch.load("experiments/mixed/training_states/12.state", weights_only=True)
-    assert bool(state["scaler"]) == (amp == "fp16")
+    assert bool(state["scaler"]["g"]) == (amp == "fp16")
 
 
 def test_channels_last_reaches_weights_and_images_and_changes_no_result(
@@ -147,7 +147,7 @@ def test_the_scale_of_fp16_survives_a_resume() -> None:
     train_pipeline(options("parts", **changes, train__total_iter=5))
     train_pipeline(options("parts", **changes), auto_resume=True)
     a, b = (torch.load(f"experiments/{n}/training_states/12.state", weights_only=True) for n in ("straight", "parts"))
-    assert a["scaler"]["scale"] < 65536 and differences(a, b) == []
+    assert a["scaler"]["g"]["scale"] < 65536 and differences(a, b) == []
 
 
 # ------------------------------------------------------------------ clipping, warm-up
@@ -363,7 +363,7 @@ def test_fp16_overflow_lowers_the_scale_and_is_no_bad_step(capsys: pytest.Captur
     train_pipeline(opt)
     assert "skipped" not in capsys.readouterr().out
     states = [torch.load(ROOT / f"training_states/{i}.state", weights_only=True) for i in range(1, 9)]
-    scales = [s["scaler"]["scale"] for s in states]
+    scales = [s["scaler"]["g"]["scale"] for s in states]
     assert scales[0] == 32768.0 and scales == sorted(scales, reverse=True)
     assert scales[-1] == scales[-2], "the scale has settled, and steps happen"
     overflowed = next(i for i in range(7) if scales[i] != scales[i + 1])
