@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
+
+from ..annotations import declared
 
 
 class NetworkTraits:
@@ -13,6 +17,8 @@ class NetworkTraits:
 
     size_multiple: int = 1
     """What height and width of the input must be a multiple of: images are padded for it, and tiles begin there."""
+    result_output: int = 0
+    """Of several outputs, the place of the one that is *the* result; -1 is the last."""
     backbone: nn.Module | None = None
     """The part that ``freeze_backbone`` leaves untrained."""
     flow_estimator: nn.Module | None = None
@@ -23,3 +29,10 @@ class NetworkTraits:
     """Channels of the images that a generator makes."""
     label_dim: int | None = None
     """Classes of a generator; 0 without."""
+
+
+def network_trait(net: object, name: str) -> Any:
+    """What a network says of itself (see `NetworkTraits`), also when it is wrapped (DDP, compiled, averaged)."""
+    while not hasattr(net, name) and isinstance(inner := getattr(net, "module", None), nn.Module):
+        net = inner  # what wraps networks calls them `module`
+    return declared(net, name, NetworkTraits)

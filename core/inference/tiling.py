@@ -13,11 +13,10 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..annotations import declared
 from ..errors import UserError
-from .network import NetworkTraits
+from .network import network_trait
 
 Padding = Literal["reflect", "centred"]
 """Mirrored at the right and bottom border; or the outermost pixels repeated on all sides (``InputPadder`` of RAFT, with which
@@ -68,9 +67,7 @@ class Inference:
 
 def size_multiple(net: Callable[..., object]) -> int:
     """What a network needs height and width to be a multiple of, also when it is wrapped (DDP, compiled, averaged)."""
-    while not hasattr(net, "size_multiple") and isinstance(inner := getattr(net, "module", None), nn.Module):
-        net = inner  # what wraps networks calls them `module`
-    return int(declared(net, "size_multiple", NetworkTraits))
+    return int(network_trait(net, "size_multiple"))
 
 
 # ------------------------------------------------------------------ padding

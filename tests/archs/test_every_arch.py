@@ -55,10 +55,14 @@ class Tiny:
 
 LEVELS = {"dim": 4, "num_blocks": [1, 1, 1, 1], "num_refinement_blocks": 1, "heads": [1, 1, 2, 2]}
 NARROW = {"num_blocks": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "num_refinement": 1, "drop_dead": True}
+NAF = {"width": 4, "enc_blk_nums": [1, 1], "dec_blk_nums": [1, 1]}
 TINY: dict[str, Tiny] = {
+    "Baseline": Tiny(NAF),
+    "BaselineLocal": Tiny({**NAF, "train_size": [1, 3, 8, 8]}),
     "DiffIRS1": Tiny({**LEVELS, "n_encoder_res": 1}, image_and_target),
     "DiffIRS2": Tiny({**LEVELS, "n_encoder_res": 1}, image_and_prior, one_image),
     "EDSR": Tiny({"num_in_ch": 3, "num_out_ch": 3, "num_feat": 4, "num_block": 1, "upscale": 2}),
+    "HINet": Tiny({"wf": 4, "depth": 3}),
     "HybridVFI": Tiny(
         {
             "F": 8,
@@ -73,7 +77,9 @@ TINY: dict[str, Tiny] = {
         any_size=False,
     ),
     "MSRResNet": Tiny({"num_feat": 4, "num_block": 1, "upscale": 3}),
-    "NAFNet": Tiny({"width": 4, "enc_blk_nums": [1, 1], "dec_blk_nums": [1, 1]}),
+    "NAFNet": Tiny(NAF),
+    "NAFNetLocal": Tiny({**NAF, "train_size": [1, 3, 8, 8], "fast_imp": True}),
+    "NAFSSR": Tiny({"up_scale": 2, "width": 4, "num_blks": 1}, two_frames),
     "OneStepGenerator": Tiny(
         {
             "img_resolution": 16,

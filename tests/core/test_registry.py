@@ -372,7 +372,9 @@ def test_the_text_shows_where_every_component_is(registry: Registry) -> None:
     if not found:
         assert not hasattr(importlib.import_module(registry.package), "__path__")  # one module, which defines them all
         return
-    own = [name for name in registry if registry.get(name).__module__.startswith(f"{registry.package}.")]  # no plug-in's
+    own = [
+        name for name in registry if registry.get(name).__module__.startswith(f"{registry.package}.")
+    ]  # no plug-in's
     known = [(k, name) for name in own for k in (name, *registry.aliases(name))]
     hidden = [k for k, name in known if registry.get(name).__module__ not in found.get(k, ())]
     assert [k for k in hidden if not COMPUTED.fullmatch(k)] == []
