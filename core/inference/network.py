@@ -19,6 +19,8 @@ class NetworkTraits:
     """What height and width of the input must be a multiple of: images are padded for it, and tiles begin there."""
     result_output: int = 0
     """Of several outputs, the place of the one that is *the* result; -1 is the last."""
+    draws_in_evaluation: bool = False
+    """Whether evaluation draws from torch's global generators: `Inference` then seeds them for each picture."""
     backbone: nn.Module | None = None
     """The part that ``freeze_backbone`` leaves untrained."""
     flow_estimator: nn.Module | None = None
