@@ -141,7 +141,9 @@ class AttentiveStateSpace(nn.Module):
             tokens.transpose(1, 2).contiguous()[:, None], low.transpose(1, 2)[:, None], prompt.transpose(1, 2)[:, None]
         )
         y = self.out_proj(self.out_norm(y[:, 0].transpose(1, 2)))
-        back = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
+        back = torch.empty_like(order).scatter_(
+            1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
+        )
         return taken(y, back).unflatten(1, size)
 
     def policy(self, x: Tensor) -> Tensor:
@@ -312,7 +314,9 @@ class MambaIRv2(SequenceSR):
         if len(depths) != len(num_heads):
             raise UserError(f"{name}: depths has {len(depths)} groups, num_heads {len(num_heads)}; they must agree")
         if any(heads < 1 or embed_dim % heads for heads in num_heads):
-            raise UserError(f"{name}: every entry of num_heads must divide embed_dim {embed_dim}; got {list(num_heads)}")
+            raise UserError(
+                f"{name}: every entry of num_heads must divide embed_dim {embed_dim}; got {list(num_heads)}"
+            )
         if convffn_kernel_size % 2 == 0:
             raise UserError(f"{name}: convffn_kernel_size must be odd; it is {convffn_kernel_size}")
         if embed_dim < 3 or int(embed_dim * mlp_ratio) < 1:

@@ -32,7 +32,11 @@ def residual_conv(dim: int, kind: Connection) -> nn.Module:
     if kind != "3conv":
         raise UserError(f"resi_connection: must be 1conv or 3conv, not '{kind}'")
     return nn.Sequential(
-        conv3x3(dim, dim // 4), nn.LeakyReLU(0.2), nn.Conv2d(dim // 4, dim // 4, 1), nn.LeakyReLU(0.2), conv3x3(dim // 4, dim)
+        conv3x3(dim, dim // 4),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(dim // 4, dim // 4, 1),
+        nn.LeakyReLU(0.2),
+        conv3x3(dim // 4, dim),
     )
 
 

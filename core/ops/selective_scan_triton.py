@@ -1,8 +1,9 @@
 """Triton kernels of `selective_scan`; imported only where they run. Computed in float32.
 
 A program has one channel of one sample and goes along time by tiles of some steps and all states, (n, T). In a tile the
-recursion is an associative scan of pairs: (a1, b1), then (a2, b2), is (a1 a2, a2 b1 + b2). No decay is ever divided by. Kept for
-the backward pass are the inputs and the state before each tile. Gradients of B and C are sums over channels, by atomic additions.
+recursion is an associative scan of pairs: (a1, b1), then (a2, b2), is (a1 a2, a2 b1 + b2). No decay is ever divided by. Kept
+for the backward pass are the inputs and the state before each tile. Gradients of B and C are sums over channels, by atomic
+additions.
 """
 
 from __future__ import annotations

@@ -86,7 +86,9 @@ TINY: dict[str, Tiny] = {
         two_frames,
         any_size=False,
     ),
-    "MambaIR": Tiny({"embed_dim": 30, "depths": [1], "d_state": 2, "mlp_ratio": 0.5, "drop_path_rate": 0.0, "upscale": 1}),
+    "MambaIR": Tiny(
+        {"embed_dim": 30, "depths": [1], "d_state": 2, "mlp_ratio": 0.5, "drop_path_rate": 0.0, "upscale": 1}
+    ),
     "MambaIRUNet": Tiny({"dim": 32, "num_blocks": [1, 0, 0, 1], "num_refinement_blocks": 0, "mlp_ratio": 0.25}),
     "MambaIRv2": Tiny({**MAMBA_V2, "upscale": 2, "upsampler": "pixelshuffle"}),
     "MambaIRv2Light": Tiny({**MAMBA_V2, "upscale": 3, "upsampler": "pixelshuffledirect"}),
@@ -106,6 +108,7 @@ TINY: dict[str, Tiny] = {
         any_size=False,
     ),
     "Phaseformer": Tiny({**NARROW, "channels": [8, 16, 32, 64], "phase_gate": "spatial"}),
+    "RCAN": Tiny({"num_in_ch": 3, "num_out_ch": 3, "num_feat": 16, "num_group": 1, "num_block": 1, "upscale": 2}),
     "RRDBNet": Tiny({"num_in_ch": 3, "num_out_ch": 3, "scale": 2, "num_feat": 4, "num_block": 1, "num_grow_ch": 2}),
     "Restormer": Tiny(LEVELS),
     "Spectroformer": Tiny(
