@@ -122,6 +122,14 @@ def matrix(conv: nn.Conv2d) -> Tensor:
     return conv.weight.flatten(1)
 
 
+def stochastic_depth(branch: Tensor, rate: float, training: bool) -> Tensor:
+    """A residual branch of (B, ...), left out of training per sample with probability `rate` (Huang et al., ECCV 2016)."""
+    if not training or not rate:
+        return branch
+    shape = (len(branch),) + (1,) * (branch.dim() - 1)
+    return branch * (torch.rand(shape, device=branch.device) < 1 - rate).to(branch.dtype) / (1 - rate)
+
+
 # ---------------------------------------------------------------------------------------------- normalisation
 class ChannelLayerNorm(nn.Module):
     """Layer normalisation over the channels of every pixel of (B, C, H, W), with a learned gain and offset per channel.

@@ -1,32 +1,56 @@
-"""NAFNet: restoration without nonlinear activation functions."""
+"""NAFNet and its Baseline: restoration without nonlinear activation functions, or nearly so.
+
+Chen, Chu, Zhang, Sun, "Simple Baselines for Image Restoration", ECCV 2022. Parameter names are the original's, whose weights
+load. Everything between entrance and exit is channels-last, so that 1 x 1 convolutions are matrix products.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.annotations import Count
 from ..core.errors import UserError
+from ..core.ops.pixelwise import channels, gate_halves, linear, pixels
 from . import ARCHS
-from .blocks import ChannelLayerNorm
+from .blocks import ChannelLayerNorm, expand, matrix
+from .local_pooling import patch_size, pool_locally
 
 
-def simple_gate(x: Tensor) -> Tensor:
-    """Product of the two halves of the channels: (B, 2C, H, W) -> (B, C, H, W)."""
-    a, b = x.chunk(2, dim=1)
-    return a * b
+def scaled_projection(y: Tensor, conv: nn.Conv2d, gain: Tensor, attention: Tensor | None = None) -> Tensor:
+    """``gain * conv(attention * y)`` by one matrix product: (B, H, W, C) -> (B, O, H, W), channels-last.
+
+    Args:
+        y: pixel-major.
+        conv: 1 x 1, C -> O, with a bias.
+        gain: (1, O, 1, 1).
+        attention: (B, C, 1, 1), or (B, C, H, W) where it differs between pixels.
+    """
+    assert conv.bias is not None
+    weight, bias = matrix(conv) * gain.view(-1, 1), conv.bias * gain.flatten()
+    if attention is not None and attention.shape[-2:] == (1, 1):
+        weight = weight * attention.flatten(1)[:, None].to(weight.dtype)
+    elif attention is not None:
+        y = y * pixels(attention)
+    return channels(linear(y, weight, bias))
 
 
 class NAFBlock(nn.Module):
-    """Nonlinear-activation-free block (Chen et al., figure 3c). (B, C, H, W) -> same.
+    """Nonlinear-activation-free block (figure 3c). (B, C, H, W) -> same.
 
     Both branches are scaled per channel by ``beta`` and ``gamma``, which start at zero: a fresh block is the identity.
+
+    Args:
+        channels: C.
+        drop_out_rate: share of elements of both branches that training leaves out.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, drop_out_rate: float = 0.0) -> None:
         super().__init__()
+        self.drop_out_rate = drop_out_rate
         self.norm1 = ChannelLayerNorm(channels, eps=1e-6)
         self.conv1 = nn.Conv2d(channels, 2 * channels, 1)
         self.conv2 = nn.Conv2d(2 * channels, 2 * channels, 3, padding=1, groups=2 * channels)
@@ -39,29 +63,57 @@ class NAFBlock(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(1, channels, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = simple_gate(self.conv2(self.conv1(self.norm1(x))))
-        x = x + self.beta * self.conv3(y * self.sca(y))
-        return x + self.gamma * self.conv5(simple_gate(self.conv4(self.norm2(x))))
+        y = gate_halves(expand(self.norm1(x), self.conv1, self.conv2))
+        x = x + self.dropped(scaled_projection(y, self.conv3, self.beta, self.sca(channels(y))))
+        y = gate_halves(linear(pixels(self.norm2(x)), matrix(self.conv4), self.conv4.bias))
+        return x + self.dropped(scaled_projection(y, self.conv5, self.gamma))
+
+    def dropped(self, branch: Tensor) -> Tensor:
+        return F.dropout(branch, self.drop_out_rate, self.training) if self.drop_out_rate else branch
 
 
-def stage(channels: int, blocks: int) -> nn.Sequential:
-    return nn.Sequential(*[NAFBlock(channels) for _ in range(blocks)])
-
-
-@ARCHS.register()
-class NAFNet(nn.Module):
-    """U-shaped network of NAF blocks (Chen et al., "Simple Baselines for Image Restoration", ECCV 2022).
-
-    Loads the original's weights. ``forward``: (B, img_channel, H, W) in [0, 1] -> same shape, a correction added to the
-    input; not clamped. Any size: the input is extended with zeros to a multiple of ``2 ** len(enc_blk_nums)``, as the
-    original does, and the output cropped.
+class BaselineBlock(nn.Module):
+    """The same with GELU and with channel attention of two layers (figure 3b). (B, C, H, W) -> same.
 
     Args:
-        img_channel: channels of the image.
-        width: channels at full resolution; they double with every halving of the size.
-        middle_blk_num: blocks at the lowest resolution.
-        enc_blk_nums: blocks of each encoder stage, from full resolution down.
-        dec_blk_nums: blocks of each decoder stage, from the lowest resolution up; as many stages.
+        channels: C.
+        dw_expand: channels of the depthwise convolution over C.
+        ffn_expand: channels inside the second branch over C.
+    """
+
+    def __init__(self, channels: int, dw_expand: int, ffn_expand: int) -> None:
+        super().__init__()
+        wide, inner = dw_expand * channels, ffn_expand * channels
+        self.norm1 = ChannelLayerNorm(channels, eps=1e-6)
+        self.conv1 = nn.Conv2d(channels, wide, 1)
+        self.conv2 = nn.Conv2d(wide, wide, 3, padding=1, groups=wide)
+        self.se = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(wide, wide // 2, 1),
+            nn.ReLU(),
+            nn.Conv2d(wide // 2, wide, 1),
+            nn.Sigmoid(),
+        )
+        self.conv3 = nn.Conv2d(wide, channels, 1)
+        self.norm2 = ChannelLayerNorm(channels, eps=1e-6)
+        self.conv4 = nn.Conv2d(channels, inner, 1)
+        self.conv5 = nn.Conv2d(inner, channels, 1)
+        self.beta = nn.Parameter(torch.zeros(1, channels, 1, 1))
+        self.gamma = nn.Parameter(torch.zeros(1, channels, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.gelu(expand(self.norm1(x), self.conv1, self.conv2))
+        x = x + scaled_projection(y, self.conv3, self.beta, self.se(channels(y)))
+        y = F.gelu(linear(pixels(self.norm2(x)), matrix(self.conv4), self.conv4.bias))
+        return x + scaled_projection(y, self.conv5, self.gamma)
+
+
+class UShape(nn.Module):
+    """The U-net that NAFNet and Baseline share.
+
+    Args:
+        block: makes a block of so many channels.
+        img_channel, width, middle_blk_num, enc_blk_nums, dec_blk_nums: see `NAFNet`.
 
     Raises:
         UserError: different numbers of encoder and decoder stages.
@@ -71,17 +123,23 @@ class NAFNet(nn.Module):
 
     def __init__(
         self,
-        img_channel: int = 3,
-        width: int = 16,
-        middle_blk_num: int = 1,
-        enc_blk_nums: Sequence[int] = (),
-        dec_blk_nums: Sequence[int] = (),
+        block: Callable[[int], nn.Module],
+        img_channel: int,
+        width: int,
+        middle_blk_num: int,
+        enc_blk_nums: Sequence[int],
+        dec_blk_nums: Sequence[int],
     ) -> None:
         super().__init__()
         if len(enc_blk_nums) != len(dec_blk_nums):
             raise UserError(
-                f"NAFNet: enc_blk_nums has {len(enc_blk_nums)} stages, dec_blk_nums {len(dec_blk_nums)}; they must agree"
+                f"{type(self).__name__}: enc_blk_nums has {len(enc_blk_nums)} stages, dec_blk_nums {len(dec_blk_nums)}; "
+                "they must agree"
             )
+
+        def stage(channels: int, blocks: int) -> nn.Sequential:
+            return nn.Sequential(*[block(channels) for _ in range(blocks)])
+
         depth = len(enc_blk_nums)
         widths = [width * 2**level for level in range(depth + 1)]
         self.padder_size = 2**depth
@@ -98,7 +156,7 @@ class NAFNet(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         height, width = image.shape[-2:]
         image = F.pad(image, (0, -width % self.padder_size, 0, -height % self.padder_size))
-        x = self.intro(image)
+        x = self.intro(image.contiguous(memory_format=torch.channels_last))
         skips: list[Tensor] = []
         for encoder, down in zip(self.encoders, self.downs, strict=True):
             x = encoder(x)
@@ -108,3 +166,129 @@ class NAFNet(nn.Module):
         for up, decoder in zip(self.ups, self.decoders, strict=True):
             x = decoder(up(x) + skips.pop())
         return (image + self.ending(x))[..., :height, :width]
+
+    def pool_locally(self, train_size: Sequence[int], fast: bool) -> None:
+        """Pool windows of one and a half times the training patch: see `archs.local_pooling`."""
+        size = patch_size(train_size)
+        for level, encoder in enumerate(self.encoders):
+            pool_locally(encoder, level, self.padder_size, size, fast)
+            pool_locally(self.decoders[-1 - level], level, self.padder_size, size, fast)
+        pool_locally(self.middle_blks, len(self.encoders), self.padder_size, size, fast)
+
+
+@ARCHS.register()
+class NAFNet(UShape):
+    """U-shaped network of NAF blocks.
+
+    ``forward``: (B, img_channel, H, W) in [0, 1] -> same shape, a correction added to the
+    input; not clamped. Any size: the input is extended with zeros to a multiple of ``2 ** len(enc_blk_nums)``, as the
+    original does, and the output cropped.
+
+    Args:
+        img_channel: channels of the image.
+        width: channels at full resolution; they double with every halving of the size.
+        middle_blk_num: blocks at the lowest resolution.
+        enc_blk_nums: blocks of each encoder stage, from full resolution down.
+        dec_blk_nums: blocks of each decoder stage, from the lowest resolution up; as many stages.
+
+    Raises:
+        UserError: different numbers of encoder and decoder stages.
+    """
+
+    def __init__(
+        self,
+        img_channel: int = 3,
+        width: int = 16,
+        middle_blk_num: int = 1,
+        enc_blk_nums: Sequence[int] = (),
+        dec_blk_nums: Sequence[int] = (),
+    ) -> None:
+        super().__init__(NAFBlock, img_channel, width, middle_blk_num, enc_blk_nums, dec_blk_nums)
+
+
+@ARCHS.register()
+class NAFNetLocal(NAFNet):
+    """NAFNet whose means are local where the image is larger than the training patch; NAFNet's weights.
+
+    Args:
+        img_channel, width, middle_blk_num, enc_blk_nums, dec_blk_nums: see `NAFNet`.
+        train_size: [batch, channels, height, width] of the patches that the weights were trained on.
+        fast_imp: the original's faster approximation of the local means: see `archs.local_pooling.LocalMean`.
+
+    Raises:
+        UserError: different numbers of encoder and decoder stages, or `train_size` is no size.
+    """
+
+    def __init__(
+        self,
+        img_channel: int = 3,
+        width: int = 16,
+        middle_blk_num: int = 1,
+        enc_blk_nums: Sequence[int] = (),
+        dec_blk_nums: Sequence[int] = (),
+        train_size: Sequence[int] = (1, 3, 256, 256),
+        fast_imp: bool = False,
+    ) -> None:
+        super().__init__(img_channel, width, middle_blk_num, enc_blk_nums, dec_blk_nums)
+        self.pool_locally(train_size, fast_imp)
+
+
+@ARCHS.register()
+class Baseline(UShape):
+    """The plain network from which NAFNet was found by leaving out: see `NAFNet`, and `BaselineBlock` for what differs.
+
+    Args:
+        img_channel, width, middle_blk_num, enc_blk_nums, dec_blk_nums: see `NAFNet`.
+        dw_expand: channels of depthwise convolutions over those of their stage.
+        ffn_expand: channels inside the second half of a block over those of its stage.
+
+    Raises:
+        UserError: different numbers of encoder and decoder stages.
+    """
+
+    def __init__(
+        self,
+        img_channel: int = 3,
+        width: int = 16,
+        middle_blk_num: int = 1,
+        enc_blk_nums: Sequence[int] = (),
+        dec_blk_nums: Sequence[int] = (),
+        dw_expand: Count = 1,
+        ffn_expand: Count = 2,
+    ) -> None:
+        super().__init__(
+            lambda c: BaselineBlock(c, dw_expand, ffn_expand),
+            img_channel,
+            width,
+            middle_blk_num,
+            enc_blk_nums,
+            dec_blk_nums,
+        )
+
+
+@ARCHS.register()
+class BaselineLocal(Baseline):
+    """Baseline whose means are local where the image is larger than the training patch; Baseline's weights.
+
+    Args:
+        img_channel, width, middle_blk_num, enc_blk_nums, dec_blk_nums, dw_expand, ffn_expand: see `Baseline`.
+        train_size, fast_imp: see `NAFNetLocal`.
+
+    Raises:
+        UserError: different numbers of encoder and decoder stages, or `train_size` is no size.
+    """
+
+    def __init__(
+        self,
+        img_channel: int = 3,
+        width: int = 16,
+        middle_blk_num: int = 1,
+        enc_blk_nums: Sequence[int] = (),
+        dec_blk_nums: Sequence[int] = (),
+        dw_expand: Count = 1,
+        ffn_expand: Count = 2,
+        train_size: Sequence[int] = (1, 3, 256, 256),
+        fast_imp: bool = False,
+    ) -> None:
+        super().__init__(img_channel, width, middle_blk_num, enc_blk_nums, dec_blk_nums, dw_expand, ffn_expand)
+        self.pool_locally(train_size, fast_imp)

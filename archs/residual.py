@@ -57,3 +57,33 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.res_scale * self.conv2(F.relu(self.conv1(x), inplace=True))
+
+
+class ChannelAttention(nn.Module):
+    """``x * sigmoid(conv(relu(conv(mean(x)))))``, the mean over pixels and the convolutions 1 x 1 (RCAN, ECCV 2018, eq. 8).
+
+    Args:
+        channels: of (B, C, H, W).
+        squeeze_factor: C over the channels between the convolutions.
+
+    Raises:
+        UserError: no channel is left between them.
+    """
+
+    def __init__(self, channels: int, squeeze_factor: int = 16) -> None:
+        super().__init__()
+        inner = channels // squeeze_factor
+        if inner < 1:
+            raise UserError(
+                f"channel attention divides its channels by {squeeze_factor}: there must be as many at least, not {channels}"
+            )
+        self.attention = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(channels, inner, 1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(inner, channels, 1),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.attention(x)

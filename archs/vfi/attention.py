@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -58,7 +60,7 @@ def shift_masks(size: int, shift: int) -> Tensor:
 
 
 def attend_in_windows(
-    attention: GatedWindowAttention, x: Tensor, size: int, shift: int, masks: Tensor | None
+    attention: Callable[[Tensor, Tensor | None], Tensor], x: Tensor, size: int, shift: int, masks: Tensor | None
 ) -> Tensor:
     """Attention in windows of an image that was shifted cyclically before and is shifted back after.
 
@@ -66,7 +68,7 @@ def attend_in_windows(
     other windows need none.
 
     Args:
-        attention: of windows.
+        attention: of windows (K, N, C), and what is added to the scores, (N, N) or None.
         x: (B, H, W, C), sides multiples of `size`.
         size: side of a window.
         shift: rows and columns to shift by; 0 for none.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ...core.ops.precision import at_least_float32
 from ...core.ops.scan import interleaved_merge, interleaved_scan
-from ..blocks import adaptive_kernel, inner_width
+from ..blocks import adaptive_kernel, inner_width, stochastic_depth
 from ..mamba2 import Mamba2
 from .attention import GatedWindowAttention, attend_in_windows, shift_masks
 from .mhc import ParallelStreams, SummedStreams
@@ -175,9 +175,5 @@ class LGSBlock(nn.Module):
         return attend_in_windows(self.attn, pixels, self.window_size, self.shift_size, self.masks).flatten(1, 2)
 
     def dropped(self, branch: Tensor) -> Tensor:
-        """Stochastic depth (Huang et al., ECCV 2016), per sample and frame."""
-        if not self.training or not self.drop_path:
-            return branch
-        keep = 1 - self.drop_path
-        shape = (len(branch),) + (1,) * (branch.dim() - 1)
-        return branch * (torch.rand(shape, device=branch.device) < keep).to(branch.dtype) / keep
+        """Stochastic depth, per sample and frame."""
+        return stochastic_depth(branch, self.drop_path, self.training)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from torch import nn
 
+from ..annotations import declared
 from ..errors import UserError
 
 OTHER_CHANNELS = re.compile(r"expected input\[.*\] to have (\d+) channels, but got (\d+) channels")
@@ -44,6 +46,10 @@ class NetworkTraits:
 
     size_multiple: int = 1
     """What height and width of the input must be a multiple of: images are padded for it, and tiles begin there."""
+    result_output: int = 0
+    """Of several outputs, the place of the one that is *the* result; -1 is the last."""
+    draws_in_evaluation: bool = False
+    """Whether evaluation draws from torch's global generators: `Inference` then seeds them for each picture."""
     backbone: nn.Module | None = None
     """The part that ``freeze_backbone`` leaves untrained."""
     flow_estimator: nn.Module | None = None
@@ -56,3 +62,10 @@ class NetworkTraits:
     """Classes of a generator; 0 without."""
     conditional: bool = False
     """Whether a discriminator takes the input, enlarged, before the channels of the image that it judges."""
+
+
+def network_trait(net: object, name: str) -> Any:
+    """What a network says of itself (see `NetworkTraits`), also when it is wrapped (DDP, compiled, averaged)."""
+    while not hasattr(net, name) and isinstance(inner := getattr(net, "module", None), nn.Module):
+        net = inner  # what wraps networks calls them `module`
+    return declared(net, name, NetworkTraits)

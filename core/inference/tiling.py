@@ -13,11 +13,10 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..annotations import declared
 from ..errors import UserError
-from .network import NetworkTraits
+from .network import network_trait
 
 Padding = Literal["reflect", "centred"]
 """Mirrored at the right and bottom border; or the outermost pixels repeated on all sides (``InputPadder`` of RAFT, with which
@@ -54,6 +53,23 @@ class Inference:
         Raises:
             UserError: the tiles leave no step after the overlap, or an output's size is no multiple of the input's.
         """
+        if network_trait(net, "draws_in_evaluation") and not getattr(net, "training", False):
+            return self._drawn(net, *images, **same)
+        return self._run(net, *images, **same)
+
+    def _drawn(self, net: Callable[..., Tensor | Sequence[Tensor]], *images: Tensor, **same: Any) -> Outputs:
+        """Picture by picture, each with the same random numbers: what comes before it or beside it has no influence."""
+        device = images[0].device
+        results = []
+        for i in range(len(images[0])):
+            with torch.random.fork_rng([device] if device.type == "cuda" else []):
+                torch.manual_seed(0)
+                results.append(self._run(net, *(image[i : i + 1] for image in images), **same))
+        if isinstance(results[0], Tensor):
+            return torch.cat([y for y in results if isinstance(y, Tensor)])
+        return tuple(torch.cat(parts) for parts in zip(*results, strict=True))
+
+    def _run(self, net: Callable[..., Tensor | Sequence[Tensor]], *images: Tensor, **same: Any) -> Outputs:
         channels = [image.shape[1] for image in images]
 
         def call(stacked: Tensor) -> Tensor | Sequence[Tensor]:
@@ -68,9 +84,7 @@ class Inference:
 
 def size_multiple(net: Callable[..., object]) -> int:
     """What a network needs height and width to be a multiple of, also when it is wrapped (DDP, compiled, averaged)."""
-    while not hasattr(net, "size_multiple") and isinstance(inner := getattr(net, "module", None), nn.Module):
-        net = inner  # what wraps networks calls them `module`
-    return int(declared(net, "size_multiple", NetworkTraits))
+    return int(network_trait(net, "size_multiple"))
 
 
 # ------------------------------------------------------------------ padding

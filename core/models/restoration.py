@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ...losses.balance import Balance, BalanceMode
 from ..degradations.limits import Probabilities
 from ..errors import UserError, did_you_mean
+from ..inference.network import network_trait
 from ..inference.tiling import size_multiple
 from . import MODELS
 from .augment import Mixup, MultiScale, resize
@@ -26,7 +27,8 @@ Values = dict[str, dict[str, Tensor]]
 class RestorationModel(Model):
     """The losses of the options on every output of the network.
 
-    A network with one output is trained on ``gt``. One with several returns a tuple, the first being *the* output; output i,
+    A network with one output is trained on ``gt``. One with several returns a tuple, the first being *the* output unless the
+    network says otherwise (``result_output``); output i,
     counted from 1, is compared with ``gt_<i>`` of the batch where the dataset gives one (``dataroot_gt_2``), else with
     ``gt``, either bilinearly resized to the output's size. (Phaseformer's second output is twice as large as its input.)
 
@@ -150,7 +152,8 @@ class RestorationModel(Model):
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         outputs = as_tuple(self.inference(self.networks["g"], batch["lq"]))
-        return {"output" if i == 1 else f"output_{i}": y for i, y in enumerate(outputs, start=1)}
+        result = network_trait(self.networks["g"], "result_output") % len(outputs)
+        return {"output" if i == result else f"output_{i + 1}": y for i, y in enumerate(outputs)}
 
 
 def as_tuple(output: Tensor | tuple[Tensor, ...] | list[Tensor]) -> tuple[Tensor, ...]:

@@ -63,6 +63,54 @@ class _Merge(Function):
         return interleaved_scan(grad), None, None
 
 
+def cross_scan(x: Tensor) -> Tensor:
+    """An image along rows, along columns, and both backwards (VMamba; MambaIR, ECCV 2024).
+
+    Args:
+        x: (B, C, H, W).
+
+    Returns:
+        (B, 4, C, H W), contiguous.
+    """
+    result: Tensor = _Cross.apply(x)
+    return result
+
+
+def cross_merge(y: Tensor, height: int, width: int) -> Tensor:
+    """Sum of the four sequences where they meet: (B, 4, C, H W) -> (B, C, H, W)."""
+    result: Tensor = _CrossMerge.apply(y, height, width)
+    return result
+
+
+class _Cross(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        ctx.size = height, width
+        out = x.new_empty(batch, 4, channels, height * width)
+        out[:, 0].view(x.shape).copy_(x)
+        out[:, 1].view(batch, channels, width, height).copy_(x.transpose(2, 3))
+        out[:, 2:] = out[:, :2].flip(-1)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return cross_merge(grad, *ctx.size)
+
+
+class _CrossMerge(Function):
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, height: int, width: int) -> Tensor:
+        both = y[:, :2] + y[:, 2:].flip(-1)
+        rows, columns = both[:, 0].unflatten(-1, (height, width)), both[:, 1].unflatten(-1, (width, height))
+        result: Tensor = rows + columns.transpose(2, 3)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return cross_scan(grad), None, None
+
+
 def flip_scan(x: Tensor) -> Tensor:
     """Single images along rows, as they are and mirrored left-right, top-bottom and both.
 

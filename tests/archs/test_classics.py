@@ -59,6 +59,21 @@ def edsr(s: dict[str, Tensor], x: Tensor, upscale: int) -> Tensor:
     return conv(s, "conv_last", y) / 10 + mean
 
 
+def rcan(s: dict[str, Tensor], x: Tensor) -> Tensor:
+    mean = torch.tensor([0.4, 0.5, 0.3], dtype=torch.float32).double().reshape(1, 3, 1, 1)
+    y = first = conv(s, "conv_first", (x - mean) * 10)
+    for g in range(2):
+        outer = y
+        for b in range(2):
+            name = f"body.{g}.residual_group.{b}.rcab"
+            z = conv(s, f"{name}.2", conv(s, f"{name}.0", y).clamp_min(0))
+            inner = conv(s, f"{name}.3.attention.1", z.mean((2, 3), keepdim=True)).clamp_min(0)
+            y = y + 0.5 * z * torch.sigmoid(conv(s, f"{name}.3.attention.3", inner))
+        y = outer + conv(s, f"body.{g}.conv", y)
+    y = shuffle(conv(s, "upsample.0", first + conv(s, "conv_after_body", y)), 3)
+    return conv(s, "conv_last", y) / 10 + mean
+
+
 def rrdbnet(s: dict[str, Tensor], x: Tensor, scale: int) -> Tensor:
     r = {1: 4, 2: 2, 4: 1}[scale]
     b, c, h, w = x.shape
@@ -138,6 +153,14 @@ CASES: list[tuple[dict[str, Any], Formula]] = [
         for a in ("relu", "prelu", "leakyrelu")
     ],
     ({"type": "NAFNet", **NAF}, nafnet),
+    (
+        {
+            "type": "RCAN",
+            **{"num_in_ch": 3, "num_out_ch": 3, "num_feat": 6, "num_group": 2, "num_block": 2, "squeeze_factor": 2},
+            **{"upscale": 3, "res_scale": 0.5, "img_range": 10.0, "rgb_mean": [0.4, 0.5, 0.3]},
+        },
+        rcan,
+    ),
 ]
 
 

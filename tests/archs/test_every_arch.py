@@ -55,10 +55,24 @@ class Tiny:
 
 LEVELS = {"dim": 4, "num_blocks": [1, 1, 1, 1], "num_refinement_blocks": 1, "heads": [1, 1, 2, 2]}
 NARROW = {"num_blocks": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "num_refinement": 1, "drop_dead": True}
+NAF = {"width": 4, "enc_blk_nums": [1, 1], "dec_blk_nums": [1, 1]}
+MAMBA_V2 = {
+    "embed_dim": 6,
+    "d_state": 2,
+    "depths": [2],
+    "num_heads": [2],
+    "window_size": 8,
+    "inner_rank": 2,
+    "num_tokens": 4,
+    "route": "argmax",
+}
 TINY: dict[str, Tiny] = {
+    "Baseline": Tiny(NAF),
+    "BaselineLocal": Tiny({**NAF, "train_size": [1, 3, 8, 8]}),
     "DiffIRS1": Tiny({**LEVELS, "n_encoder_res": 1}, image_and_target),
     "DiffIRS2": Tiny({**LEVELS, "n_encoder_res": 1}, image_and_prior, one_image),
     "EDSR": Tiny({"num_in_ch": 3, "num_out_ch": 3, "num_feat": 4, "num_block": 1, "upscale": 2}),
+    "HINet": Tiny({"wf": 4, "depth": 3}),
     "HybridVFI": Tiny(
         {
             "F": 8,
@@ -72,8 +86,16 @@ TINY: dict[str, Tiny] = {
         two_frames,
         any_size=False,
     ),
+    "MambaIR": Tiny(
+        {"embed_dim": 30, "depths": [1], "d_state": 2, "mlp_ratio": 0.5, "drop_path_rate": 0.0, "upscale": 1}
+    ),
+    "MambaIRUNet": Tiny({"dim": 32, "num_blocks": [1, 0, 0, 1], "num_refinement_blocks": 0, "mlp_ratio": 0.25}),
+    "MambaIRv2": Tiny({**MAMBA_V2, "upscale": 2, "upsampler": "pixelshuffle"}),
+    "MambaIRv2Light": Tiny({**MAMBA_V2, "upscale": 3, "upsampler": "pixelshuffledirect"}),
     "MSRResNet": Tiny({"num_feat": 4, "num_block": 1, "upscale": 3}),
-    "NAFNet": Tiny({"width": 4, "enc_blk_nums": [1, 1], "dec_blk_nums": [1, 1]}),
+    "NAFNet": Tiny(NAF),
+    "NAFNetLocal": Tiny({**NAF, "train_size": [1, 3, 8, 8], "fast_imp": True}),
+    "NAFSSR": Tiny({"up_scale": 2, "width": 4, "num_blks": 1}, two_frames),
     "OneStepGenerator": Tiny(
         {
             "img_resolution": 16,
@@ -86,6 +108,7 @@ TINY: dict[str, Tiny] = {
         any_size=False,
     ),
     "Phaseformer": Tiny({**NARROW, "channels": [8, 16, 32, 64], "phase_gate": "spatial"}),
+    "RCAN": Tiny({"num_in_ch": 3, "num_out_ch": 3, "num_feat": 16, "num_group": 1, "num_block": 1, "upscale": 2}),
     "RRDBNet": Tiny({"num_in_ch": 3, "num_out_ch": 3, "scale": 2, "num_feat": 4, "num_block": 1, "num_grow_ch": 2}),
     "Restormer": Tiny(LEVELS),
     "Spectroformer": Tiny(

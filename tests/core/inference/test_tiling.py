@@ -268,3 +268,24 @@ def test_size_multiple_of_wrapped_networks():
     assert size_multiple(torch.compile(nn.DataParallel(net))) == 8
     assert size_multiple(nn.Conv2d(1, 1, 1)) == 1
     assert size_multiple(math.sqrt) == 1
+
+
+class Noisy(torch.nn.Module):
+    """Adds noise to whatever it sees."""
+
+    draws_in_evaluation = True
+
+    def forward(self, x):
+        return x + torch.rand_like(x)
+
+
+@pytest.mark.parametrize("tile", [None, 8])
+def test_networks_that_draw_make_the_same_of_a_picture_wherever_it_comes(tile):
+    network, picture = Noisy().eval(), torch.zeros(1, 3, 20, 20)
+    run = Inference(tile=tile, overlap=2)
+    alone = run(network, picture)
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    together = run(network, torch.cat((picture + 1, picture)))
+    assert torch.equal(together[1:], alone)
+    assert torch.equal(torch.get_rng_state(), before)

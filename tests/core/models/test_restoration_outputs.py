@@ -365,3 +365,12 @@ def test_a_run_with_a_learned_balance_logs_saves_and_resumes(tmp_path):
     logged = [r for r in expected["records"] if "w_pixel" in r]
     assert logged[0]["w_pixel"] == pytest.approx(1.0) and logged[-1]["w_pixel"] != logged[0]["w_pixel"]
     assert {"l_pix", "l_mse", "l_balance"} <= logged[-1].keys()
+
+
+def test_a_network_may_say_which_output_is_the_result():
+    network = Outputs(torch.zeros(1, 3, 4, 4), torch.ones(1, 3, 4, 4))
+    batch = {"lq": torch.zeros(1, 3, 4, 4)}
+    model = RestorationModel({"g": network}, {})
+    assert {k: v.mean().item() for k, v in model.predict(batch).items()} == {"output": 0, "output_2": 1}
+    network.result_output = -1
+    assert {k: v.mean().item() for k, v in model.predict(batch).items()} == {"output_1": 0, "output": 1}

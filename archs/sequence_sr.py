@@ -1,0 +1,157 @@
+"""What MambaIR and MambaIRv2 have of SwinIR: everything around the layers, which see an image as a sequence of pixels.
+
+Liang et al., "SwinIR: Image Restoration Using Swin Transformer", ICCV Workshops 2021. Parameter names are the originals'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..core.errors import UserError
+from ..core.ops.pixelwise import channels, pixels
+from .edsr import pixel_shuffle_head
+from .residual import conv3x3
+
+Upsampler = Literal["", "pixelshuffle", "pixelshuffledirect", "nearest+conv"]
+Connection = Literal["1conv", "3conv"]
+RGB_MEAN = (0.4488, 0.4371, 0.4040)
+"""DIV2K's."""
+FEATURES = 64
+"""Channels at the size of the output."""
+
+
+def residual_conv(dim: int, kind: Connection) -> nn.Module:
+    """The convolution at the end of a group of layers: one, or three with a quarter of the channels between."""
+    if kind == "1conv":
+        return conv3x3(dim, dim)
+    if kind != "3conv":
+        raise UserError(f"resi_connection: must be 1conv or 3conv, not '{kind}'")
+    return nn.Sequential(
+        conv3x3(dim, dim // 4),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(dim // 4, dim // 4, 1),
+        nn.LeakyReLU(0.2),
+        conv3x3(dim // 4, dim),
+    )
+
+
+class PatchEmbed(nn.Module):
+    """Only the normalisation of pixels, where there is one, under the original's name."""
+
+    def __init__(self, dim: int, normalised: bool) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim) if normalised else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if self.norm is None else self.norm(x)
+
+
+class SequenceSR(nn.Module):
+    """Features, layers, a residual connection around them, and an enlargement. Subclasses fill `layers`.
+
+    Args:
+        in_chans: channels of the image.
+        embed_dim: channels inside.
+        patch_norm: normalise pixels before the first layer.
+        upscale: enlargement.
+        img_range: the insides see values this much larger than the input.
+        upsampler: ``pixelshuffle``, with 64 channels at each size; ``pixelshuffledirect``, in one step; ``nearest+conv``, by 4
+            only; or '', which adds a correction to the input and needs ``upscale: 1``.
+        resi_connection: see `residual_conv`.
+        accepted: the upsamplers that the subclass has.
+
+    Raises:
+        UserError: settings that do not go together.
+    """
+
+    size_multiple = 1
+
+    def __init__(
+        self,
+        in_chans: int,
+        embed_dim: int,
+        patch_norm: bool,
+        upscale: int,
+        img_range: float,
+        upsampler: str,
+        resi_connection: Connection,
+        accepted: Sequence[str],
+    ) -> None:
+        super().__init__()
+        name = type(self).__name__
+        if upsampler not in accepted:
+            known = ", ".join(u or "''" for u in accepted)
+            raise UserError(f"{name}: upsampler must be one of {known}, not '{upsampler}'")
+        if not upsampler and upscale != 1:
+            raise UserError(f"{name}: upscale is {upscale}, which needs an upsampler, such as pixelshuffle")
+        if upsampler == "nearest+conv" and upscale != 4:
+            raise UserError(f"{name}: the upsampler nearest+conv enlarges by 4; upscale is {upscale}")
+        if upsampler == "pixelshuffle" and upscale != 3 and (upscale < 1 or upscale & (upscale - 1)):
+            raise UserError(f"{name}: the upsampler pixelshuffle enlarges by 3 or a power of two; upscale is {upscale}")
+        self.scale, self.img_range, self.upsampler = upscale, img_range, upsampler
+        self.mean: Tensor
+        mean = torch.tensor(RGB_MEAN if in_chans == 3 else (0.0,))[:, None, None]
+        self.register_buffer("mean", mean, persistent=False)
+        self.conv_first = conv3x3(in_chans, embed_dim)
+        self.patch_embed = PatchEmbed(embed_dim, patch_norm)
+        self.layers = nn.ModuleList()
+        self.norm = nn.LayerNorm(embed_dim)
+        self.conv_after_body = residual_conv(embed_dim, resi_connection)
+        if upsampler in ("pixelshuffle", "nearest+conv"):
+            self.conv_before_upsample = nn.Sequential(conv3x3(embed_dim, FEATURES), nn.LeakyReLU())
+        if upsampler == "pixelshuffle":
+            self.upsample = pixel_shuffle_head(FEATURES, upscale)
+        elif upsampler == "pixelshuffledirect":
+            self.upsample = nn.Sequential(conv3x3(embed_dim, in_chans * upscale**2), nn.PixelShuffle(upscale))
+        elif upsampler == "nearest+conv":
+            self.conv_up1, self.conv_up2, self.conv_hr = (conv3x3(FEATURES, FEATURES) for _ in range(3))
+        if upsampler != "pixelshuffledirect":
+            self.conv_last = conv3x3(FEATURES if upsampler else embed_dim, in_chans)
+
+    def init_weights(self) -> None:
+        """Linear layers from a truncated normal distribution of deviation 0.02, their biases zero."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def embedded(self, x: Tensor) -> Tensor:
+        """What the first layer sees, of pixels (B, H, W, C)."""
+        return self.patch_embed(x)
+
+    def layered(self, x: Tensor) -> Tensor:
+        """What the layers make of it."""
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+    def forward(self, image: Tensor) -> Tensor:
+        image = (image - self.mean) * self.img_range
+        first = self.conv_first(image)
+        x = self.layered(self.embedded(pixels(first)))
+        x = self.conv_after_body(channels(self.norm(x))) + first
+        return self.enlarged(x, image) / self.img_range + self.mean
+
+    def enlarged(self, x: Tensor, image: Tensor) -> Tensor:
+        """The image, of features and the input (of which an image of the same size is a correction)."""
+        if self.upsampler == "pixelshuffledirect":
+            return self.upsample(x)
+        if not self.upsampler:
+            return image + self.conv_last(x)
+        x = self.conv_before_upsample(x)
+        if self.upsampler == "pixelshuffle":
+            return self.conv_last(self.upsample(x))
+        for conv in (self.conv_up1, self.conv_up2):
+            x = F.leaky_relu(conv(F.interpolate(x, scale_factor=2, mode="nearest")), 0.2)
+        return self.conv_last(F.leaky_relu(self.conv_hr(x), 0.2))
+
+
+def linear_rates(most: float, count: int) -> list[float]:
+    """Rates of stochastic depth, from 0 for the first block to `most` for the last."""
+    return [most * i / max(count - 1, 1) for i in range(count)]

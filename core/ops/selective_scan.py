@@ -1,0 +1,174 @@
+"""The selective scan of Mamba (Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces", 2023).
+
+`selective_scan` has mamba-ssm's arguments. It runs mamba-ssm's CUDA kernel where that is installed, else a kernel in Triton
+(`selective_scan_triton`) on GPUs, else `selective_scan_chunks`, in PyTorch. `core.ops.dispatch` says how to choose.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import UserError
+from .dispatch import has_triton, use_kernel
+from .selective_scan_chunks import scan_chunks
+
+MOST_STATES = 256
+"""States per channel that the kernels take."""
+
+Scan = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None, bool], tuple[Tensor, Tensor]]
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    return_last_state: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """``h_t = exp(dt_t A) h_{t-1} + dt_t B_t u_t``, ``y_t = C_t h_t + D u_t``, for every channel; h_{-1} = 0.
+
+    Channels share B and C in groups: channels 0 .. d/G - 1 use group 0, and so on. Computed in float32 (float64 for float64
+    inputs) whatever the inputs and autocast; gradients of every tensor argument, once. Memory is linear in L: the PyTorch
+    version keeps the inputs and a state for every 32 or more steps.
+
+    Args:
+        u: (b, d, L), L >= 1.
+        delta: step sizes, (b, d, L), before `delta_bias` and softplus.
+        A: (d, n), negative for decay.
+        B: what steps write, (b, n, L), (b, G, n, L) with G a divisor of d, or (d, n) for the same at all times.
+        C: what steps read, likewise.
+        D: (d), or None for none.
+        z: gate, (b, d, L): y is multiplied by SiLU(z).
+        delta_bias: (d), added to delta.
+        delta_softplus: whether softplus follows the bias.
+        return_last_state: also return h_L.
+
+    Returns:
+        y, (b, d, L) in the dtype of u; with `return_last_state` a pair of it and h_L, (b, d, n), in float32 or float64.
+
+    Raises:
+        UserError: shapes do not go together, or kernels are forced on and cannot run.
+    """
+    B, C = _checked(u, delta, A, B, C, D, z, delta_bias)
+    run: Scan = _fused if use_kernel("selective scan", functools.partial(_obstacle, u, A, B, C)) else scan_chunks
+    if torch.compiler.is_compiling():
+        run = torch.compiler.disable(run)
+    with torch.autocast(u.device.type, enabled=False):
+        exact = functools.reduce(torch.promote_types, (t.dtype for t in (u, delta, A, B, C)), torch.float32)
+        skip, bias = (None if t is None else t.to(exact) for t in (D, delta_bias))
+        args = (u.to(exact), delta.to(exact), A.to(exact), B.to(exact), C.to(exact))
+        y, last = run(*args, skip, bias, delta_softplus)
+        y = y if z is None else y * F.silu(z.to(exact))
+    y = y.to(u.dtype)
+    return (y, last) if return_last_state else y
+
+
+def _checked(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """B and C, those that change with time as (b, G, n, L) with the same G.
+
+    Raises:
+        UserError: shapes do not go together.
+    """
+    if u.dim() != 3 or 0 in u.shape or A.dim() != 2 or A.is_complex():
+        raise UserError(
+            f"selective_scan: u must be (batch, channels, length), none of them 0, and A real, (channels, states); "
+            f"they are {tuple(u.shape)} and {tuple(A.shape)}"
+        )
+    batch, channels, length = u.shape
+    states = A.shape[1]
+    whole, each = (batch, channels, length), (channels,)
+    for name, tensor, shape in (
+        ("delta", delta, whole),
+        ("A", A, (channels, states)),
+        ("D", D, each),
+        ("z", z, whole),
+        ("delta_bias", delta_bias, each),
+    ):
+        if tensor is not None and tuple(tensor.shape) != shape:
+            raise UserError(f"selective_scan: for u {whole} {name} must be {shape}; it is {tuple(tensor.shape)}")
+    for name, tensor in (("B", B), ("C", C)):
+        grouped = (
+            tensor.dim() == 4
+            and not channels % tensor.shape[1]
+            and (batch, states, length)
+            == (
+                tensor.shape[0],
+                *tensor.shape[2:],
+            )
+        )
+        if not grouped and tuple(tensor.shape) not in ((batch, states, length), (channels, states)):
+            raise UserError(
+                f"selective_scan: for u {whole} and {states} states {name} must be {(batch, states, length)}, "
+                f"({batch}, groups, {states}, {length}) with groups that divide {channels}, or {(channels, states)}; "
+                f"it is {tuple(tensor.shape)}"
+            )
+    B, C = (t.unsqueeze(1) if t.dim() == 3 else t for t in (B, C))
+    if B.dim() == C.dim() == 4 and B.shape[1] != C.shape[1]:
+        groups = max(B.shape[1], C.shape[1])
+        groups = groups if not groups % min(B.shape[1], C.shape[1]) else channels
+        B, C = (t.repeat_interleave(groups // t.shape[1], 1) for t in (B, C))
+    return B, C
+
+
+# ------------------------------------------------------------------------------------------------------------- kernels
+def _fused(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, bias: Tensor | None, softplus: bool
+) -> tuple[Tensor, Tensor]:
+    kernel = mamba_kernel()
+    if kernel is not None and u.is_cuda:
+        pair = kernel(u, delta, A, B, C, D, None, bias, softplus, True)
+        return pair[0], pair[1]
+    from .selective_scan_triton import FusedScan
+
+    result: tuple[Tensor, Tensor] = FusedScan.apply(u, delta, A, B, C, D, bias, softplus)
+    return result
+
+
+def _obstacle(u: Tensor, A: Tensor, B: Tensor, C: Tensor) -> str | None:
+    """Why no kernel can run, or None."""
+    if u.dtype == torch.float64:
+        return "its kernels compute in float32, the tensors are float64"
+    if A.shape[1] > MOST_STATES:
+        return f"its kernels take up to {MOST_STATES} states, there are {A.shape[1]}"
+    if u.is_cuda and mamba_kernel() is not None:
+        return None
+    if not u.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
+        return f"its kernels need a CUDA device, and these tensors are on '{u.device.type}'"
+    if B.dim() == 2 or C.dim() == 2:
+        return "its kernel in Triton takes B and C for every step, not one for all"
+    if torch.are_deterministic_algorithms_enabled():
+        return "its kernel in Triton sums gradients in no fixed order, and deterministic algorithms are asked for"
+    return None if has_triton() else "neither mamba-ssm nor Triton is installed"
+
+
+@functools.cache
+def mamba_kernel() -> Callable[..., tuple[Tensor, Tensor]] | None:
+    """mamba-ssm's ``selective_scan_fn``, or None where it cannot be imported for whatever reason."""
+    try:
+        module = importlib.import_module("mamba_ssm.ops.selective_scan_interface")
+        importlib.import_module("selective_scan_cuda")
+    except Exception:  # a foreign package may fail to import in any way
+        return None
+    found: Callable[..., tuple[Tensor, Tensor]] = module.selective_scan_fn
+    return found

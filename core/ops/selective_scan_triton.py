@@ -1,0 +1,188 @@
+"""Triton kernels of `selective_scan`; imported only where they run. Computed in float32.
+
+A program has one channel of one sample and goes along time by tiles of some steps and all states, (n, T). In a tile the
+recursion is an associative scan of pairs: (a1, b1), then (a2, b2), is (a1 a2, a2 b1 + b2). No decay is ever divided by. Kept
+for the backward pass are the inputs and the state before each tile. Gradients of B and C are sums over channels, by atomic
+additions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+TILE = 2048
+"""Elements that a program holds of each quantity."""
+
+
+@triton.jit
+def _then(a1, b1, a2, b2):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    return a1 * a2, a2 * b1 + b2
+
+
+@triton.jit
+def _step_size(raw, SOFTPLUS: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Softplus that keeps the digits of small steps: log(1 + x) by Kahan's correction."""
+    if SOFTPLUS:
+        x = tl.exp(tl.minimum(raw, 20.0))
+        more = 1.0 + x
+        small = tl.where(more == 1.0, x, tl.log(more) * x / tl.where(more == 1.0, 1.0, more - 1.0))
+        return tl.where(raw > 20.0, raw, small)
+    return raw
+
+
+@triton.jit
+def _forward(  # type: ignore[no-untyped-def]  # noqa: ANN202
+    u, delta, A, B, C, D, bias, y, starts, last, length, channels, groups, states, tiles,  # noqa: ANN001
+    SOFTPLUS: tl.constexpr, N: tl.constexpr, T: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    channel = row % channels
+    group = row // channels * groups + channel // (channels // groups)
+    n, t = tl.arange(0, N), tl.arange(0, T)
+    real = n < states
+    rate = tl.load(A + channel * states + n, mask=real, other=0.0)
+    offset, skip = tl.load(bias + channel), tl.load(D + channel)
+    state = tl.zeros((N,), tl.float32)
+    for i in range(tiles):
+        time = i * T + t
+        inside = time < length
+        both = real[:, None] & inside[None, :]
+        where = (group * states + n)[:, None] * length + time[None, :]
+        tl.store(starts + (row * tiles + i) * states + n, state, mask=real)
+        raw = tl.load(delta + row * length + time, mask=inside, other=0.0) + offset
+        dt = tl.where(inside, _step_size(raw, SOFTPLUS), 0.0)  # beyond the end states stay as they are
+        x = tl.load(u + row * length + time, mask=inside, other=0.0)
+        a = tl.exp(dt[None, :] * rate[:, None])
+        b = (dt * x)[None, :] * tl.load(B + where, mask=both, other=0.0)
+        kept, added = tl.associative_scan((a, b), 1, _then)
+        h = added + kept * state[:, None]
+        out = tl.sum(h * tl.load(C + where, mask=both, other=0.0), 0) + skip * x
+        tl.store(y + row * length + time, out, mask=inside)
+        state = tl.sum(tl.where((t == T - 1)[None, :], h, 0.0), 1)
+    tl.store(last + row * states + n, state, mask=real)
+
+
+@triton.jit
+def _backward(  # type: ignore[no-untyped-def]  # noqa: ANN202
+    grad, grad_last, u, delta, A, B, C, D, bias, starts,  # noqa: ANN001
+    grad_u, grad_delta, grad_A, grad_B, grad_C, grad_D, grad_bias, length, channels, groups, states, tiles,  # noqa: ANN001
+    SOFTPLUS: tl.constexpr, N: tl.constexpr, T: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    channel = row % channels
+    group = row // channels * groups + channel // (channels // groups)
+    n, t = tl.arange(0, N), tl.arange(0, T)
+    real = n < states
+    rate = tl.load(A + channel * states + n, mask=real, other=0.0)
+    offset, skip = tl.load(bias + channel), tl.load(D + channel)
+    later = tl.load(grad_last + row * states + n, mask=real, other=0.0)
+    of_rate = tl.zeros((N,), tl.float32)
+    of_skip, of_offset = 0.0, 0.0
+    for j in range(tiles):
+        i = tiles - 1 - j
+        time = i * T + t
+        inside = time < length
+        both = real[:, None] & inside[None, :]
+        where = (group * states + n)[:, None] * length + time[None, :]
+        line = row * length + time
+        raw = tl.load(delta + line, mask=inside, other=0.0) + offset
+        dt = tl.where(inside, _step_size(raw, SOFTPLUS), 0.0)
+        x = tl.load(u + line, mask=inside, other=0.0)
+        g = tl.load(grad + line, mask=inside, other=0.0)
+        write = tl.load(B + where, mask=both, other=0.0)
+        read = tl.load(C + where, mask=both, other=0.0)
+        # States before each step, by the steps before: of the tile's first step that is the state kept.
+        behind = inside & (t > 0)
+        raw_behind = tl.load(delta + line - 1, mask=behind, other=0.0) + offset
+        dt_behind = tl.where(behind, _step_size(raw_behind, SOFTPLUS), 0.0)
+        x_behind = tl.load(u + line - 1, mask=behind, other=0.0)
+        write_behind = tl.load(B + where - 1, mask=real[:, None] & behind[None, :], other=0.0)
+        a = tl.exp(dt_behind[None, :] * rate[:, None])
+        b = (dt_behind * x_behind)[None, :] * write_behind
+        kept, added = tl.associative_scan((a, b), 1, _then)
+        start = tl.load(starts + (row * tiles + i) * states + n, mask=real, other=0.0)
+        before = added + kept * start[:, None]
+        a = tl.exp(dt[None, :] * rate[:, None])
+        h = a * before + (dt * x)[None, :] * write
+        # Gradients of states, by the steps after.
+        ahead = (t < T - 1) & (time + 1 < length)
+        raw_ahead = tl.load(delta + line + 1, mask=ahead, other=0.0) + offset
+        dt_ahead = tl.where(ahead, _step_size(raw_ahead, SOFTPLUS), 0.0)
+        a_ahead = tl.exp(dt_ahead[None, :] * rate[:, None])
+        kept, added = tl.associative_scan((a_ahead, read * g[None, :]), 1, _then, reverse=True)
+        s = added + kept * later[:, None]
+        later = tl.sum(tl.where((t == 0)[None, :], a * s, 0.0), 1)
+        tl.atomic_add(grad_C + where, h * g[None, :], mask=both)
+        tl.atomic_add(grad_B + where, s * (dt * x)[None, :], mask=both)
+        met = tl.sum(s * write, 0)
+        p = s * a * before
+        of_rate += tl.sum(p * dt[None, :], 1)
+        of_raw = met * x + tl.sum(p * rate[:, None], 0)
+        if SOFTPLUS:
+            of_raw = of_raw * tl.sigmoid(raw)
+        of_raw = tl.where(inside, of_raw, 0.0)
+        tl.store(grad_delta + line, of_raw, mask=inside)
+        tl.store(grad_u + line, met * dt + skip * g, mask=inside)
+        of_skip += tl.sum(g * x)
+        of_offset += tl.sum(of_raw)
+    tl.store(grad_A + row * states + n, of_rate, mask=real)
+    tl.store(grad_D + row, of_skip)
+    tl.store(grad_bias + row, of_offset)
+
+
+def tiling(states: int) -> tuple[int, int]:
+    """States and steps of a tile, powers of two."""
+    rows = triton.next_power_of_2(states)
+    return rows, max(16, TILE // rows)
+
+
+class FusedScan(Function):
+    """See `selective_scan_chunks.scan_chunks` for arguments and results; B and C change with time."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        u: Tensor,
+        delta: Tensor,
+        A: Tensor,
+        B: Tensor,
+        C: Tensor,
+        D: Tensor | None,
+        bias: Tensor | None,
+        softplus: bool,
+    ) -> tuple[Tensor, Tensor]:
+        u, delta, A, B, C = (t.contiguous() for t in (u, delta, A, B, C))
+        batch, channels, length = u.shape
+        none = u.new_zeros(channels)
+        given = none if D is None else D.contiguous(), none if bias is None else bias.contiguous()
+        rows, steps = tiling(A.shape[1])
+        tiles = triton.cdiv(length, steps)
+        y, last = torch.empty_like(u), u.new_empty(batch, channels, A.shape[1])
+        starts = u.new_empty(batch, channels, tiles, A.shape[1])
+        ctx.sizes = length, channels, B.shape[1], A.shape[1], tiles, softplus, rows, steps
+        _forward[(batch * channels,)](u, delta, A, B, C, *given, y, starts, last, *ctx.sizes)
+        ctx.save_for_backward(u, delta, A, B, C, *given, starts)
+        ctx.has = D is not None, bias is not None
+        return y, last
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, grad_last: Tensor) -> tuple[Tensor | None, ...]:
+        u, delta, A, B, C, D, bias, starts = ctx.saved_tensors
+        grad_u, grad_delta, grad_B, grad_C = (torch.empty_like(t) for t in (u, delta, B, C))
+        grad_B.zero_()
+        grad_C.zero_()
+        of_A, of_D, of_bias = (u.new_empty(len(u), *t.shape) for t in (A, D, bias))
+        _backward[(u.shape[0] * u.shape[1],)](
+            grad.contiguous(), grad_last.contiguous(), u, delta, A, B, C, D, bias, starts,
+            grad_u, grad_delta, of_A, grad_B, grad_C, of_D, of_bias, *ctx.sizes,
+        )  # fmt: skip
+        grad_D, grad_bias = (t.sum(0) if has else None for t, has in zip((of_D, of_bias), ctx.has, strict=True))
+        return grad_u, grad_delta, of_A.sum(0), grad_B, grad_C, grad_D, grad_bias, None
