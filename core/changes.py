@@ -115,6 +115,11 @@ def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str
     ]
 
 
+def left_out(opt: Mapping[str, Any]) -> set[str]:
+    """Keys of the networks that ``path.ignore_resume_networks`` leaves out of a resume."""
+    return {str(name).removeprefix("network_") for name in opt.get("path", {}).get("ignore_resume_networks", ())}
+
+
 def check(before: Mapping[str, Any] | None, now: Mapping[str, Any], path: Path, *, tell: bool = True) -> None:
     """Compare the options of a checkpoint with those of the run that continues from it.
 
@@ -130,6 +135,11 @@ def check(before: Mapping[str, Any] | None, now: Mapping[str, Any], path: Path, 
     if before is None:
         return
     found = [(option, old, new, verdict(option, old, new)) for option, old, new in changed(before, remembered(now))]
+    # A network that is left out of the resume begins anew, and its optimizer with it.
+    anew = [f"{part}.*" for key in left_out(now) for part in (f"network_{key}", f"train.optim_{key}")]
+    found = [
+        (o, old, new, Verdict.NOTED if any(fnmatchcase(o, a) for a in anew) else what) for o, old, new, what in found
+    ]
     refused = [(o, old, new) for o, old, new, what in found if what is Verdict.REFUSED]
     if refused:
         option, old, new = refused[0]

@@ -11,15 +11,15 @@ import argparse
 import ast
 import importlib
 import os
-import select
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
 from .. import __version__
 from .errors import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, did_you_mean
+from .runtime import streams
 
 FOLDER = Path(__file__).parent / "commands"
 
@@ -79,7 +79,6 @@ def execute(command: ModuleType | Any, argv: Sequence[str] | None, program: str)
     arguments = parser.parse_args(argv)
     try:
         command.run(arguments)
-        sys.stdout.flush()
     except UserError as e:
         print(e, file=sys.stderr)
         return e.code
@@ -87,18 +86,25 @@ def execute(command: ModuleType | Any, argv: Sequence[str] | None, program: str)
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        if not _nobody_reads(sys.stdout):
+        if not streams.nobody_reads(sys.stdout):
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what the interpreter flushes at its end
+        streams.silence()
         return EXIT_BROKEN_PIPE
+    except UnicodeEncodeError as e:
+        if e.encoding.lower().replace("-", "") in ("utf8", "utf16", "utf32"):
+            raise
+        print(
+            f"{e.object!a}: cannot be said in {e.encoding}, the encoding of this system; set PYTHONUTF8=1",
+            file=sys.stderr,
+        )
+        return EXIT_USER_ERROR
+    except OSError as e:
+        line = streams.system_error(e)
+        if line is None:
+            raise
+        print(line, file=sys.stderr)
+        return EXIT_USER_ERROR
     return 0
-
-
-def _nobody_reads(stream: Any) -> bool:
-    """Whether `stream` is a pipe that its reader (``| head``) has closed."""
-    poll = select.poll()
-    poll.register(stream.fileno(), select.POLLOUT)
-    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def leave(code: int) -> NoReturn:
@@ -112,7 +118,17 @@ def leave(code: int) -> NoReturn:
 
 def command_line() -> NoReturn:
     """The console command ``relume``, and ``python -m relume``."""
-    leave(main())
+    as_process(main)
+
+
+def as_process(run: Callable[[], int]) -> NoReturn:
+    """Run what gives an exit code, and end this process with it, whatever its standard output is connected to."""
+    streams.steady()
+    try:
+        code = run()
+    except SystemExit as e:  # argparse's
+        code = e.code if isinstance(e.code, int) else 0
+    leave(streams.finished(code))
 
 
 def script(file: str, command: str | ModuleType) -> NoReturn:
@@ -126,4 +142,4 @@ def script(file: str, command: str | ModuleType) -> NoReturn:
     folder = Path(file).resolve().parent
     sys.path[:] = [p for p in sys.path if Path(p).resolve() != folder]
     module = importlib.import_module(f"{__package__}.commands.{command}") if isinstance(command, str) else command
-    leave(execute(module, None, Path(file).name))
+    as_process(lambda: execute(module, None, Path(file).name))

@@ -332,8 +332,7 @@ def build_model(
 
 def load_pretrained(opt: Options, key: str, network: nn.Module, model: Model, resume: Resume | None) -> None:
     """Weights of one network: the resumed ones, else ``path.pretrain_network_<key>``."""
-    ignored = {name.removeprefix("network_") for name in opt.path.ignore_resume_networks}
-    if resume and key not in model.frozen and key not in ignored:
+    if resume and key not in model.frozen and key not in changes.left_out(opt):
         checkpoint.load_weights(network, resume.network_path(key), "params", strict=True)
         return
     path = opt.path.get(f"pretrain_network_{key}")

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .changes import remembered
+from .changes import left_out, remembered
 from .ema import EMA, evaluating
 from .errors import EXIT_INTERRUPTED, UserError
 from .evaluation import Evaluator, Interrupted, is_better
@@ -330,8 +330,10 @@ class Trainer:
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Continue where `save` left off (networks and averages are loaded by the pipeline, before they are wrapped)."""
         parts = self.parts
+        begun_anew = left_out(self.opt)
         for key, optimizer in parts.optimizers.items():
-            load_optimizer_state(parts.networks, optimizer, state["optimizers"][key])
+            if key not in begun_anew:
+                load_optimizer_state(parts.networks, optimizer, state["optimizers"][key])
         for key, scheduler in parts.schedulers.items():
             scheduler.load_state_dict(state["schedulers"][key])
         for key, scaler in self.scalers.items():

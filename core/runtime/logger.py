@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 
@@ -23,6 +23,7 @@ from ..annotations import Count, Section, plain, setting
 from ..errors import UserError, require
 from . import distributed
 from .checkpoint import write_atomically
+from .streams import LogFile, StandardOutput
 
 log = logging.getLogger("relume")
 FORMAT = "%(asctime)s %(levelname)s: %(message)s"
@@ -45,17 +46,6 @@ class Logger(Section):
     keep_checkpoints: Count | None = setting(None, "Newest checkpoints to keep; all when omitted.")
     use_tb_logger: bool = setting(False, "Write TensorBoard events to tb_logger/<name>.")
     wandb: Wandb | None = setting(None, "Weights & Biases.")
-
-
-class StandardOutput(logging.StreamHandler[TextIO]):
-    """Writes to what ``sys.stdout`` is at the moment of writing, which notebooks and tests replace."""
-
-    def __init__(self) -> None:
-        logging.Handler.__init__(self)
-
-    @property
-    def stream(self) -> Any:  # type: ignore[override]  # looked up anew for every line
-        return sys.stdout
 
 
 def start_console() -> None:
@@ -116,7 +106,7 @@ def _git_state(folder: Path) -> str:
 def add_file(path: Path) -> logging.FileHandler:
     """Send log lines to a text file as well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = LogFile(path)
     handler.setFormatter(logging.Formatter(FORMAT))
     log.addHandler(handler)
     return handler
@@ -304,12 +294,12 @@ def _reopen_records(path: Path, start: int) -> Any:
     """``metrics.jsonl``, ready to append; lines of iterations that a resumed run will repeat are dropped."""
     kept = []
     if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 entry = json.loads(line)
             except json.JSONDecodeError:  # the line that a kill cut short
                 continue
-            if entry.get("iter", 0) <= start:
+            if isinstance(entry, dict) and entry.get("iter", 0) <= start:
                 kept.append(line + "\n")
     temporary = path.with_suffix(".tmp")
     temporary.write_text("".join(kept), encoding="utf-8")
