@@ -8,10 +8,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-HEADING = re.compile(r"(Args|Arguments|Parameters):\s*$")
+HEADING = re.compile(r"(Args|Arguments|Parameters|Attributes):\s*$")
 LIKE = re.compile(r"\b[Aa]rguments\b[^.]*?`([A-Za-z_]\w*)`")
 """``Arguments as of `calculate_psnr`.``: what is not described here is described there."""
-ENTRY = re.compile(r"(?P<name>\w+)\s*(\([^)]*\))?\s*:\s*(?P<text>.*)")
+ENTRY = re.compile(r"(?P<names>\w+(, \w+)*)\s*(\([^)]*\))?\s*:\s*(?P<text>.*)")
 
 
 def summary(target: Callable[..., Any]) -> str:
@@ -64,7 +64,7 @@ def _section(text: str) -> dict[str, str]:
     if margin is None:
         return {}
     found: dict[str, str] = {}
-    depth, name = None, ""
+    depth, names = None, []
     for line in lines:
         if not line.strip():
             continue
@@ -74,8 +74,8 @@ def _section(text: str) -> dict[str, str]:
         depth = indent if depth is None else depth
         entry = ENTRY.fullmatch(line.strip()) if indent == depth else None
         if entry:
-            name = entry["name"]
-            found[name] = entry["text"]
-        elif name:
-            found[name] = f"{found[name]} {line.strip()}".strip()
+            names = entry["names"].split(", ")
+            found.update(dict.fromkeys(names, entry["text"]))
+        elif names:
+            found.update(dict.fromkeys(names, f"{found[names[0]]} {line.strip()}".strip()))
     return found

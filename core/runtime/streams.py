@@ -28,7 +28,7 @@ def system_error(error: OSError) -> str | None:
     if error.errno not in ENVIRONMENT:
         return None
     name = error.filename if error.filename is not None else "standard output, or a file"
-    return f"{name}: {error.strerror}{HINTS.get(error.errno, '')}"
+    return f"{name}: {error.strerror}{HINTS.get(error.errno or 0, '')}"
 
 
 def steady() -> None:
