@@ -64,7 +64,8 @@ def _section(text: str) -> dict[str, str]:
     if margin is None:
         return {}
     found: dict[str, str] = {}
-    depth, names = None, []
+    depth: int | None = None
+    names: list[str] = []
     for line in lines:
         if not line.strip():
             continue
