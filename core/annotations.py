@@ -10,7 +10,7 @@ import dataclasses
 import inspect
 import re
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field
 from pathlib import PurePath
 from typing import Annotated, Any, TypeVar
@@ -51,6 +51,25 @@ class Names:
 
     def __contains__(self, value: str) -> bool:
         return re.fullmatch(self.pattern, value) is not None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What else a value must be: `text` says it after "must be", `holds` decides it.
+
+    >>> even = Rule("an even number", lambda n: n % 2 == 0)
+    >>> 3 in even, str(even)
+    (False, 'an even number')
+    """
+
+    text: str
+    holds: Callable[[Any], bool] = field(repr=False, compare=False)
+
+    def __contains__(self, value: Any) -> bool:
+        return self.holds(value)
+
+    def __str__(self) -> str:
+        return self.text
 
 
 MAY_BE_INFINITE = "may be infinite"

@@ -15,7 +15,7 @@ from typing import Any, Literal, Union
 
 from addict import Dict
 
-from ..annotations import MAY_BE_INFINITE, Names, Range, Section, fields, plain
+from ..annotations import MAY_BE_INFINITE, Names, Range, Rule, Section, fields, plain
 from ..errors import UserError, did_you_mean
 from ..registry import MISSING, Parameter, Registry, article, registry_of, unknown_key
 from .nodes import Block, Entry, Items, Node, Place, Problem, Scalar, to_python
@@ -104,7 +104,7 @@ class Checker:
         for extra in extras:
             if value is BAD or value is None:
                 return value
-            if isinstance(extra, Range) and value not in extra:
+            if isinstance(extra, (Range, Rule)) and value not in extra:
                 return self.problem(node.place, key, f"must be {extra}, got {value}")
             if isinstance(extra, Names) and value not in extra:
                 return self.problem(
