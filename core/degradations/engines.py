@@ -1,0 +1,153 @@
+"""What recipes are made of, twice: by OpenCV and real codecs on a processor, or by tensors on any device.
+
+Images are (3, H, W) float32 RGB tensors, mostly in [0, 1]: kernels and bicubic resizing may leave it, and noise clips.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import UserError
+from .codecs import Codec, recompress
+from .draws import Draws
+from .filters import filter2D
+from .jpeg import DiffJPEG
+from .limits import JpegTable, Mode
+
+EngineName = Literal["opencv", "tensor"]
+Fields = Literal["cpu", "device"]
+"""Where the tensor engine draws noise. ``cpu``: the same numbers whatever the device. ``device``: faster, and the same for one
+kind of device only."""
+LUMA = (0.2989, 0.587, 0.114)
+
+
+class Engine:
+    """The tensor engine; the other overrides what OpenCV does faster or otherwise.
+
+    Args:
+        jpeg_table: of `jpeg.DiffJPEG`.
+        fields: where noise is drawn.
+    """
+
+    def __init__(self, jpeg_table: JpegTable = "basicsr", fields: Fields = "cpu") -> None:
+        self.jpeg = DiffJPEG(differentiable=False, jpeg_table=jpeg_table)
+        self.fields = fields
+
+    # ---------------------------------------------------------------- blur and size
+    def blur(self, image: Tensor, kernel: Tensor) -> Tensor:
+        """Correlated with a kernel (k, k), k odd; borders are reflected."""
+        return filter2D(image[None], kernel[None])[0]
+
+    def rescale(self, image: Tensor, factor: float, mode: Mode) -> Tensor:
+        """Resized by `factor` to floor(H factor) x floor(W factor), without antialiasing.
+
+        Positions are mapped by the factor itself and not by the ratio of the sizes, which gives other pixels than `resize`.
+        """
+        if factor == 1:
+            return image
+        if min(image.shape[-2:]) * factor < 1:
+            height, width = (max(1, math.floor(side * factor)) for side in image.shape[-2:])
+            return self.resize(image, (height, width), mode)
+        return F.interpolate(image[None], scale_factor=factor, mode=mode)[0]
+
+    def resize(self, image: Tensor, size: tuple[int, int], mode: Mode, antialias: bool = False) -> Tensor:
+        """Resized to (height, width); `antialias` blurs as far as that shrinks, which ``area`` does anyhow."""
+        if tuple(image.shape[-2:]) == size:
+            return image
+        smooth = antialias and mode != "area"
+        return F.interpolate(image[None], size, mode=mode, antialias=smooth)[0]
+
+    # ---------------------------------------------------------------- noise
+    def _drawn(self, image: Tensor, make: Callable[[torch.device], Tensor]) -> Tensor:
+        return make(torch.device("cpu") if self.fields == "cpu" else image.device).to(image.device)
+
+    def gaussian(self, image: Tensor, sigma: float, gray: bool, draws: Draws) -> Tensor:
+        """With normal noise of standard deviation sigma / 255, the same for all channels if `gray`; clipped."""
+        shape = (1 if gray else 3, *image.shape[-2:])
+        field = self._drawn(image, lambda at: torch.randn(shape, generator=draws.generator("field", at), device=at))
+        return (image + field * (sigma / 255)).clamp(0, 1)
+
+    def poisson(self, image: Tensor, scale: float, gray: bool, draws: Draws) -> Tensor:
+        """With shot noise times `scale`; clipped.
+
+        Photons per unit of light are the power of two at or above the number of distinct values of the 8-bit image, or of its
+        luminance if `gray`.
+        """
+        seen = image.clamp(0, 1)
+        if gray:
+            seen = torch.einsum("c,chw->hw", seen.new_tensor(LUMA), seen)[None]
+        levels = (seen * 255).round().clamp(0, 255)
+        values = torch.bincount(levels.to(torch.uint8).flatten(), minlength=256).count_nonzero()
+        photons = 2.0 ** math.ceil(math.log2(int(values)))
+        light = levels / 255
+        field = self._drawn(
+            image, lambda at: torch.poisson(light.to(at) * photons, generator=draws.generator("field", at))
+        )
+        return (image + (field / photons - light) * scale).clamp(0, 1)
+
+    # ---------------------------------------------------------------- compression
+    def compress(self, image: Tensor, codec: Codec, quality: float) -> Tensor:
+        """Clipped, compressed and read back.
+
+        Raises:
+            UserError: not JPEG; only OpenCV's engine has others.
+        """
+        if codec != "jpeg":
+            raise UserError(f"codec {codec}: the tensor engine has jpeg alone; engine: opencv has the others")
+        compressed: Tensor = self.jpeg.to(image.device)(image[None].clamp(0, 1), quality)[0]
+        return compressed
+
+
+def quantise(image: Tensor) -> Tensor:
+    """Clipped to [0, 1] and rounded to multiples of 1/255."""
+    return (image * 255).round().clamp(0, 255) / 255
+
+
+class OpenCVEngine(Engine):
+    """For loading processes: one image at a time, on a processor, with real codecs.
+
+    Where OpenCV computes something else (areas that are no whole numbers of pixels, the mapping of `rescale`, antialiasing),
+    the tensor engine's operation is used.
+    """
+
+    def blur(self, image: Tensor, kernel: Tensor) -> Tensor:
+        size = kernel.shape[-1]
+        if size % 2 == 0 or min(image.shape[-2:]) <= size // 2:
+            return super().blur(image, kernel)
+        from ..imaging.opencv import cv2
+
+        return tensor(cv2.filter2D(pixels(image), -1, kernel.numpy(), borderType=cv2.BORDER_REFLECT_101))
+
+    def resize(self, image: Tensor, size: tuple[int, int], mode: Mode, antialias: bool = False) -> Tensor:
+        if antialias or mode == "area" or tuple(image.shape[-2:]) == size:
+            return super().resize(image, size, mode, antialias)
+        from ..imaging.opencv import cv2
+
+        method = cv2.INTER_LINEAR if mode == "bilinear" else cv2.INTER_CUBIC
+        return tensor(cv2.resize(pixels(image), size[::-1], interpolation=method))
+
+    def compress(self, image: Tensor, codec: Codec, quality: float) -> Tensor:
+        integers = np.rint(np.clip(pixels(image), 0, 1) * 255).astype(np.uint8)
+        return tensor(recompress(integers, codec, quality).astype(np.float32) / np.float32(255))
+
+
+def pixels(image: Tensor) -> np.ndarray:
+    """(H, W, 3) of (3, H, W), contiguous; without a copy where the tensor lies so."""
+    return np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+
+
+def tensor(image: np.ndarray) -> Tensor:
+    """(3, H, W) of (H, W, 3), without a copy where the array is contiguous."""
+    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+
+
+def make_engine(name: EngineName, jpeg_table: JpegTable = "basicsr", fields: Fields = "cpu") -> Engine:
+    """The engine of that name."""
+    return OpenCVEngine() if name == "opencv" else Engine(jpeg_table, fields)
