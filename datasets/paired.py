@@ -106,7 +106,7 @@ class PairedImageDataset(ImageDataset):
         if "{}" not in filename_tmpl:
             raise UserError(f"filename_tmpl: '{filename_tmpl}' needs a {{}} where the ground truth's stem goes")
         backend = as_backend(io_backend)
-        groups = [find_samples(lq, gt, backend, filename_tmpl, meta) for lq, gt in roots]
+        groups = [self.find(lq, gt, backend, filename_tmpl, meta) for lq, gt in roots]
         self.samples: list[Sample] = [sample for group in groups for sample in group]
         self.second: list[tuple[Source, str]] = []
         if dataroot_gt_2 is not None:
@@ -126,6 +126,10 @@ class PairedImageDataset(ImageDataset):
         self.color = color
         self.mean = mean
         self.std = std
+
+    def find(self, lq: str, gt: str | None, backend: IOBackend, template: str, meta: str | None) -> list[Sample]:
+        """The samples of one root."""
+        return find_samples(lq, gt, backend, template, meta)
 
     def __len__(self) -> int:
         return len(self.samples)

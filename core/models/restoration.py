@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from ...losses.balance import Balance, BalanceMode
+from ..degradations.limits import Probabilities
 from ..errors import UserError, did_you_mean
 from ..inference.tiling import size_multiple
 from . import MODELS
 from .augment import Mixup, MultiScale, resize
 from .base import Batch, Model, Update, flat_terms
+from .batch_mixing import DEFAULT, Augmentation, BatchMixing, seed_of
 
 Values = dict[str, dict[str, Tensor]]
 """Terms by log name, of losses by option key."""
@@ -42,6 +44,9 @@ class RestorationModel(Model):
         balance_entropy: strength of the entropy term in the balance ``softmax``.
         multi_scale: factors, one of which is drawn for every batch to resize it by; none when omitted.
         mixing_augs: Restormer's mixup of whole batches, ``{mixup: true, mixup_beta: 1.2, use_identity: true}``.
+        use_moa: change every batch by one augmentation of `moa_augs`, see `batch_mixing`.
+        moa_augs: those to choose from.
+        moa_probs: their probabilities; all alike when omitted.
 
     Raises:
         UserError: `output_losses` and the losses do not fit together, or the number of outputs is needed and not given.
@@ -59,6 +64,9 @@ class RestorationModel(Model):
         balance_entropy: float = 1.0,
         multi_scale: list[float] | None = None,
         mixing_augs: dict[str, bool | float] | None = None,
+        use_moa: bool = False,
+        moa_augs: list[Augmentation] = list(DEFAULT),  # noqa: B006 - not modified
+        moa_probs: Probabilities | None = None,
     ) -> None:
         super().__init__(networks, losses)
         self.loss_keys = list(self.losses)
@@ -78,9 +86,11 @@ class RestorationModel(Model):
             self.losses["balance_outputs"] = self.balance_outputs
         self.multi_scale = MultiScale(multi_scale) if multi_scale is not None else None
         self.mixup = Mixup.from_options(mixing_augs)
+        self.mixing = BatchMixing(moa_augs, moa_probs) if use_moa else None
 
     def updates(self, batch: Batch, step: int) -> Iterator[Update]:
-        images = self.augmented({k: v for k, v in batch.items() if re.fullmatch(r"lq|gt(_\d+)?", k)})
+        images = {k: v for k, v in batch.items() if re.fullmatch(r"lq|gt(_\d+)?", k)}
+        images = self.augmented(images, seed_of(batch) if self.mixing is not None else 0)
         outputs = as_tuple(self.networks["g"](images["lq"]))
         self._check_outputs(len(outputs))
         values = []
@@ -93,8 +103,15 @@ class RestorationModel(Model):
             values.append(self.loss_values(output, target, keys))
         yield Update("g", self.objective(values), self.loss_logs())
 
-    def augmented(self, images: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Mixed and resized as the options say: ``lq`` and all targets alike."""
+    def augmented(self, images: dict[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
+        """Mixed and resized as the options say: ``lq`` and all targets alike.
+
+        Args:
+            images: (B, C, H, W) by name.
+            seed: what the augmentation of `use_moa` is drawn from.
+        """
+        if self.mixing is not None:
+            images = self.mixing(images, seed)
         if self.mixup is not None:
             images = self.mixup(images)
         if self.multi_scale is not None:

@@ -236,6 +236,12 @@ class Checker:
         self.defaults[key] = {n: p.default for n, p in own.items() if n not in values and n not in extra}
         if len(self.problems) > before:
             return BAD
+        try:  # what a component has to say of options that do not go together
+            getattr(registry.get(name), "check_options", lambda _: None)(
+                {n: values.get(n, p.default) for n, p in own.items() if n in values or not p.required}
+            )
+        except UserError as e:
+            return self.of_field(block=node, key=key, error=e)
         if more is None:
             return values
         section = self.completed(node, more, values, key)
@@ -264,11 +270,15 @@ class Checker:
         try:
             instance = cls(**given, **more)
         except (ValueError, UserError) as e:
-            field, colon, rest = str(e).partition(": ")
-            if colon and field in block.entries:  # the mistake of one key is reported there
-                return self.problem(block.entries[field].node.place, join(key, field), rest)
-            return self.problem(block.place, key, str(e))
+            return self.of_field(block, key, e)
         return instance if is_section else plain(dataclasses.asdict(instance))
+
+    def of_field(self, block: Block, key: str, error: Exception) -> Any:
+        """Record what is wrong in a block; `BAD`. A message that begins with one of its keys is reported there."""
+        field, colon, rest = str(error).partition(": ")
+        if colon and field in block.entries:
+            return self.problem(block.entries[field].node.place, join(key, field), rest)
+        return self.problem(block.place, key, str(error))
 
 
 # -------------------------------------------------------------------- annotations
