@@ -12,7 +12,6 @@ import argparse
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from rich.progress import track
 from torch import Tensor
@@ -45,12 +44,11 @@ def training_set(opt: Options, folder: str) -> RealESRGANDataset:
         raise UserError(f"datasets.train is a {block['type']}; only RealESRGANDataset degrades photographs")
     values = {**block, "dataroot_gt": folder, "source": None, "meta_info": None, "io_backend": None, "weights": None}
     if values.get("degradation") is None and values.get("degradations") is None:
-        own: dict[str, Any] = {} if opt.train is None else dict(opt.train)
-        names = [f.name for f in dataclasses.fields(SecondOrder)]
-        values["degradation"] = {n: own[n] for n in names if n in own}
+        # The model degrades, by options at the top level, and Real-ESRGAN's always what is sharpened.
+        values["degradation"] = {f.name: opt[f.name] for f in dataclasses.fields(SecondOrder) if f.name in opt}
         values["engine"] = "tensor"
-        values["usm"] = "degraded"
-        values["gt_size"] = own.get("gt_size", values.get("gt_size"))
+        values["usm"] = ("both" if opt["gt_usm"] else "none") if "gt_usm" in opt else "degraded"
+        values["gt_size"] = opt["gt_size"] if "gt_size" in opt else values.get("gt_size")
     dataset = build_dataset(values, phase="train", scale=opt.scale)
     assert isinstance(dataset, RealESRGANDataset)
     return dataset

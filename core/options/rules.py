@@ -61,20 +61,7 @@ class OptionsChecker(Checker):
             self.model_type, self.model = name, model_class(name)
         self.scale = root.scalar("scale") or self.scale
         self.networks = [k for k in root.entries if k.startswith("network_")]
-        return self.section(self._with_model_keys(root), Options, "")
-
-    def _with_model_keys(self, root: Block) -> Block:
-        """The model's own options that stand at the top, as BasicSR's Real-ESRGAN has them, put under ``train``."""
-        train = root.entries.get("train")
-        known = parameters(Options)
-        moved = {k: e for k, e in root.entries.items() if k not in known and k in self._own_options(Train)}
-        if not moved or train is None or not isinstance(train.node, Block):
-            return root
-        for key in [k for k in moved if k in train.node.entries]:
-            self.problem(moved[key].place, key, "stands under train too; leave one of them out", say_key=True)
-        below = Block({**moved, **train.node.entries}, train.node.place)
-        kept = {k: e for k, e in root.entries.items() if k not in moved}
-        return Block({**kept, "train": train._replace(node=below)}, root.place)
+        return self.section(root, Options, "")
 
     def _with_plugins(self, root: Block) -> Block:
         """Import the plugins, before any name that they register is looked up; their paths become absolute."""
