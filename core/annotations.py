@@ -53,6 +53,25 @@ class Names:
         return re.fullmatch(self.pattern, value) is not None
 
 
+@dataclass(frozen=True)
+class Rule:
+    """What else a value must be: `text` says it after "must be", `holds` decides it.
+
+    >>> even = Rule("an even number", lambda n: n % 2 == 0)
+    >>> 3 in even, str(even)
+    (False, 'an even number')
+    """
+
+    text: str
+    holds: Callable[[Any], bool] = field(repr=False, compare=False)
+
+    def __contains__(self, value: Any) -> bool:
+        return self.holds(value)
+
+    def __str__(self) -> str:
+        return self.text
+
+
 MAY_BE_INFINITE = "may be infinite"
 """In ``Annotated[float, MAY_BE_INFINITE]``: infinity means something here. Elsewhere it is refused, as NaN is everywhere."""
 
