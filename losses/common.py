@@ -51,7 +51,7 @@ def reduced(loss: Tensor, reduction: str, weight: Tensor | None = None) -> Tenso
     Args:
         loss: (B, C, H, W).
         weight: (B, 1, H, W) or (B, C, H, W). The mean is then sum(w * l) / sum(w), a single-channel weight counting
-            once per channel.
+            once per channel; 0 where no pixel has a weight.
     """
     if weight is not None:
         loss = loss * weight
@@ -59,4 +59,14 @@ def reduced(loss: Tensor, reduction: str, weight: Tensor | None = None) -> Tenso
         return loss
     if reduction == "sum":
         return loss.sum()
-    return loss.mean() if weight is None else loss.sum() / weight.expand_as(loss).sum()
+    if weight is None:
+        return loss.mean()
+    total = weight.expand_as(loss).sum()
+    return loss.sum() / torch.where(total == 0, torch.ones_like(total), total)
+
+
+def at_least(owner: str, image: Tensor, side: int, what: str) -> None:
+    """Raise UserError unless (B, C, H, W) images have so many pixels a side, which `what` needs."""
+    height, width = image.shape[-2:]
+    if min(height, width) < side:
+        raise UserError(f"{owner}: {what} needs images of at least {side}x{side} pixels; these have {height}x{width}")

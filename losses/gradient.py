@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import LOSSES
-from .common import Reduction, checked_choice, comparable, full_precision, reduced
+from .common import Reduction, at_least, checked_choice, comparable, full_precision, reduced
 from .pixel import L1Loss
 
 Operator = Literal["laplacian", "sobel"]
@@ -55,6 +55,7 @@ class GradientLoss(nn.Module):
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
         pred, target = comparable("GradientLoss", pred, target)
         padding = 0 if self.operator == "laplacian" else 1
+        at_least("GradientLoss", pred, 3 if padding == 0 else 1, f"operator {self.operator}")
         with full_precision(pred):
             maps = [depthwise(pred - target, kernel, padding).abs() for kernel in self.kernels]
         return self.loss_weight * reduced(torch.stack(maps).sum(dim=0), self.reduction)
@@ -115,5 +116,6 @@ class TVLoss(nn.Module):
     def forward(self, pred: Tensor, target: Tensor | None = None, weight: Tensor | None = None) -> Tensor:
         """The loss; `weight`, (B, 1, H, W) or (B, C, H, W), belongs to the upper or left pixel of a pair."""
         upper, left = (None, None) if weight is None else (weight[:, :, :-1], weight[:, :, :, :-1])
+        at_least("TVLoss", pred, 2, "a difference of neighbours")
         vertical: Tensor = self.distance(pred[:, :, :-1], pred[:, :, 1:], upper)
         return vertical + self.distance(pred[:, :, :, :-1], pred[:, :, :, 1:], left)

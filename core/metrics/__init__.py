@@ -6,10 +6,12 @@ A metric scores one image and returns a float. What images it takes is said once
 
 from __future__ import annotations
 
+import functools
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar, cast
 
 import numpy as np
 import torch
@@ -24,6 +26,11 @@ METRICS = Registry("metric", "relume.core.metrics", runtime=("img", "img2"))
 IDENTICAL = 100.0
 """dB that the PSNR of an image counts as at most in a mean over images; that of equal images is infinite."""
 
+
+class NotFinite(UserError):
+    """An image has NaN or infinite values: the score is NaN."""
+
+
 Direction = Literal["higher", "lower"]
 Space = Literal["encoded", "linear"]
 """What a metric is given: images as the network sees them, or the linear radiance that they stand for."""
@@ -34,11 +41,19 @@ def metric(better: Direction, *aliases: str, space: Space = "encoded", most: flo
     """Decorator: register a metric under its own name and `aliases`, and note which of two scores is the better one, what
     images it is given, and what a score counts as in a mean at most, where it is unbounded."""
 
-    def register(function: M) -> M:
+    def register(computed: M) -> M:
+        @functools.wraps(computed)
+        def function(*args: Any, **kwargs: Any) -> float:
+            try:
+                return computed(*args, **kwargs)
+            except NotFinite:
+                return math.nan
+
         function.better = better  # type: ignore[attr-defined]
         function.space = space  # type: ignore[attr-defined]
         function.most = most  # type: ignore[attr-defined]
-        return METRICS.register(aliases=aliases)(function)
+        METRICS.register(aliases=aliases)(function)
+        return cast(M, function)
 
     return register
 

@@ -35,7 +35,8 @@ def fog_density(rgb: np.ndarray) -> float:
 
 
 def patch_features(rgb: np.ndarray) -> np.ndarray:
-    """log(1 + feature), (patches, 12); NaN where a patch has too few values for one of them."""
+    """log(1 + feature), (patches, 12); NaN where a patch has too few values for one of them, or black areas: the ratio of
+    deviation to mean is 0 / 0 there, and the release leaves such patches out."""
     rows, columns = (n // PATCH * PATCH for n in rgb.shape[:2])
     rgb = rgb[:rows, :columns]
     red, green, blue = (np.ascontiguousarray(rgb[..., i]) for i in range(3))
@@ -55,7 +56,7 @@ def patch_features(rgb: np.ndarray) -> np.ndarray:
         _variance_where(products, products >= 0),
         _variance_where(products, products <= 0),
         _patches(deviation).mean(axis=1),
-        _patches(_ratio(deviation, mean)).mean(axis=1),
+        _patches(np.where(mean > 0, _ratio(deviation, mean), np.nan)).mean(axis=1),
         *(_patches(contrast_energy(channel, NOISE[name])).mean(axis=1) for name, channel in energies.items()),
         _entropy(_patches(gray)),
         _patches(rgb.min(axis=2) / 255).mean(axis=1),

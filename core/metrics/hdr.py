@@ -28,10 +28,10 @@ import numpy as np
 from ..annotations import NonNegative, Positive, Range
 from ..errors import UserError, require
 from ..imaging.transfer import PEAK, PU21
-from . import IDENTICAL, metric
+from . import IDENTICAL, NotFinite, metric
 from .images import ColorOrder, Image, InputOrder, prepared
 from .psnr import decibels, mean_square
-from .ssim import calculate_ssim_skimage
+from .ssim import calculate_ssim_skimage, gaussian, replicating, similarity
 
 PU_RANGE = 256.0
 """What a display of 100 cd/m2 spans in PU21's units, and the full scale of the authors' own script."""
@@ -53,20 +53,21 @@ def over_peak(
     """Both images over `peak`, in [0, 1], float64 (H, W, C) RGB.
 
     Raises:
-        UserError: an image has NaN values, or the two cannot be compared.
+        UserError: an image has NaN or infinite values, or the two cannot be compared.
     """
-    images = prepared(
-        owner,
-        img,
-        img2,
-        crop_border=crop_border,
-        data_range=peak,
-        color_order=order,
-        input_order=input_order,
-        clip=True,
-    )
-    if any(np.isnan(image).any() for image in images):
-        raise UserError(f"{owner}: an image has NaN values.")
+    try:
+        images = prepared(
+            owner,
+            img,
+            img2,
+            crop_border=crop_border,
+            data_range=peak,
+            color_order=order,
+            input_order=input_order,
+            clip=True,
+        )
+    except NotFinite as e:  # an evaluation gives the score NaN before it comes to this; here it is a broken file
+        raise UserError(str(e)) from e
     x, y = (image / 255.0 for image in images)
     return x, y
 
@@ -137,7 +138,8 @@ def calculate_psnr_mu_ntire(
     Arguments as of `calculate_psnr_mu`.
 
     Args:
-        gamma: what values are raised to first (the challenge's images are gamma-encoded; 1 for linear ones).
+        gamma: what values are raised to first: the challenge's images are gamma-encoded. An evaluation, which gives this
+            metric linear radiance, takes 1 where the option is omitted.
         percentile: of the reference, what is divided by before tanh.
     """
     x, y = over_peak("calculate_psnr_mu_ntire", img, img2, crop_border, peak, input_order, color_order)
@@ -224,6 +226,7 @@ def calculate_pu21_ssim(
     nits: Positive = 4000.0,
     full_scale: Positive = PU_RANGE,
     gaussian_weights: bool = False,
+    matlab: bool = False,
     input_order: InputOrder = "HWC",
     color_order: ColorOrder | None = None,
 ) -> float:
@@ -233,11 +236,16 @@ def calculate_pu21_ssim(
 
     Args:
         gaussian_weights: a Gaussian window of 11 pixels instead of the flat one of 7.
+        matlab: the authors' own, Matlab's ``ssim(..., 'DynamicRange', 256)``: that Gaussian window (sigma 1.5), biased
+            variances, borders continued by their outermost pixels and counted.
 
     Raises:
         UserError: the images are smaller than the window.
     """
     x, y = in_units("calculate_pu21_ssim", img, img2, crop_border, peak, nits, input_order, color_order)
+    if matlab:
+        scale = 255.0 / full_scale
+        return float(similarity(x * scale, y * scale, replicating(gaussian(5, 1.5)))[0].mean())
     return calculate_ssim_skimage(
         x, y, gaussian_weights=gaussian_weights, use_sample_covariance=True, clip=False, data_range=full_scale
     )
@@ -255,6 +263,8 @@ def three_scales(
 ) -> float:
     """SSIM at full, half and quarter size, to powers, multiplied. Not MS-SSIM, and not comparable with it.
 
+    A negative SSIM, which has no such power, counts as 0.
+
     Raises:
         UserError: the images have fewer than 28 pixels a side.
     """
@@ -267,7 +277,7 @@ def three_scales(
     product = 1.0
     for scale, weight in zip((1.0, 0.5, 0.25), MS_WEIGHTS, strict=True):
         a, b = (v if scale == 1.0 else rescale(v, scale, anti_aliasing=True, channel_axis=2) for v in (x, y))
-        product *= calculate_ssim_skimage(a, b, clip=False, data_range=full_scale) ** weight
+        product *= max(calculate_ssim_skimage(a, b, clip=False, data_range=full_scale), 0.0) ** weight
     return product
 
 

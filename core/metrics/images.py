@@ -2,19 +2,21 @@
 
 Images are
 - numpy arrays, (H, W), (H, W, C), or (C, H, W) with ``input_order: CHW``. Three channels are taken to be BGR, as OpenCV
-  reads them and BasicSR passes them, unless ``color_order: rgb`` says otherwise;
+  reads them and BasicSR passes them, unless ``color_order: rgb`` says otherwise. A fourth channel is alpha, and left out;
 - torch tensors, (C, H, W) or (1, C, H, W), taken to be RGB unless ``color_order: bgr`` says otherwise.
 
 Values are
 - uint8, spanning [0, 255], or uint16, spanning [0, 65535];
 - floats, spanning [0, 1], and free to overshoot; or [0, 255], as BasicSR's scripts pass them. The reference decides: if it
   (the image itself, for a metric without reference) nowhere exceeds 2, the range is 1, otherwise it is 255. Since a
-  black image looks the same in both, give ``data_range`` where floats do not span [0, 1];
+  black image looks the same in both, give ``data_range`` where floats do not span [0, 1]. Of an image with NaN or infinite
+  values every metric is NaN;
 - anything of the kinds above, spanning [0, ``data_range``], when that is given.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import Literal
 
 import numpy as np
@@ -22,6 +24,9 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from . import NotFinite
+
+log = logging.getLogger("relume")
 
 Image = np.ndarray | Tensor
 ColorOrder = Literal["bgr", "rgb"]
@@ -30,6 +35,9 @@ InputOrder = Literal["HWC", "CHW"]
 INTEGER_RANGE = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
 OVERSHOOT = 2.0
 """Floats that stay below this are in [0, 1]."""
+
+
+_told_of_alpha: set[str] = set()
 
 
 def prepared(
@@ -49,6 +57,7 @@ def prepared(
         clip: cut values off at the ends of the range.
 
     Raises:
+        NotFinite: an image has NaN or infinite values, which no definition of a metric speaks of.
         UserError: shapes or types that differ or cannot be handled, or a border that leaves nothing.
     """
     arrays = [_channels_last(owner, image, color_order, input_order) for image in images]
@@ -58,6 +67,8 @@ def prepared(
             raise UserError(f"{owner}: images of different sizes, {array.shape} and {reference.shape} (H, W, C).")
         if array.dtype != reference.dtype and not (array.dtype.kind == reference.dtype.kind == "f"):
             raise UserError(f"{owner}: images of different types, {array.dtype} and {reference.dtype}.")
+    if not all(np.isfinite(array).all() for array in arrays if array.dtype.kind == "f"):
+        raise NotFinite(f"{owner}: an image has NaN or infinite values.")
     factor = 255.0 / (data_range or _span(owner, reference))
     result = []
     for array in arrays:
@@ -86,6 +97,11 @@ def _channels_last(owner: str, image: Image, color_order: ColorOrder | None, inp
         array = array[..., None]
     elif channels_first:
         array = np.moveaxis(array, 0, 2)
+    if array.shape[2] == 4:
+        if owner not in _told_of_alpha:
+            _told_of_alpha.add(owner)
+            log.warning("%s: the fourth channel (alpha, transparency) is left out", owner)
+        array = array[..., :3]
     return array[..., ::-1] if order == "bgr" and array.shape[2] == 3 else array
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -127,6 +128,9 @@ class Scorer:
         if target is not None and output.shape[-2:] != target.shape[-2:]:
             shapes = f"{tuple(output.shape[-2:])} and {tuple(target.shape[-2:])}"
             raise UserError(f"the output and the ground truth differ in size: {shapes} (is `scale` right?)")
+        if not all(bool(torch.isfinite(v).all()) for v in given.values()):  # rounding and clipping would hide it
+            names = [k for k in self.metrics if k not in self._of_sets and (k not in self._linear or transfer)]
+            return {k: math.nan for k in names if k not in self._full_reference or target is not None}
         rounding = self.rounding.get(dataset, "8bit" if self.eight_bit else "none")
         encoded = {k: for_metrics(v, rounding, is_output=k == "img") for k, v in given.items()}
         linear = {k: radiance(v[0], transfer) for k, v in given.items()} if transfer and self._linear else {}
@@ -145,6 +149,7 @@ class Scorer:
         known: dict[str, Any] = {"color_order": "rgb"}
         if transfer is not None:
             known |= dict.fromkeys(("peak", "data_range"), transfer.peak)
+            known["gamma"] = 1.0  # radiance is linear already
         return {**{k: v for k, v in known.items() if k in accepted}, **metric_options(block)}
 
     def means(self, rows: Sequence[Row]) -> tuple[dict[str, float], list[str]]:

@@ -59,6 +59,16 @@ def smoother(taps: np.ndarray) -> Smooth:
     return smooth
 
 
+def replicating(taps: np.ndarray) -> Smooth:
+    """Separable filtering by `taps` of images continued by their outermost pixels: the size stays."""
+    from ..imaging.opencv import cv2
+
+    def smooth(x: np.ndarray) -> np.ndarray:
+        return cv2.sepFilter2D(x, -1, taps, taps, borderType=cv2.BORDER_REPLICATE).reshape(x.shape)
+
+    return smooth
+
+
 def check_window(owner: str, image: np.ndarray, size: int) -> None:
     """Raise UserError if a window of `size` pixels does not fit in the image."""
     if min(image.shape[:2]) < size:

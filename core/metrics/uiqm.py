@@ -22,6 +22,11 @@ TRIMMED = 0.1
 """Share of pixels left out at each end of the trimmed means."""
 
 
+LUMA = (0.299, 0.587, 0.114)
+PLIP = 1026.0
+"""Gamma and k of the parametrised logarithmic image processing (Panetta, Wharton and Agaian, IEEE T. SMC-B 38(1), 2008)."""
+
+
 @metric("higher", "uiqm")
 def calculate_uiqm(
     img: Image,
@@ -29,7 +34,7 @@ def calculate_uiqm(
     color_order: ColorOrder | None = None,
     data_range: Positive | None = None,
 ) -> float:
-    """UIQM with its usual weights, luma (0.299, 0.587, 0.114) among them. Higher is better.
+    """UIQM as the paper has it: UIConM of intensity, by PLIP's operations. Higher is better.
 
     Args:
         img: result; see `relume.core.metrics.images` for layouts and value ranges. Clipped, and rounded to 8 bits.
@@ -41,7 +46,7 @@ def calculate_uiqm(
         UserError: the image is not RGB, or has fewer than 10 pixels a side.
     """
     rgb = _underwater("calculate_uiqm", img, input_order, color_order, data_range)
-    return _combined(colorfulness(rgb), sharpness(rgb, (0.299, 0.587, 0.114)), contrast(rgb))
+    return _combined(colorfulness(rgb), sharpness(rgb, LUMA), logarithmic_contrast(rgb @ np.array(LUMA)))
 
 
 @metric("higher", "uiqm_funie")
@@ -53,8 +58,9 @@ def calculate_uiqm_funie(
 ) -> float:
     """UIQM as FUnIE-GAN's evaluation has it, and most underwater tables after it. Higher is better.
 
-    It weighs blue edges with 0.144, and its trimmed means lose one pixel more than they are divided by. The evaluation
-    also resizes images to 256x256 first; that is left to the dataset. Arguments and errors of `calculate_uiqm`.
+    Its UIConM compares extremes over R, G and B, without PLIP, and with the sign turned: a shortcut that takes a colour cast
+    for contrast. It weighs blue edges with 0.144, and its trimmed means lose one pixel more than they are divided by. The
+    evaluation also resizes images to 256x256 first; that is left to the dataset. Arguments and errors of `calculate_uiqm`.
     """
     rgb = _underwater("calculate_uiqm_funie", img, input_order, color_order, data_range)
     return _combined(colorfulness(rgb, lost=1), sharpness(rgb, (0.299, 0.587, 0.144)), contrast(rgb))
@@ -117,11 +123,24 @@ def _enhancement(edges: np.ndarray) -> float:
 
 
 def contrast(rgb: np.ndarray) -> float:
-    """UIConM: minus the mean over blocks of m log m, m being the Michelson contrast over all channels; 0 where m is."""
+    """FUnIE-GAN's UIConM: minus the mean over blocks of m log m, m the Michelson contrast over R, G, B; 0 where m is."""
     low, high = _extremes(rgb)
     m = np.divide(high - low, high + low, out=np.zeros_like(high), where=high > 0)
     terms = m * np.log(np.where(m > 0, m, 1.0))
     return -float(terms.mean())
+
+
+def logarithmic_contrast(intensity: np.ndarray) -> float:
+    """UIConM, logAMEE of (H, W) in [0, 255]: the PLIP mean over blocks of m log m; 0 where m is.
+
+    m = (max - min) / (max + min), both by PLIP: a - b is k (a - b) / (k - b), a + b is a + b - a b / k, c times a is
+    k - k (1 - a / k)^c. As m is at most 1, no block adds more than 0.
+    """
+    low, high = _extremes(intensity[..., None])
+    difference, total = PLIP * (high - low) / (PLIP - low), high + low - high * low / PLIP
+    m = np.divide(difference, total, out=np.zeros_like(high), where=total > 0)
+    terms = m * np.log(np.where(m > 0, m, 1.0))
+    return float(PLIP - PLIP * (1 - terms.sum() / PLIP) ** (1 / terms.size))
 
 
 def _extremes(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

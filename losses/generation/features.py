@@ -13,6 +13,14 @@ from ..base import LossTraits
 from ..common import checked_choice, comparable
 from ..ot.costs import euclidean
 
+SHORTEST = 1e-3
+"""Length below which a feature vector has less than a whole direction."""
+
+
+def direction(features: Tensor) -> Tensor:
+    """Rows of (B, d) at length 1; shorter than `SHORTEST` in proportion to their own length."""
+    return F.normalize(features, dim=1, eps=SHORTEST)
+
 
 @LOSSES.register()
 class FeatureLoss(LossTraits, nn.Module):
@@ -20,7 +28,8 @@ class FeatureLoss(LossTraits, nn.Module):
 
     Args:
         loss_weight: factor of the result.
-        metric: ``cosine``, 1 - cos; or ``l2``, the sum of squared differences.
+        metric: ``cosine``, 1 - cos, of vectors no shorter than 1e-3, so that gradients are bounded at 0; or
+            ``l2``, the sum of squared differences.
     """
 
     in_features = True
@@ -34,7 +43,7 @@ class FeatureLoss(LossTraits, nn.Module):
         pred, target = comparable("FeatureLoss", pred, target)
         if self.metric == "l2":
             return self.loss_weight * (pred - target).square().sum(1).mean()
-        return self.loss_weight * (1 - (F.normalize(pred, dim=1) * F.normalize(target, dim=1)).sum(1)).mean()
+        return self.loss_weight * (1 - (direction(pred) * direction(target)).sum(1)).mean()
 
 
 @LOSSES.register()

@@ -17,7 +17,7 @@ from ..common import checked_choice, comparable
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0
 """Noise levels (1 - t) / t are kept within EDM's range."""
 
-Weighting = Literal["uniform", "snr", "truncated_snr", "min_snr"]
+Weighting = Literal["uniform", "snr", "truncated_snr", "min_snr", "clipped_snr", "min_snr_noise"]
 
 
 def pseudo_huber(difference: Tensor, k: float, norm: str = "l2") -> Tensor:
@@ -33,14 +33,22 @@ def pseudo_huber(difference: Tensor, k: float, norm: str = "l2") -> Tensor:
 def snr_weights(sigma: Tensor, sigma_data: float, weighting: str, gamma: float = 5.0) -> Tensor:
     """Weights (B,) of mean 1 by the signal-to-noise ratio s = sigma_data^2 / (sigma^2 + 1e-8).
 
-    ``snr`` is s / (s + 1); ``truncated_snr`` the same within [0.1, 10]; ``min_snr`` is min(s, gamma) / s (Hang et al., 2023).
+    Those of a prediction of the image itself, before they are divided by their mean: ``snr`` is s / (s + 1), at most 1;
+    ``truncated_snr`` is max(s, 1) (Salimans and Ho, ICLR 2022); ``min_snr`` is min(s, gamma) (Hang et al., ICCV 2023, whose
+    min(s, gamma) / s is for a prediction of the noise). A known implementation of this flow calls by the last two names what
+    is ``clipped_snr`` here, s / (s + 1) within [0.1, 10], and ``min_snr_noise``, min(s, gamma) / s.
     """
     snr = sigma_data**2 / (sigma.square() + 1e-8)
     if weighting == "uniform":
         return torch.ones_like(snr)
-    weights = snr.clamp_max(gamma) / snr if weighting == "min_snr" else snr / (snr + 1)
-    if weighting == "truncated_snr":
-        weights = weights.clamp(0.1, 10)
+    share = snr / (snr + 1)
+    weights = {
+        "snr": share,
+        "truncated_snr": snr.clamp_min(1),
+        "min_snr": snr.clamp_max(gamma),
+        "clipped_snr": share.clamp(0.1, 10),
+        "min_snr_noise": snr.clamp_max(gamma) / snr,
+    }[weighting]
     return weights / weights.mean()
 
 

@@ -96,6 +96,9 @@ def test_degenerate_images_give_a_number_or_one_line(name):
                 assert "\n" not in str(e)
                 assert side < 170
             else:
-                assert not math.isnan(score) or name == "calculate_niqe", "NIQE needs texture in two large blocks"
+                black = name == "calculate_ccf" and values[0] == 0  # in which no patch has a fog density
+                assert not math.isnan(score) or black or name == "calculate_niqe", (
+                    "NIQE needs texture in two large blocks"
+                )
                 scored += 1
     assert scored >= 4
