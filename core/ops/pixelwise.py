@@ -128,6 +128,33 @@ def _depthwise_backward(
     return _depthwise(grad, kernel.flip(2, 3)), grad_kernel, grad_bias
 
 
+def depthwise(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+    """A depthwise k x k convolution (zero padding, k odd): (B, H, W, C) -> same.
+
+    Args:
+        x: pixel-major.
+        kernel, bias: (C, 1, k, k); (C) or None.
+    """
+    result: Tensor = _DepthwiseConvolution.apply(*cast_for_autocast(x, kernel, bias))
+    return result
+
+
+class _DepthwiseConvolution(Function):
+    """`_depthwise` with the gradients that are fastest."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, kernel)
+        ctx.has_bias = bias is not None
+        return _depthwise(x, kernel, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, kernel = ctx.saved_tensors
+        return _depthwise_backward(grad, x, kernel, ctx.has_bias)
+
+
 class _ExpandDepthwise(Function):
     """Keeps x; the wider map between the two convolutions is computed again."""
 
