@@ -76,25 +76,6 @@ MAY_BE_INFINITE = "may be infinite"
 """In ``Annotated[float, MAY_BE_INFINITE]``: infinity means something here. Elsewhere it is refused, as NaN is everywhere."""
 
 
-@dataclass(frozen=True)
-class Rule:
-    """What else a value must be: `text` says it after "must be", `holds` decides it.
-
-    >>> even = Rule("an even number", lambda n: n % 2 == 0)
-    >>> 3 in even, str(even)
-    (False, 'an even number')
-    """
-
-    text: str
-    holds: Callable[[Any], bool] = field(repr=False, compare=False)
-
-    def __contains__(self, value: Any) -> bool:
-        return self.holds(value)
-
-    def __str__(self) -> str:
-        return self.text
-
-
 Count = Annotated[int, Range(least=1)]
 """A number of things of which at least one is needed."""
 NonNegative = Annotated[int, Range(least=0)]
