@@ -78,6 +78,56 @@ def rebuild_parameter(data: Tensor, *_: Any) -> Tensor:
     return data
 
 
+class Passed(Stub):
+    """Stands in for data beside the tensors (a score, a date, a path), which is passed over."""
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+    def append(self, item: Any) -> None:
+        """As of a list."""
+
+    def __setitem__(self, key: Any, item: Any) -> None:
+        """As of a dictionary."""
+
+
+DATA = {
+    "numpy": ("dtype", "ndarray"),
+    "numpy.core.multiarray": ("scalar", "_reconstruct"),
+    "numpy._core.multiarray": ("scalar", "_reconstruct"),
+    "numpy.core.numeric": ("_frombuffer",),
+    "numpy._core.numeric": ("_frombuffer",),
+    "numpy.dtypes": None,
+    "argparse": ("Namespace",),
+    **dict.fromkeys(
+        ("builtins", "__builtin__"), ("list", "dict", "tuple", "int", "float", "str", "bool", "complex", "bytearray")
+    ),
+    "collections": ("defaultdict", "Counter", "deque"),
+    "datetime": None,
+    "decimal": ("Decimal",),
+    "fractions": ("Fraction",),
+    "pathlib": None,
+    "pathlib._local": None,
+    "torch": ("device", *(str(d).removeprefix("torch.") for d in DTYPES.values())),
+    "torch.torch_version": ("TorchVersion",),
+    "types": ("SimpleNamespace",),
+    "uuid": ("UUID",),
+}
+"""Classes and functions of plain data, by module (None for all of it), that checkpoints name besides their tensors."""
+
+
+def is_data(module: str, name: str) -> bool:
+    """Whether a name in a pickle is one of plain data."""
+    return module in DATA and (DATA[module] is None or name in (DATA[module] or ()))
+
+
+def encoded(text: str, encoding: str = "latin1") -> bytes:
+    """What older protocols call to write bytes."""
+    if encoding not in ("latin1", "latin-1", "utf-8", "ascii"):
+        raise Refused(f"bytes in the encoding {encoding!r}")
+    return text.encode(encoding)
+
+
 HARMLESS: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
     ("torch._utils", "_rebuild_parameter"): rebuild_parameter,
@@ -85,6 +135,7 @@ HARMLESS: dict[tuple[str, str], Any] = {
     ("torch_utils.persistence", "_reconstruct_persistent_obj"): rebuild_persistent,
     ("dnnlib.util", "EasyDict"): PlainDict,
     ("collections", "OrderedDict"): collections.OrderedDict,
+    ("_codecs", "encode"): encoded,
     ("builtins", "set"): set,
     ("__builtin__", "set"): set,
 }
@@ -116,6 +167,8 @@ class RestrictedUnpickler(pickle.Unpickler):
             return lambda data: read_legacy(io.BytesIO(data), self.stubbed)
         if module == "torch" and name in DTYPES:
             return DTYPES[name]
+        if is_data(module, name):
+            return Passed
         if module.startswith(("torch.nn.modules.", "torch.nn.parallel.")) or module in self.stubbed:
             return type(name.rpartition(".")[2], (Stub,), {})
         foreign = module.partition(".")[0] not in {*sys.stdlib_module_names, "__builtin__", "numpy", "torch"}

@@ -210,6 +210,15 @@ class Packets(Iterator[Packet]):
             for process in self._processes:
                 process.join(0.1)  # a process that is just ending counts as dead
             dead = [p.exitcode for p in self._processes if not p.is_alive()]
+            if not dead and ("shared memory" in str(e) or "No space left on device" in str(e)):
+                raise UserError(
+                    "shared memory (/dev/shm) is full, through which samples come: docker run --shm-size, or "
+                    "num_worker_per_gpu: 0"
+                ) from e
+            if not dead and "Too many open files" in str(e):
+                raise UserError(
+                    "too many open files: raise the limit with ulimit -n, or lower num_worker_per_gpu"
+                ) from e
             if not dead:
                 raise  # a mistake in the dataset's code
             raise UserError(
