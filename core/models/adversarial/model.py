@@ -50,6 +50,7 @@ class SRGANModel(Model):
     Args:
         net_d_iters: the generator is trained in steps that this divides.
         net_d_init_iters: the generator is trained in no step up to this.
+        net_g_pretrain_iters: up to this step the generator is trained alone, without adversarial losses; then both are.
         relativistic: compare each logit with the average of the other kind; only `ESRGANModel` does when this is omitted.
         r1_reg_weight: weight of R1 (``l_d_r1``); 0 is none.
         net_d_reg_every: R1 is computed in steps that this divides, and counts so many times as much.
@@ -71,6 +72,7 @@ class SRGANModel(Model):
         *,
         net_d_iters: Count = 1,
         net_d_init_iters: NonNegative = 0,
+        net_g_pretrain_iters: NonNegative = 0,
         relativistic: bool | None = None,
         r1_reg_weight: Weight = 0.0,
         net_d_reg_every: Count = 16,
@@ -80,6 +82,7 @@ class SRGANModel(Model):
         super().__init__(networks, losses)
         self.net_d_iters = net_d_iters
         self.net_d_init_iters = net_d_init_iters
+        self.net_g_pretrain_iters = net_g_pretrain_iters
         self.relativistic = self.relativistic_by_default if relativistic is None else relativistic
         self.r1_reg_weight = r1_reg_weight
         self.net_d_reg_every = net_d_reg_every
@@ -104,6 +107,9 @@ class SRGANModel(Model):
     # ---------------------------------------------------------------- one step
     def updates(self, batch: Batch, step: int) -> Iterator[Update]:
         images = self.images(batch)
+        if step <= self.net_g_pretrain_iters:
+            yield Update("g", self.image_terms(self.generated(images["lq"]), images), self.loss_logs())
+            return
         if self.due(step):
             self.train_discriminator(False)
             try:
@@ -143,6 +149,10 @@ class SRGANModel(Model):
 
     def generator_terms(self, output: Tensor, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What the generator minimises, by log name."""
+        return {**self.image_terms(output, images), **self.adversarial_terms(output, images)}
+
+    def image_terms(self, output: Tensor, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What it minimises without the discriminator."""
         gt = images["gt"]
         values: dict[str, dict[str, Tensor]] = {}
         for key in self.image_losses:
@@ -156,7 +166,7 @@ class SRGANModel(Model):
             of_map = self.loss_values(weights * output, weights * gt, self.map_losses)
             first, *rest = terms.items()  # where BasicSR logs it
             terms = dict([first, *flat_terms(of_map, "l_g_").items(), *rest])
-        return {**terms, **self.adversarial_terms(output, images)}
+        return terms
 
     def adversarial_terms(self, output: Tensor, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """``l_g_gan``, and ``l_g_feat`` where the options have that."""
