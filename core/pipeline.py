@@ -43,7 +43,8 @@ from .runtime import checkpoint, distributed, logger, training_state
 from .runtime.batch_norm import synchronised
 from .runtime.checkpoint import Checkpoints
 from .runtime.optimizers import build_optimizer
-from .trainer import Parts, Trainer, seed_everything
+from .runtime.state import seed_everything
+from .trainer import Parts, Trainer
 
 log = logging.getLogger("relume")
 
