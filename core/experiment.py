@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import itertools
 import logging
@@ -15,6 +16,7 @@ from .evaluation import INPUT
 from .options import Options, dump
 from .runtime import checkpoint, distributed, training_state
 from .runtime.checkpoint import Checkpoints
+from .runtime.lock import owned
 from .runtime.logger import timestamp
 
 log = logging.getLogger("relume")
@@ -33,6 +35,22 @@ class Experiment:
         self.root = experiments / opt.name
         self.tensorboard = experiments.parent / "tb_logger" / opt.name
         self.visualization = self.root / "visualization"
+
+    def own(self, until: contextlib.ExitStack) -> None:
+        """Keep other runs out of these folders until `until` is closed.
+
+        Raises:
+            UserError: another run owns them; nothing was touched.
+        """
+        error = None
+        if distributed.is_main():
+            try:
+                until.enter_context(owned(self.root))
+            except UserError as e:
+                error = e
+            except OSError as e:
+                error = UserError(f"{self.root} cannot be written to: {e}")
+        distributed.agree(error)
 
     def prepare(self, opt: Options, fresh: bool) -> None:
         """Create the folders and save the resolved options, `opt`, in which a seed that was drawn stands too.

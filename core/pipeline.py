@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import logging
 import math
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,7 +42,8 @@ from .runtime import checkpoint, distributed, logger, training_state
 from .runtime.batch_norm import synchronised
 from .runtime.checkpoint import Checkpoints
 from .runtime.optimizers import build_optimizer
-from .trainer import Parts, Trainer, seed_everything
+from .runtime.state import seed_everything
+from .trainer import Parts, Trainer
 
 log = logging.getLogger("relume")
 
@@ -73,14 +73,14 @@ def train_pipeline(
     if "train" not in checked.datasets:
         raise UserError("datasets: there is no `train` block")
     device = distributed.initialise(launcher, checked.dist_params, checked.num_gpu == 0)
+    claim = contextlib.ExitStack()
     try:
         logger.start_console()
         say_what_is_ignored(checked, device)
         logger.trackers(checked.logger)  # before anything is created
         experiment = Experiment(checked)
-        resume = find_resume(
-            checked, experiment, auto_resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
-        )
+        experiment.own(claim)
+        resume = find_resume(checked, experiment, auto_resume or distributed.restarted())
         if resume and resume.iteration >= train.total_iter and not resume.state["pending_validation"]:
             log.info("%s", experiment.complete(resume))
             return dict(resume.state["results"])
@@ -97,6 +97,7 @@ def train_pipeline(
             log.info("%s", experiment.farewell(trainer.last_results, trainer.parts.best, time.monotonic() - began))
         return trainer.last_results
     finally:
+        claim.close()
         distributed.shut_down()
 
 

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import random
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .changes import left_out, remembered
 from .ema import EMA, evaluating
-from .errors import EXIT_INTERRUPTED, UserError
 from .evaluation import Evaluator, Interrupted, is_better
 from .guard import Guard
 from .models.base import Batch, Model, Update
@@ -26,18 +22,16 @@ from .options.schema import Train, Val
 from .runtime import distributed
 from .runtime.checkpoint import ENTRY, Checkpoints
 from .runtime.logger import Logger, RunLogger
-from .runtime.signals import StopRequest
-from .runtime.state import full_optimizer_state, full_state, load_optimizer_state
+from .runtime.signals import Stopped, StopRequest, how
+from .runtime.state import (
+    full_optimizer_state,
+    full_state,
+    load_optimizer_state,
+    peak_memory_gib,
+    seed_everything,
+)
 
 log = logging.getLogger("relume")
-
-
-class Stopped(UserError):
-    """A signal ended the run after a checkpoint; ``code`` says how."""
-
-    def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 @dataclass
@@ -68,9 +62,16 @@ class Trainer:
         parts: everything that was built.
         opt: the checked options, or a plain mapping with ``manual_seed`` and ``train``, and ``val`` and ``logger`` to `fit`.
         iteration: iterations already done.
+        stop: what listens to signals; one of its own when None.
+
+    Attributes:
+        leaving: the exit code that all ranks have agreed to leave with; 0 to go on. Signals are known to one rank at first, so
+            nothing that ranks do together may depend on `stop` itself.
     """
 
-    def __init__(self, parts: Parts, opt: Mapping[str, Any], iteration: int = 0) -> None:
+    def __init__(
+        self, parts: Parts, opt: Mapping[str, Any], iteration: int = 0, stop: StopRequest | None = None
+    ) -> None:
         self.parts = parts
         self.opt = opt
         self.iteration = iteration
@@ -78,7 +79,8 @@ class Trainer:
         self.train = Train.of({"total_iter": iteration, **opt["train"]})
         self.val = Val.of(opt.get("val", {}))
         self.logging = Logger.of(opt.get("logger", {}))
-        self.stop = StopRequest()
+        self.stop = stop or StopRequest()
+        self.leaving = 0
         self.pending_validation = False
         self.last_results: dict[str, dict[str, float]] = {}
         self.rates: list[float] = []
@@ -99,8 +101,7 @@ class Trainer:
             Stopped: a signal came; a checkpoint was written.
             NonFiniteError: too many bad steps in a row.
         """
-        self.stop.listen()
-        try:
+        with self.stop:
             if self.pending_validation:
                 self.validate()
                 if self.pending_validation:  # interrupted again, which the checkpoint already says
@@ -115,12 +116,10 @@ class Trainer:
                     self.report(scalars)
                 if self.due(self.val.val_freq) or last:
                     self.validate()
-                if self.due(self.logging.save_checkpoint_freq) or last or self.stop.code:
+                if self.due(self.logging.save_checkpoint_freq) or last or self.leaving:
                     self.save()
-                if self.stop.code and (not last or self.pending_validation):
+                if self.leaving and (not last or self.pending_validation):
                     self.leave()
-        finally:
-            self.stop.forget()
 
     def due(self, every: int | None) -> bool:
         """Whether the current iteration is a multiple of `every`."""
@@ -147,6 +146,8 @@ class Trainer:
             self.parts.guard.passed()
             if self.parts.ema:
                 self.parts.ema.update(self.parts.networks, seen, seen - before)
+        if not asked:  # a step without an update has had no verdict for the signal to travel with
+            self.leaving = int(distributed.maximum(torch.tensor(float(self.stop.poll()), device=self.parts.device)))
         shown = {leading} if (leading := self.parts.model.leading) else asked
         stepped = next((o for k, o in self.parts.optimizers.items() if k in shown), None)
         self.rates = [float(g["lr"]) for g in stepped.param_groups] if stepped else []
@@ -195,8 +196,8 @@ class Trainer:
             scaler.unscale_(optimizer)
         parameters = [p for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
         norm = total_norm(parameters)
-        verdict = self.parts.guard.judge(updates, norm, self.stop.code)
-        self.stop.code = self.stop.code or verdict.stop_code
+        verdict = self.parts.guard.judge(updates, norm, self.stop.poll())
+        self.leaving = self.leaving or verdict.stop_code
         collect(scalars, updates, norm, self.parts.model.leading)
         overflow = scaler.is_enabled() and verdict.losses_finite and not verdict.finite
         if not verdict.finite and not (overflow and scaler.get_scale() >= 1.0):
@@ -253,9 +254,9 @@ class Trainer:
         self.pending_validation = False
         try:
             with evaluating(parts.model, parts.networks, parts.ema), self.autocast():
-                results = parts.evaluator.run(parts.model, self.iteration, interrupted=lambda: self.stop.code)
+                results = parts.evaluator.run(parts.model, self.iteration, interrupted=self.interrupted)
         except Interrupted as stop:
-            self.stop.code = self.stop.code or stop.code
+            self.leaving = self.leaving or stop.code
             self.pending_validation = True
             return
         self.last_results = results
@@ -269,6 +270,13 @@ class Trainer:
         weights = self.weights() if improved else None
         if weights is not None and distributed.is_main():
             parts.checkpoints.save_best(weights)
+
+    def interrupted(self) -> int:
+        """The exit code of a signal that came here; on any rank where networks are sharded, whose ranks must stay in step."""
+        code = self.stop.poll()
+        if any(distributed.is_sharded(n) for n in self.parts.networks.values()):
+            code = int(distributed.maximum(torch.tensor(float(code), device=self.parts.device)))
+        return code
 
     def remember(self, results: Mapping[str, Mapping[str, float]]) -> set[tuple[str, str]]:
         """Update the records; the (dataset, metric) pairs that have improved."""
@@ -347,37 +355,12 @@ class Trainer:
 
     def leave(self) -> None:
         """End the run early, after the checkpoint, with the exit code that schedulers know how to requeue."""
-        how = "interrupted" if self.stop.code == EXIT_INTERRUPTED else "preempted"
-        raise Stopped(
-            f"{how} at iteration {self.iteration}; the checkpoint is saved. Continue with --auto_resume", self.stop.code
-        )
+        what = f"{how(self.leaving)} at iteration {self.iteration}; the checkpoint is saved"
+        raise Stopped(f"{what}. Continue with --auto_resume", self.leaving)
 
     def opt_text(self) -> str:
         """The resolved options as YAML text."""
         return dump(self.opt)
-
-
-def seed_everything(seed: int, iteration: int, rank: int) -> None:
-    """Make every global generator a function of (seed, iteration, rank): a resumed step draws what the lost one drew."""
-    words = np.random.SeedSequence([seed, iteration, rank]).generate_state(3)
-    random.seed(int(words[0]))
-    np.random.seed(int(words[1]))
-    # torch.manual_seed would note a stack trace for every backend that is not in use, which costs more than all of this.
-    torch.default_generator.manual_seed(int(words[2]))
-    if torch.cuda.is_initialized():
-        torch.cuda.manual_seed(int(words[2]))
-
-
-def peak_memory_gib(device: torch.device) -> float:
-    """Most memory held so far, in GiB: by tensors on a GPU, by this process on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0.0
-    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return largest / (2**30 if sys.platform == "darwin" else 2**20)  # bytes on macOS, KiB elsewhere
 
 
 def total_norm(parameters: Sequence[nn.Parameter]) -> Tensor:

@@ -17,7 +17,7 @@ from .. import options
 from ..errors import UserError
 from ..pipeline import build_model
 from ..runtime import checkpoint
-from ..trainer import seed_everything
+from ..runtime.state import seed_everything
 
 BUNDLE_KEYS = ("options", "iteration", "seed", "rank", "batches", "networks", "losses")
 

@@ -109,6 +109,11 @@ def _environment_from_slurm(port: int) -> None:
         os.environ["MASTER_ADDR"] = hosts[0]
 
 
+def restarted() -> bool:
+    """Whether torchrun or SLURM has started this run again, which then goes on where it was."""
+    return any(int(os.environ.get(k) or 0) > 0 for k in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
+
+
 def active() -> bool:
     """Whether there is a process group."""
     return dist.is_available() and dist.is_initialized()

@@ -1,10 +1,13 @@
-"""Whole state dicts of networks and optimizers, sharded or not."""
+"""Whole state dicts of networks and optimizers, sharded or not; the state of generators, and of memory."""
 
 from __future__ import annotations
 
+import random
+import sys
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -90,3 +93,26 @@ def _sharded_owner(networks: Mapping[str, nn.Module], optimizer: torch.optim.Opt
         if is_sharded(network) and any(id(p) in stepped for p in network.parameters()):
             return network
     return None
+
+
+def seed_everything(seed: int, iteration: int, rank: int) -> None:
+    """Make every global generator a function of (seed, iteration, rank): a resumed step draws what the lost one drew."""
+    words = np.random.SeedSequence([seed, iteration, rank]).generate_state(3)
+    random.seed(int(words[0]))
+    np.random.seed(int(words[1]))
+    # torch.manual_seed would note a stack trace for every backend that is not in use, which costs more than all of this.
+    torch.default_generator.manual_seed(int(words[2]))
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed(int(words[2]))
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """Most memory held so far, in GiB: by tensors on a GPU, by this process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest / (2**30 if sys.platform == "darwin" else 2**20)  # bytes on macOS, KiB elsewhere

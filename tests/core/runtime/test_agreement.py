@@ -1,0 +1,29 @@
+"""Two ranks of which one, the other or both are signalled at any point of a run end alike, and go on as if never stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from runs import REPO
+
+
+def test_a_signal_at_any_point_is_answered_by_all_ranks_together(tmp_path: Path) -> None:
+    stride = 1 if os.environ.get("RELUME_SLOW_TESTS") else 9
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--rdzv_backend=c10d"]
+    command += ["--rdzv_endpoint=localhost:0", str(REPO / "tests" / "signal_proof.py"), str(stride)]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=570,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    said = json.loads(done.stdout.splitlines()[-1])
+    assert said["points"] > 50 and said["stopped"] > said["runs"] // 3

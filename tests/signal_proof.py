@@ -1,0 +1,126 @@
+"""Two ranks, and a signal at every point of a run: started by tests/core/runtime/test_agreement.py under torchrun.
+
+A point is the beginning or the end of a collective or of a phase (step, validation, save, report). Each run raises SIGTERM at
+the n-th of them, on rank 0, on rank 1 or on both, and must end on both ranks alike; then it is resumed to its end.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from runs import options
+
+from relume.core import pipeline
+from relume.core.runtime import distributed, signals
+from relume.core.runtime.signals import Stopped
+from relume.core.trainer import Trainer
+
+ITERATIONS = 3
+
+
+class Points:
+    """Counts the points that a run passes, and raises the signal at one of them."""
+
+    def __init__(self) -> None:
+        self.passed, self.at, self.on = 0, 0, False
+
+    def __call__(self) -> None:
+        self.passed += 1
+        if self.on and self.passed == self.at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def around(self, place: Any, name: str) -> None:
+        """Make the beginning and the end of a function two points."""
+        function: Callable[..., Any] = getattr(place, name)
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            self()
+            result = function(*args, **kwargs)
+            self()
+            return result
+
+        setattr(place, name, watched)
+
+
+def run(resume: bool) -> tuple[int, int]:
+    """One run: its exit code, and the iteration that it reached."""
+    opt = options(name="toy", train__total_iter=ITERATIONS, val__val_freq=2, train__ema_decay=0.9)
+    opt["logger"] = {"print_freq": 1, "save_checkpoint_freq": 2}
+    trainers: list[Trainer] = []
+    begin = Trainer.__init__
+
+    def noted(self: Trainer, *args: Any, **kwargs: Any) -> None:
+        begin(self, *args, **kwargs)
+        trainers.append(self)
+
+    Trainer.__init__ = noted  # type: ignore[method-assign]
+    try:
+        pipeline.train_pipeline(opt, auto_resume=resume)
+    except Stopped as stop:
+        return stop.code, trainers[-1].iteration if trainers else 0
+    finally:
+        Trainer.__init__ = begin  # type: ignore[method-assign]
+    return 0, trainers[-1].iteration if trainers else ITERATIONS
+
+
+def final() -> dict[str, torch.Tensor]:
+    weights = torch.load(f"experiments/toy/models/net_g_{ITERATIONS}.pth", weights_only=True)
+    return {f"{k} {n}": t for k in ("params", "params_ema") for n, t in weights[k].items()}
+
+
+def main(stride: int) -> None:
+    """Try every `stride`-th point, from all three sides."""
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
+    points = Points()
+    for name in ("maximum", "total", "gather", "broadcast", "agree", "barrier"):
+        points.around(distributed, name)
+    for name in ("fit", "step", "validate", "save", "report"):
+        points.around(Trainer, name)
+    # The process group outlives the runs here, so a run neither makes nor ends it.
+    pipeline.distributed.initialise = lambda *_: torch.device("cpu")  # type: ignore[assignment]
+    pipeline.distributed.shut_down = lambda: None  # type: ignore[assignment]
+    signals.FORWARDED = 60.0
+    os.makedirs("straight", exist_ok=True)
+    os.chdir("straight")
+    assert run(resume=False) == (0, ITERATIONS)
+    straight, every = final(), points.passed
+    os.chdir("..")
+    codes = []
+    for n, who in itertools.product(range(1, every + 1, stride), ("first", "second", "both")):
+        os.makedirs(f"{n}_{who}", exist_ok=True)
+        dist.barrier()
+        os.chdir(f"{n}_{who}")
+        points.passed, points.at, points.on = 0, n, who == "both" or (who == "first") == (rank == 0)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the points before the run listens and after it are nobody's
+        ends: list[Any] = [None, None]
+        dist.all_gather_object(ends, run(resume=False))
+        assert ends[0] == ends[1], f"signal at point {n} on {who}: the ranks ended as {ends}"
+        points.on = False
+        code, iteration = ends[0]
+        codes.append(code)
+        if code:
+            assert code == 75 and iteration <= ITERATIONS, ends  # at the last one, in the middle of its validation
+            assert os.path.exists(f"experiments/toy/training_states/{iteration}.sha256") or iteration == 0, ends
+            assert run(resume=True)[0] == 0
+        for name, tensor in final().items():
+            assert torch.equal(tensor, straight[name]), f"signal at point {n} on {who}: {name} differs"
+        os.chdir("..")
+    if rank == 0:
+        print(json.dumps({"points": every, "runs": len(codes), "stopped": sum(c == 75 for c in codes)}))
+    sys.stdout.flush()
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
+    distributed.leave(0)
