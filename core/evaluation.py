@@ -69,6 +69,7 @@ class Evaluator:
         best: the metric that chooses the best weights; None without metrics.
         seconds: by dataset, what an image took the model here in the last run: the mean, without the first batch if there are
             more.
+        counts: by dataset, how many images have results, and of how many.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Evaluator:
         self.loaders, self.folder, self.device = loaders, folder, device
         self.forgiving, self.progress = forgiving, progress
         self.seconds: dict[str, float] = {}
+        self.counts: dict[str, tuple[int, int]] = {}
         self.scorer = Scorer(metrics, loaders, best_metric, score_input, eight_bit, rounding or {}, transfers)
         self.gallery = Gallery(
             folder=folder,
@@ -108,6 +110,11 @@ class Evaluator:
             picture=picture,
         )
         self.metrics, self.better, self.best = metrics, self.scorer.better, self.scorer.best
+
+    def counted(self, dataset: str) -> str | None:
+        """``"19 of 20 images"`` where some were left out of the last run, else None."""
+        done, total = self.counts.get(dataset, (0, 0))
+        return f"{done} of {total} images" if done < total else None
 
     @property
     def picture(self) -> Callable[[str, str, Any, int], None] | None:

@@ -14,7 +14,7 @@ from .errors import UserError
 from .evaluation import INPUT
 from .options import Options, dump
 from .runtime import checkpoint, distributed, training_state
-from .runtime.checkpoint import Checkpoints
+from .runtime.checkpoint import INTERRUPTED, Checkpoints
 from .runtime.logger import timestamp
 
 log = logging.getLogger("relume")
@@ -38,15 +38,23 @@ class Experiment:
         """Create the folders and save the resolved options, `opt`, in which a seed that was drawn stands too.
 
         A fresh run never mixes with an older one of the same name: that one is moved aside, and the log says so.
+
+        Raises:
+            UserError: they cannot be written.
         """
+        error = None
         if distributed.is_main():
-            if fresh:
-                self._archive()
-            self.root.mkdir(parents=True, exist_ok=True)
             text = f"# Resolved options, written {datetime.datetime.now():%Y-%m-%d %H:%M:%S}\n{dump(opt)}"
             name = f"{self.opt.name}.yml"
-            checkpoint.write_atomically(self.root / name, lambda file: file.write(text.encode()))
-        distributed.barrier()
+            try:
+                if fresh:
+                    self._archive()
+                checkpoint.write_atomically(self.root / name, lambda file: file.write(text.encode()))
+            except OSError as e:
+                error = UserError(f"path.experiments_root: {checkpoint.cannot_write(self.root, e)}")
+            except UserError as e:
+                error = UserError(f"path.experiments_root: {e}")
+        distributed.agree(error)
 
     def _archive(self) -> None:
         trained = Checkpoints(self.root).iterations()
@@ -117,7 +125,7 @@ class Resume:
 
     def network_path(self, key: str) -> Path:
         """The weights file of network `key` that belongs to this state."""
-        return self.path.parent.parent / "models" / f"net_{key}_{self.iteration}.pth"
+        return self.path.parent.parent / "models" / f"net_{key}_{self.path.stem}.pth"
 
 
 def find_resume(opt: Options, experiment: Experiment, auto: bool) -> Resume | None:
@@ -144,8 +152,11 @@ def find_resume(opt: Options, experiment: Experiment, auto: bool) -> Resume | No
 
 def _choose(opt: Options, experiment: Experiment, auto: bool) -> Path | None:
     checkpoints = Checkpoints(experiment.root)
-    if auto and checkpoints.iterations():
+    interrupted = checkpoints.interrupted() if auto else None
+    if auto and (interrupted is not None or checkpoints.iterations()):
         newest, problems = checkpoints.newest_good()
+        if interrupted is not None and interrupted > (newest or 0):
+            return checkpoints.state_path(INTERRUPTED)
         if newest is None:
             raise UserError(
                 f"{checkpoints.states}: no checkpoint can be trusted: {'; '.join(problems)}. Not starting from zero over them; "
@@ -158,7 +169,8 @@ def _choose(opt: Options, experiment: Experiment, auto: bool) -> Path | None:
         path = Path(opt.path.resume_state).expanduser()
         if not path.is_file():
             raise UserError(f"path.resume_state: {path}: no such file")
-        problem = Checkpoints(path.parent.parent).verify(int(path.stem)) if path.stem.isdigit() else None
+        named = path.stem.isdigit() or path.stem == INTERRUPTED
+        problem = Checkpoints(path.parent.parent).verify(path.stem) if named else None
         if problem:
             raise UserError(f"path.resume_state: {problem}")
         return path

@@ -210,7 +210,8 @@ def build_trainer(
 
     # Records
     experiment.prepare(opt, fresh=resume is None)
-    run_logger = cleanup.enter_context(logger.RunLogger(experiment.root, experiment.tensorboard, opt, start))
+    validated = resume is None or not resume.state["pending_validation"]
+    run_logger = cleanup.enter_context(logger.RunLogger(experiment.root, experiment.tensorboard, opt, start, validated))
     evaluator.picture = lambda dataset, name, picture, it: run_logger.image(f"{dataset}/{name}", picture, it)
     header = logger.header(opt, networks, device)
     if distributed.is_main():
