@@ -111,8 +111,23 @@ class Experiment:
         if self.tensorboard.exists():
             lines.append(f"curves    tensorboard --logdir {self.tensorboard}")
         lines.append(f"options   {self.root / (self.opt.name + '.yml')}")
-        lines.append("next      copy the option file, put your own folders under datasets, run train.py on it")
+        own = [f"next      {self.next_command()}"] if self.opt.sets("val", "test") else []
+        lines += [*own, f"{'' if own else 'next':<9} on a folder of pictures: {self.next_command(pictures=True)}"]
         return "\n\t".join(lines)
+
+    def next_command(self, pictures: bool = False) -> str:
+        """How to test what this run has trained, on its validation sets or on a folder of pictures."""
+        command = f"relume test -opt {self.root / (self.opt.name + '.yml')}"
+        sets = list(self.opt.sets("val", "test"))
+        if not pictures:
+            return command
+        key = sets[0] if sets else "test"
+        overrides = [
+            f"datasets:{key}:type=SingleImageDataset",
+            f"datasets:{key}:dataroot_lq=FOLDER",
+            "val:save_img=true",
+        ]
+        return f"{command} --force_yml {' '.join(overrides)}"
 
 
 @dataclass(frozen=True)

@@ -348,6 +348,11 @@ def unwrap(weights: Mapping[str, Any], param_key: str | None, path: str | Path) 
     return strip(weights)
 
 
+def usual_key(weights: Mapping[str, Any]) -> str | None:
+    """The entry of a weights file that a trained network is: the average, else the weights; None for a flat file."""
+    return next((k for k in ("params_ema", "params") if isinstance(weights.get(k), Mapping)), None)
+
+
 def strip(state: Mapping[str, Any]) -> State:
     """State-dict names without the prefixes that DataParallel, DDP and torch.compile add."""
     return {re.sub(r"^(module\.|_orig_mod\.)+", "", str(k)): v for k, v in state.items()}
@@ -382,6 +387,10 @@ def refuse_other_kinds(state: Mapping[str, Any], own: Mapping[str, torch.Tensor]
             raise UserError(f"{path}: {name} is {_kind(value)}, and in the network {_kind(own[name])}{others}")
 
 
+class DoesNotFit(UserError):
+    """Weights are of another network."""
+
+
 def load_weights(
     network: nn.Module,
     path: str | Path,
@@ -400,7 +409,7 @@ def load_weights(
         What was not loaded, one line per difference: with `strict` nothing, or with `grow` too, what the file lacks.
 
     Raises:
-        UserError: the file cannot be read, or differs and `strict` is set.
+        UserError: the file cannot be read; or differs and `strict` is set (`DoesNotFit`).
     """
     state = unwrap(load(path), param_key, path)
     own = network.state_dict()
@@ -421,9 +430,8 @@ def load_weights(
             network.load_state_dict(state, strict=True)
         except RuntimeError:
             more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
-            raise UserError(
-                f"{path}: does not fit {type(network).__name__}: {'; '.join(problems[:3])}{more}. "
-                "(strict_load: false loads what fits)"
+            raise DoesNotFit(
+                f"{path}: does not fit {type(network).__name__}: {'; '.join(problems[:3])}{more}"
             ) from None
         return absent if grow else []
     network.load_state_dict({k: v for k, v in state.items() if k not in shaped}, strict=False)
