@@ -314,6 +314,20 @@ def test_another_type_keeps_what_it_has_in_common() -> None:
     assert resolve("mine.yml", ["datasets:train:type=SingleImageDataset"]).options.datasets["train"].dataroot_lq == "a"
 
 
+def test_a_base_is_a_file_beside_or_one_that_comes_with_relume() -> None:
+    for base in ("quickstart.yml", "options/quickstart.yml", "relume:quickstart.yml"):
+        Path("x.yml").write_text(f"_base_: {base}\nname: x\n")
+        assert resolve("x.yml").options.network_g.type == "Spectroformer"
+    Path("quickstart.yml").write_text(yaml.safe_dump(options()))
+    Path("x.yml").write_text("_base_: quickstart.yml\nname: x\n")
+    assert resolve("x.yml").options.network_g.type == "ToyNet", "what lies beside comes first"
+    Path("x.yml").write_text("_base_: quickstrat.yml\nname: x\n")
+    with pytest.raises(
+        OptionError, match=r"x\.yml:1:9: quickstrat\.yml: no such file\. Did you mean 'quickstart\.yml'"
+    ):
+        resolve("x.yml")
+
+
 def test_places_of_other_data_are_not_kept() -> None:
     Path("a.yml").write_text(yaml.safe_dump(options(datasets__val={"type": "PairedImageDataset", "dataroot": "x"})))
     Path("b.yml").write_text(
