@@ -135,7 +135,7 @@ class Scorer:
             raise UserError(f"the output and the ground truth differ in size: {shapes} (is `scale` right?)")
         if not all(bool(torch.isfinite(v).all()) for v in given.values()):  # rounding and clipping would hide it
             names = [k for k in self.metrics if k not in self._of_sets and (k not in self._linear or transfer)]
-            return {k: math.nan for k in names if k not in self._full_reference or target is not None}
+            return {k: math.nan for k in names if k not in self._full_reference or target is not None}, {}
         rounding = self.rounding.get(dataset, "8bit" if self.eight_bit else "none")
         encoded = {k: for_metrics(v, rounding, is_output=k == "img") for k, v in given.items()}
         linear = {k: radiance(v[0], transfer) for k, v in given.items()} if transfer and self._linear else {}
