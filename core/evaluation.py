@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +18,23 @@ from torch import Tensor
 
 from ..datasets.base import DatasetTraits, LoaderTraits, Rounding
 from .annotations import declared
-from .errors import UserError
+from .errors import UserError, in_one_line
 from .imaging.gallery import Gallery, Thumbnail
 from .imaging.normalisation import denormalise
 from .imaging.transfer import Transfer
+from .inference.network import explaining_channels
+from .inference.tiling import size_multiple
 from .metrics.scoring import Row, Scorer
-from .models.base import Batch, Model
+from .models.base import Model
 from .runtime import distributed
 from .runtime.logger import as_json
 
 log = logging.getLogger("relume")
 
+SIZES = re.compile(r"size|shape|divisible|multiple|dimension|must match|split|view|einops|reshape", re.IGNORECASE)
+"""What errors of networks say that do not take an input's height or width."""
+MOST_WARNINGS = 10
+"""Images that one evaluation of a dataset names because they fail."""
 INPUT = "_input"
 """Ending of the name under which the score of the input itself is filed."""
 
@@ -44,6 +52,29 @@ def is_better(value: float, than: float, direction: str) -> bool:
     if math.isnan(value) or math.isnan(than):
         return not math.isnan(value)
     return value > than if direction == "higher" else value < than
+
+
+@dataclass
+class Share:
+    """What one rank found of a dataset."""
+
+    rows: list[Row] = field(default_factory=list)
+    thumbnails: list[Thumbnail] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    """Seconds an image took the model, batch by batch."""
+    failed: int = 0
+    """Images without a result."""
+    scored: int = 0
+    """Images that have every score."""
+    errors: dict[str, Exception] = field(default_factory=dict)
+    """By metric, why the first image without it has none; under ``""`` why the first image without a result has none."""
+    said: int = 0
+    """Warnings."""
+
+    @property
+    def unsaid(self) -> int:
+        """Warnings that were not logged."""
+        return max(0, self.said - MOST_WARNINGS)
 
 
 class Evaluator:
@@ -69,6 +100,7 @@ class Evaluator:
         best: the metric that chooses the best weights; None without metrics.
         seconds: by dataset, what an image took the model here in the last run: the mean, without the first batch if there are
             more.
+        counts: by dataset, how many images have results, and of how many.
     """
 
     def __init__(
@@ -96,6 +128,7 @@ class Evaluator:
         self.loaders, self.folder, self.device = loaders, folder, device
         self.forgiving, self.progress = forgiving, progress
         self.seconds: dict[str, float] = {}
+        self.counts: dict[str, tuple[int, int]] = {}
         self.scorer = Scorer(metrics, loaders, best_metric, score_input, eight_bit, rounding or {}, transfers)
         self.gallery = Gallery(
             folder=folder,
@@ -108,6 +141,11 @@ class Evaluator:
             picture=picture,
         )
         self.metrics, self.better, self.best = metrics, self.scorer.better, self.scorer.best
+
+    def counted(self, dataset: str) -> str | None:
+        """``"19 of 20 images"`` where some were left out of the last run, else None."""
+        done, total = self.counts.get(dataset, (0, 0))
+        return f"{done} of {total} images" if done < total else None
 
     @property
     def picture(self) -> Callable[[str, str, Any, int], None] | None:
@@ -129,60 +167,131 @@ class Evaluator:
         results = {}
         for dataset, loader in self.loaders.items():
             self.scorer.start(declared(loader, "reference", LoaderTraits), self.device)
-            rows, thumbnails = self._share(model, dataset, loader, iteration, interrupted)
-            gathered = distributed.gather((rows, thumbnails, interrupted()))
-            code = max(code for _, _, code in gathered)
+            share = self._share(model, dataset, loader, iteration, interrupted)
+            gathered = distributed.gather((share, interrupted()))
+            code = max(code for _, code in gathered)
             if code:
                 raise Interrupted(code)
-            every = sorted((row for share, _, _ in gathered for row in share), key=lambda r: r["index"])
+            shares = [share for share, _ in gathered]
+            every = sorted((row for s in shares for row in s.rows), key=lambda r: r["index"])
+            self.counts[dataset] = (sum(s.scored for s in shares), len(every) + sum(s.failed for s in shares))
+            if not self.forgiving:
+                raise_if_nothing_worked(every, shares)
+            if share.unsaid > 0:
+                log.warning("%s: %d more were left out", dataset, share.unsaid)
             means, notes = self.scorer.means(every)
-            results[dataset] = {**means, **self.scorer.of_set()}
+            results[dataset] = {**means, **self._of_set(dataset)}
             for note in notes if distributed.is_main() else ():
                 log.info("%s: %s", dataset, note)
             if distributed.is_main():
                 with self._writing(dataset):
                     self._write(dataset, iteration, every)
-                    self.gallery.write_grid(dataset, iteration, [t for _, share, _ in gathered for t in share])
+                    self.gallery.write_grid(dataset, iteration, [t for s in shares for t in s.thumbnails])
         return results
 
-    def _share(
-        self, model: Model, dataset: str, loader: Any, iteration: int, interrupted: Callable[[], int]
-    ) -> tuple[list[Row], list[Thumbnail]]:
-        """The scores of this rank's images, and what the grid shows of them."""
-        names: Mapping[int, str] = declared(loader, "names", LoaderTraits)
-        dataset_itself = declared(loader, "dataset", LoaderTraits)
-        mean, std = (declared(dataset_itself, name, DatasetTraits) for name in ("mean", "std"))
-        rows: list[Row] = []
-        thumbnails: list[Thumbnail] = []
-        times: list[float] = []
+    def _share(self, model: Model, dataset: str, loader: Any, iteration: int, interrupted: Callable[[], int]) -> Share:
+        """The scores of this rank's images, and what the grid shows of them. What fails is named and left out."""
+        share = Share()
+        in_step = any(map(distributed.is_sharded, model.networks.values()))  # so that no rank may go on alone
         for batch in self.progress(dataset, loader) if self.progress else loader:
             if interrupted():
                 break
-            indices = torch.as_tensor(batch["index"]).reshape(-1).tolist()
-            data = {k: v for k, v in batch.items() if k != "index"}
+            for index, why in batch.get("failed", ()):
+                self._leave_out(share, loader, dataset, {}, index, UserError(why))
+            if "index" not in batch:
+                continue
+            data = {k: v for k, v in batch.items() if k not in ("index", "failed")}
             placed = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in data.items()}
-            begin = self._now()
-            outputs = model.predict(placed)["output"]
-            times.append((self._now() - begin) / len(indices))
-            outputs = denormalise(outputs, mean, std)
-            counted = [i for i, index in enumerate(indices) if index >= 0]  # the others only keep ranks in step
-            if counted:
-                made = outputs if len(counted) == len(indices) else outputs[counted]
-                self.scorer.update(made, [indices[i] for i in counted])
-            targets = denormalise(placed["gt"], mean, std) if placed.get("gt") is not None else None
-            baselines = {label: denormalise(image, mean, std) for label, image in model.baselines(placed).items()}
-            for i in counted:
-                output, target = outputs[i : i + 1], one(targets, i)
-                name = names.get(indices[i]) or image_stem(placed, indices[i], i)
-                own = {label: given[i : i + 1] for label, given in baselines.items()}
-                scores = self.scorer.of_image(dataset, output, target, own)
-                rows.append({"index": indices[i], "image": name, **scores})
-                shown = {"input": own.get("input"), "output": output, "target": target}
-                with self._writing(dataset):
-                    thumbnails += self.gallery.save(dataset, name, iteration, indices[i], shown)
-        if times:
-            self.seconds[dataset] = float(np.mean(times[1:] or times))
-        return rows, thumbnails
+            indices = torch.as_tensor(batch["index"]).reshape(-1).tolist()
+            before = len(share.rows), share.failed
+            try:
+                self._batch(model, dataset, loader, iteration, placed, indices, share)
+            except Exception as e:
+                if in_step:
+                    raise
+                done = len(share.rows) - before[0] + share.failed - before[1]
+                counted = [(i, index) for i, index in enumerate(indices) if index >= 0]
+                explained = not_taken(e, model, placed)
+                for place, index in counted[done:]:
+                    self._leave_out(share, loader, dataset, placed, index, explained, place)
+        if share.times:
+            self.seconds[dataset] = float(np.mean(share.times[1:] or share.times))
+        return share
+
+    def _batch(
+        self,
+        model: Model,
+        dataset: str,
+        loader: Any,
+        iteration: int,
+        placed: Mapping[str, Any],
+        indices: list[int],
+        share: Share,
+    ) -> None:
+        itself = declared(loader, "dataset", LoaderTraits)
+        mean, std = (declared(itself, name, DatasetTraits) for name in ("mean", "std"))
+        begin = self._now()
+        with explaining_channels():
+            outputs = model.predict(dict(placed))["output"]
+        share.times.append((self._now() - begin) / len(indices))
+        outputs = denormalise(outputs, mean, std)
+        counted = [i for i, index in enumerate(indices) if index >= 0]  # the others only keep ranks in step
+        if counted:
+            made = outputs if len(counted) == len(indices) else outputs[counted]
+            self.scorer.update(made, [indices[i] for i in counted])
+        targets = denormalise(placed["gt"], mean, std) if placed.get("gt") is not None else None
+        baselines = {k: denormalise(image, mean, std) for k, image in model.baselines(dict(placed)).items()}
+        for i in counted:
+            output, target = outputs[i : i + 1], one(targets, i)
+            name = self._name(loader, placed, indices[i], i)
+            own = {label: given[i : i + 1] for label, given in baselines.items()}
+            scores, failures = self.scorer.of_image(dataset, output, target, own)
+            share.rows.append({"index": indices[i], "image": name, **scores})
+            share.scored += not failures
+            for metric, error in failures.items():
+                share.errors.setdefault(metric, error)
+                self._warn(share, "%s: %s of %s is left out: %s", dataset, metric, name, in_one_line(error))
+            shown = {"input": own.get("input"), "output": output, "target": target}
+            with self._writing(dataset, name):
+                share.thumbnails += self.gallery.save(dataset, name, iteration, indices[i], shown)
+
+    def _name(self, loader: Any, batch: Mapping[str, Any], index: int, place: int) -> str:
+        names: Mapping[int, str] = declared(loader, "names", LoaderTraits)
+        return names.get(index) or image_stem(batch, index, place)
+
+    def _leave_out(
+        self,
+        share: Share,
+        loader: Any,
+        dataset: str,
+        batch: Mapping[str, Any],
+        index: int,
+        error: Exception,
+        place: int = 0,
+    ) -> None:
+        """Name an image that has no result, and why."""
+        share.failed += 1
+        share.errors.setdefault("", error)
+        self._warn(
+            share, "%s: %s is left out: %s", dataset, self._name(loader, batch, index, place), in_one_line(error)
+        )
+
+    @staticmethod
+    def _warn(share: Share, *message: str) -> None:
+        """Log a warning, of which there may be as many as images."""
+        share.said += 1
+        if share.said <= MOST_WARNINGS:
+            log.warning(*message)
+
+    def _of_set(self, dataset: str) -> dict[str, float]:
+        """The scores of the whole set; in training, none where they fail."""
+        try:
+            return self.scorer.of_set()
+        except Exception as e:
+            if not self.forgiving or distributed.active():  # where ranks would wait for each other
+                raise
+            log.warning("%s: metrics of the whole set are left out: %s", dataset, in_one_line(e))
+            return {}
 
     def _now(self) -> float:
         """The time when the device has done all it was asked to."""
@@ -191,8 +300,8 @@ class Evaluator:
         return time.perf_counter()
 
     @contextlib.contextmanager
-    def _writing(self, dataset: str) -> Iterator[None]:
-        """What follows writes files of a dataset's results.
+    def _writing(self, dataset: str, image: str | None = None) -> Iterator[None]:
+        """What follows makes pictures and writes files of a dataset's results, or of one image's.
 
         Raises:
             UserError: they cannot be written (a full disk, a folder without permission), and that matters.
@@ -203,6 +312,9 @@ class Evaluator:
             if not self.forgiving:
                 raise UserError(f"results of {dataset} cannot be written to {self.folder}: {e}") from e
             log.warning("results of %s cannot be written to %s, which loses nothing else: %s", dataset, self.folder, e)
+        except Exception as e:  # what a picture can show is no reason to lose a score
+            what = f"the pictures of {image}" if image else "the grid"
+            log.warning("%s: %s cannot be made, which loses nothing else: %s", dataset, what, in_one_line(e))
 
     def _write(self, dataset: str, iteration: int, rows: list[Row]) -> None:
         """Per-image scores, one JSON line each, of this evaluation only."""
@@ -216,12 +328,38 @@ class Evaluator:
         temporary.replace(path)
 
 
+def raise_if_nothing_worked(rows: Sequence[Row], shares: Sequence[Share]) -> None:
+    """Raise why no image has a result, or none has the score of a metric, if that is so."""
+    for share in shares:
+        for metric, error in share.errors.items():
+            if not any(metric in row for row in rows) if metric else not rows:
+                raise error
+
+
+def not_taken(error: Exception, model: Model, batch: Mapping[str, Any]) -> Exception:
+    """The error of a prediction, explained where the size of the input is a likely reason."""
+    lq = batch.get("lq")
+    text = str(error)
+    if not (isinstance(error, (RuntimeError, ValueError, AssertionError)) and isinstance(lq, Tensor) and lq.dim() == 4):
+        return error
+    if isinstance(error, torch.OutOfMemoryError):
+        return UserError(f"{in_one_line(error)} (val.tile: 512 needs less memory)")
+    height, width = lq.shape[-2:]
+    multiple = math.lcm(*map(size_multiple, model.networks.values())) if model.networks else 1
+    if not SIZES.search(text) or all(side % 64 == 0 for side in (height, width)):
+        return error
+    return UserError(
+        f"the network does not take an input of {height} x {width}: {in_one_line(error)}. If its sides must be multiples of a "
+        f"number, declare that: size_multiple = 8 in the network's class (it is {multiple}), or val.window_size: 8"
+    )
+
+
 def one(images: Tensor | None, i: int) -> Tensor | None:
     """Image i of a batch as a batch of one."""
     return None if images is None else images[i : i + 1]
 
 
-def image_stem(batch: Batch, index: int, place: int = 0) -> str:
+def image_stem(batch: Mapping[str, Any], index: int, place: int = 0) -> str:
     """What results of the image at `place` of a batch are filed under: its ``name``, else its file's stem, else its index."""
     if batch.get("name"):
         return str(batch["name"][place] if isinstance(batch["name"], (list, tuple)) else batch["name"])

@@ -15,7 +15,7 @@ from .errors import UserError
 from .evaluation import INPUT
 from .options import Options, dump
 from .runtime import checkpoint, distributed, training_state
-from .runtime.checkpoint import Checkpoints
+from .runtime.checkpoint import INTERRUPTED, Checkpoints
 from .runtime.lock import owned
 from .runtime.logger import timestamp
 
@@ -56,15 +56,23 @@ class Experiment:
         """Create the folders and save the resolved options, `opt`, in which a seed that was drawn stands too.
 
         A fresh run never mixes with an older one of the same name: that one is moved aside, and the log says so.
+
+        Raises:
+            UserError: they cannot be written.
         """
+        error = None
         if distributed.is_main():
-            if fresh:
-                self._archive()
-            self.root.mkdir(parents=True, exist_ok=True)
             text = f"# Resolved options, written {datetime.datetime.now():%Y-%m-%d %H:%M:%S}\n{dump(opt)}"
             name = f"{self.opt.name}.yml"
-            checkpoint.write_atomically(self.root / name, lambda file: file.write(text.encode()))
-        distributed.barrier()
+            try:
+                if fresh:
+                    self._archive()
+                checkpoint.write_atomically(self.root / name, lambda file: file.write(text.encode()))
+            except OSError as e:
+                error = UserError(f"path.experiments_root: {checkpoint.cannot_write(self.root, e)}")
+            except UserError as e:
+                error = UserError(f"path.experiments_root: {e}")
+        distributed.agree(error)
 
     def _archive(self) -> None:
         trained = Checkpoints(self.root).iterations()
@@ -121,8 +129,23 @@ class Experiment:
         if self.tensorboard.exists():
             lines.append(f"curves    tensorboard --logdir {self.tensorboard}")
         lines.append(f"options   {self.root / (self.opt.name + '.yml')}")
-        lines.append("next      copy the option file, put your own folders under datasets, run train.py on it")
+        own = [f"next      {self.next_command()}"] if self.opt.sets("val", "test") else []
+        lines += [*own, f"{'' if own else 'next':<9} on a folder of pictures: {self.next_command(pictures=True)}"]
         return "\n\t".join(lines)
+
+    def next_command(self, pictures: bool = False) -> str:
+        """How to test what this run has trained, on its validation sets or on a folder of pictures."""
+        command = f"relume test -opt {self.root / (self.opt.name + '.yml')}"
+        sets = list(self.opt.sets("val", "test"))
+        if not pictures:
+            return command
+        key = sets[0] if sets else "test"
+        overrides = [
+            f"datasets:{key}:type=SingleImageDataset",
+            f"datasets:{key}:dataroot_lq=FOLDER",
+            "val:save_img=true",
+        ]
+        return f"{command} --force_yml {' '.join(overrides)}"
 
 
 @dataclass(frozen=True)
@@ -135,7 +158,7 @@ class Resume:
 
     def network_path(self, key: str) -> Path:
         """The weights file of network `key` that belongs to this state."""
-        return self.path.parent.parent / "models" / f"net_{key}_{self.iteration}.pth"
+        return self.path.parent.parent / "models" / f"net_{key}_{self.path.stem}.pth"
 
 
 def find_resume(opt: Options, experiment: Experiment, auto: bool) -> Resume | None:
@@ -162,8 +185,11 @@ def find_resume(opt: Options, experiment: Experiment, auto: bool) -> Resume | No
 
 def _choose(opt: Options, experiment: Experiment, auto: bool) -> Path | None:
     checkpoints = Checkpoints(experiment.root)
-    if auto and checkpoints.iterations():
+    interrupted = checkpoints.interrupted() if auto else None
+    if auto and (interrupted is not None or checkpoints.iterations()):
         newest, problems = checkpoints.newest_good()
+        if interrupted is not None and interrupted > (newest or 0):
+            return checkpoints.state_path(INTERRUPTED)
         if newest is None:
             raise UserError(
                 f"{checkpoints.states}: no checkpoint can be trusted: {'; '.join(problems)}. Not starting from zero over them; "
@@ -176,7 +202,8 @@ def _choose(opt: Options, experiment: Experiment, auto: bool) -> Path | None:
         path = Path(opt.path.resume_state).expanduser()
         if not path.is_file():
             raise UserError(f"path.resume_state: {path}: no such file")
-        problem = Checkpoints(path.parent.parent).verify(int(path.stem)) if path.stem.isdigit() else None
+        named = path.stem.isdigit() or path.stem == INTERRUPTED
+        problem = Checkpoints(path.parent.parent).verify(path.stem) if named else None
         if problem:
             raise UserError(f"path.resume_state: {problem}")
         return path

@@ -22,7 +22,6 @@ from .imaging.normalisation import denormalise, normalise
 from .models.base import Model, model_class
 from .options import Options, description, shipped
 from .pipeline import build_model
-from .runtime import checkpoint
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
 """A weights file, an option file (``relume:NAME`` for a shipped one), or options."""
@@ -87,10 +86,8 @@ def trained_networks(opt: Options) -> list[str]:
 def _build(opt: Options, param_key: str | None, device: str | torch.device | None) -> Model:
     values = opt.to_dict()
     path = values["path"]
-    for key in trained_networks(opt):
-        weights = path.get(f"pretrain_network_{key}")
-        if weights:
-            path[f"param_key_{key}"] = param_key or path.get(f"param_key_{key}") or usual_key(weights)
+    if param_key:
+        path.update({f"param_key_{k}": param_key for k in trained_networks(opt) if path.get(f"pretrain_network_{k}")})
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     model, networks = build_model(options.check(values), place, for_training=False)
     for network in networks.values():
@@ -109,12 +106,6 @@ def is_options(source: Source) -> bool:
         or str(source).startswith(shipped.PREFIX)
         or Path(source).suffix.lower() in (".yml", ".yaml")
     )
-
-
-def usual_key(path: str) -> str | None:
-    """The entry to take from a weights file: the average, else the weights; None for a flat file."""
-    weights = checkpoint.load(path)
-    return next((k for k in ("params_ema", "params") if isinstance(weights.get(k), Mapping)), None)
 
 
 def load(

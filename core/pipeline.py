@@ -7,7 +7,7 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from .models import MODELS
 from .models.base import Model, model_class
 from .options.checker import parameters
 from .options.description import describe
+from .options.places import missing
 from .options.schema import Options, Train
 from .runtime import checkpoint, distributed, logger, training_state
 from .runtime.batch_norm import synchronised
@@ -46,6 +47,8 @@ from .runtime.state import seed_everything
 from .trainer import Parts, Trainer
 
 log = logging.getLogger("relume")
+LAGGING = 0.02
+"""Share of the initial weights in the final average beyond which that is remarked upon."""
 
 
 # ------------------------------------------------------------------ the two pipelines
@@ -81,6 +84,7 @@ def train_pipeline(
         experiment = Experiment(checked)
         experiment.own(claim)
         resume = find_resume(checked, experiment, auto_resume or distributed.restarted())
+        refuse_missing(checked, ("train", "val"), weights=resume is None)
         if resume and resume.iteration >= train.total_iter and not resume.state["pending_validation"]:
             log.info("%s", experiment.complete(resume))
             return dict(resume.state["results"])
@@ -101,12 +105,15 @@ def train_pipeline(
         distributed.shut_down()
 
 
-def test_pipeline(opt: Mapping[str, Any], *, launcher: str = "none") -> dict[str, dict[str, float]]:
+def test_pipeline(
+    opt: Mapping[str, Any], *, launcher: str = "none", random_weights: bool = False
+) -> dict[str, dict[str, float]]:
     """Run a trained model over the ``test*`` and ``val*`` datasets of the options: images, scores, a table.
 
     Args:
         opt: options from `options.load`, or a plain dict of the same shape; not modified.
         launcher: as for `train_pipeline`; the images are shared out over ranks.
+        random_weights: whether networks may keep the weights that they are initialised with.
 
     Returns:
         Mean scores, ``results[dataset][metric]``.
@@ -122,22 +129,23 @@ def test_pipeline(opt: Mapping[str, Any], *, launcher: str = "none") -> dict[str
         sets = checked.sets("val", "test")
         if not sets:
             raise UserError("datasets: there is no `test` (or test_1, val, ...) block")
+        checked = find_weights(checked)
+        refuse_missing(checked, ("val", "test"))
         checked = with_seed(checked, None)
         seed_everything(seed_of(checked), 0, 0)
         model, networks = build_model(checked, device, for_training=False)
+        refuse_random_weights(checked, networks, random_weights)
         for network in networks.values():
             network.eval()
         results_root = Path(checked.path.results_root or "results") / checked.name
         evaluator = build_evaluator(checked, sets, results_root / "visualization", device, for_training=False)
-        with logger.text_log(results_root / f"test_{checked.name}_{logger.timestamp()}.log"):
+        with test_log(results_root, checked.name):
             log.info("%s", logger.header(checked, networks, device))
-            untrained = [k for k in networks if not checked.path.get(f"pretrain_network_{k}")]
-            for key in untrained if distributed.is_main() else ():
-                log.warning("network_%s has random weights: path.pretrain_network_%s names none", key, key)
-            with torch.no_grad(), explaining_channels():
+            with torch.no_grad():
                 results = evaluator.run(model, 0)
             parameters = sum(p.numel() for network in networks.values() for p in network.parameters())
-            sets_said = report.about(evaluator.loaders, evaluator.seconds)
+            few = {d: said for d in results if (said := evaluator.counted(d))}
+            sets_said = report.about(evaluator.loaders, evaluator.seconds, few)
             log.info("%s", report.report(results, sets_said, parameters, conditions(model, device)))
             log.info("Scores of every image and the saved pictures are in %s", results_root)
         if distributed.is_main():
@@ -145,6 +153,20 @@ def test_pipeline(opt: Mapping[str, Any], *, launcher: str = "none") -> dict[str
         return results
     finally:
         distributed.shut_down()
+
+
+def test_log(results_root: Path, name: str) -> contextlib.AbstractContextManager[None]:
+    """`logger.text_log` of a test.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    path = results_root / f"test_{name}_{logger.timestamp()}.log"
+    try:
+        results_root.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise UserError(f"path.results_root: {checkpoint.cannot_write(results_root, e)}") from e
+    return logger.text_log(path)
 
 
 # ------------------------------------------------------------------ building
@@ -177,6 +199,8 @@ def build_trainer(
     seed_everything(seed, 0, distributed.rank())
     model.prepare(dataset, device)
     ema = build_ema(train, model, trained, resume)
+    if ema is not None and distributed.is_main():
+        say_how_far_it_lags(train, ema, loader.position_after(train.total_iter))
     model.averages = ema.networks if ema else {}
 
     # How they are laid out, compiled and split over ranks
@@ -211,7 +235,8 @@ def build_trainer(
 
     # Records
     experiment.prepare(opt, fresh=resume is None)
-    run_logger = cleanup.enter_context(logger.RunLogger(experiment.root, experiment.tensorboard, opt, start))
+    validated = resume is None or not resume.state["pending_validation"]
+    run_logger = cleanup.enter_context(logger.RunLogger(experiment.root, experiment.tensorboard, opt, start, validated))
     evaluator.picture = lambda dataset, name, picture, it: run_logger.image(f"{dataset}/{name}", picture, it)
     header = logger.header(opt, networks, device)
     if distributed.is_main():
@@ -324,15 +349,20 @@ def build_model(
     if kind.top_level is not None:
         model.configure(kind.top_level(**{k: opt[k] for k in parameters(kind.top_level) if k in opt}))
     for key, network in networks.items():
-        load_pretrained(opt, key, network, model, resume)
+        load_pretrained(opt, key, network, model, resume, for_training)
         network.to(device)
     model.losses.to(device)
     model.inference = Inference(opt.val.tile, opt.val.tile_overlap, opt.val.window_size, opt.val.padding)
     return model, networks
 
 
-def load_pretrained(opt: Options, key: str, network: nn.Module, model: Model, resume: Resume | None) -> None:
-    """Weights of one network: the resumed ones, else ``path.pretrain_network_<key>``."""
+def load_pretrained(
+    opt: Options, key: str, network: nn.Module, model: Model, resume: Resume | None, for_training: bool
+) -> None:
+    """Weights of one network: the resumed ones, else ``path.pretrain_network_<key>``.
+
+    Training starts from ``params``, as in BasicSR; what is tested and used is the average, where the file has one.
+    """
     if resume and key not in model.frozen and key not in changes.left_out(opt):
         checkpoint.load_weights(network, resume.network_path(key), "params", strict=True)
         return
@@ -341,14 +371,20 @@ def load_pretrained(opt: Options, key: str, network: nn.Module, model: Model, re
         return
     strict = opt.path.get(f"strict_load_{key}")
     usual = opt.path.get("param_key_g", "params") if key in model.frozen else "params"
-    param_key = opt.path.get(f"param_key_{key}", usual)
+    if not for_training:
+        usual = checkpoint.usual_key(checkpoint.load(path))
+    given = opt.path.get(f"param_key_{key}")
+    param_key = given if f"param_key_{key}" in opt.path else usual
     grow = bool(opt.path.get(f"grow_network_{key}"))
     try:
         differences = checkpoint.load_weights(network, path, param_key, True if strict is None else strict, grow)
+    except checkpoint.DoesNotFit as e:
+        advice = f"(path.strict_load_{key}: false loads what fits)"
+        raise UserError(f"{e}. {advice} (path.pretrain_network_{key})") from e
     except UserError as e:
         raise UserError(f"{e} (path.pretrain_network_{key})") from e
     if distributed.is_main():
-        log.info("network_%s: loaded %s%s", key, path, f" [{param_key}]" if param_key else "")
+        log.info("network_%s: loaded %s%s", key, path, taken(path, param_key, key))
         if grow:
             log.info("network_%s: %d of its tensors are new and start as initialised", key, len(differences))
             return
@@ -356,6 +392,73 @@ def load_pretrained(opt: Options, key: str, network: nn.Module, model: Model, re
             log.warning("network_%s: not loaded: %s", key, line)
         if len(differences) > 20:
             log.warning("network_%s: not loaded: %d more", key, len(differences) - 20)
+
+
+def taken(path: str, param_key: str | None, key: str) -> str:
+    """Which entry of a weights file was taken, and what else there was to take."""
+    weights = checkpoint.load(path)
+    entries = [k for k, v in weights.items() if isinstance(v, Mapping) and k != checkpoint.ENTRY]
+    if param_key not in entries:
+        return ""
+    what = "the moving average" if param_key == "params_ema" else "the weights themselves"
+    others = [k for k in entries if k != param_key]
+    more = f"; the file also has {', '.join(others)}: path.param_key_{key} chooses" if others else ""
+    return f" [{param_key}]: {what}{more}"
+
+
+def find_weights(opt: Options) -> Options:
+    """Options that name, for networks without weights, what this experiment's training has written: the best, or latest."""
+    root = Experiment(opt).root
+    kind = model_class(opt.model_type)
+    found: dict[str, Any] = {}
+    for key in [k for k in opt.networks if k not in kind.frozen]:
+        own = [Checkpoints(root).network_path(key, which) for which in ("best", "latest", checkpoint.INTERRUPTED)]
+        newest = next((p for p in own if p.is_file()), None)
+        named = opt.path.get(f"pretrain_network_{key}")
+        if newest is None:
+            continue
+        if not named:
+            found[f"pretrain_network_{key}"] = str(newest)
+            log.info("network_%s: path.pretrain_network_%s names no weights; taking those trained here", key, key)
+        elif opt.train is not None and Path(named).expanduser().resolve().parent != newest.resolve().parent:
+            log.warning(
+                "network_%s: testing %s, where the training of this file starts from; what it ended with is %s "
+                "(path.pretrain_network_%s)",
+                key,
+                named,
+                newest,
+                key,
+            )
+    if not found:
+        return opt
+    values = opt.to_dict()
+    values["path"] = {**values["path"], **found}
+    return options.check(values)
+
+
+def refuse_random_weights(opt: Options, networks: Mapping[str, nn.Module], allowed: bool) -> None:
+    """Say which networks have weights from nowhere, and go no further with them unless that is wanted.
+
+    Raises:
+        UserError: it is not.
+    """
+    frozen = model_class(opt.model_type).frozen
+    for key, network in networks.items():
+        if opt.path.get(f"pretrain_network_{key}") or not any(True for _ in network.parameters()):
+            continue
+        if not allowed and key not in frozen:
+            models = Checkpoints(Experiment(opt).root).models
+            raise UserError(
+                f"network_{key} has no weights: path.pretrain_network_{key} names none, and there are none in {models}. "
+                "Train first, name a file, or say --random_weights"
+            )
+        log.warning("network_%s has random weights: path.pretrain_network_%s names none", key, key)
+
+
+def refuse_missing(opt: Options, phases: Sequence[str], weights: bool = True) -> None:
+    """Raise `UserError` on all ranks with every file and folder that a run needs and some rank does not have."""
+    lines = missing(opt, phases, weights)
+    distributed.agree(UserError("\n".join(lines)) if lines else None)
 
 
 def build_ema(train: Train, model: Model, trained: Mapping[str, nn.Module], resume: Resume | None) -> EMA | None:
@@ -433,6 +536,31 @@ def conditions(model: Model, device: torch.device) -> str:
     settings["padding"] = f"{model.inference.padding} to multiples of {multiple}"
     settings["tile"] = model.inference.tile
     return f"{device}, " + ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
+
+
+def say_how_far_it_lags(train: Train, ema: EMA, samples: int) -> None:
+    """Tell the user, once, if the average will still remember the initial weights at the end of the run.
+
+    Args:
+        samples: that the run takes.
+    """
+    if ema.rampup is not None or train.total_iter < 1:
+        return
+    key = "ema_decay" if ema.halflife is None else "ema_halflife"
+    share = ema.decay**train.total_iter if ema.halflife is None else 0.5 ** (samples / ema.halflife)
+    if share < LAGGING:
+        return
+    better = f"{1 - min(0.5, 10 / train.total_iter):.3g}" if ema.halflife is None else f"{samples / 14:.3g}"
+    log.warning(
+        "train.%s: %s: after %d iterations the average, which validation scores, is %.0f %% initial weights; "
+        "for a run of this length, %s: %s",
+        key,
+        train[key],
+        train.total_iter,
+        100 * share,
+        key,
+        better,
+    )
 
 
 # ------------------------------------------------------------------ options that need the machine

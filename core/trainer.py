@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from .guard import Guard
 from .models.base import Batch, Model, Update
 from .options import dump
 from .options.schema import Train, Val
-from .runtime import distributed
+from .runtime import checkpoint, distributed
 from .runtime.checkpoint import ENTRY, Checkpoints
 from .runtime.logger import Logger, RunLogger
 from .runtime.signals import Stopped, StopRequest, how
@@ -55,6 +55,16 @@ class Parts:
     best: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass
+class StepInProgress:
+    """What an error in the middle of a step leaves to be put right."""
+
+    buffers: Sequence[Tensor]
+    """As they were before the step."""
+    applied: bool = False
+    """Whether an optimizer has stepped."""
+
+
 class Trainer:
     """Runs a training from ``iteration`` to ``train.total_iter``.
 
@@ -82,6 +92,9 @@ class Trainer:
         self.stop = stop or StopRequest()
         self.leaving = 0
         self.pending_validation = False
+        self.saved = iteration
+        """The iteration of the last checkpoint."""
+        self._step: StepInProgress | None = None
         self.last_results: dict[str, dict[str, float]] = {}
         self.rates: list[float] = []
         """Learning rates of the last step, one per parameter group of the model's leading optimizer, or else of the first that
@@ -102,24 +115,38 @@ class Trainer:
             NonFiniteError: too many bad steps in a row.
         """
         with self.stop:
+            try:
+                self.run()
+            except Stopped:
+                raise
+            except BaseException:
+                self.rescue()
+                raise
+
+    def run(self) -> None:
+        """The loop of `fit`."""
+        if self.pending_validation:
+            self.validate()
+            if self.pending_validation:  # interrupted again, which the checkpoint already says
+                self.leave()
+            self.save_results()
+        while self.iteration < self.train.total_iter:
+            self.iteration += 1
+            scalars = self.step()
+            last = self.iteration == self.train.total_iter
+            if self.due(self.logging.print_freq) or last:
+                self.report(scalars)
+            self.pending_validation = self.due(self.val.val_freq) or last
+            if self.due(self.logging.save_checkpoint_freq) or last or self.leaving:
+                self.save()  # first, so that nothing that happens in a validation can lose it
             if self.pending_validation:
                 self.validate()
-                if self.pending_validation:  # interrupted again, which the checkpoint already says
-                    self.leave()
-                if self.iteration == self.train.total_iter:
+                if self.saved != self.iteration and self.leaving:
                     self.save()
-            while self.iteration < self.train.total_iter:
-                self.iteration += 1
-                scalars = self.step()
-                last = self.iteration == self.train.total_iter
-                if self.due(self.logging.print_freq) or last:
-                    self.report(scalars)
-                if self.due(self.val.val_freq) or last:
-                    self.validate()
-                if self.due(self.logging.save_checkpoint_freq) or last or self.leaving:
-                    self.save()
-                if self.leaving and (not last or self.pending_validation):
-                    self.leave()
+                elif not self.pending_validation:
+                    self.save_results()
+            if self.leaving and (not last or self.pending_validation):
+                self.leave()
 
     def due(self, every: int | None) -> bool:
         """Whether the current iteration is a multiple of `every`."""
@@ -135,6 +162,7 @@ class Trainer:
         loaded = time.perf_counter()
         seed_everything(self.seed, self.iteration, distributed.rank())
         buffers = [b.clone() for b in self._buffers]
+        self._step = StepInProgress(buffers)
         scalars: dict[str, Tensor | float] = {}
         generators = [self.parts.model.updates(batch, self.iteration) for batch in batches]
         asked: set[str] = set()
@@ -153,6 +181,7 @@ class Trainer:
         self.rates = [float(g["lr"]) for g in stepped.param_groups] if stepped else []
         for scheduler in self.parts.schedulers.values():
             scheduler.step()
+        self._step = None
         scalars["perf/data_time"] = loaded - began
         scalars["perf/time"] = time.perf_counter() - began
         return scalars
@@ -207,6 +236,8 @@ class Trainer:
             self.parts.guard.failed(self.iteration, updates, batches, self.parts.networks, context)
             scaler.update(scaler.get_scale())  # ready for the next step, and none the lower for this one
             return False
+        if self._step is not None:
+            self._step.applied = True
         self.clip(parameters, norm)
         scaler.step(optimizer)  # with a scaler, this skips an overflow by itself and lowers the scale
         scaler.update()
@@ -266,7 +297,7 @@ class Trainer:
             for scheduler in parts.schedulers.values():
                 scheduler.step_metric(results[decisive][best])
         improved = (decisive, best) in self.remember(results)
-        parts.logger.validation(self.iteration, results, parts.best)
+        parts.logger.validation(self.iteration, results, parts.best, self.said_of(results))
         weights = self.weights() if improved else None
         if weights is not None and distributed.is_main():
             parts.checkpoints.save_best(weights)
@@ -277,6 +308,12 @@ class Trainer:
         if any(distributed.is_sharded(n) for n in self.parts.networks.values()):
             code = int(distributed.maximum(torch.tensor(float(code), device=self.parts.device)))
         return code
+
+    def said_of(self, results: Iterable[str]) -> dict[str, str]:
+        """What headings say of the datasets' scores: whose they are, and how many images were left out."""
+        averaged = ["EMA"] if self.parts.ema and self.parts.ema.networks else []
+        short = {d: self.parts.evaluator.counted(d) for d in results}
+        return {d: ", ".join([*averaged, *([few] if few else [])]) for d, few in short.items()}
 
     def remember(self, results: Mapping[str, Mapping[str, float]]) -> set[tuple[str, str]]:
         """Update the records; the (dataset, metric) pairs that have improved."""
@@ -309,14 +346,55 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint: everything that the rest of the run depends on."""
-        parts = self.parts
-        for network in parts.model.networks.values():
+        for network in self.parts.model.networks.values():
             distributed.align_buffers(network)
-        weights = self.weights()
-        state = {
+        weights, state = self.weights(), self.state()
+        self.saved = self.iteration  # or not, which an error will say: there is nothing to be rescued from it
+        if distributed.is_main():
+            began = time.perf_counter()
+            self.parts.checkpoints.save(self.iteration, weights, state)
+            log.info("Saved checkpoint %d (%.2f s)", self.iteration, time.perf_counter() - began)
+        distributed.barrier()
+
+    def save_results(self) -> None:
+        """Add what a validation changed to the checkpoint that was written before it, if one was."""
+        if self.saved == self.iteration:
+            state = self.state()
+            if distributed.is_main():
+                self.parts.checkpoints.revise(self.iteration, state)
+            distributed.barrier()
+
+    def rescue(self) -> None:
+        """Keep what was trained since the last checkpoint apart, as ``interrupted``, while an error goes on up.
+
+        The state is the one after the last whole iteration. Nothing is agreed with other ranks, which may have no error:
+        the main one writes what it has, unless networks are split over ranks.
+        """
+        step, self._step = self._step, None
+        if step is not None:
+            self.iteration -= 1
+            for buffer, before in zip(self._buffers, step.buffers, strict=True):
+                buffer.data.copy_(before)
+        lost = self.iteration > self.saved and distributed.is_main()
+        if not lost or any(map(distributed.is_sharded, self.parts.networks.values())):
+            return
+        try:
+            path = self.parts.checkpoints.save_interrupted(self.weights(), self.state())
+        except Exception as e:
+            log.error("the state after iteration %d cannot be saved: %s", self.iteration, checkpoint.first_line(e))
+            return
+        half = "; a part of the next one is in its weights" if step is not None and step.applied else ""
+        log.warning(
+            "The state after iteration %d is kept in %s%s; --auto_resume continues from it", self.iteration, path, half
+        )
+
+    def state(self) -> dict[str, Any]:
+        """What ``training_states/<iteration>.state`` holds."""
+        parts = self.parts
+        return {
             "iter": self.iteration,
             "epoch": parts.loader.epoch,
-            "position": parts.loader.position,
+            "position": parts.loader.position_after(self.iteration),
             "seed": self.seed,
             "world_size": distributed.world_size(),
             "optimizers": {k: full_optimizer_state(parts.networks, o) for k, o in parts.optimizers.items()},
@@ -329,11 +407,6 @@ class Trainer:
             "pending_validation": self.pending_validation,
             "options": remembered(self.opt),
         }
-        if distributed.is_main():
-            began = time.perf_counter()
-            parts.checkpoints.save(self.iteration, weights, state)
-            log.info("Saved checkpoint %d (%.2f s)", self.iteration, time.perf_counter() - began)
-        distributed.barrier()
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Continue where `save` left off (networks and averages are loaded by the pipeline, before they are wrapped)."""

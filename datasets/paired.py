@@ -203,6 +203,7 @@ class PairedImageDataset(ImageDataset):
         Raises:
             UserError: some are smaller; up to ten are named.
         """
+        self._require_scale()
         if size % self.scale:
             raise UserError(f"the patch size {size} must be a multiple of scale {self.scale}")
         if self.geometric_augs:
@@ -212,6 +213,22 @@ class PairedImageDataset(ImageDataset):
                 raise UserError(f"gt_size {size} is larger than the size {self.resize} that images are resized to")
             return
         refuse_small([(s.lq, s.lq_name) for s in self.samples], size // self.scale)
+
+    def _require_scale(self) -> None:
+        """Look, in the headers of the first pair, whether the scale is the files' own: else patches will not fit either."""
+        sample = self.samples[0]
+        if self.resize or sample.gt is None or sample.gt_name is None:
+            return
+        lq, gt = sample.lq.size(sample.lq_name), sample.gt.size(sample.gt_name)
+        if lq is None or gt is None:
+            return
+        actual = [round(g / q) for g, q in zip(gt, lq, strict=True)]
+        k = actual[0]
+        if k == actual[1] != self.scale and all(0 <= g - k * q < k for g, q in zip(gt, lq, strict=True)):
+            raise UserError(
+                f"scale is {self.scale}, but {sample.gt.path(sample.gt_name)} is {gt[0]}x{gt[1]} (height x width), "
+                f"{actual[0]} x its input, which is {lq[0]}x{lq[1]}: set scale: {actual[0]}"
+            )
 
 
 @DATASETS.register()

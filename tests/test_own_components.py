@@ -102,7 +102,10 @@ def test_what_says_nothing_of_itself_trains(part: str, tmp_path: Path) -> None:
             "optim_g": {"type": "Adam", "lr": 0.01},
             "pixel_opt": {"type": "BareLoss" if bare["loss"] else "ToyLoss"},
         },
-        "val": {"val_freq": 2, "metrics": {"score": {"type": "bare_metric" if bare["metric"] else "toy_score"}}},
+        "val": {
+            "val_freq": 2,
+            "metrics": {"score": {"type": "bare_metric" if bare["metric"] else "toy_score", "better": "higher"}},
+        },
         "logger": {"print_freq": 1, "save_checkpoint_freq": 2},
     }
     done = train(tmp_path, opt)

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from runs import REPO
 
+from relume.core import options
+
 README = (REPO / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 COMMANDS = [
@@ -43,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for split in ("train", "val"):
         for side in ("input", "gt"):
             (folder / "data" / split / side).mkdir(parents=True)
-            for i in range(3):
+            for i in range(6 if split == "train" else 3):
                 picture = rng.integers(0, 255, (72, 80, 3), dtype=np.uint8)
                 cv2.imwrite(str(folder / "data" / split / side / f"{i}.png"), picture)
     return folder
@@ -72,6 +74,20 @@ def test_training_commands(command: str, folder: Path) -> None:
         words += SHORTER if "--force_yml" in words else ["--force_yml", *SHORTER]
     out = run(words, folder)
     assert ("valid" in out) if "--check" in words else ("Done in" in out)
+
+
+def test_the_block_for_own_data_as_it_stands(folder: Path) -> None:
+    loaded = options.load(folder / "mine.yml").datasets["train"]
+    base = options.load("relume:quickstart.yml").datasets["train"]
+    assert loaded.type == "PairedImageDataset" and loaded.batch_size_per_gpu == base.batch_size_per_gpu > 1
+    assert loaded.use_hflip and loaded.gt_size == base.gt_size
+    said = run(["relume", "check", "mine.yml"], folder).splitlines()
+    assert "valid" in said[0] and len(said) == 3 and all("which drops source" in line for line in said[1:])
+    out = run(["python", "train.py", "-opt", "mine.yml", "--force_yml", "train:total_iter=1", "val:val_freq=1"], folder)
+    assert "6 per iteration" in out
+    (tests,) = [c for c in COMMANDS if "test.py" in c]
+    out = run(shlex.split(tests), folder)
+    assert "net_g_best.pth" in out and "Results\n" in out
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if re.match(r"relume (?!train)", c)])

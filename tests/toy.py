@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from relume.archs import ARCHS
-from relume.core.metrics import METRICS
+from relume.core.metrics import metric
 from relume.core.runtime import checkpoint
 from relume.datasets import DATASETS
 from relume.losses import LOSSES
@@ -118,7 +118,7 @@ class ToyLoss(nn.Module):
         return self.loss_weight * (pred - target).abs().mean()
 
 
-@METRICS.register()
+@metric("higher")
 def toy_score(img: np.ndarray, img2: np.ndarray) -> float:
     """Minus the mean absolute difference of two images; a place for accidents."""
     accident("metric")

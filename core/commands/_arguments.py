@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 
 from .. import options
@@ -74,7 +75,12 @@ def option_file(arguments: argparse.Namespace) -> str:
 
 
 def load(arguments: argparse.Namespace) -> options.Options:
-    """The options of a run, as its arguments ask for them.
+    """The options of a run; see `resolve`."""
+    return resolve(arguments).options
+
+
+def resolve(arguments: argparse.Namespace) -> options.Resolved:
+    """The options of a run, as its arguments ask for them, and where each comes from.
 
     Raises:
         UserError: what is wrong in the file.
@@ -82,5 +88,6 @@ def load(arguments: argparse.Namespace) -> options.Options:
     if getattr(arguments, "local_rank", None) is not None:
         # python -m torch.distributed.launch says it here, torchrun in the environment
         os.environ.setdefault("LOCAL_RANK", str(arguments.local_rank))
-    opt = options.load(option_file(arguments), arguments.force_yml)
-    return options.as_debug(opt) if arguments.debug or "debug" in opt.name else opt  # BasicSR's rule
+    resolved = options.resolve(option_file(arguments), arguments.force_yml)
+    debug = arguments.debug or "debug" in resolved.options.name  # BasicSR's rule
+    return dataclasses.replace(resolved, options=options.as_debug(resolved.options)) if debug else resolved

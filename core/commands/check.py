@@ -1,4 +1,4 @@
-"""Check an option file: every mistake at once; touches no data and no GPU.
+"""Check an option file: every mistake at once; touches no data and no GPU, and notes which files are not here.
 
 ``relume check options/x.yml [--force_yml train:ema_decay=0.99 ...]``
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 
+from ..options.places import missing
 from . import _arguments
 
 
@@ -19,5 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Say that the options are valid; mistakes are raised. ``train --check`` and ``test --check`` come here too."""
-    opt = _arguments.load(arguments)
+    resolved = _arguments.resolve(arguments)
+    opt = resolved.options
     print(f"{_arguments.option_file(arguments)}: valid ({opt.model_type}, {', '.join(opt.datasets)})")
+    for note in (*map(str, resolved.notes), *missing(opt)):
+        print(f"note: {note}")

@@ -1,4 +1,6 @@
-"""Run a trained model over test sets: pictures, scores, a table.
+"""Run a trained model over test sets: pictures, scores, a table. A training file with a ``val`` set will do.
+
+Weights are those of ``path.pretrain_network_g``, else the best that this file's training has written.
 
 ``relume test -opt options/underwater/test/quickstart.yml``
 """
@@ -13,6 +15,9 @@ from . import _arguments, check
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Those of BasicSR's test.py."""
     _arguments.add_run(parser)
+    parser.add_argument(
+        "--random_weights", action="store_true", help="go on where there are no weights (to measure speed, say)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -23,4 +28,4 @@ def run(arguments: argparse.Namespace) -> None:
     opt = _arguments.load(arguments)  # mistakes show before the evaluator and the loaders are imported
     from ..pipeline import test_pipeline
 
-    test_pipeline(opt, launcher=arguments.launcher)
+    test_pipeline(opt, launcher=arguments.launcher, random_weights=arguments.random_weights)

@@ -51,7 +51,7 @@ def decode(data: bytes, name: str, flags: int) -> np.ndarray:
     except cv2.error as e:
         raise UnreadableFile(f"{name}: not a readable image ({str(e).splitlines()[0]})") from e
     if image is None:
-        what = "an empty file" if not data else "truncated" if cut else "truncated, damaged, or not an image"
+        what = "empty" if not data else "truncated" if cut else "truncated, damaged, or not an image"
         raise UnreadableFile(f"{name}: cannot be decoded; the file is {what}")
     samples = np.asarray(image)
     if data[:2] in (b"II", b"MM"):

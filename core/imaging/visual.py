@@ -37,7 +37,8 @@ def comparison(images: Mapping[str, Picture], largest: int = LARGEST) -> np.ndar
     """Images side by side with their labels above, each as high as the highest: (H, W, 3) uint8 RGB.
 
     Args:
-        images: by label, in order; gray or RGB, (C, H, W) or (1, C, H, W) tensors or what else `to_uint8` takes.
+        images: by label, in order; (C, H, W) or (1, C, H, W) tensors or what else `to_uint8` takes. Of more than three
+            channels the first three are shown, of two a gray picture each, side by side.
         largest: height in pixels beyond which all are scaled down.
     """
     panels = [_rgb(image) for image in images.values()]
@@ -80,6 +81,12 @@ def grid(images: Sequence[Picture], columns: int, labels: Sequence[str] = (), he
     return np.concatenate([line, *(part for row in rows for part in (row, line))])
 
 
+def writable(image: Picture) -> Picture:
+    """An image as it is if it is gray or RGB, else what a picture shows of its channels, (H, W, C) uint8."""
+    channels = image.shape[-3 if isinstance(image, Tensor) else -1]
+    return image if channels in (1, 3) else _rgb(image)
+
+
 def _rgb(image: Picture) -> np.ndarray:
     """One image, (H, W, 3) uint8."""
     pixels = to_uint8(image)
@@ -87,8 +94,12 @@ def _rgb(image: Picture) -> np.ndarray:
         pixels = pixels[0]
     if pixels.ndim == 2:
         pixels = pixels[..., None]
-    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3):
-        raise UserError(f"a picture is gray or RGB; got {tuple(image.shape)}")
+    if pixels.ndim != 3:
+        raise UserError(f"a picture is (C, H, W), not {tuple(image.shape)}")
+    if pixels.shape[2] == 2:
+        pixels = np.concatenate([pixels[..., :1], pixels[..., 1:]], axis=1)
+    elif pixels.shape[2] > 3:
+        pixels = pixels[..., :3]
     return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
 
 

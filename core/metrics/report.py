@@ -19,6 +19,7 @@ class TestSet:
         published_as: name of the set in `core.metrics.published`, where it has one.
         notes: on the set: what published figures do, how much of it is here.
         seconds: per image.
+        few: how many images have results, where some were left out.
     """
 
     __test__ = False  # pytest takes what is called Test for one
@@ -26,14 +27,18 @@ class TestSet:
     published_as: str | None = None
     notes: tuple[str, ...] = field(default=())
     seconds: float | None = None
+    few: str | None = None
 
 
-def about(loaders: Mapping[str, Any], seconds: Mapping[str, float]) -> dict[str, TestSet]:
+def about(
+    loaders: Mapping[str, Any], seconds: Mapping[str, float], few: Mapping[str, str] | None = None
+) -> dict[str, TestSet]:
     """What datasets say of themselves with the attributes ``published_as``, ``convention`` and ``partial``.
 
     Args:
         loaders: by name, with their ``dataset``.
         seconds: per image.
+        few: of data sets of which images were left out, ``"19 of 20 images"``.
     """
     sets = {}
     for name, loader in loaders.items():
@@ -43,7 +48,7 @@ def about(loaders: Mapping[str, Any], seconds: Mapping[str, float]) -> dict[str,
         )
         notes = [f"published figures: {convention}"] if convention else []
         notes += [f"only {partial} are here, so that scores compare with nothing published"] if partial else []
-        sets[name] = TestSet(published_as, tuple(notes), seconds.get(name))
+        sets[name] = TestSet(published_as, tuple(notes), seconds.get(name), (few or {}).get(name))
     return sets
 
 
@@ -68,7 +73,8 @@ def report(
         said = sets.get(dataset, TestSet())
         time = "-" if said.seconds is None else f"{said.seconds * 1000:.1f}"
         own = [f"{scores[m]:.4f}" if m in scores else "-" for m in metrics]
-        rows.append([dataset, *own, f"{parameters / 1e6:.2f}", time])
+        label = f"{dataset} ({said.few})" if said.few else dataset
+        rows.append([label, *own, f"{parameters / 1e6:.2f}", time])
         for note in said.notes:
             noted.setdefault(note, []).append(dataset)
         for method in published(said.published_as) if said.published_as else ():

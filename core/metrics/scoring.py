@@ -108,21 +108,26 @@ class Scorer:
 
     def of_image(
         self, dataset: str, output: Tensor, target: Tensor | None, baselines: Mapping[str, Tensor]
-    ) -> dict[str, float]:
-        """The scores of one image, and of its baselines where that is asked for; all (1, C, H, W).
+    ) -> tuple[dict[str, float], dict[str, Exception]]:
+        """The scores of one image, and of its baselines where that is asked for; all (1, C, H, W). And the metrics that
+        failed, which may be anybody's code, by name.
 
         Raises:
             UserError: output and ground truth differ in size.
         """
         if not self.scores_images:
-            return {}
-        scores = self._scores(dataset, output, target)
+            return {}, {}
+        scores, failures = self._scores(dataset, output, target)
         for label, given in baselines.items() if self.score_input else ():
-            if target is None or given.shape == target.shape:
-                scores.update({f"{k}_{label}": v for k, v in self._scores(dataset, given, target).items()})
-        return scores
+            if given.shape == target.shape if target is not None else given.shape[1] == output.shape[1]:
+                own, failed = self._scores(dataset, given, target)
+                scores.update({f"{k}_{label}": v for k, v in own.items()})
+                failures.update({f"{k}_{label}": e for k, e in failed.items()})
+        return scores, failures
 
-    def _scores(self, dataset: str, output: Tensor, target: Tensor | None) -> dict[str, float]:
+    def _scores(
+        self, dataset: str, output: Tensor, target: Tensor | None
+    ) -> tuple[dict[str, float], dict[str, Exception]]:
         transfer = self.transfers.get(dataset)
         given = {"img": output} if target is None else {"img": output, "img2": target}
         if target is not None and output.shape[-2:] != target.shape[-2:]:
@@ -130,18 +135,22 @@ class Scorer:
             raise UserError(f"the output and the ground truth differ in size: {shapes} (is `scale` right?)")
         if not all(bool(torch.isfinite(v).all()) for v in given.values()):  # rounding and clipping would hide it
             names = [k for k in self.metrics if k not in self._of_sets and (k not in self._linear or transfer)]
-            return {k: math.nan for k in names if k not in self._full_reference or target is not None}
+            return {k: math.nan for k in names if k not in self._full_reference or target is not None}, {}
         rounding = self.rounding.get(dataset, "8bit" if self.eight_bit else "none")
         encoded = {k: for_metrics(v, rounding, is_output=k == "img") for k, v in given.items()}
         linear = {k: radiance(v[0], transfer) for k, v in given.items()} if transfer and self._linear else {}
-        scores = {}
+        scores: dict[str, float] = {}
+        failures: dict[str, Exception] = {}
         for name, block in self.metrics.items():
             images = linear if name in self._linear else encoded
             if name in self._of_sets or not images or (name in self._full_reference and target is None):
                 continue
             data = images if name in self._full_reference else {"img": images["img"]}
-            scores[name] = calculate_metric(data, self._options(block, transfer if name in self._linear else None))
-        return scores
+            try:
+                scores[name] = calculate_metric(data, self._options(block, transfer if name in self._linear else None))
+            except Exception as e:
+                failures[name] = e
+        return scores, failures
 
     def _options(self, block: Mapping[str, Any], transfer: Transfer | None) -> dict[str, Any]:
         """A metric's options, completed by what is known of the images here."""

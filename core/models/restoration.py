@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +46,8 @@ class RestorationModel(Model):
         balance_outputs: of the outputs; how many there are must then be said by `output_weights` or `output_losses`.
         balance_entropy: strength of the entropy term in the balance ``softmax``.
         multi_scale: factors, one of which is drawn for every batch to resize it by; none when omitted.
+        inputs: items of the samples that the network is called with, in this order: ``[lq, mask]`` where the data set's
+            samples have a mask as well; ``lq`` alone when omitted. Images of the input's size are padded and tiled with it.
         mixing_augs: Restormer's mixup of whole batches, ``{mixup: true, mixup_beta: 1.2, use_identity: true}``.
         use_moa: change every batch by one augmentation of `moa_augs`, see `batch_mixing`.
         moa_augs: those to choose from.
@@ -65,6 +68,7 @@ class RestorationModel(Model):
         balance_outputs: BalanceMode = "fixed",
         balance_entropy: float = 1.0,
         multi_scale: list[float] | None = None,
+        inputs: list[str] | None = None,
         mixing_augs: dict[str, bool | float] | None = None,
         use_moa: bool = False,
         moa_augs: list[Augmentation] = list(DEFAULT),  # noqa: B006 - not modified
@@ -86,14 +90,17 @@ class RestorationModel(Model):
             self.losses["balance"] = self.balance
         if balance_outputs != "fixed":
             self.losses["balance_outputs"] = self.balance_outputs
+        self.inputs = inputs or ["lq"]
         self.multi_scale = MultiScale(multi_scale) if multi_scale is not None else None
         self.mixup = Mixup.from_options(mixing_augs)
         self.mixing = BatchMixing(moa_augs, moa_probs) if use_moa else None
 
     def updates(self, batch: Batch, step: int) -> Iterator[Update]:
-        images = {k: v for k, v in batch.items() if re.fullmatch(r"lq|gt(_\d+)?", k)}
+        given = self.given(batch)
+        extra = {k for k, v in given.items() if is_image(v, given["lq"] if "lq" in given else batch["lq"])}
+        images = {k: v for k, v in batch.items() if k in extra or re.fullmatch(r"lq|gt(_\d+)?", k)}
         images = self.augmented(images, seed_of(batch) if self.mixing is not None else 0)
-        outputs = as_tuple(self.networks["g"](images["lq"]))
+        outputs = as_tuple(self.networks["g"](*(images.get(k, v) for k, v in given.items())))
         self._check_outputs(len(outputs))
         values = []
         for i, output in enumerate(outputs, start=1):
@@ -104,6 +111,20 @@ class RestorationModel(Model):
             keys = self.output_losses[i - 1] if self.output_losses else self.loss_keys
             values.append(self.loss_values(output, target, keys))
         yield Update("g", self.objective(values), self.loss_logs())
+
+    def given(self, batch: Batch) -> dict[str, Any]:
+        """What the network is called with, by name, in order.
+
+        Raises:
+            UserError: the samples have no such item.
+        """
+        absent = [name for name in self.inputs if name not in batch]
+        if absent:
+            raise UserError(
+                f"train.inputs: the samples have no '{absent[0]}'.{did_you_mean(absent[0], batch)} "
+                f"They have: {', '.join(batch)}."
+            )
+        return {name: batch[name] for name in self.inputs}
 
     def augmented(self, images: dict[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
         """Mixed and resized as the options say: ``lq`` and all targets alike.
@@ -151,9 +172,31 @@ class RestorationModel(Model):
                 raise UserError(f"train.{name} has {len(given)} entries, but the network has {found} output(s)")
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
-        outputs = as_tuple(self.inference(self.networks["g"], batch["lq"]))
+        given = self.given(batch)
+        network = self.networks["g"]
+        images = {k: v for k, v in given.items() if is_image(v, batch["lq"])}
+        if len(images) == len(given):
+            outputs = as_tuple(self.inference(network, *images.values()))
+        else:
+            outputs = as_tuple(self.inference(Called(network, given, list(images)), *images.values()))
         result = network_trait(self.networks["g"], "result_output") % len(outputs)
         return {"output" if i == result else f"output_{i + 1}": y for i, y in enumerate(outputs)}
+
+
+class Called:
+    """A network as a function of the images among its inputs alone; the others stay what they are."""
+
+    def __init__(self, network: nn.Module, given: dict[str, Any], images: list[str]) -> None:
+        self.network, self.given, self.images = network, given, images
+        self.size_multiple = size_multiple(network)
+
+    def __call__(self, *images: Tensor) -> Any:
+        return self.network(*{**self.given, **dict(zip(self.images, images, strict=True))}.values())
+
+
+def is_image(value: Any, like: Tensor) -> bool:
+    """Whether an item of a batch is an image (B, C, H, W) of the size of another, and so is cut and padded with it."""
+    return isinstance(value, Tensor) and value.dim() == 4 and value.shape[-2:] == like.shape[-2:]
 
 
 def as_tuple(output: Tensor | tuple[Tensor, ...] | list[Tensor]) -> tuple[Tensor, ...]:

@@ -31,11 +31,13 @@ class Resolved:
         options: the frozen options.
         origins: the place of every value that was given, by dotted key.
         defaults: by the dotted key of a ``type:`` block, what it leaves to its constructor.
+        notes: what is no mistake, but worth knowing.
     """
 
     options: Options
     origins: Mapping[str, Place]
     defaults: Mapping[str, Mapping[str, Any]]
+    notes: tuple[Problem, ...] = ()
 
     def rows(self) -> Iterator[tuple[str, Any, str]]:
         """Every final value: its dotted key, the value, and ``file:line``, the command-line argument, or ``default``."""
@@ -93,7 +95,7 @@ def _checked(root: Block, problems: list[Problem]) -> Resolved:
     problems = [*problems, *checker.problems]
     if problems:
         raise OptionError(problems)
-    return Resolved(values, checker.origins, checker.defaults)
+    return Resolved(values, checker.origins, checker.defaults, tuple(checker.notes))
 
 
 def dump(opt: Mapping[str, Any]) -> str:

@@ -36,10 +36,12 @@ class Checker:
         problems: every mistake so far.
         origins: where each value came from, by dotted key.
         defaults: what a ``type:`` block leaves to its constructor, by the block's dotted key.
+        notes: what is no mistake, but worth knowing.
     """
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
+        self.notes: list[Problem] = []
         self.origins: dict[str, Place] = {}
         self.defaults: dict[str, dict[str, Any]] = {}
 
@@ -118,7 +120,11 @@ class Checker:
             return self.problem(
                 node.place, key, f"expected the name of {article(registry.noun)}, got {describe_node(node)}"
             )
-        return name if name in registry else self.problem(node.place, key, registry.unknown(name), say_key=False)
+        return name if name in registry else self.unknown_name(node, registry, name, key)
+
+    def unknown_name(self, node: Node, registry: Registry, name: str, key: str) -> Any:
+        """Record a name that no component has; `BAD`."""
+        return self.problem(node.place, key, registry.unknown(name), say_key=False)
 
     def _literal(self, node: Node, annotation: Any, key: str) -> Any:
         if isinstance(node, Scalar):
@@ -231,6 +237,7 @@ class Checker:
             return self.problem(node.entries["type"].node.place, join(key, "type"), str(e), say_key=False)
         before = len(self.problems)
         extra = parameters(more) if more else {}
+        node = self.inherited(node, registry, {**own, **extra}, key)
         accepted = {"type": Parameter("type", str), **own, **extra}
         values = self.fields(block=node, accepted=accepted, key=key, owner=f"{key} ({name})")
         self.defaults[key] = {n: p.default for n, p in own.items() if n not in values and n not in extra}
@@ -246,6 +253,10 @@ class Checker:
             return values
         section = self.completed(node, more, values, key)
         return values if isinstance(section, dict) else section
+
+    def inherited(self, block: Block, registry: Registry, accepted: Mapping[str, Parameter], key: str) -> Block:
+        """A ``type:`` block with what it keeps of the block of another type that it replaces."""
+        return block
 
     def own_parameters(self, registry: Registry, name: str, key: str) -> dict[str, Parameter]:
         """The options of the component `name`, selected by the block at `key`."""

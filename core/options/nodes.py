@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
@@ -70,6 +70,8 @@ class Block:
 
     entries: Mapping[str, Entry]
     place: Place | None = None
+    replaced: Block | None = None
+    """The block of another ``type`` that stood here in a base file."""
 
     def scalar(self, key: str) -> Any:
         """The value under `key` if that is a scalar, else None."""
@@ -101,18 +103,21 @@ def to_python(node: Node) -> Any:
 
 
 def merge(base: Node, over: Node) -> Node:
-    """`base` with what `over` says instead, block by block; a block whose ``type`` changes is replaced whole."""
+    """`base` with what `over` says instead, block by block.
+
+    A block whose ``type`` changes is replaced whole; the new one remembers it.
+    """
     if not (isinstance(base, Block) and isinstance(over, Block)):
         return over
     types = {base.scalar("type"), over.scalar("type")} - {None}
     if len(types) == 2:
-        return over
+        return replace(over, replaced=base)
     entries = dict(base.entries)
     for name, entry in over.entries.items():
         node = merge(entries[name].node, entry.node) if name in entries else entry.node
         entries[name] = entry._replace(node=node)
     only_a_path = over.place is None or not over.place.line  # the blocks of --force_yml a:b=c are not really there
-    return Block(entries, base.place or over.place if only_a_path else over.place)
+    return Block(entries, base.place or over.place if only_a_path else over.place, base.replaced)
 
 
 # ------------------------------------------------------------------ mistakes

@@ -137,7 +137,7 @@ class Reader:
             if not (isinstance(base, Scalar) and isinstance(base.value, str)):
                 self.problems.append(Problem(base.place, f"{BASE}: expected the path of an option file"))
                 continue
-            path = shipped.normalised(base.value, chain[-1])
+            path = shipped.base(base.value, chain[-1])
             if any(shipped.located(path).resolve() == shipped.located(c).resolve() for c in chain):
                 circle = " -> ".join((*chain, path))
                 self.problems.append(Problem(base.place, f"{BASE}: the files include each other: {circle}"))

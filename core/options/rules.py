@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,12 @@ from ...losses import LOSSES
 from ...losses.base import LossTraits
 from ..annotations import declared
 from ..errors import UserError, did_you_mean
+from ..metrics import METRICS
 from ..models import MODELS
 from ..models.base import Model, model_class
 from ..registry import MISSING, Parameter, Registry, unknown_key
 from .checker import BAD, Checker, join, parameters
-from .nodes import Block, Entry, Items, Place, Scalar
+from .nodes import Block, Entry, Items, Node, Place, Problem, Scalar
 from .plugins import import_plugin
 from .schema import (
     PATH_KEYS,
@@ -40,6 +41,8 @@ TRAIN_BLOCKS = {
     f"{LOSS_SUFFIX}$": LossBlock,
 }
 """Forms of keys under ``train`` (regular expressions), and the components that they hold."""
+PLACES = ("dataroot", "meta_info", "layout", "filename_tmpl", "io_backend", "weights")
+"""How the parameters of data sets begin that say where the data is, and how it is kept there."""
 FROM_ABOVE = ("phase", "scale")
 """Parameters of datasets that follow from the block's key and from the top level, unless the block gives them."""
 USUAL_KEYS = ("pixel_opt", "perceptual_opt", "gan_opt", "fft_opt", "optim_g", "optim_d")
@@ -55,10 +58,11 @@ class OptionsChecker(Checker):
         self.model: type[Model] | None = None
         self.scale: Any = parameters(Options)["scale"].default
         self.networks: list[str] = []
+        self.plugins_failed = False
 
     def options(self, root: Block) -> Any:
         """The values of an option file, or `BAD`."""
-        root = self._with_plugins(root)
+        root = without_null_sets(self._with_plugins(root))
         name = root.scalar("model_type")
         if isinstance(name, str) and name in MODELS:
             self.model_type, self.model = name, model_class(name)
@@ -107,10 +111,53 @@ class OptionsChecker(Checker):
                     plugin = import_plugin(node.value, node.place.folder if node.place else Path.cwd())
                     found = Scalar(plugin, None, node.place)
                 except UserError as e:
+                    self.plugins_failed = True
                     self.problem(node.place, f"plugins[{i}]", str(e))
             nodes.append(found)
         plugins = entry._replace(node=Items(tuple(nodes), entry.node.place))
         return Block({**root.entries, "plugins": plugins}, root.place)
+
+    def unknown_name(self, node: Node, registry: Registry, name: str, key: str) -> Any:
+        """As for any name; after a plug-in that failed, and would have registered it, that is said alone."""
+        return BAD if self.plugins_failed else super().unknown_name(node, registry, name, key)
+
+    def component(self, node: Node, registry: Registry, more: Any, key: str) -> Any:
+        """As for any block; a metric must say, itself or here, which of two scores is the better one."""
+        values = super().component(node, registry, more, key)
+        if registry is METRICS and values is not BAD and not values.get("better"):
+            name = values["type"]
+            if not hasattr(METRICS.get(name), "better"):
+                text = (
+                    f"{name} does not say which of two scores is the better one; add better: lower, or better: higher "
+                    "(or register it with @metric)"
+                )
+                return self.problem(node.place, key, text)
+        return values
+
+    def inherited(self, block: Block, registry: Registry, accepted: Mapping[str, Parameter], key: str) -> Block:
+        """A data set of another type keeps what it has in common with the one that it replaces.
+
+        Not the places of that one's data, where it names its own.
+        """
+        if registry is not DATASETS or block.replaced is None:
+            return block
+        before: dict[str, Entry] = {}
+        replaced: Block | None = block.replaced
+        while replaced is not None:
+            before = {**replaced.entries, **before}
+            replaced = replaced.replaced
+        elsewhere = any(k.startswith(PLACES) for k in block.entries)
+        kept = {
+            k: e
+            for k, e in before.items()
+            if k in accepted and k != "type" and not (elsewhere and k.startswith(PLACES))
+        }
+        dropped = [k for k in before if k not in block.entries and k not in kept and k != "type"]
+        if dropped:
+            names = f"{block.replaced.scalar('type')} to {block.scalar('type')}"
+            text = f"{key}: the type changes from {names}, which drops {', '.join(dropped)}"
+            self.notes.append(Problem(block.place, text))
+        return Block({**kept, **block.entries}, block.place)
 
     # ---------------------------------------------------------------- keys by pattern
     def extra_keys(self, cls: Any, block: Block) -> dict[str, Parameter]:
@@ -235,6 +282,16 @@ class OptionsChecker(Checker):
             self.problem(entry.place, join(key, name), text, say_key=False)
             return
         super().unknown(entry, name, owner, accepted, key)
+
+
+def without_null_sets(root: Block) -> Block:
+    """Options without the data sets that are null: ``val: ~`` takes one out that a base file has."""
+    entry = root.entries.get("datasets")
+    if entry is None or not isinstance(entry.node, Block):
+        return root
+    kept = {k: e for k, e in entry.node.entries.items() if not (isinstance(e.node, Scalar) and e.node.value is None)}
+    datasets = entry._replace(node=replace(entry.node, entries=kept))
+    return Block({**root.entries, "datasets": datasets}, root.place)
 
 
 def networks_of(model: type[Model]) -> list[str]:

@@ -29,6 +29,13 @@ def normalised(path: str, beside: str = "") -> str:
     return PREFIX + os.path.normpath(path.removeprefix(PREFIX))
 
 
+def base(path: str, beside: str) -> str:
+    """What ``_base_`` means in the file `beside`: a path relative to that file; if nothing is there, a shipped file's name."""
+    own = normalised(path, beside)
+    name = PREFIX + os.path.normpath(path.removeprefix("options/"))
+    return name if not located(own).exists() and not os.path.isabs(path) and name in names() else own
+
+
 def names() -> list[str]:
     """Every shipped file, with the prefix; parts of option files come last."""
     found = [PREFIX + p.relative_to(FOLDER).as_posix() for p in FOLDER.rglob("*.yml")]

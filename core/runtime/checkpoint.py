@@ -6,14 +6,17 @@ once ``training_states/5000.sha256`` lists their checksums: that file is written
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import logging
 import os
 import pickle
 import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 from torch import nn
@@ -22,6 +25,8 @@ from ..errors import UserError, did_you_mean, require
 
 log = logging.getLogger("relume")
 State = dict[str, Any]
+INTERRUPTED = "interrupted"
+"""In place of an iteration: the checkpoint that an error left, see `Checkpoints.save_interrupted`."""
 ENTRY = "relume"
 """Entry of a weights file that says which network it is for: see `core.options.description`."""
 
@@ -31,20 +36,53 @@ def write_atomically(path: Path, write: Any) -> str:
     """Have ``write(file)`` fill a temporary file beside `path`, sync it to disk, rename it; the SHA-256 of its bytes.
 
     Whoever reads `path`, whenever, sees the old content or the new, never a part.
+
+    Raises:
+        UserError: the file cannot be written: a full disk, no permission.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
         digest = checksum(temporary)
         temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as e:
+        raise UserError(cannot_write(path, e)) from e
     finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
     return digest
+
+
+def cannot_write(path: Path, error: OSError) -> str:
+    """The line that says so, and how much room there is where that is the cause."""
+    room = ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        folder = next(p for p in (path.parent, *path.parents) if p.exists())
+        room = f" ({shutil.disk_usage(folder).free / 2**20:,.0f} MiB are free in {folder})"
+    return f"{path}: cannot be written: {error.strerror or error}{room}"
+
+
+class _Remembering:
+    """A file for torch, which says "unexpected pos" where writing failed for a reason that the file knew."""
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> Any:
+        try:
+            return self.file.write(data)
+        except OSError as e:
+            self.error = e
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
 
 
 def _sync_folder(folder: Path) -> None:
@@ -62,8 +100,18 @@ def _sync_folder(folder: Path) -> None:
 
 
 def save(path: Path, state: Any) -> str:
-    """Save `state` with ``torch.save``, atomically; the SHA-256 of the file."""
-    return write_atomically(path, lambda file: torch.save(state, file))
+    """Save `state` with ``torch.save``, atomically; the SHA-256 of the file. Errors are those of `write_atomically`."""
+
+    def write(file: Any) -> None:
+        remembering = _Remembering(file)
+        try:
+            torch.save(state, cast(IO[bytes], remembering))
+        except RuntimeError:
+            if remembering.error is not None:
+                raise remembering.error from None
+            raise
+
+    return write_atomically(path, write)
 
 
 def checksum(path: Path) -> str:
@@ -134,39 +182,83 @@ class Checkpoints:
             networks: per key what ``net_<key>_<iteration>.pth`` holds, ``{"params": ..., "params_ema": ...}``.
             state: what ``<iteration>.state`` holds.
         """
-        self._remove_leftovers()
-        sums = {}
-        for key, weights in networks.items():
-            path = self.models / f"net_{key}_{iteration}.pth"
-            sums[path] = save(path, weights)
-        path = self.states / f"{iteration}.state"
-        sums[path] = save(path, state)
-        lines = "".join(f"{digest}  {os.path.relpath(p, self.states)}\n" for p, digest in sums.items())
-        write_atomically(self.states / f"{iteration}.sha256", lambda file: file.write(lines.encode()))
+        self._write(iteration, networks, state)
         for key in networks:
             link(self.models / f"net_{key}_{iteration}.pth", self.models / f"net_{key}_latest.pth")
         self._prune()
+        self._remove(INTERRUPTED)
+
+    def save_interrupted(self, networks: Mapping[str, State], state: State) -> Path:
+        """Write what an error would lose as a checkpoint apart from the others; the path of its state.
+
+        It counts until the next checkpoint is written.
+        """
+        self._write(INTERRUPTED, networks, state)
+        return self.state_path(INTERRUPTED)
+
+    def _write(self, name: int | str, networks: Mapping[str, State], state: State) -> None:
+        self._remove_leftovers()
+        sums = {}
+        for key, weights in networks.items():
+            path = self.network_path(key, name)
+            sums[path] = save(path, weights)
+        path = self.state_path(name)
+        sums[path] = save(path, state)
+        self._write_manifest(name, [(digest, os.path.relpath(p, self.states)) for p, digest in sums.items()])
+
+    def revise(self, iteration: int, state: State) -> None:
+        """Replace the state of a complete checkpoint, which can be trusted at every moment.
+
+        In between, the manifest lists the checksums of the old file and of the new one.
+        """
+        path = self.state_path(iteration)
+        aside = path.with_name(f".{path.name}.revised.tmp")
+        digest = save(aside, state)
+        entries = self._entries(iteration)
+        self._write_manifest(iteration, [*entries, (digest, path.name)])
+        aside.replace(path)
+        _sync_folder(self.states)
+        self._write_manifest(iteration, [*((d, n) for d, n in entries if n != path.name), (digest, path.name)])
+
+    def _write_manifest(self, name: int | str, entries: Sequence[tuple[str, str]]) -> None:
+        lines = "".join(f"{digest}  {file}\n" for digest, file in entries)
+        write_atomically(self._manifest(name), lambda file: file.write(lines.encode()))
+
+    def _manifest(self, name: int | str) -> Path:
+        return self.states / f"{name}.sha256"
+
+    def _entries(self, name: int | str) -> list[tuple[str, str]]:
+        """(checksum, file) of a manifest's lines, ``("", line)`` for what is no such line."""
+        lines = self._manifest(name).read_text(errors="replace").splitlines()
+        parts = [line.partition("  ") for line in lines]
+        return [(digest if gap else "", file if gap else digest) for digest, gap, file in parts]
 
     def save_best(self, networks: Mapping[str, State]) -> None:
         """Replace ``net_<key>_best.pth``."""
         for key, weights in networks.items():
             save(self.models / f"net_{key}_best.pth", weights)
 
-    def verify(self, iteration: int) -> str | None:
+    def verify(self, iteration: int | str) -> str | None:
         """Why the checkpoint of `iteration` cannot be trusted, or None when every checksum is right."""
-        manifest = self.states / f"{iteration}.sha256"
+        manifest = self._manifest(iteration)
         if not manifest.is_file():
             return f"{manifest} is missing: the checkpoint was never completed"
-        entries = [line.split("  ", 1) for line in manifest.read_text(errors="replace").splitlines()]
-        if not entries or any(len(e) != 2 for e in entries):
+        entries = self._entries(iteration)
+        if not entries or not all(digest for digest, _ in entries):
             return f"{manifest} is torn"
-        for digest, name in entries:
+        for name in dict.fromkeys(file for _, file in entries):
             path = self.states / name
             if not path.is_file():
                 return f"{path} is missing"
-            if checksum(path) != digest:
+            if checksum(path) not in [digest for digest, file in entries if file == name]:
                 return f"{path} is damaged (its SHA-256 is not the one written down)"
         return None
+
+    def interrupted(self) -> int | None:
+        """After which iteration `save_interrupted` was called last; None without a good checkpoint of that kind."""
+        if not self._manifest(INTERRUPTED).is_file() or self.verify(INTERRUPTED) is not None:
+            return None
+        return int(load(self.state_path(INTERRUPTED))["iter"])
 
     def newest_good(self) -> tuple[int | None, list[str]]:
         """The newest checkpoint whose checksums are right, and what is wrong with the newer ones."""
@@ -178,12 +270,12 @@ class Checkpoints:
             problems.append(problem)
         return None, problems
 
-    def state_path(self, iteration: int) -> Path:
-        """``training_states/<iteration>.state``."""
+    def state_path(self, iteration: int | str) -> Path:
+        """``training_states/<iteration>.state``; or of `INTERRUPTED`."""
         return self.states / f"{iteration}.state"
 
     def network_path(self, key: str, which: int | str) -> Path:
-        """``models/net_<key>_<which>.pth``, where `which` is an iteration, ``latest`` or ``best``."""
+        """``models/net_<key>_<which>.pth``, where `which` is an iteration, ``latest``, ``best`` or `INTERRUPTED`."""
         return self.models / f"net_{key}_{which}.pth"
 
     def forget_after(self, iteration: int) -> None:
@@ -197,9 +289,9 @@ class Checkpoints:
             for old in self.iterations()[: -self.keep]:
                 self._remove(old)
 
-    def _remove(self, iteration: int) -> None:
+    def _remove(self, iteration: int | str) -> None:
         # The manifest goes first: without it the rest no longer counts, whenever we are interrupted.
-        (self.states / f"{iteration}.sha256").unlink(missing_ok=True)
+        self._manifest(iteration).unlink(missing_ok=True)
         self.state_path(iteration).unlink(missing_ok=True)
         for path in self.models.glob(f"net_*_{iteration}.pth"):
             path.unlink()
@@ -256,6 +348,11 @@ def unwrap(weights: Mapping[str, Any], param_key: str | None, path: str | Path) 
     return strip(weights)
 
 
+def usual_key(weights: Mapping[str, Any]) -> str | None:
+    """The entry of a weights file that a trained network is: the average, else the weights; None for a flat file."""
+    return next((k for k in ("params_ema", "params") if isinstance(weights.get(k), Mapping)), None)
+
+
 def strip(state: Mapping[str, Any]) -> State:
     """State-dict names without the prefixes that DataParallel, DDP and torch.compile add."""
     return {re.sub(r"^(module\.|_orig_mod\.)+", "", str(k)): v for k, v in state.items()}
@@ -290,6 +387,10 @@ def refuse_other_kinds(state: Mapping[str, Any], own: Mapping[str, torch.Tensor]
             raise UserError(f"{path}: {name} is {_kind(value)}, and in the network {_kind(own[name])}{others}")
 
 
+class DoesNotFit(UserError):
+    """Weights are of another network."""
+
+
 def load_weights(
     network: nn.Module,
     path: str | Path,
@@ -308,7 +409,7 @@ def load_weights(
         What was not loaded, one line per difference: with `strict` nothing, or with `grow` too, what the file lacks.
 
     Raises:
-        UserError: the file cannot be read, or differs and `strict` is set.
+        UserError: the file cannot be read; or differs and `strict` is set (`DoesNotFit`).
     """
     state = unwrap(load(path), param_key, path)
     own = network.state_dict()
@@ -329,9 +430,8 @@ def load_weights(
             network.load_state_dict(state, strict=True)
         except RuntimeError:
             more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
-            raise UserError(
-                f"{path}: does not fit {type(network).__name__}: {'; '.join(problems[:3])}{more}. "
-                "(strict_load: false loads what fits)"
+            raise DoesNotFit(
+                f"{path}: does not fit {type(network).__name__}: {'; '.join(problems[:3])}{more}"
             ) from None
         return absent if grow else []
     network.load_state_dict({k: v for k, v in state.items() if k not in shaped}, strict=False)

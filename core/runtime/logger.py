@@ -22,7 +22,7 @@ import torch
 from ..annotations import Count, Section, plain, setting
 from ..errors import UserError, require
 from . import distributed
-from .checkpoint import write_atomically
+from .checkpoint import first_line, write_atomically
 from .streams import LogFile, StandardOutput
 
 log = logging.getLogger("relume")
@@ -179,12 +179,15 @@ class RunLogger:
         tensorboard: folder of TensorBoard's events.
         opt: the resolved options, whose ``logger`` section says which trackers there are.
         start: iteration the run starts from; records of later iterations, left by a killed run, are dropped.
+        validated: whether the validation of `start` is over; else what is recorded of it is dropped too.
 
     Raises:
         UserError: a tracker is not installed.
     """
 
-    def __init__(self, folder: Path, tensorboard: Path, opt: Mapping[str, Any], start: int = 0) -> None:
+    def __init__(
+        self, folder: Path, tensorboard: Path, opt: Mapping[str, Any], start: int = 0, validated: bool = True
+    ) -> None:
         self.name = str(opt["name"])
         self.total = int(opt["train"]["total_iter"])
         self.first = start
@@ -193,23 +196,25 @@ class RunLogger:
         self.wandb: Any = None
         self.records: Any = None
         self.progress: Progress | None = None
+        self._failed: set[str] = set()
         if not distributed.is_main():
             return
         settings = Logger.of(opt["logger"])
         board, tracker = trackers(settings)
         folder.mkdir(parents=True, exist_ok=True)
         self.file = add_file(folder / f"train_{self.name}_{timestamp()}.log")
-        self.records = _reopen_records(folder / "metrics.jsonl", start)
+        self.records = _reopen_records(folder / "metrics.jsonl", start, validated)
         if board is not None:
             self.writer = board.SummaryWriter(str(tensorboard), purge_step=start + 1 if start else None)
         if tracker is not None and settings.wandb is not None:
-            self.wandb = tracker.init(
-                project=settings.wandb.project,
-                name=self.name,
-                config=plain(opt),
-                id=settings.wandb.resume_id,
-                resume="allow",
-            )
+            with self._tracking("Weights & Biases"):
+                self.wandb = tracker.init(
+                    project=settings.wandb.project,
+                    name=self.name,
+                    config=plain(opt),
+                    id=settings.wandb.resume_id,
+                    resume="allow",
+                )
         if sys.stdout.isatty():
             self.progress = Progress(self.name, self.total, start)
 
@@ -232,12 +237,23 @@ class RunLogger:
         if self.progress:
             self.progress.show(iteration, losses)
 
-    def validation(self, iteration: int, results: Mapping[str, Mapping[str, float]], best: Mapping[str, Any]) -> None:
-        """One validation's means: ``results[dataset][metric]``; `best` as kept by the trainer, by the same names."""
+    def validation(
+        self,
+        iteration: int,
+        results: Mapping[str, Mapping[str, float]],
+        best: Mapping[str, Any],
+        said: Mapping[str, str] | None = None,
+    ) -> None:
+        """One validation's means: ``results[dataset][metric]``; `best` as kept by the trainer, by the same names.
+
+        Args:
+            said: what the heading adds to a dataset's name, ``EMA``.
+        """
         if self.records is None:
             return
         for dataset, metrics in results.items():
-            lines = [f"Validation {dataset}"]
+            more = (said or {}).get(dataset)
+            lines = [f"Validation {dataset} ({more})" if more else f"Validation {dataset}"]
             for metric, value in metrics.items():
                 record = best.get(dataset, {}).get(metric)
                 tail = f"\tBest: {record['value']:.4f} @ {record['iter']} iter" if record else ""
@@ -249,21 +265,35 @@ class RunLogger:
     def record(self, entry: Mapping[str, Any]) -> None:
         """One line of ``metrics.jsonl``."""
         if self.records is not None:
-            self.records.write(as_json(entry) + "\n")
-            self.records.flush()
+            with self._tracking("metrics.jsonl"):
+                self.records.write(as_json(entry) + "\n")
+                self.records.flush()
 
     def scalars(self, iteration: int, values: Mapping[str, float]) -> None:
         """Curves, to TensorBoard and Weights & Biases."""
         if self.writer is not None:
-            for tag, value in values.items():
-                self.writer.add_scalar(tag, value, iteration)
+            with self._tracking("TensorBoard"):
+                for tag, value in values.items():
+                    self.writer.add_scalar(tag, value, iteration)
         if self.wandb is not None:
-            self.wandb.log(dict(values), step=iteration)
+            with self._tracking("Weights & Biases"):
+                self.wandb.log(dict(values), step=iteration)
 
     def image(self, tag: str, picture: Any, iteration: int) -> None:
         """One picture, (H, W, 3) uint8 RGB, to TensorBoard."""
         if self.writer is not None:
-            self.writer.add_image(tag, picture, iteration, dataformats="HWC")
+            with self._tracking("TensorBoard"):
+                self.writer.add_image(tag, picture, iteration, dataformats="HWC")
+
+    @contextlib.contextmanager
+    def _tracking(self, tracker: str) -> Iterator[None]:
+        """What follows records something; if that fails, training goes on, and the log says so once for each tracker."""
+        try:
+            yield
+        except Exception as e:  # trackers are anybody's code, and the disk may be full
+            if tracker not in self._failed:
+                self._failed.add(tracker)
+                log.warning("%s fails, which ends nothing else: %s: %s", tracker, type(e).__name__, first_line(e))
 
     def __enter__(self) -> RunLogger:
         return self
@@ -282,16 +312,19 @@ class RunLogger:
         if self.progress:
             self.progress.close()
         if self.writer is not None:
-            self.writer.close()
+            with self._tracking("TensorBoard"):
+                self.writer.close()
         if self.wandb is not None:
-            self.wandb.finish()
-        self.records.close()
+            with self._tracking("Weights & Biases"):
+                self.wandb.finish()
+        with self._tracking("metrics.jsonl"):
+            self.records.close()
         self.records = None
         remove_file(self.file)
 
 
-def _reopen_records(path: Path, start: int) -> Any:
-    """``metrics.jsonl``, ready to append; lines of iterations that a resumed run will repeat are dropped."""
+def _reopen_records(path: Path, start: int, validated: bool) -> Any:
+    """``metrics.jsonl``, ready to append; lines of iterations and validations that a resumed run will repeat are dropped."""
     kept = []
     if path.exists():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -299,7 +332,10 @@ def _reopen_records(path: Path, start: int) -> Any:
                 entry = json.loads(line)
             except json.JSONDecodeError:  # the line that a kill cut short
                 continue
-            if isinstance(entry, dict) and entry.get("iter", 0) <= start:
+            if not isinstance(entry, dict):
+                continue
+            repeated = "metrics" in entry and not validated
+            if entry.get("iter", 0) <= (start - 1 if repeated else start):
                 kept.append(line + "\n")
     temporary = path.with_suffix(".tmp")
     temporary.write_text("".join(kept), encoding="utf-8")

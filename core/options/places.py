@@ -1,0 +1,57 @@
+"""Files and folders that options name and this machine may lack. Only whether they exist is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import did_you_mean
+from .schema import Options
+
+DATA = ("dataroot", "meta_info")
+"""How the parameters of data sets begin that say where the data is."""
+WEIGHTS = ("pretrain_network_", "resume_state")
+"""How the keys of ``path`` begin that name a file to read."""
+
+
+def missing(opt: Options, phases: Sequence[str] = (), weights: bool = True) -> list[str]:
+    """One line for every file or folder that is named and not there; remote ones are taken to exist.
+
+    Args:
+        phases: of the data sets that matter (``train``, ``val``, ``test``); all when omitted.
+        weights: whether what ``path`` names matters.
+    """
+    lines = []
+    sets = opt.sets(*phases) if phases else opt.datasets
+    for key, value in [*(_in_path(opt.path) if weights else ()), *_in_data(sets, "datasets")]:
+        if "://" in value or Path(value).expanduser().exists():
+            continue
+        place = Path(value).expanduser()
+        what = "file or folder" if key.startswith("datasets.") else "file"
+        near = did_you_mean(place.name, [p.name for p in place.parent.glob("*")]) if place.parent.is_dir() else ""
+        lines.append(f"{value}: no such {what}.{near} ({key})")
+    return lines
+
+
+def _in_path(path: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for key, value in path.items():
+        if key.startswith(WEIGHTS) and isinstance(value, str):
+            yield f"path.{key}", value
+
+
+def _in_data(block: Any, dotted: str) -> Iterator[tuple[str, str]]:
+    """Keys and values in data sets' blocks, also in those within others (mixtures)."""
+    if isinstance(block, Mapping):
+        if block.get("download"):
+            return
+        for key, value in block.items():
+            inner = f"{dotted}.{key}"
+            if isinstance(key, str) and key.startswith(DATA):
+                values = [value] if isinstance(value, str) else value if isinstance(value, Sequence) else []
+                yield from ((inner, v) for v in values if isinstance(v, str))
+            else:
+                yield from _in_data(value, inner)
+    elif isinstance(block, (list, tuple)):
+        for i, value in enumerate(block):
+            yield from _in_data(value, f"{dotted}[{i}]")
