@@ -92,6 +92,7 @@ def owned(folder: Path) -> Iterator[None]:
         UserError: another run does; nothing was touched.
     """
     path = lock_path(folder)
+    made = not path.parent.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
     while not _take(path):
         if (holder := owner(folder)) is not None:
@@ -108,6 +109,9 @@ def owned(folder: Path) -> Iterator[None]:
         with contextlib.suppress(FileNotFoundError):
             if _read(path)[0] == Owner.here():
                 path.unlink()
+        if made:
+            with contextlib.suppress(OSError):
+                path.parent.rmdir()  # a run that failed before it had anything to keep leaves nothing behind
 
 
 def _in_use(folder: Path, holder: Owner) -> str:
