@@ -67,7 +67,7 @@ def test_the_readme_has_the_commands_that_this_test_knows_how_to_run() -> None:
     assert sum("train.py" in c for c in COMMANDS) >= 5
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if "train" in c and "make" not in c and "sample" not in c])
+@pytest.mark.parametrize("command", [c for c in COMMANDS if re.search(r"\btrain(\.py)? ", c)])
 def test_training_commands(command: str, folder: Path) -> None:
     words = shlex.split(command)
     if "--check" not in words:
@@ -92,7 +92,9 @@ def test_the_block_for_own_data_as_it_stands(folder: Path) -> None:
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if re.match(r"relume (?!train)", c)])
 def test_other_commands(command: str, folder: Path) -> None:
-    assert len(run(shlex.split(command), folder).splitlines()) > 10
+    words = shlex.split(command.partition(" > ")[0])
+    words += ["--dry-run"] if "sweep" in words else []  # its runs are those of train
+    assert len(run(words, folder).splitlines()) > 5
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make")])
