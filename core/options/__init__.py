@@ -7,6 +7,7 @@ signatures for every ``type:`` block.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from .reader import YAMLDumper, read
 from .rules import OptionsChecker
 from .schema import Options
 
+log = logging.getLogger("relume")
 __all__ = ["OptionError", "Options", "Resolved", "as_debug", "check", "dump", "load", "resolve"]
 
 
@@ -67,7 +69,10 @@ def load(path: str | os.PathLike[str], force_yml: Iterable[str] = ()) -> Options
     Raises:
         OptionError: every mistake, one line each: ``file:line:column: what is wrong, and what is accepted``.
     """
-    return resolve(path, force_yml).options
+    resolved = resolve(path, force_yml)
+    for note in resolved.notes:
+        log.warning("%s", note)
+    return resolved.options
 
 
 def resolve(path: str | os.PathLike[str], force_yml: Iterable[str] = ()) -> Resolved:

@@ -191,13 +191,18 @@ class Checker:
         """Record a key that its block does not have."""
         self.problem(entry.place, join(key, name), unknown_key(name, owner, accepted), say_key=False)
 
+    def tolerated(self, entry: Entry, name: str, key: str) -> bool:
+        """Whether a key that its block does not have is accepted all the same, and noted."""
+        return False
+
     def fields(self, block: Block, accepted: Mapping[str, Parameter], key: str, owner: str) -> dict[str, Any]:
         """The values of a block with known keys; those that are unknown, wrong or missing are reported and left out."""
         values = {}
         for name, entry in block.entries.items():
             parameter = accepted.get(name)
             if parameter is None:
-                self.unknown(entry, name, owner, accepted, key)
+                if not self.tolerated(entry, name, key):
+                    self.unknown(entry, name, owner, accepted, key)
                 continue
             annotation = parameter.annotation
             if parameter.range is not None:

@@ -18,6 +18,7 @@ from ..models import MODELS
 from ..models.base import Model, model_class
 from ..registry import MISSING, Parameter, Registry, unknown_key
 from .checker import BAD, Checker, join, parameters
+from .dialect import renamed_phases, translated, why_ignored
 from .nodes import Block, Entry, Items, Node, Place, Problem, Scalar
 from .plugins import import_plugin
 from .schema import (
@@ -62,7 +63,7 @@ class OptionsChecker(Checker):
 
     def options(self, root: Block) -> Any:
         """The values of an option file, or `BAD`."""
-        root = without_null_sets(self._with_plugins(root))
+        root = without_null_sets(renamed_phases(self._with_plugins(root)))
         name = root.scalar("model_type")
         if isinstance(name, str) and name in MODELS:
             self.model_type, self.model = name, model_class(name)
@@ -159,6 +160,14 @@ class OptionsChecker(Checker):
             self.notes.append(Problem(block.place, text))
         return Block({**kept, **block.entries}, block.place)
 
+    def tolerated(self, entry: Entry, name: str, key: str) -> bool:
+        """Keys of forks that have no effect are accepted, with a note."""
+        reason = why_ignored(key, name, entry.node)
+        if reason is None:
+            return False
+        self.notes.append(Problem(entry.place, f"{join(key, name)}: ignored, {reason}"))
+        return True
+
     # ---------------------------------------------------------------- keys by pattern
     def extra_keys(self, cls: Any, block: Block) -> dict[str, Parameter]:
         """Networks at the top, weights under ``path``, losses, optimizers and the model's own options under ``train``."""
@@ -215,6 +224,8 @@ class OptionsChecker(Checker):
 
     def section(self, block: Block, cls: Any, key: str) -> Any:
         before = len(self.problems)
+        block, said = translated(block, key, {**parameters(cls), **self.extra_keys(cls, block)})
+        self.notes += [Problem(place, f"{join(key, name)}: taken as {new}") for name, new, place in said]
         section = super().section(block, cls, key)
         if section is BAD:
             return BAD

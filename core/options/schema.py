@@ -127,7 +127,7 @@ class Val(Section):
     use_image: bool = setting(True, "Accepted for Restormer's files; metrics are computed on rounded 8-bit images.")
     rgb2bgr: bool = setting(True, "Accepted for Restormer's files; channel order is always handled.")
     max_minibatch: int | None = setting(None, "Accepted for Restormer's files; use tile.")
-    grids: bool = setting(False, "Accepted for NAFNet's files; use tile.")
+    grids: bool | None = setting(False, "Accepted for NAFNet's files; use tile.")
     crop_size_h: int | None = setting(None, "Accepted for NAFNet's files; use tile.")
     crop_size_w: int | None = setting(None, "Accepted for NAFNet's files; use tile.")
     trans_num: int = setting(1, "Accepted for NAFNet's files, where 1 is no self-ensemble.")

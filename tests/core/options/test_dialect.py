@@ -1,0 +1,86 @@
+"""Words of BasicSR's forks: translated or noted, never dropped in silence, and refused where they would change something."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from relume.core import options
+
+BASE = """name: x
+model_type: SRModel
+scale: 2
+{top}
+datasets:
+  {test}: {{type: PairedImageDataset, dataroot_gt: a, dataroot_lq: b{data}}}
+network_g: {{type: MSRResNet, num_feat: 4, num_block: 1, upscale: 2}}
+val: {{{val}}}
+train: {{total_iter: 2, optim_g: {{type: Adam, lr: 1e-3}}, pixel_opt: {{type: L1Loss}}{train}}}
+"""
+
+
+def resolved(tmp_path: Path, **parts: str) -> options.Resolved:
+    """The options of a small file with these additions."""
+    path = tmp_path / "x.yml"
+    path.write_text(BASE.format(**{"top": "", "test": "test_1", "data": "", "val": "", "train": "", **parts}))
+    return options.resolve(path)
+
+
+@pytest.mark.parametrize(
+    ("parts", "key"),
+    [
+        ({"top": "crop_border: 4"}, "crop_border"),
+        ({"data": ", task: SR"}, "datasets.test_1.task"),
+        ({"val": "use_chop: true"}, "val.use_chop"),
+        ({"train": ", use_accumulation: false"}, "train.use_accumulation"),
+    ],
+)
+def test_what_has_no_effect_is_accepted_and_noted_with_its_line(
+    tmp_path: Path, parts: dict[str, str], key: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = resolved(tmp_path, **parts)
+    (note,) = map(str, found.notes)
+    line = next(
+        i for i, text in enumerate((tmp_path / "x.yml").read_text().splitlines(), 1) if key.split(".")[-1] in text
+    )
+    assert f"x.yml:{line}:" in note
+    assert f" {key}: ignored" in note
+    options.load(tmp_path / "x.yml")
+    assert note in caplog.text
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"data": ", task: denoising_color"},
+        {"val": "selfensemble_testing: 3"},
+        {"top": "crop_boarder: 4"},
+        {"train": ", accumulation_steps: [1, 4]"},
+    ],
+)
+def test_what_would_change_something_or_is_misspelt_stays_an_error(tmp_path: Path, parts: dict[str, str]) -> None:
+    with pytest.raises(options.OptionError, match="unknown key"):
+        resolved(tmp_path, **parts)
+
+
+def test_other_names_of_training_keys_mean_the_same(tmp_path: Path) -> None:
+    found = resolved(tmp_path, train=", accumulation_steps: [4], clip_grad_norm: 0.5")
+    train = found.options.train
+    assert train is not None
+    assert (train.accumulate, train.grad_clip_norm) == (4, 0.5)
+    assert any("train.accumulation_steps: taken as accumulate" in str(note) for note in found.notes)
+
+
+def test_a_translated_value_is_checked_at_its_place(tmp_path: Path) -> None:
+    with pytest.raises(options.OptionError, match=r"x\.yml:9:\d+: train\.accumulate: must be at least 1, got 0"):
+        resolved(tmp_path, train=", accumulation_steps: 0")
+
+
+def test_a_key_under_both_names_is_not_guessed_at(tmp_path: Path) -> None:
+    with pytest.raises(options.OptionError, match="unknown key 'accumulation_steps'"):
+        resolved(tmp_path, train=", accumulation_steps: 4, accumulate: 2")
+
+
+def test_numbered_phases_without_an_underscore(tmp_path: Path) -> None:
+    assert list(resolved(tmp_path, test="test0").options.datasets) == ["test_0"]
