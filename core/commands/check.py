@@ -1,4 +1,4 @@
-"""Check an option file: every mistake at once; touches no data and no GPU, and notes which files are not here.
+"""Check an option file: every mistake at once, and which files are not here; touches no data, no GPU.
 
 ``relume check options/x.yml [--force_yml train:ema_decay=0.99 ...]``
 """

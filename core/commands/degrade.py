@@ -1,4 +1,4 @@
-"""Write what training would see of a folder of photographs: degraded inputs, ground truths, and a sheet to look at.
+"""Write what training would see of photographs: degraded inputs, ground truths, a contact sheet.
 
 ``relume degrade -opt FILE.yml -i DIR -o DIR [--count 4] [--seed 0] [--force_yml a:b=v ...]``
 

@@ -1,4 +1,4 @@
-"""Train one option file with several values of some keys, and compare: a table with mean and deviation over seeds.
+"""Train one option file with several values of some keys, and compare them over seeds in a table.
 
 ``relume sweep -opt x.yml train.optim_g.lr=1e-3,3e-4 manual_seed=0,1,2 [--jobs 2]``
 

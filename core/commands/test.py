@@ -1,4 +1,4 @@
-"""Run a trained model over test sets: pictures, scores, a table. A training file with a ``val`` set will do.
+"""Run a trained model over test sets: pictures, scores, a table. A training file will do.
 
 Weights are those of ``path.pretrain_network_g``, else the best that this file's training has written.
 

@@ -11,6 +11,8 @@ from .schema import Options
 
 DATA = ("dataroot", "meta_info")
 """How the parameters of data sets begin that say where the data is."""
+NOTHING = "none"
+"""What Restormer's files say for a folder that there is not."""
 WEIGHTS = ("pretrain_network_", "resume_state")
 """How the keys of ``path`` begin that name a file to read."""
 
@@ -25,7 +27,7 @@ def missing(opt: Options, phases: Sequence[str] = (), weights: bool = True) -> l
     lines = []
     sets = opt.sets(*phases) if phases else opt.datasets
     for key, value in [*(_in_path(opt.path) if weights else ()), *_in_data(sets, "datasets")]:
-        if "://" in value or Path(value).expanduser().exists():
+        if "://" in value or value == NOTHING or Path(value).expanduser().exists():
             continue
         place = Path(value).expanduser()
         what = "file or folder" if key.startswith("datasets.") else "file"
