@@ -49,7 +49,7 @@ class Experiment:
             except UserError as e:
                 error = e
             except OSError as e:
-                error = UserError(f"{self.root} cannot be written to: {e}")
+                error = UserError(f"path.experiments_root: {checkpoint.cannot_write(self.root, e)}")
         distributed.agree(error)
 
     def prepare(self, opt: Options, fresh: bool) -> None:

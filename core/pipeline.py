@@ -458,6 +458,10 @@ def refuse_random_weights(opt: Options, networks: Mapping[str, nn.Module], allow
 def refuse_missing(opt: Options, phases: Sequence[str], weights: bool = True) -> None:
     """Raise `UserError` on all ranks with every file and folder that a run needs and some rank does not have."""
     lines = missing(opt, phases, weights)
+    if opt.train is None or "train" not in phases:  # teachers are not built, and their weights not read
+        kind = model_class(opt.model_type)
+        unread = [f"(path.pretrain_network_{k})" for k in kind.frozen if k not in kind.required_networks]
+        lines = [line for line in lines if not line.endswith(tuple(unread))]
     distributed.agree(UserError("\n".join(lines)) if lines else None)
 
 

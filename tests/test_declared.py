@@ -24,7 +24,8 @@ COMPONENT = re.compile(
 """Expressions that mean a component; an index or an attribute may follow."""
 FOREIGN = {
     ("core/features/libraries.py", "pretrained_cfg"),  # timm's networks
-    ("core/inference/tiling.py", "module"),  # what torch's wrappers call the network inside
+    ("core/inference/tiling.py", "training"),  # torch's own, where the network is one
+    ("core/inference/network.py", "module"),  # what torch's wrappers call the network inside
     ("core/inference/tiling.py", "size_multiple"),  # whether to look inside a wrapper for it
     ("losses/pretrained.py", "shape"),  # an entry of a file of weights
 }
@@ -77,6 +78,9 @@ def test_every_name_asked_for_is_declared_and_every_declared_name_is_asked_for()
                 asked[traits].add(call.args[1].value)
             else:  # a variable over names that stand in the same file
                 asked[traits] |= {n for n in vars(TRAITS[traits]) if f'"{n}"' in text}
+        for call in calls(path, "network_trait"):  # `declared`, also of a network that is wrapped
+            if isinstance(call.args[1], ast.Constant):
+                asked["NetworkTraits"].add(call.args[1].value)
     for name, traits in TRAITS.items():
         assert {n for n in vars(traits) if not n.startswith("_")} == asked[name], name
 

@@ -38,7 +38,7 @@ def run(name: str, roots: Path, tmp_path: Path, **val: object) -> dict[str, dict
     opt["val"].update({"pbar": False, **val})
     for block in opt["datasets"].values():
         block.update(dataroot=str(roots), num_worker_per_gpu=0)
-    return run_test(opt)
+    return run_test(opt, random_weights=True)
 
 
 def random_frame(seed: int, size: tuple[int, int] = (24, 36)) -> np.ndarray:
@@ -74,7 +74,7 @@ def test_the_blend_scores_as_written_out(tmp_path: Path) -> None:
     opt["network_g"].update(SMALL)
     opt["path"] = {"results_root": str(tmp_path / "results")}
     opt["datasets"]["test"].update(dataroot=str(tmp_path), num_worker_per_gpu=0)
-    scores = run_test(opt)["Middlebury"]
+    scores = run_test(opt, random_weights=True)["Middlebury"]
     ie = []
     for first, truth, last in frames.values():
         blend = torch.lerp(torch.from_numpy(first / 255).float(), torch.from_numpy(last / 255).float(), 0.5)

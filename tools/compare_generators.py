@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Do what the command line asks for."""
     every = load(arguments.files, arguments.force_yml)
-    start = next(iter(test_pipeline(every[0]).values()))
+    start = next(iter(test_pipeline(every[0], random_weights=True).values()))
     rows: dict[str, tuple[Scores, float | None]] = {"at the start": (start, None)}
     for opt in every:
         began = time.process_time()

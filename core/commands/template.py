@@ -107,13 +107,13 @@ def tasks() -> dict[str, str]:
 
 def of_architecture(arch: str, scale: int | None) -> dict[str, Any]:
     """A training of an architecture: as a shipped file has it where it needs a model of its own, else as pairs of pictures."""
-    for name in shipped.names():
+    parameters = ARCHS.parameters(arch)
+    enlarging = next((k for k in SCALES if k in parameters), None)
+    for name in shipped.names() if enlarging is None else ():
         if not name.startswith(shipped.BLOCKS) and is_training(name, arch):
             return options.load(name).to_dict()
-    parameters = ARCHS.parameters(arch)
     channels = {k: v for k, v in CHANNELS.items() if k in parameters and parameters[k].required}
     network: dict[str, Any] = {"type": arch, **channels}
-    enlarging = next((k for k in SCALES if k in parameters), None)
     if enlarging is not None:
         default = parameters[enlarging].default
         scale = scale or (default if isinstance(default, int) else 4)

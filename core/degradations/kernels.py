@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import special
 
-from ..errors import UserError
+from ..errors import UserError, require
 from .draws import Draws
 
 Range = Sequence[float]
@@ -97,6 +96,7 @@ def circular_lowpass_kernel(cutoff: float, kernel_size: int, pad_to: int = 0) ->
     radius = np.sqrt((mesh_grid(kernel_size) ** 2).sum(axis=-1))
     centre = (kernel_size - 1) // 2
     radius[centre, centre] = 1.0  # replaced by the limit below
+    special = require("scipy.special", "sinc kernels")
     kernel = cutoff * special.j1(cutoff * radius) / (2 * np.pi * radius)
     kernel[centre, centre] = cutoff**2 / (4 * np.pi)
     return padded(_normalised(kernel), pad_to)

@@ -39,6 +39,8 @@ def text(opt: Options, head: Iterable[str] = ()) -> str:
             lines += ["", f"{key.name}:  # {key.text}", *section(key.name, block, opt.model_type)] if block else []
         elif key.has_effect:
             lines.append(entry(key, values[key.name], ""))
+    more = [k for k in opt.extra if not k.startswith("network_")]  # what the model takes at the top level
+    lines += ["", *(f"{k}: {spelled(values[k])}" for k in more)] if more else []
     return "\n".join(lines) + "\n"
 
 

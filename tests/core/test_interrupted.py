@@ -184,7 +184,7 @@ def test_folders_that_cannot_be_made_are_one_line(capsys: pytest.CaptureFixture[
     assert cli.main(["test", "-opt", "x.yml", "--random_weights"]) == 2
     err = capsys.readouterr().err.splitlines()
     assert len(err) == 2, err
-    assert err[0].startswith("path.experiments_root: taken/toy") and "Not a directory" in err[0]
+    assert err[0].startswith("path.experiments_root: taken/toy: cannot be written: ")
     assert err[1].startswith("path.results_root: taken/toy") and "Not a directory" in err[1]
 
 

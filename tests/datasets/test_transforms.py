@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from relume.core.errors import UserError
+from relume.core.imaging.normalisation import normalise
 from relume.datasets import transforms
 from relume.datasets.transforms import (
     luma,
-    normalise,
     pad_to,
     random_crop,
     random_flip_rotate,

@@ -99,7 +99,7 @@ def test_a_log_file_takes_names_that_are_in_no_encoding(tmp_path):
 @pytest.mark.parametrize("content", [b"\xff\xfe\n", b"[1]\n", b"3\n", b'{"iter": 1}\n{"it', b"null\n"])
 def test_records_that_are_damaged_are_begun_anew(tmp_path, content):
     (tmp_path / "metrics.jsonl").write_bytes(content)
-    file = logger._reopen_records(tmp_path / "metrics.jsonl", 5)
+    file = logger._reopen_records(tmp_path / "metrics.jsonl", 5, False)
     file.close()
     kept = (tmp_path / "metrics.jsonl").read_text()
     assert kept == ('{"iter": 1}\n' if b"iter" in content else "")
