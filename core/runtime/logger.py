@@ -52,7 +52,7 @@ def start_console() -> None:
     """Log lines to the terminal, once per process; ranks above 0 only warn."""
     log.setLevel(logging.INFO if distributed.is_main() else logging.WARNING)
     log.propagate = False
-    if not log.handlers:
+    if not any(isinstance(h, StandardOutput) or hasattr(h, "console") for h in log.handlers):  # others may listen too
         handler: logging.Handler = StandardOutput()
         if sys.stdout.isatty():
             from rich.console import Console
