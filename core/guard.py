@@ -115,7 +115,7 @@ class Guard:
         )
 
     def refuse_weights(self, iteration: int, *kinds: Mapping[str, nn.Module]) -> None:
-        """Agree with the other ranks that weights may be kept; called before they are written.
+        """Agree with the other ranks that weights may be kept; called, on all ranks, before they are written.
 
         Args:
             kinds: networks by key, and their averages.
@@ -123,7 +123,7 @@ class Guard:
         Raises:
             NonFiniteError: some weights or buffers are NaN or infinite.
         """
-        bad = [f"network_{key}: {name}" for networks in kinds for key, n in networks.items() for name in _spoilt(n)]
+        bad = spoilt(*kinds)
         count = torch.tensor([float(len(bad))], device=self.device)
         if distributed.maximum(count).item() > 0:
             which = f" ({', '.join(bad[:3])}{', ...' if len(bad) > 3 else ''})" if bad else ""
@@ -131,6 +131,11 @@ class Guard:
                 f"training stopped at iteration {iteration}: the weights are NaN or infinite{which}, and are not saved; older "
                 "checkpoints stay as they are. Usual cures: a lower lr, train.grad_clip_norm, train.amp: off or bf16"
             )
+
+
+def spoilt(*kinds: Mapping[str, nn.Module]) -> list[str]:
+    """What is NaN or infinite here, on this rank alone, in networks by key, and their averages."""
+    return [f"network_{key}: {name}" for networks in kinds for key, n in networks.items() for name in _spoilt(n)]
 
 
 def _spoilt(network: nn.Module) -> list[str]:

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from .changes import left_out, remembered
 from .ema import EMA, evaluating
+from .errors import NonFiniteError
 from .evaluation import Evaluator, Interrupted, is_better
-from .guard import Guard
+from .guard import Guard, spoilt
 from .models.base import Batch, Model, Update
 from .options import dump
 from .options.schema import Train, Val
@@ -329,16 +330,23 @@ class Trainer:
         return improved
 
     def weights(self) -> dict[str, dict[str, Any]]:
-        """What ``net_<key>_*.pth`` files hold: ``params``, ``params_ema`` where there is an average, and what they are.
+        """`contents`, which all ranks have agreed to keep.
 
         Raises:
             NonFiniteError: some are NaN or infinite, which no file shall hold.
         """
-        self.parts.guard.refuse_weights(
-            self.iteration, self.parts.networks, self.parts.ema.networks if self.parts.ema else {}
-        )
+        self.parts.guard.refuse_weights(self.iteration, self.parts.networks, self.averages)
+        return self.contents()
+
+    @property
+    def averages(self) -> Mapping[str, nn.Module]:
+        """The averages of networks by key; none when switched off."""
+        return self.parts.ema.networks if self.parts.ema else {}
+
+    def contents(self) -> dict[str, dict[str, Any]]:
+        """What ``net_<key>_*.pth`` files hold: ``params``, ``params_ema`` where there is an average, and what they are."""
         weights = {k: {"params": full_state(n)} for k, n in self.parts.networks.items()}
-        for key, average in (self.parts.ema.networks if self.parts.ema else {}).items():
+        for key, average in self.averages.items():
             weights[key]["params_ema"] = full_state(average)
         for key, description in self.parts.descriptions.items():
             weights[key][ENTRY] = {**description, "iteration": self.iteration}
@@ -379,7 +387,9 @@ class Trainer:
         if not lost or any(map(distributed.is_sharded, self.parts.networks.values())):
             return
         try:
-            path = self.parts.checkpoints.save_interrupted(self.weights(), self.state())
+            if bad := spoilt(self.parts.networks, self.averages):
+                raise NonFiniteError(f"{bad[0]} is NaN or infinite")
+            path = self.parts.checkpoints.save_interrupted(self.contents(), self.state())
         except Exception as e:
             log.error("the state after iteration %d cannot be saved: %s", self.iteration, checkpoint.first_line(e))
             return
@@ -418,8 +428,10 @@ class Trainer:
         for key, scheduler in parts.schedulers.items():
             scheduler.load_state_dict(state["schedulers"][key])
         for key, scaler in self.scalers.items():
-            if scaler.is_enabled() and state["scaler"].get(key):
-                scaler.load_state_dict(state["scaler"][key])
+            # States from before each optimizer had a scaler of its own hold one for all.
+            scale = state["scaler"] if "scale" in state["scaler"] else state["scaler"].get(key)
+            if scaler.is_enabled() and scale:
+                scaler.load_state_dict(dict(scale))
         parts.model.load_state_dict(state["model"])
         parts.best.update(state["best"])
         self.last_results = dict(state["results"])

@@ -19,8 +19,9 @@ from relume.core.errors import UserError
 from relume.core.evaluation import Evaluator
 from relume.core.models.restoration import RestorationModel
 from relume.core.pipeline import train_pipeline
-from relume.core.runtime import checkpoint
+from relume.core.runtime import checkpoint, distributed
 from relume.core.runtime.checkpoint import Checkpoints
+from relume.core.trainer import Trainer
 
 ROOT = Path("experiments/toy")
 
@@ -88,6 +89,37 @@ def test_batch_statistics_of_the_step_that_failed_are_put_back(monkeypatch: pyte
     assert Checkpoints(ROOT).interrupted() == 3
     train_pipeline(options(**settings), auto_resume=True)
     assert differences(weights(ROOT, 12), weights(Path("experiments/straight"), 12)) == []
+
+
+def test_what_one_rank_rescues_asks_no_other_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    rescue = Trainer.rescue
+
+    def alone(self: Trainer) -> None:
+        with monkeypatch.context() as patch:  # the other ranks wait for the step that failed here
+            for name in ("maximum", "mean", "total", "gather", "broadcast", "barrier", "agree"):
+                patch.setattr(distributed, name, lambda *_, name=name: asked.append(name))
+            rescue(self)
+
+    monkeypatch.setattr(Trainer, "rescue", alone)
+    fail_at(monkeypatch, RestorationModel, "updates", 8, RuntimeError("out of memory"))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train_pipeline(options(train__ema_decay=0.5, val__val_freq=None))
+    assert asked == [] and Checkpoints(ROOT).interrupted() == 7
+
+
+def test_spoilt_weights_are_not_rescued(monkeypatch: pytest.MonkeyPatch, said: list[str]) -> None:
+    rescue = Trainer.rescue
+
+    def spoil(self: Trainer) -> None:
+        next(self.parts.networks["g"].parameters()).data.fill_(float("nan"))
+        rescue(self)
+
+    monkeypatch.setattr(Trainer, "rescue", spoil)
+    fail_at(monkeypatch, RestorationModel, "updates", 8, RuntimeError("out of memory"))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train_pipeline(options(val__val_freq=None))
+    assert Checkpoints(ROOT).interrupted() is None and any("cannot be saved: network_g: body" in s for s in said)
 
 
 def test_an_older_interrupted_state_is_passed_over(monkeypatch: pytest.MonkeyPatch, said: list[str]) -> None:
@@ -184,7 +216,7 @@ def test_folders_that_cannot_be_made_are_one_line(capsys: pytest.CaptureFixture[
     assert cli.main(["test", "-opt", "x.yml", "--random_weights"]) == 2
     err = capsys.readouterr().err.splitlines()
     assert len(err) == 2, err
-    assert err[0].startswith("path.experiments_root: taken/toy: cannot be written: ")
+    assert err[0].startswith("path.experiments_root: taken/toy") and "File exists" in err[0]
     assert err[1].startswith("path.results_root: taken/toy") and "Not a directory" in err[1]
 
 

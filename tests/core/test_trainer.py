@@ -9,7 +9,7 @@ import re
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,6 +23,7 @@ from relume.core.models.base import Batch, Update
 from relume.core.models.restoration import RestorationModel
 from relume.core.options.plugins import import_plugin, module_name
 from relume.core.pipeline import train_pipeline
+from relume.core.trainer import Trainer
 
 TOY, PLAYERS = REPO / "tests" / "toy.py", REPO / "tests" / "players.py"
 ROOT = Path("experiments/toy")
@@ -504,3 +505,17 @@ def test_every_micro_batch_has_its_generator_before_the_first_is_advanced(monkey
     monkeypatch.setattr(RestorationModel, "updates", updates)
     train_pipeline(options(train__total_iter=2, train__accumulate=3))
     assert happened == [(what, step) for step in (1, 2) for what in ["created"] * 3 + ["advanced"] * 3]
+
+
+def test_a_state_with_one_scale_for_all_optimizers_gives_it_to_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    train_pipeline(options(train__amp="fp16", train__total_iter=2, logger__save_checkpoint_freq=2, val__val_freq=None))
+    restored: list[float] = []
+    load = Trainer.load_state
+
+    def as_before(self: Trainer, state: Mapping[str, Any]) -> None:
+        load(self, {**state, "scaler": {**state["scaler"]["g"], "scale": 1024.0}})
+        restored.extend(scaler.get_scale() for scaler in self.scalers.values())
+
+    monkeypatch.setattr(Trainer, "load_state", as_before)
+    train_pipeline(options(train__amp="fp16", train__total_iter=3, val__val_freq=None), auto_resume=True)
+    assert restored == [1024.0]
