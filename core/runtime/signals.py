@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from types import FrameType, TracebackType
 
 from ..errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, UserError
@@ -35,14 +33,10 @@ def how(code: int) -> str:
     return "interrupted" if code == EXIT_INTERRUPTED else "preempted"
 
 
-class _Now(BaseException):
-    """A signal came where nothing has to be finished first. No ``except Exception`` on the way may keep it."""
-
-
 class StopRequest:
     """Listens to SIGTERM and SIGUSR1 (preemption) and SIGINT (Ctrl-C); a second signal ends the process at once.
 
-    As a context it listens inside; contexts may be nested.
+    As a context it listens inside.
 
     Attributes:
         code: 0 while nobody asked; else the exit code that the process should leave with (75 or 130).
@@ -51,23 +45,17 @@ class StopRequest:
     def __init__(self) -> None:
         self.code = 0
         self._asked_at = 0.0
-        self._at_once = False
-        self._depth = 0
         self._previous: dict[int, object] = {}
         self._wakeup: tuple[int, int] | None = None
         # torchrun that is killed leaves its ranks behind. Others' parents may vanish: nohup is no reason to stop.
         self._launcher = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
 
     def __enter__(self) -> StopRequest:
-        if self._depth == 0:
-            self.listen()
-        self._depth += 1
+        self.listen()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._depth -= 1
-        if self._depth == 0:
-            self.forget()
+        self.forget()
 
     def listen(self) -> None:
         """Take over the signals (main thread only; elsewhere nothing happens)."""
@@ -94,24 +82,6 @@ class StopRequest:
             log.warning("torchrun is gone: finishing this step, then saving a checkpoint")
         return self.code
 
-    @contextlib.contextmanager
-    def at_once(self) -> Iterator[None]:
-        """Inside, where nothing is trained yet and no other rank waits for this one, a signal ends the work at once.
-
-        Raises:
-            Stopped: a signal came, now or before.
-        """
-        try:
-            self._at_once = True
-            if not self.code:
-                yield
-            if self.code:
-                raise _Now
-        except _Now:
-            raise Stopped(f"{how(self.code)} before the first iteration; nothing was trained", self.code) from None
-        finally:
-            self._at_once = False
-
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.code:
             if self._ends(number):
@@ -119,9 +89,6 @@ class StopRequest:
             return
         self.code = EXIT_INTERRUPTED if number == signal.SIGINT else EXIT_PREEMPTED
         self._asked_at = time.monotonic()
-        if self._at_once:
-            self._at_once = False
-            raise _Now
         log.warning("%s: finishing this step, then saving a checkpoint", signal.Signals(number).name)
 
     def _ends(self, number: int) -> bool:
