@@ -16,6 +16,7 @@ from typing import Any
 from ..errors import UserError, did_you_mean
 from ..models import MODELS
 from ..options import docstrings, reference
+from ..options.json_schema import is_json
 from ..options.plugins import import_plugin
 from ..options.reader import spelled
 from ..options.reference import FAMILIES, SECTIONS, Key
@@ -189,7 +190,7 @@ def example(key: Key, value: Any) -> str:
     """The key as one would write it."""
     if value is None:
         value = None if key.parameter.required else reference.default_of(key.parameter)
-    shown = spelled(value) if reference.expressible(value) and value is not None else "..."
+    shown = spelled(value) if is_json(value) and value is not None else "..."
     *parents, last = key.place.replace("<phase>", "train").replace("<key>", "g").replace("<name>", "psnr").split(".")
     text = f"{last}: {shown}"
     if key.owner not in ("", *SECTIONS):

@@ -80,7 +80,7 @@ def start(asked: str, scale: int | None) -> dict[str, Any]:
         UserError: there is no such thing.
     """
     if asked.startswith(shipped.PREFIX) or Path(asked).suffix in (".yml", ".yaml"):
-        return options.load(asked).to_dict()
+        return options.resolve(asked).options.to_dict()
     if asked in ARCHS:
         return of_architecture(asked, scale)
     found = tasks().get(asked.strip("/"))
@@ -91,7 +91,7 @@ def start(asked: str, scale: int | None) -> dict[str, Any]:
             f"template: there is no architecture, task or shipped file '{asked}'.{did_you_mean(asked, names)} "
             f"Tasks: {known}; architectures: relume list archs"
         )
-    return options.load(found).to_dict()
+    return options.resolve(found).options.to_dict()
 
 
 def tasks() -> dict[str, str]:
@@ -111,7 +111,7 @@ def of_architecture(arch: str, scale: int | None) -> dict[str, Any]:
     enlarging = next((k for k in SCALES if k in parameters), None)
     for name in shipped.names() if enlarging is None else ():
         if not name.startswith(shipped.BLOCKS) and is_training(name, arch):
-            return options.load(name).to_dict()
+            return options.resolve(name).options.to_dict()
     channels = {k: v for k, v in CHANNELS.items() if k in parameters and parameters[k].required}
     network: dict[str, Any] = {"type": arch, **channels}
     if enlarging is not None:

@@ -24,6 +24,7 @@ from ..runtime.logger import Logger, Wandb
 from ..runtime.optimizers import OPTIMIZERS, OptimizerKeys
 from . import docstrings, shipped
 from .checker import describe, parameters
+from .json_schema import is_json
 from .reader import YAMLLoader, spelled
 from .schema import PATH_KEYS, Options, Paths, Train, Val
 
@@ -86,7 +87,7 @@ class Key:
         if self.parameter.required:
             return "required"
         value = default_of(self.parameter)
-        return spelled(value) if expressible(value) else f"{value!r}"
+        return spelled(value) if is_json(value) else f"{value!r}"
 
     @property
     def has_effect(self) -> bool:
@@ -99,15 +100,6 @@ def default_of(parameter: Parameter) -> Any:
     value = parameter.default
     made = value() if isinstance(value, type) else value
     return plain(made) if isinstance(made, Mapping) else made
-
-
-def expressible(value: Any) -> bool:
-    """Whether YAML can say a value."""
-    if isinstance(value, (list, tuple)):
-        return all(map(expressible, value))
-    if isinstance(value, Mapping):
-        return all(isinstance(k, str) and expressible(v) for k, v in value.items())
-    return value is None or isinstance(value, (bool, int, float, str))
 
 
 def first_sentence(words: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from ..annotations import plain
 from ..registry import Registry
 from . import reference
+from .json_schema import is_json
 from .reader import spelled
 from .reference import Key
 from .rules import FROM_ABOVE
@@ -88,7 +89,7 @@ def section(name: str, block: Mapping[str, Any], model_type: str) -> Iterator[st
         yield from (entry(k, None, INDENT) for k in own if k.name == WEIGHTS and k.name not in block)
     for label, key in keys.items():
         default = reference.default_of(key.parameter)
-        if key not in own and label not in block and not key.parameter.required and reference.expressible(default):
+        if key not in own and label not in block and not key.parameter.required and is_json(default):
             yield entry(key, default, INDENT)
 
 
@@ -120,7 +121,7 @@ def component(
         default = reference.default_of(key.parameter)
         if key.name in block:
             yield entry(key, block[key.name], indent + INDENT)
-        elif key.name in skip or key.parameter.required or library or not reference.expressible(default):
+        elif key.name in skip or key.parameter.required or library or not is_json(default):
             continue  # a library's many switches stay with the library
         else:
             yield entry(key, default, indent + INDENT)
