@@ -371,20 +371,20 @@ def load_pretrained(
         return
     strict = opt.path.get(f"strict_load_{key}")
     usual = opt.path.get("param_key_g", "params") if key in model.frozen else "params"
-    if not for_training:
-        usual = checkpoint.usual_key(checkpoint.load(path))
-    given = opt.path.get(f"param_key_{key}")
-    param_key = given if f"param_key_{key}" in opt.path else usual
     grow = bool(opt.path.get(f"grow_network_{key}"))
     try:
-        differences = checkpoint.load_weights(network, path, param_key, True if strict is None else strict, grow)
+        content = checkpoint.load(path)
+        if not for_training:
+            usual = checkpoint.usual_key(content)
+        param_key = opt.path.get(f"param_key_{key}", usual)
+        differences = checkpoint.load_weights(network, path, param_key, strict is None or strict, grow, content)
     except checkpoint.DoesNotFit as e:
         advice = f"(path.strict_load_{key}: false loads what fits)"
         raise UserError(f"{e}. {advice} (path.pretrain_network_{key})") from e
     except UserError as e:
         raise UserError(f"{e} (path.pretrain_network_{key})") from e
     if distributed.is_main():
-        log.info("network_%s: loaded %s%s", key, path, taken(path, param_key, key))
+        log.info("network_%s: loaded %s%s", key, path, taken(content, param_key, key))
         if grow:
             log.info("network_%s: %d of its tensors are new and start as initialised", key, len(differences))
             return
@@ -394,10 +394,9 @@ def load_pretrained(
             log.warning("network_%s: not loaded: %d more", key, len(differences) - 20)
 
 
-def taken(path: str, param_key: str | None, key: str) -> str:
+def taken(content: Mapping[str, Any], param_key: str | None, key: str) -> str:
     """Which entry of a weights file was taken, and what else there was to take."""
-    weights = checkpoint.load(path)
-    entries = [k for k, v in weights.items() if isinstance(v, Mapping) and k != checkpoint.ENTRY]
+    entries = [k for k, v in content.items() if isinstance(v, Mapping) and k != checkpoint.ENTRY]
     if param_key not in entries:
         return ""
     what = "the moving average" if param_key == "params_ema" else "the weights themselves"

@@ -99,7 +99,6 @@ SAME: Mapping[str, Mapping[str, Move]] = {
         "mixup": lambda value: {"mixing_augs": {"mixup": value}} if isinstance(value, bool) else None,
     },
     "val": {
-        "selfensemble_testing": lambda value: {"tta": "dihedral" if value else "none"},
         "use_pbar": _renamed("pbar"),
     },
     "path": {

@@ -348,9 +348,10 @@ def unwrap(weights: Mapping[str, Any], param_key: str | None, path: str | Path) 
     return strip(weights)
 
 
-def usual_key(weights: Mapping[str, Any]) -> str | None:
-    """The entry of a weights file that a trained network is: the average, else the weights; None for a flat file."""
-    return next((k for k in ("params_ema", "params") if isinstance(weights.get(k), Mapping)), None)
+def usual_key(content: Any) -> str | None:
+    """The entry of a weights file that a trained network is: the average, else the weights; None for a flat file, or none."""
+    entries = content if isinstance(content, Mapping) else {}
+    return next((k for k in ("params_ema", "params") if isinstance(entries.get(k), Mapping)), None)
 
 
 def strip(state: Mapping[str, Any]) -> State:
@@ -397,6 +398,7 @@ def load_weights(
     param_key: str | None = "params",
     strict: bool = True,
     grow: bool = False,
+    content: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Load pretrained weights into a network.
 
@@ -404,6 +406,7 @@ def load_weights(
         param_key: entry of the file; None or a flat file takes what is there.
         strict: refuse differences; otherwise load what matches in name and shape.
         grow: the file may be of a smaller network: see `grown`. What it lacks stays as initialised.
+        content: of the file, where it has been read already.
 
     Returns:
         What was not loaded, one line per difference: with `strict` nothing, or with `grow` too, what the file lacks.
@@ -411,7 +414,7 @@ def load_weights(
     Raises:
         UserError: the file cannot be read; or differs and `strict` is set (`DoesNotFit`).
     """
-    state = unwrap(load(path), param_key, path)
+    state = unwrap(load(path) if content is None else content, param_key, path)
     own = network.state_dict()
     refuse_other_kinds(state, own, path)
     absent = [f"missing {k}" for k in own if k not in state]

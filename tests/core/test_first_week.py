@@ -268,6 +268,16 @@ def test_random_weights_must_be_wanted(own: str, capsys: pytest.CaptureFixture[s
     assert test_pipeline(nothing)["val"]["psnr"] > 0, "a network without parameters needs none"
 
 
+@pytest.mark.parametrize("content", [[torch.zeros(2)], torch.zeros(2), 3])
+def test_what_holds_no_weights_is_one_line(content: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save(content, "w.pth")
+    Path("x.yml").write_text(yaml.safe_dump(options(path__pretrain_network_g="w.pth")))
+    for command in ("test", "train"):
+        assert cli.main([command, "-opt", "x.yml"]) == 2
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1 and "w.pth" in err and "path.pretrain_network_g" in err
+
+
 def test_the_start_of_a_fine_tuning_is_not_taken_for_its_end_in_silence(said: list[str]) -> None:
     train_pipeline(options("first"))
     start = "experiments/first/models/net_g_12.pth"
