@@ -170,6 +170,28 @@ class TrainLoader(Iterator[Batch]):
         return unpack(next(self._packets), self._said)
 
 
+class Ending:
+    """The event by which torch tells loading processes to end, on the side of the process that sets it.
+
+    A process that is killed may have taken the event's lock, for which torch would then wait for ever.
+    """
+
+    def __init__(self, event: Any) -> None:
+        self._event = event
+        self._set = False
+
+    def is_set(self) -> bool:
+        """Whether it was set, which only happens here."""
+        return self._set
+
+    def set(self) -> None:
+        """Set it, unless the lock is lost: then processes are ended by force."""
+        self._set = True
+        if self._event._cond.acquire(timeout=1.0):
+            self._event._cond.release()
+            self._event.set()
+
+
 class Packets(Iterator[Packet]):
     """Packets of `batches`, made ahead of their use in as many processes as asked.
 
@@ -201,6 +223,9 @@ class Packets(Iterator[Packet]):
                 )
             )
         self._processes = list(getattr(self._packets, "_workers", ()))
+        if self._processes:
+            event = self._packets._workers_done_event  # type: ignore[attr-defined]
+            self._packets._workers_done_event = Ending(event)  # type: ignore[attr-defined]
         # Python ends child processes by SIGTERM and waits; ours are deaf to it, so they must be gone before.
         atexit.register(_close_if_alive, weakref.ref(self))
 
@@ -233,7 +258,8 @@ class Packets(Iterator[Packet]):
             self._packets._shutdown_workers()  # type: ignore[attr-defined]
         for process in self._processes:
             if process.is_alive():
-                process.kill()  # stuck in a read
+                process.kill()  # stuck in a read, or waiting for what a dead one has taken along
+                process.join(1.0)
 
 
 @contextlib.contextmanager

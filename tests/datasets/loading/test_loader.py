@@ -250,6 +250,20 @@ def test_a_process_that_dies_is_explained(paired):
                 next(loader)
 
 
+def test_a_process_that_dies_with_the_lock_of_the_event_is_explained_too(paired, monkeypatch):
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.5)
+    with loading(build_dataset({**paired, **AUGMENTED}), workers=2) as loader:
+        next(loader)
+        event = loader._packets._packets._workers_done_event._event
+        assert event._cond.acquire(timeout=10)  # as if a process had it that is no more
+        os.kill(loader._packets._processes[0].pid, signal.SIGKILL)
+        with pytest.raises(UserError, match=r"a loading process died \(exit code -9\)"):
+            for _ in range(20):
+                next(loader)
+        processes = loader._packets._processes
+    assert not any(p.is_alive() for p in processes)
+
+
 SCRIPT = """
 import sys
 from relume.datasets import build_dataset
