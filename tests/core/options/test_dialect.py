@@ -33,7 +33,7 @@ def resolved(tmp_path: Path, **parts: str) -> options.Resolved:
     ("parts", "key"),
     [
         ({"top": "crop_border: 4"}, "crop_border"),
-        ({"data": ", task: SR"}, "datasets.test_1.task"),
+        ({"data": ", use_cache: true"}, "datasets.test_1.use_cache"),
         ({"val": "use_chop: false"}, "val.use_chop"),
         ({"val": "trans_num: 1"}, "val.trans_num"),
         ({"train": ", max_checkpoints: 20"}, "train.max_checkpoints"),
@@ -56,7 +56,6 @@ def test_what_has_no_effect_is_accepted_and_noted_with_its_line(
 @pytest.mark.parametrize(
     "parts",
     [
-        {"data": ", task: denoising_color"},
         {"val": "selfensemble_testing: 3"},
         {"top": "crop_boarder: 4"},
         {"train": ", accumulation_steps: [1, 4]"},
@@ -66,6 +65,11 @@ def test_what_has_no_effect_is_accepted_and_noted_with_its_line(
 def test_what_would_change_something_or_is_misspelt_stays_an_error(tmp_path: Path, parts: dict[str, str]) -> None:
     with pytest.raises(options.OptionError, match="unknown key"):
         resolved(tmp_path, **parts)
+
+
+def test_a_task_and_its_noise_go_together(tmp_path: Path) -> None:
+    with pytest.raises(options.OptionError, match=r"x\.yml:6:\d+: datasets\.test_1\.task: denoising_color needs"):
+        resolved(tmp_path, data=", task: denoising_color")
 
 
 def test_other_names_of_training_keys_mean_the_same(tmp_path: Path) -> None:
