@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import re
 import traceback
+import unicodedata
 from collections.abc import Iterable
-from difflib import get_close_matches
+from difflib import SequenceMatcher
 from pathlib import Path
 from types import ModuleType
 
@@ -22,9 +24,14 @@ EXIT_BROKEN_PIPE = 141
 
 
 class UserError(Exception):
-    """A mistake of the user's: ``str(error)`` is what the command line prints before exiting with ``code``."""
+    """A mistake of the user's: ``str(error)`` is what the command line prints before exiting with ``code``.
+
+    Attributes:
+        key: the dotted key of the option that is to blame, where that is known: its place can then be said.
+    """
 
     code = EXIT_USER_ERROR
+    key: str | None = None
 
 
 class NonFiniteError(UserError):
@@ -41,6 +48,45 @@ def in_one_line(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {first}{place}"
+
+
+# ------------------------------------------------------------------ what messages show of text from outside
+VALUE, LINE, MESSAGE = 200, 2_000, 50_000
+"""Characters that a message shows of one name or value, of one line, and of all its lines."""
+
+
+def printable(text: object, most: int = VALUE) -> str:
+    r"""Text that came from outside, as one line shows it: what a terminal would act on, or nobody would see, is escaped.
+
+    Those are control characters, line breaks, what changes the direction of writing, and halves of surrogate pairs. Of more
+    than `most` characters the middle is left out.
+
+    >>> printable("a\x1b[31m\nb"), printable("x" * 500, 30)
+    ('a\\x1b[31m\\nb', 'xxxxxxxxxxxxxxx...xxxxx (500 characters)')
+    """
+    whole = str(text)
+    shown = whole if len(whole) <= most else f"{whole[: most // 2]}...{whole[-(most // 6) :]} ({len(whole)} characters)"
+    if shown.isprintable():
+        return shown
+    return "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else _escaped(c) for c in shown)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+def message(text: str) -> str:
+    """A message of any number of lines, fit for a terminal: each line `printable`, and no more of them than one can read."""
+    lines: list[str] = []
+    room = MESSAGE - 100
+    every = text.split("\n")
+    for line in every:
+        lines.append(printable(line.replace("\t", "    "), LINE - 50))
+        room -= len(lines[-1]) + 1
+        if room < 0:
+            lines[-1] = f"... and {len(every) - len(lines) + 1} more lines"
+            break
+    return "\n".join(lines)
 
 
 COMMON_MISTAKES: dict[str, tuple[str, ...]] = {
@@ -77,6 +123,8 @@ COMMON_MISTAKES: dict[str, tuple[str, ...]] = {
     "lq_dir": ("dataroot_lq",),
     "root_lq": ("dataroot_lq",),
     "dataroot_lr": ("dataroot_lq",),
+    "dataroot_gt": ("dataroot",),
+    "dataroot_lq": ("dataroot",),
     "lr_root": ("dataroot_lq",),
     "input_dir": ("dataroot_lq",),
     "root": ("dataroot", "dataroot_lq"),
@@ -201,20 +249,86 @@ COMMON_MISTAKES: dict[str, tuple[str, ...]] = {
 the likeliest first. They answer before similar spelling does."""
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
+AFFIXES = re.compile(
+    r"^(calculate_|optim_|network_|pretrain_network_|strict_load_|param_key_|dataroot_|use_|val_)|"
+    r"(Dataset|Loss|Model|LR|Net|_opt|_freq|_iter|\.ya?ml|\.py)$"
+)
+"""What many names have in common, which says nothing about how near two of them are."""
+SHOWN = 12
+"""Names that a message lists at most."""
+
+
+def did_you_mean(word: str, known: Iterable[str], files: bool = False) -> str:
     """``" Did you mean 'dim'?"`` when one of `known` is close to `word`, else an empty string.
+
+    Close is a slip of the fingers: a letter or two. Another number is another thing, except in names of `files`.
 
     >>> did_you_mean("dmi", ["dim", "bias"])
     " Did you mean 'dim'?"
-    >>> did_you_mean("zzz", ["dim", "bias"])
-    ''
+    >>> did_you_mean("zzz", ["dim", "bias"]), did_you_mean("vgg16_bn", ["vgg16", "vgg19"])
+    ('', '')
     """
+    word = str(word)
     by_lower = {k.lower(): k for k in known}
-    for key in COMMON_MISTAKES.get(str(word).lower(), ()):
+    for key in COMMON_MISTAKES.get(word.lower(), ()):
         if key.lower() in by_lower:
             return f" Did you mean '{by_lower[key.lower()]}'?"
-    close = get_close_matches(str(word).lower(), by_lower, n=1, cutoff=0.6)
-    return f" Did you mean '{by_lower[close[0]]}'?" if close else ""
+    if not word.strip() or len(word) > VALUE:
+        return ""
+    near = [(distance, k) for k in by_lower.values() if (distance := slips(word, k, files)) is not None]
+    return f" Did you mean '{printable(min(near)[1])}'?" if near else ""
+
+
+def slips(word: str, known: str, files: bool = False) -> int | None:
+    """Letters in which `word` is a slip of `known`; None when it is too far from it to be one.
+
+    >>> slips("grad_clip", "use_grad_clip"), slips("CharbonierLoss", "CharbonnierLoss"), slips("L2Loss", "L1Loss")
+    (None, 1, None)
+    """
+    a, b = word.lower(), known.lower()
+    digits = sorted(filter(str.isdigit, a))
+    if not files and digits and digits != sorted(filter(str.isdigit, b)):
+        return None
+    cores = [AFFIXES.sub("", w) for w in (word, known)]
+    size = max(map(len, cores))
+    most = 0 if size < 3 else 1 if size < 6 else 2 if size < 12 else 3
+    if abs(len(a) - len(b)) > most:
+        return None
+    acronyms = size <= 4 and cores != [word, known]  # calculate_niqe, GANLoss: another letter makes another word
+    distance = edits(a, b, 2 if acronyms else 1)
+    return distance if distance <= most else None
+
+
+def edits(a: str, b: str, replacing: int = 1) -> int:
+    """Letters to put in, take out, exchange with their neighbour (1 each) or replace between two words."""
+    before, last = [0] * (len(b) + 1), list(range(len(b) + 1))
+    for i, x in enumerate(a, start=1):
+        row = [i]
+        for j, y in enumerate(b, start=1):
+            cost = min(last[j] + 1, row[j - 1] + 1, last[j - 1] + (replacing if x != y else 0))
+            if i > 1 and j > 1 and x == b[j - 2] and y == a[i - 2]:
+                cost = min(cost, before[j - 2] + 1)
+            row.append(cost)
+        before, last = last, row
+    return last[-1]
+
+
+def listing(known: Iterable[str], word: str = "", all_of_them: str = "") -> str:
+    """Names as messages list them: all of a few; else those most like `word`, how many there are, and where they all are.
+
+    Args:
+        all_of_them: a command that lists them, ``relume list losses``.
+
+    >>> listing(["b", "a"]), listing(map(str, range(40)), "39", "relume list numbers")[-36:]
+    ('b, a', '... (40 in all: relume list numbers)')
+    """
+    names = list(dict.fromkeys(known))
+    if len(names) <= SHOWN:
+        return ", ".join(map(printable, names))
+    word = word.lower()[:VALUE]
+    nearest = sorted(names, key=lambda n: -SequenceMatcher(None, word, n.lower()).ratio()) if word else names
+    where = f": {all_of_them}" if all_of_them else ""
+    return f"{', '.join(map(printable, nearest[: SHOWN - 1]))}, ... ({len(names)} in all{where})"
 
 
 def require(module: str, wanted_by: str, install: str | None = None) -> ModuleType:
