@@ -1,93 +1,12 @@
-"""The mistakes a user can make, as opposed to the ones we can: one clear line, an exit code, no traceback."""
+"""Names that a user may have meant: words of other frameworks, slips of the fingers, and short lists of what there is."""
 
 from __future__ import annotations
 
-import importlib
 import re
-import traceback
-import unicodedata
 from collections.abc import Iterable
 from difflib import SequenceMatcher
-from pathlib import Path
-from types import ModuleType
 
-EXIT_USER_ERROR = 2
-"""Bad options, missing files, impossible requests."""
-EXIT_NONFINITE = 3
-"""Training stopped because losses or gradients stayed NaN or infinite."""
-EXIT_PREEMPTED = 75
-"""A signal asked us to stop; a checkpoint was written and the run can be requeued (EX_TEMPFAIL of sysexits.h)."""
-EXIT_INTERRUPTED = 130
-"""Ctrl-C; a checkpoint was written (128 + SIGINT, as shells count)."""
-EXIT_BROKEN_PIPE = 141
-"""Whoever read the output has stopped (128 + SIGPIPE, as shells count)."""
-
-
-class UserError(Exception):
-    """A mistake of the user's: ``str(error)`` is what the command line prints before exiting with ``code``.
-
-    Attributes:
-        key: the dotted key of the option that is to blame, where that is known: its place can then be said.
-    """
-
-    code = EXIT_USER_ERROR
-    key: str | None = None
-
-
-class NonFiniteError(UserError):
-    """Losses or gradients were NaN or infinite for too many steps in a row."""
-
-    code = EXIT_NONFINITE
-
-
-def in_one_line(error: BaseException) -> str:
-    """An error in one line: a `UserError` as it is, any other with its type and the place in the code that raised it."""
-    first = (str(error).strip().splitlines() or [""])[0][:300]
-    if isinstance(error, UserError):
-        return str(error)
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {first}{place}"
-
-
-# ------------------------------------------------------------------ what messages show of text from outside
-VALUE, LINE, MESSAGE = 200, 2_000, 50_000
-"""Characters that a message shows of one name or value, of one line, and of all its lines."""
-
-
-def printable(text: object, most: int = VALUE) -> str:
-    r"""Text that came from outside, as one line shows it: what a terminal would act on, or nobody would see, is escaped.
-
-    Those are control characters, line breaks, what changes the direction of writing, and halves of surrogate pairs. Of more
-    than `most` characters the middle is left out.
-
-    >>> printable("a\x1b[31m\nb"), printable("x" * 500, 30)
-    ('a\\x1b[31m\\nb', 'xxxxxxxxxxxxxxx...xxxxx (500 characters)')
-    """
-    whole = str(text)
-    shown = whole if len(whole) <= most else f"{whole[: most // 2]}...{whole[-(most // 6) :]} ({len(whole)} characters)"
-    if shown.isprintable():
-        return shown
-    return "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else _escaped(c) for c in shown)
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode()
-
-
-def message(text: str) -> str:
-    """A message of any number of lines, fit for a terminal: each line `printable`, and no more of them than one can read."""
-    lines: list[str] = []
-    room = MESSAGE - 100
-    every = text.split("\n")
-    for line in every:
-        lines.append(printable(line.replace("\t", "    "), LINE - 50))
-        room -= len(lines[-1]) + 1
-        if room < 0:
-            lines[-1] = f"... and {len(every) - len(lines) + 1} more lines"
-            break
-    return "\n".join(lines)
-
+from .text import VALUE, printable
 
 COMMON_MISTAKES: dict[str, tuple[str, ...]] = {
     # data sets and loading
@@ -329,23 +248,3 @@ def listing(known: Iterable[str], word: str = "", all_of_them: str = "") -> str:
     nearest = sorted(names, key=lambda n: -SequenceMatcher(None, word, n.lower()).ratio()) if word else names
     where = f": {all_of_them}" if all_of_them else ""
     return f"{', '.join(map(printable, nearest[: SHOWN - 1]))}, ... ({len(names)} in all{where})"
-
-
-def require(module: str, wanted_by: str, install: str | None = None) -> ModuleType:
-    """Import an optional or heavy dependency when it is first needed.
-
-    Args:
-        module: dotted module name, e.g. ``"torchvision.models"``.
-        wanted_by: what asks for it, for the message, e.g. ``"PerceptualLoss"``.
-        install: what to tell the user to run; ``pip install <top-level name>`` when omitted.
-
-    Raises:
-        UserError: the module is missing, or is there and cannot be imported (a broken torchvision, say).
-    """
-    try:
-        return importlib.import_module(module)
-    except Exception as e:  # a broken binary wheel raises RuntimeError, OSError, AttributeError, ...
-        top = module.split(".")[0]
-        missing = isinstance(e, ModuleNotFoundError) and (e.name or "").split(".")[0] == top
-        state = "is not installed" if missing else f"cannot be imported ({type(e).__name__}: {str(e).splitlines()[0]})"
-        raise UserError(f"{wanted_by} needs {top}, which {state}. Try: {install or f'pip install {top}'}") from e
