@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from .. import __version__
-from .errors import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, did_you_mean
+from .errors import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, did_you_mean, message, printable
 from .runtime import streams
 
 FOLDER = Path(__file__).parent / "commands"
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     known = commands()
     if first and not first.startswith("-"):
         hint = did_you_mean(first, known)
-        print(f"relume: there is no command '{first}'.{hint} Commands: {', '.join(known)}.", file=sys.stderr)
+        print(f"relume: there is no command '{printable(first)}'.{hint} Commands: {', '.join(known)}.", file=sys.stderr)
         return EXIT_USER_ERROR
     parser = _overview(known)
     parser.parse_args([first, *rest] if first else [])  # --help, --version, or an argument that nobody knows
@@ -80,7 +80,7 @@ def execute(command: ModuleType | Any, argv: Sequence[str] | None, program: str)
     try:
         command.run(arguments)
     except UserError as e:
-        print(e, file=sys.stderr)
+        print(message(str(e)), file=sys.stderr)
         return e.code
     except KeyboardInterrupt:  # before the trainer listens, or for the second time
         print("interrupted", file=sys.stderr)

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from . import options
+from .building.networks import build_model
 from .errors import UserError
 from .imaging.normalisation import denormalise, normalise
 from .models.base import Model, model_class
 from .options import Options, description, shipped
-from .pipeline import build_model
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
 """A weights file, an option file (``relume:NAME`` for a shipped one), or options."""

@@ -22,12 +22,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .errors import UserError, did_you_mean
+from .errors import UserError, did_you_mean, listing, printable
 
 T = TypeVar("T", bound=Callable[..., Any])
 MISSING = inspect.Parameter.empty
 DECORATED = re.compile(r"^(@.*\n(?:[@ \t)\]#].*\n|\n)*)(?:async[ ]+)?(?:class|def)[ ]+(\w+)", re.MULTILINE)
 """The decorators of a class or function at a module's top level, and its name."""
+PLURALS = {
+    "architecture": "archs",
+    "model": "models",
+    "loss": "losses",
+    "dataset": "datasets",
+    "scheduler": "schedulers",
+    "metric": "metrics",
+    "optimizer": "optimizers",
+    "feature extractor": "features",
+    "transfer function": "transfers",
+}
+"""What ``relume list`` calls the members of a registry, by its noun."""
 QUOTED = re.compile(r"""["']([^"'\n]+)["']""")
 
 
@@ -84,6 +96,11 @@ class Registry:
 
     def __repr__(self) -> str:
         return f"Registry({self.noun})"
+
+    @property
+    def command(self) -> str:
+        """What lists all members, ``relume list losses``; empty where nothing does."""
+        return f"relume list {PLURALS[self.noun]}" if self.noun in PLURALS else ""
 
     # ---------------------------------------------------------------- registering
     def register(self, *, name: str | None = None, aliases: tuple[str, ...] = ()) -> Callable[[T], T]:
@@ -212,12 +229,12 @@ class Registry:
 
     def unknown(self, name: object) -> str:
         """The message for a name that nothing has; it quotes the missing dependency of a module that would define it."""
-        registered = self.names()
-        hint = did_you_mean(str(name), [*registered, *self._aliases, *self.library_names()])
-        text = f"no {self.noun} is called '{name}'.{hint} Known: {', '.join(registered) or 'none'}."
+        every = [*self.names(), *self._aliases, *self.library_names()]
+        known = listing(every, str(name), self.command) or "none"
+        text = f"no {self.noun} is called '{printable(name)}'.{did_you_mean(str(name), every)} Known: {known}."
         for module, error in self._unimportable.items():
             spec = importlib.util.find_spec(module)
-            source = Path(spec.origin).read_text() if spec and spec.origin else ""
+            source = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
             if re.search(rf"^(class|def) {re.escape(str(name))}\b", source, re.MULTILINE):
                 text += f" ({module} defines it, but cannot be imported: {error}.)"
         return text
@@ -291,7 +308,10 @@ def unknown_key(key: object, owner: str, accepted: Iterable[str], near: Iterable
     """The message for an option that `owner` does not have; `near` is what may be suggested, `accepted` when omitted."""
     accepted = list(accepted)
     hint = did_you_mean(str(key), accepted if near is None else near)
-    return f"unknown key '{key}' in {owner}.{hint} Accepted: {', '.join(accepted) or 'no options'}."
+    about = re.search(r"\(([\w.]+)\)$", owner)
+    page = about[1] if about else owner if re.fullmatch(r"[\w.]+", owner) else ""
+    known = listing(accepted, str(key), f"relume explain {page}".strip()) or "no options"
+    return f"unknown key '{printable(key)}' in {owner}.{hint} Accepted: {known}."
 
 
 @functools.cache

@@ -277,8 +277,11 @@ class Trainer:
         averaged = distributed.mean(values.to(self.parts.device, torch.float32)).tolist()
         means: dict[str, float] = dict(zip(names, averaged, strict=True))
         means["perf/iterations_per_second"] = 1.0 / max(means["perf/time"], 1e-9)
+        own = torch.tensor([float(scalars["perf/time"])], device=self.parts.device)
+        slowest = distributed.concatenated(own).max(dim=0)
+        of_ranks = {"perf/time_max": slowest.values.item(), "perf/time_max_rank": int(slowest.indices)}
         means["perf/memory_gib"] = peak_memory_gib(self.parts.device)
-        self.parts.logger.iteration(self.iteration, self.parts.loader.epoch, self.rates, means)
+        self.parts.logger.iteration(self.iteration, self.parts.loader.epoch, self.rates, means, of_ranks)
 
     def validate(self) -> None:
         """Score every validation set; keep the best weights. A signal in the middle leaves it to the resumed run."""

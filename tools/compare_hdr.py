@@ -20,6 +20,7 @@ from torch import Tensor
 
 import relume
 from relume.core import options
+from relume.core.building.evaluator import build_evaluator
 from relume.core.cli import script
 from relume.core.errors import UserError
 from relume.core.imaging.image_io import imwrite
@@ -27,7 +28,6 @@ from relume.core.imaging.srgb import to_srgb
 from relume.core.imaging.visual import grid
 from relume.core.load import load_model
 from relume.core.models.base import Batch, Model
-from relume.core.pipeline import build_evaluator
 from relume.core.runtime import logger
 from relume.datasets import build_dataset
 from relume.datasets.hdr_scenes import SyntheticHDRDataset

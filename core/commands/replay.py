@@ -14,8 +14,8 @@ import yaml
 from torch import Tensor, nn
 
 from .. import options
+from ..building.networks import build_model
 from ..errors import UserError
-from ..pipeline import build_model
 from ..runtime import checkpoint
 from ..runtime.state import seed_everything
 

@@ -154,7 +154,7 @@ def walk(root: str) -> Iterator[tuple[str, list[str]]]:
         parent = Path(root).expanduser().absolute().parent
         siblings = [p.name for p in parent.iterdir()] if parent.is_dir() else []
         what = "is a file, not a folder" if os.path.isfile(root) else "there is no such folder"
-        raise UserError(f"{root}: {what}.{did_you_mean(Path(root).name, siblings) if siblings else ''}")
+        raise UserError(f"{root}: {what}.{did_you_mean(Path(root).name, siblings, files=True) if siblings else ''}")
     # Depth first: a folder, and those it is inside of.
     waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
     while waiting:

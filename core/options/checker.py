@@ -16,7 +16,7 @@ from typing import Any, Literal, Union
 from addict import Dict
 
 from ..annotations import MAY_BE_INFINITE, Names, Range, Rule, Section, fields, plain
-from ..errors import UserError, did_you_mean
+from ..errors import VALUE, UserError, did_you_mean, listing, printable
 from ..registry import MISSING, Parameter, Registry, article, registry_of, unknown_key
 from .nodes import Block, Entry, Items, Node, Place, Problem, Scalar, to_python
 
@@ -107,10 +107,10 @@ class Checker:
             if value is BAD or value is None:
                 return value
             if isinstance(extra, (Range, Rule)) and value not in extra:
-                return self.problem(node.place, key, f"must be {extra}, got {value}")
+                return self.problem(node.place, key, f"must be {extra}, got {shown(value)}")
             if isinstance(extra, Names) and value not in extra:
                 return self.problem(
-                    node.place, key, f"expected a name such as {', '.join(extra.examples)}, got '{value}'"
+                    node.place, key, f"expected a name such as {', '.join(extra.examples)}, got '{printable(value)}'"
                 )
         return value
 
@@ -231,7 +231,8 @@ class Checker:
                 f"expected a block whose 'type' names {article(registry.noun)}, got {describe_node(node)}",
             )
         if "type" not in node.entries:
-            text = f"{key} lacks 'type', the name of {article(registry.noun)}. Known: {', '.join(registry.names())}."
+            known = listing(registry.names(), all_of_them=registry.command)
+            text = f"{key} lacks 'type', the name of {article(registry.noun)}. Known: {known}."
             return self.problem(node.place, "", text)
         name = self._name(node.entries["type"].node, registry, join(key, "type"))
         if name is BAD:
@@ -413,16 +414,28 @@ def describe(annotation: Any, many: bool = False) -> str:
     return "values" if many else "a value"
 
 
+def number(value: Any) -> str:
+    """A number in digits, of which Python refuses to write more than some thousands."""
+    if isinstance(value, int) and abs(value) > 10**VALUE:
+        return f"{'-' if value < 0 else ''}about 2^{value.bit_length() - 1}"
+    return str(value)
+
+
 def spelled(value: Any) -> str:
     """A scalar as YAML would have it, strings in quotes."""
     names: dict[Any, str] = {None: "null", True: "true", False: "false"}
     return (
-        f"'{value}'"
+        f"'{printable(value)}'"
         if isinstance(value, str)
         else names[value]
         if value is None or isinstance(value, bool)
-        else str(value)
+        else printable(number(value))
     )
+
+
+def shown(value: Any) -> str:
+    """A value in messages that name it after its option."""
+    return spelled(value) if isinstance(value, (str, int, float, bool)) or value is None else printable(value)
 
 
 def describe_node(node: Node) -> str:
@@ -437,7 +450,8 @@ def describe_node(node: Node) -> str:
 
 
 def join(key: str, name: str) -> str:
-    """A dotted key."""
+    """A dotted key, as messages show it."""
+    name = printable(name)
     return f"{key}.{name}" if key else name
 
 

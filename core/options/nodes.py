@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import LINE, UserError, printable
 
 
 @dataclass(frozen=True, order=True)
@@ -128,7 +128,7 @@ class Problem(NamedTuple):
     text: str
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.text}" if self.place else self.text
+        return printable(f"{self.place}: {self.text}" if self.place else self.text, LINE - 50)
 
 
 class OptionError(UserError):

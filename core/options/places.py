@@ -31,7 +31,11 @@ def missing(opt: Options, phases: Sequence[str] = (), weights: bool = True) -> l
             continue
         place = Path(value).expanduser()
         what = "file or folder" if key.startswith("datasets.") else "file"
-        near = did_you_mean(place.name, [p.name for p in place.parent.glob("*")]) if place.parent.is_dir() else ""
+        near = (
+            did_you_mean(place.name, [p.name for p in place.parent.glob("*")], files=True)
+            if place.parent.is_dir()
+            else ""
+        )
         lines.append(f"{value}: no such {what}.{near} ({key})")
     return lines
 

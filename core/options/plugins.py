@@ -63,7 +63,11 @@ def import_plugin(plugin: str, folder: Path) -> str:
     if not path.is_file():
         if path.is_dir():
             raise UserError(f"{plugin}: a folder; name the .py files in it")
-        near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.py")]) if path.parent.is_dir() else ""
+        near = (
+            did_you_mean(path.name, [p.name for p in path.parent.glob("*.py")], files=True)
+            if path.parent.is_dir()
+            else ""
+        )
         raise UserError(f"{plugin}: no such file: {path}.{near}")
     known = [p for p in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if p]
     if str(path) not in known:

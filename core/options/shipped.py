@@ -51,11 +51,11 @@ def purposes() -> dict[str, str]:
 def not_found(path: str) -> str:
     """What to say of a path at which there is no option file."""
     if path.startswith(PREFIX):
-        hint = did_you_mean(path, names())
+        hint = did_you_mean(path, names(), files=True)
         return f"no option file of this name comes with Relume.{hint} See: relume list options"
     shipped = PREFIX + path.removeprefix("options/")
     if shipped in names():  # typed as in a clone of the repository, which is elsewhere
         return f"no such file. Did you mean '{shipped}'?"
     folder = Path(path).parent
-    near = did_you_mean(Path(path).name, [p.name for p in folder.glob("*.y*ml")]) if folder.is_dir() else ""
+    near = did_you_mean(Path(path).name, [p.name for p in folder.glob("*.y*ml")], files=True) if folder.is_dir() else ""
     return f"no such file.{near}"

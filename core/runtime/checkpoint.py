@@ -131,7 +131,9 @@ def load(path: str | Path, map_location: str | torch.device = "cpu") -> Any:
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        near = did_you_mean(path.name, [p.name for p in path.parent.glob("*")]) if path.parent.is_dir() else ""
+        near = (
+            did_you_mean(path.name, [p.name for p in path.parent.glob("*")], files=True) if path.parent.is_dir() else ""
+        )
         raise UserError(f"{path}: no such file.{near}")
     try:
         if path.suffix == ".safetensors":

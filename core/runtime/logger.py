@@ -218,8 +218,15 @@ class RunLogger:
         if sys.stdout.isatty():
             self.progress = Progress(self.name, self.total, start)
 
-    def iteration(self, iteration: int, epoch: int, lrs: list[float], scalars: Mapping[str, float]) -> None:
-        """One log line. `scalars` holds the ``l_*`` losses and whatever else is worth a curve."""
+    def iteration(
+        self,
+        iteration: int,
+        epoch: int,
+        lrs: list[float],
+        scalars: Mapping[str, float],
+        noted: Mapping[str, float] | None = None,
+    ) -> None:
+        """One log line. `scalars` holds the ``l_*`` losses and whatever else is worth a curve; `noted`, what is not."""
         if self.records is None:
             return
         losses = {k: v for k, v in scalars.items() if not k.startswith("perf/")}
@@ -231,7 +238,8 @@ class RunLogger:
         message = f"[{self.name[:5]}..][epoch:{epoch:3d}, iter:{iteration:8,d}, lr:({rates})] "
         message += f"[eta: {eta}, time (data): {per_step:.3f} ({data:.3f})] "
         log.info("%s", message + " ".join(f"{k}: {v:.4e}" for k, v in losses.items()))
-        self.record({"iter": iteration, "epoch": epoch, "lr": lrs, **scalars})
+        more = {**(noted or {}), "perf/eta": round(max(remaining, 0), 3)}
+        self.record({"iter": iteration, "epoch": epoch, "lr": lrs, **scalars, **more})
         tagged = {f"losses/{k}" if k.startswith("l_") else k: v for k, v in scalars.items()}
         self.scalars(iteration, {**tagged, **{f"lr/{i}": lr for i, lr in enumerate(lrs)}})
         if self.progress:
@@ -263,10 +271,11 @@ class RunLogger:
             self.scalars(iteration, {f"metrics/{dataset}/{k}": v for k, v in metrics.items()})
 
     def record(self, entry: Mapping[str, Any]) -> None:
-        """One line of ``metrics.jsonl``."""
+        """One line of ``metrics.jsonl``, which gets the wall clock too."""
         if self.records is not None:
+            now = datetime.datetime.now().astimezone().isoformat(timespec="milliseconds")
             with self._tracking("metrics.jsonl"):
-                self.records.write(as_json(entry) + "\n")
+                self.records.write(as_json({**entry, "perf/wall_clock": now}) + "\n")
                 self.records.flush()
 
     def scalars(self, iteration: int, values: Mapping[str, float]) -> None:

@@ -17,11 +17,12 @@ from runs import options
 import relume
 from relume.archs import build_network
 from relume.core import load as loading
+from relume.core.building.networks import build_model
 from relume.core.cli import main
 from relume.core.errors import UserError
 from relume.core.options import check, description
 from relume.core.options import load as load_options
-from relume.core.pipeline import build_model, train_pipeline
+from relume.core.pipeline import train_pipeline
 from relume.core.runtime import checkpoint
 
 SMALL = {"type": "MSRResNet", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 4, "num_block": 1, "upscale": 2}

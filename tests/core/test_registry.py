@@ -107,7 +107,7 @@ def test_names_and_aliases(things: Registry) -> None:
 def test_a_miss_suggests_and_lists(things: Registry) -> None:
     with pytest.raises(UserError) as caught:
         things.get("Simpel")
-    assert str(caught.value) == "no thing is called 'Simpel'. Did you mean 'Simple'? Known: Nested, Simple."
+    assert str(caught.value) == "no thing is called 'Simpel'. Did you mean 'Simple'? Known: Nested, Simple, OldSimple."
     assert Registry("thing", "relume.core.ops").unknown("x") == "no thing is called 'x'. Known: none."
 
 

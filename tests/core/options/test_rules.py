@@ -14,12 +14,7 @@ Mistakes = Callable[..., list[str]]
 Loaded = Callable[..., Any]
 
 NET = "type, dim, depths, upsampler, ratio, bias, norm, size, folder, dropout, inner, either"
-TRAIN = (
-    "total_iter, ema_decay, ema_halflife, ema_rampup, scheduler, warmup_iter, accumulate, amp, channels_last, compile, "
-    "grad_clip_norm, grad_clip_value, use_grad_clip, max_nonfinite, sync_bn, strategy, output_weights, output_losses, balance, "
-    "balance_outputs, balance_entropy, multi_scale, inputs, mixing_augs, use_moa, moa_augs, moa_probs, optim_<name>, "
-    "<name>_opt"
-)
+IN_ALL = "... (29 in all: relume explain train)."
 
 
 # ------------------------------------------------------------------ one mistake, one line
@@ -30,11 +25,11 @@ TRAIN = (
         ("dim: 16", "dmi: 16",
         f"x.yml:10:3: unknown key 'dmi' in network_g (OptionsNet). Did you mean 'dim'? Accepted: {NET}."),
         ("pixel_opt:", "pixel_op:",
-        f"x.yml:14:3: unknown key 'pixel_op' in train. Did you mean 'pixel_opt'? Accepted: {TRAIN}."),
+        "x.yml:14:3: unknown key 'pixel_op' in train. Did you mean 'pixel_opt'? Accepted: "),
         (
             "total_iter: 100",
             "total_iter: 100\n  ema_decey: 0.9",
-            f"x.yml:13:3: unknown key 'ema_decey' in train. Did you mean 'ema_decay'? Accepted: {TRAIN}.",
+            "x.yml:13:3: unknown key 'ema_decey' in train. Did you mean 'ema_decay'? Accepted: ema_decay, ",
         ),
         ("scale: 2", "scale: 4\nscale: 2", "x.yml:4:1: the key 'scale' is given twice, here and on line 3"),
         ("total_iter: 100", "ema_decay: 0.9", "x.yml:12:3: train lacks 'total_iter'."),
@@ -65,7 +60,7 @@ TRAIN = (
         ("{type: disk}", "{type: dusk}", "x.yml:6:65: datasets.train.io_backend.type: expected one of 'disk', 'lmdb', got "
          "the string 'dusk'. Did you mean 'disk'?"),
         ("dataroot: here", "dataroot_gt: here", "x.yml:6:30: unknown key 'dataroot_gt' in datasets.train (OptionsData). "
-         "Did you mean 'dataroot'? Accepted: type, dataroot, scale, phase, io_backend, name, batch_size_per_gpu, "),
+         "Did you mean 'dataroot'? Accepted: dataroot, "),
         ("val: {type", "vall: {type", "x.yml:7:3: unknown key 'vall' in datasets. Did you mean 'val'? "
          "Accepted: train, val, val_<name>, test, test_<name>."),
         ("RestorationModel", "RestorationModle", "x.yml:2:13: no model is called 'RestorationModle'. "
@@ -99,11 +94,11 @@ def test_one_mistake_costs_one_line(mistakes: Mistakes, old: str, new: str, line
         ("logger: {wandb: {projekt: x}}\n", "x.yml:15:18: unknown key 'projekt' in logger.wandb. Did you mean 'project'? "
          "Accepted: project, resume_id."),
         ("path: {pretrain_network_G: x.pth}\n", "x.yml:15:8: unknown key 'pretrain_network_G' in path. Did you mean "
-         "'pretrain_network_g'? Accepted: resume_state, "),
+         "'pretrain_network_g'? Accepted: "),
         ("network_d: {type: OptionsNet, dim: 3}\n",
         "x.yml:15:1: RestorationModel has no use for 'network_d'. Accepted: network_g."),
         ("plugins_: []\n",
-        "x.yml:15:1: unknown key 'plugins_' in the top level. Did you mean 'plugins'? Accepted: name, model_type, "),
+        "x.yml:15:1: unknown key 'plugins_' in the top level. Did you mean 'plugins'? Accepted: plugins, "),
         ("_base_: []\nscale_: 2\n", "x.yml:16:1: unknown key 'scale_' in the top level. Did you mean 'scale'? "),
     ],
 )  # fmt: skip
@@ -117,13 +112,15 @@ def test_one_mistake_in_further_sections(mistakes: Mistakes, more: str, line: st
     [
         ("network_g:dim=four", "network_g.dim: expected an integer, got the string 'four'"),
         ("train:optim_g:lr=fast", "train.optim_g.lr: expected a number, got the string 'fast'"),
-        ("train:ema_decai=0.5", f"unknown key 'ema_decai' in train. Did you mean 'ema_decay'? Accepted: {TRAIN}."),
+        ("train:ema_decai=0.5", "unknown key 'ema_decai' in train. Did you mean 'ema_decay'? Accepted: ema_decay, "),
         ("name:deep=1", "name: expected a string, got a block"),
         ('scale=__import__("os").getcwd()', "scale: expected an integer, got the string '__import__(\"os\").getcwd()'"),
     ],
 )
 def test_one_mistake_on_the_command_line(mistakes: Mistakes, override: str, message: str) -> None:
-    assert mistakes("", "", override) == [f"--force_yml {override}: {message}"]
+    (found,) = mistakes("", "", override)
+    line = f"--force_yml {override}: {message}"
+    assert found.startswith(line) and found.endswith(IN_ALL) if line.endswith(", ") else found == line
 
 
 def test_values_from_the_command_line(loaded: Loaded) -> None:

@@ -1,47 +1,12 @@
-"""The mistakes a user can make, as opposed to the ones we can: one clear line, an exit code, no traceback."""
+"""Names that a user may have meant: words of other frameworks, slips of the fingers, and short lists of what there is."""
 
 from __future__ import annotations
 
-import importlib
-import traceback
+import re
 from collections.abc import Iterable
-from difflib import get_close_matches
-from pathlib import Path
-from types import ModuleType
+from difflib import SequenceMatcher
 
-EXIT_USER_ERROR = 2
-"""Bad options, missing files, impossible requests."""
-EXIT_NONFINITE = 3
-"""Training stopped because losses or gradients stayed NaN or infinite."""
-EXIT_PREEMPTED = 75
-"""A signal asked us to stop; a checkpoint was written and the run can be requeued (EX_TEMPFAIL of sysexits.h)."""
-EXIT_INTERRUPTED = 130
-"""Ctrl-C; a checkpoint was written (128 + SIGINT, as shells count)."""
-EXIT_BROKEN_PIPE = 141
-"""Whoever read the output has stopped (128 + SIGPIPE, as shells count)."""
-
-
-class UserError(Exception):
-    """A mistake of the user's: ``str(error)`` is what the command line prints before exiting with ``code``."""
-
-    code = EXIT_USER_ERROR
-
-
-class NonFiniteError(UserError):
-    """Losses or gradients were NaN or infinite for too many steps in a row."""
-
-    code = EXIT_NONFINITE
-
-
-def in_one_line(error: BaseException) -> str:
-    """An error in one line: a `UserError` as it is, any other with its type and the place in the code that raised it."""
-    first = (str(error).strip().splitlines() or [""])[0][:300]
-    if isinstance(error, UserError):
-        return str(error)
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {first}{place}"
-
+from .text import VALUE, printable
 
 COMMON_MISTAKES: dict[str, tuple[str, ...]] = {
     # data sets and loading
@@ -77,6 +42,8 @@ COMMON_MISTAKES: dict[str, tuple[str, ...]] = {
     "lq_dir": ("dataroot_lq",),
     "root_lq": ("dataroot_lq",),
     "dataroot_lr": ("dataroot_lq",),
+    "dataroot_gt": ("dataroot",),
+    "dataroot_lq": ("dataroot",),
     "lr_root": ("dataroot_lq",),
     "input_dir": ("dataroot_lq",),
     "root": ("dataroot", "dataroot_lq"),
@@ -201,37 +168,83 @@ COMMON_MISTAKES: dict[str, tuple[str, ...]] = {
 the likeliest first. They answer before similar spelling does."""
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
+AFFIXES = re.compile(
+    r"^(calculate_|optim_|network_|pretrain_network_|strict_load_|param_key_|dataroot_|use_|val_)|"
+    r"(Dataset|Loss|Model|LR|Net|_opt|_freq|_iter|\.ya?ml|\.py)$"
+)
+"""What many names have in common, which says nothing about how near two of them are."""
+SHOWN = 12
+"""Names that a message lists at most."""
+
+
+def did_you_mean(word: str, known: Iterable[str], files: bool = False) -> str:
     """``" Did you mean 'dim'?"`` when one of `known` is close to `word`, else an empty string.
+
+    Close is a slip of the fingers: a letter or two. Another number is another thing, except in names of `files`.
 
     >>> did_you_mean("dmi", ["dim", "bias"])
     " Did you mean 'dim'?"
-    >>> did_you_mean("zzz", ["dim", "bias"])
-    ''
+    >>> did_you_mean("zzz", ["dim", "bias"]), did_you_mean("vgg16_bn", ["vgg16", "vgg19"])
+    ('', '')
     """
+    word = str(word)
     by_lower = {k.lower(): k for k in known}
-    for key in COMMON_MISTAKES.get(str(word).lower(), ()):
+    for key in COMMON_MISTAKES.get(word.lower(), ()):
         if key.lower() in by_lower:
             return f" Did you mean '{by_lower[key.lower()]}'?"
-    close = get_close_matches(str(word).lower(), by_lower, n=1, cutoff=0.6)
-    return f" Did you mean '{by_lower[close[0]]}'?" if close else ""
+    if not word.strip() or len(word) > VALUE:
+        return ""
+    near = [(distance, k) for k in by_lower.values() if (distance := slips(word, k, files)) is not None]
+    return f" Did you mean '{printable(min(near)[1])}'?" if near else ""
 
 
-def require(module: str, wanted_by: str, install: str | None = None) -> ModuleType:
-    """Import an optional or heavy dependency when it is first needed.
+def slips(word: str, known: str, files: bool = False) -> int | None:
+    """Letters in which `word` is a slip of `known`; None when it is too far from it to be one.
+
+    >>> slips("grad_clip", "use_grad_clip"), slips("CharbonierLoss", "CharbonnierLoss"), slips("L2Loss", "L1Loss")
+    (None, 1, None)
+    """
+    a, b = word.lower(), known.lower()
+    digits = sorted(filter(str.isdigit, a))
+    if not files and digits and digits != sorted(filter(str.isdigit, b)):
+        return None
+    cores = [AFFIXES.sub("", w) for w in (word, known)]
+    size = max(map(len, cores))
+    most = 0 if size < 3 else 1 if size < 6 else 2 if size < 12 else 3
+    if abs(len(a) - len(b)) > most:
+        return None
+    acronyms = size <= 4 and cores != [word, known]  # calculate_niqe, GANLoss: another letter makes another word
+    distance = edits(a, b, 2 if acronyms else 1)
+    return distance if distance <= most else None
+
+
+def edits(a: str, b: str, replacing: int = 1) -> int:
+    """Letters to put in, take out, exchange with their neighbour (1 each) or replace between two words."""
+    before, last = [0] * (len(b) + 1), list(range(len(b) + 1))
+    for i, x in enumerate(a, start=1):
+        row = [i]
+        for j, y in enumerate(b, start=1):
+            cost = min(last[j] + 1, row[j - 1] + 1, last[j - 1] + (replacing if x != y else 0))
+            if i > 1 and j > 1 and x == b[j - 2] and y == a[i - 2]:
+                cost = min(cost, before[j - 2] + 1)
+            row.append(cost)
+        before, last = last, row
+    return last[-1]
+
+
+def listing(known: Iterable[str], word: str = "", all_of_them: str = "") -> str:
+    """Names as messages list them: all of a few; else those most like `word`, how many there are, and where they all are.
 
     Args:
-        module: dotted module name, e.g. ``"torchvision.models"``.
-        wanted_by: what asks for it, for the message, e.g. ``"PerceptualLoss"``.
-        install: what to tell the user to run; ``pip install <top-level name>`` when omitted.
+        all_of_them: a command that lists them, ``relume list losses``.
 
-    Raises:
-        UserError: the module is missing, or is there and cannot be imported (a broken torchvision, say).
+    >>> listing(["b", "a"]), listing(map(str, range(40)), "39", "relume list numbers")[-36:]
+    ('b, a', '... (40 in all: relume list numbers)')
     """
-    try:
-        return importlib.import_module(module)
-    except Exception as e:  # a broken binary wheel raises RuntimeError, OSError, AttributeError, ...
-        top = module.split(".")[0]
-        missing = isinstance(e, ModuleNotFoundError) and (e.name or "").split(".")[0] == top
-        state = "is not installed" if missing else f"cannot be imported ({type(e).__name__}: {str(e).splitlines()[0]})"
-        raise UserError(f"{wanted_by} needs {top}, which {state}. Try: {install or f'pip install {top}'}") from e
+    names = list(dict.fromkeys(known))
+    if len(names) <= SHOWN:
+        return ", ".join(map(printable, names))
+    word = word.lower()[:VALUE]
+    nearest = sorted(names, key=lambda n: -SequenceMatcher(None, word, n.lower()).ratio()) if word else names
+    where = f": {all_of_them}" if all_of_them else ""
+    return f"{', '.join(map(printable, nearest[: SHOWN - 1]))}, ... ({len(names)} in all{where})"

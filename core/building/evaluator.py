@@ -1,0 +1,91 @@
+"""The evaluator of the validation and test sets of the options."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from ...datasets import build_dataset
+from ...datasets.base import DatasetTraits, Rounding
+from ...datasets.loading.loader import EvalLoader, build_eval_loader
+from ...datasets.loading.options import Loader
+from ..annotations import declared
+from ..errors import UserError
+from ..evaluation import Evaluator
+from ..imaging.transfer import Transfer
+from ..inference.tiling import size_multiple
+from ..models.base import Model
+from ..options.schema import Options
+from ..runtime import distributed, logger
+from .machine import seed_of
+
+log = logging.getLogger("relume")
+
+
+def build_evaluator(
+    opt: Options, sets: Mapping[str, Loader], folder: Path, device: torch.device, *, for_training: bool
+) -> Evaluator:
+    """The evaluator of some dataset blocks, its loaders sharing the images out over ranks.
+
+    Raises:
+        UserError: two datasets have the same name, so that their results would mix.
+    """
+    loaders: dict[str, EvalLoader] = {}
+    transfers: dict[str, Transfer] = {}
+    rounding: dict[str, Rounding] = {}
+    sharded = for_training and opt.train is not None and opt.train.strategy == "fsdp"
+    for phase, block in sets.items():
+        name = block.name or phase
+        if name in loaders:
+            raise UserError(f"datasets.{phase}: another dataset is called '{name}' too; give each a `name` of its own")
+        dataset = build_dataset(block, phase=phase.split("_")[0], scale=opt.scale)
+        if (transfer := declared(dataset, "transfer", DatasetTraits)) is not None:
+            transfers[name] = transfer
+        if (rounds := declared(dataset, "score_rounding", DatasetTraits)) is not None:
+            rounding[name] = rounds
+        loaders[name] = build_eval_loader(
+            dataset,
+            seed=seed_of(opt),
+            rank=distributed.rank(),
+            world=distributed.world_size(),
+            workers=block.num_worker_per_gpu,
+            batch=block.batch_size_per_gpu,
+            even=sharded,
+        )
+    suffix = opt.val.suffix or opt.name
+
+    def image_name(dataset: str, image: str, iteration: int) -> str:
+        return f"{image}/{image}_{iteration}.png" if for_training else f"{image}_{suffix}.png"
+
+    return Evaluator(
+        loaders=loaders,
+        metrics=opt.val.metrics,
+        folder=folder,
+        device=device,
+        image_name=image_name,
+        save_images=opt.val.save_img,
+        save_comparisons=opt.val.save_comparison,
+        save_grid=opt.val.save_grid,
+        best_metric=opt.val.best,
+        score_input=opt.val.score_input,
+        eight_bit=opt.val.use_image,
+        rounding=rounding,
+        transfers=transfers,
+        linear_format=opt.val.linear_format,
+        forgiving=for_training,
+        progress=logger.progress if opt.val.pbar else None,
+    )
+
+
+def conditions(model: Model, device: torch.device) -> str:
+    """On what device and with which settings of inference scores are computed, in words."""
+    settings = {name: getattr(model, name) for name in model.inference_options if hasattr(model, name)}
+    sizes = [size_multiple(network) for network in model.networks.values()]
+    multiple = math.lcm(*sizes, model.inference.window_size or 1)
+    settings["padding"] = f"{model.inference.padding} to multiples of {multiple}"
+    settings["tile"] = model.inference.tile
+    return f"{device}, " + ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)

@@ -1,0 +1,43 @@
+"""What options need to know of this machine and this run: the seed, and what cannot be given here."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..options.schema import Options
+from ..runtime import distributed
+
+log = logging.getLogger("relume")
+
+
+def with_seed(opt: Options, state: Mapping[str, Any] | None) -> Options:
+    """Options with a seed: the resumed run's, the options', or a fresh one drawn by rank 0."""
+    if opt.manual_seed is not None:
+        return opt
+    seed = state["seed"] if state else distributed.broadcast(int(np.random.SeedSequence().generate_state(1)[0] % 10000))
+    return dataclasses.replace(opt, manual_seed=seed)
+
+
+def seed_of(opt: Options) -> int:
+    """The seed, which the options have by now."""
+    assert opt.manual_seed is not None
+    return opt.manual_seed
+
+
+def say_what_is_ignored(opt: Options, device: torch.device) -> None:
+    """Tell the user, once, where this machine cannot give what a BasicSR file asks for."""
+    if opt.num_gpu != 0 and opt.num_gpu != "auto" and device.type == "cpu":
+        log.info("num_gpu: %s, but torch sees no GPU here: running on the CPU", opt.num_gpu)
+    elif isinstance(opt.num_gpu, int) and opt.num_gpu > 1 and not distributed.active():
+        log.warning(
+            "num_gpu: %d without a launcher uses one GPU; start with: torchrun --nproc_per_node=%d -m relume train ... "
+            "--launcher pytorch",
+            opt.num_gpu,
+            opt.num_gpu,
+        )

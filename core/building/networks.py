@@ -1,0 +1,118 @@
+"""The model wrapper with its networks, their averages and their optimizers, as the options ask for them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...archs import build_network
+from ...losses import build_loss
+from ..ema import EMA
+from ..errors import UserError
+from ..experiment import Resume
+from ..inference.tiling import Inference
+from ..models import MODELS
+from ..models.base import Model, model_class
+from ..options.checker import parameters
+from ..options.schema import Options, Train
+from ..runtime import checkpoint, distributed
+from ..runtime.optimizers import build_optimizer
+from .weights import load_pretrained
+
+log = logging.getLogger("relume")
+LAGGING = 0.02
+"""Share of the initial weights in the final average beyond which that is remarked upon."""
+
+
+def build_model(
+    opt: Options, device: torch.device, *, for_training: bool, resume: Resume | None = None
+) -> tuple[Model, dict[str, nn.Module]]:
+    """The model wrapper and its networks on `device`, with the weights that the options or `resume` name."""
+    kind = model_class(opt.model_type)
+    of_training = (*kind.frozen, *kind.discriminators)
+    teachers = [] if for_training else [k for k in of_training if k not in kind.required_networks]
+    networks = {}
+    for key, block in opt.networks.items():
+        if key in teachers:
+            continue
+        try:
+            networks[key] = build_network(block)
+        except UserError as e:
+            raise UserError(f"network_{key}: {e}") from e
+    blocks: Mapping[str, Any] = opt.train or {}
+    losses = {}
+    if for_training:
+        losses = {k.removesuffix("_opt"): build_loss(b) for k, b in blocks.items() if k.endswith("_opt")}
+    own = MODELS.parameters(opt.model_type)
+    settings = {k: v for k, v in blocks.items() if k in own and k not in kind.inference_options}
+    settings.update({k: opt.val[k] for k in kind.inference_options if k in opt.val})
+    model: Model = kind(networks, losses, **settings)
+    if kind.top_level is not None:
+        model.configure(kind.top_level(**{k: opt[k] for k in parameters(kind.top_level) if k in opt}))
+    for key, network in networks.items():
+        load_pretrained(opt, key, network, model, resume, for_training)
+        network.to(device)
+    model.losses.to(device)
+    val = opt.val
+    model.inference = Inference(val.tile, val.tile_overlap, val.window_size, val.padding, val.cut(opt.scale))
+    return model, networks
+
+
+def build_ema(train: Train, model: Model, trained: Mapping[str, nn.Module], resume: Resume | None) -> EMA | None:
+    """The averages of the model's networks, resumed if there is something to resume; None when switched off."""
+    if train.ema_decay <= 0 and train.ema_halflife is None:
+        return None
+    averaged = {k: trained[k] for k in model.averaged if k in trained}
+    ema = EMA(averaged, train.ema_decay, train.ema_halflife, train.ema_rampup)
+    if resume:
+        for key, network in ema.networks.items():
+            checkpoint.load_weights(network, resume.network_path(key), "params_ema", strict=True)
+    return ema
+
+
+def lay_out(train: Train, trained: Mapping[str, nn.Module], ema: EMA | None) -> None:
+    """Put networks into training mode, and into the memory layout, compiled form and shards that the options ask for."""
+    for network in trained.values():
+        network.train()
+        if train.channels_last:
+            network.to(memory_format=torch.channels_last)
+        if train.compile:
+            network.compile(mode=None if train.compile is True else train.compile)
+    if train.strategy == "fsdp" and distributed.active():
+        for network in (*trained.values(), *(ema.networks.values() if ema else ())):
+            distributed.shard(network)
+
+
+def build_optimizers(model: Model, blocks: Mapping[str, Any]) -> dict[str, torch.optim.Optimizer]:
+    """The optimizer of each ``optim_<key>`` block, over the parameters that the model gives it."""
+    keys = [k.removeprefix("optim_") for k in blocks if k.startswith("optim_")]
+    return {k: build_optimizer(model.named_parameters(k), blocks[f"optim_{k}"]) for k in keys}
+
+
+def say_how_far_it_lags(train: Train, ema: EMA, samples: int) -> None:
+    """Tell the user, once, if the average will still remember the initial weights at the end of the run.
+
+    Args:
+        samples: that the run takes.
+    """
+    if ema.rampup is not None or train.total_iter < 1:
+        return
+    key = "ema_decay" if ema.halflife is None else "ema_halflife"
+    share = ema.decay**train.total_iter if ema.halflife is None else 0.5 ** (samples / ema.halflife)
+    if share < LAGGING:
+        return
+    better = f"{1 - min(0.5, 10 / train.total_iter):.3g}" if ema.halflife is None else f"{samples / 14:.3g}"
+    log.warning(
+        "train.%s: %s: after %d iterations the average, which validation scores, is %.0f %% initial weights; "
+        "for a run of this length, %s: %s",
+        key,
+        train[key],
+        train.total_iter,
+        100 * share,
+        key,
+        better,
+    )

@@ -1,0 +1,62 @@
+"""The mistakes a user can make, as opposed to the ones we can: one clear line, an exit code, no traceback."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from .base import (
+    EXIT_BROKEN_PIPE,
+    EXIT_INTERRUPTED,
+    EXIT_NONFINITE,
+    EXIT_PREEMPTED,
+    EXIT_USER_ERROR,
+    NonFiniteError,
+    UserError,
+)
+from .names import SHOWN, did_you_mean, edits, listing
+from .paths import expanded, unreadable
+from .text import LINE, MESSAGE, VALUE, in_one_line, message, printable
+
+__all__ = [
+    "EXIT_BROKEN_PIPE",
+    "EXIT_INTERRUPTED",
+    "EXIT_NONFINITE",
+    "EXIT_PREEMPTED",
+    "EXIT_USER_ERROR",
+    "LINE",
+    "MESSAGE",
+    "SHOWN",
+    "VALUE",
+    "NonFiniteError",
+    "UserError",
+    "did_you_mean",
+    "edits",
+    "expanded",
+    "in_one_line",
+    "listing",
+    "message",
+    "printable",
+    "require",
+    "unreadable",
+]
+
+
+def require(module: str, wanted_by: str, install: str | None = None) -> ModuleType:
+    """Import an optional or heavy dependency when it is first needed.
+
+    Args:
+        module: dotted module name, e.g. ``"torchvision.models"``.
+        wanted_by: what asks for it, for the message, e.g. ``"PerceptualLoss"``.
+        install: what to tell the user to run; ``pip install <top-level name>`` when omitted.
+
+    Raises:
+        UserError: the module is missing, or is there and cannot be imported (a broken torchvision, say).
+    """
+    try:
+        return importlib.import_module(module)
+    except Exception as e:  # a broken binary wheel raises RuntimeError, OSError, AttributeError, ...
+        top = module.split(".")[0]
+        missing = isinstance(e, ModuleNotFoundError) and (e.name or "").split(".")[0] == top
+        state = "is not installed" if missing else f"cannot be imported ({type(e).__name__}: {str(e).splitlines()[0]})"
+        raise UserError(f"{wanted_by} needs {top}, which {state}. Try: {install or f'pip install {top}'}") from e

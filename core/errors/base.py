@@ -1,0 +1,31 @@
+"""The exceptions of mistakes that a user can make, and the exit codes of the command line."""
+
+from __future__ import annotations
+
+EXIT_USER_ERROR = 2
+"""Bad options, missing files, impossible requests."""
+EXIT_NONFINITE = 3
+"""Training stopped because losses or gradients stayed NaN or infinite."""
+EXIT_PREEMPTED = 75
+"""A signal asked us to stop; a checkpoint was written and the run can be requeued (EX_TEMPFAIL of sysexits.h)."""
+EXIT_INTERRUPTED = 130
+"""Ctrl-C; a checkpoint was written (128 + SIGINT, as shells count)."""
+EXIT_BROKEN_PIPE = 141
+"""Whoever read the output has stopped (128 + SIGPIPE, as shells count)."""
+
+
+class UserError(Exception):
+    """A mistake of the user's: ``str(error)`` is what the command line prints before exiting with ``code``.
+
+    Attributes:
+        key: the dotted key of the option that is to blame, where that is known: its place can then be said.
+    """
+
+    code = EXIT_USER_ERROR
+    key: str | None = None
+
+
+class NonFiniteError(UserError):
+    """Losses or gradients were NaN or infinite for too many steps in a row."""
+
+    code = EXIT_NONFINITE

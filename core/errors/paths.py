@@ -1,0 +1,57 @@
+"""Paths as users write them: the one place where they are expanded, and where what is wrong with one is put into words."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from .base import UserError
+from .text import printable
+
+LONGEST = 255
+"""Bytes that a file system takes for one name."""
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """A path with ``~`` and ``~user`` expanded.
+
+    Raises:
+        UserError: no file system can have a file of this name, or there is no such user.
+    """
+    text = os.fspath(path)
+    if "\0" in text:
+        raise UserError(f"'{printable(text)}': a path cannot contain the character NUL")
+    try:
+        name = max((len(os.fsencode(part)) for part in text.split("/")), default=0)
+    except UnicodeEncodeError:
+        raise UserError(f"'{printable(text)}': a path cannot contain half of a surrogate pair") from None
+    if name > LONGEST or len(text) > 4000:
+        raise UserError(f"'{printable(text)}': too long for a path (a name has at most {LONGEST} bytes)")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        user = text.split("/", 1)[0]
+        raise UserError(f"'{printable(text)}': there is no user '{printable(user[1:])}' here") from None
+
+
+def unreadable(path: Path) -> str | None:
+    """Why `path` is not a plain file that can be read, in a few words; None when it is one."""
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISREG(mode):
+            path.open("rb").close()
+            return None
+    except OSError as e:
+        return reason(e)
+    kinds = {"a folder": stat.S_ISDIR, "a pipe": stat.S_ISFIFO, "a socket": stat.S_ISSOCK, "a device": stat.S_ISCHR}
+    kind = next((name for name, test in kinds.items() if test(mode)), "a device")
+    return f"{kind}, not a file"
+
+
+def reason(error: OSError) -> str:
+    """What the system says against a path, in lower case: ``permission denied``."""
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    words = error.strerror or str(error)
+    return words[:1].lower() + words[1:]

@@ -1,0 +1,56 @@
+"""Text that came from outside (names, values, messages of libraries), as terminals and logs may show it."""
+
+from __future__ import annotations
+
+import traceback
+import unicodedata
+from pathlib import Path
+
+from .base import UserError
+
+VALUE, LINE, MESSAGE = 200, 2_000, 50_000
+"""Characters that a message shows of one name or value, of one line, and of all its lines."""
+
+
+def printable(text: object, most: int = VALUE) -> str:
+    r"""Text that came from outside, as one line shows it: what a terminal would act on, or nobody would see, is escaped.
+
+    Those are control characters, line breaks, what changes the direction of writing, and halves of surrogate pairs. Of more
+    than `most` characters the middle is left out.
+
+    >>> printable("a\x1b[31m\nb"), printable("x" * 500, 30)
+    ('a\\x1b[31m\\nb', 'xxxxxxxxxxxxxxx...xxxxx (500 characters)')
+    """
+    whole = str(text)
+    shown = whole if len(whole) <= most else f"{whole[: most // 2]}...{whole[-(most // 6) :]} ({len(whole)} characters)"
+    if shown.isprintable():
+        return shown
+    return "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else _escaped(c) for c in shown)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+def message(text: str) -> str:
+    """A message of any number of lines, fit for a terminal: each line `printable`, and no more of them than one can read."""
+    lines: list[str] = []
+    room = MESSAGE - 100
+    every = text.split("\n")
+    for line in every:
+        lines.append(printable(line.replace("\t", "    "), LINE - 50))
+        room -= len(lines[-1]) + 1
+        if room < 0:
+            lines[-1] = f"... and {len(every) - len(lines) + 1} more lines"
+            break
+    return "\n".join(lines)
+
+
+def in_one_line(error: BaseException) -> str:
+    """An error in one line: a `UserError` as it is, any other with its type and the place in the code that raised it."""
+    first = (str(error).strip().splitlines() or [""])[0][:300]
+    if isinstance(error, UserError):
+        return str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {first}{place}"
