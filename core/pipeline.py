@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ log = logging.getLogger("relume")
 
 # ------------------------------------------------------------------ the two pipelines
 def train_pipeline(
-    opt: Mapping[str, Any], *, launcher: str = "none", auto_resume: bool = False
+    opt: Mapping[str, Any], *, launcher: str = "none", auto_resume: bool = False, notes: Iterable[object] = ()
 ) -> dict[str, dict[str, float]]:
     """Train what the options describe.
 
@@ -45,6 +45,7 @@ def train_pipeline(
         opt: options from `options.load`, or a plain dict of the same shape; not modified.
         launcher: ``none``, ``pytorch`` (torchrun) or ``slurm``.
         auto_resume: continue from the newest good checkpoint of this experiment, if there is one.
+        notes: what the log shall say about the options, a line each (`options.Resolved.notes`).
 
     Returns:
         The last validation's means, ``results[dataset][metric]``.
@@ -79,6 +80,7 @@ def train_pipeline(
             changes.check(resume.state.get("options"), checked, resume.path, tell=distributed.is_main())
         with contextlib.ExitStack() as cleanup:
             trainer = build_trainer(checked, train, experiment, resume, device, cleanup)
+            say(notes)
             began = time.monotonic()
             with explaining_channels():
                 trainer.fit()
@@ -90,7 +92,7 @@ def train_pipeline(
 
 
 def test_pipeline(
-    opt: Mapping[str, Any], *, launcher: str = "none", random_weights: bool = False
+    opt: Mapping[str, Any], *, launcher: str = "none", random_weights: bool = False, notes: Iterable[object] = ()
 ) -> dict[str, dict[str, float]]:
     """Run a trained model over the ``test*`` and ``val*`` datasets of the options: images, scores, a table.
 
@@ -98,6 +100,7 @@ def test_pipeline(
         opt: options from `options.load`, or a plain dict of the same shape; not modified.
         launcher: as for `train_pipeline`; the images are shared out over ranks.
         random_weights: whether networks may keep the weights that they are initialised with.
+        notes: as for `train_pipeline`.
 
     Returns:
         Mean scores, ``results[dataset][metric]``.
@@ -125,6 +128,7 @@ def test_pipeline(
         evaluator = build_evaluator(checked, sets, results_root / "visualization", device, for_training=False)
         with test_log(results_root, checked.name):
             log.info("%s", logger.header(checked, networks, device))
+            say(notes)
             with torch.no_grad():
                 results = evaluator.run(model, 0)
             parameters = sum(p.numel() for network in networks.values() for p in network.parameters())
@@ -137,6 +141,12 @@ def test_pipeline(
         return results
     finally:
         distributed.shut_down()
+
+
+def say(notes: Iterable[object]) -> None:
+    """Log what is to be known about the options, on the main rank."""
+    for note in notes if distributed.is_main() else ():
+        log.info("note: %s", note)
 
 
 def test_log(results_root: Path, name: str) -> contextlib.AbstractContextManager[None]:

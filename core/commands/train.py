@@ -23,7 +23,9 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.check:
         check.run(arguments)
         return
-    opt = _arguments.load(arguments)  # mistakes show before torch's trainer, loaders and trackers are imported
+    resolved = _arguments.resolve(arguments)  # mistakes show before torch's trainer, loaders and trackers are imported
     from ..pipeline import train_pipeline
 
-    train_pipeline(opt, launcher=arguments.launcher, auto_resume=arguments.auto_resume)
+    train_pipeline(
+        resolved.options, launcher=arguments.launcher, auto_resume=arguments.auto_resume, notes=resolved.notes
+    )
