@@ -21,6 +21,7 @@ from .checker import BAD, Checker, join, parameters
 from .dialect import renamed_phases, translated, why_ignored
 from .nodes import Block, Entry, Items, Node, Place, Problem, Scalar
 from .plugins import import_plugin
+from .refused import other_dialect, topic_of
 from .schema import (
     PATH_KEYS,
     LossBlock,
@@ -61,9 +62,12 @@ class OptionsChecker(Checker):
         self.scale: Any = parameters(Options)["scale"].default
         self.networks: list[str] = []
         self.plugins_failed = False
+        self.topics: set[str] = set()
 
     def options(self, root: Block) -> Any:
         """The values of an option file, or `BAD`."""
+        if (dialect := other_dialect(root)) is not None:
+            return self.problem(next(iter(root.entries.values())).place, "", dialect)
         root, said = written_out(without_null_sets(renamed_phases(self._with_plugins(root))))
         self.notes += said
         name = root.scalar("model_type")
@@ -121,8 +125,18 @@ class OptionsChecker(Checker):
         return Block({**root.entries, "plugins": plugins}, root.place)
 
     def unknown_name(self, node: Node, registry: Registry, name: str, key: str) -> Any:
-        """As for any name; after a plug-in that failed, and would have registered it, that is said alone."""
-        return BAD if self.plugins_failed else super().unknown_name(node, registry, name, key)
+        """As for any name; after a plug-in that failed, and would have registered it, that is said alone. Of what is not
+        done here the first name is enough."""
+        if self.plugins_failed:
+            return BAD
+        topic = topic_of(name)
+        if topic is None:
+            return super().unknown_name(node, registry, name, key)
+        if topic not in self.topics:
+            self.topics.add(topic)
+            text = f"{name} is of {topic}; to use your own {registry.noun} of that name, give its file under plugins"
+            self.problem(node.place, key, text, say_key=False)
+        return BAD
 
     def component(self, node: Node, registry: Registry, more: Any, key: str) -> Any:
         """As for any block; a metric must say, itself or here, which of two scores is the better one."""
@@ -140,8 +154,10 @@ class OptionsChecker(Checker):
     def inherited(self, block: Block, registry: Registry, accepted: Mapping[str, Parameter], key: str) -> Block:
         """A data set of another type keeps what it has in common with the one that it replaces.
 
-        Not the places of that one's data, where it names its own.
+        Not the places of that one's data, where it names its own. Keys of forks become those of here.
         """
+        if registry is DATASETS:
+            block = self._translated(block, key, accepted)
         if registry is not DATASETS or block.replaced is None:
             return block
         before: dict[str, Entry] = {}
@@ -212,7 +228,7 @@ class OptionsChecker(Checker):
         if self.model:
             return networks_of(self.model)
         prefixes = ("network_", *PATH_KEYS)
-        return [k.removeprefix(p) for k in block.entries for p in prefixes if k.startswith(p)]
+        return ["g", "d", *(k.removeprefix(p) for k in block.entries for p in prefixes if k.startswith(p))]
 
     def own_parameters(self, registry: Registry, name: str, key: str) -> dict[str, Parameter]:
         """A dataset's phase and scale follow from where it stands, unless its block says otherwise."""
@@ -226,8 +242,7 @@ class OptionsChecker(Checker):
 
     def section(self, block: Block, cls: Any, key: str) -> Any:
         before = len(self.problems)
-        block, said = translated(block, key, {**parameters(cls), **self.extra_keys(cls, block)})
-        self.notes += [Problem(place, f"{join(key, name)}: taken as {new}") for name, new, place in said]
+        block = self._translated(block, key, {**parameters(cls), **self.extra_keys(cls, block)})
         section = super().section(block, cls, key)
         if section is BAD:
             return BAD
@@ -236,6 +251,12 @@ class OptionsChecker(Checker):
         if cls is Train and self.model and len(self.problems) == before:
             self._complete_training(block, section, self.model)
         return section
+
+    def _translated(self, block: Block, key: str, accepted: Iterable[str]) -> Block:
+        """A block with a fork's keys under their names here, which is noted."""
+        block, said = translated(block, key, accepted)
+        self.notes += [Problem(place, f"{join(key, name)}: taken as {new}") for name, new, place in said]
+        return block
 
     def completed(self, block: Block, cls: Any, values: dict[str, Any], key: str) -> Any:
         """As for any block; null where a component belongs leaves it out."""
@@ -265,7 +286,10 @@ class OptionsChecker(Checker):
             trained = [f"{OPTIMIZER_PREFIX}{k}" for k in self._network_keys(block) if k not in model.frozen]
             trained += [f"{OPTIMIZER_PREFIX}{k}" for k in model.optimizers]
             for key in values:
-                if key.startswith(OPTIMIZER_PREFIX) and key not in trained:
+                if key == "optim_d" and "network_d" not in self.networks and key not in trained:
+                    text = f"train.{key}: ignored, as in BasicSR: {self.model_type} has no discriminator"
+                    self.notes.append(Problem(block.entries[key].place, text))
+                elif key.startswith(OPTIMIZER_PREFIX) and key not in trained:
                     text = f"{self.model_type} has no use for '{key}'. Accepted: {', '.join(trained)}."
                     self.problem(block.entries[key].place, f"train.{key}", text, say_key=False)
         for key in [f"network_{k}" for k in model.frozen if k not in model.required_networks]:

@@ -37,6 +37,8 @@ def resolved(tmp_path: Path, **parts: str) -> options.Resolved:
         ({"val": "use_chop: false"}, "val.use_chop"),
         ({"val": "trans_num: 1"}, "val.trans_num"),
         ({"train": ", max_checkpoints: 20"}, "train.max_checkpoints"),
+        ({"train": ", optim_d: {type: Adam, lr: 1e-3}"}, "train.optim_d"),
+        ({"val": "flip_seq: true"}, "val.flip_seq"),
     ],
 )
 def test_what_has_no_effect_is_accepted_and_noted_with_its_line(
@@ -111,6 +113,16 @@ def test_the_steps_of_a_fork_s_three_keys(tmp_path: Path, keys: str, expected: i
 def test_what_forks_do_in_validation(tmp_path: Path, keys: str, expected: dict[str, Any]) -> None:
     val = resolved(tmp_path, val=keys).options.val
     assert {k: val[k] for k in expected} == expected
+
+
+def test_other_names_of_a_data_set_s_keys(tmp_path: Path) -> None:
+    path = tmp_path / "x.yml"
+    path.write_text(BASE.format(top="", test="test_1", data="", val="", train="").replace("PairedImage", "RealESRGAN"))
+    text = path.read_text().replace("dataroot_lq: b", "meta_info_file: list.txt")
+    path.write_text(text)
+    found = options.resolve(path)
+    assert found.options.datasets["test_1"].extra["meta_info"] == "list.txt"
+    assert any("datasets.test_1.meta_info_file: taken as meta_info" in str(n) for n in found.notes)
 
 
 def test_a_translated_value_is_checked_at_its_place(tmp_path: Path) -> None:
