@@ -18,6 +18,7 @@ NO_EFFECT: Mapping[str, Mapping[str, str]] = {
         "suffix": "val.suffix is what names pictures",
         "save_img": "val.save_img is what saves pictures",
         "crop_border": "the metrics' own crop_border is what counts",
+        "gt_size": "the training set's gt_size is what counts",
         "use_tb_logger": "logger.use_tb_logger is what counts",
         "gpu_ids": "use CUDA_VISIBLE_DEVICES and torchrun",
         "gpu": "use CUDA_VISIBLE_DEVICES and torchrun",

@@ -286,7 +286,7 @@ class OptionsChecker(Checker):
             trained = [f"{OPTIMIZER_PREFIX}{k}" for k in self._network_keys(block) if k not in model.frozen]
             trained += [f"{OPTIMIZER_PREFIX}{k}" for k in model.optimizers]
             for key in values:
-                if key == "optim_d" and "network_d" not in self.networks and key not in trained:
+                if key == "optim_d" and not {key, "network_d"} & {*trained, *self.networks} and not model.optimizers:
                     text = f"train.{key}: ignored, as in BasicSR: {self.model_type} has no discriminator"
                     self.notes.append(Problem(block.entries[key].place, text))
                 elif key.startswith(OPTIMIZER_PREFIX) and key not in trained:

@@ -24,6 +24,8 @@ PADS_TO_WINDOW = (
 """Wrappers that continue images by reflection to a multiple of ``network_g.window_size``."""
 
 MAMBAIR = {"val": {"parts": 200, "parts_context": 0.1}}
+SAME_SIZE = ("DeblurPairedDataset", "LDR_HDR_PairedDataset")
+"""Data sets of DiffIR's own whose inputs are as large as their ground truths, whatever the file calls their scale."""
 ALWAYS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "MambaIRModel": MAMBAIR,
     "MambaIRv2Model": MAMBAIR,
@@ -39,7 +41,7 @@ INSTEAD = {"parts": ("tile", "tile_pad", "grids"), "use_grad_clip": ("grad_clip_
 def written_out(root: Block) -> tuple[Block, list[Problem]]:
     """The top level of an option file with what its wrapper does beyond it, and a note on each addition."""
     notes: list[Problem] = []
-    root = _tile(root, notes)
+    root = _diffir(_tile(root, notes), notes)
     name = root.scalar("model_type")
     if not isinstance(name, str):
         return root, notes
@@ -59,6 +61,34 @@ def written_out(root: Block) -> tuple[Block, list[Problem]]:
         shown = str(value).lower() if isinstance(value, bool) else value
         notes.append(Problem(place, f"{section}.{key}: {shown}, as {name} has it"))
     return root, notes
+
+
+def _diffir(root: Block, notes: list[Problem]) -> Block:
+    """DiffIR's networks take the scale of the top level where their data have it: the original has a class for each."""
+    scale = root.entries.get("scale")
+    if scale is None or not isinstance(scale.node, Scalar) or scale.node.value == 1:
+        return root
+    networks = {
+        k: e
+        for k, e in root.entries.items()
+        if k.startswith("network_") and isinstance(e.node, Block) and e.node.scalar("type") in ("DiffIRS1", "DiffIRS2")
+    }
+    if not networks or any("scale" in e.node.entries for e in networks.values() if isinstance(e.node, Block)):
+        return root
+    data = root.entries.get("datasets")
+    blocks = data.node.entries.values() if data is not None and isinstance(data.node, Block) else ()
+    types = {e.node.scalar("type") for e in blocks if isinstance(e.node, Block)}
+    if same := sorted(types & set(SAME_SIZE)):
+        notes.append(Problem(scale.place, f"scale: 1, as the images of {same[0]} are of one size"))
+        entries = {"scale": scale._replace(node=Scalar(1, None, scale.node.place))}
+    else:
+        entries = {}
+        for key, entry in networks.items():
+            assert isinstance(entry.node, Block)
+            filled = Block({**entry.node.entries, "scale": scale}, entry.node.place, entry.node.replaced)
+            entries[key] = entry._replace(node=filled)
+            notes.append(Problem(entry.place, f"{key}.scale: {scale.node.value}, the top level's"))
+    return Block({**root.entries, **entries}, root.place)
 
 
 def _always(root: Block, name: str) -> Iterator[tuple[str, str, Any]]:
