@@ -57,7 +57,8 @@ def build_model(
         load_pretrained(opt, key, network, model, resume, for_training)
         network.to(device)
     model.losses.to(device)
-    model.inference = Inference(opt.val.tile, opt.val.tile_overlap, opt.val.window_size, opt.val.padding)
+    val = opt.val
+    model.inference = Inference(val.tile, val.tile_overlap, val.window_size, val.padding, val.cut(opt.scale))
     return model, networks
 
 

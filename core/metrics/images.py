@@ -2,7 +2,8 @@
 
 Images are
 - numpy arrays, (H, W), (H, W, C), or (C, H, W) with ``input_order: CHW``. Three channels are taken to be BGR, as OpenCV
-  reads them and BasicSR passes them, unless ``color_order: rgb`` says otherwise. A fourth channel is alpha, and left out;
+  reads them and BasicSR passes them, unless ``color_order: rgb`` says otherwise. A fourth channel is alpha, and left out. Six
+  channels are two views of three, as stereo networks make them;
 - torch tensors, (C, H, W) or (1, C, H, W), taken to be RGB unless ``color_order: bgr`` says otherwise.
 
 Values are
@@ -102,7 +103,9 @@ def _channels_last(owner: str, image: Image, color_order: ColorOrder | None, inp
             _told_of_alpha.add(owner)
             log.warning("%s: the fourth channel (alpha, transparency) is left out", owner)
         array = array[..., :3]
-    return array[..., ::-1] if order == "bgr" and array.shape[2] == 3 else array
+    if order == "bgr" and array.shape[2] in (3, STEREO):
+        return np.concatenate([array[..., i : i + 3][..., ::-1] for i in range(0, array.shape[2], 3)], axis=2)
+    return array
 
 
 def _span(owner: str, reference: np.ndarray) -> float:
@@ -121,6 +124,15 @@ def _cropped(owner: str, image: np.ndarray, border: int) -> np.ndarray:
     if border < 0 or 2 * border >= min(image.shape[:2]):
         raise UserError(f"{owner}: crop_border {border} does not fit an image of {image.shape[0]}x{image.shape[1]}.")
     return image[border : image.shape[0] - border, border : image.shape[1] - border]
+
+
+STEREO = 6
+"""Channels of two views in one image: RGB of the left one, then of the right one."""
+
+
+def views(image: np.ndarray) -> list[np.ndarray]:
+    """The two views of a prepared image of six channels, each (H, W, 3) RGB; the image itself of any other number."""
+    return [image[..., :3], image[..., 3:]] if image.shape[2] == STEREO else [image]
 
 
 LUMA = (65.481, 128.553, 24.966)

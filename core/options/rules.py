@@ -33,6 +33,7 @@ from .schema import (
     Train,
     Val,
 )
+from .wrappers import written_out
 
 LOSS_SUFFIX = "_opt"
 OPTIMIZER_PREFIX = "optim_"
@@ -65,7 +66,8 @@ class OptionsChecker(Checker):
 
     def options(self, root: Block) -> Any:
         """The values of an option file, or `BAD`."""
-        root = without_null_sets(renamed_phases(self._with_plugins(root)))
+        root, said = written_out(without_null_sets(renamed_phases(self._with_plugins(root))))
+        self.notes += said
         name = root.scalar("model_type")
         if isinstance(name, str) and name in MODELS:
             self.model_type, self.model = name, model_class(name)
