@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -187,13 +188,14 @@ class _Builder:
         """A ``type:`` block: its other keys depend on what ``type`` says."""
 
         def make() -> JSON:
-            names = [*registry.names(), *registry.library_names()]
+            names, forms = offered(registry)
             known = {n: [n, *registry.aliases(n)] for n in names}
             cases = [
                 case(group, self.reference(f"{registry.noun}.{n}", lambda n=n: self.member(registry, n, more)))
                 for n, group in known.items()
             ]
-            types = {"enum": [name for group in known.values() for name in group]}
+            exact: JSON = {"enum": [name for group in known.values() for name in group]}
+            types = {"anyOf": [exact, *({"pattern": f} for f in forms)]} if forms else exact
             return {"type": "object", "properties": {"type": types}, **({"allOf": cases} if cases else {})}
 
         return self.reference(registry.noun, make)
@@ -238,11 +240,18 @@ class _Builder:
         """``type``, and the parameters without a default of each constructor, but for those that code supplies."""
         supplied = FROM_ABOVE if registry is DATASETS else ()
         cases = []
-        for name in [*registry.names(), *registry.library_names()]:
+        for name in offered(registry)[0]:
             needed = [k for k, p in registry.parameters(name).items() if p.required and k not in supplied]
             if needed:
                 cases.append(case([name, *registry.aliases(name)], {"required": needed}))
         return {"required": ["type"], "allOf": cases} if cases else {"required": ["type"]}
+
+
+def offered(registry: Registry) -> tuple[list[str], list[str]]:
+    """The names that a registry has; and of names that libraries have, such as ``timm:<model>``, regular expressions."""
+    library = registry.library_names()
+    forms = [f"^{re.escape(n.partition('<')[0])}[^<>]+$" for n in library if "<" in n]
+    return [*registry.names(), *(n for n in library if "<" not in n)], forms
 
 
 def case(names: list[str], then: JSON, key: str = "type") -> JSON:

@@ -72,7 +72,8 @@ class Registry:
         package: dotted package whose modules register members. A look-up imports the module that defines the name; a
             listing imports them all.
         runtime: constructor parameters that code supplies and option files may not (an optimizer's ``params``).
-        library: where else to look for a name (``torch.optim``); returns None for an unknown one.
+        library: where else to look for a name (``torch.optim``); returns None for an unknown one, or raises `UserError` with
+            what is to be said of it.
         library_names: what is there, for suggestions and listings.
         library_ranges: by name, the `annotations.Range` of parameters of the library, whose annotations have none.
         library_advice: what to say, if anything, of a name that is not there but could be.
@@ -267,7 +268,10 @@ class Registry:
         return iter(self.names())
 
     def __contains__(self, name: object) -> bool:
-        return self._find(name) is not None
+        try:
+            return self._find(name) is not None
+        except UserError:  # the name is a library's, which is missing or has nothing of that name
+            return False
 
     def get(self, name: str) -> Callable[..., Any]:
         """The class or function called `name`.
@@ -282,6 +286,10 @@ class Registry:
 
     def unknown(self, name: object) -> str:
         """The message for a name that nothing has; it quotes the missing dependency of a module that would define it."""
+        try:
+            self._find(name)
+        except UserError as e:  # of a library, that knows better
+            return str(e)
         plugins = plugged.active()
         theirs = [n for plugin in plugins for n in plugin.names(self)]
         every = [*self.names(), *self._aliases, *self.library_names(), *theirs]
