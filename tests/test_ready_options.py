@@ -1,4 +1,4 @@
-"""The files for restoration and super-resolution: of the published sizes, runnable as they say, and trained for two iterations."""
+"""The files for restoration and super-resolution: of the published sizes, runnable, and trained for two iterations."""
 
 from __future__ import annotations
 

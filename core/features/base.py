@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..errors import UserError, expanded
 from ..runtime import checkpoint
 from ..runtime.weights import unwrap
 
@@ -79,7 +78,7 @@ def verified_state(owner: str, weights: str, sha256: str | None, where: str) -> 
     Raises:
         UserError: no such file, another file than the one asked for, or not a state dict.
     """
-    path = Path(weights).expanduser()
+    path = expanded(weights)
     if not path.is_file():
         raise UserError(f"{owner}: weights: there is no file {path}. {where}")
     if sha256 is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
@@ -9,7 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import LINE, UserError, printable
+from ..errors import LINE, UserError, message, printable
+
+FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+"""What no name and no path contains, and what a terminal would act on."""
 
 
 @dataclass(frozen=True, order=True)
@@ -136,4 +140,4 @@ class OptionError(UserError):
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = sorted(problems, key=lambda p: (p.place is not None, p.place))
-        super().__init__("\n".join(map(str, self.problems)))
+        super().__init__(message("\n".join(map(str, self.problems))))

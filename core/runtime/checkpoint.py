@@ -21,7 +21,7 @@ from typing import IO, Any, cast
 import torch
 from torch import nn
 
-from ..errors import UserError, did_you_mean, require
+from ..errors import UserError, did_you_mean, expanded, require
 from .weights import State, of_network, refuse_other_kinds
 
 log = logging.getLogger("relume")
@@ -129,7 +129,7 @@ def load(path: str | Path, map_location: str | torch.device = "cpu") -> Any:
     Raises:
         UserError: no such file, not a checkpoint, torn, or one that only unpickling arbitrary code could read.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if not path.is_file():
         near = (
             did_you_mean(path.name, [p.name for p in path.parent.glob("*")], files=True) if path.parent.is_dir() else ""
