@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ...core.annotations import Count, NonNegative, Section, setting
+from ...core.annotations import Count, Iterations, NonNegative, Section, setting
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +24,7 @@ class Loader(Section):
         True, "Accepted for BasicSR's files; training workers always live through the run."
     )
     mini_batch_sizes: list[Count] | None = setting(None, "Progressive training: samples per rank in each stage.")
-    iters: list[Count] | None = setting(None, "Progressive training: iterations of each stage.")
+    iters: list[Iterations] | None = setting(None, "Progressive training: iterations of each stage.")
     gt_sizes: list[Count] | None = setting(None, "Progressive training: patch size of each stage.")
 
     def __post_init__(self) -> None:

@@ -15,8 +15,8 @@ Loaded = Callable[..., Any]
 
 NET = "type, dim, depths, upsampler, ratio, bias, norm, size, folder, dropout, inner, either"
 TRAIN = (
-    "total_iter, ema_decay, ema_halflife, ema_rampup, scheduler, warmup_iter, accumulate, amp, channels_last, compile, "
-    "grad_clip_norm, grad_clip_value, use_grad_clip, max_nonfinite, sync_bn, strategy, output_weights, output_losses, balance, "
+    "total_iter, total_epoch, ema_decay, ema_halflife, ema_rampup, scheduler, warmup_iter, accumulate, amp, channels_last, "
+    "compile, grad_clip_norm, grad_clip_value, use_grad_clip, max_nonfinite, sync_bn, strategy, output_weights, output_losses, balance, "
     "balance_outputs, balance_entropy, multi_scale, inputs, mixing_augs, use_moa, moa_augs, moa_probs, optim_<name>, "
     "<name>_opt"
 )
@@ -37,7 +37,7 @@ TRAIN = (
             f"x.yml:13:3: unknown key 'ema_decey' in train. Did you mean 'ema_decay'? Accepted: {TRAIN}.",
         ),
         ("scale: 2", "scale: 4\nscale: 2", "x.yml:4:1: the key 'scale' is given twice, here and on line 3"),
-        ("total_iter: 100", "ema_decay: 0.9", "x.yml:12:3: train lacks 'total_iter'."),
+        ("total_iter: 100", "ema_decay: 0.9", "x.yml:12:3: train lacks 'total_iter' (or 'total_epoch')."),
         ("total_iter: 100", "total_iter: 0", "x.yml:12:15: train.total_iter: must be at least 1, got 0"),
         ("total_iter: 100", "total_iter: -5", "x.yml:12:15: train.total_iter: must be at least 1, got -5"),
         ("batch_size_per_gpu: 4", "batch_size_per_gpu: 0",
