@@ -73,7 +73,7 @@ def train_pipeline(
             training_state.checked(resume.state, resume.path)
         checked = with_seed(checked, resume.state if resume else None)
         dataset = build_training_set(checked)
-        checked = counts.resolved(checked, len(dataset), distributed.world_size())
+        checked = counts.resolved(checked, counts.length_of(dataset), distributed.world_size())
         train = checked.train
         assert train is not None
         experiment.opt = checked

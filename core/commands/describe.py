@@ -71,7 +71,8 @@ def epoch_of(opt: Options, ranks: int) -> counts.Epoch:
     if absent := missing(opt, ("train",), weights=False):
         raise UserError("; ".join(absent))
     dataset = build_dataset(opt.datasets["train"], phase="train", scale=opt.scale)
-    return counts.Epoch.of(counts.resolved(opt, len(dataset), ranks), len(dataset), ranks)
+    length = counts.length_of(dataset)
+    return counts.Epoch.of(counts.resolved(opt, length, ranks), length, ranks)
 
 
 class Both(str):

@@ -13,9 +13,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ...datasets.loading.loader import product
+from ...datasets.base import DatasetTraits
+from ...datasets.loading.loader import plan_of, product
 from ...datasets.loading.sampler import Plan
-from ..annotations import Epochs
+from ..annotations import Epochs, declared
 from . import check
 from .schema import Options
 
@@ -26,34 +27,30 @@ class Epoch:
 
     Attributes:
         samples: of an epoch.
-        plan: samples of a rank's micro-batch, by iteration.
+        plan: samples that a rank takes, by iteration.
         ranks: processes that train together.
-        accumulate: micro-batches of an iteration.
     """
 
     samples: int
     plan: Plan
     ranks: int = 1
-    accumulate: int = 1
 
     @classmethod
     def of(cls, opt: Options, length: int, ranks: int = 1) -> Epoch:
-        """That of checked options, whose training set has so many samples; `iters` of its stages are resolved by now."""
+        """That of checked options, whose training set has so many samples (`length_of`); its ``iters`` are resolved by now."""
         block = opt.datasets["train"]
-        plan = Plan(block.batch_size_per_gpu, block.mini_batch_sizes, block.iters, block.gt_sizes)
-        accumulate = opt.train.accumulate if opt.train else 1
-        return cls(length * block.dataset_enlarge_ratio, plan, ranks, accumulate)
+        plan = plan_of(block, opt.train.accumulate if opt.train else 1)
+        return cls(length * block.dataset_enlarge_ratio, plan, ranks)
 
     @property
     def batch(self) -> int:
         """Samples of the first iteration."""
-        return self.plan.at(1).batch * self.ranks * self.accumulate
+        return self.plan.taken(1) * self.ranks
 
     @property
     def changes(self) -> bool:
         """Whether later iterations have other numbers of samples."""
-        sizes = self.plan.mini_batch_sizes if self.plan.iters else None
-        return len(set(sizes or ())) > 1
+        return len(set(map(self.plan.taken, self.plan.firsts))) > 1
 
     @property
     def iterations(self) -> int:
@@ -66,26 +63,31 @@ class Epoch:
             return 0
         if not self.changes:
             return nearest(epochs * self.iterations)
-        left, done = epochs * self.samples / (self.ranks * self.accumulate), 0
+        left, done = epochs * self.samples / self.ranks, 0
         for length in (self.plan.iters or ())[:-1]:
-            batch = self.plan.at(done + 1).batch
+            batch = self.plan.taken(done + 1)
             if left <= length * batch:
                 return done + nearest(left / batch)
             left, done = left - length * batch, done + length
-        return done + nearest(left / self.plan.at(done + 1).batch)
+        return done + nearest(left / self.plan.taken(done + 1))
 
     def epochs_of(self, iterations: int) -> float:
         """How many epochs so many iterations are."""
-        return self.plan.samples(iterations) * self.ranks * self.accumulate / self.samples
+        return self.plan.samples(iterations) * self.ranks / self.samples
 
     @property
     def sentence(self) -> str:
         """The length of an epoch in words."""
         exact = self.samples / self.batch
-        batch = product(self.plan.at(1).batch, self.ranks, self.accumulate)
+        batch = product(self.plan.at(1).batch, self.ranks, self.plan.micro_batches(1))
         whole = "" if exact == self.iterations else f" (not {exact:,.2f}: the batch does not divide it)"
         first = "The first epoch" if self.changes else "An epoch"
         return f"{first} is {self.samples:,} samples at {batch} an iteration: {self.iterations:,} iterations{whole}"
+
+
+def length_of(dataset: Any) -> int:
+    """Samples of an epoch of a training set, before repeats."""
+    return declared(dataset, "epoch_length", DatasetTraits) or len(dataset)
 
 
 def nearest(number: float) -> int:
@@ -115,7 +117,7 @@ def resolved(opt: Options, length: int, ranks: int = 1) -> Options:
 
     Args:
         opt: checked options with a training set.
-        length: samples of the training set.
+        length: samples of the training set (`length_of`).
         ranks: processes that train together.
 
     Raises:
@@ -126,10 +128,11 @@ def resolved(opt: Options, length: int, ranks: int = 1) -> Options:
     values = opt.to_dict()
     block = values["datasets"]["train"]
     if block["iters"]:
-        sizes = block["mini_batch_sizes"] or [block["batch_size_per_gpu"]] * len(block["iters"])
-        alone = [
-            Epoch(length * block["dataset_enlarge_ratio"], Plan(n), ranks, values["train"]["accumulate"]) for n in sizes
-        ]
+        stages = len(block["iters"])
+        sizes = block["mini_batch_sizes"] or [block["batch_size_per_gpu"]] * stages
+        micro = block["accumulates"] or [values["train"]["accumulate"]] * stages
+        samples = length * block["dataset_enlarge_ratio"]
+        alone = [Epoch(samples, Plan(n * m), ranks) for n, m in zip(sizes, micro, strict=True)]
         block["iters"] = [in_iterations(n, epoch) for n, epoch in zip(block["iters"], alone, strict=True)]
         opt = check(values)
         values = opt.to_dict()

@@ -26,9 +26,13 @@ class Loader(Section):
     mini_batch_sizes: list[Count] | None = setting(None, "Progressive training: samples per rank in each stage.")
     iters: list[Iterations] | None = setting(None, "Progressive training: iterations of each stage.")
     gt_sizes: list[Count] | None = setting(None, "Progressive training: patch size of each stage.")
+    accumulates: list[Count] | None = setting(
+        None, "Progressive training: micro-batches of each stage, in place of train.accumulate."
+    )
 
     def __post_init__(self) -> None:
         stages = {"mini_batch_sizes": self.mini_batch_sizes, "iters": self.iters, "gt_sizes": self.gt_sizes}
+        stages["accumulates"] = self.accumulates
         lengths = {name: len(values) for name, values in stages.items() if values is not None}
         if lengths and "iters" not in lengths:
             raise ValueError(f"{' and '.join(lengths)} need iters, the iterations of each stage")

@@ -16,8 +16,8 @@ Loaded = Callable[..., Any]
 NET = "type, dim, depths, upsampler, ratio, bias, norm, size, folder, dropout, inner, either"
 TRAIN = (
     "total_iter, total_epoch, ema_decay, ema_halflife, ema_rampup, scheduler, warmup_iter, accumulate, amp, channels_last, "
-    "compile, grad_clip_norm, grad_clip_value, use_grad_clip, max_nonfinite, sync_bn, strategy, output_weights, output_losses, balance, "
-    "balance_outputs, balance_entropy, multi_scale, inputs, mixing_augs, use_moa, moa_augs, moa_probs, optim_<name>, "
+    "compile, grad_clip_norm, grad_clip_value, use_grad_clip, max_nonfinite, sync_bn, strategy, output_weights, output_losses, "
+    "balance, balance_outputs, balance_entropy, multi_scale, inputs, mixing_augs, use_moa, moa_augs, moa_probs, optim_<name>, "
     "<name>_opt"
 )
 
