@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ...archs.vfi.flow import backwarp
 from ...losses.base import LossTraits
-from ..annotations import Count, NonNegative, Range, declared
+from ..annotations import Iterations, Range, SomeIterations, declared
 from ..errors import UserError
 from ..inference.halving import frame_at
 from ..inference.network import NetworkTraits
@@ -65,9 +65,9 @@ class InterpolationModel(Model):
         networks: dict[str, nn.Module],
         losses: dict[str, nn.Module],
         *,
-        flow_first: NonNegative = 0,
-        freeze_backbone: NonNegative = 0,
-        iters_per_epoch: Count = 1,
+        flow_first: SomeIterations = 0,
+        freeze_backbone: SomeIterations = 0,
+        iters_per_epoch: Iterations = 1,
         warp_weight: Annotated[float, Range(least=0)] = 0.0,
         tta: Ensemble = "none",
         flow_scale: Annotated[float, Range(above=0, most=1)] = 1.0,

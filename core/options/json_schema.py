@@ -19,7 +19,7 @@ from typing import Any, Literal, Union
 import torch
 
 from ...datasets import DATASETS
-from ..annotations import Names, Range, fields
+from ..annotations import Epochs, Names, Range, fields
 from ..models import MODELS
 from ..models.base import Model, model_class
 from ..registry import MISSING, Parameter, Registry, registry_of
@@ -117,6 +117,9 @@ class _Builder:
                     "exclusiveMaximum": extra.below,
                 }
                 schema.update({k: v for k, v in bounds.items() if v is not None})
+                if extra.in_epochs:
+                    in_epochs = {"type": "string", "pattern": f"^{Epochs.WRITTEN.pattern}$"}
+                    schema = {"anyOf": [schema, in_epochs]}
         return schema
 
     def array(self, origin: Any, inner: tuple[Any, ...]) -> JSON:
@@ -231,6 +234,7 @@ class _Builder:
             schema["patternProperties"] = {"^network_": self.required(NetworkBlock)}
         if annotation is Train:
             schema["patternProperties"] = {k: self.required(block) for k, block in TRAIN_BLOCKS.items()}
+            schema["anyOf"] = [{"required": [k]} for k in ("total_iter", "total_epoch")]
         lacking = [n for n, p in fields.items() if p.required]
         if lacking:
             schema["required"] = lacking

@@ -262,6 +262,8 @@ class OptionsChecker(Checker):
         return super().completed(block, cls, kept, key)
 
     def _complete_training(self, block: Block, values: Train, model: type[Model]) -> None:
+        if values.total_iter is None and values.total_epoch is None:
+            self.problem(block.place, "", "train lacks 'total_iter' (or 'total_epoch').")
         if not any(k.startswith(OPTIMIZER_PREFIX) for k in values):
             self.problem(
                 block.place, "train", "there is no optimizer; give one, such as optim_g: {type: Adam, lr: 2e-4}"
