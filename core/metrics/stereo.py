@@ -6,6 +6,8 @@ and scores of the left view alone without its first columns, which the right vie
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..annotations import Positive
 from ..errors import UserError
 from . import IDENTICAL, metric
@@ -82,11 +84,11 @@ def calculate_skimage_ssim_left(
         UserError: the images have fewer than 71 columns.
     """
     owner = "calculate_skimage_ssim_left"
-    pair = prepared(owner, img, img2, data_range=data_range, input_order=input_order)
-    return calculate_ssim_skimage(*(left(owner, image) for image in pair), clip=False, data_range=255.0)
+    x, y = prepared(owner, img, img2, data_range=data_range, input_order=input_order)
+    return calculate_ssim_skimage(left(owner, x), left(owner, y), clip=False, data_range=255.0)
 
 
-def left(owner: str, image: Image) -> Image:
+def left(owner: str, image: np.ndarray) -> np.ndarray:
     """What is scored of the left view of a prepared image (H, W, 3 or 6)."""
     if image.shape[2] not in (3, STEREO):
         raise UserError(f"{owner}: scores images of 6 channels, two views, or of 3; got {image.shape[2]}.")
