@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError
+from .errors import UserError, expanded
 from .evaluation import INPUT
 from .options import Options, dump
 from .runtime import checkpoint, distributed, training_state
@@ -31,7 +31,7 @@ class Experiment:
 
     def __init__(self, opt: Options) -> None:
         self.opt = opt
-        experiments = Path(opt.path.experiments_root or "experiments").expanduser()
+        experiments = expanded(opt.path.experiments_root or "experiments")
         self.root = experiments / opt.name
         self.tensorboard = experiments.parent / "tb_logger" / opt.name
         self.visualization = self.root / "visualization"
@@ -199,7 +199,7 @@ def _choose(opt: Options, experiment: Experiment, auto: bool) -> Path | None:
             log.warning("%s; going back to iteration %d", damage, newest)
         return checkpoints.state_path(newest)
     if opt.path.resume_state:
-        path = Path(opt.path.resume_state).expanduser()
+        path = expanded(opt.path.resume_state)
         if not path.is_file():
             raise UserError(f"path.resume_state: {path}: no such file")
         named = path.stem.isdigit() or path.stem == INTERRUPTED

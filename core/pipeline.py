@@ -13,17 +13,18 @@ import torch
 
 from ..datasets import build_dataset
 from ..datasets.loading.loader import TrainLoader, build_train_loader
-from ..schedulers import build_scheduler
 from . import changes, options
 from .building.evaluator import build_evaluator, conditions
 from .building.machine import say_what_is_ignored, seed_of, with_seed
 from .building.networks import build_ema, build_model, build_optimizers, lay_out, say_how_far_it_lags
+from .building.schedules import build_schedules, say_where_they_end
 from .building.weights import find_weights, refuse_missing, refuse_random_weights
 from .errors import UserError
 from .experiment import Experiment, Resume, find_resume
 from .guard import Guard
 from .inference.network import explaining_channels
 from .metrics import report
+from .options import counts
 from .options.description import describe
 from .options.schema import Options, Train
 from .runtime import checkpoint, distributed, logger, training_state
@@ -55,8 +56,7 @@ def train_pipeline(
             when a signal ended the run after a checkpoint.
     """
     checked = options.check(opt)
-    train = checked.train
-    if train is None:
+    if checked.train is None:
         raise UserError("there is no `train` section in these options; test.py runs files without one")
     if "train" not in checked.datasets:
         raise UserError("datasets: there is no `train` block")
@@ -70,16 +70,21 @@ def train_pipeline(
         experiment.own(claim)
         resume = find_resume(checked, experiment, auto_resume or distributed.restarted())
         refuse_missing(checked, ("train", "val"), weights=resume is None)
+        if resume:
+            training_state.checked(resume.state, resume.path)
+        checked = with_seed(checked, resume.state if resume else None)
+        dataset = build_training_set(checked)
+        checked = counts.resolved(checked, counts.length_of(dataset), distributed.world_size())
+        train = checked.train
+        assert train is not None
+        experiment.opt = checked
         if resume and resume.iteration >= train.total_iter and not resume.state["pending_validation"]:
             log.info("%s", experiment.complete(resume))
             return dict(resume.state["results"])
         if resume:
-            training_state.checked(resume.state, resume.path)
-        checked = with_seed(checked, resume.state if resume else None)
-        if resume:
             changes.check(resume.state.get("options"), checked, resume.path, tell=distributed.is_main())
         with contextlib.ExitStack() as cleanup:
-            trainer = build_trainer(checked, train, experiment, resume, device, cleanup)
+            trainer = build_trainer(checked, train, dataset, experiment, resume, device, cleanup)
             say(notes)
             began = time.monotonic()
             with explaining_channels():
@@ -167,6 +172,7 @@ def test_log(results_root: Path, name: str) -> contextlib.AbstractContextManager
 def build_trainer(
     opt: Options,
     train: Train,
+    dataset: Any,
     experiment: Experiment,
     resume: Resume | None,
     device: torch.device,
@@ -183,7 +189,7 @@ def build_trainer(
     start = resume.iteration if resume else 0
 
     # Data
-    dataset, loader = build_training_data(opt, train, resume, device)
+    loader = build_training_loader(opt, train, dataset, resume, device)
     cleanup.callback(loader.close)
     evaluator = build_evaluator(opt, opt.sets("val"), experiment.visualization, device, for_training=True)
 
@@ -212,20 +218,7 @@ def build_trainer(
         for key, network in trained.items():
             model.networks[key] = distributed.wrap(network, device, find_unused, key not in model.discriminators)
     better = evaluator.better.get(evaluator.best or "") if evaluator.loaders else None
-    schedulers = {
-        key: build_scheduler(
-            optimizer,
-            blocks.get(f"scheduler_{key}", blocks.get("scheduler")),
-            train.warmup_iter,
-            loader.position_after,
-            better,
-        )
-        for key, optimizer in optimizers.items()
-    }
-    if better is None and any(s.waits_for_metric for s in schedulers.values()):
-        raise UserError(
-            "train.scheduler: ReduceLROnPlateau follows a score, and there is none: give datasets.val and val.metrics"
-        )
+    schedulers = build_schedules(optimizers, blocks, train, loader.position_after, better)
 
     # Records
     experiment.prepare(opt, fresh=resume is None)
@@ -236,6 +229,7 @@ def build_trainer(
     if distributed.is_main():
         log.info("%s", header)
         log.info("%s", loader.describe(train.total_iter))
+        say_where_they_end(schedulers, trained, train.total_iter)
 
     # The trainer
     parts = Parts(
@@ -258,15 +252,19 @@ def build_trainer(
     return trainer
 
 
-def build_training_data(
-    opt: Options, train: Train, resume: Resume | None, device: torch.device
-) -> tuple[Any, TrainLoader]:
-    """The training set, and this rank's loader of it, which goes on where `resume` stopped."""
-    block = opt.datasets["train"]
-    dataset = build_dataset(block, phase="train", scale=opt.scale)
-    loader = build_train_loader(
+def build_training_set(opt: Options) -> Any:
+    """The training set; what it draws as it is built does not depend on the rank."""
+    seed_everything(seed_of(opt), 0, 0)
+    return build_dataset(opt.datasets["train"], phase="train", scale=opt.scale)
+
+
+def build_training_loader(
+    opt: Options, train: Train, dataset: Any, resume: Resume | None, device: torch.device
+) -> TrainLoader:
+    """This rank's loader of the training set, which goes on where `resume` stopped."""
+    return build_train_loader(
         dataset,
-        block,
+        opt.datasets["train"],
         seed=seed_of(opt),
         rank=distributed.rank(),
         world=distributed.world_size(),
@@ -276,7 +274,6 @@ def build_training_data(
         device=device,
         channels_last=train.channels_last,
     )
-    return dataset, loader
 
 
 def resume_trainer(trainer: Trainer, resume: Resume) -> None:

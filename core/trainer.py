@@ -158,7 +158,7 @@ class Trainer:
         """One iteration: every update that the model asks for, over all micro-batches; then schedules and averages."""
         began = time.perf_counter()
         before = self.parts.loader.position
-        batches: list[Batch] = [next(self.parts.loader) for _ in range(self.train.accumulate)]
+        batches: list[Batch] = [next(self.parts.loader) for _ in range(self.parts.loader.micro_batches(self.iteration))]
         self.parts.model.samples_seen = seen = self.parts.loader.position
         loaded = time.perf_counter()
         seed_everything(self.seed, self.iteration, distributed.rank())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.errors import UserError, require
+from ..core.errors import UserError, expanded, require
 from . import DATASETS
 from .base import Phase
 from .generation import StoredImages
@@ -48,7 +48,7 @@ class CIFAR10Dataset(StoredImages):
         test_images: bool = False,
         phase: Phase = "train",
     ) -> None:
-        images, labels = read_cifar(Path(dataroot).expanduser(), training=not test_images)
+        images, labels = read_cifar(expanded(dataroot), training=not test_images)
         name = "cifar10_test" if test_images else "cifar10"
         super().__init__(name, images, labels.tolist() if use_labels else None, 10, resolution, use_hflip, phase)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..core.annotations import Count
-from ..core.errors import UserError
+from ..core.errors import UserError, expanded
 from ..core.imaging.image_io import READERS
 from ..core.imaging.naming import natural_order
 from ..core.imaging.storage import walk
@@ -235,7 +235,7 @@ class X4K1000FPSDataset(ClipDataset):
         enlarge: bool = False,
         on_error: OnError = "raise",
     ) -> None:
-        root = Path(dataroot).expanduser()
+        root = expanded(dataroot)
         wanted = "X4K1000FPS has train/<scene>/<clip>/0000.png to 0064.png (https://github.com/JihyongOh/XVFI)"
         root = root / "train" if (root / "train").is_dir() else existing([root], wanted)
         clips: list[Clip] = []

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
-from ..core.errors import UserError, did_you_mean
+from ..core.errors import UserError, did_you_mean, expanded
 from ..core.imaging.image_io import to_float
 from ..core.imaging.naming import natural_order
 from . import DATASETS
@@ -104,7 +104,7 @@ class Vimeo90KDataset(TripletDataset):
             raise UserError(
                 "use_rot turns 448x256 frames to 256x448, which cannot be stacked; give gt_size, or use_rot: false"
             )
-        root = Path(dataroot).expanduser()
+        root = expanded(dataroot)
         short = "tri" if layout == "triplet" else "sep"
         list_file = Path(meta_info_file or root / f"{short}_{'train' if phase == 'train' else 'test'}list.txt")
         wanted = (
@@ -184,7 +184,7 @@ class UCF101InterpolationDataset(Benchmark):
 
     def __init__(self, dataroot: str, on_error: OnError = "raise") -> None:
         wanted = "ucf101_interp_ours has a folder per sample, with frame_00.png, frame_01_gt.png and frame_02.png"
-        root = existing([Path(dataroot).expanduser()], wanted)
+        root = existing([expanded(dataroot)], wanted)
         folders = sorted((p.name for p in root.iterdir() if p.is_dir()), key=lambda n: (len(n), n))
         if not folders:
             raise UserError(f"{root}: has no folders. {wanted}")
@@ -213,7 +213,7 @@ class MiddleburyDataset(Benchmark):
 
     def __init__(self, dataroot: str, scenes: list[str] | None = None, on_error: OnError = "raise") -> None:
         wanted = "Middlebury has other-data/<scene>/frame10.png, frame11.png and other-gt-interp/<scene>/frame10i11.png"
-        root = Path(dataroot).expanduser()
+        root = expanded(dataroot)
         for folder in ("other-data", "other-gt-interp"):
             existing([root / folder], f"{wanted} (https://vision.middlebury.edu/flow/data)")
         refuse_unknown("scenes", scenes, OTHER_SCENES)
@@ -253,7 +253,7 @@ class SNUFILMDataset(Benchmark):
         wanted = (
             "SNU-FILM has test-<level>.txt and test/GOPRO_test, test/YouTube_test (https://myungsub.github.io/CAIN)"
         )
-        root = existing([Path(dataroot).expanduser()], wanted)
+        root = existing([expanded(dataroot)], wanted)
         names = [root / "eval_modes" / f"test-{level}.txt", root / f"test-{level}.txt"]
         list_file = Path(meta_info_file) if meta_info_file else names[0] if names[0].exists() else names[1]
         example = " ".join(f"data/SNU-FILM/test/GOPRO_test/GOPR0384_11_00/00000{k}.png" for k in (1, 2, 3))
@@ -305,7 +305,7 @@ class XTestDataset(Benchmark):
         if multiple < 2 or self.LAST % multiple:
             raise UserError(f"multiple: must be 2, 4, 8, 16 or 32, not {multiple}")
         wanted = "X-TEST has Type1/TEST01_.../0000.png to 0032.png (https://github.com/JihyongOh/XVFI)"
-        root = Path(dataroot).expanduser()
+        root = expanded(dataroot)
         root = root / "test" if (root / "test").is_dir() else existing([root], wanted)
         clips = sorted(f"{t.name}/{c.name}" for t in root.glob("Type*") for c in t.iterdir() if c.is_dir())
         if not clips:
@@ -359,7 +359,7 @@ class XiphDataset(Benchmark):
             "Xiph's frames are BoxingPractice-001.png to Tango-100.png, from https://media.xiph.org/video/derf by "
             "ffmpeg -i <url> -pix_fmt rgb24 -vframes 100 <clip>-%03d.png"
         )
-        root = Path(dataroot).expanduser()
+        root = expanded(dataroot)
         root = root / "netflix" if (root / "netflix").is_dir() else existing([root], wanted)
         refuse_unknown("clips", clips, XIPH_CLIPS)
         triplets = [

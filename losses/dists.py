@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.errors import UserError
+from ..core.errors import UserError, expanded
 from . import LOSSES
 from .common import comparable, full_precision
 from .frozen import WithFrozenNetwork
@@ -109,7 +109,7 @@ def weights_of_channels(weights: str | None) -> Mapping[str, Tensor]:
                 "give their file (weights.pt of the original repository) as 'weights'"
             )
     else:
-        path = Path(weights).expanduser()
+        path = expanded(weights)
     state = read_state("DISTSLoss", path)
     for name in ("alpha", "beta"):
         found_here = state.get(name)

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..core.errors import UserError
+from ..core.errors import UserError, expanded
 
 RANDOM = "random"
 
@@ -35,7 +35,7 @@ def pretrained_state(
     """
     if weights == RANDOM:
         return random_state(shapes)
-    path = Path(weights).expanduser() if weights is not None else downloaded(owner, url())
+    path = expanded(weights) if weights is not None else downloaded(owner, url())
     state = read_state(owner, path)
     for key, shape in shapes.items():
         found = state.get(key)

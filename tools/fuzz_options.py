@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from relume.core import options
 from relume.core.cli import script
 from relume.core.errors import UserError
 from relume.tools.fuzzing import cases, trials, values
@@ -63,6 +64,8 @@ def outcomes(
     """Try each number in turn, below `folder`."""
     cases.data(folder)
     ground = cases.cases(folder)
+    for opt in ground.values():
+        options.check(opt)  # imports the components, once, before forks need them
     for number in numbers:
         found = trial(number, seed, ground, folder, sorts)
         (folder / "fuzz.yml").write_bytes(found.file)

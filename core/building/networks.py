@@ -11,6 +11,7 @@ from torch import nn
 
 from ...archs import build_network
 from ...losses import build_loss
+from ..annotations import Epochs
 from ..ema import EMA
 from ..errors import UserError
 from ..experiment import Resume
@@ -49,6 +50,7 @@ def build_model(
         losses = {k.removesuffix("_opt"): build_loss(b) for k, b in blocks.items() if k.endswith("_opt")}
     own = MODELS.parameters(opt.model_type)
     settings = {k: v for k, v in blocks.items() if k in own and k not in kind.inference_options}
+    settings = {k: v for k, v in settings.items() if not isinstance(v, Epochs)}  # only training knows how long they are
     settings.update({k: opt.val[k] for k in kind.inference_options if k in opt.val})
     model: Model = kind(networks, losses, **settings)
     if kind.top_level is not None:

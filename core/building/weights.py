@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from .. import changes, options
-from ..errors import UserError
+from ..errors import UserError, expanded
 from ..experiment import Experiment, Resume
 from ..models.base import Model, model_class
 from ..options.places import missing
 from ..options.schema import Options
-from ..runtime import checkpoint, distributed
+from ..runtime import checkpoint, distributed, weights
 from ..runtime.checkpoint import Checkpoints
 
 log = logging.getLogger("relume")
@@ -40,7 +39,7 @@ def load_pretrained(
     try:
         content = checkpoint.load(path)
         if not for_training:
-            usual = checkpoint.usual_key(content)
+            usual = weights.usual_key(content)
         param_key = opt.path.get(f"param_key_{key}", usual)
         differences = checkpoint.load_weights(network, path, param_key, strict is None or strict, grow, content)
     except checkpoint.DoesNotFit as e:
@@ -84,7 +83,7 @@ def find_weights(opt: Options) -> Options:
         if not named:
             found[f"pretrain_network_{key}"] = str(newest)
             log.info("network_%s: path.pretrain_network_%s names no weights; taking those trained here", key, key)
-        elif opt.train is not None and Path(named).expanduser().resolve().parent != newest.resolve().parent:
+        elif opt.train is not None and expanded(named).resolve().parent != newest.resolve().parent:
             log.warning(
                 "network_%s: testing %s, where the training of this file starts from; what it ended with is %s "
                 "(path.pretrain_network_%s)",

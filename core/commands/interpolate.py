@@ -25,7 +25,7 @@ from torch import Tensor
 from ...datasets.clips import Clip, find_clips
 from ...datasets.transforms import to_tensor
 from ...datasets.videos import Video
-from ..errors import UserError
+from ..errors import UserError, expanded
 from ..imaging.image_io import imwrite, to_integer
 from ..imaging.video_writer import VideoWriter
 from ..inference.halving import DEEPEST
@@ -179,7 +179,7 @@ def refuse_mixtures(folder: Path, source: str, count: int) -> None:
     Raises:
         UserError: it is the input's, or has more numbered frames than there will be.
     """
-    if folder.resolve() == Path(source).expanduser().resolve():
+    if folder.resolve() == expanded(source).resolve():
         raise UserError(f"--frames: {folder} is the input; give another folder")
     if frame_file(folder, count).exists():
         raise UserError(

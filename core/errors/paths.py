@@ -9,6 +9,7 @@ from pathlib import Path
 from .base import UserError
 from .text import printable
 
+NOT_THERE = "no such file"
 LONGEST = 255
 """Bytes that a file system takes for one name."""
 
@@ -52,6 +53,6 @@ def unreadable(path: Path) -> str | None:
 def reason(error: OSError) -> str:
     """What the system says against a path, in lower case: ``permission denied``."""
     if isinstance(error, FileNotFoundError):
-        return "no such file"
+        return NOT_THERE
     words = error.strerror or str(error)
     return words[:1].lower() + words[1:]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..errors import UserError, expanded
 from ..runtime import checkpoint
+from ..runtime.weights import unwrap
 
 RANDOM = "random"
 """In place of a path to weights: those that the library initialises, from a fixed seed. For tests."""
@@ -78,7 +78,7 @@ def verified_state(owner: str, weights: str, sha256: str | None, where: str) -> 
     Raises:
         UserError: no such file, another file than the one asked for, or not a state dict.
     """
-    path = Path(weights).expanduser()
+    path = expanded(weights)
     if not path.is_file():
         raise UserError(f"{owner}: weights: there is no file {path}. {where}")
     if sha256 is not None:
@@ -88,4 +88,4 @@ def verified_state(owner: str, weights: str, sha256: str | None, where: str) -> 
     state = checkpoint.load(path)
     if not isinstance(state, Mapping):
         raise UserError(f"{owner}: {path} holds no state dict but {type(state).__name__}")
-    return checkpoint.unwrap(state, None, path)
+    return unwrap(state, None, path)

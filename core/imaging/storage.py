@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, did_you_mean, require
+from ..errors import UserError, did_you_mean, expanded, require
 
 
 class UnreadableFile(UserError):
@@ -52,7 +52,7 @@ def read_bytes(path: str | Path) -> bytes:
         if is_url(path):
             filesystem, inner = _remote(str(path))
             return bytes(filesystem.cat_file(inner))
-        return Path(path).expanduser().read_bytes()
+        return expanded(path).read_bytes()
     except UserError:
         raise
     except FileNotFoundError as e:
@@ -99,7 +99,7 @@ def write_bytes(path: str | Path, data: bytes) -> None:
         filesystem, inner = _remote(str(path))
         filesystem.pipe_file(inner, data)
         return
-    target = Path(path).expanduser()
+    target = expanded(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     # Of the name a digest: with anything added, a name as long as file systems allow would be too long.
     digest = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]
@@ -151,7 +151,7 @@ def walk(root: str) -> Iterator[tuple[str, list[str]]]:
         UserError: there is no such folder, or one cannot be listed.
     """
     if not os.path.isdir(root):
-        parent = Path(root).expanduser().absolute().parent
+        parent = expanded(root).absolute().parent
         siblings = [p.name for p in parent.iterdir()] if parent.is_dir() else []
         what = "is a file, not a folder" if os.path.isfile(root) else "there is no such folder"
         raise UserError(f"{root}: {what}.{did_you_mean(Path(root).name, siblings, files=True) if siblings else ''}")

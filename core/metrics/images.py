@@ -17,15 +17,17 @@ Values are
 
 from __future__ import annotations
 
+import functools
 import logging
-from typing import Literal
+import math
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import UserError
-from . import NotFinite
 
 log = logging.getLogger("relume")
 
@@ -38,7 +40,25 @@ OVERSHOOT = 2.0
 """Floats that stay below this are in [0, 1]."""
 
 
+F = TypeVar("F", bound=Callable[..., float])
 _told_of_alpha: set[str] = set()
+
+
+class NotFinite(UserError):
+    """An image has NaN or infinite values: the score is NaN."""
+
+
+def nan_without_score(function: F) -> F:
+    """Decorator: a metric's score of images that are not finite is NaN."""
+
+    @functools.wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> float:
+        try:
+            return function(*args, **kwargs)
+        except NotFinite:
+            return math.nan
+
+    return cast(F, guarded)
 
 
 def prepared(

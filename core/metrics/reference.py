@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...datasets.base import DatasetTraits, Pictures
 from ..annotations import declared
-from ..errors import UserError, require
+from ..errors import UserError, expanded, require
 from ..features.base import FeatureExtractor
 from ..imaging.storage import write_bytes
 from ..runtime import distributed
@@ -52,7 +52,7 @@ class Reference:
     def check(owner: str, dataset: Any, stats: str | None) -> None:
         """Raise `UserError` unless there is something to compare with: a dataset that will do, or a file."""
         if dataset is None:
-            if stats is None or not Path(stats).expanduser().is_file():
+            if stats is None or not expanded(stats).is_file():
                 raise UserError(
                     f"{owner}: there are no real images to compare with; give the dataset a `reference` (a dataset), "
                     "or the metric the `stats` of one"
@@ -89,7 +89,7 @@ class Reference:
             UserError: there is nothing to compare with, or the cache is torn or is of another network or dataset.
         """
         cls.check(owner, dataset, stats)
-        path = Path(stats).expanduser() if stats else None
+        path = expanded(stats) if stats else None
         if path is not None and path.suffix == ".npz":
             return published_moments(owner, path, extractor, needs_vectors)
         if path is not None and path.suffix != ".safetensors":

@@ -84,9 +84,8 @@ def calculate_skimage_ssim_left(
         UserError: the images have fewer than 71 columns.
     """
     owner = "calculate_skimage_ssim_left"
-    pair = prepared(owner, img, img2, data_range=data_range, input_order=input_order)
-    x, y = (left(owner, image) for image in pair)
-    return calculate_ssim_skimage(x, y, clip=False, data_range=255.0)
+    x, y = prepared(owner, img, img2, data_range=data_range, input_order=input_order)
+    return calculate_ssim_skimage(left(owner, x), left(owner, y), clip=False, data_range=255.0)
 
 
 def left(owner: str, image: np.ndarray) -> np.ndarray:

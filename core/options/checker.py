@@ -15,14 +15,16 @@ from typing import Any, Literal, Union
 
 from addict import Dict
 
-from ..annotations import MAY_BE_INFINITE, Names, Range, Rule, Section, fields, plain
+from ..annotations import MAY_BE_INFINITE, Epochs, Names, Range, Rule, Section, fields, plain
 from ..errors import VALUE, UserError, did_you_mean, listing, printable
 from ..registry import MISSING, Parameter, Registry, article, registry_of, unknown_key
-from .nodes import Block, Entry, Items, Node, Place, Problem, Scalar, to_python
+from .nodes import FORBIDDEN, Block, Entry, Items, Node, Place, Problem, Scalar, to_python
 
 BAD: Any = object()
 """What a check returns when it has reported a mistake."""
 
+MOST_PROBLEMS = 200
+"""Mistakes after which no further keys are looked at."""
 LISTS = (list, tuple, collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection)
 MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
 SCALARS = {bool: "true or false", int: "an integer", float: "a number", str: "a string", Path: "a path"}
@@ -63,6 +65,9 @@ class Checker:
     def check(self, node: Node, annotation: Any, key: str, *, exact: bool = False) -> Any:
         """The value of `node` as `annotation` wants it, or `BAD`. With `exact`, without turning one type into another."""
         origin = typing.get_origin(annotation)
+        if isinstance(node, Scalar) and isinstance(node.value, str) and (found := FORBIDDEN.search(node.value)):
+            character = f"the character U+{ord(found[0]):04X}"
+            return self.problem(node.place, key, f"{character} is not allowed, got {describe_node(node)}")
         if annotation is float and is_infinite(node):
             return self.problem(node.place, key, f"must be a finite number, got {describe_node(node)}")
         if origin is typing.Annotated:
@@ -102,6 +107,13 @@ class Checker:
         limits = [extra for extra in extras if isinstance(extra, Range)]
         if is_infinite(node) and any((wild := scalar(node, float, False)) not in limit for limit in limits):
             return self.problem(node.place, key, f"must be {limits[0]}, got {wild}")
+        if any(limit.in_epochs for limit in limits) and isinstance(node, Scalar):
+            span = Epochs.read(node.value)
+            if span is not None:
+                none = span.count == 0 and any(0 not in limit for limit in limits)
+                return self.problem(node.place, key, f"must be {limits[0]}, got {span}") if none else span
+            if inner is int and scalar(node, int, exact) is BAD:
+                return self.expected(node, annotation, key)
         value = self.check(node, inner, key, exact=exact)
         for extra in extras:
             if value is BAD or value is None:
@@ -158,7 +170,11 @@ class Checker:
         if fixed and len(node.items) != len(arguments):
             return self.problem(node.place, key, f"expected {len(arguments)} values, got {len(node.items)}")
         kinds = arguments if fixed else [arguments[0] if arguments else Any] * len(node.items)
-        values = [self.check(n, a, f"{key}[{i}]") for i, (n, a) in enumerate(zip(node.items, kinds, strict=True))]
+        values: list[Any] = []
+        for i, (item, kind) in enumerate(zip(node.items, kinds, strict=True)):
+            if len(self.problems) > MOST_PROBLEMS:
+                return BAD
+            values.append(self.check(item, kind, f"{key}[{i}]"))
         if any(v is BAD for v in values):
             return BAD
         return tuple(values) if is_tuple else values
@@ -199,6 +215,8 @@ class Checker:
         """The values of a block with known keys; those that are unknown, wrong or missing are reported and left out."""
         values = {}
         for name, entry in block.entries.items():
+            if len(self.problems) > MOST_PROBLEMS:
+                break
             parameter = accepted.get(name)
             if parameter is None:
                 if not self.tolerated(entry, name, key):
@@ -323,7 +341,7 @@ def scalar(node: Node, kind: type, exact: bool) -> Any:
         return kind(value) if isinstance(value, str) else BAD
     if kind is bool or isinstance(value, bool):
         return value if kind is bool and isinstance(value, bool) else BAD
-    if isinstance(value, str) and not exact and NUMBER.fullmatch(value):
+    if isinstance(value, str) and not exact and len(value) < VALUE and NUMBER.fullmatch(value):
         value = float(value) if re.search(r"[.eE]", value) else int(value)
     if kind is int and isinstance(value, float) and not exact and value.is_integer():
         value = int(value)  # BasicSR writes iterations as !!float 5e3
@@ -395,7 +413,8 @@ def describe(annotation: Any, many: bool = False) -> str:
             else f"a block whose 'type' names {article(registry.noun)}"
         )
     if origin is typing.Annotated:
-        return describe(arguments[0], many)
+        counted = any(isinstance(a, Range) and a.in_epochs for a in arguments[1:]) and not many
+        return describe(arguments[0], many) + (" (or a number of epochs: '3 epochs')" if counted else "")
     if annotation is None or annotation is type(None):
         return "null"
     if annotation in SCALARS:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ...datasets import DATASETS
-from ..errors import UserError, require
+from ..errors import UserError, expanded, require
 from ..models.base import model_class
 from ..runtime import checkpoint
 from . import check
@@ -79,7 +79,7 @@ def read(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: there is no such file, it has no entry, or one that this version does not understand.
     """
-    found = _entry(Path(path).expanduser())
+    found = _entry(expanded(path))
     if not isinstance(found, dict) or "network" not in found:
         raise UserError(f"{path}: does not say which network it is for; give the option file of its network with -opt")
     if found.get("format") != FORMAT:

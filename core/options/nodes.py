@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
@@ -9,7 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import LINE, UserError, printable
+from ..errors import LINE, UserError, message, printable
+
+FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+"""What no name and no path contains, and what a terminal would act on."""
 
 
 @dataclass(frozen=True, order=True)
@@ -102,6 +106,10 @@ def to_python(node: Node) -> Any:
     return node.value
 
 
+ALTERNATIVES = {"total_iter": "total_epoch", "total_epoch": "total_iter"}
+"""Keys that say the same thing in two ways: one takes the place of the other, where a later file gives it."""
+
+
 def merge(base: Node, over: Node) -> Node:
     """`base` with what `over` says instead, block by block.
 
@@ -112,7 +120,8 @@ def merge(base: Node, over: Node) -> Node:
     types = {base.scalar("type"), over.scalar("type")} - {None}
     if len(types) == 2:
         return replace(over, replaced=base)
-    entries = dict(base.entries)
+    replaced = {ALTERNATIVES[name] for name in over.entries if name in ALTERNATIVES} - set(over.entries)
+    entries = {name: entry for name, entry in base.entries.items() if name not in replaced}
     for name, entry in over.entries.items():
         node = merge(entries[name].node, entry.node) if name in entries else entry.node
         entries[name] = entry._replace(node=node)
@@ -136,4 +145,4 @@ class OptionError(UserError):
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = sorted(problems, key=lambda p: (p.place is not None, p.place))
-        super().__init__("\n".join(map(str, self.problems)))
+        super().__init__(message("\n".join(map(str, self.problems))))

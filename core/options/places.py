@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from ..errors import did_you_mean
+from ..errors import did_you_mean, expanded
 from .schema import Options
 
 DATA = ("dataroot", "meta_info")
@@ -27,9 +26,9 @@ def missing(opt: Options, phases: Sequence[str] = (), weights: bool = True) -> l
     lines = []
     sets = opt.sets(*phases) if phases else opt.datasets
     for key, value in [*(_in_path(opt.path) if weights else ()), *_in_data(sets, "datasets")]:
-        if "://" in value or value == NOTHING or Path(value).expanduser().exists():
+        if "://" in value or value == NOTHING or expanded(value).exists():
             continue
-        place = Path(value).expanduser()
+        place = expanded(value)
         what = "file or folder" if key.startswith("datasets.") else "file"
         near = (
             did_you_mean(place.name, [p.name for p in place.parent.glob("*")], files=True)

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from ..errors import UserError, did_you_mean
+from ..errors import UserError, did_you_mean, expanded
 
 ENVIRONMENT = "RELUME_PLUGINS"
 __path__: list[str] = []  # makes this module a package, whose contents `Finder` finds
@@ -59,7 +59,7 @@ def import_plugin(plugin: str, folder: Path) -> str:
     if not (plugin.endswith(".py") or os.sep in plugin):
         _import(plugin, plugin, " (an installed module, one on PYTHONPATH, or the path of a .py file is expected)")
         return plugin
-    path = (folder / Path(plugin).expanduser()).resolve()
+    path = (folder / expanded(plugin)).resolve()
     if not path.is_file():
         if path.is_dir():
             raise UserError(f"{plugin}: a folder; name the .py files in it")

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from ..annotations import plain
+from ..errors import UserError, expanded, printable, unreadable
+from ..errors.paths import NOT_THERE
 from . import shipped
 from .nodes import Block, Entry, Items, Node, OptionError, Place, Problem, Scalar, merge, to_python
 
@@ -29,8 +31,44 @@ SCIENTIFIC = (
 """YAML 1.1 takes ``5e-4`` for a string, because there is no dot in it and no sign before the exponent of ``5.0e3``."""
 
 
+MOST_BYTES = 1 << 18
+"""Of an option file. (PyYAML reads some hundred kilobytes in a second.)"""
+MOST_VALUES = 20_000
+"""Of an option file, each counted as often as aliases repeat it."""
+DEEPEST = 50
+"""Blocks and lists within each other."""
+MOST_DIGITS = 400
+"""Of a number."""
+
+
+class TooMuch(yaml.MarkedYAMLError):
+    """More values, or deeper ones, than any option file has."""
+
+
 class YAMLLoader(yaml.SafeLoader):
-    """PyYAML's safe loader, for which ``5e-4`` is a number."""
+    """PyYAML's safe loader, for which ``5e-4`` is a number, and within limits.
+
+    Raises:
+        TooMuch: beyond `MOST_VALUES` or `DEEPEST`.
+    """
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._depth = 0
+        self._count = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self._depth += 1
+        self._count += 1
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+        if self._depth > DEEPEST:
+            raise TooMuch(problem=f"blocks and lists more than {DEEPEST} deep", problem_mark=mark)
+        if self._count > MOST_VALUES:
+            raise TooMuch(problem=f"more than {MOST_VALUES:,} values", problem_mark=mark)
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
 
 
 class YAMLDumper(yaml.SafeDumper):
@@ -132,17 +170,28 @@ class Reader:
         return self._based(node, (*chain, path))
 
     def _text(self, path: str, asked: Place | None) -> str | None:
+        reason: str | None
         try:
-            return shipped.located(path).read_bytes().decode("utf-8-sig")
+            place = shipped.located(path)
+            reason = unreadable(place)
+            if reason is None:
+                with place.open("rb") as file:
+                    content = file.read(MOST_BYTES + 1)
+                if len(content) <= MOST_BYTES:
+                    return content.decode("utf-8-sig")
+                reason = f"more than {MOST_BYTES:,} bytes, which is more than any option file has"
+            elif reason == NOT_THERE:
+                reason = shipped.not_found(path)
+            elif place.is_dir():
+                reason = "a folder, not an option file"
+        except UserError as e:  # which quotes the path
+            self.problems.append(Problem(asked, str(e)))
+            return None
         except UnicodeDecodeError as e:
             reason = f"not a text file in UTF-8 (byte {e.start})"
-        except IsADirectoryError:
-            reason = "a folder, not an option file"
-        except FileNotFoundError:
-            reason = shipped.not_found(path)
         except OSError as e:
             reason = f"cannot be read: {e.strerror}"
-        self.problems.append(Problem(asked, f"{path}: {reason}"))
+        self.problems.append(Problem(asked, f"{printable(path)}: {reason}"))
         return None
 
     def _based(self, node: Block, chain: tuple[str, ...]) -> Block:
@@ -158,7 +207,12 @@ class Reader:
             if not (isinstance(base, Scalar) and isinstance(base.value, str)):
                 self.problems.append(Problem(base.place, f"{BASE}: expected the path of an option file"))
                 continue
-            path = shipped.base(base.value, chain[-1])
+            try:
+                path = shipped.base(base.value, chain[-1])
+                expanded(shipped.located(path))
+            except UserError as e:
+                self.problems.append(Problem(base.place, f"{BASE}: {e}"))
+                continue
             if any(shipped.located(path).resolve() == shipped.located(c).resolve() for c in chain):
                 circle = " -> ".join((*chain, path))
                 self.problems.append(Problem(base.place, f"{BASE}: the files include each other: {circle}"))
@@ -221,6 +275,7 @@ class Source:
         self.twice = problems if twice is None else twice
         self.fixed = place
         self._open: list[yaml.Node] = []
+        self._count = 0
         self._make = yaml.constructor.SafeConstructor()
 
     def place(self, line: int, column: int) -> Place:
@@ -247,10 +302,17 @@ class Source:
             place = self.place(before.count("\n"), len(before) - before.rfind("\n") - 1)
             self.problem(place, f"not YAML: the character U+{ord(text[e.position]):04X} is not allowed")
             return None
+        except (ValueError, OverflowError):  # "\\UFFFFFFFF"
+            self.problem(self.place(0, 0), "not YAML: a string in it has an escape, \\U..., that is no character")
+            return None
         if root is None:
             self.problem(self.place(0, 0), "there is nothing in it")
             return None
-        return self.convert(root)
+        try:
+            return self.convert(root)
+        except TooMuch as e:
+            self.problem(self.place(0, 0), str(e.problem))
+            return None
 
     def convert(self, node: yaml.Node) -> Node:
         """A PyYAML node as one of ours."""
@@ -258,6 +320,9 @@ class Source:
         if any(node is outer for outer in self._open):
             self.problem(place, "this alias contains itself")
             return Scalar(None, None, place)
+        self._count += 1
+        if self._count > MOST_VALUES:
+            raise TooMuch(problem=f"its aliases make more than {MOST_VALUES:,} values")
         self._open.append(node)
         try:
             if isinstance(node, yaml.MappingNode):
@@ -272,7 +337,7 @@ class Source:
 
     def _refuse_tag(self, node: yaml.Node, expected: str, place: Place) -> None:
         if node.tag != TAG + expected:
-            self.problem(place, f"the YAML tag '{node.tag.replace(TAG, '!!')}' is not accepted")
+            self.problem(place, f"the YAML tag '{printable(node.tag.replace(TAG, '!!'))}' is not accepted")
 
     def _scalar(self, node: yaml.ScalarNode, place: Place) -> Scalar:
         kind = node.tag.removeprefix(TAG)
@@ -280,12 +345,15 @@ class Source:
         if kind == "str" or (kind in AS_WRITTEN and node.style is None):
             return Scalar(node.value, text, place)
         if kind not in ("null", "bool", "int", "float"):
-            self.problem(place, f"the YAML tag '{node.tag.replace(TAG, '!!')}' is not accepted")
+            self.problem(place, f"the YAML tag '{printable(node.tag.replace(TAG, '!!'))}' is not accepted")
             return Scalar(node.value, text, place)
+        if len(node.value) > MOST_DIGITS:
+            self.problem(place, f"'{printable(node.value, 60)}' is not a valid !!{kind}")
+            return Scalar(None, text, place)
         try:
             return Scalar(getattr(self._make, f"construct_yaml_{kind}")(node), text, place)
-        except (ValueError, KeyError, IndexError):
-            self.problem(place, f"'{node.value}' is not a valid !!{kind}")
+        except (ValueError, KeyError, IndexError, OverflowError):
+            self.problem(place, f"'{printable(node.value)}' is not a valid !!{kind}")
             return Scalar(None, text, place)
 
     def _mapping(self, node: yaml.MappingNode, place: Place) -> Block:
@@ -310,7 +378,7 @@ class Source:
     def _given_twice(self, first: Entry, last: Entry) -> None:
         """Say where a key stands twice, and with which values."""
         line = f" on line {first.place.line}" if first.place and first.place.line else " before"
-        text = f"the key '{last.key}' is given twice: {shortly(first.node)}{line}, {shortly(last.node)} here"
+        text = f"the key '{printable(last.key)}' is given twice: {shortly(first.node)}{line}, {shortly(last.node)} here"
         after = "the last is taken" if self.twice is not self.problems else "--allow_duplicate_keys takes the last"
         self.twice.append(Problem(last.place, f"{text} ({after}, as BasicSR does)"))
 

@@ -17,7 +17,7 @@ from ...datasets import DATASETS
 from ...datasets.loading.options import Loader
 from ...losses import LOSSES
 from ...schedulers import SCHEDULERS
-from ..annotations import Count, Names, NonNegative, Positive, Range, Section, Share, setting
+from ..annotations import Count, Iterations, Names, NonNegative, Positive, Range, Section, Share, setting
 from ..errors import did_you_mean
 from ..inference.parts import Cut, EqualParts, Grid, SideBySide
 from ..inference.tiling import Padding
@@ -65,7 +65,8 @@ PATH_KEYS: dict[str, tuple[Any, str]] = {
 class Train(Section):
     """Optimisation. Besides these: ``*_opt`` losses, ``optim_*`` optimizers, and the model wrapper's own parameters."""
 
-    total_iter: Count = setting(doc="Iterations (optimizer steps) to train.")
+    total_iter: Iterations = setting(None, "Iterations (optimizer steps) to train.")
+    total_epoch: Positive | None = setting(None, "Epochs to train, in place of total_iter.")
     ema_decay: Annotated[float, Range(least=0, below=1)] = setting(
         0.0, "Decay of the weights' exponential moving average; 0 is off."
     )
@@ -74,7 +75,7 @@ class Train(Section):
     scheduler: SchedulerBlock | None = setting(
         None, "Learning-rate schedule of every optimizer; scheduler_<name> for one of its own."
     )
-    warmup_iter: Annotated[int, Range(least=-1)] = setting(-1, "Linear warm-up iterations; -1 is none.")
+    warmup_iter: Annotated[int, Range(least=-1, in_epochs=True)] = setting(-1, "Linear warm-up iterations; -1 is none.")
     accumulate: Count = setting(1, "Micro-batches per optimizer step.")
     amp: Literal["off", "bf16", "fp16"] = setting("off", "Automatic mixed precision.")
     channels_last: bool = setting(False, "NHWC memory layout of networks and images.")
@@ -91,6 +92,8 @@ class Train(Section):
     strategy: Literal["ddp", "fsdp"] = setting("ddp", "How networks are distributed over ranks.")
 
     def __post_init__(self) -> None:
+        if self.total_epoch is not None and self.total_iter is not None:
+            raise ValueError("total_epoch: total_iter is given too; leave one of them out")
         if self.ema_halflife is not None and self.ema_decay > 0:
             raise ValueError("ema_halflife: ema_decay is given too; leave one of them out")
         if self.ema_rampup is not None and self.ema_halflife is None:
@@ -101,7 +104,7 @@ class Train(Section):
 class Val(Section):
     """Validation during training, and what test.py does."""
 
-    val_freq: Count | None = setting(None, "Iterations between validations; one at the end when omitted.")
+    val_freq: Iterations | None = setting(None, "Iterations between validations; one at the end when omitted.")
     save_img: bool = setting(
         False, "Save the output images, named after their inputs, with folders in front where names clash."
     )

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from ..errors import did_you_mean
+from ..errors import did_you_mean, expanded
 
 PREFIX = "relume:"
 FOLDER = Path(__file__).resolve().parents[2] / "options"
@@ -16,7 +16,7 @@ BLOCKS = f"{PREFIX}_base_/"
 
 def located(path: str) -> Path:
     """Where the file that an option or ``_base_`` names is."""
-    return FOLDER / path.removeprefix(PREFIX) if path.startswith(PREFIX) else Path(path).expanduser()
+    return FOLDER / path.removeprefix(PREFIX) if path.startswith(PREFIX) else expanded(path)
 
 
 def normalised(path: str, beside: str = "") -> str:

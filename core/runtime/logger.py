@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from ..annotations import Count, Section, plain, setting
+from ..annotations import Count, Iterations, Section, plain, setting
 from ..errors import UserError, require
 from . import distributed
 from .checkpoint import first_line, write_atomically
@@ -41,8 +41,8 @@ class Wandb(Section):
 class Logger(Section):
     """Printing, checkpoints and trackers."""
 
-    print_freq: Count = setting(100, "Iterations between log lines.")
-    save_checkpoint_freq: Count = setting(5000, "Iterations between checkpoints; one more is written at the end.")
+    print_freq: Iterations = setting(100, "Iterations between log lines.")
+    save_checkpoint_freq: Iterations = setting(5000, "Iterations between checkpoints; one more is written at the end.")
     keep_checkpoints: Count | None = setting(None, "Newest checkpoints to keep; all when omitted.")
     use_tb_logger: bool = setting(False, "Write TensorBoard events to tb_logger/<name>.")
     wandb: Wandb | None = setting(None, "Weights & Biases.")

@@ -50,7 +50,7 @@ def build_train_loader(
         seed: of the run.
         rank: of this process.
         world: number of ranks.
-        accumulate: micro-batches per iteration.
+        accumulate: micro-batches per iteration, where the stages of `opt` have none of their own.
         iteration: iterations already done.
         position: samples that they took, over all ranks (`TrainLoader.position` of the run that is resumed).
         device: where batches are put.
@@ -60,13 +60,15 @@ def build_train_loader(
         UserError: no samples, an iteration larger than the dataset, a patch larger than an image, a wrong schedule.
     """
     loading = loader_options(opt)
-    plan = Plan(loading.batch_size_per_gpu, loading.mini_batch_sizes, loading.iters, loading.gt_sizes)
+    plan = plan_of(loading, accumulate)
     weights = declared(dataset, "sampling_weights", DatasetTraits)
-    order = Order(len(dataset), seed, loading.use_shuffle, loading.dataset_enlarge_ratio, weights)
-    taken = plan.largest.batch * world * accumulate
-    if taken > order.epoch_length:
+    draws = declared(dataset, "epoch_length", DatasetTraits)
+    order = Order(len(dataset), seed, loading.use_shuffle, loading.dataset_enlarge_ratio, weights, draws)
+    fullest = max(plan.firsts, key=plan.taken)
+    if plan.taken(fullest) * world > order.epoch_length:
+        batch = product(plan.at(fullest).batch, world, plan.micro_batches(fullest))
         raise UserError(
-            f"one iteration takes {product(plan.largest.batch, world, accumulate)} samples, but the training set has "
+            f"one iteration takes {batch} samples, but the training set has "
             f"{order.epoch_length}: lower batch_size_per_gpu, or raise dataset_enlarge_ratio"
         )
     own_patch = declared(dataset, "gt_size", DatasetTraits)
@@ -75,8 +77,14 @@ def build_train_loader(
     patch = plan.largest.gt_size or own_patch
     if patch:
         declared(dataset, "require_patch", DatasetTraits)(patch)
-    sampler = TrainSampler(order, plan, rank, world, accumulate, iteration, position)
+    sampler = TrainSampler(order, plan, rank, world, iteration, position)
     return TrainLoader(dataset, sampler, loading, torch.device(device), channels_last)
+
+
+def plan_of(loading: Loader, accumulate: int = 1) -> Plan:
+    """Batch and patch size of every iteration, with as many micro-batches where the options say nothing of them."""
+    stages = (loading.mini_batch_sizes, loading.iters, loading.gt_sizes, loading.accumulates)
+    return Plan(loading.batch_size_per_gpu, *stages, accumulate=accumulate)
 
 
 def loader_options(opt: Mapping[str, Any]) -> Loader:
@@ -114,6 +122,7 @@ class TrainLoader(Iterator[Batch]):
         self, dataset: Any, sampler: TrainSampler, loading: Loader, device: torch.device, channels_last: bool
     ) -> None:
         self._sampler = sampler
+        self._done = sampler.iteration
         self._handed_out = 0
         self._said: set[Note] = set()
         on_gpu = device.type == "cuda"
@@ -135,12 +144,18 @@ class TrainLoader(Iterator[Batch]):
     def __next__(self) -> Batch:
         batch = next(self._ahead) if self._ahead else self._placement(self._load())
         self._handed_out += 1
+        if self._handed_out == self.micro_batches(self._done + 1):
+            self._done, self._handed_out = self._done + 1, 0
         return batch
+
+    def micro_batches(self, iteration: int) -> int:
+        """Micro-batches of an iteration, counted from 1."""
+        return self._sampler.plan.micro_batches(iteration)
 
     @property
     def position(self) -> int:
         """Samples taken from the stream by the iterations handed out so far, over all ranks: where a resume begins."""
-        return self.position_after(self._sampler.iteration + self._handed_out // self._sampler.accumulate)
+        return self.position_after(self._done)
 
     @property
     def epoch(self) -> int:
@@ -154,7 +169,8 @@ class TrainLoader(Iterator[Batch]):
     def describe(self, total_iter: int) -> str:
         """One line on how much data `total_iter` iterations see."""
         sampler, order = self._sampler, self._sampler.order
-        batch = product(sampler.plan.at(sampler.iteration + 1).batch, sampler.world, sampler.accumulate)
+        first = sampler.iteration + 1
+        batch = product(sampler.plan.at(first).batch, sampler.world, sampler.plan.micro_batches(first))
         return (
             f"Training set: {order.length} samples, {order.epoch_length} per epoch; {batch} per iteration; "
             f"{total_iter} iterations are {self.position_after(total_iter) / order.epoch_length:.1f} epochs"

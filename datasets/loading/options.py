@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ...core.annotations import Count, NonNegative, Section, setting
+from ...core.annotations import Count, Iterations, NonNegative, Section, setting
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,11 +24,15 @@ class Loader(Section):
         True, "Accepted for BasicSR's files; training workers always live through the run."
     )
     mini_batch_sizes: list[Count] | None = setting(None, "Progressive training: samples per rank in each stage.")
-    iters: list[Count] | None = setting(None, "Progressive training: iterations of each stage.")
+    iters: list[Iterations] | None = setting(None, "Progressive training: iterations of each stage.")
     gt_sizes: list[Count] | None = setting(None, "Progressive training: patch size of each stage.")
+    accumulates: list[Count] | None = setting(
+        None, "Progressive training: micro-batches of each stage, in place of train.accumulate."
+    )
 
     def __post_init__(self) -> None:
         stages = {"mini_batch_sizes": self.mini_batch_sizes, "iters": self.iters, "gt_sizes": self.gt_sizes}
+        stages["accumulates"] = self.accumulates
         lengths = {name: len(values) for name, values in stages.items() if values is not None}
         if lengths and "iters" not in lengths:
             raise ValueError(f"{' and '.join(lengths)} need iters, the iterations of each stage")

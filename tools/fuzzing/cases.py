@@ -147,6 +147,7 @@ def cases(folder: Path) -> dict[str, Options_]:
     gan["train"] |= {"optim_d": {"type": "Adam", "lr": 1e-4}, "gan_opt": {"type": "GANLoss", "gan_type": "vanilla"}}
     found["adversarial"] = gan
     real = copy.deepcopy(gan)
+    real["model_type"] = "RealESRGANModel"
     real["datasets"] = {
         "train": {"type": "RealESRGANDataset", "dataroot_gt": str(folder / "gt2"), "gt_size": 16, "pad_size": 24}
         | {"batch_size_per_gpu": 2, "num_worker_per_gpu": 0}

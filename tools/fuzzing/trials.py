@@ -32,6 +32,7 @@ class Outcome(NamedTuple):
     kind: str
     said: str
     seconds: float
+    """Of processor time."""
 
 
 KINDS = ("ran", "refused", "vague", "control characters", "endless", "traceback", "killed", "hang", "slow", "poisoned")
@@ -46,7 +47,6 @@ def attempt(
     Args:
         limit: seconds until it is ended.
         names: what a refusal must quote, all of them.
-        slow: seconds of processor time from which on it is slow.
     """
     for leftover in ("experiments", "results", "tb_logger"):
         shutil.rmtree(folder / leftover, ignore_errors=True)
@@ -55,11 +55,10 @@ def attempt(
     child = os.fork()
     if child == 0:
         _run(arguments, folder)
-    status = _ended(child, began + limit)
-    seconds = time.monotonic() - began
+    status, seconds = _ended(child, began + limit)
     said = (folder / "stderr").read_bytes().decode("utf-8", "surrogateescape")
     printed = (folder / "stdout").read_bytes().decode("utf-8", "surrogateescape")
-    return Outcome(_kind(status, said, printed, folder, names, slow), said, seconds)
+    return Outcome(_kind(status, said, printed, folder, names), said, seconds)
 
 
 def _run(arguments: Sequence[str], folder: Path) -> None:
@@ -86,22 +85,23 @@ def _run(arguments: Sequence[str], folder: Path) -> None:
     os._exit(code)
 
 
-def _ended(child: int, until: float) -> int | None:
-    """The exit status of a child, negative for a signal; None when it was still running at `until`, and is no more."""
+def _ended(child: int, until: float) -> tuple[int | None, float]:
+    """The exit status of a child and its seconds of processor time. The status is negative for a signal, and None when the
+    child was still running at `until`, and is no more."""
     pause = 0.002
     while True:
-        found, status = os.waitpid(child, os.WNOHANG)
+        found, status, used = os.wait4(child, os.WNOHANG)
         if found:
-            return os.waitstatus_to_exitcode(status)
+            return os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime
         if time.monotonic() > until:
             os.killpg(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            return None
+            return None, 0.0
         time.sleep(pause)
         pause = min(pause * 1.3, 0.1)
 
 
-def _kind(status: int | None, said: str, printed: str, folder: Path, names: Sequence[str], slow: float) -> str:
+def _kind(status: int | None, said: str, printed: str, folder: Path, names: Sequence[str]) -> str:
     if status is None:
         return "hang"
     if status < 0:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ....datasets.base import DatasetTraits, Pictures
 from ...annotations import Count, declared
-from ...errors import UserError, require
+from ...errors import UserError, expanded, require
 from ...features import FeatureExtractor
 from ...runtime import distributed
 from ...runtime.checkpoint import write_atomically
@@ -228,7 +228,7 @@ def cache_file(cache: str | None, name: str) -> Path | None:
     """Where features of that name are kept."""
     if cache is None:
         return None
-    path = Path(cache).expanduser()
+    path = expanded(cache)
     return path if path.suffix == ".safetensors" else path / f"features_{name}.safetensors"
 
 
