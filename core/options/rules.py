@@ -335,6 +335,10 @@ class OptionsChecker(Checker):
             text = unknown_key(name, owner, [*listed, "optim_<name>", "<name>_opt"], near=(*listed, *USUAL_KEYS))
             self.problem(entry.place, join(key, name), text, say_key=False)
             return
+        if key.startswith("network_") and not plugged.active() and not did_you_mean(name, accepted):
+            text = f"{unknown_key(name, owner, accepted)} A fork's copy that has it is named under plugins: [file.py]."
+            self.problem(entry.place, join(key, name), text, say_key=False)
+            return
         super().unknown(entry, name, owner, accepted, key)
 
 
