@@ -145,6 +145,12 @@ class OptionsChecker(Checker):
 
     def component(self, node: Node, registry: Registry, more: Any, key: str) -> Any:
         """As for any block; a metric must say, itself or here, which of two scores is the better one."""
+        if registry is DATASETS and isinstance(node, Block) and node.scalar("type") == "Vimeo90KDataset":
+            for name in [k for k in ("dataroot_gt", "dataroot_lq") if k in node.entries]:
+                text = (
+                    f"Vimeo90KDataset with {name} is BasicSR's, of {topic_of('REDSDataset')}; the one here has dataroot"
+                )
+                return self.problem(node.entries["type"].node.place, key, text)
         values = super().component(node, registry, more, key)
         if registry is ARCHS and values is not BAD:
             return self._scaled(values, key)
