@@ -157,7 +157,7 @@ class PairedImageDataset(ImageDataset):
             raise UserError(f"task: images of {task} are gray already; leave out color")
 
     @property
-    def reference(self) -> GroundTruths | None:  # type: ignore[override]
+    def reference(self) -> GroundTruths | None:
         """The ground truths, as what metrics of whole sets compare outputs with; None without."""
         return GroundTruths(self.samples) if self.samples and self.samples[0].gt is not None else None
 

@@ -131,8 +131,8 @@ def compute(
         with torch.no_grad():
             vectors = torch.cat(
                 [
-                    extractor(quantised(torch.stack(images).to(device))).float().cpu()
-                    for images in same_sizes([dataset.image(i) for i in mine[start : start + BATCH]])
+                    extractor(quantised(torch.stack(run).to(device))).float().cpu()
+                    for run in same_sizes([dataset.image(i) for i in mine[start : start + BATCH]])
                 ]
             )
         moments = moments + Moments.of(vectors)

@@ -40,7 +40,8 @@ def cut_down(opt: Options, folder: Path) -> dict[str, Any]:
     sets = {k: v for k, v in values["datasets"].items() if k == "train" or k.startswith("val")}
     first = next((k for k in sets if k != "train"), None)
     judge = str(values.get("network_d", {}).get("type"))
-    side = 128 if judge.startswith("VGGStyle") else SIDE  # which takes one size only
+    scans = str(values["network_g"].get("type")).startswith("Mamba")  # slow without a GPU
+    side = 128 if judge.startswith("VGGStyle") else SIDE // 2 if scans else SIDE  # that judge takes one size only
     values["datasets"] = {
         k: pictures(v, scale, folder, k == "train", side) for k, v in sets.items() if k in ("train", first)
     }
