@@ -28,6 +28,7 @@ from .metrics.scoring import Row, Scorer
 from .models.base import Model
 from .runtime import distributed
 from .runtime.logger import as_json
+from .runtime.messages import sendable
 
 log = logging.getLogger("relume")
 
@@ -54,6 +55,7 @@ def is_better(value: float, than: float, direction: str) -> bool:
     return value > than if direction == "higher" else value < than
 
 
+@sendable
 @dataclass
 class Share:
     """What one rank found of a dataset."""

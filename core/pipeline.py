@@ -17,6 +17,7 @@ from . import changes, options
 from .building.evaluator import build_evaluator, conditions
 from .building.machine import say_what_is_ignored, seed_of, with_seed
 from .building.networks import build_ema, build_model, build_optimizers, lay_out, say_how_far_it_lags
+from .building.ranks import require_same_data, require_same_run
 from .building.schedules import build_schedules, say_where_they_end
 from .building.weights import find_weights, refuse_missing, refuse_random_weights
 from .errors import UserError
@@ -27,7 +28,7 @@ from .metrics import report
 from .options import counts
 from .options.description import describe
 from .options.schema import Options, Train
-from .runtime import checkpoint, distributed, logger, training_state
+from .runtime import checkpoint, distributed, logger, threads, training_state
 from .runtime.batch_norm import synchronised
 from .runtime.checkpoint import Checkpoints
 from .runtime.state import seed_everything
@@ -59,10 +60,12 @@ def train_pipeline(
         raise UserError("there is no `train` section in these options; test.py runs files without one")
     if "train" not in checked.datasets:
         raise UserError("datasets: there is no `train` block")
-    device = distributed.initialise(launcher, checked.dist_params, checked.num_gpu == 0)
-    claim = contextlib.ExitStack()
-    try:
+    with (
+        distributed.joined(launcher, checked.dist_params, checked.num_gpu == 0) as device,
+        contextlib.ExitStack() as claim,
+    ):
         logger.start_console()
+        require_same_run(checked, "train")
         say_what_is_ignored(checked, device)
         logger.trackers(checked.logger)  # before anything is created
         experiment = Experiment(checked)
@@ -89,9 +92,6 @@ def train_pipeline(
                 trainer.fit()
             log.info("%s", experiment.farewell(trainer.last_results, trainer.parts.best, time.monotonic() - began))
         return trainer.last_results
-    finally:
-        claim.close()
-        distributed.shut_down()
 
 
 def test_pipeline(
@@ -111,9 +111,12 @@ def test_pipeline(
         UserError: anything the user can mend.
     """
     checked = options.check(opt)
-    device = distributed.initialise(launcher, checked.dist_params, checked.num_gpu == 0)
-    try:
+    with (
+        distributed.joined(launcher, checked.dist_params, checked.num_gpu == 0) as device,
+        contextlib.ExitStack() as cleanup,
+    ):
         logger.start_console()
+        require_same_run(checked, "test")
         say_what_is_ignored(checked, device)
         sets = checked.sets("val", "test")
         if not sets:
@@ -122,14 +125,19 @@ def test_pipeline(
         refuse_missing(checked, ("val", "test"))
         checked = with_seed(checked, None)
         seed_everything(seed_of(checked), 0, 0)
+        results_root = Path(checked.path.results_root or "results") / checked.name
+        pictures = results_root / "visualization"
+        evaluator = build_evaluator(checked, sets, pictures, device, cleanup, for_training=False)
+        require_same_data({name: loader.dataset for name, loader in evaluator.loaders.items()})
+        distributed.connect(device)
+        loading = max(block.num_worker_per_gpu for block in sets.values())
+        cpu = cleanup.enter_context(threads.shared_out(checked.dist_params.threads, loading, device))
         model, networks = build_model(checked, device, for_training=False)
         refuse_random_weights(checked, networks, random_weights)
         for network in networks.values():
             network.eval()
-        results_root = Path(checked.path.results_root or "results") / checked.name
-        evaluator = build_evaluator(checked, sets, results_root / "visualization", device, for_training=False)
         with test_log(results_root, checked.name):
-            log.info("%s", logger.header(checked, networks, device))
+            log.info("%s", logger.header(checked, networks, device, cpu))
             with torch.no_grad():
                 results = evaluator.run(model, 0)
             parameters = sum(p.numel() for network in networks.values() for p in network.parameters())
@@ -140,8 +148,6 @@ def test_pipeline(
         if distributed.is_main():
             logger.write_json(results_root / "metrics.json", results)
         return results
-    finally:
-        distributed.shut_down()
 
 
 def test_log(results_root: Path, name: str) -> contextlib.AbstractContextManager[None]:
@@ -181,7 +187,12 @@ def build_trainer(
     # Data
     loader = build_training_loader(opt, train, dataset, resume, device)
     cleanup.callback(loader.close)
-    evaluator = build_evaluator(opt, opt.sets("val"), experiment.visualization, device, for_training=True)
+    validation = opt.sets("val")
+    evaluator = build_evaluator(opt, validation, experiment.visualization, device, cleanup, for_training=True)
+    require_same_data({"train": dataset, **{name: each.dataset for name, each in evaluator.loaders.items()}})
+    distributed.connect(device)  # only now that the loading processes are there: forking could hang in its threads
+    loading = opt.datasets["train"].num_worker_per_gpu
+    cpu = cleanup.enter_context(threads.shared_out(opt.dist_params.threads, loading, device))
 
     # Networks, their weights and their averages
     model, networks = build_model(opt, device, for_training=True, resume=resume)
@@ -215,7 +226,7 @@ def build_trainer(
     validated = resume is None or not resume.state["pending_validation"]
     run_logger = cleanup.enter_context(logger.RunLogger(experiment.root, experiment.tensorboard, opt, start, validated))
     evaluator.picture = lambda dataset, name, picture, it: run_logger.image(f"{dataset}/{name}", picture, it)
-    header = logger.header(opt, networks, device)
+    header = logger.header(opt, networks, device, cpu)
     if distributed.is_main():
         log.info("%s", header)
         log.info("%s", loader.describe(train.total_iter))

@@ -70,8 +70,12 @@ def timestamp() -> str:
     return time.strftime("%Y%m%d_%H%M%S")
 
 
-def header(opt: Mapping[str, Any], networks: Mapping[str, torch.nn.Module], device: torch.device) -> str:
-    """Everything one wants to know a year later: versions, device, git state, where the package lies, sizes."""
+def header(opt: Mapping[str, Any], networks: Mapping[str, torch.nn.Module], device: torch.device, threads: str) -> str:
+    """Everything one wants to know a year later: versions, device, git state, where the package lies, sizes.
+
+    Args:
+        threads: how many there are, in words.
+    """
     import relume
 
     package = Path(relume.__file__).resolve().parent
@@ -79,7 +83,7 @@ def header(opt: Mapping[str, Any], networks: Mapping[str, torch.nn.Module], devi
     lines = [
         f"Relume {relume.__version__} from {package}{_git_state(package)}",
         f"Python {platform.python_version()}, torch {torch.__version__}, {platform.platform()}",
-        f"Device {device}{gpu}, {distributed.world_size()} rank(s), {torch.get_num_threads()} CPU thread(s)",
+        f"Device {device}{gpu}, {distributed.world_size()} rank(s), {threads}",
         f"Command: {' '.join(sys.argv)}",
         f"Experiment {opt['name']}, model {opt['model_type']}, seed {opt['manual_seed']}",
     ]
