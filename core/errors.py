@@ -22,15 +22,20 @@ EXIT_BROKEN_PIPE = 141
 
 
 class UserError(Exception):
-    """A mistake of the user's: ``str(error)`` is what the command line prints before exiting with ``code``."""
+    """A mistake of the user's: ``str(error)`` is what the command line prints before exiting with ``code``.
+
+    ``everywhere`` says that all ranks raise it together, so that the main one need only say it.
+    """
 
     code = EXIT_USER_ERROR
+    everywhere = False
 
 
 class NonFiniteError(UserError):
     """Losses or gradients were NaN or infinite for too many steps in a row."""
 
     code = EXIT_NONFINITE
+    everywhere = True
 
 
 def in_one_line(error: BaseException) -> str:

@@ -29,6 +29,7 @@ from .options.schema import Options, Train
 from .runtime import checkpoint, distributed, logger, training_state
 from .runtime.batch_norm import synchronised
 from .runtime.checkpoint import Checkpoints
+from .runtime.signals import Stopped, StopRequest
 from .runtime.state import seed_everything
 from .trainer import Parts, Trainer
 
@@ -37,7 +38,7 @@ log = logging.getLogger("relume")
 
 # ------------------------------------------------------------------ the two pipelines
 def train_pipeline(
-    opt: Mapping[str, Any], *, launcher: str = "none", auto_resume: bool = False
+    opt: Mapping[str, Any], *, launcher: str = "none", auto_resume: bool = False, stop: StopRequest | None = None
 ) -> dict[str, dict[str, float]]:
     """Train what the options describe.
 
@@ -45,6 +46,7 @@ def train_pipeline(
         opt: options from `options.load`, or a plain dict of the same shape; not modified.
         launcher: ``none``, ``pytorch`` (torchrun) or ``slurm``.
         auto_resume: continue from the newest good checkpoint of this experiment, if there is one.
+        stop: what listens to signals already; one that listens from here on when None.
 
     Returns:
         The last validation's means, ``results[dataset][metric]``.
@@ -59,34 +61,58 @@ def train_pipeline(
         raise UserError("there is no `train` section in these options; test.py runs files without one")
     if "train" not in checked.datasets:
         raise UserError("datasets: there is no `train` block")
-    device = distributed.initialise(launcher, checked.dist_params, checked.num_gpu == 0)
+    stop = stop or StopRequest(starting=True)
     claim = contextlib.ExitStack()
-    try:
-        logger.start_console()
-        say_what_is_ignored(checked, device)
-        logger.trackers(checked.logger)  # before anything is created
-        experiment = Experiment(checked)
-        experiment.own(claim)
-        resume = find_resume(checked, experiment, auto_resume or distributed.restarted())
-        refuse_missing(checked, ("train", "val"), weights=resume is None)
-        if resume and resume.iteration >= train.total_iter and not resume.state["pending_validation"]:
-            log.info("%s", experiment.complete(resume))
-            return dict(resume.state["results"])
-        if resume:
-            training_state.checked(resume.state, resume.path)
-        checked = with_seed(checked, resume.state if resume else None)
-        if resume:
-            changes.check(resume.state.get("options"), checked, resume.path, tell=distributed.is_main())
-        with contextlib.ExitStack() as cleanup:
-            trainer = build_trainer(checked, train, experiment, resume, device, cleanup)
-            began = time.monotonic()
-            with explaining_channels():
-                trainer.fit()
-            log.info("%s", experiment.farewell(trainer.last_results, trainer.parts.best, time.monotonic() - began))
-        return trainer.last_results
-    finally:
-        claim.close()
-        distributed.shut_down()
+    with stop:
+        device = distributed.initialise(launcher, checked.dist_params, checked.num_gpu == 0)
+        try:
+            logger.start_console()
+            say_what_is_ignored(checked, device)
+            logger.trackers(checked.logger)  # before anything is created
+            experiment = Experiment(checked)
+            experiment.own(claim)
+            with experiment.last_words.recorded(stop):
+                return run_training(checked, train, experiment, stop, device, auto_resume)
+        finally:
+            claim.close()
+            distributed.shut_down()
+
+
+def run_training(
+    opt: Options, train: Train, experiment: Experiment, stop: StopRequest, device: torch.device, auto_resume: bool
+) -> dict[str, dict[str, float]]:
+    """`train_pipeline` in an experiment that this run owns."""
+    resume = find_resume(opt, experiment, auto_resume or distributed.restarted())
+    refuse_missing(opt, ("train", "val"), weights=resume is None)
+    if resume and resume.iteration >= train.total_iter and not resume.state["pending_validation"]:
+        log.info("%s", experiment.complete(resume))
+        return dict(resume.state["results"])
+    if resume:
+        training_state.checked(resume.state, resume.path)
+    opt = with_seed(opt, resume.state if resume else None)
+    if resume:
+        changes.check(resume.state.get("options"), opt, resume.path, tell=distributed.is_main())
+    leave_if_asked(stop, device)
+    with contextlib.ExitStack() as cleanup:
+        trainer = build_trainer(opt, train, experiment, resume, device, cleanup, stop)
+        leave_if_asked(stop, device)
+        experiment.last_words.iteration = lambda: trainer.iteration
+        began = time.monotonic()
+        with experiment.last_words.explained(), explaining_channels():
+            trainer.fit()
+        log.info("%s", experiment.farewell(trainer.last_results, trainer.parts.best, time.monotonic() - began))
+    return trainer.last_results
+
+
+def leave_if_asked(stop: StopRequest, device: torch.device) -> None:
+    """Leave together with the other ranks if a signal has come to one of them, before anything is trained.
+
+    Raises:
+        Stopped: it has.
+    """
+    code = int(distributed.maximum(torch.tensor(float(stop.code), device=device)))
+    if code:
+        raise Stopped.early(code)
 
 
 def test_pipeline(
@@ -161,6 +187,7 @@ def build_trainer(
     resume: Resume | None,
     device: torch.device,
     cleanup: contextlib.ExitStack,
+    stop: StopRequest,
 ) -> Trainer:
     """Everything that a training run needs, resumed where `resume` says so; `cleanup` gets what must be closed.
 
@@ -175,6 +202,7 @@ def build_trainer(
     # Data
     dataset, loader = build_training_data(opt, train, resume, device)
     cleanup.callback(loader.close)
+    leave_if_asked(stop, device)
     evaluator = build_evaluator(opt, opt.sets("val"), experiment.visualization, device, for_training=True)
 
     # Networks, their weights and their averages
@@ -242,7 +270,7 @@ def build_trainer(
         device=device,
         descriptions={k: describe(opt, k, average=ema is not None and k in ema.networks) for k in trained},
     )
-    trainer = Trainer(parts, opt, start)
+    trainer = Trainer(parts, opt, start, stop)
     if resume:
         resume_trainer(trainer, resume)
     return trainer
