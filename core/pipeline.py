@@ -87,6 +87,7 @@ def run_training(
     if resume and resume.iteration >= train.total_iter and not resume.state["pending_validation"]:
         log.info("%s", experiment.complete(resume))
         return dict(resume.state["results"])
+    experiment.last_words.begin()
     if resume:
         training_state.checked(resume.state, resume.path)
     opt = with_seed(opt, resume.state if resume else None)
