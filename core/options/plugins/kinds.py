@@ -104,12 +104,16 @@ class FolderPlugin:
     Args:
         path: absolute.
         said: how the user named it, for messages.
+
+    Raises:
+        UserError: there is no Python file in it.
     """
 
     def __init__(self, path: Path, said: str) -> None:
         self.key = str(path)
         self.path = path
-        self.said = said
+        if next(python_files(path), None) is None:
+            raise UserError(f"{said}: there is no Python file in this folder")
 
     @functools.cached_property
     def index(self) -> dict[str, list[Path]]:
@@ -251,7 +255,7 @@ def where(error: Exception, said: str) -> str:
     if isinstance(error, SyntaxError):
         return said
     lines = [
-        f"{frame.f_code.co_filename}:{number}"
+        f"{said if Path(frame.f_code.co_filename).name == Path(said).name else frame.f_code.co_filename}:{number}"
         for frame, number in traceback.walk_tb(error.__traceback__)
         if str(frame.f_globals.get("__name__", "")).startswith(f"{PACKAGE}._")
     ]
