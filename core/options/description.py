@@ -24,6 +24,7 @@ from typing import Any
 from ...datasets import DATASETS
 from ..errors import UserError, expanded, require
 from ..models.base import model_class
+from ..registry import plugged
 from ..runtime import checkpoint
 from . import check
 from .schema import Options
@@ -118,6 +119,7 @@ def options_of(described: Mapping[str, Any], path: str | Path) -> Options:
         f"network_{key}": described["network"],
         "path": {f"pretrain_network_{key}": str(path)},
         "val": described["val"],
+        "plugins": [p for p in described.get("plugins", ()) if plugged.known(p)],  # never imported for a file's sake
     }
     try:
         return check(opt)

@@ -21,7 +21,7 @@ from ..registry import MISSING, Parameter, Registry, plugged, unknown_key
 from .checker import BAD, Checker, join, parameters
 from .dialect import renamed_phases, translated, why_ignored
 from .nodes import Block, Entry, Items, Node, Place, Problem, Scalar
-from .plugins import import_plugin
+from .plugins import activate, import_plugin
 from .schema import (
     PATH_KEYS,
     LossBlock,
@@ -108,7 +108,9 @@ class OptionsChecker(Checker):
         """Import the plugins, before any name that they register is looked up; their paths become absolute."""
         entry = root.entries.get("plugins")
         if entry is None or not isinstance(entry.node, Items):
+            activate(())
             return root
+        activate(())
         nodes = []
         for i, node in enumerate(entry.node.items):
             found = node
@@ -128,6 +130,12 @@ class OptionsChecker(Checker):
         if self.plugins_failed:
             return BAD
         text = registry.unknown(name)
+        if not text.startswith("no "):  # a library or a plug-in knows the name, and says why it is not to be had
+            return self.problem(node.place, key, text, say_key=False)
+        for plugin in plugged.active():
+            text += (
+                f" {plugin.key}, under plugins, has {', '.join(plugin.names(registry)[:9]) or f'no {registry.noun}'}."
+            )
         if not plugged.active():
             text += " Code of your own, or of a fork, is named under plugins: [file.py, or a folder]."
         return self.problem(node.place, key, text, say_key=False)
@@ -135,17 +143,30 @@ class OptionsChecker(Checker):
     def component(self, node: Node, registry: Registry, more: Any, key: str) -> Any:
         """As for any block; a metric must say, itself or here, which of two scores is the better one."""
         values = super().component(node, registry, more, key)
-        if registry is ARCHS and values is not BAD:
+        if values is BAD:
+            return BAD
+        if whose := registry.whose(values["type"]):
+            self.notes.append(Problem(node.place, f"{key}: {whose}"))
+        if registry is ARCHS:
             return self._scaled(values, key)
-        if registry is METRICS and values is not BAD and not values.get("better"):
-            name = values["type"]
-            if not hasattr(METRICS.get(name), "better"):
-                text = (
-                    f"{name} does not say which of two scores is the better one; add better: lower, or better: higher "
-                    "(or register it with @metric)"
-                )
-                return self.problem(node.place, key, text)
-        return values
+        return self._directed(node, values, key) if registry is METRICS and not values.get("better") else values
+
+    def _directed(self, node: Node, values: Any, key: str) -> Any:
+        """A metric's block, whose metric knows which of two scores is the better one; a fork's is taken as BasicSR would."""
+        name = values["type"]
+        found = METRICS.get(name)
+        if hasattr(found, "better"):
+            return values
+        assumed = getattr(found, "assumed", None)
+        if assumed is None:
+            text = (
+                f"{name} does not say which of two scores is the better one; add better: lower, or better: higher "
+                "(or register it with @metric)"
+            )
+            return self.problem(node.place, key, text)
+        text = f"{key}: {name} does not say which of two scores is the better one; taking better: {assumed}"
+        self.notes.append(Problem(node.place, text))
+        return {**values, "better": assumed}
 
     def _scaled(self, values: dict[str, Any], key: str) -> dict[str, Any]:
         """A network of a library, which follows the top level's scale where its block does not say its own."""
