@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,12 @@ log = logging.getLogger("relume")
 
 # ------------------------------------------------------------------ the two pipelines
 def train_pipeline(
-    opt: Mapping[str, Any], *, launcher: str = "none", auto_resume: bool = False, stop: StopRequest | None = None
+    opt: Mapping[str, Any],
+    *,
+    launcher: str = "none",
+    auto_resume: bool = False,
+    stop: StopRequest | None = None,
+    notes: Iterable[object] = (),
 ) -> dict[str, dict[str, float]]:
     """Train what the options describe.
 
@@ -49,6 +54,7 @@ def train_pipeline(
         launcher: ``none``, ``pytorch`` (torchrun) or ``slurm``.
         auto_resume: continue from the newest good checkpoint of this experiment, if there is one.
         stop: what listens to signals already; one that listens from here on when None.
+        notes: what the log shall say about the options, a line each (`options.Resolved.notes`).
 
     Returns:
         The last validation's means, ``results[dataset][metric]``.
@@ -74,11 +80,16 @@ def train_pipeline(
         experiment = Experiment(checked)
         experiment.own(claim)
         with experiment.last_words.recorded(listening):
-            return run_training(checked, experiment, listening, device, auto_resume)
+            return run_training(checked, experiment, listening, device, auto_resume, notes)
 
 
 def run_training(
-    opt: Options, experiment: Experiment, stop: StopRequest, device: torch.device, auto_resume: bool
+    opt: Options,
+    experiment: Experiment,
+    stop: StopRequest,
+    device: torch.device,
+    auto_resume: bool,
+    notes: Iterable[object],
 ) -> dict[str, dict[str, float]]:
     """`train_pipeline` in an experiment that this run owns."""
     resume = find_resume(opt, experiment, auto_resume or distributed.restarted())
@@ -100,6 +111,7 @@ def run_training(
     leave_if_asked(stop)
     with contextlib.ExitStack() as cleanup:
         trainer = build_trainer(opt, train, dataset, experiment, resume, device, cleanup, stop)
+        say(notes)
         leave_if_asked(stop)
         experiment.last_words.iteration = lambda: trainer.iteration
         began = time.monotonic()
@@ -120,7 +132,7 @@ def leave_if_asked(stop: StopRequest) -> None:
 
 
 def test_pipeline(
-    opt: Mapping[str, Any], *, launcher: str = "none", random_weights: bool = False
+    opt: Mapping[str, Any], *, launcher: str = "none", random_weights: bool = False, notes: Iterable[object] = ()
 ) -> dict[str, dict[str, float]]:
     """Run a trained model over the ``test*`` and ``val*`` datasets of the options: images, scores, a table.
 
@@ -128,6 +140,7 @@ def test_pipeline(
         opt: options from `options.load`, or a plain dict of the same shape; not modified.
         launcher: as for `train_pipeline`; the images are shared out over ranks.
         random_weights: whether networks may keep the weights that they are initialised with.
+        notes: as for `train_pipeline`.
 
     Returns:
         Mean scores, ``results[dataset][metric]``.
@@ -163,6 +176,7 @@ def test_pipeline(
             network.eval()
         with test_log(results_root, checked.name):
             log.info("%s", logger.header(checked, networks, device, cpu))
+            say(notes)
             with torch.no_grad():
                 results = evaluator.run(model, 0)
             parameters = sum(p.numel() for network in networks.values() for p in network.parameters())
@@ -173,6 +187,12 @@ def test_pipeline(
         if distributed.is_main():
             logger.write_json(results_root / "metrics.json", results)
         return results
+
+
+def say(notes: Iterable[object]) -> None:
+    """Log what is to be known about the options, on the main rank."""
+    for note in notes if distributed.is_main() else ():
+        log.info("note: %s", note)
 
 
 def test_log(results_root: Path, name: str) -> contextlib.AbstractContextManager[None]:

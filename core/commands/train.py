@@ -32,7 +32,13 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.check:
         check.run(arguments)
         return
-    opt = _arguments.load(arguments)  # mistakes show before torch's trainer, loaders and trackers are imported
+    resolved = _arguments.resolve(arguments)  # mistakes show before torch's trainer, loaders and trackers are imported
     from ..pipeline import train_pipeline
 
-    train_pipeline(opt, launcher=arguments.launcher, auto_resume=arguments.auto_resume, stop=arguments.begun)
+    train_pipeline(
+        resolved.options,
+        launcher=arguments.launcher,
+        auto_resume=arguments.auto_resume,
+        stop=arguments.begun,
+        notes=resolved.notes,
+    )

@@ -22,6 +22,7 @@ from .checker import BAD, Checker, join, parameters
 from .dialect import renamed_phases, translated, why_ignored
 from .nodes import Block, Entry, Items, Node, Place, Problem, Scalar
 from .plugins import activate, import_plugin
+from .refused import other_dialect, topic_of
 from .schema import (
     PATH_KEYS,
     LossBlock,
@@ -63,9 +64,12 @@ class OptionsChecker(Checker):
         self.networks: list[str] = []
         self.scale_given = False
         self.plugins_failed = False
+        self.topics: set[str] = set()
 
     def options(self, root: Block) -> Any:
         """The values of an option file, or `BAD`."""
+        if (dialect := other_dialect(root)) is not None:
+            return self.problem(next(iter(root.entries.values())).place, "", dialect)
         root, said = written_out(without_null_sets(renamed_phases(self._with_plugins(root))))
         self.notes += said
         name = root.scalar("model_type")
@@ -126,22 +130,34 @@ class OptionsChecker(Checker):
         return Block({**root.entries, "plugins": plugins}, root.place)
 
     def unknown_name(self, node: Node, registry: Registry, name: str, key: str) -> Any:
-        """As for any name; after a plug-in that failed, and would have registered it, that is said alone."""
+        """As for any name; after a plug-in that failed, and would have registered it, that is said alone. Of what is not
+        done here the first name is enough."""
         if self.plugins_failed:
             return BAD
+        topic = topic_of(name)
+        if topic in self.topics:
+            return BAD
         text = registry.unknown(name)
-        if not text.startswith("no "):  # a library or a plug-in knows the name, and says why it is not to be had
+        if topic is not None:
+            self.topics.add(topic)
+            text = f"{name} is of {topic}."
+        elif not text.startswith("no "):  # a library or a plug-in knows the name, and says why it is not to be had
             return self.problem(node.place, key, text, say_key=False)
         for plugin in plugged.active():
-            text += (
-                f" {plugin.key}, under plugins, has {', '.join(plugin.names(registry)[:9]) or f'no {registry.noun}'}."
-            )
+            theirs = ", ".join(plugin.names(registry)[:9]) or f"no {registry.noun}"
+            text += f" {plugin.key}, under plugins, has {theirs}."
         if not plugged.active():
             text += " Code of your own, or of a fork, is named under plugins: [file.py, or a folder]."
         return self.problem(node.place, key, text, say_key=False)
 
     def component(self, node: Node, registry: Registry, more: Any, key: str) -> Any:
         """As for any block; a metric must say, itself or here, which of two scores is the better one."""
+        if registry is DATASETS and isinstance(node, Block) and node.scalar("type") == "Vimeo90KDataset":
+            for name in [k for k in ("dataroot_gt", "dataroot_lq") if k in node.entries]:
+                text = (
+                    f"Vimeo90KDataset with {name} is BasicSR's, of {topic_of('REDSDataset')}; the one here has dataroot"
+                )
+                return self.problem(node.entries["type"].node.place, key, text)
         values = super().component(node, registry, more, key)
         if values is BAD:
             return BAD
@@ -179,8 +195,10 @@ class OptionsChecker(Checker):
     def inherited(self, block: Block, registry: Registry, accepted: Mapping[str, Parameter], key: str) -> Block:
         """A data set of another type keeps what it has in common with the one that it replaces.
 
-        Not the places of that one's data, where it names its own.
+        Not the places of that one's data, where it names its own. Keys of forks become those of here.
         """
+        if registry is DATASETS:
+            block = self._translated(block, key, accepted)
         if registry is not DATASETS or block.replaced is None:
             return block
         before: dict[str, Entry] = {}
@@ -251,7 +269,7 @@ class OptionsChecker(Checker):
         if self.model:
             return networks_of(self.model)
         prefixes = ("network_", *PATH_KEYS)
-        return [k.removeprefix(p) for k in block.entries for p in prefixes if k.startswith(p)]
+        return ["g", "d", *(k.removeprefix(p) for k in block.entries for p in prefixes if k.startswith(p))]
 
     def own_parameters(self, registry: Registry, name: str, key: str) -> dict[str, Parameter]:
         """A dataset's phase and scale follow from where it stands, unless its block says otherwise."""
@@ -265,8 +283,7 @@ class OptionsChecker(Checker):
 
     def section(self, block: Block, cls: Any, key: str) -> Any:
         before = len(self.problems)
-        block, said = translated(block, key, {**parameters(cls), **self.extra_keys(cls, block)})
-        self.notes += [Problem(place, f"{join(key, name)}: taken as {new}") for name, new, place in said]
+        block = self._translated(block, key, {**parameters(cls), **self.extra_keys(cls, block)})
         section = super().section(block, cls, key)
         if section is BAD:
             return BAD
@@ -275,6 +292,12 @@ class OptionsChecker(Checker):
         if cls is Train and self.model and len(self.problems) == before:
             self._complete_training(block, section, self.model)
         return section
+
+    def _translated(self, block: Block, key: str, accepted: Iterable[str]) -> Block:
+        """A block with a fork's keys under their names here, which is noted."""
+        block, said = translated(block, key, accepted)
+        self.notes += [Problem(place, f"{join(key, name)}: taken as {new}") for name, new, place in said]
+        return block
 
     def completed(self, block: Block, cls: Any, values: dict[str, Any], key: str) -> Any:
         """As for any block; null where a component belongs leaves it out."""
@@ -306,7 +329,10 @@ class OptionsChecker(Checker):
             trained = [f"{OPTIMIZER_PREFIX}{k}" for k in self._network_keys(block) if k not in model.frozen]
             trained += [f"{OPTIMIZER_PREFIX}{k}" for k in model.optimizers]
             for key in values:
-                if key.startswith(OPTIMIZER_PREFIX) and key not in trained:
+                if key == "optim_d" and not {key, "network_d"} & {*trained, *self.networks} and not model.optimizers:
+                    text = f"train.{key}: ignored, as in BasicSR: {self.model_type} has no discriminator"
+                    self.notes.append(Problem(block.entries[key].place, text))
+                elif key.startswith(OPTIMIZER_PREFIX) and key not in trained:
                     text = f"{self.model_type} has no use for '{key}'. Accepted: {', '.join(trained)}."
                     self.problem(block.entries[key].place, f"train.{key}", text, say_key=False)
         for key in [f"network_{k}" for k in model.frozen if k not in model.required_networks]:
@@ -333,6 +359,10 @@ class OptionsChecker(Checker):
         if key == "train":
             listed = [a for a in accepted if not names_component(a)]
             text = unknown_key(name, owner, [*listed, "optim_<name>", "<name>_opt"], near=(*listed, *USUAL_KEYS))
+            self.problem(entry.place, join(key, name), text, say_key=False)
+            return
+        if key.startswith("network_") and not plugged.active() and not did_you_mean(name, accepted):
+            text = f"{unknown_key(name, owner, accepted)} A fork's copy that has it is named under plugins: [file.py]."
             self.problem(entry.place, join(key, name), text, say_key=False)
             return
         super().unknown(entry, name, owner, accepted, key)

@@ -31,7 +31,8 @@ IN_ALL = "... (30 in all: relume explain train)."
             "total_iter: 100\n  ema_decey: 0.9",
             "x.yml:13:3: unknown key 'ema_decey' in train. Did you mean 'ema_decay'? Accepted: ema_decay, ",
         ),
-        ("scale: 2", "scale: 4\nscale: 2", "x.yml:4:1: the key 'scale' is given twice, here and on line 3"),
+        ("scale: 2", "scale: 4\nscale: 2", "x.yml:4:1: the key 'scale' is given twice: 4 on line 3, 2 here "
+        "(--allow_duplicate_keys takes the last, as BasicSR does)"),
         ("total_iter: 100", "ema_decay: 0.9", "x.yml:12:3: train lacks 'total_iter' (or 'total_epoch')."),
         ("total_iter: 100", "total_iter: 0", "x.yml:12:15: train.total_iter: must be at least 1, got 0"),
         ("total_iter: 100", "total_iter: -5", "x.yml:12:15: train.total_iter: must be at least 1, got -5"),
