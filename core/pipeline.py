@@ -183,9 +183,10 @@ def test_pipeline(
             few = {d: said for d in results if (said := evaluator.counted(d))}
             sets_said = report.about(evaluator.loaders, evaluator.seconds, few)
             log.info("%s", report.report(results, sets_said, parameters, conditions(model, device)))
-            log.info("Scores of every image and the saved pictures are in %s", results_root)
+            log.info("Scores and seconds of every image and the saved pictures are in %s", results_root)
         if distributed.is_main():
             logger.write_json(results_root / "metrics.json", results)
+            logger.write_json(results_root / "seconds.json", evaluator.took)
         return results
 
 

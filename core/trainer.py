@@ -140,6 +140,7 @@ class Trainer:
         while self.iteration < self.train.total_iter:
             self.iteration += 1
             scalars = self.step()
+            self.parts.logger.step(self.iteration, self.rates, scalars)
             last = self.iteration == self.train.total_iter
             if self.due(self.logging.print_freq) or last:
                 self.report(scalars)
