@@ -33,6 +33,7 @@ from .schema import (
     Train,
     Val,
 )
+from .trial import TRIALS
 from .wrappers import written_out
 
 LOSS_SUFFIX = "_opt"
@@ -128,12 +129,13 @@ class OptionsChecker(Checker):
         if self.plugins_failed:
             return BAD
         text = registry.unknown(name)
-        if not plugged.active():
+        if not plugged.active() and text.startswith("no "):
             text += " Code of your own, or of a fork, is named under plugins: [file.py, or a folder]."
         return self.problem(node.place, key, text, say_key=False)
 
     def component(self, node: Node, registry: Registry, more: Any, key: str) -> Any:
-        """As for any block; a metric must say, itself or here, which of two scores is the better one."""
+        """As for any block; a metric must say, itself or here, which of two scores is the better one, and optimizers and
+        schedules are tried."""
         values = super().component(node, registry, more, key)
         if registry is ARCHS and values is not BAD:
             return self._scaled(values, key)
@@ -145,6 +147,11 @@ class OptionsChecker(Checker):
                     "(or register it with @metric)"
                 )
                 return self.problem(node.place, key, text)
+        if registry in TRIALS and isinstance(node, Block) and values is not BAD:
+            try:
+                TRIALS[registry](values)
+            except UserError as e:
+                return self.of_field(block=node, key=key, error=e)
         return values
 
     def _scaled(self, values: dict[str, Any], key: str) -> dict[str, Any]:
