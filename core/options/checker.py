@@ -223,10 +223,10 @@ class Checker:
                     self.unknown(entry, name, owner, accepted, key)
                 continue
             annotation = parameter.annotation
-            if parameter.range is not None:
-                annotation = typing.Annotated[annotation, parameter.range]
             if parameter.default is None:
                 annotation = Union[annotation, None]  # noqa: UP007 - `|` refuses annotations that are strings or modules
+            if parameter.range is not None:
+                annotation = typing.Annotated[annotation, parameter.range]
             value = self.check(entry.node, annotation, join(key, name))
             if value is not BAD:
                 values[name] = value

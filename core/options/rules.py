@@ -34,6 +34,7 @@ from .schema import (
     Train,
     Val,
 )
+from .trial import TRIALS
 from .wrappers import written_out
 
 LOSS_SUFFIX = "_opt"
@@ -146,12 +147,13 @@ class OptionsChecker(Checker):
         for plugin in plugged.active():
             theirs = ", ".join(plugin.names(registry)[:9]) or f"no {registry.noun}"
             text += f" {plugin.key}, under plugins, has {theirs}."
-        if not plugged.active():
+        if not plugged.active() and text.startswith("no "):
             text += " Code of your own, or of a fork, is named under plugins: [file.py, or a folder]."
         return self.problem(node.place, key, text, say_key=False)
 
     def component(self, node: Node, registry: Registry, more: Any, key: str) -> Any:
-        """As for any block; a metric must say, itself or here, which of two scores is the better one."""
+        """As for any block; a metric must say, itself or here, which of two scores is the better one, and optimizers and
+        schedules are tried."""
         if registry is DATASETS and isinstance(node, Block) and node.scalar("type") == "Vimeo90KDataset":
             for name in [k for k in ("dataroot_gt", "dataroot_lq") if k in node.entries]:
                 text = (
@@ -165,6 +167,11 @@ class OptionsChecker(Checker):
             self.notes.append(Problem(node.place, f"{key}: {whose}"))
         if registry is ARCHS:
             return self._scaled(values, key)
+        if registry in TRIALS and isinstance(node, Block):
+            try:
+                TRIALS[registry](values)
+            except UserError as e:
+                return self.of_field(block=node, key=key, error=e)
         return self._directed(node, values, key) if registry is METRICS and not values.get("better") else values
 
     def _directed(self, node: Node, values: Any, key: str) -> Any:

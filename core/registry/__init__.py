@@ -74,7 +74,7 @@ class Registry:
         library: where else to look for a name (``torch.optim``); returns None for an unknown one, or raises `UserError` with
             what is to be said of it.
         library_names: what is there, for suggestions and listings.
-        library_ranges: by name, the `annotations.Range` of parameters of the library, whose annotations have none.
+        ranges: by name, the `annotations.Range` of parameters, whatever the component: annotations of a library have none.
         library_advice: what to say, if anything, of a name that is not there but could be.
     """
 
@@ -86,7 +86,7 @@ class Registry:
         runtime: tuple[str, ...] = (),
         library: Callable[[str], Callable[..., Any] | None] | None = None,
         library_names: Callable[[], Iterable[str]] = tuple,
-        library_ranges: Mapping[str, Any] = types.MappingProxyType({}),
+        ranges: Mapping[str, Any] = types.MappingProxyType({}),
         library_advice: Callable[[str], str] = lambda name: "",
     ) -> None:
         self.noun = noun
@@ -94,7 +94,7 @@ class Registry:
         self.runtime = runtime
         self._library = library
         self._library_names = library_names
-        self._library_ranges = library_ranges
+        self._ranges = ranges
         self._library_advice = library_advice
         self._plugged: dict[str, dict[str, Callable[..., Any]]] = {}
         self._beside: dict[str, Callable[..., Any]] = {}
@@ -323,7 +323,8 @@ class Registry:
             return {k: p for k, p in foreign_signature(member).items() if k not in self.runtime}
         registered = member in self._members.values()
         found = {k: p for k, p in signature(member, lenient=not registered).items() if k not in self.runtime}
-        ranges = {} if registered else {k: r for k, r in self._library_ranges.items() if k in found}
+        plug_in = registered and not f"{member.__module__}.".startswith(f"{self.package}.")
+        ranges = {} if plug_in else {k: r for k, r in self._ranges.items() if k in found}
         return {**found, **{k: replace(found[k], range=r) for k, r in ranges.items()}}
 
     def takes_any_key(self, name: str) -> bool:
