@@ -72,7 +72,7 @@ def joined(launcher: str, options: Mapping[str, Any], use_cpu: bool) -> Iterator
         if _meeting is None:
             raise
         elsewhere = None if isinstance(e, UserError) else _failed_elsewhere(e)
-        _leave_group()  # the others must see that this rank is not coming
+        _leave_group()
         _meeting.fail(elsewhere or e)
         if elsewhere is not None:
             raise elsewhere from e
@@ -178,6 +178,7 @@ def _failed_elsewhere(error: Exception) -> RanksError | None:
         return e
     if not silent:
         return None
+    _meeting.lost.update(silent)
     names = ", ".join(map(_meeting.name, silent))
     return RanksError(
         f"{names} did not answer within {_settings.timeout:g} s (dist_params.timeout) or died: {first}", 1
