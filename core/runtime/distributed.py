@@ -9,9 +9,11 @@ from __future__ import annotations
 import atexit
 import contextlib
 import datetime
+import gc
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
@@ -71,6 +73,7 @@ def joined(launcher: str, options: Mapping[str, Any], use_cpu: bool) -> Iterator
     except Exception as e:
         if _meeting is None:
             raise
+        _release(e)
         elsewhere = None if isinstance(e, UserError) else _failed_elsewhere(e)
         _leave_group()
         _meeting.fail(elsewhere or e)
@@ -268,9 +271,18 @@ def shut_down() -> None:
     _leave_group()
 
 
+def _release(error: BaseException) -> None:
+    """Let go of what the frames of an error keep: networks hold connections, and others wait until these are closed."""
+    chain: BaseException | None = error
+    while chain is not None:
+        traceback.clear_frames(chain.__traceback__)
+        chain = chain.__cause__ or chain.__context__
+
+
 def _leave_group() -> None:
     if active():
         dist.destroy_process_group()
+        gc.collect()
 
 
 def leave(code: int) -> NoReturn:

@@ -134,7 +134,14 @@ class Meeting:
         late = self._wait(keys, self.timeout + (PATIENCE if self.rank else 0.0), FAILED)
         if late:
             raise RanksError(self._silent(late), 2)
-        return {r: messages.unpack(self.store.get(k)) for r, k in keys.items()}
+        try:
+            return {r: messages.unpack(self.store.get(k)) for r, k in keys.items()}
+        except RuntimeError as e:
+            raise self._gone() from e
+
+    def _gone(self) -> RanksError:
+        keeper = "torchrun" if self.place.kept else self.name(0)
+        return RanksError(f"{keeper}, which keeps the ranks' store, is gone", 1)
 
     def _silent(self, late: Iterable[int]) -> str:
         names = ", ".join(map(self.name, late))
@@ -153,7 +160,7 @@ class Meeting:
                 if unless is not None and self.store.check([unless]):
                     raise self._failure()
             except RuntimeError as e:
-                raise RanksError(f"{self.name(0)}, which keeps the ranks' store, is gone", 1) from e
+                raise self._gone() from e
             now = time.monotonic()
             if now > end:
                 return list(left)

@@ -163,18 +163,19 @@ def test_ranks_without_the_launchers_name_are_one_run_and_what_is_left_over_is_s
     assert len([r for r in records(tmp_path / "experiments/toy") if "metrics" in r]) == 2
 
 
-@pytest.mark.parametrize("number", [9, 19])  # dead, and silent
-def test_a_rank_that_is_gone_in_the_middle_is_named(number: int, ranks: Ranks, tmp_path: Path) -> None:
-    (tmp_path / "soon.py").write_text("from relume.core.runtime import distributed\ndistributed.ROLL_CALL = 1.5\n")
+@pytest.mark.parametrize(("world", "number"), [(4, 9), (2, 19)])  # dead, and silent
+def test_a_rank_that_is_gone_in_the_middle_is_named(world: int, number: int, ranks: Ranks, tmp_path: Path) -> None:
+    (tmp_path / "soon.py").write_text("from relume.core.runtime import distributed\ndistributed.ROLL_CALL = 3.0\n")
     plugins = [*short()["plugins"], str(tmp_path / "soon.py")]
-    opt = short(train__total_iter=6, dist_params={"timeout": 2.5}, plugins=plugins)
-    env = {"RELUME_TEST_SIGNAL": f"loss:4:{number}", "RELUME_TEST_RANK": "1"}
+    seconds = {"dist_params": {"timeout": 20.0 if world == 4 else 2.5}}
+    opt = short(train__total_iter=6, datasets__train__batch_size_per_gpu=1, plugins=plugins, **seconds)
+    env = {"RELUME_TEST_SIGNAL": f"loss:4:{number}", "RELUME_TEST_RANK": str(world - 1)}
     port = free_port()
     name = written(tmp_path, opt)
     arguments = ["train", "-opt", name, "--launcher", "pytorch"]
-    ended = ranks.run(
-        [Rank(arguments, str(tmp_path), by_hand(i, 2, port, **env)) for i in range(2)], seconds=40, for_first=True
-    )
-    assert ended[1].code == -9
-    left(ended[:1], 1, "rank 1 on ", "did not answer within 2.5 s (dist_params.timeout) or died")
+    every = [Rank(arguments, str(tmp_path), by_hand(i, world, port, **env)) for i in range(world)]
+    ended = ranks.run(every, seconds=40, for_first=True)
+    assert ended[-1].code == -9
+    left(ended[:1], 1, f"rank {world - 1} on ", "s (dist_params.timeout) or died")
+    assert "rank 1 on" not in ended[0].err or world == 2, ended[0].err
     assert ended[0].seconds < 39
