@@ -143,6 +143,8 @@ class Packets(Iterator[Packet]):
         try:
             yield
         except NoBatch as e:
+            for process in self._processes:
+                process.kill()  # it would not hear of its end either
             raise UserError(
                 f"no batch has come from {len(self._processes)} loading process(es) within {self._timeout:g} s: a stalled "
                 "file system, or a dataset that waits for something. datasets.<name>.timeout: 0 waits for ever"
