@@ -19,8 +19,9 @@ from ..models import MODELS
 from ..models.base import Model, model_class
 from ..registry import MISSING, Parameter, Registry, plugged, unknown_key
 from .checker import BAD, Checker, join, parameters
+from .detection import network_of
 from .dialect import renamed_phases, translated, why_ignored
-from .nodes import Block, Entry, Items, Node, Place, Problem, Scalar
+from .nodes import Block, Entry, Items, Node, Place, Problem, Scalar, from_python
 from .plugins import activate, import_plugin
 from .refused import other_dialect, topic_of
 from .schema import (
@@ -78,12 +79,35 @@ class OptionsChecker(Checker):
             self.model_type, self.model = name, model_class(name)
         self.scale_given = bool(root.scalar("scale"))
         self.scale = root.scalar("scale") or self.scale
+        root = self._with_detected_network(root)
         self.networks = [k for k in root.entries if k.startswith("network_")]
         before = len(self.problems)
         values = self.section(root, Options, "")
         if values is not BAD and self.model is not None and len(self.problems) == before:
             self._whole(root, values, self.model)
         return values
+
+    def _with_detected_network(self, root: Block) -> Block:
+        """The top level with ``network_g``, where it has weights instead that tell which network they are of."""
+        path = root.entries.get("path")
+        if "network_g" in root.entries or path is None or not isinstance(path.node, Block):
+            return root
+        if self.model is None or "g" not in self.model.required_networks:
+            return root
+        name = next((k for k in ("pretrain_network_g", "pretrain_model_g") if k in path.node.entries), "")
+        weights = path.node.scalar(name)
+        if not isinstance(weights, str) or not Path(weights).expanduser().is_file():
+            return root
+        entry = path.node.entries[name]
+        try:
+            found = network_of(Path(weights).expanduser())
+        except UserError as e:
+            self.problem(entry.place, f"path.{name}", str(e))
+            return root
+        if found is None:
+            return root
+        self.notes.append(Problem(entry.place, f"network_g is not given; its weights are of {found['type']}"))
+        return Block({**root.entries, "network_g": Entry("network_g", entry.place, from_python(found))}, root.place)
 
     def _whole(self, root: Block, values: Any, model: type[Model]) -> None:
         """What only the model can say of options of which each is right by itself."""

@@ -293,3 +293,40 @@ def test_a_name_that_is_not_found_says_plugins(tmp_path: Path) -> None:
     plugin = write(tmp_path, TORCH) / "net.py"
     with pytest.raises(UserError, match=r"net\.py, under plugins, has Block, Norm, StudentNet\."):
         checked([plugin], type="NobodysNet")
+
+
+# ------------------------------------------------------------------ whole runs
+def test_a_forks_option_file_trains_and_resumes_bit_for_bit(
+    pairs: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from relume.core.pipeline import train_pipeline
+
+    fork = write(tmp_path / "fork", VENDORED)
+    block = {**pairs, "batch_size_per_gpu": 2}
+    opt = {
+        "name": "fork",
+        "model_type": "SRModel",
+        "scale": 2,
+        "num_gpu": 0,
+        "manual_seed": 3,
+        "plugins": [str(fork)],
+        "datasets": {
+            "train": {**block, "num_worker_per_gpu": 2},
+            "val": {**block, "name": "held_out", "num_worker_per_gpu": 0, "batch_size_per_gpu": 1},
+        },
+        "network_g": {"type": "WideNet", "num_feat": 4},
+        "train": {"total_iter": 4, "optim_g": {"type": "Adam", "lr": 1e-3}, "pixel_opt": {"type": "LogLoss"}},
+        "val": {"val_freq": 2, "metrics": {"blur": {"type": "calculate_blur", "crop_border": 2, "better": "lower"}}},
+        "logger": {"print_freq": 1, "save_checkpoint_freq": 2},
+    }
+    for name, iterations in (("whole", [4]), ("halves", [2, 4])):
+        (tmp_path / name).mkdir()
+        for count in iterations:
+            shorter = {**opt, "train": {**opt["train"], "total_iter": count}}
+            monkeypatch.chdir(tmp_path / name)
+            results = train_pipeline(shorter, auto_resume=True)
+    states = [
+        torch.load(tmp_path / n / "experiments/fork/models/net_g_4.pth", weights_only=True) for n in ("whole", "halves")
+    ]
+    assert all(torch.equal(v, states[1]["params"][k]) for k, v in states[0]["params"].items())
+    assert results["held_out"]["blur"] > 0
