@@ -315,6 +315,8 @@ class OptionsChecker(Checker):
     def section(self, block: Block, cls: Any, key: str) -> Any:
         before = len(self.problems)
         block = self._translated(block, key, {**parameters(cls), **self.extra_keys(cls, block)})
+        if cls is Train and self.model:
+            block = self._without_discriminator(block, self.model)
         section = super().section(block, cls, key)
         if section is BAD:
             return BAD
@@ -323,6 +325,15 @@ class OptionsChecker(Checker):
         if cls is Train and self.model and len(self.problems) == before:
             self._complete_training(block, section, self.model)
         return section
+
+    def _without_discriminator(self, block: Block, model: type[Model]) -> Block:
+        """``train`` without the ``optim_d`` that files leave behind which were made from those of a GAN."""
+        entry = block.entries.get("optim_d")
+        if entry is None or "d" in networks_of(model) or model.optimizers or "network_d" in self.networks:
+            return block
+        text = f"train.optim_d: ignored, as in BasicSR: {self.model_type} has no discriminator"
+        self.notes.append(Problem(entry.place, text))
+        return replace(block, entries={k: e for k, e in block.entries.items() if k != "optim_d"})
 
     def _translated(self, block: Block, key: str, accepted: Iterable[str]) -> Block:
         """A block with a fork's keys under their names here, which is noted."""
@@ -360,10 +371,7 @@ class OptionsChecker(Checker):
             trained = [f"{OPTIMIZER_PREFIX}{k}" for k in self._network_keys(block) if k not in model.frozen]
             trained += [f"{OPTIMIZER_PREFIX}{k}" for k in model.optimizers]
             for key in values:
-                if key == "optim_d" and not {key, "network_d"} & {*trained, *self.networks} and not model.optimizers:
-                    text = f"train.{key}: ignored, as in BasicSR: {self.model_type} has no discriminator"
-                    self.notes.append(Problem(block.entries[key].place, text))
-                elif key.startswith(OPTIMIZER_PREFIX) and key not in trained:
+                if key.startswith(OPTIMIZER_PREFIX) and key not in trained:
                     text = f"{self.model_type} has no use for '{key}'. Accepted: {', '.join(trained)}."
                     self.problem(block.entries[key].place, f"train.{key}", text, say_key=False)
         for key in [f"network_{k}" for k in model.frozen if k not in model.required_networks]:

@@ -39,7 +39,12 @@ def cut_down(opt: Options, folder: Path) -> dict[str, Any]:
     scale = values["scale"]
     sets = {k: v for k, v in values["datasets"].items() if k == "train" or k.startswith("val")}
     first = next((k for k in sets if k != "train"), None)
-    values["datasets"] = {k: pictures(v, scale, folder, k == "train") for k, v in sets.items() if k in ("train", first)}
+    judge = str(values.get("network_d", {}).get("type"))
+    scans = str(values["network_g"].get("type")).startswith("Mamba")  # slow without a GPU
+    side = 128 if judge.startswith("VGGStyle") else SIDE // 2 if scans else SIDE  # that judge takes one size only
+    values["datasets"] = {
+        k: pictures(v, scale, folder, k == "train", side) for k, v in sets.items() if k in ("train", first)
+    }
     for key in [k for k in values if k.startswith("network_")]:
         values[key] = narrow(values[key])
     train = values["train"]
@@ -50,7 +55,7 @@ def cut_down(opt: Options, folder: Path) -> dict[str, Any]:
     )
     values["val"].pop("best", None)
     values["logger"].update(print_freq=1, save_checkpoint_freq=2, use_tb_logger=False, wandb=None)
-    values.update(num_gpu=0, name="cut", **({"gt_size": SIDE} if "gt_size" in values else {}))
+    values.update(num_gpu=0, name="cut", **({"gt_size": side} if "gt_size" in values else {}))
     values["path"] = {}
     for key in [k for k in train if k.endswith("_opt") and "Perceptual" in str(train[k].get("type"))]:
         del train[key]  # its weights would have to be downloaded
@@ -68,7 +73,7 @@ def narrow(block: Mapping[str, Any]) -> dict[str, Any]:
     return small
 
 
-def pictures(block: Mapping[str, Any], scale: int, folder: Path, training: bool) -> dict[str, Any]:
+def pictures(block: Mapping[str, Any], scale: int, folder: Path, training: bool, side: int) -> dict[str, Any]:
     """A data set's block on generated pictures."""
     kept = {
         k: v
@@ -76,13 +81,19 @@ def pictures(block: Mapping[str, Any], scale: int, folder: Path, training: bool)
         if k not in ("meta_info_file", "meta_info", "iters", "mini_batch_sizes", "gt_sizes")
     }
     kept = {k: v for k, v in kept.items() if k != "accumulates"}
-    small = {"num_worker_per_gpu": 0, "batch_size_per_gpu": 2, "prefetch_mode": None, "persistent_workers": False}
+    small = {
+        "num_worker_per_gpu": 0,
+        "batch_size_per_gpu": 2,
+        "dataset_enlarge_ratio": 20,
+        "prefetch_mode": None,
+        "persistent_workers": False,
+    }
     kept.update({k: v for k, v in small.items() if training or k == "num_worker_per_gpu"}, io_backend={"type": "disk"})
     if "gt_size" in kept:
-        kept["gt_size"] = SIDE
+        kept["gt_size"] = side
     stereo = "Stereo" in block["type"]
     if kept.get("gt_size_h"):
-        kept.update(gt_size_h=SIDE, gt_size_w=SIDE)
+        kept.update(gt_size_h=side, gt_size_w=side)
     places = [k for k in kept if k.startswith("dataroot")]
     if not places:
         raise NotCut(f"{block['type']} has no folder of pictures")
@@ -93,7 +104,7 @@ def pictures(block: Mapping[str, Any], scale: int, folder: Path, training: bool)
         target = folder / f"{place}_{factor}_{block['type']}_{training}_{'x'.join(names)}"
         for name in names:
             for view in ("_L", "_R") if stereo else ("",):
-                picture(target / f"{name[:1] if stereo else name}{view}.png", factor * (SIDE // scale + 8))
+                picture(target / f"{name[:1] if stereo else name}{view}.png", factor * (side // scale + 8))
         kept[place] = str(target)
     return kept
 

@@ -51,6 +51,7 @@ def test_what_has_no_effect_is_accepted_and_noted_with_its_line(
     )
     assert f"x.yml:{line}:" in note
     assert f" {key}: ignored" in note
+    assert found.options.train is not None and "optim_d" not in found.options.train
     options.load(tmp_path / "x.yml")
     assert note in caplog.text
 
