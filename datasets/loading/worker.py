@@ -146,7 +146,7 @@ _noted = _Noted()
 
 
 def shortage(error: BaseException) -> int:
-    """What the system is short of: ``errno.EMFILE`` (open files), ``errno.ENOSPC`` (shared memory); 0 if it is nothing of these."""
+    """What the system is short of: ``errno.EMFILE`` (open files), ``errno.ENOSPC`` (shared memory); 0 if of neither."""
     text = str(error)
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         return errno.EMFILE
