@@ -82,9 +82,7 @@ def execute(command: ModuleType | Any, argv: Sequence[str] | None, program: str)
     Raises:
         SystemExit: argparse's, after ``--help`` (0) or wrong arguments (2).
     """
-    parser = Parser(
-        prog=program, description=command.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog=program, description=command.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     begin: Callable[[], contextlib.AbstractContextManager[Any]] = getattr(command, "begin", contextlib.nullcontext)
     try:
         with begin() as begun:
