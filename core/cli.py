@@ -26,6 +26,14 @@ from .runtime import streams
 FOLDER = Path(__file__).parent / "commands"
 
 
+class Parser(argparse.ArgumentParser):
+    """One whose help is not lost in silence where it cannot be written."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if message:
+            (file or sys.stderr).write(message)
+
+
 def commands() -> dict[str, str]:
     """What each subcommand does, in one line, by name. Nothing is imported."""
     files = sorted(f for f in FOLDER.glob("*.py") if not f.name.startswith("_"))
@@ -51,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _overview(known: Mapping[str, str]) -> argparse.ArgumentParser:
     """The parser of ``relume`` itself, whose help lists the commands."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="relume",
         description="Train, test and use networks for images, each run described by one YAML file.",
         epilog="'relume COMMAND --help' shows a command's arguments.",
@@ -74,9 +82,7 @@ def execute(command: ModuleType | Any, argv: Sequence[str] | None, program: str)
     Raises:
         SystemExit: argparse's, after ``--help`` (0) or wrong arguments (2).
     """
-    parser = argparse.ArgumentParser(
-        prog=program, description=command.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog=program, description=command.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     begin: Callable[[], contextlib.AbstractContextManager[Any]] = getattr(command, "begin", contextlib.nullcontext)
     try:
         with begin() as begun:
@@ -146,6 +152,16 @@ def as_process(run: Callable[[], int]) -> NoReturn:
         code = run()
     except SystemExit as e:  # argparse's
         code = e.code if isinstance(e.code, int) else 0
+    except BrokenPipeError:  # of a help that nobody reads to its end
+        streams.silence()
+        code = EXIT_BROKEN_PIPE
+    except OSError as e:  # of a help that cannot be written
+        line = streams.system_error(e)
+        if line is None:
+            raise
+        print(line, file=sys.stderr)
+        streams.silence()
+        code = EXIT_USER_ERROR
     leave(streams.finished(code))
 
 
