@@ -2,13 +2,15 @@
 
 Such a file has a docstring, whose first line ``relume --help`` shows without importing the file, and two functions:
 ``add_arguments(parser)`` declares its arguments, ``run(arguments)`` does its work, prints what there is to say, and raises
-`UserError` for whatever the user can mend. A script of tools/ has the same two functions.
+`UserError` for whatever the user can mend. A script of tools/ has the same two functions. There may be a third, ``begin()``:
+the context that it gives is entered first, before anything heavy is imported, and is ``arguments.begun``.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import importlib
 import os
 import sys
@@ -75,12 +77,15 @@ def execute(command: ModuleType | Any, argv: Sequence[str] | None, program: str)
     parser = argparse.ArgumentParser(
         prog=program, description=command.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    command.add_arguments(parser)
-    arguments = parser.parse_args(argv)
+    begin: Callable[[], contextlib.AbstractContextManager[Any]] = getattr(command, "begin", contextlib.nullcontext)
     try:
-        command.run(arguments)
+        with begin() as begun:
+            command.add_arguments(parser)
+            arguments = parser.parse_args(argv)
+            arguments.begun = begun
+            command.run(arguments)
     except UserError as e:
-        print(message(str(e)), file=sys.stderr)
+        say(e)
         return e.code
     except KeyboardInterrupt:  # before the trainer listens, or for the second time
         print("interrupted", file=sys.stderr)
@@ -105,6 +110,19 @@ def execute(command: ModuleType | Any, argv: Sequence[str] | None, program: str)
         print(line, file=sys.stderr)
         return EXIT_USER_ERROR
     return 0
+
+
+def say(error: UserError) -> None:
+    """Print a mistake: with its rank, where it is not the main one's, and once, where all ranks have it."""
+    rank = os.environ.get("RANK", "0")
+    if "RANK" in os.environ:
+        from .runtime import last_words
+
+        last_words.tell_launcher(error)
+    if rank == "0":
+        print(message(str(error)), file=sys.stderr)
+    elif not error.everywhere:
+        print(message(f"rank {rank}: {error}"), file=sys.stderr)
 
 
 def leave(code: int) -> NoReturn:

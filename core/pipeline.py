@@ -31,6 +31,7 @@ from .options.schema import Options, Train
 from .runtime import checkpoint, distributed, logger, threads, training_state
 from .runtime.batch_norm import synchronised
 from .runtime.checkpoint import Checkpoints
+from .runtime.signals import Stopped, StopRequest
 from .runtime.state import seed_everything
 from .trainer import Parts, Trainer
 
@@ -39,7 +40,7 @@ log = logging.getLogger("relume")
 
 # ------------------------------------------------------------------ the two pipelines
 def train_pipeline(
-    opt: Mapping[str, Any], *, launcher: str = "none", auto_resume: bool = False
+    opt: Mapping[str, Any], *, launcher: str = "none", auto_resume: bool = False, stop: StopRequest | None = None
 ) -> dict[str, dict[str, float]]:
     """Train what the options describe.
 
@@ -47,6 +48,7 @@ def train_pipeline(
         opt: options from `options.load`, or a plain dict of the same shape; not modified.
         launcher: ``none``, ``pytorch`` (torchrun) or ``slurm``.
         auto_resume: continue from the newest good checkpoint of this experiment, if there is one.
+        stop: what listens to signals already; one that listens from here on when None.
 
     Returns:
         The last validation's means, ``results[dataset][metric]``.
@@ -60,38 +62,63 @@ def train_pipeline(
         raise UserError("there is no `train` section in these options; test.py runs files without one")
     if "train" not in checked.datasets:
         raise UserError("datasets: there is no `train` block")
+    experiment = Experiment(checked)
+    stop = stop or StopRequest(starting=True)
     with (
-        distributed.joined(launcher, checked.dist_params, checked.num_gpu == 0) as device,
+        stop,
         contextlib.ExitStack() as claim,
+        experiment.last_words.recorded(stop),
+        distributed.joined(launcher, checked.dist_params, checked.num_gpu == 0) as device,
     ):
         logger.start_console()
         require_same_run(checked, "train")
         say_what_is_ignored(checked, device)
         logger.trackers(checked.logger)  # before anything is created
-        experiment = Experiment(checked)
         experiment.own(claim)
-        resume = find_resume(checked, experiment, auto_resume or distributed.restarted())
-        refuse_missing(checked, ("train", "val"), weights=resume is None)
-        if resume:
-            training_state.checked(resume.state, resume.path)
-        checked = with_seed(checked, resume.state if resume else None)
-        dataset = build_training_set(checked)
-        checked = counts.resolved(checked, counts.length_of(dataset), distributed.world_size())
-        train = checked.train
-        assert train is not None
-        experiment.opt = checked
-        if resume and resume.iteration >= train.total_iter and not resume.state["pending_validation"]:
-            log.info("%s", experiment.complete(resume))
-            return dict(resume.state["results"])
-        if resume:
-            changes.check(resume.state.get("options"), checked, resume.path, tell=distributed.is_main())
-        with contextlib.ExitStack() as cleanup:
-            trainer = build_trainer(checked, train, dataset, experiment, resume, device, cleanup)
-            began = time.monotonic()
-            with explaining_channels():
-                trainer.fit()
-            log.info("%s", experiment.farewell(trainer.last_results, trainer.parts.best, time.monotonic() - began))
-        return trainer.last_results
+        return run_training(checked, experiment, stop, device, auto_resume)
+
+
+def run_training(
+    opt: Options, experiment: Experiment, stop: StopRequest, device: torch.device, auto_resume: bool
+) -> dict[str, dict[str, float]]:
+    """`train_pipeline` in an experiment that this run owns."""
+    resume = find_resume(opt, experiment, auto_resume or distributed.restarted())
+    refuse_missing(opt, ("train", "val"), weights=resume is None)
+    if resume:
+        training_state.checked(resume.state, resume.path)
+    opt = with_seed(opt, resume.state if resume else None)
+    dataset = build_training_set(opt)
+    opt = counts.resolved(opt, counts.length_of(dataset), distributed.world_size())
+    train = opt.train
+    assert train is not None
+    experiment.opt = opt
+    if resume and resume.iteration >= train.total_iter and not resume.state["pending_validation"]:
+        log.info("%s", experiment.complete(resume))
+        return dict(resume.state["results"])
+    experiment.last_words.begin()
+    if resume:
+        changes.check(resume.state.get("options"), opt, resume.path, tell=distributed.is_main())
+    leave_if_asked(stop)
+    with contextlib.ExitStack() as cleanup:
+        trainer = build_trainer(opt, train, dataset, experiment, resume, device, cleanup, stop)
+        leave_if_asked(stop)
+        experiment.last_words.iteration = lambda: trainer.iteration
+        began = time.monotonic()
+        with explaining_channels():
+            trainer.fit()
+        log.info("%s", experiment.farewell(trainer.last_results, trainer.parts.best, time.monotonic() - began))
+    return trainer.last_results
+
+
+def leave_if_asked(stop: StopRequest) -> None:
+    """Leave together with the other ranks if a signal has come to one of them, before anything is trained.
+
+    Raises:
+        Stopped: it has.
+    """
+    code = max(distributed.gather(stop.code))
+    if code:
+        raise Stopped.early(code)
 
 
 def test_pipeline(
@@ -173,6 +200,7 @@ def build_trainer(
     resume: Resume | None,
     device: torch.device,
     cleanup: contextlib.ExitStack,
+    stop: StopRequest,
 ) -> Trainer:
     """Everything that a training run needs, resumed where `resume` says so; `cleanup` gets what must be closed.
 
@@ -193,6 +221,7 @@ def build_trainer(
     distributed.connect(device)  # only now that the loading processes are there: forking could hang in its threads
     loading = opt.datasets["train"].num_worker_per_gpu
     cpu = cleanup.enter_context(threads.shared_out(opt.dist_params.threads, loading, device))
+    leave_if_asked(stop)
 
     # Networks, their weights and their averages
     model, networks = build_model(opt, device, for_training=True, resume=resume)
@@ -247,7 +276,7 @@ def build_trainer(
         device=device,
         descriptions={k: describe(opt, k, average=ema is not None and k in ema.networks) for k in trained},
     )
-    trainer = Trainer(parts, opt, start)
+    trainer = Trainer(parts, opt, start, stop)
     if resume:
         resume_trainer(trainer, resume)
     return trainer

@@ -116,6 +116,7 @@ class Trainer:
             NonFiniteError: too many bad steps in a row.
         """
         with self.stop:
+            self.stop.starting = False
             try:
                 self.run()
             except Stopped:
@@ -176,7 +177,7 @@ class Trainer:
             if self.parts.ema:
                 self.parts.ema.update(self.parts.networks, seen, seen - before)
         if not asked:  # a step without an update has had no verdict for the signal to travel with
-            self.leaving = int(distributed.maximum(torch.tensor(float(self.stop.poll()), device=self.parts.device)))
+            self.leaving = int(distributed.maximum(torch.tensor(float(self.stop.code), device=self.parts.device)))
         shown = {leading} if (leading := self.parts.model.leading) else asked
         stepped = next((o for k, o in self.parts.optimizers.items() if k in shown), None)
         self.rates = [float(g["lr"]) for g in stepped.param_groups] if stepped else []
@@ -226,7 +227,7 @@ class Trainer:
             scaler.unscale_(optimizer)
         parameters = [p for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
         norm = total_norm(parameters)
-        verdict = self.parts.guard.judge(updates, norm, self.stop.poll())
+        verdict = self.parts.guard.judge(updates, norm, self.stop.code)
         self.leaving = self.leaving or verdict.stop_code
         collect(scalars, updates, norm, self.parts.model.leading)
         overflow = scaler.is_enabled() and verdict.losses_finite and not verdict.finite
@@ -308,7 +309,7 @@ class Trainer:
 
     def interrupted(self) -> int:
         """The exit code of a signal that came here; on any rank where networks are sharded, whose ranks must stay in step."""
-        code = self.stop.poll()
+        code = self.stop.code
         if any(distributed.is_sharded(n) for n in self.parts.networks.values()):
             code = int(distributed.maximum(torch.tensor(float(code), device=self.parts.device)))
         return code

@@ -29,3 +29,4 @@ class NonFiniteError(UserError):
     """Losses or gradients were NaN or infinite for too many steps in a row."""
 
     code = EXIT_NONFINITE
+    everywhere = True

@@ -41,6 +41,8 @@ _meetings = 0
 class RanksError(UserError):
     """What concerns several ranks, and says which: one failed or is gone, or they differ. ``code`` is the exit code of all."""
 
+    everywhere = True
+
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
         self.code = code
