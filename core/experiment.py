@@ -48,7 +48,7 @@ class Experiment:
         if distributed.is_main():
             try:
                 until.enter_context(owned(self.root))
-                self.last_words.begin()
+                self.last_words.refuse_again()
             except UserError as e:
                 error = e
             except OSError as e:

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from .models.base import Batch, Model, Update
 from .options import dump
 from .options.schema import Train, Val
 from .runtime import checkpoint, distributed
+from .runtime.background import Writer
 from .runtime.checkpoint import ENTRY, Checkpoints
 from .runtime.logger import Logger, RunLogger
 from .runtime.signals import Stopped, StopRequest, how
@@ -95,6 +97,7 @@ class Trainer:
         self.pending_validation = False
         self.saved = iteration
         """The iteration of the last checkpoint."""
+        self.writer = Writer(self.logging.async_save)
         self._step: StepInProgress | None = None
         self.last_results: dict[str, dict[str, float]] = {}
         self.rates: list[float] = []
@@ -127,6 +130,8 @@ class Trainer:
 
     def run(self) -> None:
         """The loop of `fit`."""
+        if distributed.is_main():
+            self.parts.checkpoints.sweep()  # while nothing is written in the background
         if self.pending_validation:
             self.validate()
             if self.pending_validation:  # interrupted again, which the checkpoint already says
@@ -149,6 +154,7 @@ class Trainer:
                     self.save_results()
             if self.leaving and (not last or self.pending_validation):
                 self.leave()
+        self.writer.finish()
 
     def due(self, every: int | None) -> bool:
         """Whether the current iteration is a multiple of `every`."""
@@ -303,9 +309,8 @@ class Trainer:
                 scheduler.step_metric(results[decisive][best])
         improved = (decisive, best) in self.remember(results)
         parts.logger.validation(self.iteration, results, parts.best, self.said_of(results))
-        weights = self.weights() if improved else None
-        if weights is not None and distributed.is_main():
-            parts.checkpoints.save_best(weights)
+        if improved:
+            self.writer.write(partial(parts.checkpoints.save_best, self.writer.kept(self.weights())))
 
     def interrupted(self) -> int:
         """The exit code of a signal that came here; on any rank where networks are sharded, whose ranks must stay in step."""
@@ -360,21 +365,23 @@ class Trainer:
         """Write a checkpoint: everything that the rest of the run depends on."""
         for network in self.parts.model.networks.values():
             distributed.align_buffers(network)
-        weights, state = self.weights(), self.state()
-        self.saved = self.iteration  # or not, which an error will say: there is nothing to be rescued from it
-        if distributed.is_main():
+        weights, state = self.writer.kept((self.weights(), self.state()))
+        self.saved = iteration = (
+            self.iteration
+        )  # or not, which an error will say: there is nothing to be rescued from it
+
+        def write() -> None:
             began = time.perf_counter()
-            self.parts.checkpoints.save(self.iteration, weights, state)
-            log.info("Saved checkpoint %d (%.2f s)", self.iteration, time.perf_counter() - began)
-        distributed.barrier()
+            self.parts.checkpoints.save(iteration, weights, state)
+            log.info("Saved checkpoint %d (%.2f s)", iteration, time.perf_counter() - began)
+
+        self.writer.write(write)
 
     def save_results(self) -> None:
         """Add what a validation changed to the checkpoint that was written before it, if one was."""
         if self.saved == self.iteration:
-            state = self.state()
-            if distributed.is_main():
-                self.parts.checkpoints.revise(self.iteration, state)
-            distributed.barrier()
+            state = self.writer.kept(self.state())
+            self.writer.write(partial(self.parts.checkpoints.revise, self.iteration, state))
 
     def rescue(self) -> None:
         """Keep what was trained since the last checkpoint apart, as ``interrupted``, while an error goes on up.
@@ -388,6 +395,7 @@ class Trainer:
             for buffer, before in zip(self._buffers, step.buffers, strict=True):
                 buffer.data.copy_(before)
         lost = self.iteration > self.saved and distributed.is_main()
+        self.writer.wait()
         if not lost or any(map(distributed.is_sharded, self.parts.networks.values())):
             return
         try:
@@ -444,6 +452,7 @@ class Trainer:
 
     def leave(self) -> None:
         """End the run early, after the checkpoint, with the exit code that schedulers know how to requeue."""
+        self.writer.finish()
         what = f"{how(self.leaving)} at iteration {self.iteration}; the checkpoint is saved"
         raise Stopped(f"{what}. Continue with --auto_resume", self.leaving)
 

@@ -80,8 +80,8 @@ class LastWords:
         self.path = folder / FILE
         self.iteration: Callable[[], int] | None = None
 
-    def begin(self) -> None:
-        """Take the words of the run before away; on the main rank, before others may write.
+    def refuse_again(self) -> None:
+        """See whether starting again can help.
 
         Raises:
             UserError: they are of an attempt of the same job, which found a mistake before it came to training.
@@ -91,7 +91,11 @@ class LastWords:
         again = before is not None and session and (before.session, before.attempt < attempt) == (session, True)
         if again and before is not None and before.code == EXIT_USER_ERROR and before.iteration is None:
             raise UserError(f"{AGAIN}{before.reason}")
-        self.path.unlink(missing_ok=True)
+
+    def begin(self) -> None:
+        """Take the words of the run before away, on the main rank: there is something to do."""
+        if distributed.is_main():
+            self.path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def recorded(self, stop: StopRequest) -> Iterator[None]:
@@ -103,7 +107,9 @@ class LastWords:
         except BaseException as error:
             self.write(code_of(error), in_one_line(error) or type(error).__name__, isinstance(error, RanksError))
             raise
-        self.write(0, "complete")
+        before = read(self.path.parent)
+        if self.iteration is not None or before is None or before.code:
+            self.write(0, "complete")
 
     def write(self, code: int, reason: str, elsewhere: bool = False) -> None:
         """Write the file; on other ranks than the main one, or if the reason is `elsewhere`, only where no rank has.

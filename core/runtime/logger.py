@@ -44,6 +44,9 @@ class Logger(Section):
     print_freq: Iterations = setting(100, "Iterations between log lines.")
     save_checkpoint_freq: Iterations = setting(5000, "Iterations between checkpoints; one more is written at the end.")
     keep_checkpoints: Count | None = setting(None, "Newest checkpoints to keep; all when omitted.")
+    async_save: bool = setting(
+        False, "Write checkpoints while the training goes on, from a copy in host memory, one after the other."
+    )
     use_tb_logger: bool = setting(False, "Write TensorBoard events to tb_logger/<name>.")
     wandb: Wandb | None = setting(None, "Weights & Biases.")
 
