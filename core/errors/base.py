@@ -19,9 +19,11 @@ class UserError(Exception):
 
     Attributes:
         key: the dotted key of the option that is to blame, where that is known: its place can then be said.
+        everywhere: all ranks raise it together, so that the main one need only say it.
     """
 
     code = EXIT_USER_ERROR
+    everywhere = False
     key: str | None = None
 
 

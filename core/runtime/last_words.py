@@ -79,6 +79,11 @@ class LastWords:
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE
         self.iteration: Callable[[], int] | None = None
+        self._place: tuple[int, int] | None = None
+
+    def own(self) -> None:
+        """This run, whose ranks have met, owns the experiment."""
+        self._place = distributed.rank(), distributed.world_size()
 
     def refuse_again(self) -> None:
         """See whether starting again can help.
