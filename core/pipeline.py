@@ -14,6 +14,7 @@ import torch
 from ..datasets import build_dataset
 from ..datasets.loading.loader import TrainLoader, build_train_loader
 from . import changes, options
+from .building import global_batch
 from .building.evaluator import build_evaluator, conditions
 from .building.machine import say_what_is_ignored, seed_of, with_seed
 from .building.networks import build_ema, build_model, build_optimizers, lay_out, say_how_far_it_lags
@@ -87,6 +88,7 @@ def run_training(
     if resume:
         training_state.checked(resume.state, resume.path)
     opt = with_seed(opt, resume.state if resume else None)
+    opt = global_batch.kept(opt, resume.state if resume else None)
     dataset = build_training_set(opt)
     opt = counts.resolved(opt, counts.length_of(dataset), distributed.world_size())
     train = opt.train
@@ -95,9 +97,9 @@ def run_training(
     if resume and resume.iteration >= train.total_iter and not resume.state["pending_validation"]:
         log.info("%s", experiment.complete(resume))
         return dict(resume.state["results"])
-    experiment.last_words.begin()
     if resume:
         changes.check(resume.state.get("options"), opt, resume.path, tell=distributed.is_main())
+    experiment.last_words.begin()
     leave_if_asked(stop)
     with contextlib.ExitStack() as cleanup:
         trainer = build_trainer(opt, train, dataset, experiment, resume, device, cleanup, stop)
@@ -322,4 +324,5 @@ def resume_trainer(trainer: Trainer, resume: Resume) -> None:
         ) from e
     if distributed.is_main():
         log.info("Resumed at iteration %d from %s", resume.iteration, resume.path)
+        global_batch.say_whether_it_changes(resume.state, trainer.parts.loader.batch_of(resume.iteration + 1))
         trainer.parts.checkpoints.forget_after(resume.iteration)

@@ -80,6 +80,7 @@ class LastWords:
         self.path = folder / FILE
         self.iteration: Callable[[], int] | None = None
         self._place: tuple[int, int] | None = None
+        self._begun = False
 
     def own(self) -> None:
         """This run, whose ranks have met, owns the experiment."""
@@ -99,6 +100,7 @@ class LastWords:
 
     def begin(self) -> None:
         """Take the words of the run before away, on the main rank: there is something to do."""
+        self._begun = True
         if distributed.is_main():
             self.path.unlink(missing_ok=True)
 
@@ -119,9 +121,9 @@ class LastWords:
     def write(self, code: int, reason: str, elsewhere: bool = False) -> None:
         """Write the file; on other ranks than the main one, or if the reason is `elsewhere`, only where no rank has.
 
-        A run without a launcher that has no folder yet gets none for this: its exit code says it.
+        A run without a launcher that was refused before it began touches nothing: its exit code says it.
         """
-        if self._place is None or not (self.path.parent.exists() or "RANK" in os.environ):
+        if self._place is None or not ("RANK" in os.environ or (self._begun and self.path.parent.exists())):
             return
         rank, ranks = self._place
         session, attempt = _session()
