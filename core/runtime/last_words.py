@@ -121,9 +121,11 @@ class LastWords:
     def write(self, code: int, reason: str, elsewhere: bool = False) -> None:
         """Write the file; on other ranks than the main one, or if the reason is `elsewhere`, only where no rank has.
 
-        A run without a launcher that was refused before it began touches nothing: its exit code says it.
+        A run without a launcher that is refused before it begins touches nothing: its exit code says it.
         """
-        if self._place is None or not ("RANK" in os.environ or (self._begun and self.path.parent.exists())):
+        refused = code == EXIT_USER_ERROR and not self._begun
+        alone = "RANK" not in os.environ
+        if self._place is None or (alone and (refused or not self.path.parent.exists())):
             return
         rank, ranks = self._place
         session, attempt = _session()

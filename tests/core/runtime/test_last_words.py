@@ -181,6 +181,7 @@ def test_a_requeued_job_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_rank_that_failed_is_the_one_that_is_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
     ROOT.mkdir(parents=True)
+    monkeypatch.setenv("RANK", "0")
     monkeypatch.setattr(distributed, "world_size", lambda: 3)
     ranks = []
     for rank in range(3):
