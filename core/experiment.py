@@ -54,6 +54,7 @@ class Experiment:
             except OSError as e:
                 error = UserError(f"path.experiments_root: {checkpoint.cannot_write(self.root, e)}")
         distributed.agree(error)
+        self.last_words.own()
 
     def prepare(self, opt: Options, fresh: bool) -> None:
         """Create the folders and save the resolved options, `opt`, in which a seed that was drawn stands too.

@@ -14,6 +14,7 @@ import torch
 from ..datasets import build_dataset
 from ..datasets.loading.loader import TrainLoader, build_train_loader
 from . import changes, options
+from .building import global_batch
 from .building.evaluator import build_evaluator, conditions
 from .building.machine import say_what_is_ignored, seed_of, with_seed
 from .building.networks import build_ema, build_model, build_optimizers, lay_out, say_how_far_it_lags
@@ -68,19 +69,20 @@ def train_pipeline(
         raise UserError("there is no `train` section in these options; test.py runs files without one")
     if "train" not in checked.datasets:
         raise UserError("datasets: there is no `train` block")
+    experiment = Experiment(checked)
+    stop = stop or StopRequest(starting=True)
     with (
-        stop or StopRequest(starting=True) as listening,
-        distributed.joined(launcher, checked.dist_params, checked.num_gpu == 0) as device,
+        stop,
         contextlib.ExitStack() as claim,
+        experiment.last_words.recorded(stop),
+        distributed.joined(launcher, checked.dist_params, checked.num_gpu == 0) as device,
     ):
         logger.start_console()
         require_same_run(checked, "train")
         say_what_is_ignored(checked, device)
         logger.trackers(checked.logger)  # before anything is created
-        experiment = Experiment(checked)
         experiment.own(claim)
-        with experiment.last_words.recorded(listening):
-            return run_training(checked, experiment, listening, device, auto_resume, notes)
+        return run_training(checked, experiment, stop, device, auto_resume, notes)
 
 
 def run_training(
@@ -97,6 +99,7 @@ def run_training(
     if resume:
         training_state.checked(resume.state, resume.path)
     opt = with_seed(opt, resume.state if resume else None)
+    opt = global_batch.kept(opt, resume.state if resume else None)
     dataset = build_training_set(opt)
     opt = counts.resolved(opt, counts.length_of(dataset), distributed.world_size())
     train = opt.train
@@ -105,9 +108,9 @@ def run_training(
     if resume and resume.iteration >= train.total_iter and not resume.state["pending_validation"]:
         log.info("%s", experiment.complete(resume))
         return dict(resume.state["results"])
-    experiment.last_words.begin()
     if resume:
         changes.check(resume.state.get("options"), opt, resume.path, tell=distributed.is_main())
+    experiment.last_words.begin()
     leave_if_asked(stop)
     with contextlib.ExitStack() as cleanup:
         trainer = build_trainer(opt, train, dataset, experiment, resume, device, cleanup, stop)
@@ -115,7 +118,7 @@ def run_training(
         leave_if_asked(stop)
         experiment.last_words.iteration = lambda: trainer.iteration
         began = time.monotonic()
-        with experiment.last_words.explained(), explaining_channels():
+        with explaining_channels():
             trainer.fit()
         log.info("%s", experiment.farewell(trainer.last_results, trainer.parts.best, time.monotonic() - began))
     return trainer.last_results
@@ -241,6 +244,7 @@ def build_trainer(
     distributed.connect(device)  # only now that the loading processes are there: forking could hang in its threads
     loading = opt.datasets["train"].num_worker_per_gpu
     cpu = cleanup.enter_context(threads.shared_out(opt.dist_params.threads, loading, device))
+    leave_if_asked(stop)
 
     # Networks, their weights and their averages
     model, networks = build_model(opt, device, for_training=True, resume=resume)
@@ -341,4 +345,5 @@ def resume_trainer(trainer: Trainer, resume: Resume) -> None:
         ) from e
     if distributed.is_main():
         log.info("Resumed at iteration %d from %s", resume.iteration, resume.path)
+        global_batch.say_whether_it_changes(resume.state, trainer.parts.loader.batch_of(resume.iteration + 1))
         trainer.parts.checkpoints.forget_after(resume.iteration)

@@ -420,6 +420,7 @@ class Trainer:
             "position": parts.loader.position_after(self.iteration),
             "seed": self.seed,
             "world_size": distributed.world_size(),
+            "global_batch": parts.loader.batch_of(self.iteration + 1),
             "optimizers": {k: full_optimizer_state(parts.networks, o) for k, o in parts.optimizers.items()},
             "schedulers": {k: s.state_dict() for k, s in parts.schedulers.items()},
             "scaler": {k: s.state_dict() for k, s in self.scalers.items()},

@@ -19,8 +19,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..errors import (
     EXIT_INTERRUPTED,
     EXIT_NONFINITE,
@@ -30,6 +28,7 @@ from ..errors import (
     in_one_line,
 )
 from . import distributed, lock
+from .meeting import RanksError
 from .signals import Stopped, StopRequest
 
 log = logging.getLogger("relume")
@@ -42,8 +41,6 @@ OUTCOMES = {
     EXIT_INTERRUPTED: "interrupted",
 }
 """What exit codes mean, in one word; all others are ``failed``."""
-GONE = 5.0
-"""Seconds in which a rank whose peers are gone waits for the word of the one that failed."""
 AGAIN = "the attempt before ended with this mistake, which a restart does not mend: "
 
 
@@ -72,18 +69,8 @@ class Words:
     time: str
 
 
-class OfAnotherRank(UserError):
-    """Another rank failed, and this one cannot go on alone; ``code`` is that rank's."""
-
-    everywhere = True
-
-    def __init__(self, words: Words) -> None:
-        super().__init__(f"rank {words.rank} failed: {words.reason}")
-        self.code = words.code
-
-
 class LastWords:
-    """Writes ``exit.json`` of the experiment in `folder`, which this run owns.
+    """Writes ``exit.json`` of the experiment in `folder`, once this run owns it: see `own`.
 
     Attributes:
         iteration: tells how far the run has come; None before the first iteration.
@@ -92,6 +79,12 @@ class LastWords:
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE
         self.iteration: Callable[[], int] | None = None
+        self._place: tuple[int, int] | None = None
+        self._begun = False
+
+    def own(self) -> None:
+        """This run, whose ranks have met, owns the experiment."""
+        self._place = distributed.rank(), distributed.world_size()
 
     def refuse_again(self) -> None:
         """See whether starting again can help.
@@ -107,6 +100,7 @@ class LastWords:
 
     def begin(self) -> None:
         """Take the words of the run before away, on the main rank: there is something to do."""
+        self._begun = True
         if distributed.is_main():
             self.path.unlink(missing_ok=True)
 
@@ -117,47 +111,31 @@ class LastWords:
         try:
             with stop:
                 yield
-        except OfAnotherRank:
-            raise
         except BaseException as error:
-            self.write(code_of(error), in_one_line(error) or type(error).__name__)
+            self.write(code_of(error), in_one_line(error) or type(error).__name__, isinstance(error, RanksError))
             raise
         before = read(self.path.parent)
         if self.iteration is not None or before is None or before.code:
             self.write(0, "complete")
 
-    @contextlib.contextmanager
-    def explained(self) -> Iterator[None]:
-        """What fails inside because another rank is gone fails with that rank's words.
+    def write(self, code: int, reason: str, elsewhere: bool = False) -> None:
+        """Write the file; on other ranks than the main one, or if the reason is `elsewhere`, only where no rank has.
 
-        Raises:
-            OfAnotherRank: it left some.
+        A run without a launcher that is refused before it begins touches nothing: its exit code says it.
         """
-        try:
-            yield
-        except UserError:
-            raise
-        except Exception as error:
-            other = self._of_another() if distributed.active() and lost_touch(error) else None
-            if other is None:
-                raise
-            raise OfAnotherRank(other) from error
-
-    def write(self, code: int, reason: str) -> None:
-        """Write the file; on other ranks than the main one only where no rank has.
-
-        A run without a launcher that has no folder yet gets none for this: its exit code says it.
-        """
-        if not self.path.parent.exists() and "RANK" not in os.environ:
+        refused = code == EXIT_USER_ERROR and not self._begun
+        alone = "RANK" not in os.environ
+        if self._place is None or (alone and (refused or not self.path.parent.exists())):
             return
+        rank, ranks = self._place
         session, attempt = _session()
         words = Words(
             code=code,
             outcome=OUTCOMES.get(code, "failed"),
             reason=reason,
             iteration=self.iteration() if self.iteration is not None else None,
-            rank=distributed.rank(),
-            ranks=distributed.world_size(),
+            rank=rank,
+            ranks=ranks,
             session=session,
             attempt=attempt,
             host=socket.gethostname(),
@@ -167,9 +145,9 @@ class LastWords:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             temporary.write_text(json.dumps(asdict(words), indent=2) + "\n", encoding="utf-8")
-            if words.rank == 0:
+            if rank == 0 and not elsewhere:
                 temporary.replace(self.path)
-            elif code:
+            elif code and not (rank and elsewhere):
                 with contextlib.suppress(FileExistsError):
                     os.link(temporary, self.path)  # whole or not at all, and never over another's
         except OSError as e:
@@ -177,24 +155,6 @@ class LastWords:
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
-
-    def _of_another(self) -> Words | None:
-        """The words of the rank that failed first, which may still be on their way here; None if it left none."""
-        until = time.monotonic() + GONE
-        while True:
-            found = read(self.path.parent)
-            if found is not None and found.rank != distributed.rank():
-                return found
-            if time.monotonic() > until:
-                return None
-            time.sleep(0.1)
-
-
-def lost_touch(error: BaseException) -> bool:
-    """Whether an error says that this rank cannot reach another: torch has no type of its own for all of them."""
-    if isinstance(error, torch.distributed.DistError):
-        return True
-    return isinstance(error, RuntimeError) and any(w in str(error).lower() for w in ("gloo", "nccl", "by peer"))
 
 
 def read(folder: Path) -> Words | None:

@@ -44,6 +44,8 @@ _meetings = 0
 class RanksError(UserError):
     """What concerns several ranks, and says which: one failed or is gone, or they differ. ``code`` is the exit code of all."""
 
+    everywhere = True
+
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
         self.code = code
@@ -191,7 +193,8 @@ class Meeting:
 
     def _linger(self) -> None:
         """Keep the store until all who came have left."""
-        sys.last_exc = sys.last_value = sys.last_traceback = None  # whose frames keep connections open
+        for name in ("last_exc", "last_value", "last_traceback"):
+            vars(sys).pop(name, None)  # whose frames keep connections open
         gc.collect()
         with contextlib.suppress(RuntimeError):
             end = time.monotonic() + PATIENCE

@@ -173,6 +173,10 @@ class TrainLoader(Iterator[Batch]):
         """What `position` will be when an iteration is over."""
         return self._sampler.position_after(iteration)
 
+    def batch_of(self, iteration: int) -> int:
+        """Samples of an iteration, over all ranks and micro-batches."""
+        return self._sampler.taken(iteration)
+
     def describe(self, total_iter: int) -> str:
         """One line on how much data `total_iter` iterations see."""
         sampler, order = self._sampler, self._sampler.order

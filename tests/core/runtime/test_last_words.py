@@ -20,7 +20,8 @@ from relume.core.errors import UserError
 from relume.core.models.restoration import RestorationModel
 from relume.core.pipeline import train_pipeline
 from relume.core.runtime import distributed, last_words, signals
-from relume.core.runtime.last_words import LastWords, OfAnotherRank
+from relume.core.runtime.last_words import LastWords
+from relume.core.runtime.meeting import RanksError
 from relume.core.runtime.signals import Stopped, StopRequest
 
 ROOT = Path("experiments/toy")
@@ -178,33 +179,30 @@ def test_a_requeued_job_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [r["iter"] for r in lines if "lr" in r] == [1, 2, 3, 4, 5]
 
 
-def test_a_rank_whose_peer_failed_says_what_that_one_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rank_that_failed_is_the_one_that_is_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
     ROOT.mkdir(parents=True)
-    monkeypatch.setattr(distributed, "active", lambda: True)
-    monkeypatch.setattr(distributed, "world_size", lambda: 2)
-    monkeypatch.setattr(distributed, "rank", lambda: 1)
-    other = LastWords(ROOT)
-    with pytest.raises(UserError), other.recorded(StopRequest()):
-        raise UserError("img7.png: torn")
-    with pytest.raises(UserError), other.recorded(StopRequest()):
-        raise UserError("later")
-    assert said()["reason"] == "img7.png: torn" and said()["rank"] == 1
-    monkeypatch.setattr(distributed, "rank", lambda: 0)
-    main = LastWords(ROOT)
-    lost = RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1")
-    with (
-        pytest.raises(OfAnotherRank, match=r"^rank 1 failed: img7\.png: torn$") as caught,
-        main.recorded(StopRequest()),
-        main.explained(),
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setattr(distributed, "world_size", lambda: 3)
+    ranks = []
+    for rank in range(3):
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        ranks.append(LastWords(ROOT))
+        with pytest.raises(UserError), ranks[rank].recorded(StopRequest()):
+            raise UserError("nobody owns it yet")
+        ranks[rank].own()
+    assert not (ROOT / "exit.json").exists()
+    for rank, error in (
+        (2, RanksError("rank 1 on x failed: torn", 2)),
+        (1, UserError("torn")),
+        (2, UserError("later")),
+        (0, RanksError("rank 1 on x failed: torn", 2)),
     ):
-        raise lost
-    assert caught.value.code == 2 and said()["rank"] == 1
-    with pytest.raises(ZeroDivisionError), main.explained():
-        _ = 1 / 0  # its own mistake is its own
-    (ROOT / "exit.json").unlink()
-    monkeypatch.setattr(last_words, "GONE", 0.0)
-    with pytest.raises(RuntimeError, match="by peer"), main.explained():
-        raise lost
+        with pytest.raises(UserError), ranks[rank].recorded(StopRequest()):
+            raise error
+    assert (said()["rank"], said()["ranks"], said()["reason"], said()["code"]) == (1, 3, "torn", 2)
+    with pytest.raises(UserError), ranks[0].recorded(StopRequest()):
+        raise UserError("the main rank's own counts most")
+    assert said()["rank"] == 0
 
 
 def test_one_mistake_is_one_line_with_its_rank(
