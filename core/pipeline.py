@@ -14,9 +14,11 @@ import torch
 from ..datasets import build_dataset
 from ..datasets.loading.loader import TrainLoader, build_train_loader
 from . import changes, options
+from .building import global_batch
 from .building.evaluator import build_evaluator, conditions
 from .building.machine import say_what_is_ignored, seed_of, with_seed
 from .building.networks import build_ema, build_model, build_optimizers, lay_out, say_how_far_it_lags
+from .building.ranks import require_same_data, require_same_run
 from .building.schedules import build_schedules, say_where_they_end
 from .building.weights import find_weights, refuse_missing, refuse_random_weights
 from .errors import UserError
@@ -27,9 +29,10 @@ from .metrics import report
 from .options import counts
 from .options.description import describe
 from .options.schema import Options, Train
-from .runtime import checkpoint, distributed, logger, training_state
+from .runtime import checkpoint, distributed, logger, threads, training_state
 from .runtime.batch_norm import synchronised
 from .runtime.checkpoint import Checkpoints
+from .runtime.signals import Stopped, StopRequest
 from .runtime.state import seed_everything
 from .trainer import Parts, Trainer
 
@@ -38,7 +41,12 @@ log = logging.getLogger("relume")
 
 # ------------------------------------------------------------------ the two pipelines
 def train_pipeline(
-    opt: Mapping[str, Any], *, launcher: str = "none", auto_resume: bool = False, notes: Iterable[object] = ()
+    opt: Mapping[str, Any],
+    *,
+    launcher: str = "none",
+    auto_resume: bool = False,
+    stop: StopRequest | None = None,
+    notes: Iterable[object] = (),
 ) -> dict[str, dict[str, float]]:
     """Train what the options describe.
 
@@ -46,6 +54,7 @@ def train_pipeline(
         opt: options from `options.load`, or a plain dict of the same shape; not modified.
         launcher: ``none``, ``pytorch`` (torchrun) or ``slurm``.
         auto_resume: continue from the newest good checkpoint of this experiment, if there is one.
+        stop: what listens to signals already; one that listens from here on when None.
         notes: what the log shall say about the options, a line each (`options.Resolved.notes`).
 
     Returns:
@@ -60,40 +69,69 @@ def train_pipeline(
         raise UserError("there is no `train` section in these options; test.py runs files without one")
     if "train" not in checked.datasets:
         raise UserError("datasets: there is no `train` block")
-    device = distributed.initialise(launcher, checked.dist_params, checked.num_gpu == 0)
-    claim = contextlib.ExitStack()
-    try:
+    experiment = Experiment(checked)
+    stop = stop or StopRequest(starting=True)
+    with (
+        stop,
+        contextlib.ExitStack() as claim,
+        experiment.last_words.recorded(stop),
+        distributed.joined(launcher, checked.dist_params, checked.num_gpu == 0) as device,
+    ):
         logger.start_console()
+        require_same_run(checked, "train")
         say_what_is_ignored(checked, device)
         logger.trackers(checked.logger)  # before anything is created
-        experiment = Experiment(checked)
         experiment.own(claim)
-        resume = find_resume(checked, experiment, auto_resume or distributed.restarted())
-        refuse_missing(checked, ("train", "val"), weights=resume is None)
-        if resume:
-            training_state.checked(resume.state, resume.path)
-        checked = with_seed(checked, resume.state if resume else None)
-        dataset = build_training_set(checked)
-        checked = counts.resolved(checked, counts.length_of(dataset), distributed.world_size())
-        train = checked.train
-        assert train is not None
-        experiment.opt = checked
-        if resume and resume.iteration >= train.total_iter and not resume.state["pending_validation"]:
-            log.info("%s", experiment.complete(resume))
-            return dict(resume.state["results"])
-        if resume:
-            changes.check(resume.state.get("options"), checked, resume.path, tell=distributed.is_main())
-        with contextlib.ExitStack() as cleanup:
-            trainer = build_trainer(checked, train, dataset, experiment, resume, device, cleanup)
-            say(notes)
-            began = time.monotonic()
-            with explaining_channels():
-                trainer.fit()
-            log.info("%s", experiment.farewell(trainer.last_results, trainer.parts.best, time.monotonic() - began))
-        return trainer.last_results
-    finally:
-        claim.close()
-        distributed.shut_down()
+        return run_training(checked, experiment, stop, device, auto_resume, notes)
+
+
+def run_training(
+    opt: Options,
+    experiment: Experiment,
+    stop: StopRequest,
+    device: torch.device,
+    auto_resume: bool,
+    notes: Iterable[object],
+) -> dict[str, dict[str, float]]:
+    """`train_pipeline` in an experiment that this run owns."""
+    resume = find_resume(opt, experiment, auto_resume or distributed.restarted())
+    refuse_missing(opt, ("train", "val"), weights=resume is None)
+    if resume:
+        training_state.checked(resume.state, resume.path)
+    opt = with_seed(opt, resume.state if resume else None)
+    opt = global_batch.kept(opt, resume.state if resume else None)
+    dataset = build_training_set(opt)
+    opt = counts.resolved(opt, counts.length_of(dataset), distributed.world_size())
+    train = opt.train
+    assert train is not None
+    experiment.opt = opt
+    if resume and resume.iteration >= train.total_iter and not resume.state["pending_validation"]:
+        log.info("%s", experiment.complete(resume))
+        return dict(resume.state["results"])
+    if resume:
+        changes.check(resume.state.get("options"), opt, resume.path, tell=distributed.is_main())
+    experiment.last_words.begin()
+    leave_if_asked(stop)
+    with contextlib.ExitStack() as cleanup:
+        trainer = build_trainer(opt, train, dataset, experiment, resume, device, cleanup, stop)
+        say(notes)
+        leave_if_asked(stop)
+        experiment.last_words.iteration = lambda: trainer.iteration
+        began = time.monotonic()
+        with explaining_channels():
+            trainer.fit()
+        log.info("%s", experiment.farewell(trainer.last_results, trainer.parts.best, time.monotonic() - began))
+    return trainer.last_results
+
+
+def leave_if_asked(stop: StopRequest) -> None:
+    """Leave together with the other ranks if a signal has come to one of them, before anything is trained.
+
+    Raises:
+        Stopped: it has.
+    """
+    if code := max(distributed.gather(stop.code)):
+        raise Stopped.early(code)
 
 
 def test_pipeline(
@@ -114,9 +152,12 @@ def test_pipeline(
         UserError: anything the user can mend.
     """
     checked = options.check(opt)
-    device = distributed.initialise(launcher, checked.dist_params, checked.num_gpu == 0)
-    try:
+    with (
+        distributed.joined(launcher, checked.dist_params, checked.num_gpu == 0) as device,
+        contextlib.ExitStack() as cleanup,
+    ):
         logger.start_console()
+        require_same_run(checked, "test")
         say_what_is_ignored(checked, device)
         sets = checked.sets("val", "test")
         if not sets:
@@ -125,14 +166,19 @@ def test_pipeline(
         refuse_missing(checked, ("val", "test"))
         checked = with_seed(checked, None)
         seed_everything(seed_of(checked), 0, 0)
+        results_root = Path(checked.path.results_root or "results") / checked.name
+        pictures = results_root / "visualization"
+        evaluator = build_evaluator(checked, sets, pictures, device, cleanup, for_training=False)
+        require_same_data({name: loader.dataset for name, loader in evaluator.loaders.items()})
+        distributed.connect(device)
+        loading = max(block.num_worker_per_gpu for block in sets.values())
+        cpu = cleanup.enter_context(threads.shared_out(checked.dist_params.threads, loading, device))
         model, networks = build_model(checked, device, for_training=False)
         refuse_random_weights(checked, networks, random_weights)
         for network in networks.values():
             network.eval()
-        results_root = Path(checked.path.results_root or "results") / checked.name
-        evaluator = build_evaluator(checked, sets, results_root / "visualization", device, for_training=False)
         with test_log(results_root, checked.name):
-            log.info("%s", logger.header(checked, networks, device))
+            log.info("%s", logger.header(checked, networks, device, cpu))
             say(notes)
             with torch.no_grad():
                 results = evaluator.run(model, 0)
@@ -140,12 +186,11 @@ def test_pipeline(
             few = {d: said for d in results if (said := evaluator.counted(d))}
             sets_said = report.about(evaluator.loaders, evaluator.seconds, few)
             log.info("%s", report.report(results, sets_said, parameters, conditions(model, device)))
-            log.info("Scores of every image and the saved pictures are in %s", results_root)
+            log.info("Scores and seconds of every image and the saved pictures are in %s", results_root)
         if distributed.is_main():
             logger.write_json(results_root / "metrics.json", results)
+            logger.write_json(results_root / "seconds.json", evaluator.took)
         return results
-    finally:
-        distributed.shut_down()
 
 
 def say(notes: Iterable[object]) -> None:
@@ -177,6 +222,7 @@ def build_trainer(
     resume: Resume | None,
     device: torch.device,
     cleanup: contextlib.ExitStack,
+    stop: StopRequest,
 ) -> Trainer:
     """Everything that a training run needs, resumed where `resume` says so; `cleanup` gets what must be closed.
 
@@ -191,7 +237,14 @@ def build_trainer(
     # Data
     loader = build_training_loader(opt, train, dataset, resume, device)
     cleanup.callback(loader.close)
-    evaluator = build_evaluator(opt, opt.sets("val"), experiment.visualization, device, for_training=True)
+    leave_if_asked(stop)
+    validation = opt.sets("val")
+    evaluator = build_evaluator(opt, validation, experiment.visualization, device, cleanup, for_training=True)
+    require_same_data({"train": dataset, **{name: each.dataset for name, each in evaluator.loaders.items()}})
+    distributed.connect(device)  # only now that the loading processes are there: forking could hang in its threads
+    loading = opt.datasets["train"].num_worker_per_gpu
+    cpu = cleanup.enter_context(threads.shared_out(opt.dist_params.threads, loading, device))
+    leave_if_asked(stop)
 
     # Networks, their weights and their averages
     model, networks = build_model(opt, device, for_training=True, resume=resume)
@@ -225,7 +278,7 @@ def build_trainer(
     validated = resume is None or not resume.state["pending_validation"]
     run_logger = cleanup.enter_context(logger.RunLogger(experiment.root, experiment.tensorboard, opt, start, validated))
     evaluator.picture = lambda dataset, name, picture, it: run_logger.image(f"{dataset}/{name}", picture, it)
-    header = logger.header(opt, networks, device)
+    header = logger.header(opt, networks, device, cpu)
     if distributed.is_main():
         log.info("%s", header)
         log.info("%s", loader.describe(train.total_iter))
@@ -246,7 +299,7 @@ def build_trainer(
         device=device,
         descriptions={k: describe(opt, k, average=ema is not None and k in ema.networks) for k in trained},
     )
-    trainer = Trainer(parts, opt, start)
+    trainer = Trainer(parts, opt, start, stop)
     if resume:
         resume_trainer(trainer, resume)
     return trainer
@@ -292,4 +345,5 @@ def resume_trainer(trainer: Trainer, resume: Resume) -> None:
         ) from e
     if distributed.is_main():
         log.info("Resumed at iteration %d from %s", resume.iteration, resume.path)
+        global_batch.say_whether_it_changes(resume.state, trainer.parts.loader.batch_of(resume.iteration + 1))
         trainer.parts.checkpoints.forget_after(resume.iteration)

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from .models.base import Batch, Model, Update
 from .options import dump
 from .options.schema import Train, Val
 from .runtime import checkpoint, distributed
+from .runtime.background import Writer
 from .runtime.checkpoint import ENTRY, Checkpoints
 from .runtime.logger import Logger, RunLogger
 from .runtime.signals import Stopped, StopRequest, how
@@ -95,6 +97,7 @@ class Trainer:
         self.pending_validation = False
         self.saved = iteration
         """The iteration of the last checkpoint."""
+        self.writer = Writer(self.logging.async_save)
         self._step: StepInProgress | None = None
         self.last_results: dict[str, dict[str, float]] = {}
         self.rates: list[float] = []
@@ -116,6 +119,7 @@ class Trainer:
             NonFiniteError: too many bad steps in a row.
         """
         with self.stop:
+            self.stop.starting = False
             try:
                 self.run()
             except Stopped:
@@ -126,6 +130,8 @@ class Trainer:
 
     def run(self) -> None:
         """The loop of `fit`."""
+        if distributed.is_main():
+            self.parts.checkpoints.sweep()  # while nothing is written in the background
         if self.pending_validation:
             self.validate()
             if self.pending_validation:  # interrupted again, which the checkpoint already says
@@ -134,6 +140,7 @@ class Trainer:
         while self.iteration < self.train.total_iter:
             self.iteration += 1
             scalars = self.step()
+            self.parts.logger.step(self.iteration, self.rates, scalars)
             last = self.iteration == self.train.total_iter
             if self.due(self.logging.print_freq) or last:
                 self.report(scalars)
@@ -148,6 +155,7 @@ class Trainer:
                     self.save_results()
             if self.leaving and (not last or self.pending_validation):
                 self.leave()
+        self.writer.finish()
 
     def due(self, every: int | None) -> bool:
         """Whether the current iteration is a multiple of `every`."""
@@ -176,7 +184,7 @@ class Trainer:
             if self.parts.ema:
                 self.parts.ema.update(self.parts.networks, seen, seen - before)
         if not asked:  # a step without an update has had no verdict for the signal to travel with
-            self.leaving = int(distributed.maximum(torch.tensor(float(self.stop.poll()), device=self.parts.device)))
+            self.leaving = int(distributed.maximum(torch.tensor(float(self.stop.code), device=self.parts.device)))
         shown = {leading} if (leading := self.parts.model.leading) else asked
         stepped = next((o for k, o in self.parts.optimizers.items() if k in shown), None)
         self.rates = [float(g["lr"]) for g in stepped.param_groups] if stepped else []
@@ -226,7 +234,7 @@ class Trainer:
             scaler.unscale_(optimizer)
         parameters = [p for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
         norm = total_norm(parameters)
-        verdict = self.parts.guard.judge(updates, norm, self.stop.poll())
+        verdict = self.parts.guard.judge(updates, norm, self.stop.code)
         self.leaving = self.leaving or verdict.stop_code
         collect(scalars, updates, norm, self.parts.model.leading)
         overflow = scaler.is_enabled() and verdict.losses_finite and not verdict.finite
@@ -302,13 +310,12 @@ class Trainer:
                 scheduler.step_metric(results[decisive][best])
         improved = (decisive, best) in self.remember(results)
         parts.logger.validation(self.iteration, results, parts.best, self.said_of(results))
-        weights = self.weights() if improved else None
-        if weights is not None and distributed.is_main():
-            parts.checkpoints.save_best(weights)
+        if improved:
+            self.writer.write(partial(parts.checkpoints.save_best, self.writer.kept(self.weights())))
 
     def interrupted(self) -> int:
         """The exit code of a signal that came here; on any rank where networks are sharded, whose ranks must stay in step."""
-        code = self.stop.poll()
+        code = self.stop.code
         if any(distributed.is_sharded(n) for n in self.parts.networks.values()):
             code = int(distributed.maximum(torch.tensor(float(code), device=self.parts.device)))
         return code
@@ -359,21 +366,23 @@ class Trainer:
         """Write a checkpoint: everything that the rest of the run depends on."""
         for network in self.parts.model.networks.values():
             distributed.align_buffers(network)
-        weights, state = self.weights(), self.state()
-        self.saved = self.iteration  # or not, which an error will say: there is nothing to be rescued from it
-        if distributed.is_main():
+        weights, state = self.writer.kept((self.weights(), self.state()))
+        self.saved = iteration = (
+            self.iteration
+        )  # or not, which an error will say: there is nothing to be rescued from it
+
+        def write() -> None:
             began = time.perf_counter()
-            self.parts.checkpoints.save(self.iteration, weights, state)
-            log.info("Saved checkpoint %d (%.2f s)", self.iteration, time.perf_counter() - began)
-        distributed.barrier()
+            self.parts.checkpoints.save(iteration, weights, state)
+            log.info("Saved checkpoint %d (%.2f s)", iteration, time.perf_counter() - began)
+
+        self.writer.write(write)
 
     def save_results(self) -> None:
         """Add what a validation changed to the checkpoint that was written before it, if one was."""
         if self.saved == self.iteration:
-            state = self.state()
-            if distributed.is_main():
-                self.parts.checkpoints.revise(self.iteration, state)
-            distributed.barrier()
+            state = self.writer.kept(self.state())
+            self.writer.write(partial(self.parts.checkpoints.revise, self.iteration, state))
 
     def rescue(self) -> None:
         """Keep what was trained since the last checkpoint apart, as ``interrupted``, while an error goes on up.
@@ -387,6 +396,7 @@ class Trainer:
             for buffer, before in zip(self._buffers, step.buffers, strict=True):
                 buffer.data.copy_(before)
         lost = self.iteration > self.saved and distributed.is_main()
+        self.writer.wait()
         if not lost or any(map(distributed.is_sharded, self.parts.networks.values())):
             return
         try:
@@ -410,6 +420,7 @@ class Trainer:
             "position": parts.loader.position_after(self.iteration),
             "seed": self.seed,
             "world_size": distributed.world_size(),
+            "global_batch": parts.loader.batch_of(self.iteration + 1),
             "optimizers": {k: full_optimizer_state(parts.networks, o) for k, o in parts.optimizers.items()},
             "schedulers": {k: s.state_dict() for k, s in parts.schedulers.items()},
             "scaler": {k: s.state_dict() for k, s in self.scalers.items()},
@@ -443,6 +454,7 @@ class Trainer:
 
     def leave(self) -> None:
         """End the run early, after the checkpoint, with the exit code that schedulers know how to requeue."""
+        self.writer.finish()
         what = f"{how(self.leaving)} at iteration {self.iteration}; the checkpoint is saved"
         raise Stopped(f"{what}. Continue with --auto_resume", self.leaving)
 

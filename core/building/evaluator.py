@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 from collections.abc import Mapping
@@ -20,16 +21,22 @@ from ..imaging.transfer import Transfer
 from ..inference.tiling import size_multiple
 from ..models.base import Model
 from ..options.schema import Options
-from ..runtime import distributed, logger
+from ..runtime import distributed, progress
 from .machine import seed_of
 
 log = logging.getLogger("relume")
 
 
 def build_evaluator(
-    opt: Options, sets: Mapping[str, Loader], folder: Path, device: torch.device, *, for_training: bool
+    opt: Options,
+    sets: Mapping[str, Loader],
+    folder: Path,
+    device: torch.device,
+    cleanup: contextlib.ExitStack,
+    *,
+    for_training: bool,
 ) -> Evaluator:
-    """The evaluator of some dataset blocks, its loaders sharing the images out over ranks.
+    """The evaluator of some dataset blocks, its loaders sharing the images out over ranks; `cleanup` closes them.
 
     Raises:
         UserError: two datasets have the same name, so that their results would mix.
@@ -55,7 +62,11 @@ def build_evaluator(
             workers=block.num_worker_per_gpu,
             batch=block.batch_size_per_gpu,
             even=sharded,
+            timeout=block.timeout,
         )
+        if for_training or distributed.world_size() > 1:
+            loaders[name].start()
+            cleanup.callback(loaders[name].close)
     suffix = opt.val.suffix or opt.name
 
     def image_name(dataset: str, image: str, iteration: int) -> str:
@@ -77,7 +88,7 @@ def build_evaluator(
         transfers=transfers,
         linear_format=opt.val.linear_format,
         forgiving=for_training,
-        progress=logger.progress if opt.val.pbar else None,
+        progress=progress.progress if opt.val.pbar else None,
     )
 
 

@@ -140,8 +140,8 @@ def compute(
             kept.append(vectors)
     shares = distributed.gather((moments, torch.cat([torch.zeros(0, extractor.dim), *kept]), mine))
     total = sum((m for m, _, _ in shares[1:]), shares[0][0])
-    vectors = in_order([v for _, v, _ in shares], [i for _, _, i in shares]) if keep else None
-    return Reference(total.mean, total.covariance, vectors), total.n
+    every = in_order([v for _, v, _ in shares], [i for _, _, i in shares]) if keep else None
+    return Reference(total.mean, total.covariance, every), total.n
 
 
 def in_order(shares: list[Tensor], indices: list[list[int]]) -> Tensor:

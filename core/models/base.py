@@ -185,6 +185,9 @@ class Model:
         values = {}
         for key in self.losses if only is None else only:
             value = self.losses[key](pred, target)
+            if isinstance(value, tuple):  # as BasicSR's perceptual loss has it: the loss of content, and that of style
+                named = zip((log_name(key), "style", *map(str, range(3, 9))), value, strict=False)
+                value = {name: term for name, term in named if term is not None}
             values[key] = {log_name(key): value} if isinstance(value, Tensor) else dict(value)
         return values
 

@@ -17,6 +17,7 @@ import yaml
 
 from ..annotations import plain
 from .nodes import Block, OptionError, Place, Problem, from_python
+from .plugins import activate
 from .reader import YAMLDumper, read
 from .rules import OptionsChecker
 from .schema import Options
@@ -91,6 +92,7 @@ def check(opt: Mapping[str, Any]) -> Options:
         OptionError: every mistake, one line each, starting with the dotted key.
     """
     if isinstance(opt, Options):
+        activate(opt.plugins)
         return opt
     root = from_python(opt)
     assert isinstance(root, Block)

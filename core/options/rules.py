@@ -19,9 +19,10 @@ from ..models import MODELS
 from ..models.base import Model, model_class
 from ..registry import MISSING, Parameter, Registry, plugged, unknown_key
 from .checker import BAD, Checker, join, parameters
+from .detection import network_of
 from .dialect import renamed_phases, translated, why_ignored
-from .nodes import Block, Entry, Items, Node, Place, Problem, Scalar
-from .plugins import import_plugin
+from .nodes import Block, Entry, Items, Node, Place, Problem, Scalar, from_python
+from .plugins import activate, import_plugin
 from .refused import other_dialect, topic_of
 from .schema import (
     PATH_KEYS,
@@ -34,6 +35,7 @@ from .schema import (
     Train,
     Val,
 )
+from .trial import TRIALS
 from .wrappers import written_out
 
 LOSS_SUFFIX = "_opt"
@@ -77,12 +79,35 @@ class OptionsChecker(Checker):
             self.model_type, self.model = name, model_class(name)
         self.scale_given = bool(root.scalar("scale"))
         self.scale = root.scalar("scale") or self.scale
+        root = self._with_detected_network(root)
         self.networks = [k for k in root.entries if k.startswith("network_")]
         before = len(self.problems)
         values = self.section(root, Options, "")
         if values is not BAD and self.model is not None and len(self.problems) == before:
             self._whole(root, values, self.model)
         return values
+
+    def _with_detected_network(self, root: Block) -> Block:
+        """The top level with ``network_g``, where it has weights instead that tell which network they are of."""
+        path = root.entries.get("path")
+        if "network_g" in root.entries or path is None or not isinstance(path.node, Block):
+            return root
+        if self.model is None or "g" not in self.model.required_networks:
+            return root
+        name = next((k for k in ("pretrain_network_g", "pretrain_model_g") if k in path.node.entries), "")
+        weights = path.node.scalar(name)
+        if not isinstance(weights, str) or not Path(weights).expanduser().is_file():
+            return root
+        entry = path.node.entries[name]
+        try:
+            found = network_of(Path(weights).expanduser())
+        except UserError as e:
+            self.problem(entry.place, f"path.{name}", str(e))
+            return root
+        if found is None:
+            return root
+        self.notes.append(Problem(entry.place, f"network_g is not given; its weights are of {found['type']}"))
+        return Block({**root.entries, "network_g": Entry("network_g", entry.place, from_python(found))}, root.place)
 
     def _whole(self, root: Block, values: Any, model: type[Model]) -> None:
         """What only the model can say of options of which each is right by itself."""
@@ -112,7 +137,9 @@ class OptionsChecker(Checker):
         """Import the plugins, before any name that they register is looked up; their paths become absolute."""
         entry = root.entries.get("plugins")
         if entry is None or not isinstance(entry.node, Items):
+            activate(())
             return root
+        activate(())
         nodes = []
         for i, node in enumerate(entry.node.items):
             found = node
@@ -139,12 +166,18 @@ class OptionsChecker(Checker):
         if topic is not None:
             self.topics.add(topic)
             text = f"{name} is of {topic}."
-        if not plugged.active():
+        elif not text.startswith("no "):  # a library or a plug-in knows the name, and says why it is not to be had
+            return self.problem(node.place, key, text, say_key=False)
+        for plugin in plugged.active():
+            theirs = ", ".join(plugin.names(registry)[:9]) or f"no {registry.noun}"
+            text += f" {plugin.key}, under plugins, has {theirs}."
+        if not plugged.active() and text.startswith("no "):
             text += " Code of your own, or of a fork, is named under plugins: [file.py, or a folder]."
         return self.problem(node.place, key, text, say_key=False)
 
     def component(self, node: Node, registry: Registry, more: Any, key: str) -> Any:
-        """As for any block; a metric must say, itself or here, which of two scores is the better one."""
+        """As for any block; a metric must say, itself or here, which of two scores is the better one, and optimizers and
+        schedules are tried."""
         if registry is DATASETS and isinstance(node, Block) and node.scalar("type") == "Vimeo90KDataset":
             for name in [k for k in ("dataroot_gt", "dataroot_lq") if k in node.entries]:
                 text = (
@@ -152,17 +185,35 @@ class OptionsChecker(Checker):
                 )
                 return self.problem(node.entries["type"].node.place, key, text)
         values = super().component(node, registry, more, key)
-        if registry is ARCHS and values is not BAD:
+        if values is BAD:
+            return BAD
+        if whose := registry.whose(values["type"]):
+            self.notes.append(Problem(node.place, f"{key}: {whose}"))
+        if registry is ARCHS:
             return self._scaled(values, key)
-        if registry is METRICS and values is not BAD and not values.get("better"):
-            name = values["type"]
-            if not hasattr(METRICS.get(name), "better"):
-                text = (
-                    f"{name} does not say which of two scores is the better one; add better: lower, or better: higher "
-                    "(or register it with @metric)"
-                )
-                return self.problem(node.place, key, text)
-        return values
+        if registry in TRIALS and isinstance(node, Block):
+            try:
+                TRIALS[registry](values)
+            except UserError as e:
+                return self.of_field(block=node, key=key, error=e)
+        return self._directed(node, values, key) if registry is METRICS and not values.get("better") else values
+
+    def _directed(self, node: Node, values: Any, key: str) -> Any:
+        """A metric's block, whose metric knows which of two scores is the better one; a fork's is taken as BasicSR would."""
+        name = values["type"]
+        found = METRICS.get(name)
+        if hasattr(found, "better"):
+            return values
+        assumed = getattr(found, "assumed", None)
+        if assumed is None:
+            text = (
+                f"{name} does not say which of two scores is the better one; add better: lower, or better: higher "
+                "(or register it with @metric)"
+            )
+            return self.problem(node.place, key, text)
+        text = f"{key}: {name} does not say which of two scores is the better one; taking better: {assumed}"
+        self.notes.append(Problem(node.place, text))
+        return {**values, "better": assumed}
 
     def _scaled(self, values: dict[str, Any], key: str) -> dict[str, Any]:
         """A network of a library, which follows the top level's scale where its block does not say its own."""

@@ -13,7 +13,7 @@ from torch import nn
 
 from ..annotations import Range, setting
 from ..errors import UserError
-from ..registry import Registry
+from ..registry import Registry, unknown_key
 
 
 @dataclass
@@ -26,14 +26,29 @@ class OptimizerKeys:
 
     def __post_init__(self) -> None:
         for i, group in enumerate(self.param_groups or ()):
-            if not isinstance(group.get("params"), str):
-                raise ValueError(f"param_groups: entry {i} needs 'params', a regular expression on parameter names")
+            try:
+                re.compile(group["params"])
+            except (KeyError, TypeError, re.error) as e:
+                why = f" ({e})" if isinstance(e, re.error) else ""
+                raise ValueError(
+                    f"param_groups: entry {i} needs 'params', a regular expression on parameter names{why}"
+                ) from e
 
 
 NamedParameters = Iterable[tuple[str, nn.Parameter]]
 
 
+UNUSABLE = {
+    "LBFGS": "asks for the loss several times in a step, which a training here computes once",
+    "SparseAdam": "takes sparse gradients only, and those of networks here are dense",
+    "Muon": "takes matrices only, and networks here have biases and convolutions",
+}
+"""Of torch's, those that cannot train a network here, and why."""
+
+
 def _from_torch(name: str) -> Callable[..., Any] | None:
+    if name in UNUSABLE:
+        raise UserError(f"{name} cannot be used: it {UNUSABLE[name]}")
     found = getattr(torch.optim, name, None)
     is_one = isinstance(found, type) and issubclass(found, torch.optim.Optimizer)
     return found if is_one and found is not torch.optim.Optimizer else None
@@ -44,8 +59,11 @@ OPTIMIZERS = Registry(
     "relume.core.runtime.optimizers",
     runtime=("params",),
     library=_from_torch,
-    library_names=lambda: filter(_from_torch, dir(torch.optim)),
-    library_ranges=dict.fromkeys(("lr", "weight_decay", "momentum", "lr_decay", "lambd"), Range(least=0)),
+    library_names=lambda: (n for n in dir(torch.optim) if n not in UNUSABLE and _from_torch(n)),
+    ranges={
+        **dict.fromkeys(("lr", "weight_decay", "momentum", "lr_decay", "lambd", "eps"), Range(least=0)),
+        "betas": Range(least=0, below=1),
+    },
 )
 
 
@@ -64,6 +82,10 @@ def build_optimizer(parameters: NamedParameters, opt: Mapping[str, Any]) -> torc
     if not named:
         raise UserError(f"optimizer {opt.get('type')}: there is no parameter to optimise (everything is frozen)")
     settings = {k: v for k, v in opt.items() if k != "param_groups"}
+    accepted = OPTIMIZERS.parameters(settings["type"]) if settings.get("type") in OPTIMIZERS else {}
+    for rule in opt.get("param_groups") or () if accepted else ():  # torch takes any key, and does nothing with it
+        for key in (k for k in rule if k not in accepted and k not in ("params", "lr_scale")):
+            raise UserError(unknown_key(key, f"param_groups ({settings['type']})", [*accepted, "params", "lr_scale"]))
     rules = [scaled(rule, settings.get("lr")) for rule in opt.get("param_groups") or ()]
     try:
         optimizer: torch.optim.Optimizer = OPTIMIZERS.build(settings, params=_groups(named, rules))

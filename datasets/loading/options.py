@@ -20,8 +20,9 @@ class Loader(Section):
     prefetch_mode: Literal["cpu", "cuda"] | None = setting(None, "'cuda' copies the next batch on a side stream.")
     num_prefetch_queue: Count = setting(2, "Batches each worker prepares ahead.")
     pin_memory: bool = setting(True, "Page-locked host memory, for faster copies to a GPU.")
-    persistent_workers: bool = setting(
-        True, "Accepted for BasicSR's files; training workers always live through the run."
+    persistent_workers: bool = setting(True, "Accepted for BasicSR's files; loading processes live through the run.")
+    timeout: NonNegative = setting(
+        300, "Seconds without a batch from the loading processes after which the run ends; 0 waits for ever."
     )
     mini_batch_sizes: list[Count] | None = setting(None, "Progressive training: samples per rank in each stage.")
     iters: list[Iterations] | None = setting(None, "Progressive training: iterations of each stage.")

@@ -289,15 +289,15 @@ def test_plugins_become_absolute(loaded: Loaded, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "message"),
     [
-        ("import no_such_package_at_all\n", "ModuleNotFoundError: No module named 'no_such_package_at_all'"),
-        ("x = = 1\n", "SyntaxError: invalid syntax (broken.py, line 1)"),
-        ("raise RuntimeError('first\\nsecond')\n", "RuntimeError: first"),
+        ("import no_such_one\n", ":1: needs the package no_such_one, which is not installed: pip install no_such_one"),
+        ("x = = 1\n", ": SyntaxError: invalid syntax (broken.py, line 1)"),
+        ("raise RuntimeError('first\\nsecond')\n", ":1: RuntimeError: first"),
     ],
 )
 def test_plugins_that_fail(mistakes: Mistakes, tmp_path: Path, code: str, message: str) -> None:
     (tmp_path / "broken.py").write_text(code)
     (line,) = mistakes("plugins: [", "plugins: [broken.py, ")
-    assert line == f"x.yml:4:11: plugins[0]: broken.py: {message}"
+    assert line == f"x.yml:4:11: plugins[0]: broken.py{message}"
 
 
 def test_plugins_that_are_not_there(mistakes: Mistakes, tmp_path: Path) -> None:
@@ -305,16 +305,10 @@ def test_plugins_that_are_not_there(mistakes: Mistakes, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     assert mistakes("plugins: [", "plugins: [my_arhc.py, folder/, no_such.module, 3, ") == [
         f"x.yml:4:11: plugins[0]: my_arhc.py: no such file: {tmp_path / 'my_arhc.py'}. Did you mean 'my_arch.py'?",
-        "x.yml:4:23: plugins[1]: folder/: a folder; name the .py files in it",
+        "x.yml:4:23: plugins[1]: folder/: there is no Python file in this folder",
         "x.yml:4:32: plugins[2]: no_such.module: ModuleNotFoundError: No module named 'no_such' (an installed module, one on "
         "PYTHONPATH, or the path of a .py file is expected)",
     ]
-
-
-def test_a_plugin_cannot_take_a_name_that_is_taken(mistakes: Mistakes, tmp_path: Path) -> None:
-    (tmp_path / "second_l1.py").write_text("from relume.losses import LOSSES\n@LOSSES.register()\nclass L1Loss: pass\n")
-    (line,) = mistakes("plugins: [", "plugins: [second_l1.py, ")
-    assert "second_l1.py: TypeError: loss 'L1Loss' is registered twice: in relume.losses.pixel and " in line
 
 
 # ------------------------------------------------------------------ dialects
