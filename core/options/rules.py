@@ -171,7 +171,7 @@ class OptionsChecker(Checker):
         for plugin in plugged.active():
             theirs = ", ".join(plugin.names(registry)[:9]) or f"no {registry.noun}"
             text += f" {plugin.key}, under plugins, has {theirs}."
-        if not plugged.active() and text.startswith("no "):
+        if not plugged.active():
             text += " Code of your own, or of a fork, is named under plugins: [file.py, or a folder]."
         return self.problem(node.place, key, text, say_key=False)
 
