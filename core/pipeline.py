@@ -18,8 +18,10 @@ from .building import global_batch
 from .building.evaluator import build_evaluator, conditions
 from .building.machine import say_what_is_ignored, seed_of, with_seed
 from .building.networks import build_ema, build_model, build_optimizers, lay_out, say_how_far_it_lags
+from .building.pictures import training_pictures
 from .building.ranks import require_same_data, require_same_run
 from .building.schedules import build_schedules, say_where_they_end
+from .building.summary import summary
 from .building.weights import find_weights, refuse_missing, refuse_random_weights
 from .errors import UserError
 from .experiment import Experiment, Resume, find_resume
@@ -281,7 +283,8 @@ def build_trainer(
     header = logger.header(opt, networks, device, cpu)
     if distributed.is_main():
         log.info("%s", header)
-        log.info("%s", loader.describe(train.total_iter))
+        epoch = counts.Epoch.of(opt, counts.length_of(dataset), distributed.world_size())
+        log.info("%s", summary(opt.datasets["train"], dataset, epoch, loader, evaluator, train.total_iter))
         say_where_they_end(schedulers, trained, train.total_iter)
 
     # The trainer
@@ -298,6 +301,7 @@ def build_trainer(
         guard=Guard(train.max_nonfinite, experiment.root, device),
         device=device,
         descriptions={k: describe(opt, k, average=ema is not None and k in ema.networks) for k in trained},
+        show=training_pictures(experiment.visualization, dataset, run_logger.image),
     )
     trainer = Trainer(parts, opt, start, stop)
     if resume:

@@ -87,6 +87,7 @@ def build_evaluator(
         rounding=rounding,
         transfers=transfers,
         linear_format=opt.val.linear_format,
+        pictures=opt.val.num_pictures,
         forgiving=for_training,
         progress=progress.progress if opt.val.pbar else None,
     )

@@ -129,6 +129,8 @@ class RestorationModel(Model):
         images = self.augmented(images, seed_of(batch) if self.mixing is not None else 0)
         outputs = as_tuple(self.networks["g"](*(images.get(k, v) for k, v in given.items())))
         self._check_outputs(len(outputs))
+        others = {f"output_{i}": output for i, output in enumerate(outputs[1:], start=2)}
+        self.keep_pictures(input=images["lq"], output=outputs[0], **others, target=images["gt"])
         values = []
         for i, output in enumerate(outputs, start=1):
             target = images.get(f"gt_{i}", images["gt"])

@@ -120,6 +120,9 @@ class Val(Section):
     )
     save_comparison: bool = setting(False, "Also save input | output | target side by side.")
     save_grid: Count | None = setting(None, "Also save the first so many outputs of each dataset in one picture.")
+    num_pictures: Count = setting(
+        1, "Pictures of each validation set that TensorBoard shows, input beside output and target."
+    )
     suffix: str | None = setting(None, "Ending of saved image names; the experiment's name when omitted (test).")
     metrics: dict[str, MetricBlock] = setting(dict, "Metrics by free name; each block may add better: higher | lower.")
     best: str | None = setting(None, "Metric that chooses net_g_best; the first one when omitted.")

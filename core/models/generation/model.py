@@ -99,6 +99,7 @@ class GenerationModel(Model):
         UserError: the network is no such generator; features are needed and not given.
     """
 
+    counts_images = True
     loss_context = ("t", "point", "gap", "distances")
 
     def __init__(
@@ -225,6 +226,7 @@ class GenerationModel(Model):
             images = images.index_copy(0, rows, later)
             if features is not None and self.feature_losses:
                 features = features.index_copy(0, rows, self._features(later))
+        self.keep_pictures(output=(images + 1) / 2, target=(aims.images + 1) / 2)
         terms = self._losses(self.image_losses, images, aims.images, {"t": t, "point": point})
         if features is not None and aims.features is not None:
             terms.update(self._losses(self.feature_losses, features, aims.features, aims.context))
