@@ -285,7 +285,8 @@ def build_trainer(
         log.info("%s", header)
         epoch = counts.Epoch.of(opt, counts.length_of(dataset), distributed.world_size())
         log.info("%s", summary(opt.datasets["train"], dataset, epoch, loader, evaluator, train.total_iter))
-        say_where_they_end(schedulers, trained, train.total_iter)
+        if not opt.name.startswith("debug"):  # whose few steps no schedule was made for
+            say_where_they_end(schedulers, trained, train.total_iter)
 
     # The trainer
     parts = Parts(

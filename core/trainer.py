@@ -96,6 +96,8 @@ class Trainer:
         self.train = Train.of({"total_iter": iteration, **opt["train"]})
         self.val = Val.of(opt.get("val", {}))
         self.logging = Logger.of(opt.get("logger", {}))
+        self.until = self.train.total_iter
+        """The iteration to end with, which a rehearsal sets earlier."""
         self.stop = stop or StopRequest()
         self.leaving = 0
         self.pending_validation = False
@@ -144,7 +146,7 @@ class Trainer:
             if self.pending_validation:  # interrupted again, which the checkpoint already says
                 self.leave()
             self.save_results()
-        while self.iteration < self.train.total_iter:
+        while self.iteration < self.until:
             self.iteration += 1
             scalars = self.step()
             self.means.add(scalars, self.parts.loader.epoch)
@@ -153,7 +155,7 @@ class Trainer:
             if kernels := dispatch.decisions() if not self.begun else "":
                 log.info("Kernels: %s", kernels)
             self.begun = True
-            last = self.iteration == self.train.total_iter
+            last = self.iteration == self.until
             if self.due(self.logging.print_freq) or last:
                 self.report(scalars)
             self.pending_validation = self.due(self.val.val_freq) or last
