@@ -55,7 +55,7 @@ def train_pipeline(
     Args:
         opt: options from `options.load`, or a plain dict of the same shape; not modified.
         launcher: ``none``, ``pytorch`` (torchrun) or ``slurm``.
-        auto_resume: continue from the newest good checkpoint of this experiment, if there is one.
+        auto_resume: continue from the newest good checkpoint of this experiment, if there is one, whatever the options say.
         stop: what listens to signals already; one that listens from here on when None.
         notes: what the log shall say about the options, a line each (`options.Resolved.notes`).
 
@@ -96,7 +96,7 @@ def run_training(
     notes: Iterable[object],
 ) -> dict[str, dict[str, float]]:
     """`train_pipeline` in an experiment that this run owns."""
-    resume = find_resume(opt, experiment, auto_resume or distributed.restarted())
+    resume = find_resume(opt, experiment, auto_resume or opt.auto_resume or distributed.restarted())
     refuse_missing(opt, ("train", "val"), weights=resume is None)
     if resume:
         training_state.checked(resume.state, resume.path)

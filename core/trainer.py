@@ -37,6 +37,8 @@ from .runtime.state import (
 )
 
 log = logging.getLogger("relume")
+MEAN = "mean"
+"""In place of a validation set's name: all of them, by their mean."""
 
 
 @dataclass
@@ -326,15 +328,20 @@ class Trainer:
             self.pending_validation = True
             return
         self.last_results = results
-        best = parts.evaluator.best
-        decisive = next((d for d, metrics in results.items() if best in metrics), None)
+        best, chosen = parts.evaluator.best, self.val.chosen
+        decisive = decided_by(results, best, chosen.dataset)
+        with_mean = {**results, MEAN: mean_of(results, best)} if chosen.dataset == MEAN else results
         if best is not None and decisive is not None:
             for scheduler in parts.schedulers.values():
-                scheduler.step_metric(results[decisive][best])
-        improved = (decisive, best) in self.remember(results)
+                scheduler.step_metric(with_mean[decisive][best])
+        improved = (decisive, best) in self.remember(with_mean)
         parts.logger.validation(self.iteration, results, parts.best, self.said_of(results))
-        if improved:
-            self.writer.write(partial(parts.checkpoints.save_best, self.writer.kept(self.weights())))
+        if not improved:
+            return
+        if chosen.keep_state:
+            self.means.align()
+        kept = self.writer.kept((self.weights(), self.state() if chosen.keep_state else None))
+        self.writer.write(partial(parts.checkpoints.save_best, *kept))
 
     def interrupted(self) -> int:
         """The exit code of a signal that came here; on any rank where networks are sharded, whose ranks must stay in step."""
@@ -488,6 +495,20 @@ class Trainer:
     def opt_text(self) -> str:
         """The resolved options as YAML text."""
         return dump(self.opt)
+
+
+def decided_by(results: Mapping[str, Mapping[str, float]], metric: str | None, dataset: str | None) -> str | None:
+    """The validation set by which weights are the best: `dataset` if it has the metric, or else the first that has it."""
+    having = [d for d, metrics in results.items() if metric in metrics]
+    if dataset == MEAN:
+        return MEAN if having else None
+    return dataset if dataset in having else next(iter(having), None) if dataset is None else None
+
+
+def mean_of(results: Mapping[str, Mapping[str, float]], metric: str | None) -> dict[str, float]:
+    """The mean of a metric over the validation sets that have it."""
+    values = [metrics[metric] for metrics in results.values() if metric is not None and metric in metrics]
+    return {metric: sum(values) / len(values)} if metric is not None and values else {}
 
 
 def total_norm(parameters: Sequence[nn.Parameter]) -> Tensor:

@@ -157,6 +157,7 @@ class LdrHdrDataset(ImageDataset):
             item["gt_path"] = sample.gt.path(sample.gt_name)
             images.append(read_radiance(sample.gt, sample.gt_name, self.gt_scale))
             refuse_mismatch(images, [item["lq_path"], item["gt_path"]])
+        item["dgain"], item["gamma"] = np.float32(curve.dgain), np.float32(curve.gamma)
         encoded = False
         if self.recovered:
             name = self.recovered[index]

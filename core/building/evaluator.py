@@ -81,7 +81,7 @@ def build_evaluator(
         save_images=opt.val.save_img,
         save_comparisons=opt.val.save_comparison,
         save_grid=opt.val.save_grid,
-        best_metric=opt.val.best,
+        best_metric=opt.val.chosen.metric,
         score_input=opt.val.score_input,
         eight_bit=opt.val.use_image,
         rounding=rounding,

@@ -148,6 +148,18 @@ class GenerationModel(Model):
         self.bank_id = ""
         self._step: Step | None = None
 
+    @classmethod
+    def mistakes(cls, opt: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        train, block = opt.get("train") or {}, opt.get("datasets", {}).get("train", {})
+        matched = (train.get("matching") or {}).get("pairing", "ot") == "ot"
+        flips = (train.get("bank") or {}).get("flips", False)
+        if train and matched and block.get("use_hflip") and not flips:
+            yield (
+                "datasets.train.use_hflip",
+                "has no effect where images are matched (matching.pairing: ot), since targets come from the bank; "
+                "train.bank: {flips: true} has every image mirrored, too",
+            )
+
     # ------------------------------------------------------------ before training
     def prepare(self, dataset: Any, device: torch.device) -> None:
         item = dataset[0]

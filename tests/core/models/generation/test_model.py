@@ -413,6 +413,15 @@ def test_two_ranks_equal_one(tmp_path: Path) -> None:
             torch.testing.assert_close(tensor, b[key][name], rtol=1e-3, atol=2e-5, msg=f"{key} {name}")
 
 
+@pytest.mark.parametrize("changes", [{"train__bank": {"subset": 30}}, {"train__matching": None, "train__bank": None}])
+def test_mirroring_that_would_change_nothing_is_refused(changes: dict[str, Any]) -> None:
+    opt = settings(**changes)
+    opt["train"] = {k: v for k, v in opt["train"].items() if v is not None}
+    with pytest.raises(UserError, match=r"use_hflip: has no effect where images are matched.*bank: \{flips: true\}"):
+        options.check(opt)
+    options.check({**opt, "train": {**opt["train"], "matching": {"pairing": "random"}}})
+
+
 def test_seconds_per_thousand_images_are_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
