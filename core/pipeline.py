@@ -34,6 +34,7 @@ from .options.schema import Options, Train
 from .runtime import checkpoint, distributed, logger, threads, training_state
 from .runtime.batch_norm import synchronised
 from .runtime.checkpoint import Checkpoints
+from .runtime.precision import autocast
 from .runtime.signals import Stopped, StopRequest
 from .runtime.state import seed_everything
 from .trainer import Parts, Trainer
@@ -182,12 +183,12 @@ def test_pipeline(
         with test_log(results_root, checked.name):
             log.info("%s", logger.header(checked, networks, device, cpu))
             say(notes)
-            with torch.no_grad():
+            with torch.no_grad(), autocast(device, checked.val.amp):
                 results = evaluator.run(model, 0)
             parameters = sum(p.numel() for network in networks.values() for p in network.parameters())
             few = {d: said for d in results if (said := evaluator.counted(d))}
             sets_said = report.about(evaluator.loaders, evaluator.seconds, few)
-            log.info("%s", report.report(results, sets_said, parameters, conditions(model, device)))
+            log.info("%s", report.report(results, sets_said, parameters, conditions(model, device, checked.val.amp)))
             log.info("Scores and seconds of every image and the saved pictures are in %s", results_root)
         if distributed.is_main():
             logger.write_json(results_root / "metrics.json", results)

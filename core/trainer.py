@@ -27,6 +27,7 @@ from .runtime.background import Writer
 from .runtime.checkpoint import ENTRY, Checkpoints
 from .runtime.logger import Logger, RunLogger
 from .runtime.means import RunningMeans
+from .runtime.precision import autocast
 from .runtime.signals import Stopped, StopRequest, how
 from .runtime.state import (
     full_optimizer_state,
@@ -115,7 +116,6 @@ class Trainer:
         """Learning rates of the last step, one per parameter group of the model's leading optimizer, or else of the first that
         it asked for."""
         amp = self.train.amp
-        self.amp_dtype = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[amp]
         # One for each: an overflow in one network would lower the scale of all, and each update would count as a step.
         self.scalers = {k: torch.amp.GradScaler(parts.device.type, enabled=amp == "fp16") for k in parts.optimizers}
         self._loose = _parameters_outside_ddp(parts)
@@ -224,7 +224,7 @@ class Trainer:
         updates: list[Update] = []
         for i, generator in enumerate(generators):
             with self.synchronised(i == len(generators) - 1):
-                with self.autocast():
+                with autocast(self.parts.device, self.train.amp):
                     update = next(generator, None)
                 if update is None:
                     break
@@ -293,12 +293,6 @@ class Trainer:
                     stack.enter_context(network.no_sync())
             yield
 
-    def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """Mixed precision, where the options ask for it."""
-        if self.amp_dtype is None:
-            return contextlib.nullcontext()
-        return torch.autocast(self.parts.device.type, dtype=self.amp_dtype)
-
     # ---------------------------------------------------------------- now and then
     def report(self, scalars: Mapping[str, Tensor | float]) -> None:
         """Log the current step, its values averaged over ranks."""
@@ -321,7 +315,7 @@ class Trainer:
         parts = self.parts
         self.pending_validation = False
         try:
-            with evaluating(parts.model, parts.networks, parts.ema), self.autocast():
+            with evaluating(parts.model, parts.networks, parts.ema), autocast(parts.device, self.val.amp):
                 results = parts.evaluator.run(parts.model, self.iteration, interrupted=self.interrupted)
         except Interrupted as stop:
             self.leaving = self.leaving or stop.code

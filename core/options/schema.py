@@ -26,6 +26,7 @@ from ..models import MODELS
 from ..runtime.distributed import Dist
 from ..runtime.logger import Logger
 from ..runtime.optimizers import OPTIMIZERS, OptimizerKeys
+from ..runtime.precision import Amp
 
 NetworkBlock = Annotated[nn.Module, ARCHS]
 LossBlock = Annotated[nn.Module, LOSSES]
@@ -81,7 +82,7 @@ class Train(Section):
         False,
         "Keep the batch over all ranks when resumed on another number of them, by other micro-batches, if it divides.",
     )
-    amp: Literal["off", "bf16", "fp16"] = setting("off", "Automatic mixed precision.")
+    amp: Amp = setting("off", "Automatic mixed precision.")
     channels_last: bool = setting(False, "NHWC memory layout of networks and images.")
     compile: bool | Literal["default", "reduce-overhead", "max-autotune"] = setting(
         False, "torch.compile, or its mode."
@@ -123,6 +124,7 @@ class Val(Section):
     save_img: bool = setting(
         False, "Save the output images, named after their inputs, with folders in front where names clash."
     )
+    amp: Amp = setting("off", "Mixed precision of validation and test, whatever training has.")
     score_input: bool = setting(
         False, "Also score the input itself (or what else needs no network), as the figure to beat."
     )

@@ -11,6 +11,7 @@ from runs import differences, options, records, weights
 
 from relume.core import options as option_files
 from relume.core.errors import UserError
+from relume.core.pipeline import test_pipeline as evaluate
 from relume.core.pipeline import train_pipeline
 
 ROOT = Path("experiments/toy")
@@ -111,3 +112,24 @@ def test_the_line_of_an_archived_run_says_how_to_go_on_with_it(capsys: pytest.Ca
     source.rename(target)
     train_pipeline(options(), auto_resume=True)
     assert "Resumed at iteration 6" in capsys.readouterr().out and not differences(weights(ROOT, 6), first)
+
+
+@pytest.mark.parametrize(("amp", "dtype"), [("off", torch.float32), ("bf16", torch.bfloat16)])
+def test_validation_has_a_precision_of_its_own(
+    amp: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: dict[bool, set[torch.dtype]] = {True: set(), False: set()}
+    convolve = torch.nn.functional.conv2d
+
+    def watched(*arguments: Any, **more: Any) -> torch.Tensor:
+        output = convolve(*arguments, **more)
+        seen[torch.is_grad_enabled()].add(output.dtype)
+        return output
+
+    monkeypatch.setattr(torch.nn.functional, "conv2d", watched)
+    opt = options(train__amp="bf16", val__amp=amp, train__total_iter=2)
+    train_pipeline(opt)
+    assert seen == {True: {torch.bfloat16}, False: {dtype}}
+    evaluate(opt)
+    assert seen[False] == {dtype}
+    assert ("cpu, float32, " if amp == "off" else f"cpu, {amp}, ") in capsys.readouterr().out
