@@ -189,7 +189,7 @@ def calculate_ssim_skimage(
     from skimage.metrics import structural_similarity
 
     window = {"gaussian_weights": True} if gaussian_weights else {"win_size": win_size}
-    score = structural_similarity(
+    score = structural_similarity(  # type: ignore[no-untyped-call]
         x, y, data_range=255, channel_axis=-1, use_sample_covariance=use_sample_covariance, **window
     )
     return float(score)
