@@ -24,6 +24,7 @@ from ..options import Options, counts
 from ..options.places import missing
 from ..pipeline import build_trainer, build_training_set
 from ..runtime import distributed, logger
+from ..runtime.signals import StopRequest
 from ..runtime.state import held_memory_gib, peak_memory_gib, whole_memory_gib
 from ..trainer import Trainer
 
@@ -64,7 +65,7 @@ def dry_run(opt: Options, launcher: str = "none") -> None:
         opt = counts.resolved(opt, counts.length_of(dataset), distributed.world_size())
         assert opt.train is not None
         experiment = Experiment(opt)
-        trainer = build_trainer(opt, opt.train, dataset, experiment, None, device, cleanup)
+        trainer = build_trainer(opt, opt.train, dataset, experiment, None, device, cleanup, StopRequest())
         trainer.until = STEPS
         for loader in trainer.parts.evaluator.loaders.values():
             loader.limit(1)

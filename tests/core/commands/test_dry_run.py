@@ -35,7 +35,7 @@ def rows(text: str) -> dict[str, str]:
     """The table, the last lines."""
     lines = text.splitlines()
     start = max(i for i, line in enumerate(lines) if line.startswith("packages "))
-    return {k: v for k, v in (re.split(r"\s{2,}", line, maxsplit=1) for line in lines[start:])}
+    return {line.split("  ")[0]: re.split(r"\s{2,}", line, maxsplit=1)[1] for line in lines[start:]}
 
 
 def test_the_table_says_what_the_whole_training_takes(capsys: pytest.CaptureFixture[str]) -> None:
