@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -19,12 +19,15 @@ from .errors import NonFiniteError
 from .evaluation import Evaluator, Interrupted, is_better
 from .guard import Guard, spoilt
 from .models.base import Batch, Model, Update
+from .ops import dispatch
 from .options import dump
 from .options.schema import Train, Val
 from .runtime import checkpoint, distributed
 from .runtime.background import Writer
 from .runtime.checkpoint import ENTRY, Checkpoints
 from .runtime.logger import Logger, RunLogger
+from .runtime.means import RunningMeans
+from .runtime.precision import autocast
 from .runtime.signals import Stopped, StopRequest, how
 from .runtime.state import (
     full_optimizer_state,
@@ -35,6 +38,8 @@ from .runtime.state import (
 )
 
 log = logging.getLogger("relume")
+MEAN = "mean"
+"""In place of a validation set's name: all of them, by their mean."""
 
 
 @dataclass
@@ -56,6 +61,8 @@ class Parts:
     descriptions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Of each trained network, what its weights say of themselves."""
     best: dict[str, Any] = field(default_factory=dict)
+    show: Callable[[Mapping[str, Tensor], int], None] | None = None
+    """Shows pictures of a training sample, by label, of an iteration."""
 
 
 @dataclass
@@ -92,6 +99,8 @@ class Trainer:
         self.train = Train.of({"total_iter": iteration, **opt["train"]})
         self.val = Val.of(opt.get("val", {}))
         self.logging = Logger.of(opt.get("logger", {}))
+        self.until = self.train.total_iter
+        """The iteration to end with, which a rehearsal sets earlier."""
         self.stop = stop or StopRequest()
         self.leaving = 0
         self.pending_validation = False
@@ -99,12 +108,14 @@ class Trainer:
         """The iteration of the last checkpoint."""
         self.writer = Writer(self.logging.async_save)
         self._step: StepInProgress | None = None
+        self.means = RunningMeans(parts.device)
+        self.begun = False
+        """Whether a step was taken in this process."""
         self.last_results: dict[str, dict[str, float]] = {}
         self.rates: list[float] = []
         """Learning rates of the last step, one per parameter group of the model's leading optimizer, or else of the first that
         it asked for."""
         amp = self.train.amp
-        self.amp_dtype = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[amp]
         # One for each: an overflow in one network would lower the scale of all, and each update would count as a step.
         self.scalers = {k: torch.amp.GradScaler(parts.device.type, enabled=amp == "fp16") for k in parts.optimizers}
         self._loose = _parameters_outside_ddp(parts)
@@ -137,11 +148,16 @@ class Trainer:
             if self.pending_validation:  # interrupted again, which the checkpoint already says
                 self.leave()
             self.save_results()
-        while self.iteration < self.train.total_iter:
+        while self.iteration < self.until:
             self.iteration += 1
             scalars = self.step()
-            self.parts.logger.step(self.iteration, self.rates, scalars)
-            last = self.iteration == self.train.total_iter
+            self.means.add(scalars, self.parts.loader.epoch)
+            in_bar = {**scalars, **self.means.line.values()} if self.parts.logger.bar else scalars
+            self.parts.logger.step(self.iteration, self.rates, in_bar)
+            if kernels := dispatch.decisions() if not self.begun else "":
+                log.info("Kernels: %s", kernels)
+            self.begun = True
+            last = self.iteration == self.until
             if self.due(self.logging.print_freq) or last:
                 self.report(scalars)
             self.pending_validation = self.due(self.val.val_freq) or last
@@ -173,6 +189,8 @@ class Trainer:
         buffers = [b.clone() for b in self._buffers]
         self._step = StepInProgress(buffers)
         scalars: dict[str, Tensor | float] = {}
+        model = self.parts.model
+        model.showing, model.pictures = self.due(self.logging.train_image_freq) and distributed.is_main(), {}
         generators = [self.parts.model.updates(batch, self.iteration) for batch in batches]
         asked: set[str] = set()
         while updates := self.differentiate(generators):
@@ -191,8 +209,12 @@ class Trainer:
         for scheduler in self.parts.schedulers.values():
             scheduler.step()
         self._step = None
+        if model.pictures and self.parts.show is not None:
+            self.parts.show(model.pictures, self.iteration)
         scalars["perf/data_time"] = loaded - began
         scalars["perf/time"] = time.perf_counter() - began
+        if model.counts_images:
+            scalars["perf/seconds_per_kimg"] = 1000 * scalars["perf/time"] / (seen - before)
         return scalars
 
     def differentiate(self, generators: Sequence[Iterator[Update]]) -> list[Update]:
@@ -202,7 +224,7 @@ class Trainer:
         updates: list[Update] = []
         for i, generator in enumerate(generators):
             with self.synchronised(i == len(generators) - 1):
-                with self.autocast():
+                with autocast(self.parts.device, self.train.amp):
                     update = next(generator, None)
                 if update is None:
                     break
@@ -271,47 +293,49 @@ class Trainer:
                     stack.enter_context(network.no_sync())
             yield
 
-    def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """Mixed precision, where the options ask for it."""
-        if self.amp_dtype is None:
-            return contextlib.nullcontext()
-        return torch.autocast(self.parts.device.type, dtype=self.amp_dtype)
-
     # ---------------------------------------------------------------- now and then
     def report(self, scalars: Mapping[str, Tensor | float]) -> None:
         """Log the current step, its values averaged over ranks."""
+        steps, scalars = self.means.steps, {**scalars, **self.means.take()}
         names = list(scalars)
-        values = torch.tensor([float(scalars[n]) for n in names], dtype=torch.float64)
-        averaged = distributed.mean(values.to(self.parts.device, torch.float32)).tolist()
+        values = [
+            torch.as_tensor(v).detach().to(self.parts.device, torch.float32).reshape(()) for v in scalars.values()
+        ]
+        averaged = distributed.mean(torch.stack(values)).tolist()
         means: dict[str, float] = dict(zip(names, averaged, strict=True))
         means["perf/iterations_per_second"] = 1.0 / max(means["perf/time"], 1e-9)
         own = torch.tensor([float(scalars["perf/time"])], device=self.parts.device)
         slowest = distributed.concatenated(own).max(dim=0)
         of_ranks = {"perf/time_max": slowest.values.item(), "perf/time_max_rank": int(slowest.indices)}
         means["perf/memory_gib"] = peak_memory_gib(self.parts.device)
-        self.parts.logger.iteration(self.iteration, self.parts.loader.epoch, self.rates, means, of_ranks)
+        self.parts.logger.iteration(self.iteration, self.parts.loader.epoch, self.rates, means, of_ranks, steps)
 
     def validate(self) -> None:
         """Score every validation set; keep the best weights. A signal in the middle leaves it to the resumed run."""
         parts = self.parts
         self.pending_validation = False
         try:
-            with evaluating(parts.model, parts.networks, parts.ema), self.autocast():
+            with evaluating(parts.model, parts.networks, parts.ema), autocast(parts.device, self.val.amp):
                 results = parts.evaluator.run(parts.model, self.iteration, interrupted=self.interrupted)
         except Interrupted as stop:
             self.leaving = self.leaving or stop.code
             self.pending_validation = True
             return
         self.last_results = results
-        best = parts.evaluator.best
-        decisive = next((d for d, metrics in results.items() if best in metrics), None)
+        best, chosen = parts.evaluator.best, self.val.chosen
+        decisive = decided_by(results, best, chosen.dataset)
+        with_mean = {**results, MEAN: mean_of(results, best)} if chosen.dataset == MEAN else results
         if best is not None and decisive is not None:
             for scheduler in parts.schedulers.values():
-                scheduler.step_metric(results[decisive][best])
-        improved = (decisive, best) in self.remember(results)
+                scheduler.step_metric(with_mean[decisive][best])
+        improved = (decisive, best) in self.remember(with_mean)
         parts.logger.validation(self.iteration, results, parts.best, self.said_of(results))
-        if improved:
-            self.writer.write(partial(parts.checkpoints.save_best, self.writer.kept(self.weights())))
+        if not improved:
+            return
+        if chosen.keep_state:
+            self.means.align()
+        kept = self.writer.kept((self.weights(), self.state() if chosen.keep_state else None))
+        self.writer.write(partial(parts.checkpoints.save_best, *kept))
 
     def interrupted(self) -> int:
         """The exit code of a signal that came here; on any rank where networks are sharded, whose ranks must stay in step."""
@@ -366,6 +390,7 @@ class Trainer:
         """Write a checkpoint: everything that the rest of the run depends on."""
         for network in self.parts.model.networks.values():
             distributed.align_buffers(network)
+        self.means.align()
         weights, state = self.writer.kept((self.weights(), self.state()))
         self.saved = iteration = (
             self.iteration
@@ -428,6 +453,7 @@ class Trainer:
             "best": parts.best,
             "results": self.last_results,
             "nonfinite": parts.guard.in_a_row,
+            "means": self.means.state_dict(),
             "pending_validation": self.pending_validation,
             "options": remembered(self.opt),
         }
@@ -450,6 +476,8 @@ class Trainer:
         parts.best.update(state["best"])
         self.last_results = dict(state["results"])
         parts.guard.in_a_row = state["nonfinite"]
+        if "means" in state:  # which states have not that an earlier version wrote
+            self.means.load_state_dict(state["means"])
         self.pending_validation = state["pending_validation"]
 
     def leave(self) -> None:
@@ -461,6 +489,20 @@ class Trainer:
     def opt_text(self) -> str:
         """The resolved options as YAML text."""
         return dump(self.opt)
+
+
+def decided_by(results: Mapping[str, Mapping[str, float]], metric: str | None, dataset: str | None) -> str | None:
+    """The validation set by which weights are the best: `dataset` if it has the metric, or else the first that has it."""
+    having = [d for d, metrics in results.items() if metric in metrics]
+    if dataset == MEAN:
+        return MEAN if having else None
+    return dataset if dataset in having else next(iter(having), None) if dataset is None else None
+
+
+def mean_of(results: Mapping[str, Mapping[str, float]], metric: str | None) -> dict[str, float]:
+    """The mean of a metric over the validation sets that have it."""
+    values = [metrics[metric] for metrics in results.values() if metric is not None and metric in metrics]
+    return {metric: sum(values) / len(values)} if metric is not None and values else {}
 
 
 def total_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
@@ -476,13 +518,21 @@ def collect(
 ) -> None:
     """Add the updates' terms and logs, averaged over micro-batches and detached, to what is logged.
 
-    The gradient norm is logged under its optimizer's name, without one for the `leading` optimizer, or else a step's first.
+    The sum of the terms, ``l_total``, and the gradient norm are logged under their optimizer's name, without one for the
+    `leading` optimizer, or else a step's first.
     """
     for found in ([u.losses for u in updates], [u.logs for u in updates]):
         for name in found[0]:
             scalars[name] = torch.stack([torch.as_tensor(f[name]).detach().float() for f in found]).mean()
     first = updates[0].optimizer == leading if leading else "grad_norm" not in scalars
-    scalars["grad_norm" if first else f"grad_norm_{updates[0].optimizer}"] = norm.detach()
+    whose = "" if first else f"_{updates[0].optimizer}"
+    scalars[f"l_total{whose}"] = torch.stack([scalars_of(u).sum() for u in updates]).mean()
+    scalars[f"grad_norm{whose}"] = norm.detach()
+
+
+def scalars_of(update: Update) -> Tensor:
+    """The terms of an update, (n,), detached."""
+    return torch.stack([v.detach().float() for v in update.losses.values()])
 
 
 def _parameters_outside_ddp(parts: Parts) -> list[nn.Parameter]:

@@ -117,7 +117,7 @@ class OptionsChecker(Checker):
             except (UserError, ValueError) as e:
                 key = re.split(r"[:\s]", str(e), maxsplit=1)[0]
                 self.problem(root.entries[key].place if key in root.entries else root.place, "", str(e))
-        for key, text in model.mistakes(values):
+        for key, text in (*mistakes_in_best(values), *model.mistakes(values)):
             self.problem(self._place(root, key), key, text)
 
     def _place(self, root: Block, key: str) -> Place | None:
@@ -405,6 +405,18 @@ class OptionsChecker(Checker):
             self.problem(entry.place, join(key, name), text, say_key=False)
             return
         super().unknown(entry, name, owner, accepted, key)
+
+
+def mistakes_in_best(values: Options) -> Iterable[tuple[str, str]]:
+    """What is wrong with ``val.best`` beside these validation sets."""
+    names = [block.name or key for key, block in values.sets("val").items()]
+    dataset = values.val.chosen.dataset
+    if dataset is not None and dataset not in (*names, "mean"):
+        known = ", ".join((*names, "mean"))
+        yield (
+            "val.best.dataset",
+            f"no validation set is called '{dataset}'.{did_you_mean(dataset, names)} Known: {known}.",
+        )
 
 
 def without_null_sets(root: Block) -> Block:
