@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
     output = expanded(arguments.output) if arguments.output else None
     near = (output or file).absolute().parent
     activate(())
-    root, problems = read(file)
+    root, problems, _ = read(file)
     if problems:
         raise OptionError(problems)
     needed = sorted({path for named in names(root) if (path := file_of(fork, *named)) is not None})
