@@ -416,8 +416,8 @@ class Trainer:
         """Keep what was trained since the last checkpoint apart, as ``interrupted``, while an error goes on up.
 
         The state is the one after the last whole iteration. Nothing is agreed with other ranks, which may have no error:
-        the main one writes what it has, unless networks are split over ranks; or another rank was lost in the middle of a report,
-        which the resumed run could then not make good.
+        the main one writes what it has, unless networks are split over ranks, or another rank was lost in the middle of a
+        report, which the resumed run could not make good.
         """
         step, self._step = self._step, None
         if step is not None:
