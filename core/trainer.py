@@ -108,6 +108,7 @@ class Trainer:
         """The iteration of the last checkpoint."""
         self.writer = Writer(self.logging.async_save)
         self._step: StepInProgress | None = None
+        self._reporting = False
         self.means = RunningMeans(parts.device)
         self.begun = False
         """Whether a step was taken in this process."""
@@ -149,6 +150,7 @@ class Trainer:
                 self.leave()
             self.save_results()
         while self.iteration < self.until:
+            self._step = StepInProgress([b.clone() for b in self._buffers])  # loading its samples may fail, too
             self.iteration += 1
             scalars = self.step()
             self.means.add(scalars, self.parts.loader.epoch)
@@ -159,7 +161,9 @@ class Trainer:
             self.begun = True
             last = self.iteration == self.until
             if self.due(self.logging.print_freq) or last:
+                self._reporting = True
                 self.report(scalars)
+                self._reporting = False
             self.pending_validation = self.due(self.val.val_freq) or last
             if self.due(self.logging.save_checkpoint_freq) or last or self.leaving:
                 self.save()  # first, so that nothing that happens in a validation can lose it
@@ -186,8 +190,7 @@ class Trainer:
         self.parts.model.samples_seen = seen = self.parts.loader.position
         loaded = time.perf_counter()
         seed_everything(self.seed, self.iteration, distributed.rank())
-        buffers = [b.clone() for b in self._buffers]
-        self._step = StepInProgress(buffers)
+        buffers = self._step.buffers if self._step is not None else [b.clone() for b in self._buffers]
         scalars: dict[str, Tensor | float] = {}
         model = self.parts.model
         model.showing, model.pictures = self.due(self.logging.train_image_freq) and distributed.is_main(), {}
@@ -413,14 +416,16 @@ class Trainer:
         """Keep what was trained since the last checkpoint apart, as ``interrupted``, while an error goes on up.
 
         The state is the one after the last whole iteration. Nothing is agreed with other ranks, which may have no error:
-        the main one writes what it has, unless networks are split over ranks.
+        the main one writes what it has, unless networks are split over ranks, or another rank was lost in the middle of a
+        report, which the resumed run could not make good.
         """
         step, self._step = self._step, None
         if step is not None:
             self.iteration -= 1
             for buffer, before in zip(self._buffers, step.buffers, strict=True):
                 buffer.data.copy_(before)
-        lost = self.iteration > self.saved and distributed.is_main()
+        whole = not (self._reporting and distributed.world_size() > 1)
+        lost = whole and self.iteration > self.saved and distributed.is_main()
         self.writer.wait()
         if not lost or any(map(distributed.is_sharded, self.parts.networks.values())):
             return

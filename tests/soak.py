@@ -74,6 +74,13 @@ def train() -> NoReturn:
     cli.as_process(lambda: cli.main(["train", "-opt", "opt.yml", "--auto_resume"]))
 
 
+def rank_of_agent() -> None:
+    """What a rank does whose agent waits for the function to return."""
+    code = cli.main(["train", "-opt", "opt.yml", "--auto_resume"])
+    if code:
+        cli.leave(code)
+
+
 def agent(port: int) -> int:
     """One of two nodes."""
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -91,7 +98,7 @@ def agent(port: int) -> int:
         monitor_interval=0.05,
     )
     try:
-        elastic_launch(config, train)()
+        elastic_launch(config, rank_of_agent)()
     except ChildFailedError:
         return 1
     return 0
