@@ -94,8 +94,8 @@ class Experiment:
                 if folder == self.root and trained:
                     log.warning(
                         "Starting from iteration 0. The earlier run of this name, trained to iteration %d, was moved to %s "
-                        "(--auto_resume, or auto_resume: true in the option file, would have continued it; to do so now: "
-                        "rm -r %s && mv %s %s, and start with --auto_resume)",
+                        "(--auto_resume would have continued it, as auto_resume: true in the option file does; "
+                        "to go on with it now: rm -r %s && mv %s %s, and start with --auto_resume)",
                         trained[-1],
                         aside,
                         folder,
