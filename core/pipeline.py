@@ -119,9 +119,8 @@ def run_training(
         trainer = build_trainer(opt, train, dataset, experiment, resume, device, cleanup, stop)
         say(notes)
         leave_if_asked(stop)
-        experiment.last_words.iteration = lambda: trainer.iteration
         began = time.monotonic()
-        with explaining_channels():
+        with experiment.last_words.following(lambda: trainer.iteration), explaining_channels():
             trainer.fit()
         log.info("%s", experiment.farewell(trainer.last_results, trainer.parts.best, time.monotonic() - began))
     return trainer.last_results

@@ -184,9 +184,8 @@ def _failed_elsewhere(error: Exception) -> RanksError | None:
         return None
     _meeting.lost.update(silent)
     names = ", ".join(map(_meeting.name, silent))
-    return RanksError(
-        f"{names} did not answer within {_settings.timeout:g} s (dist_params.timeout) or died: {first}", 1
-    )
+    seconds = f"{_settings.timeout:g} s (dist_params.timeout)"
+    return RanksError(f"{names} did not answer within {seconds} or died: {first}", 1, silent)
 
 
 def _of_collective(error: Exception) -> bool:
