@@ -171,6 +171,8 @@ class OptionsChecker(Checker):
         for plugin in plugged.active():
             theirs = ", ".join(plugin.names(registry)[:9]) or f"no {registry.noun}"
             text += f" {plugin.key}, under plugins, has {theirs}."
+        if registry is MODELS:
+            text += " A fork's wrapper is ported in 20 lines: docs/port_a_model.md."
         if not plugged.active():
             text += " Code of your own, or of a fork, is named under plugins: [file.py, or a folder]."
         return self.problem(node.place, key, text, say_key=False)
