@@ -16,6 +16,7 @@ from ..datasets.loading.loader import TrainLoader, build_train_loader
 from ..schedulers import build_scheduler
 from . import changes, options
 from .building.evaluator import build_evaluator, conditions
+from .building.first import first_iteration
 from .building.machine import say_what_is_ignored, seed_of, with_seed
 from .building.networks import build_ema, build_model, build_optimizers, lay_out, say_how_far_it_lags
 from .building.weights import find_weights, refuse_missing, refuse_random_weights
@@ -26,9 +27,10 @@ from .inference.network import explaining_channels
 from .metrics import report
 from .options.description import describe
 from .options.schema import Options, Train
-from .runtime import checkpoint, distributed, logger, training_state
+from .runtime import checkpoint, distributed, logger, memory, training_state
 from .runtime.batch_norm import synchronised
 from .runtime.checkpoint import Checkpoints
+from .runtime.gate import gate
 from .runtime.state import seed_everything
 from .trainer import Parts, Trainer
 
@@ -78,7 +80,9 @@ def train_pipeline(
         if resume:
             changes.check(resume.state.get("options"), checked, resume.path, tell=distributed.is_main())
         with contextlib.ExitStack() as cleanup:
-            trainer = build_trainer(checked, train, experiment, resume, device, cleanup)
+            cleanup.enter_context(memory.bounded(device))
+            with experiment.explaining():
+                trainer = build_trainer(checked, train, experiment, resume, device, cleanup)
             began = time.monotonic()
             with explaining_channels():
                 trainer.fit()
@@ -107,6 +111,7 @@ def test_pipeline(
     """
     checked = options.check(opt)
     device = distributed.initialise(launcher, checked.dist_params, checked.num_gpu == 0)
+    closing = contextlib.ExitStack()
     try:
         logger.start_console()
         say_what_is_ignored(checked, device)
@@ -117,6 +122,7 @@ def test_pipeline(
         refuse_missing(checked, ("val", "test"))
         checked = with_seed(checked, None)
         seed_everything(seed_of(checked), 0, 0)
+        closing.enter_context(memory.bounded(device))
         model, networks = build_model(checked, device, for_training=False)
         refuse_random_weights(checked, networks, random_weights)
         for network in networks.values():
@@ -136,6 +142,7 @@ def test_pipeline(
             logger.write_json(results_root / "metrics.json", results)
         return results
     finally:
+        closing.close()
         distributed.shut_down()
 
 
@@ -181,7 +188,8 @@ def build_trainer(
     model, networks = build_model(opt, device, for_training=True, resume=resume)
     trained = {k: n for k, n in networks.items() if k not in model.frozen}
     seed_everything(seed, 0, distributed.rank())
-    model.prepare(dataset, device)
+    with gate("train"):
+        model.prepare(dataset, device)
     ema = build_ema(train, model, trained, resume)
     if ema is not None and distributed.is_main():
         say_how_far_it_lags(train, ema, loader.position_after(train.total_iter))
@@ -202,16 +210,13 @@ def build_trainer(
         for key, network in trained.items():
             model.networks[key] = distributed.wrap(network, device, find_unused, key not in model.discriminators)
     better = evaluator.better.get(evaluator.best or "") if evaluator.loaders else None
-    schedulers = {
-        key: build_scheduler(
-            optimizer,
-            blocks.get(f"scheduler_{key}", blocks.get("scheduler")),
-            train.warmup_iter,
-            loader.position_after,
-            better,
-        )
-        for key, optimizer in optimizers.items()
-    }
+    schedulers = {}
+    for key, optimizer in optimizers.items():
+        own = f"scheduler_{key}" if f"scheduler_{key}" in blocks else "scheduler"
+        with gate(f"train.{own}", blocks.get(own)):
+            schedulers[key] = build_scheduler(
+                optimizer, blocks.get(own), train.warmup_iter, loader.position_after, better
+            )
     if better is None and any(s.waits_for_metric for s in schedulers.values()):
         raise UserError(
             "train.scheduler: ReduceLROnPlateau follows a score, and there is none: give datasets.val and val.metrics"
@@ -243,6 +248,7 @@ def build_trainer(
         descriptions={k: describe(opt, k, average=ema is not None and k in ema.networks) for k in trained},
     )
     trainer = Trainer(parts, opt, start)
+    trainer.unproven = lambda: first_iteration(opt, parts)
     if resume:
         resume_trainer(trainer, resume)
     return trainer
@@ -253,19 +259,20 @@ def build_training_data(
 ) -> tuple[Any, TrainLoader]:
     """The training set, and this rank's loader of it, which goes on where `resume` stopped."""
     block = opt.datasets["train"]
-    dataset = build_dataset(block, phase="train", scale=opt.scale)
-    loader = build_train_loader(
-        dataset,
-        block,
-        seed=seed_of(opt),
-        rank=distributed.rank(),
-        world=distributed.world_size(),
-        accumulate=train.accumulate,
-        iteration=resume.iteration if resume else 0,
-        position=resume.state["position"] if resume else 0,
-        device=device,
-        channels_last=train.channels_last,
-    )
+    with gate("datasets.train", {**block, "scale": opt.scale}):
+        dataset = build_dataset(block, phase="train", scale=opt.scale)
+        loader = build_train_loader(
+            dataset,
+            block,
+            seed=seed_of(opt),
+            rank=distributed.rank(),
+            world=distributed.world_size(),
+            accumulate=train.accumulate,
+            iteration=resume.iteration if resume else 0,
+            position=resume.state["position"] if resume else 0,
+            device=device,
+            channels_last=train.channels_last,
+        )
     return dataset, loader
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,8 @@ from .runtime.state import (
 )
 
 log = logging.getLogger("relume")
+PROVEN = 10
+"""Iterations of a process after which nothing is new."""
 
 
 @dataclass
@@ -85,7 +87,7 @@ class Trainer:
     ) -> None:
         self.parts = parts
         self.opt = opt
-        self.iteration = iteration
+        self.begun = self.iteration = iteration
         self.seed = int(opt["manual_seed"])
         self.train = Train.of({"total_iter": iteration, **opt["train"]})
         self.val = Val.of(opt.get("val", {}))
@@ -95,6 +97,8 @@ class Trainer:
         self.pending_validation = False
         self.saved = iteration
         """The iteration of the last checkpoint."""
+        self.unproven: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
+        """Entered around the first iterations of this process, in which values of the options show that nobody tried before."""
         self._step: StepInProgress | None = None
         self.last_results: dict[str, dict[str, float]] = {}
         self.rates: list[float] = []
@@ -133,7 +137,8 @@ class Trainer:
             self.save_results()
         while self.iteration < self.train.total_iter:
             self.iteration += 1
-            scalars = self.step()
+            with self.unproven() if self.iteration <= self.begun + PROVEN else contextlib.nullcontext():
+                scalars = self.step()
             last = self.iteration == self.train.total_iter
             if self.due(self.logging.print_freq) or last:
                 self.report(scalars)

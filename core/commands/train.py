@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.check:
         check.run(arguments)
         return
-    opt = _arguments.load(arguments)  # mistakes show before torch's trainer, loaders and trackers are imported
-    from ..pipeline import train_pipeline
+    with _arguments.run_of(arguments) as opt:  # mistakes show before torch's trainer, loaders and trackers are imported
+        from ..pipeline import train_pipeline
 
-    train_pipeline(opt, launcher=arguments.launcher, auto_resume=arguments.auto_resume)
+        train_pipeline(opt, launcher=arguments.launcher, auto_resume=arguments.auto_resume)

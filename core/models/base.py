@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...losses.base import LossTraits
-from ..annotations import declared
+from ..annotations import declared, shape_of
 from ..errors import UserError
 from ..inference.tiling import Inference
 from . import MODELS
@@ -180,7 +180,13 @@ class Model:
         """
         values = {}
         for key in self.losses if only is None else only:
-            value = self.losses[key](pred, target)
+            try:
+                value = self.losses[key](pred, target)
+            except Exception as e:
+                if isinstance(e, UserError) or pred.shape == target.shape:
+                    raise
+                shapes = f"prediction {shape_of(pred)}, target {shape_of(target)} differ in shape"
+                raise UserError(f"{type(self.losses[key]).__name__}: {shapes}") from e
             values[key] = {log_name(key): value} if isinstance(value, Tensor) else dict(value)
         return values
 

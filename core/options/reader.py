@@ -60,7 +60,7 @@ class YAMLLoader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         self._depth += 1
         self._count += 1
-        mark = self.peek_event().start_mark
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
         if self._depth > DEEPEST:
             raise TooMuch(problem=f"blocks and lists more than {DEEPEST} deep", problem_mark=mark)
         if self._count > MOST_VALUES:

@@ -17,7 +17,7 @@ from ...datasets import DATASETS
 from ...datasets.loading.options import Loader
 from ...losses import LOSSES
 from ...schedulers import SCHEDULERS
-from ..annotations import Count, Names, NonNegative, Positive, Range, Section, setting
+from ..annotations import OF_ANY_SIZE, Count, Names, NonNegative, Positive, Range, Section, setting
 from ..errors import did_you_mean
 from ..inference.tiling import Padding
 from ..metrics import METRICS, MetricKeys
@@ -26,6 +26,7 @@ from ..runtime.distributed import Dist
 from ..runtime.logger import Logger
 from ..runtime.optimizers import OPTIMIZERS, OptimizerKeys
 
+Seed = Annotated[int, Range(least=0), OF_ANY_SIZE]
 NetworkBlock = Annotated[nn.Module, ARCHS]
 LossBlock = Annotated[nn.Module, LOSSES]
 SchedulerBlock = Annotated[Any, SCHEDULERS]
@@ -152,7 +153,7 @@ class Options(Section):
     num_gpu: NonNegative | Literal["auto"] = setting(
         "auto", "0 forces the CPU; otherwise a GPU is used where there is one."
     )
-    manual_seed: NonNegative | None = setting(0, "Seed of everything random; drawn (and logged) when null.")
+    manual_seed: Seed | None = setting(0, "Seed of everything random; drawn (and logged) when null.")
     deterministic: bool = setting(False, "Ask torch for deterministic kernels.")
     find_unused_parameters: bool = setting(False, "DistributedDataParallel's option of that name.")
     use_static_graph: bool = setting(False, "Accepted for BasicSR's video files.")

@@ -67,7 +67,8 @@ def build_train_loader(
     if taken > order.epoch_length:
         raise UserError(
             f"one iteration takes {product(plan.largest.batch, world, accumulate)} samples, but the training set has "
-            f"{order.epoch_length}: lower batch_size_per_gpu, or raise dataset_enlarge_ratio"
+            f"{order.epoch_length}: lower batch_size_per_gpu{' or train.accumulate' if accumulate > 1 else ''}, or raise "
+            "dataset_enlarge_ratio"
         )
     own_patch = declared(dataset, "gt_size", DatasetTraits)
     if plan.gt_sizes and own_patch == 0:
