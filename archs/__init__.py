@@ -1,4 +1,4 @@
-"""Architectures: one file per family, selected by ``type`` in a ``network_*`` block."""
+"""Architectures: one file per family, selected by ``type`` in a ``network_*`` block. What is not here may be in the `zoo`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 from torch import nn
 
 from ..core.registry import Registry
+from . import zoo
 
-ARCHS = Registry("architecture", "relume.archs")
+ARCHS = Registry("architecture", "relume.archs", library=zoo.find, library_names=zoo.names, library_advice=zoo.advice)
 
 
 def build_network(opt: Mapping[str, Any]) -> nn.Module:

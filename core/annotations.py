@@ -13,12 +13,42 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field
 from pathlib import PurePath
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
+
+
+@dataclass(frozen=True)
+class Epochs:
+    """So many passes over the training set: a number of iterations as an option file may give it, ``3 epochs``.
+
+    It stands in place of that number until the training set is known (`core.options.counts`).
+
+    >>> str(Epochs.read("3 epochs")), str(Epochs.read("1epoch")), str(Epochs.read(".5 epochs")), Epochs.read("3")
+    ('3 epochs', '1 epoch', '0.5 epochs', None)
+    """
+
+    count: float
+
+    WRITTEN: ClassVar[re.Pattern[str]] = re.compile(r"\s*(\d{1,12}(?:\.\d{0,12})?|\.\d{1,12})\s*epochs?\s*")
+
+    @classmethod
+    def read(cls, value: Any) -> Epochs | None:
+        """What a value of an option file says; None if that is no number of epochs."""
+        if isinstance(value, cls):
+            return value
+        match = cls.WRITTEN.fullmatch(value) if isinstance(value, str) else None
+        return cls(float(match[1])) if match else None
+
+    def __str__(self) -> str:
+        number = f"{self.count:.12f}".rstrip("0").rstrip(".")
+        return f"{number} epoch{'' if self.count == 1 else 's'}"
 
 
 @dataclass(frozen=True)
 class Range:
     """Numbers between bounds, of which any may be left out.
+
+    Args:
+        in_epochs: whether this is a number of iterations, which option files may give as `Epochs`, too.
 
     >>> 1.0 in Range(least=0, below=1), str(Range(least=0, below=1))
     (False, 'at least 0 and below 1')
@@ -28,6 +58,7 @@ class Range:
     most: float | None = None
     above: float | None = None
     below: float | None = None
+    in_epochs: bool = False
 
     def __contains__(self, value: float) -> bool:
         return (
@@ -86,6 +117,12 @@ NonNegative = Annotated[int, Range(least=0)]
 """A whole number that may be zero."""
 Positive = Annotated[float, Range(above=0)]
 """A number above zero."""
+Steps = Annotated[int, Range(in_epochs=True)]
+"""A number of iterations, or `Epochs`; what is possible, its owner knows."""
+Iterations = Annotated[int, Range(least=1, in_epochs=True)]
+"""The same, of which at least one is needed."""
+SomeIterations = Annotated[int, Range(least=0, in_epochs=True)]
+"""The same, which may be zero."""
 Share = Annotated[float, Range(least=0, most=1)]
 """A part of a whole."""
 

@@ -41,6 +41,7 @@ RULES = (
             *("train.compile", "train.channels_last", "train.strategy", "datasets.train.name"),
             *("datasets.train.num_worker_per_gpu", "datasets.train.prefetch_mode", "datasets.train.num_prefetch_queue"),
             *("datasets.train.pin_memory", "datasets.train.io_backend", "datasets.train.persistent_workers"),
+            "datasets.train.timeout",
             *("train.optim_*.foreach", "train.optim_*.fused", "train.optim_*.capturable"),
         ),
         Verdict.ALLOWED,

@@ -28,6 +28,7 @@ from .metrics.scoring import Row, Scorer
 from .models.base import Model
 from .runtime import distributed
 from .runtime.logger import as_json
+from .runtime.messages import sendable
 
 log = logging.getLogger("relume")
 
@@ -54,6 +55,7 @@ def is_better(value: float, than: float, direction: str) -> bool:
     return value > than if direction == "higher" else value < than
 
 
+@sendable
 @dataclass
 class Share:
     """What one rank found of a dataset."""
@@ -234,6 +236,7 @@ class Evaluator:
         with explaining_channels():
             outputs = model.predict(dict(placed))["output"]
         share.times.append((self._now() - begin) / len(indices))
+        flow = model.flow(dict(placed)) if self.scorer.scores_flow else None
         outputs = denormalise(outputs, mean, std)
         counted = [i for i, index in enumerate(indices) if index >= 0]  # the others only keep ranks in step
         if counted:
@@ -246,6 +249,9 @@ class Evaluator:
             name = self._name(loader, placed, indices[i], i)
             own = {label: given[i : i + 1] for label, given in baselines.items()}
             scores, failures = self.scorer.of_image(dataset, output, target, own)
+            if self.scorer.scores_flow:
+                of_flow = self.scorer.of_flow(one(flow, i), one(placed.get("flow"), i))
+                scores, failures = {**scores, **of_flow[0]}, {**failures, **of_flow[1]}
             share.rows.append({"index": indices[i], "image": name, **scores})
             share.scored += not failures
             for metric, error in failures.items():

@@ -91,7 +91,7 @@ class Guard:
         self.in_a_row += 1
         findings = distributed.gather(_findings(updates, batches, networks))
         for rank, finding in enumerate(findings):
-            if finding:
+            if finding and distributed.is_main():  # who speaks for all of them
                 where = f" on rank {rank}" if len(findings) > 1 else ""
                 log.warning("iteration %d skipped%s (%d in a row): %s", iteration, where, self.in_a_row, finding)
         if self.in_a_row < self.limit:

@@ -13,21 +13,23 @@ import torch
 
 from ..datasets import build_dataset
 from ..datasets.loading.loader import TrainLoader, build_train_loader
-from ..schedulers import build_scheduler
 from . import changes, options
 from .building.evaluator import build_evaluator, conditions
 from .building.first import first_iteration
 from .building.machine import say_what_is_ignored, seed_of, with_seed
 from .building.networks import build_ema, build_model, build_optimizers, lay_out, say_how_far_it_lags
+from .building.ranks import require_same_data, require_same_run
+from .building.schedules import build_schedules, say_where_they_end
 from .building.weights import find_weights, refuse_missing, refuse_random_weights
 from .errors import UserError
 from .experiment import Experiment, Resume, find_resume
 from .guard import Guard
 from .inference.network import explaining_channels
 from .metrics import report
+from .options import counts
 from .options.description import describe
 from .options.schema import Options, Train
-from .runtime import checkpoint, distributed, logger, memory, training_state
+from .runtime import checkpoint, distributed, logger, memory, threads, training_state
 from .runtime.batch_norm import synchronised
 from .runtime.checkpoint import Checkpoints
 from .runtime.gate import gate
@@ -56,41 +58,45 @@ def train_pipeline(
             when a signal ended the run after a checkpoint.
     """
     checked = options.check(opt)
-    train = checked.train
-    if train is None:
+    if checked.train is None:
         raise UserError("there is no `train` section in these options; test.py runs files without one")
     if "train" not in checked.datasets:
         raise UserError("datasets: there is no `train` block")
-    device = distributed.initialise(launcher, checked.dist_params, checked.num_gpu == 0)
-    claim = contextlib.ExitStack()
-    try:
+    with (
+        distributed.joined(launcher, checked.dist_params, checked.num_gpu == 0) as device,
+        contextlib.ExitStack() as claim,
+    ):
         logger.start_console()
+        require_same_run(checked, "train")
         say_what_is_ignored(checked, device)
         logger.trackers(checked.logger)  # before anything is created
         experiment = Experiment(checked)
         experiment.own(claim)
+        claim.enter_context(memory.bounded(device))
         resume = find_resume(checked, experiment, auto_resume or distributed.restarted())
         refuse_missing(checked, ("train", "val"), weights=resume is None)
+        if resume:
+            training_state.checked(resume.state, resume.path)
+        checked = with_seed(checked, resume.state if resume else None)
+        with experiment.explaining():
+            dataset = build_training_set(checked)
+        checked = counts.resolved(checked, counts.length_of(dataset), distributed.world_size())
+        train = checked.train
+        assert train is not None
+        experiment.opt = checked
         if resume and resume.iteration >= train.total_iter and not resume.state["pending_validation"]:
             log.info("%s", experiment.complete(resume))
             return dict(resume.state["results"])
         if resume:
-            training_state.checked(resume.state, resume.path)
-        checked = with_seed(checked, resume.state if resume else None)
-        if resume:
             changes.check(resume.state.get("options"), checked, resume.path, tell=distributed.is_main())
         with contextlib.ExitStack() as cleanup:
-            cleanup.enter_context(memory.bounded(device))
             with experiment.explaining():
-                trainer = build_trainer(checked, train, experiment, resume, device, cleanup)
+                trainer = build_trainer(checked, train, dataset, experiment, resume, device, cleanup)
             began = time.monotonic()
             with explaining_channels():
                 trainer.fit()
             log.info("%s", experiment.farewell(trainer.last_results, trainer.parts.best, time.monotonic() - began))
         return trainer.last_results
-    finally:
-        claim.close()
-        distributed.shut_down()
 
 
 def test_pipeline(
@@ -110,10 +116,12 @@ def test_pipeline(
         UserError: anything the user can mend.
     """
     checked = options.check(opt)
-    device = distributed.initialise(launcher, checked.dist_params, checked.num_gpu == 0)
-    closing = contextlib.ExitStack()
-    try:
+    with (
+        distributed.joined(launcher, checked.dist_params, checked.num_gpu == 0) as device,
+        contextlib.ExitStack() as cleanup,
+    ):
         logger.start_console()
+        require_same_run(checked, "test")
         say_what_is_ignored(checked, device)
         sets = checked.sets("val", "test")
         if not sets:
@@ -122,15 +130,20 @@ def test_pipeline(
         refuse_missing(checked, ("val", "test"))
         checked = with_seed(checked, None)
         seed_everything(seed_of(checked), 0, 0)
-        closing.enter_context(memory.bounded(device))
+        cleanup.enter_context(memory.bounded(device))
+        results_root = Path(checked.path.results_root or "results") / checked.name
+        pictures = results_root / "visualization"
+        evaluator = build_evaluator(checked, sets, pictures, device, cleanup, for_training=False)
+        require_same_data({name: loader.dataset for name, loader in evaluator.loaders.items()})
+        distributed.connect(device)
+        loading = max(block.num_worker_per_gpu for block in sets.values())
+        cpu = cleanup.enter_context(threads.shared_out(checked.dist_params.threads, loading, device))
         model, networks = build_model(checked, device, for_training=False)
         refuse_random_weights(checked, networks, random_weights)
         for network in networks.values():
             network.eval()
-        results_root = Path(checked.path.results_root or "results") / checked.name
-        evaluator = build_evaluator(checked, sets, results_root / "visualization", device, for_training=False)
         with test_log(results_root, checked.name):
-            log.info("%s", logger.header(checked, networks, device))
+            log.info("%s", logger.header(checked, networks, device, cpu))
             with torch.no_grad():
                 results = evaluator.run(model, 0)
             parameters = sum(p.numel() for network in networks.values() for p in network.parameters())
@@ -141,9 +154,6 @@ def test_pipeline(
         if distributed.is_main():
             logger.write_json(results_root / "metrics.json", results)
         return results
-    finally:
-        closing.close()
-        distributed.shut_down()
 
 
 def test_log(results_root: Path, name: str) -> contextlib.AbstractContextManager[None]:
@@ -164,6 +174,7 @@ def test_log(results_root: Path, name: str) -> contextlib.AbstractContextManager
 def build_trainer(
     opt: Options,
     train: Train,
+    dataset: Any,
     experiment: Experiment,
     resume: Resume | None,
     device: torch.device,
@@ -180,9 +191,14 @@ def build_trainer(
     start = resume.iteration if resume else 0
 
     # Data
-    dataset, loader = build_training_data(opt, train, resume, device)
+    loader = build_training_loader(opt, train, dataset, resume, device)
     cleanup.callback(loader.close)
-    evaluator = build_evaluator(opt, opt.sets("val"), experiment.visualization, device, for_training=True)
+    validation = opt.sets("val")
+    evaluator = build_evaluator(opt, validation, experiment.visualization, device, cleanup, for_training=True)
+    require_same_data({"train": dataset, **{name: each.dataset for name, each in evaluator.loaders.items()}})
+    distributed.connect(device)  # only now that the loading processes are there: forking could hang in its threads
+    loading = opt.datasets["train"].num_worker_per_gpu
+    cpu = cleanup.enter_context(threads.shared_out(opt.dist_params.threads, loading, device))
 
     # Networks, their weights and their averages
     model, networks = build_model(opt, device, for_training=True, resume=resume)
@@ -210,27 +226,18 @@ def build_trainer(
         for key, network in trained.items():
             model.networks[key] = distributed.wrap(network, device, find_unused, key not in model.discriminators)
     better = evaluator.better.get(evaluator.best or "") if evaluator.loaders else None
-    schedulers = {}
-    for key, optimizer in optimizers.items():
-        own = f"scheduler_{key}" if f"scheduler_{key}" in blocks else "scheduler"
-        with gate(f"train.{own}", blocks.get(own)):
-            schedulers[key] = build_scheduler(
-                optimizer, blocks.get(own), train.warmup_iter, loader.position_after, better
-            )
-    if better is None and any(s.waits_for_metric for s in schedulers.values()):
-        raise UserError(
-            "train.scheduler: ReduceLROnPlateau follows a score, and there is none: give datasets.val and val.metrics"
-        )
+    schedulers = build_schedules(optimizers, blocks, train, loader.position_after, better)
 
     # Records
     experiment.prepare(opt, fresh=resume is None)
     validated = resume is None or not resume.state["pending_validation"]
     run_logger = cleanup.enter_context(logger.RunLogger(experiment.root, experiment.tensorboard, opt, start, validated))
     evaluator.picture = lambda dataset, name, picture, it: run_logger.image(f"{dataset}/{name}", picture, it)
-    header = logger.header(opt, networks, device)
+    header = logger.header(opt, networks, device, cpu)
     if distributed.is_main():
         log.info("%s", header)
         log.info("%s", loader.describe(train.total_iter))
+        say_where_they_end(schedulers, trained, train.total_iter)
 
     # The trainer
     parts = Parts(
@@ -254,16 +261,21 @@ def build_trainer(
     return trainer
 
 
-def build_training_data(
-    opt: Options, train: Train, resume: Resume | None, device: torch.device
-) -> tuple[Any, TrainLoader]:
-    """The training set, and this rank's loader of it, which goes on where `resume` stopped."""
-    block = opt.datasets["train"]
-    with gate("datasets.train", {**block, "scale": opt.scale}):
-        dataset = build_dataset(block, phase="train", scale=opt.scale)
-        loader = build_train_loader(
+def build_training_set(opt: Options) -> Any:
+    """The training set; what it draws as it is built does not depend on the rank."""
+    seed_everything(seed_of(opt), 0, 0)
+    with gate("datasets.train", {**opt.datasets["train"], "scale": opt.scale}):
+        return build_dataset(opt.datasets["train"], phase="train", scale=opt.scale)
+
+
+def build_training_loader(
+    opt: Options, train: Train, dataset: Any, resume: Resume | None, device: torch.device
+) -> TrainLoader:
+    """This rank's loader of the training set, which goes on where `resume` stopped."""
+    with gate("datasets.train", opt.datasets["train"]):
+        return build_train_loader(
             dataset,
-            block,
+            opt.datasets["train"],
             seed=seed_of(opt),
             rank=distributed.rank(),
             world=distributed.world_size(),
@@ -273,7 +285,6 @@ def build_training_data(
             device=device,
             channels_last=train.channels_last,
         )
-    return dataset, loader
 
 
 def resume_trainer(trainer: Trainer, resume: Resume) -> None:

@@ -163,7 +163,7 @@ class Trainer:
         """One iteration: every update that the model asks for, over all micro-batches; then schedules and averages."""
         began = time.perf_counter()
         before = self.parts.loader.position
-        batches: list[Batch] = [next(self.parts.loader) for _ in range(self.train.accumulate)]
+        batches: list[Batch] = [next(self.parts.loader) for _ in range(self.parts.loader.micro_batches(self.iteration))]
         self.parts.model.samples_seen = seen = self.parts.loader.position
         loaded = time.perf_counter()
         seed_everything(self.seed, self.iteration, distributed.rank())
@@ -282,8 +282,11 @@ class Trainer:
         averaged = distributed.mean(values.to(self.parts.device, torch.float32)).tolist()
         means: dict[str, float] = dict(zip(names, averaged, strict=True))
         means["perf/iterations_per_second"] = 1.0 / max(means["perf/time"], 1e-9)
+        own = torch.tensor([float(scalars["perf/time"])], device=self.parts.device)
+        slowest = distributed.concatenated(own).max(dim=0)
+        of_ranks = {"perf/time_max": slowest.values.item(), "perf/time_max_rank": int(slowest.indices)}
         means["perf/memory_gib"] = peak_memory_gib(self.parts.device)
-        self.parts.logger.iteration(self.iteration, self.parts.loader.epoch, self.rates, means)
+        self.parts.logger.iteration(self.iteration, self.parts.loader.epoch, self.rates, means, of_ranks)
 
     def validate(self) -> None:
         """Score every validation set; keep the best weights. A signal in the middle leaves it to the resumed run."""

@@ -39,6 +39,8 @@ class DatasetTraits:
     for a dataset that cuts no patches, or none of another size."""
     sampling_weights: np.ndarray | None = None
     """Share of the draws that each sample has, (N,); all the same when None."""
+    epoch_length: int | None = None
+    """Draws that make an epoch; as many as there are samples when None."""
     mean: Sequence[float] | None = None
     """What was subtracted from each channel of ``lq`` and ``gt``, and is added to outputs before they are scored or saved."""
     std: Sequence[float] | None = None

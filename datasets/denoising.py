@@ -105,9 +105,22 @@ class Dataset_GaussianDenoising(ImageDataset):  # noqa: N801 - Restormer's name,
 
     def _noise(self, shape: Sequence[int]) -> Tensor:
         if not self.training:
-            height, width = shape[1:]
-            fixed = np.random.RandomState(0).normal(0, self.sigma_test / 255, (height, width, shape[0]))
-            return to_tensor(fixed)
+            return white_noise(shape, self.sigma_test, fixed=True)
         least, largest = min(self.levels), max(self.levels)
         level = random.uniform(least, largest) if self.sigma_type == "random" else random.choice(self.levels)  # noqa: S311
-        return torch.randn(shape) * (level / 255)
+        return white_noise(shape, level)
+
+
+def white_noise(shape: Sequence[int], level: float, fixed: bool = False) -> Tensor:
+    """Gaussian noise (C, H, W) of standard deviation `level` / 255.
+
+    Args:
+        shape: of the image.
+        level: of the noise, in 1/255.
+        fixed: the same for every image of a size, as BasicSR's forks draw it for validation: by NumPy after seeding with 0, in
+            the order rows, columns, channels.
+    """
+    if not fixed:
+        return torch.randn(tuple(shape)) * (level / 255)
+    channels, height, width = shape
+    return to_tensor(np.random.RandomState(0).normal(0, level / 255, (height, width, channels)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
@@ -19,7 +19,7 @@ class MixedDataset(ImageDataset):
     """Draws from several datasets in a given ratio, spread evenly over each epoch and over ranks.
 
     Which dataset, sample and random choices a place of the epoch gets depends on (seed, epoch, place) alone, as everywhere (see
-    `relume.datasets.loading.sampler`); ranks take different places. An epoch has as many samples as all datasets together.
+    `relume.datasets.loading.sampler`); ranks take different places.
 
     All patches have the mixture's `gt_size`, so that they can be stacked. A dataset's own ``gt_size`` is the largest patch that
     is cut from it (256 for Vimeo90K, whose frames have 256 rows); where that, or a frame, is smaller than what is asked for,
@@ -29,6 +29,9 @@ class MixedDataset(ImageDataset):
         datasets: blocks of the datasets.
         mixed_ratio: shares of the draws, ``2:1``, in the order of the datasets; by their sizes when omitted.
         gt_size: side of the patches; when omitted, the datasets' own ones, which must be the same.
+        epoch: how many samples make an epoch: as many as ``all`` datasets have together; or as the ``first`` has, and more
+            where the share of another one would not suffice to see all of it beside the first (max(v, x v_share / x_share), as
+            HybridVFI's original counts).
     """
 
     def __init__(
@@ -36,6 +39,7 @@ class MixedDataset(ImageDataset):
         datasets: list[Annotated[Any, DATASETS]],
         mixed_ratio: str | None = None,
         gt_size: int | None = None,
+        epoch: Literal["all", "first"] = "all",
     ) -> None:
         super().__init__()
         if not datasets:
@@ -45,6 +49,13 @@ class MixedDataset(ImageDataset):
         self.ends = np.cumsum(lengths)
         weights = parse_ratio(mixed_ratio, len(datasets)) if mixed_ratio is not None else None
         self.sampling_weights = shares(lengths, weights)
+        if epoch == "first":
+            given = weights or lengths
+            if not given[0]:
+                raise UserError(
+                    "epoch: the first dataset has no share of the draws, so that it can be no measure of epochs"
+                )
+            self.epoch_length = max(round(n * given[0] / w) for n, w in zip(lengths, given, strict=True) if w)
         sizes = {declared(dataset, "gt_size", DatasetTraits) or None for dataset in datasets}
         for dataset in datasets:
             declared(dataset, "limit_patches", DatasetTraits)()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from ..core.annotations import Positive
+from ..core.annotations import Positive, Range
 from ..core.errors import UserError
 from ..core.imaging.image_io import to_float
 from ..core.imaging.normalisation import normalise
 from . import DATASETS
 from .base import ImageDataset, Item, OnError, Phase
+from .denoising import white_noise
 from .pairing import Sample, as_roots, find_roots, find_samples
 from .sources import IOBackend, Source, as_backend, refuse_small
 from .transforms import (
@@ -28,8 +30,12 @@ from .transforms import (
 from .underwater_sets import PairedLayout, SingleLayout, paired_folders, single_folders
 
 Color = Literal["y", "gray"] | None
+DENOISING = ("denoising_gray", "denoising_color")
+NonNegativeNumber = Annotated[float, Range(least=0)]
 CHANNELS = {"y": luma, "gray": gray}
 """What is made of RGB where one channel is asked for."""
+Task = Literal["SR", "CAR", "denoising_gray", "denoising_color"]
+"""Of forks' copies of `PairedImageDataset`: pairs; pairs in gray; one clean image and noise, in gray or in colour."""
 
 
 @DATASETS.register(aliases=("Dataset_PairedImage", "DeblurPairedDataset"))
@@ -65,6 +71,9 @@ class PairedImageDataset(ImageDataset):
         mean: subtracted from each channel.
         std: divides each channel.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next sample.
+        task: of forks: ``CAR`` for pairs in gray of the files' bits; ``denoising_color`` and ``denoising_gray`` for ``lq`` that
+            is ``gt`` plus white Gaussian noise (not clipped; outside training always the same), whatever lies in `dataroot_lq`.
+        noise: its standard deviation, in 1/255.
     """
 
     def __init__(
@@ -92,8 +101,15 @@ class PairedImageDataset(ImageDataset):
         mean: list[float] | None = None,
         std: list[Positive] | None = None,
         on_error: OnError = "raise",
+        task: Task | None = None,
+        noise: NonNegativeNumber | None = None,
     ) -> None:
         super().__init__(on_error)
+        self.check_options({"task": task, "noise": noise, "dataroot_gt": dataroot_gt, "scale": scale, "color": color})
+        self.noise = noise if task in DENOISING else None
+        if task in DENOISING:
+            dataroot_lq, filename_tmpl = dataroot_gt, "{}"
+        self.quantised = task in ("CAR", "denoising_gray")
         if layout is None:
             roots = find_roots(dataroot, dataroot_gt, dataroot_lq)
         elif dataroot_gt is not None or dataroot_lq is not None:
@@ -127,6 +143,17 @@ class PairedImageDataset(ImageDataset):
         self.mean = mean
         self.std = std
 
+    @staticmethod
+    def check_options(options: Mapping[str, Any]) -> None:
+        """Raise `UserError` where `task` and other options do not go together."""
+        task, noise = options.get("task"), options.get("noise")
+        if task in DENOISING and (noise is None or options.get("dataroot_gt") is None or options.get("scale", 1) != 1):
+            raise UserError(f"task: {task} needs dataroot_gt, clean images, the noise to add (in 1/255), and scale 1")
+        if task not in DENOISING and noise is not None:
+            raise UserError(f"noise: is added where task is {' or '.join(DENOISING)}; it is {task}")
+        if task in ("CAR", "denoising_gray") and options.get("color") is not None:
+            raise UserError(f"task: images of {task} are gray already; leave out color")
+
     def find(self, lq: str, gt: str | None, backend: IOBackend, template: str, meta: str | None) -> list[Sample]:
         """The samples of one root."""
         return find_samples(lq, gt, backend, template, meta)
@@ -154,7 +181,12 @@ class PairedImageDataset(ImageDataset):
             images = self._augment(images, item)
         for key, image in zip(("lq", "gt", "gt_2"), images, strict=False):
             pixels = CHANNELS[self.color](to_float(image)) if self.color else image
-            item[key] = normalise(to_tensor(pixels), self.mean, self.std)
+            pixels = quantised_gray(pixels) if self.quantised else pixels
+            tensor = to_tensor(pixels)
+            if key == "lq" and self.noise is not None:
+                drawn = white_noise(tensor.shape, self.noise, fixed=not self.training)
+                tensor = tensor + drawn.flip(0)  # OpenCV's order of colours, in which the original adds it
+            item[key] = normalise(tensor, self.mean, self.std)
         return item
 
     def _fit(self, images: list[Image], item: Item) -> list[Image]:
@@ -272,6 +304,15 @@ class SingleImageDataset(PairedImageDataset):
             std=std,
             on_error=on_error,
         )
+
+
+def quantised_gray(image: Image) -> Image:
+    """(H, W, 3) integers or floats to gray, (H, W, 1) float32 in [0, 1], on the levels that files of their bits have."""
+    value = gray(to_float(image))
+    if image.dtype.kind != "u":
+        return value
+    most = np.float32(np.iinfo(image.dtype).max)
+    return np.rint(value * most) / most
 
 
 def find_second(

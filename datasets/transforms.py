@@ -18,12 +18,14 @@ Image = np.ndarray
 """(H, W, C), integer or float."""
 
 
-def random_crop(images: Sequence[Image], size: int, scale: int, path: str, reference: int = -1) -> list[Image]:
-    """One window at a random place: `size` x `size` pixels of the reference image, and the same area of the others.
+def random_crop(
+    images: Sequence[Image], size: int | tuple[int, int], scale: int, path: str, reference: int = -1
+) -> list[Image]:
+    """One window at a random place: `size` pixels of the reference image, and the same area of the others.
 
     Args:
         images: of one view, of sizes in exact proportion.
-        size: side in the reference image's pixels, a multiple of `scale`.
+        size: side, or height and width, in the reference image's pixels, multiples of `scale`.
         scale: size of the reference image / size of the smallest; windows begin at multiples of it.
         path: of the reference image, for messages.
         reference: which image that is; the ground truth, usually last.
@@ -32,22 +34,24 @@ def random_crop(images: Sequence[Image], size: int, scale: int, path: str, refer
         UserError: the patch does not fit.
     """
     height, width = images[reference].shape[:2]
-    if min(height, width) < size:
+    rows, columns = (size, size) if isinstance(size, int) else size
+    if height < rows or width < columns:
         raise UserError(too_small(path, (height, width), size))
-    top = scale * random.randint(0, (height - size) // scale)  # noqa: S311
-    left = scale * random.randint(0, (width - size) // scale)  # noqa: S311
+    top = scale * random.randint(0, (height - rows) // scale)  # noqa: S311
+    left = scale * random.randint(0, (width - columns) // scale)  # noqa: S311
 
     def window(image: Image) -> Image:
-        y, x, side = (n * image.shape[0] // height for n in (top, left, size))
-        return image[y : y + side, x : x + side]
+        y, x, h, w = (n * image.shape[0] // height for n in (top, left, rows, columns))
+        return image[y : y + h, x : x + w]
 
     return [window(image) for image in images]
 
 
-def too_small(path: str, size: tuple[int, int], patch: int) -> str:
+def too_small(path: str, size: tuple[int, int], patch: int | tuple[int, int]) -> str:
     """The message for an image smaller than the training patch."""
+    wanted = f"gt_size {patch}" if isinstance(patch, int) else f"{patch[0]}x{patch[1]}"
     return (
-        f"{path}: is {size[0]}x{size[1]} pixels (height x width), smaller than the patch gt_size {patch}. "
+        f"{path}: is {size[0]}x{size[1]} pixels (height x width), smaller than the patch {wanted}. "
         "Lower gt_size (or gt_sizes), or remove the image"
     )
 
@@ -73,12 +77,15 @@ def pad_to(
     return [pad(image) for image in images]
 
 
-def random_flip_rotate(images: Sequence[Image], hflip: bool, rotate: bool) -> list[Image]:
-    """BasicSR's augmentation: horizontal flip; vertical flip and transposition (together: rotations); each at 1/2."""
+def random_flip_rotate(images: Sequence[Image], hflip: bool, rotate: bool, vflip: bool = False) -> list[Image]:
+    """BasicSR's augmentation: horizontal flip; vertical flip and transposition (together: rotations); each at 1/2.
+
+    NAFNet's `vflip` is the vertical flip without the transposition.
+    """
     changed = list(images)
     if hflip and random.random() < 0.5:  # noqa: S311
         changed = [image[:, ::-1] for image in changed]
-    if rotate and random.random() < 0.5:  # noqa: S311
+    if (rotate or vflip) and random.random() < 0.5:  # noqa: S311
         changed = [image[::-1] for image in changed]
     if rotate and random.random() < 0.5:  # noqa: S311
         changed = [image.transpose(1, 0, 2) for image in changed]

@@ -35,9 +35,13 @@ SCHEDULERS = Registry(
     library_names=lambda: filter(_from_torch, dir(torch.optim.lr_scheduler)),
     library_ranges={
         **dict.fromkeys(("gamma", "eta_min", "factor", "start_factor", "end_factor", "power"), Range(least=0)),
-        **dict.fromkeys(("div_factor", "final_div_factor", "T_max", "T_0", "T_mult", "step_size"), Range(above=0)),
-        **dict.fromkeys(("step_size_up", "step_size_down", "total_steps", "epochs", "steps_per_epoch"), Range(above=0)),
-        **dict.fromkeys(("patience", "cooldown", "threshold", "total_iters"), Range(least=0)),
+        **dict.fromkeys(("div_factor", "final_div_factor", "T_mult", "epochs"), Range(above=0)),
+        **dict.fromkeys(
+            ("T_max", "T_0", "step_size", "step_size_up", "step_size_down"), Range(above=0, in_epochs=True)
+        ),
+        **dict.fromkeys(("total_steps", "steps_per_epoch"), Range(above=0, in_epochs=True)),
+        **dict.fromkeys(("patience", "cooldown", "threshold"), Range(least=0)),
+        "total_iters": Range(least=0, in_epochs=True),
     },
 )
 

@@ -74,6 +74,11 @@ class ClosedForm(LRScheduler):
         """The learning rate of a group with base rate `base` after `step` steps (0 for the first iteration)."""
         raise NotImplementedError
 
+    @property
+    def length(self) -> int | None:
+        """Steps that the schedule is made for; None for one that says nothing of an end."""
+        return None
+
     def get_lr(self) -> list[Any]:
         """One rate per group, for the current step."""
         return [max(0.0, self.rate(float(base), self.last_epoch)) for base in self.base_lrs]

@@ -7,6 +7,7 @@ from itertools import accumulate
 
 from torch.optim import Optimizer
 
+from ..core.annotations import Steps
 from ..core.errors import UserError
 from . import SCHEDULERS
 from .base import ClosedForm, cosine, positive, restart_table
@@ -34,7 +35,7 @@ class CosineAnnealingRestartCyclicLR(ClosedForm):
     def __init__(
         self,
         optimizer: Optimizer,
-        periods: list[int],
+        periods: list[Steps],
         restart_weights: list[float] | None = None,
         eta_mins: list[float] | None = None,
         last_epoch: int = -1,
@@ -50,6 +51,10 @@ class CosineAnnealingRestartCyclicLR(ClosedForm):
             if len(values) != len(periods):
                 raise UserError(f"{name}: {len(periods)} periods, but {len(values)} {option}")
         super().__init__(optimizer, last_epoch)
+
+    @property
+    def length(self) -> int:
+        return self.ends[-1]
 
     def rate(self, base: float, step: int) -> float:
         k = bisect_left(self.ends, step)
@@ -74,7 +79,7 @@ class CosineAnnealingRestartLR(CosineAnnealingRestartCyclicLR):
     def __init__(
         self,
         optimizer: Optimizer,
-        periods: list[int],
+        periods: list[Steps],
         restart_weights: list[float] | None = None,
         eta_min: float = 0.0,
         last_epoch: int = -1,
@@ -97,10 +102,14 @@ class TrueCosineAnnealingLR(ClosedForm):
         UserError: `T_max` is not positive.
     """
 
-    def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, T_max: Steps, eta_min: float = 0.0, last_epoch: int = -1) -> None:
         self.T_max = positive("TrueCosineAnnealingLR", "T_max", T_max)
         self.eta_min = eta_min
         super().__init__(optimizer, last_epoch)
+
+    @property
+    def length(self) -> int:
+        return self.T_max
 
     def rate(self, base: float, step: int) -> float:
         return cosine(base, self.eta_min, step / self.T_max)
@@ -127,9 +136,9 @@ class CosineAnnealingLRWithRestart(ClosedForm):
     def __init__(
         self,
         optimizer: Optimizer,
-        T_max: int,
+        T_max: Steps,
         eta_min: float = 0.0,
-        restarts: list[int] | None = None,
+        restarts: list[Steps] | None = None,
         restart_weights: list[float] | None = None,
         last_epoch: int = -1,
     ) -> None:
@@ -166,8 +175,8 @@ class WarmupCosineLR(ClosedForm):
     def __init__(
         self,
         optimizer: Optimizer,
-        total_steps: int,
-        warmup_steps: int = 2000,
+        total_steps: Steps,
+        warmup_steps: Steps = 2000,
         eta_min: float = 0.0,
         last_epoch: int = -1,
     ) -> None:
@@ -179,6 +188,10 @@ class WarmupCosineLR(ClosedForm):
         self.warmup_steps = warmup_steps
         self.eta_min = eta_min
         super().__init__(optimizer, last_epoch)
+
+    @property
+    def length(self) -> int:
+        return self.total_steps
 
     def rate(self, base: float, step: int) -> float:
         if step < self.warmup_steps:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch.optim import Optimizer
 
+from ..core.annotations import Steps
 from ..core.errors import UserError
 from . import SCHEDULERS
 from .base import ClosedForm, positive
@@ -25,9 +26,13 @@ class LinearLR(ClosedForm):
         UserError: `total_iter` is not positive.
     """
 
-    def __init__(self, optimizer: Optimizer, total_iter: int, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, total_iter: Steps, last_epoch: int = -1) -> None:
         self.total_iter = positive("LinearLR", "total_iter", total_iter)
         super().__init__(optimizer, last_epoch)
+
+    @property
+    def length(self) -> int:
+        return self.total_iter
 
     def rate(self, base: float, step: int) -> float:
         return base * (1 - step / self.total_iter)
@@ -59,7 +64,7 @@ class LambdaDecay(ClosedForm):
         niter: int = 50,
         niter_decay: int = 500,
         epoch_count: int = 0,
-        iters_per_epoch: int = 1,
+        iters_per_epoch: Steps = 1,
         last_epoch: int = -1,
     ) -> None:
         if niter_decay < 0:
@@ -69,6 +74,10 @@ class LambdaDecay(ClosedForm):
         self.epoch_count = epoch_count
         self.iters_per_epoch = positive("LambdaDecay", "iters_per_epoch", iters_per_epoch)
         super().__init__(optimizer, last_epoch)
+
+    @property
+    def length(self) -> int:
+        return (self.niter + self.niter_decay + 1 - self.epoch_count) * self.iters_per_epoch
 
     def rate(self, base: float, step: int) -> float:
         epoch = step // self.iters_per_epoch + self.epoch_count
@@ -92,11 +101,15 @@ class VibrateLR(ClosedForm):
         UserError: `total_iter` is below 160, where the wave would be shorter than a step.
     """
 
-    def __init__(self, optimizer: Optimizer, total_iter: int, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, total_iter: Steps, last_epoch: int = -1) -> None:
         if total_iter < 160:
             raise UserError(f"VibrateLR: total_iter must be at least 160; got {total_iter}")
         self.total_iter = total_iter
         super().__init__(optimizer, last_epoch)
+
+    @property
+    def length(self) -> int:
+        return self.total_iter
 
     def rate(self, base: float, step: int) -> float:
         progress = step / self.total_iter

@@ -6,6 +6,7 @@ from bisect import bisect_right
 
 from torch.optim import Optimizer
 
+from ..core.annotations import Steps
 from . import SCHEDULERS
 from .base import ClosedForm, positive, restart_table
 
@@ -31,9 +32,9 @@ class MultiStepRestartLR(ClosedForm):
     def __init__(
         self,
         optimizer: Optimizer,
-        milestones: list[int],
+        milestones: list[Steps],
         gamma: float = 0.1,
-        restarts: list[int] | None = None,
+        restarts: list[Steps] | None = None,
         restart_weights: list[float] | None = None,
         last_epoch: int = -1,
     ) -> None:
@@ -67,7 +68,7 @@ class StairsLR(ClosedForm):
     """
 
     def __init__(
-        self, optimizer: Optimizer, every: int, gamma: float = 0.1, start: int = 0, last_epoch: int = -1
+        self, optimizer: Optimizer, every: Steps, gamma: float = 0.1, start: Steps = 0, last_epoch: int = -1
     ) -> None:
         self.every = positive("StairsLR", "every", every)
         self.gamma = gamma

@@ -13,6 +13,8 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from ..core.errors import UserError
 from .base import ClosedForm, read_rates, write_rates
 
+LENGTHS = {"CosineAnnealingLR": "T_max", "PolynomialLR": "total_iters", "OneCycleLR": "total_steps"}
+"""Of torch's schedulers that end, the attribute that says when."""
 PLATEAU_STATE = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
 
 
@@ -80,6 +82,19 @@ class Schedule:
                 except ValueError as e:
                     raise UserError(f"scheduler {type(self._scheduler).__name__}: {e}") from e
         self.iteration += 1
+
+    @property
+    def length(self) -> int | None:
+        """Iterations that the schedule is made for; None for one that says nothing of an end."""
+        if isinstance(self._scheduler, ClosedForm):
+            return self._scheduler.length
+        name = LENGTHS.get(type(self._scheduler).__name__)
+        return None if name is None else int(getattr(self._scheduler, name))
+
+    @property
+    def name(self) -> str:
+        """The scheduler's."""
+        return type(self._scheduler).__name__
 
     @property
     def waits_for_metric(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 from typing import Literal
 
@@ -57,6 +58,12 @@ class WarmupDecayLR(ClosedForm):
         self.unit = unit
         self.samples = samples
         super().__init__(optimizer, last_epoch)
+
+    @property
+    def length(self) -> int:
+        if self.unit == "iterations":
+            return self.total
+        return bisect_left(range(self.total), self.total, key=self.samples)  # a step has at least one sample
 
     def rate(self, base: float, step: int) -> float:
         return self.after(base, step if self.unit == "iterations" else self.samples(step + 1))

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 
+from ..core.annotations import Steps
 from ..core.errors import UserError
 from . import SCHEDULERS
 from .base import ClosedForm, cosine
@@ -37,11 +38,11 @@ class CosineAnnealingWarmupRestarts(ClosedForm):
     def __init__(
         self,
         optimizer: Optimizer,
-        first_cycle_steps: int,
+        first_cycle_steps: Steps,
         cycle_mult: float = 1.0,
         max_lr: float | list[float] = 0.1,
         min_lr: float = 0.001,
-        warmup_steps: int = 0,
+        warmup_steps: Steps = 0,
         gamma: float = 1.0,
         last_epoch: int = -1,
     ) -> None:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import multiprocessing.connection
 import os
+import runpy
+import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
@@ -51,21 +56,83 @@ def options(name: str = "toy", **changes: Any) -> dict[str, Any]:
 
 
 def train(
-    folder: Path, opt: Mapping[str, Any], *arguments: str, env: Mapping[str, str] | None = None, ranks: int = 1
+    folder: Path,
+    opt: Mapping[str, Any],
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    ranks: int = 1,
+    torchrun: bool = False,
 ) -> subprocess.CompletedProcess[str]:
-    """``python train.py`` (or torchrun with several ranks) in `folder`, which is created."""
+    """``python train.py`` in `folder`, which is created; by several ranks, which torchrun starts if it is wanted."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "opt.yml").write_text(yaml.safe_dump(dict(opt), sort_keys=False))
-    launch = [sys.executable]
-    if ranks > 1:
-        launch += ["-m", "torch.distributed.run", f"--nproc_per_node={ranks}", "--master_port=0", "--rdzv_backend=c10d"]
-        launch += ["--rdzv_endpoint=localhost:0"]
-        arguments = (*arguments, "--launcher", "pytorch")
-    command = [*launch, str(REPO / "train.py"), "-opt", "opt.yml", *arguments]
+    command = [str(REPO / "train.py"), "-opt", "opt.yml", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **(env or {})}
+    if ranks == 1:
+        return forked(command, folder, [environment])
+    command += ["--launcher", "pytorch"]
+    if not torchrun:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
+        own = [{"RANK": str(r), "LOCAL_RANK": str(r), "LOCAL_WORLD_SIZE": str(ranks)} for r in range(ranks)]
+        return forked(command, folder, [{**environment, **place, **rank} for rank in own])
+    launch = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={ranks}", "--master_port=0"]
+    launch += ["--rdzv_backend=c10d", "--rdzv_endpoint=localhost:0"]
     return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False
+        [*launch, *command],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
     )
+
+
+def forked(
+    command: list[str], folder: Path, environments: Sequence[Mapping[str, str]]
+) -> subprocess.CompletedProcess[str]:
+    """``python *command`` in `folder`, in one process for each environment, forked from one that has imported torch.
+
+    That import, and the one of the compiler which optimizers ask for, take seconds, more than the runs of these tests. When
+    a process fails, the others have 20 seconds to leave by themselves; the exit code is the first one that is not 0.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch._dynamo", "torch.utils.tensorboard", "cv2", "relume.core.pipeline"])
+    files = [folder / f".{name}_{os.urandom(4).hex()}" for name in ("stdout", "stderr")]
+    written = [str(f) for f in files]
+    processes = [context.Process(target=_become, args=(command, str(folder), dict(e), written)) for e in environments]
+    for process in processes:
+        process.start()
+    waiting, failed, until = {p.sentinel: p for p in processes}, 0, time.monotonic() + 600
+    while waiting and (done := multiprocessing.connection.wait([*waiting], max(0.0, until - time.monotonic()))):
+        for sentinel in done:
+            code = waiting.pop(sentinel).exitcode
+            if code and not failed:
+                failed, until = code, time.monotonic() + 20
+    for process in waiting.values():
+        process.kill()
+    if waiting and not failed:
+        raise subprocess.TimeoutExpired(command, 600)
+    out, err = (f.read_text() for f in files)
+    for file in files:
+        file.unlink()
+    return subprocess.CompletedProcess(command, failed, out, err)
+
+
+def _become(command: list[str], folder: str, environment: dict[str, str], files: list[str]) -> None:
+    """Run a script in this process as if it had been started for it."""
+    for descriptor, file in zip((1, 2), files, strict=True):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), descriptor)
+    sys.stdout, sys.stderr = (os.fdopen(d, "w", buffering=1, closefd=False) for d in (1, 2))
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = command
+    sys.path[0] = str(Path(command[0]).parent)
+    runpy.run_path(command[0], run_name="__main__")
 
 
 def records(root: Path) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ import relume
 from relume.archs import build_network
 from relume.core import options
 from relume.core.models.restoration import RestorationModel
+from relume.core.options import counts
 from relume.losses import build_loss
 
 FOLDER = Path(relume.__file__).resolve().parent / "options" / "underwater"
@@ -50,13 +51,17 @@ def trainings():
 @pytest.mark.parametrize("path", trainings(), ids=lambda p: p.stem)
 def test_epochs_are_whole(path):
     """Iterations and the schedule agree with the size of the training set, and the rate never reaches zero before the end."""
-    opt = options.load(path)
-    size = {"LSUI": 3879, "UIEB": 800}[opt.datasets.train.layout]
-    per_epoch = -(-size // opt.datasets.train.batch_size_per_gpu)
-    schedule = opt.train.scheduler
-    epochs = opt.train.total_iter / per_epoch
-    assert schedule.iters_per_epoch == per_epoch
-    assert epochs in (schedule.niter + schedule.niter_decay, schedule.niter + schedule.niter_decay + 1)
+    for ranks, batch in ((1, None), (2, 3), (1, 8)):
+        opt = options.load(path, [f"datasets:train:batch_size_per_gpu={batch}"] if batch else [])
+        size = {"LSUI": 3879, "UIEB": 800}[opt.datasets.train.layout]
+        opt = counts.resolved(opt, size, ranks)
+        per_epoch = size / (opt.datasets.train.batch_size_per_gpu * ranks)
+        schedule = opt.train.scheduler
+        assert abs(schedule.iters_per_epoch - per_epoch) <= 0.5
+        epochs = opt.train.total_iter / schedule.iters_per_epoch
+        whole = schedule.niter + schedule.niter_decay
+        assert epochs == (whole + 1 if whole == 550 else whole)
+        assert opt.val.val_freq % schedule.iters_per_epoch == 0
 
 
 @pytest.mark.parametrize("name", NETWORKS)

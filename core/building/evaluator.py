@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 from collections.abc import Mapping
@@ -28,9 +29,15 @@ log = logging.getLogger("relume")
 
 
 def build_evaluator(
-    opt: Options, sets: Mapping[str, Loader], folder: Path, device: torch.device, *, for_training: bool
+    opt: Options,
+    sets: Mapping[str, Loader],
+    folder: Path,
+    device: torch.device,
+    cleanup: contextlib.ExitStack,
+    *,
+    for_training: bool,
 ) -> Evaluator:
-    """The evaluator of some dataset blocks, its loaders sharing the images out over ranks.
+    """The evaluator of some dataset blocks, its loaders sharing the images out over ranks; `cleanup` closes them.
 
     Raises:
         UserError: two datasets have the same name, so that their results would mix.
@@ -58,7 +65,11 @@ def build_evaluator(
                 workers=block.num_worker_per_gpu,
                 batch=block.batch_size_per_gpu,
                 even=sharded,
+                timeout=block.timeout,
             )
+            if for_training or distributed.world_size() > 1:
+                loaders[name].start()
+                cleanup.callback(loaders[name].close)
     suffix = opt.val.suffix or opt.name
 
     def image_name(dataset: str, image: str, iteration: int) -> str:

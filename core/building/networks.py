@@ -11,6 +11,7 @@ from torch import nn
 
 from ...archs import ARCHS, build_network
 from ...losses import build_loss
+from ..annotations import Epochs
 from ..ema import EMA
 from ..experiment import Resume
 from ..inference.tiling import Inference
@@ -49,6 +50,7 @@ def build_model(
             losses[name.removesuffix("_opt")] = build_loss(blocks[name])
     own = MODELS.parameters(opt.model_type)
     settings = {k: v for k, v in blocks.items() if k in own and k not in kind.inference_options}
+    settings = {k: v for k, v in settings.items() if not isinstance(v, Epochs)}  # only training knows how long they are
     settings.update({k: opt.val[k] for k in kind.inference_options if k in opt.val})
     with gate("train" if for_training else "model_type", settings):
         model: Model = kind(networks, losses, **settings)
@@ -60,7 +62,8 @@ def build_model(
         with gate(f"network_{key}", opt[f"network_{key}"]):
             network.to(device)
     model.losses.to(device)
-    model.inference = Inference(opt.val.tile, opt.val.tile_overlap, opt.val.window_size, opt.val.padding)
+    val = opt.val
+    model.inference = Inference(val.tile, val.tile_overlap, val.window_size, val.padding, val.cut(opt.scale))
     return model, networks
 
 

@@ -14,7 +14,7 @@ from ..experiment import Experiment, Resume
 from ..models.base import Model, model_class
 from ..options.places import missing
 from ..options.schema import Options
-from ..runtime import checkpoint, distributed
+from ..runtime import checkpoint, distributed, weights
 from ..runtime.checkpoint import Checkpoints
 
 log = logging.getLogger("relume")
@@ -39,7 +39,7 @@ def load_pretrained(
     try:
         content = checkpoint.load(path)
         if not for_training:
-            usual = checkpoint.usual_key(content)
+            usual = weights.usual_key(content)
         param_key = opt.path.get(f"param_key_{key}", usual)
         differences = checkpoint.load_weights(network, path, param_key, strict is None or strict, grow, content)
     except checkpoint.DoesNotFit as e:

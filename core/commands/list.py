@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from ...archs import ARCHS
+from ...archs import ARCHS, zoo
 from ...datasets import DATASETS
 from ...losses import LOSSES
 from ...schedulers import SCHEDULERS
@@ -59,8 +59,14 @@ def listing(family: str) -> Iterator[str]:
     registry = FAMILIES[family]
     library = registry.library_names()
     yield f"{family} ({len(registry.names()) + len(library)})"
-    for name in [*registry.names(), *library]:
+    for name in [*registry.names(), *(library if registry is not ARCHS else ())]:
         yield line(registry, name)
+    if registry is ARCHS:  # their parameters are known only once spandrel has been imported, which takes seconds
+        yield "  from spandrel, each with its licence (relume explain NAME has the parameters):"
+        for name in library:
+            yield f"    {name} ({zoo.about(name)})"
+        if not zoo.has_extra():
+            yield f"  {zoo.EXTRA_LIBRARY}, under restrictive licences, is not installed: {', '.join(zoo.EXTRA)}"
     for module, error in registry.unimportable().items():
         yield f"  not available: {module} ({error})"
 

@@ -153,13 +153,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Do what the command line asks for."""
-    device = distributed.initialise(
-        arguments.launcher, {"backend": None, "timeout": 1800, "port": 29500}, arguments.cpu
-    )
-    try:
+    with distributed.joined(arguments.launcher, {}, arguments.cpu) as device:
         logger.start_console()
+        distributed.connect(device)
         for line in sample(arguments, device):
             if distributed.is_main():
                 print(line)
-    finally:
-        distributed.shut_down()

@@ -21,6 +21,9 @@ Span = Annotated[tuple[float, float], Rule("a range [least, largest]", in_order)
 Amounts = Annotated[
     tuple[float, float], Rule("a range [least, largest], neither negative", lambda v: in_order(v, least=0))
 ]
+Parts = Annotated[
+    tuple[float, float], Rule("a range [least, largest] within [0, 1]", lambda v: in_order(v, least=0, most=1))
+]
 Factors = Annotated[
     tuple[float, float], Rule("a range [least, largest], both positive", lambda v: in_order(v) and v[0] > 0)
 ]

@@ -70,7 +70,8 @@ class Gallery:
                 imwrite(path.with_suffix(f".{self.linear_format}"), linear["output"], bit_depth=32)
             shown = tonemap.tone_mapped(linear, "target" if "target" in linear else "output")
         if self.save_images:
-            imwrite(path, visual.writable(shown["output"]))
+            for view, image in visual.files(shown["output"]).items():
+                imwrite(path.with_name(f"{path.stem}{view}{path.suffix}"), image)
         if self.save_comparisons or (self.picture is not None and index == 0):
             self._compare(dataset, name, iteration, shown, path, tell=index == 0)
         in_grid = self.save_grid is not None and index < self.save_grid

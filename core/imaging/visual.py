@@ -15,6 +15,8 @@ Picture = Tensor | np.ndarray
 BACKGROUND, INK = 255, 48
 SEPARATOR = 4
 """White pixels between panels, and around them."""
+STEREO = 6
+"""Channels of two views in one image, the left one's first."""
 SMALLEST, LARGEST = 192, 1024
 """Heights between which panels are kept, so that captions fit and files stay small."""
 
@@ -37,8 +39,9 @@ def comparison(images: Mapping[str, Picture], largest: int = LARGEST) -> np.ndar
     """Images side by side with their labels above, each as high as the highest: (H, W, 3) uint8 RGB.
 
     Args:
-        images: by label, in order; (C, H, W) or (1, C, H, W) tensors or what else `to_uint8` takes. Of more than three
-            channels the first three are shown, of two a gray picture each, side by side.
+        images: by label, in order; (C, H, W) or (1, C, H, W) tensors or what else `to_uint8` takes. Of six
+            channels, which are two views, both are shown side by side, of two a gray picture each, of other numbers above
+            three the first three.
         largest: height in pixels beyond which all are scaled down.
     """
     panels = [_rgb(image) for image in images.values()]
@@ -81,10 +84,14 @@ def grid(images: Sequence[Picture], columns: int, labels: Sequence[str] = (), he
     return np.concatenate([line, *(part for row in rows for part in (row, line))])
 
 
-def writable(image: Picture) -> Picture:
-    """An image as it is if it is gray or RGB, else what a picture shows of its channels, (H, W, C) uint8."""
+def files(image: Picture) -> dict[str, Picture]:
+    """What is written of an image, by what is added to its name: itself if it is gray or RGB, of six channels the left and the
+    right view (``_L``, ``_R``, as NAFSSR has it), else what a picture shows of its channels, (H, W, C) uint8."""
     channels = image.shape[-3 if isinstance(image, Tensor) else -1]
-    return image if channels in (1, 3) else _rgb(image)
+    if channels == STEREO:
+        pixels = to_uint8(image)
+        return {"_L": pixels[..., :3], "_R": pixels[..., 3:]}
+    return {"": image if channels in (1, 3) else _rgb(image)}
 
 
 def _rgb(image: Picture) -> np.ndarray:
@@ -98,6 +105,8 @@ def _rgb(image: Picture) -> np.ndarray:
         raise UserError(f"a picture is (C, H, W), not {tuple(image.shape)}")
     if pixels.shape[2] == 2:
         pixels = np.concatenate([pixels[..., :1], pixels[..., 1:]], axis=1)
+    elif pixels.shape[2] == STEREO:
+        pixels = np.concatenate([pixels[..., :3], pixels[..., 3:]], axis=1)
     elif pixels.shape[2] > 3:
         pixels = pixels[..., :3]
     return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))

@@ -35,12 +35,14 @@ class Inference:
         overlap: width over which neighbouring tiles are blended; see `tiled`.
         window_size: pad to a multiple of this, besides the network's own ``size_multiple``.
         padding: of whole images; tiles are always mirrored.
+        cut: in place of tiles, one of `core.inference.parts`.
     """
 
     tile: int | None = None
     overlap: int = 32
     window_size: int | None = None
     padding: Padding = "reflect"
+    cut: Callable[[Function, Tensor, int], Outputs] | None = None
 
     def __call__(self, net: Callable[..., Tensor | Sequence[Tensor]], *images: Tensor, **same: Any) -> Outputs:
         """The network's output for `images`, each (B, C, H, W) of the same size: a tensor, or a tuple of them.
@@ -77,6 +79,8 @@ class Inference:
 
         stacked = images[0] if len(images) == 1 else torch.cat(images, dim=1)
         multiple = math.lcm(size_multiple(net), self.window_size or 1)
+        if self.cut is not None:
+            return self.cut(call, stacked, multiple)
         if self.tile is None:
             return forward_padded(call, stacked, multiple, self.padding)
         return tiled(call, stacked, self.tile, self.overlap, multiple)
@@ -98,15 +102,19 @@ def pad_to_multiple(x: Tensor, multiple: int) -> tuple[Tensor, tuple[int, int]]:
     Returns:
         (..., H', W') with H' >= H the next multiple, and ``(H, W)`` to crop to.
     """
-    size = x.shape[-2], x.shape[-1]
-    for dim in (-2, -1):
+    height, width = x.shape[-2:]
+    return mirrored(x, (_next_multiple(height, multiple), _next_multiple(width, multiple))), (height, width)
+
+
+def mirrored(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """`x` (..., H, W) continued to `size` at its right and bottom by reflection; the outermost pixels are not repeated."""
+    for dim, wanted in zip((-2, -1), size, strict=True):
         n = x.shape[dim]
-        padded = _next_multiple(n, multiple)
-        if padded > n:
+        if wanted > n:
             period = max(2 * (n - 1), 1)
-            phase = torch.arange(padded, device=x.device) % period
+            phase = torch.arange(wanted, device=x.device) % period
             x = x.index_select(dim, torch.minimum(phase, period - phase) if n > 1 else phase)
-    return x, size
+    return x
 
 
 def centred_padding(height: int, width: int, multiple: int) -> tuple[int, int, int, int]:
@@ -135,19 +143,20 @@ def forward_padded(fn: Function, x: Tensor, multiple: int, padding: Padding = "r
     else:
         padded, _ = pad_to_multiple(x, multiple)
     result = fn(padded)
-    outputs = _as_tuple(result)
+    outputs = as_tuple(result)
     cropped = tuple(
         y[..., top * s : (top + h) * s, left * s : (left + w) * s]
-        for y, s in zip(outputs, _scales(outputs, padded), strict=True)
+        for y, s in zip(outputs, output_scales(outputs, padded), strict=True)
     )
     return cropped[0] if isinstance(result, Tensor) else cropped
 
 
-def _as_tuple(result: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
+def as_tuple(result: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """A network's outputs as a tuple."""
     return (result,) if isinstance(result, Tensor) else tuple(result)
 
 
-def _scales(outputs: tuple[Tensor, ...], x: Tensor) -> tuple[int, ...]:
+def output_scales(outputs: tuple[Tensor, ...], x: Tensor) -> tuple[int, ...]:
     """Output size / input size of each output."""
     h, w = x.shape[-2:]
     scales = []
@@ -212,8 +221,8 @@ def _strip(fn: Function, x: Tensor, columns: list[int], overlap: int) -> tuple[l
         piece = x[..., left : left + side]
         result = fn(piece)
         several = not isinstance(result, Tensor)
-        outputs = _as_tuple(result)
-        scales = _scales(outputs, piece)
+        outputs = as_tuple(result)
+        scales = output_scales(outputs, piece)
         strip = strip or [_Canvas(-1, x.shape[-1], overlap, s) for s in scales]
         for band, y in zip(strip, outputs, strict=True):
             band.add(y, left)

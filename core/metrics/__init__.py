@@ -6,12 +6,10 @@ A metric scores one image and returns a float. What images it takes is said once
 
 from __future__ import annotations
 
-import functools
 import inspect
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal, TypeVar, cast
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -20,20 +18,18 @@ from torch import Tensor
 from ..annotations import setting
 from ..errors import UserError
 from ..registry import Registry
+from .images import nan_without_score
+from .libraries import from_library, known
 
-METRICS = Registry("metric", "relume.core.metrics", runtime=("img", "img2"))
+METRICS = Registry("metric", "relume.core.metrics", runtime=("img", "img2"), library=from_library, library_names=known)
 
 IDENTICAL = 100.0
 """dB that the PSNR of an image counts as at most in a mean over images; that of equal images is infinite."""
 
 
-class NotFinite(UserError):
-    """An image has NaN or infinite values: the score is NaN."""
-
-
 Direction = Literal["higher", "lower"]
-Space = Literal["encoded", "linear"]
-"""What a metric is given: images as the network sees them, or the linear radiance that they stand for."""
+Space = Literal["encoded", "linear", "flow"]
+"""What a metric is given: images as the network sees them, the linear radiance that they stand for, or motion in pixels."""
 M = TypeVar("M", bound=Callable[..., float])
 
 
@@ -42,18 +38,12 @@ def metric(better: Direction, *aliases: str, space: Space = "encoded", most: flo
     images it is given, and what a score counts as in a mean at most, where it is unbounded."""
 
     def register(computed: M) -> M:
-        @functools.wraps(computed)
-        def function(*args: Any, **kwargs: Any) -> float:
-            try:
-                return computed(*args, **kwargs)
-            except NotFinite:
-                return math.nan
-
+        function = nan_without_score(computed)
         function.better = better  # type: ignore[attr-defined]
         function.space = space  # type: ignore[attr-defined]
         function.most = most  # type: ignore[attr-defined]
         METRICS.register(aliases=aliases)(function)
-        return cast(M, function)
+        return function
 
     return register
 
@@ -63,9 +53,9 @@ class MetricKeys:
     """Keys of a block in ``val.metrics`` besides the metric's own."""
 
     better: Literal["higher", "lower"] | None = setting(None, "Which is better; the metric itself knows when omitted.")
-    space: Literal["encoded", "linear"] | None = setting(
+    space: Literal["encoded", "linear", "flow"] | None = setting(
         None,
-        "What is scored: images as networks see them, or linear radiance (HDR); what suits the metric when omitted.",
+        "What is scored: images as networks see them, linear radiance (HDR), or flow; what suits the metric when omitted.",
     )
 
 
@@ -112,9 +102,12 @@ def metric_direction(name: str) -> Direction:
     """Whether a "higher" or a "lower" score of the metric is better; "higher" where it does not say (a plugin's).
 
     Raises:
-        UserError: no metric is called `name`.
+        UserError: no metric is called `name`, or it is another library's, none of which is asked.
     """
-    direction: Direction = getattr(METRICS.get(name), "better", "higher")
+    found = METRICS.get(name)
+    if "." in name and not hasattr(found, "better"):
+        raise UserError(f"{name}: give better: lower, or better: higher")
+    direction: Direction = getattr(found, "better", "higher")
     return direction
 
 

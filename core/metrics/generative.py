@@ -10,10 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..runtime.messages import sendable
+
 CHUNK = 4096
 """Rows of a distance matrix that are held at a time."""
 
 
+@sendable
 @dataclass(frozen=True)
 class Moments:
     """Count, mean and scatter of vectors, which add up exactly: over batches, and over ranks.

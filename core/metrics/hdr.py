@@ -28,8 +28,8 @@ import numpy as np
 from ..annotations import NonNegative, Positive, Range
 from ..errors import UserError, require
 from ..imaging.transfer import PEAK, PU21
-from . import IDENTICAL, NotFinite, metric
-from .images import ColorOrder, Image, InputOrder, prepared
+from . import IDENTICAL, metric
+from .images import ColorOrder, Image, InputOrder, NotFinite, prepared
 from .psnr import decibels, mean_square
 from .ssim import calculate_ssim_skimage, gaussian, replicating, similarity
 

@@ -2,7 +2,8 @@
 
 Images are
 - numpy arrays, (H, W), (H, W, C), or (C, H, W) with ``input_order: CHW``. Three channels are taken to be BGR, as OpenCV
-  reads them and BasicSR passes them, unless ``color_order: rgb`` says otherwise. A fourth channel is alpha, and left out;
+  reads them and BasicSR passes them, unless ``color_order: rgb`` says otherwise. A fourth channel is alpha, and left out. Six
+  channels are two views of three, as stereo networks make them;
 - torch tensors, (C, H, W) or (1, C, H, W), taken to be RGB unless ``color_order: bgr`` says otherwise.
 
 Values are
@@ -16,15 +17,17 @@ Values are
 
 from __future__ import annotations
 
+import functools
 import logging
-from typing import Literal
+import math
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import UserError
-from . import NotFinite
 
 log = logging.getLogger("relume")
 
@@ -37,7 +40,25 @@ OVERSHOOT = 2.0
 """Floats that stay below this are in [0, 1]."""
 
 
+F = TypeVar("F", bound=Callable[..., float])
 _told_of_alpha: set[str] = set()
+
+
+class NotFinite(UserError):
+    """An image has NaN or infinite values: the score is NaN."""
+
+
+def nan_without_score(function: F) -> F:
+    """Decorator: a metric's score of images that are not finite is NaN."""
+
+    @functools.wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> float:
+        try:
+            return function(*args, **kwargs)
+        except NotFinite:
+            return math.nan
+
+    return cast(F, guarded)
 
 
 def prepared(
@@ -102,7 +123,9 @@ def _channels_last(owner: str, image: Image, color_order: ColorOrder | None, inp
             _told_of_alpha.add(owner)
             log.warning("%s: the fourth channel (alpha, transparency) is left out", owner)
         array = array[..., :3]
-    return array[..., ::-1] if order == "bgr" and array.shape[2] == 3 else array
+    if order == "bgr" and array.shape[2] in (3, STEREO):
+        return np.concatenate([array[..., i : i + 3][..., ::-1] for i in range(0, array.shape[2], 3)], axis=2)
+    return array
 
 
 def _span(owner: str, reference: np.ndarray) -> float:
@@ -121,6 +144,15 @@ def _cropped(owner: str, image: np.ndarray, border: int) -> np.ndarray:
     if border < 0 or 2 * border >= min(image.shape[:2]):
         raise UserError(f"{owner}: crop_border {border} does not fit an image of {image.shape[0]}x{image.shape[1]}.")
     return image[border : image.shape[0] - border, border : image.shape[1] - border]
+
+
+STEREO = 6
+"""Channels of two views in one image: RGB of the left one, then of the right one."""
+
+
+def views(image: np.ndarray) -> list[np.ndarray]:
+    """The two views of a prepared image of six channels, each (H, W, 3) RGB; the image itself of any other number."""
+    return [image[..., :3], image[..., 3:]] if image.shape[2] == STEREO else [image]
 
 
 LUMA = (65.481, 128.553, 24.966)

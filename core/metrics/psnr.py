@@ -12,7 +12,7 @@ import numpy as np
 
 from ..annotations import NonNegative, Positive
 from . import IDENTICAL, metric
-from .images import ColorOrder, Image, InputOrder, luma, prepared
+from .images import ColorOrder, Image, InputOrder, luma, prepared, views
 
 
 def decibels(mean_square: float, peak: float = 255.0) -> float:
@@ -37,6 +37,8 @@ def calculate_psnr(
 ) -> float:
     """PSNR in dB, BasicSR's: over all channels jointly, nothing clipped. Higher is better.
 
+    Of six channels, which are two views, it is the mean of both views' PSNR, as NAFNet's function of that name has it.
+
     Args:
         img: result; see `relume.core.metrics.images` for layouts and value ranges.
         img2: ground truth.
@@ -55,9 +57,11 @@ def calculate_psnr(
         color_order=color_order,
         input_order=input_order,
     )
-    if test_y_channel:
-        x, y = luma(x), luma(y)
-    return decibels(mean_square(x, y))
+    values = []
+    for x_view, y_view in zip(views(x), views(y), strict=True):
+        pair = (luma(x_view), luma(y_view)) if test_y_channel else (x_view, y_view)
+        values.append(decibels(mean_square(*pair)))
+    return sum(values) / len(values)
 
 
 @metric("higher", "psnr_pt")

@@ -66,7 +66,13 @@ class Scorer:
         if self.best is not None and self.best not in self.metrics:
             raise UserError(f"val.best: no metric is called '{self.best}'. Known: {', '.join(self.metrics)}.")
         self._full_reference = {k for k, m in self.metrics.items() if needs_reference(m["type"])}
-        self._linear = {k for k, m in self.metrics.items() if (m.get("space") or metric_space(m["type"])) == "linear"}
+        spaces = {k: m.get("space") or metric_space(m["type"]) for k, m in self.metrics.items()}
+        self._linear, self._flow = ({k for k, s in spaces.items() if s == space} for space in ("linear", "flow"))
+        for name, block in self.metrics.items():
+            if "." in block["type"] and spaces[name] != "encoded":
+                raise UserError(
+                    f"val.metrics.{name}: {block['type']} scores images as networks see them (space: encoded)"
+                )
         if self._linear and self.loaders and not self.transfers:
             raise UserError(
                 f"val.metrics.{min(self._linear)}: scores linear radiance, which no dataset here has; give it one with a "
@@ -102,6 +108,25 @@ class Scorer:
 
     # ------------------------------------------------------------ metrics of one image
     @property
+    def scores_flow(self) -> bool:
+        """Whether some metric scores the flow that a network estimates."""
+        return bool(self._flow)
+
+    def of_flow(self, flow: Tensor | None, truth: Tensor | None) -> tuple[dict[str, float], dict[str, Exception]]:
+        """The scores of one image's flow (1, 2 k, H, W), in pixels, where it and the true one are there; and what failed."""
+        scores: dict[str, float] = {}
+        failures: dict[str, Exception] = {}
+        lacking = "network_g estimates no flow" if flow is None else "the dataset gives no true flow (with_flow: true)"
+        for name in (n for n in self.metrics if n in self._flow):
+            try:
+                if flow is None or truth is None:
+                    raise UserError(lacking)
+                scores[name] = calculate_metric({"img": flow, "img2": truth}, metric_options(self.metrics[name]))
+            except Exception as e:
+                failures[name] = e
+        return scores, failures
+
+    @property
     def scores_images(self) -> bool:
         """Whether some metric scores single images."""
         return len(self._of_sets) < len(self.metrics)
@@ -134,7 +159,8 @@ class Scorer:
             shapes = f"{tuple(output.shape[-2:])} and {tuple(target.shape[-2:])}"
             raise UserError(f"the output and the ground truth differ in size: {shapes} (is `scale` right?)")
         if not all(bool(torch.isfinite(v).all()) for v in given.values()):  # rounding and clipping would hide it
-            names = [k for k in self.metrics if k not in self._of_sets and (k not in self._linear or transfer)]
+            named = (k for k in self.metrics if k not in self._of_sets and k not in self._flow)
+            names = [k for k in named if k not in self._linear or transfer]
             return {k: math.nan for k in names if k not in self._full_reference or target is not None}, {}
         rounding = self.rounding.get(dataset, "8bit" if self.eight_bit else "none")
         encoded = {k: for_metrics(v, rounding, is_output=k == "img") for k, v in given.items()}
@@ -143,7 +169,12 @@ class Scorer:
         failures: dict[str, Exception] = {}
         for name, block in self.metrics.items():
             images = linear if name in self._linear else encoded
-            if name in self._of_sets or not images or (name in self._full_reference and target is None):
+            if (
+                name in self._of_sets
+                or name in self._flow
+                or not images
+                or (name in self._full_reference and target is None)
+            ):
                 continue
             data = images if name in self._full_reference else {"img": images["img"]}
             try:

@@ -6,6 +6,7 @@ c2 = (0.03 * 255)^2. They differ in the window, in the border, and in whether va
 | metric                     | window                     | border              | variances | channels       |
 |----------------------------|----------------------------|---------------------|-----------|----------------|
 | calculate_ssim (BasicSR)   | Gaussian 11, sigma 1.5     | left out            | biased    | averaged, or Y |
+| the same, ssim3d (NAFNet)  | Gaussian 11x11x11          | continued           | biased    | in the window  |
 | calculate_ssim_skimage     | flat 7, or Gaussian 11     | left out            | unbiased  | averaged       |
 | calculate_ssim_volume      | flat 3x3x3, over channels  | left out            | unbiased  | the middle one |
 | calculate_ssim_funie       | Gaussian 13, sigma 1.5     | mirrored            | * 25/24   | averaged       |
@@ -21,7 +22,7 @@ import numpy as np
 from ..annotations import NonNegative, Positive, Range
 from ..errors import UserError
 from . import metric
-from .images import ColorOrder, Image, InputOrder, luma, prepared
+from .images import ColorOrder, Image, InputOrder, luma, prepared, views
 
 Smooth = Callable[[np.ndarray], np.ndarray]
 """Local means of an image (H, W, C)."""
@@ -69,6 +70,14 @@ def replicating(taps: np.ndarray) -> Smooth:
     return smooth
 
 
+def through_channels(taps: np.ndarray, channels: int) -> Smooth:
+    """Filtering by `taps` along rows, columns and channels of images continued by their outermost values in all three."""
+    reach = np.clip(np.arange(channels)[:, None] + np.arange(len(taps)) - len(taps) // 2, 0, channels - 1)
+    mix = np.stack([(taps * (reach == c)).sum(axis=1) for c in range(channels)])  # (from, to)
+    plane = replicating(taps)
+    return lambda x: plane(x) @ mix
+
+
 def check_window(owner: str, image: np.ndarray, size: int) -> None:
     """Raise UserError if a window of `size` pixels does not fit in the image."""
     if min(image.shape[:2]) < size:
@@ -85,6 +94,7 @@ def calculate_ssim(
     input_order: InputOrder = "HWC",
     color_order: ColorOrder | None = None,
     data_range: Positive | None = None,
+    ssim3d: bool = False,
 ) -> float:
     """SSIM, BasicSR's and the Matlab reference's: mean over pixels, then over channels. Higher is better.
 
@@ -96,6 +106,8 @@ def calculate_ssim(
         input_order: layout of arrays.
         color_order: of three channels; bgr for arrays and rgb for tensors when omitted.
         data_range: full scale; from the images when omitted.
+        ssim3d: what HINet's and NAFNet's own code computes under this name: the window also spans the channels, and images
+            (with `test_y_channel` their luma) are continued at their borders instead of left out there.
 
     Raises:
         UserError: the images have fewer than 11 pixels a side.
@@ -110,9 +122,12 @@ def calculate_ssim(
         input_order=input_order,
     )
     check_window("calculate_ssim", x, 11)
-    if test_y_channel:
-        x, y = luma(x), luma(y)
-    return float(similarity(x, y, smoother(gaussian(5, 1.5)))[0].mean())
+    scores = []
+    for x_view, y_view in zip(views(x), views(y), strict=True):
+        a, b = (luma(x_view), luma(y_view)) if test_y_channel else (x_view, y_view)
+        smooth = through_channels(gaussian(5, 1.5), a.shape[2]) if ssim3d else smoother(gaussian(5, 1.5))
+        scores.append(float(similarity(a, b, smooth)[0].mean()))
+    return sum(scores) / len(scores)
 
 
 @metric("higher", "ssim_pt")

@@ -126,6 +126,10 @@ class Model:
         """Inference on one batch, without gradients: ``{"output": (B, C, H, W), ...}``; the ground truth may be absent."""
         raise NotImplementedError
 
+    def flow(self, batch: Batch) -> Tensor | None:
+        """Motion that the network estimates beside its answer, (B, 2 k, H, W) in pixels, for metrics of flow; None without."""
+        return None
+
     def baselines(self, batch: Batch) -> dict[str, Tensor]:
         """Answers that need no network, the figures to beat of ``val.score_input``; pictures show that called ``input``."""
         return {"input": batch["lq"]} if "lq" in batch else {}

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...archs.diffir import PRIOR, DiffIRS1, DiffIRS2
 from ...losses.base import Distillation
+from ..annotations import Steps
 from ..errors import UserError
 from . import MODELS
 from .augment import Mixup
@@ -126,13 +127,13 @@ class DiffIRS2Model(Model):
         networks: dict[str, nn.Module],
         losses: dict[str, nn.Module],
         *,
-        encoder_iter: int = 0,
+        encoder_iter: Steps = 0,
         lr_encoder: float | None = None,
         gamma_encoder: float | None = None,
-        lr_decay_encoder: int | None = None,
+        lr_decay_encoder: Steps | None = None,
         lr_sr: float | None = None,
         gamma_sr: float | None = None,
-        lr_decay_sr: int | None = None,
+        lr_decay_sr: Steps | None = None,
         mixing_augs: dict[str, bool | float] | None = None,
     ) -> None:
         super().__init__(networks, losses)

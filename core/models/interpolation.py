@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Annotated, Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...archs.vfi.flow import backwarp
 from ...losses.base import LossTraits
-from ..annotations import Count, NonNegative, Range, declared
+from ..annotations import Iterations, Range, SomeIterations, declared
 from ..errors import UserError
 from ..inference.halving import frame_at
 from ..inference.network import NetworkTraits
@@ -64,9 +65,9 @@ class InterpolationModel(Model):
         networks: dict[str, nn.Module],
         losses: dict[str, nn.Module],
         *,
-        flow_first: NonNegative = 0,
-        freeze_backbone: NonNegative = 0,
-        iters_per_epoch: Count = 1,
+        flow_first: SomeIterations = 0,
+        freeze_backbone: SomeIterations = 0,
+        iters_per_epoch: Iterations = 1,
         warp_weight: Annotated[float, Range(least=0)] = 0.0,
         tta: Ensemble = "none",
         flow_scale: Annotated[float, Range(above=0, most=1)] = 1.0,
@@ -144,6 +145,16 @@ class InterpolationModel(Model):
             raise UserError("val.recursive: a batch of frames at different times; set batch_size_per_gpu: 1")
         made = {0.0: batch["img0"], 1.0: batch["img1"]}
         return {"output": frame_at(times.pop(), lambda a, b: self.between(a, b, 0.5), made)}
+
+    def flow(self, batch: Batch) -> Tensor | None:
+        """Flow (B, 4, H, W) from the frame in between to both others, of the whole picture, untiled and unrotated."""
+        stacked = frames(batch)
+        network, (height, width) = self.networks["g"], stacked.shape[-2:]
+        multiple = size_multiple(network)
+        padded = F.pad(stacked, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+        scale = {} if self.flow_scale == 1 else {"flow_scale": self.flow_scale}
+        flow = frame_and_flow(network(padded, batch.get("timestep", 0.5), **scale))[1]
+        return None if flow is None else flow[..., :height, :width]
 
     def at(self, time: float, made: dict[float, Tensor]) -> Tensor:
         """The frame (B, 3, H, W) at a time between two.

@@ -14,6 +14,7 @@ from ...losses.balance import Balance, BalanceMode
 from ..degradations.limits import Probabilities
 from ..errors import UserError, did_you_mean
 from ..inference.network import network_trait
+from ..inference.self_ensemble import Ensemble, self_ensemble
 from ..inference.tiling import size_multiple
 from . import MODELS
 from .augment import Mixup, MultiScale, resize
@@ -24,7 +25,25 @@ Values = dict[str, dict[str, Tensor]]
 """Terms by log name, of losses by option key."""
 
 
-@MODELS.register(aliases=("SRModel", "ImageCleanModel", "ImageRestorationModel"))
+@MODELS.register(
+    aliases=(
+        "SRModel",  # BasicSR
+        "ImageCleanModel",  # Restormer
+        "ImageRestorationModel",  # NAFNet, HINet
+        # Forks' wrappers that train as SRModel does. What they do beyond it in validation, networks here ask for themselves
+        # (padding to their window), or `core.options.dialect` says in options of ``val`` (tiles).
+        "SwinIRModel",
+        "HATModel",
+        "DRCTModel",
+        "DATModel",
+        "HITModel",
+        "CRAFT_Model",
+        "ATDModel",
+        "MambaIRModel",
+        "MambaIRv2Model",
+        "MambaIRv2LightModel",
+    )
+)
 class RestorationModel(Model):
     """The losses of the options on every output of the network.
 
@@ -52,10 +71,14 @@ class RestorationModel(Model):
         use_moa: change every batch by one augmentation of `moa_augs`, see `batch_mixing`.
         moa_augs: those to choose from.
         moa_probs: their probabilities; all alike when omitted.
+        self_ensemble: mean of the answers for symmetries of the input: ``dihedral`` for all eight, see
+            `core.inference.self_ensemble`; of *the* output, for models of one input.
 
     Raises:
         UserError: `output_losses` and the losses do not fit together, or the number of outputs is needed and not given.
     """
+
+    inference_options = ("self_ensemble",)
 
     def __init__(
         self,
@@ -73,6 +96,7 @@ class RestorationModel(Model):
         use_moa: bool = False,
         moa_augs: list[Augmentation] = list(DEFAULT),  # noqa: B006 - not modified
         moa_probs: Probabilities | None = None,
+        self_ensemble: Ensemble = "none",
     ) -> None:
         super().__init__(networks, losses)
         self.loss_keys = list(self.losses)
@@ -91,6 +115,9 @@ class RestorationModel(Model):
         if balance_outputs != "fixed":
             self.losses["balance_outputs"] = self.balance_outputs
         self.inputs = inputs or ["lq"]
+        if self_ensemble != "none" and len(self.inputs) > 1:
+            raise UserError("val.self_ensemble: is for networks of one input; train.inputs has several")
+        self.self_ensemble = self_ensemble
         self.multi_scale = MultiScale(multi_scale) if multi_scale is not None else None
         self.mixup = Mixup.from_options(mixing_augs)
         self.mixing = BatchMixing(moa_augs, moa_probs) if use_moa else None
@@ -174,13 +201,21 @@ class RestorationModel(Model):
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         given = self.given(batch)
         network = self.networks["g"]
+        if self.self_ensemble != "none":
+            return {"output": self_ensemble(self._result, next(iter(given.values())), self.self_ensemble)}
         images = {k: v for k, v in given.items() if is_image(v, batch["lq"])}
         if len(images) == len(given):
             outputs = as_tuple(self.inference(network, *images.values()))
         else:
             outputs = as_tuple(self.inference(Called(network, given, list(images)), *images.values()))
-        result = network_trait(self.networks["g"], "result_output") % len(outputs)
+        result = network_trait(network, "result_output") % len(outputs)
         return {"output" if i == result else f"output_{i + 1}": y for i, y in enumerate(outputs)}
+
+    def _result(self, image: Tensor) -> Tensor:
+        """*The* output for an image."""
+        outputs = as_tuple(self.inference(self.networks["g"], image))
+        place: int = network_trait(self.networks["g"], "result_output")
+        return outputs[place % len(outputs)]
 
 
 class Called:

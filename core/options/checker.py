@@ -15,7 +15,7 @@ from typing import Any, Literal, Union
 
 from addict import Dict
 
-from ..annotations import MAY_BE_INFINITE, OF_ANY_SIZE, Names, Range, Rule, Section, fields, plain
+from ..annotations import MAY_BE_INFINITE, OF_ANY_SIZE, Epochs, Names, Range, Rule, Section, fields, plain
 from ..errors import VALUE, UserError, did_you_mean, listing, printable
 from ..registry import MISSING, Parameter, Registry, article, registry_of, unknown_key
 from .nodes import FORBIDDEN, Block, Entry, Items, Node, Place, Problem, Scalar, to_python
@@ -123,6 +123,13 @@ class Checker:
         limits = [extra for extra in extras if isinstance(extra, Range)]
         if is_infinite(node) and any((wild := scalar(node, float, False)) not in limit for limit in limits):
             return self.problem(node.place, key, f"must be {limits[0]}, got {wild}")
+        if any(limit.in_epochs for limit in limits) and isinstance(node, Scalar):
+            span = Epochs.read(node.value)
+            if span is not None:
+                none = span.count == 0 and any(0 not in limit for limit in limits)
+                return self.problem(node.place, key, f"must be {limits[0]}, got {span}") if none else span
+            if inner is int and scalar(node, int, exact) is BAD:
+                return self.expected(node, annotation, key)
         unlimited = OF_ANY_SIZE in extras or any(limit.most is not None or limit.below is not None for limit in limits)
         value = self.check(node, inner, key, exact=exact, limited=not unlimited)
         for extra in extras:
@@ -434,7 +441,8 @@ def describe(annotation: Any, many: bool = False) -> str:
             else f"a block whose 'type' names {article(registry.noun)}"
         )
     if origin is typing.Annotated:
-        return describe(arguments[0], many)
+        counted = any(isinstance(a, Range) and a.in_epochs for a in arguments[1:]) and not many
+        return describe(arguments[0], many) + (" (or a number of epochs: '3 epochs')" if counted else "")
     if annotation is None or annotation is type(None):
         return "null"
     if annotation in SCALARS:

@@ -36,15 +36,15 @@ NO_EFFECT: Mapping[str, Mapping[str, str]] = {
         "use_cache": "files are read when they are needed",
         "prefetch_factor": "num_prefetch_queue says how many batches are prepared ahead",
         "n_workers": "num_worker_per_gpu is what counts",
+        "crop_size": "val's crop sizes are what counts",
     },
-    "train": {"manual_seed": "the top level's manual_seed is what counts"},
+    "train": {
+        "manual_seed": "the top level's manual_seed is what counts",
+        "max_checkpoints": "logger.keep_checkpoints says how many are kept",
+    },
     "val": {
-        "use_chop": "whole pictures are used; val.tile is for those that do not fit",
         "pbar_desc": "the bar says the data set's name",
         "patchwise_testing": "whole pictures are used; val.tile is for those that do not fit",
-        "crop_size": "whole pictures are used; val.tile is for those that do not fit",
-        "crop_size_h_ratio": "whole pictures are used; val.tile is for those that do not fit",
-        "crop_size_w_ratio": "whole pictures are used; val.tile is for those that do not fit",
     },
     "path": {
         "root": "outputs go below the current folder, or experiments_root",
@@ -66,8 +66,13 @@ NO_EFFECT: Mapping[str, Mapping[str, str]] = {
 INERT: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
     "": dict.fromkeys(("onnx", "eval_lpips", "fp16"), (None, False)),
     "datasets": {"task": (None, "SR"), **dict.fromkeys(("hist", "use_resize_crop", "lq_size"), (None, False))},
-    "train": dict.fromkeys(("use_accumulation", "mixup"), (None, False)),
-    "val": dict.fromkeys(("save_input", "selfensemble_testing", "flip_seq", "center_frame_only"), (None, False)),
+    "train": {"mixup": (None, False)},
+    "val": {
+        "trans_num": (None, 1),
+        **dict.fromkeys(
+            ("save_input", "use_chop", "selfensemble_testing", "flip_seq", "center_frame_only"), (None, False)
+        ),
+    },
 }
 """By section, keys of forks without a counterpart here, and the values of each that ask for nothing; others are refused."""
 
@@ -77,6 +82,11 @@ Move = Callable[[Any], dict[str, Any] | None]
 
 def _renamed(name: str) -> Move:
     return lambda value: {name: value}
+
+
+def _if(wanted: Any, **moved: Any) -> Move:
+    """What stands for one value; other values are refused, or ask for nothing."""
+    return lambda value: dict(moved) if type(value) is type(wanted) and value == wanted else None
 
 
 def _accumulate(value: Any) -> dict[str, Any] | None:
@@ -100,6 +110,10 @@ SAME: Mapping[str, Mapping[str, Move]] = {
     },
     "val": {
         "use_pbar": _renamed("pbar"),
+        "use_chop": _if(True, parts=200, parts_context=16),
+        "trans_num": _if(8, self_ensemble="dihedral"),
+        "selfensemble_testing": _if(True, self_ensemble="dihedral"),
+        "crop_size": lambda value: {"crop_size_h": value, "crop_size_w": value},
     },
     "path": {
         "pretrain_model_g": _renamed("pretrain_network_g"),
@@ -111,6 +125,8 @@ SAME: Mapping[str, Mapping[str, Move]] = {
     },
 }
 """By section, keys of forks that have another name here, and how their values translate."""
+
+STAGED = "mini_accumulation_steps"
 
 PHASE = re.compile(r"(train|val|test)(\d+)")
 """``test0``, which is ``test_0`` where there is no underscore to find the phase by."""
@@ -137,8 +153,7 @@ def translated(block: Block, key: str, accepted: Iterable[str]) -> tuple[Block, 
     `accepted` names stay as they are; so do those that are given under both names, or whose value cannot be said here.
     """
     known = set(accepted)
-    entries = dict(block.entries)
-    said: list[tuple[str, str, Place | None]] = []
+    entries, said = _accumulation(dict(block.entries)) if key == "train" else (dict(block.entries), [])
     for name, move in SAME.get(section_of(key), {}).items():
         if name not in entries or name in known:
             continue
@@ -150,6 +165,27 @@ def translated(block: Block, key: str, accepted: Iterable[str]) -> tuple[Block, 
         entries |= {new: Entry(new, entry.place, _placed(value, entry)) for new, value in moved.items()}
         said.append((name, ", ".join(moved), entry.place))
     return (replace(block, entries=entries) if said else block), said
+
+
+def _accumulation(entries: dict[str, Entry]) -> tuple[dict[str, Entry], list[tuple[str, str, Place | None]]]:
+    """Keys of ``train`` in which a fork's switch, its steps, and its steps for each progressive stage are one number.
+
+    Those for each stage come before those for all, and ``use_accumulation: false`` before both.
+    """
+    given = {k: entries[k] for k in ("use_accumulation", "accumulation_steps", STAGED) if k in entries}
+    if "accumulate" in entries or set(given) <= {"accumulation_steps"}:
+        return entries, []
+    steps = given.get(STAGED) or given.get("accumulation_steps")
+    switch = given.get("use_accumulation")
+    off = switch is not None and isinstance(switch.node, Scalar) and switch.node.value is False
+    moved = {"accumulate": 1} if off or steps is None else _accumulate(to_python(steps.node))
+    if moved is None:
+        return entries, []
+    count = moved["accumulate"]
+    source = steps or next(iter(given.values()))
+    kept = {k: e for k, e in entries.items() if k not in given}
+    kept["accumulate"] = Entry("accumulate", source.place, _placed(count, source))
+    return kept, [(k, f"accumulate: {count}", e.place) for k, e in given.items()]
 
 
 def _placed(value: Any, entry: Entry) -> Node:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -18,7 +19,7 @@ from typing import Any, Literal, Union
 import torch
 
 from ...datasets import DATASETS
-from ..annotations import Names, Range, fields
+from ..annotations import Epochs, Names, Range, fields
 from ..models import MODELS
 from ..models.base import Model, model_class
 from ..registry import MISSING, Parameter, Registry, registry_of
@@ -116,6 +117,9 @@ class _Builder:
                     "exclusiveMaximum": extra.below,
                 }
                 schema.update({k: v for k, v in bounds.items() if v is not None})
+                if extra.in_epochs:
+                    in_epochs = {"type": "string", "pattern": f"^{Epochs.WRITTEN.pattern}$"}
+                    schema = {"anyOf": [schema, in_epochs]}
         return schema
 
     def array(self, origin: Any, inner: tuple[Any, ...]) -> JSON:
@@ -187,13 +191,14 @@ class _Builder:
         """A ``type:`` block: its other keys depend on what ``type`` says."""
 
         def make() -> JSON:
-            names = [*registry.names(), *registry.library_names()]
+            names, forms = offered(registry)
             known = {n: [n, *registry.aliases(n)] for n in names}
             cases = [
                 case(group, self.reference(f"{registry.noun}.{n}", lambda n=n: self.member(registry, n, more)))
                 for n, group in known.items()
             ]
-            types = {"enum": [name for group in known.values() for name in group]}
+            exact: JSON = {"enum": [name for group in known.values() for name in group]}
+            types = {"anyOf": [exact, *({"pattern": f} for f in forms)]} if forms else exact
             return {"type": "object", "properties": {"type": types}, **({"allOf": cases} if cases else {})}
 
         return self.reference(registry.noun, make)
@@ -229,6 +234,7 @@ class _Builder:
             schema["patternProperties"] = {"^network_": self.required(NetworkBlock)}
         if annotation is Train:
             schema["patternProperties"] = {k: self.required(block) for k, block in TRAIN_BLOCKS.items()}
+            schema["anyOf"] = [{"required": [k]} for k in ("total_iter", "total_epoch")]
         lacking = [n for n, p in fields.items() if p.required]
         if lacking:
             schema["required"] = lacking
@@ -238,11 +244,18 @@ class _Builder:
         """``type``, and the parameters without a default of each constructor, but for those that code supplies."""
         supplied = FROM_ABOVE if registry is DATASETS else ()
         cases = []
-        for name in [*registry.names(), *registry.library_names()]:
+        for name in offered(registry)[0]:
             needed = [k for k, p in registry.parameters(name).items() if p.required and k not in supplied]
             if needed:
                 cases.append(case([name, *registry.aliases(name)], {"required": needed}))
         return {"required": ["type"], "allOf": cases} if cases else {"required": ["type"]}
+
+
+def offered(registry: Registry) -> tuple[list[str], list[str]]:
+    """The names that a registry has; and of names that libraries have, such as ``timm:<model>``, regular expressions."""
+    library = registry.library_names()
+    forms = [f"^{re.escape(n.partition('<')[0])}[^<>]+$" for n in library if "<" in n]
+    return [*registry.names(), *(n for n in library if "<" not in n)], forms
 
 
 def case(names: list[str], then: JSON, key: str = "type") -> JSON:

@@ -106,6 +106,10 @@ def to_python(node: Node) -> Any:
     return node.value
 
 
+ALTERNATIVES = {"total_iter": "total_epoch", "total_epoch": "total_iter"}
+"""Keys that say the same thing in two ways: one takes the place of the other, where a later file gives it."""
+
+
 def merge(base: Node, over: Node) -> Node:
     """`base` with what `over` says instead, block by block.
 
@@ -116,7 +120,8 @@ def merge(base: Node, over: Node) -> Node:
     types = {base.scalar("type"), over.scalar("type")} - {None}
     if len(types) == 2:
         return replace(over, replaced=base)
-    entries = dict(base.entries)
+    replaced = {ALTERNATIVES[name] for name in over.entries if name in ALTERNATIVES} - set(over.entries)
+    entries = {name: entry for name, entry in base.entries.items() if name not in replaced}
     for name, entry in over.entries.items():
         node = merge(entries[name].node, entry.node) if name in entries else entry.node
         entries[name] = entry._replace(node=node)

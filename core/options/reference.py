@@ -74,7 +74,7 @@ class Key:
     @property
     def kind(self) -> str:
         """Its type in words, with bounds."""
-        bounds = [str(r) for r in _extras(self.parameter.annotation) if isinstance(r, Range)]
+        bounds = [str(r) for r in _extras(self.parameter.annotation) if isinstance(r, Range) and str(r)]
         names = [", ".join(n.examples) for n in _extras(self.parameter.annotation) if isinstance(n, Names)]
         words = describe(self.parameter.annotation)
         if self.parameter.default is None and "null" not in words:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ...archs import ARCHS
 from ...datasets import DATASETS
 from ...losses import LOSSES
 from ...losses.base import LossTraits
@@ -16,7 +17,7 @@ from ..errors import UserError, did_you_mean
 from ..metrics import METRICS
 from ..models import MODELS
 from ..models.base import Model, model_class
-from ..registry import MISSING, Parameter, Registry, unknown_key
+from ..registry import MISSING, Parameter, Registry, plugged, unknown_key
 from .checker import BAD, Checker, join, parameters
 from .dialect import renamed_phases, translated, why_ignored
 from .nodes import Block, Entry, Items, Node, Place, Problem, Scalar
@@ -32,6 +33,7 @@ from .schema import (
     Train,
     Val,
 )
+from .wrappers import written_out
 
 LOSS_SUFFIX = "_opt"
 OPTIMIZER_PREFIX = "optim_"
@@ -59,14 +61,17 @@ class OptionsChecker(Checker):
         self.model: type[Model] | None = None
         self.scale: Any = parameters(Options)["scale"].default
         self.networks: list[str] = []
+        self.scale_given = False
         self.plugins_failed = False
 
     def options(self, root: Block) -> Any:
         """The values of an option file, or `BAD`."""
-        root = without_null_sets(renamed_phases(self._with_plugins(root)))
+        root, said = written_out(without_null_sets(renamed_phases(self._with_plugins(root))))
+        self.notes += said
         name = root.scalar("model_type")
         if isinstance(name, str) and name in MODELS:
             self.model_type, self.model = name, model_class(name)
+        self.scale_given = bool(root.scalar("scale"))
         self.scale = root.scalar("scale") or self.scale
         self.networks = [k for k in root.entries if k.startswith("network_")]
         before = len(self.problems)
@@ -120,11 +125,18 @@ class OptionsChecker(Checker):
 
     def unknown_name(self, node: Node, registry: Registry, name: str, key: str) -> Any:
         """As for any name; after a plug-in that failed, and would have registered it, that is said alone."""
-        return BAD if self.plugins_failed else super().unknown_name(node, registry, name, key)
+        if self.plugins_failed:
+            return BAD
+        text = registry.unknown(name)
+        if not plugged.active():
+            text += " Code of your own, or of a fork, is named under plugins: [file.py, or a folder]."
+        return self.problem(node.place, key, text, say_key=False)
 
     def component(self, node: Node, registry: Registry, more: Any, key: str) -> Any:
         """As for any block; a metric must say, itself or here, which of two scores is the better one."""
         values = super().component(node, registry, more, key)
+        if registry is ARCHS and values is not BAD:
+            return self._scaled(values, key)
         if registry is METRICS and values is not BAD and not values.get("better"):
             name = values["type"]
             if not hasattr(METRICS.get(name), "better"):
@@ -134,6 +146,14 @@ class OptionsChecker(Checker):
                 )
                 return self.problem(node.place, key, text)
         return values
+
+    def _scaled(self, values: dict[str, Any], key: str) -> dict[str, Any]:
+        """A network of a library, which follows the top level's scale where its block does not say its own."""
+        option = getattr(ARCHS.get(values["type"]), "scale_option", "")
+        if not option or option in values or not self.scale_given:
+            return values
+        self.defaults[key].pop(option, None)
+        return {**values, option: self.scale}
 
     def inherited(self, block: Block, registry: Registry, accepted: Mapping[str, Parameter], key: str) -> Block:
         """A data set of another type keeps what it has in common with the one that it replaces.
@@ -242,6 +262,8 @@ class OptionsChecker(Checker):
         return super().completed(block, cls, kept, key)
 
     def _complete_training(self, block: Block, values: Train, model: type[Model]) -> None:
+        if values.total_iter is None and values.total_epoch is None:
+            self.problem(block.place, "", "train lacks 'total_iter' (or 'total_epoch').")
         if not any(k.startswith(OPTIMIZER_PREFIX) for k in values):
             self.problem(
                 block.place, "train", "there is no optimizer; give one, such as optim_g: {type: Adam, lr: 2e-4}"

@@ -17,8 +17,20 @@ from ...datasets import DATASETS
 from ...datasets.loading.options import Loader
 from ...losses import LOSSES
 from ...schedulers import SCHEDULERS
-from ..annotations import OF_ANY_SIZE, Count, Names, NonNegative, Positive, Range, Section, setting
+from ..annotations import (
+    OF_ANY_SIZE,
+    Count,
+    Iterations,
+    Names,
+    NonNegative,
+    Positive,
+    Range,
+    Section,
+    Share,
+    setting,
+)
 from ..errors import did_you_mean
+from ..inference.parts import Cut, EqualParts, Grid, SideBySide
 from ..inference.tiling import Padding
 from ..metrics import METRICS, MetricKeys
 from ..models import MODELS
@@ -65,7 +77,8 @@ PATH_KEYS: dict[str, tuple[Any, str]] = {
 class Train(Section):
     """Optimisation. Besides these: ``*_opt`` losses, ``optim_*`` optimizers, and the model wrapper's own parameters."""
 
-    total_iter: Count = setting(doc="Iterations (optimizer steps) to train.")
+    total_iter: Iterations = setting(None, "Iterations (optimizer steps) to train.")
+    total_epoch: Positive | None = setting(None, "Epochs to train, in place of total_iter.")
     ema_decay: Annotated[float, Range(least=0, below=1)] = setting(
         0.0, "Decay of the weights' exponential moving average; 0 is off."
     )
@@ -74,7 +87,7 @@ class Train(Section):
     scheduler: SchedulerBlock | None = setting(
         None, "Learning-rate schedule of every optimizer; scheduler_<name> for one of its own."
     )
-    warmup_iter: Annotated[int, Range(least=-1)] = setting(-1, "Linear warm-up iterations; -1 is none.")
+    warmup_iter: Annotated[int, Range(least=-1, in_epochs=True)] = setting(-1, "Linear warm-up iterations; -1 is none.")
     accumulate: Count = setting(1, "Micro-batches per optimizer step.")
     amp: Literal["off", "bf16", "fp16"] = setting("off", "Automatic mixed precision.")
     channels_last: bool = setting(False, "NHWC memory layout of networks and images.")
@@ -91,6 +104,8 @@ class Train(Section):
     strategy: Literal["ddp", "fsdp"] = setting("ddp", "How networks are distributed over ranks.")
 
     def __post_init__(self) -> None:
+        if self.total_epoch is not None and self.total_iter is not None:
+            raise ValueError("total_epoch: total_iter is given too; leave one of them out")
         if self.ema_halflife is not None and self.ema_decay > 0:
             raise ValueError("ema_halflife: ema_decay is given too; leave one of them out")
         if self.ema_rampup is not None and self.ema_halflife is None:
@@ -101,7 +116,7 @@ class Train(Section):
 class Val(Section):
     """Validation during training, and what test.py does."""
 
-    val_freq: Count | None = setting(None, "Iterations between validations; one at the end when omitted.")
+    val_freq: Iterations | None = setting(None, "Iterations between validations; one at the end when omitted.")
     save_img: bool = setting(
         False, "Save the output images, named after their inputs, with folders in front where names clash."
     )
@@ -121,26 +136,57 @@ class Val(Section):
         None, "Tile side in input pixels for images that do not fit; whole images when omitted."
     )
     tile_overlap: NonNegative = setting(32, "Overlap of neighbouring tiles, in input pixels, blended linearly.")
+    tile_pad: NonNegative | None = setting(
+        None, "Tiles side by side instead, each seen with so many pixels around it and not blended (HAT's)."
+    )
+    parts: Count | None = setting(
+        None, "Cut an axis of n pixels into n // parts + 1 equal parts that are not blended (DAT, MambaIR: 200)."
+    )
+    parts_context: Annotated[float, Range(least=0)] = setting(
+        16, "Pixels around a part that the network also sees; below 1, the share of its side (MambaIR: 0.1)."
+    )
+    grids: bool | None = setting(
+        False, "Overlapping crops of crop_size_h x crop_size_w, averaged, in place of whole images (NAFNet's)."
+    )
+    crop_size_h: Annotated[int, Range(least=2)] | None = setting(None, "Height of those crops, in output pixels.")
+    crop_size_w: Annotated[int, Range(least=2)] | None = setting(None, "Width of those crops.")
+    crop_size_h_ratio: Share | None = setting(None, "The same, as a share of the image's height.")
+    crop_size_w_ratio: Share | None = setting(None, "The same, as a share of the image's width.")
     window_size: Count | None = setting(None, "Pad the input to a multiple of this (also padded to the network's own).")
     padding: Padding = setting(
         "reflect", "How: mirrored at the right and bottom, or 'centred': borders repeated on all sides (not of tiles)."
     )
     use_image: bool = setting(True, "Accepted for Restormer's files; metrics are computed on rounded 8-bit images.")
     rgb2bgr: bool = setting(True, "Accepted for Restormer's files; channel order is always handled.")
-    max_minibatch: int | None = setting(None, "Accepted for Restormer's files; use tile.")
-    grids: bool | None = setting(False, "Accepted for NAFNet's files; use tile.")
-    crop_size_h: int | None = setting(None, "Accepted for NAFNet's files; use tile.")
-    crop_size_w: int | None = setting(None, "Accepted for NAFNet's files; use tile.")
-    trans_num: int = setting(1, "Accepted for NAFNet's files, where 1 is no self-ensemble.")
+    max_minibatch: int | None = setting(None, "Accepted for Restormer's files; crops are run one by one.")
 
     def __post_init__(self) -> None:
-        if self.tile is not None and self.tile_overlap >= self.tile:
+        if self.tile is not None and self.tile_pad is None and self.tile_overlap >= self.tile:
             raise ValueError(f"tile_overlap ({self.tile_overlap}) must be smaller than tile ({self.tile})")
+        ways = [name for name in ("tile", "parts", "grids") if getattr(self, name)]
+        if len(ways) > 1:
+            raise ValueError(f"{ways[1]}: images are cut by {ways[0]} already; leave one of them out")
+        if self.tile_pad is not None and self.tile is None:
+            raise ValueError("tile_pad: there is no tile, the side of the tiles")
+        if self.grids and not all(self._crop()):
+            raise ValueError("grids: needs crop_size_h and crop_size_w, or crop_size_h_ratio and crop_size_w_ratio")
         if self.best is not None and self.best not in self.metrics:
             hint = did_you_mean(self.best, self.metrics)
             raise ValueError(
                 f"best: no metric is called '{self.best}'.{hint} Known: {', '.join(self.metrics) or 'none'}."
             )
+
+    def _crop(self) -> tuple[float | None, float | None]:
+        return self.crop_size_h or self.crop_size_h_ratio, self.crop_size_w or self.crop_size_w_ratio
+
+    def cut(self, scale: int) -> Cut | None:
+        """How images are cut for a network whose outputs are `scale` times as large; None where `tile` says it, or nothing."""
+        height, width = self._crop()
+        if self.grids and height and width:
+            return Grid(height, width, scale)
+        if self.parts is not None:
+            return EqualParts(self.parts, self.parts_context)
+        return SideBySide(self.tile, self.tile_pad) if self.tile and self.tile_pad is not None else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,9 +22,9 @@ import torch
 from torch import nn
 
 from ..errors import UserError, did_you_mean, expanded, require
+from .weights import State, of_network, refuse_other_kinds
 
 log = logging.getLogger("relume")
-State = dict[str, Any]
 INTERRUPTED = "interrupted"
 """In place of an iteration: the checkpoint that an error left, see `Checkpoints.save_interrupted`."""
 ENTRY = "relume"
@@ -320,76 +320,6 @@ def link(source: Path, target: Path) -> None:
 
 
 # -------------------------------------------------------------------- weights
-WRAPPINGS = ("model_state_dict", "state_dict", "params_ema", "params-ema", "params", "model", "net")
-"""Keys under which other frameworks file a state dict, in the order in which spandrel tries them."""
-
-
-def unwrap(weights: Mapping[str, Any], param_key: str | None, path: str | Path) -> State:
-    """The state dict inside a weights file: under `param_key`, else under a usual key, else the file itself.
-
-    Raises:
-        UserError: the file has no `param_key` entry.
-    """
-    if not isinstance(weights, Mapping):
-        raise UserError(f"{path}: holds {_kind(weights)}, not weights by name")
-    if param_key:
-        if param_key in weights:
-            if not isinstance(weights[param_key], Mapping):
-                raise UserError(f"{path}: its entry '{param_key}' is {_kind(weights[param_key])}, not weights by name")
-            return strip(weights[param_key])
-        if any(isinstance(v, torch.Tensor) for v in weights.values()):
-            return strip(weights)  # a flat file is what it is, whatever key was expected
-        if param_key == "params_ema" and "params" in weights:
-            log.warning("%s: has no averaged weights (params_ema), taking params", path)
-            return strip(weights["params"])
-        listing = ", ".join(map(str, weights))
-        raise UserError(f"{path}: has no entry '{param_key}'.{did_you_mean(param_key, weights)} It holds: {listing}.")
-    for key in WRAPPINGS:
-        if isinstance(weights.get(key), Mapping):
-            return strip(weights[key])
-    return strip(weights)
-
-
-def usual_key(content: Any) -> str | None:
-    """The entry of a weights file that a trained network is: the average, else the weights; None for a flat file, or none."""
-    entries = content if isinstance(content, Mapping) else {}
-    return next((k for k in ("params_ema", "params") if isinstance(entries.get(k), Mapping)), None)
-
-
-def strip(state: Mapping[str, Any]) -> State:
-    """State-dict names without the prefixes that DataParallel, DDP and torch.compile add."""
-    return {re.sub(r"^(module\.|_orig_mod\.)+", "", str(k)): v for k, v in state.items()}
-
-
-def _kind(value: Any) -> str:
-    """What a value is, for messages."""
-    if not isinstance(value, torch.Tensor):
-        return "nothing" if value is None else f"of the type {type(value).__name__}"
-    layout = "" if value.layout is torch.strided else f" in the layout {str(value.layout).removeprefix('torch.')}"
-    return f"a tensor of {str(value.dtype).removeprefix('torch.')}{layout}"
-
-
-def _same_kind(value: Any, own: torch.Tensor) -> bool:
-    """Whether a value can become the network's entry `own` without losing anything but precision."""
-    if not isinstance(value, torch.Tensor) or value.is_quantized or value.layout is not torch.strided or value.is_meta:
-        return False
-    kinds = [(t.is_complex(), t.is_floating_point(), t.dtype == torch.bool) for t in (value, own)]
-    return kinds[0] == kinds[1]
-
-
-def refuse_other_kinds(state: Mapping[str, Any], own: Mapping[str, torch.Tensor], path: str | Path) -> None:
-    """Refuse weights that would silently be made into others: complex, integers, quantised, sparse.
-
-    Raises:
-        UserError: naming the entry and both kinds.
-    """
-    for name, value in state.items():
-        if name in own and not _same_kind(value, own[name]):
-            more = [n for n, v in state.items() if n in own and not _same_kind(v, own[n])]
-            others = f" (and {len(more) - 1} more entries)" if len(more) > 1 else ""
-            raise UserError(f"{path}: {name} is {_kind(value)}, and in the network {_kind(own[name])}{others}")
-
-
 class DoesNotFit(UserError):
     """Weights are of another network."""
 
@@ -416,8 +346,8 @@ def load_weights(
     Raises:
         UserError: the file cannot be read; or differs and `strict` is set (`DoesNotFit`).
     """
-    state = unwrap(load(path) if content is None else content, param_key, path)
     own = network.state_dict()
+    state = of_network(load(path) if content is None else content, param_key, own, path)
     refuse_other_kinds(state, own, path)
     absent = [f"missing {k}" for k in own if k not in state]
     if grow:

@@ -1,16 +1,18 @@
-"""Process groups: start one from torchrun's or SLURM's environment, and the few collectives that Relume uses.
+"""The ranks of a run: where each stands, when they are connected, and the few collectives that Relume uses.
 
-Everything here also works without a process group, as rank 0 of 1, so that callers need no special case.
+Everything here also works without other ranks, as rank 0 of 1, so that callers need no special case. Ranks meet first (see
+`meeting`), and can then gather, broadcast and agree; once they are connected in a process group, tensors travel too.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import datetime
+import logging
 import os
-import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
@@ -18,10 +20,18 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ..annotations import Positive, Range, Section, setting
+from ..annotations import Count, Positive, Range, Section, setting
 from ..errors import UserError
+from . import launchers, messages
+from .launchers import restarted
+from .meeting import Meeting, RanksError
 
+__all__ = ["RanksError", "restarted"]
 T = TypeVar("T")
+log = logging.getLogger("relume")
+
+ROLL_CALL = 10.0
+"""Seconds in which ranks whose collective failed find out which others are still there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,46 +39,165 @@ class Dist(Section):
     """Process group. Addresses come from torchrun or SLURM."""
 
     backend: Literal["nccl", "gloo"] | None = setting(None, "nccl on GPUs, gloo on CPUs when omitted.")
-    port: Annotated[int, Range(least=1, most=65535)] = setting(29500, "Port of rank 0, for the slurm launcher.")
-    timeout: Positive = setting(1800, "Seconds a collective may wait for the slowest rank (validation included).")
+    port: Annotated[int, Range(least=1, most=65535)] | None = setting(
+        None, "Port of rank 0, for the slurm launcher; from the job's number when omitted."
+    )
+    timeout: Positive = setting(
+        600, "Seconds to wait for the slowest rank: at the start, and in a collective (validation included)."
+    )
+    threads: Count | None = setting(
+        None,
+        "CPU threads of each rank; OMP_NUM_THREADS, else cores shared by ranks and loading processes, when omitted.",
+    )
+
+
+_meeting: Meeting | None = None
+_settings = Dist()
+
+
+@contextlib.contextmanager
+def joined(launcher: str, options: Mapping[str, Any], use_cpu: bool) -> Iterator[torch.device]:
+    """Inside, this process is one of the ranks that `launcher` has started; gives its device.
+
+    An error of one rank is told to the others; what a collective says because another rank failed becomes that rank's.
+
+    Raises:
+        UserError: what `initialise` raises.
+        RanksError: another rank failed or is gone.
+    """
+    device = initialise(launcher, options, use_cpu)
+    try:
+        yield device
+    except Exception as e:
+        if _meeting is None:
+            raise
+        elsewhere = None if isinstance(e, UserError) else _failed_elsewhere(e)
+        _leave_group()  # the others must see that this rank is not coming
+        _meeting.fail(elsewhere or e)
+        if elsewhere is not None:
+            raise elsewhere from e
+        raise
+    finally:
+        shut_down()
 
 
 def initialise(launcher: str, options: Mapping[str, Any], use_cpu: bool) -> torch.device:
-    """Join the process group that `launcher` (``none``, ``pytorch`` or ``slurm``) describes; the device of this rank.
+    """Meet the ranks that `launcher` (``none``, ``pytorch`` or ``slurm``) has started; the device of this one.
 
     Raises:
-        UserError: the environment lacks what the launcher promises, or a node has more ranks than GPUs.
+        UserError: the environment lacks what the launcher promises, ranks do not come, or a node has more ranks than GPUs.
     """
-    settings = Dist.of(options)
+    global _meeting, _settings
+    _settings = settings = Dist.of(options)
     cuda = torch.cuda.is_available() and not use_cpu
-    if launcher == "none":
+    meant = launchers.understood(launcher)
+    if meant == "none":
         return torch.device("cuda", 0) if cuda else torch.device("cpu")
-    if launcher == "slurm":
-        _environment_from_slurm(settings.port)
-    lacking = [k for k in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if k not in os.environ]
-    if lacking:
-        raise UserError(
-            f"--launcher {launcher}: the environment lacks {', '.join(lacking)}. "
-            "Start with: torchrun --nproc_per_node=<GPUs> -m relume train -opt <file> --launcher pytorch"
+    place = launchers.place(meant, settings.port)
+    if meant != launcher and place.rank == 0:
+        log.warning("RANK and WORLD_SIZE say that this is one of %d ranks: as with --launcher %s", place.world, meant)
+    device, error = torch.device("cpu"), None
+    try:
+        device = _device(place.local_rank) if cuda else device
+    except UserError as e:
+        error = e
+    gpu = f"{torch.cuda.get_device_properties(device).uuid}" if device.type == "cuda" else None
+    _meeting = Meeting(place, settings.timeout, {"gpu": gpu})
+    agree(error)
+    agree(_same_gpu(_meeting))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
+
+
+def connect(device: torch.device) -> None:
+    """Make the process group of the ranks that have met. What forks processes should have done so before.
+
+    Raises:
+        UserError: the ranks do not reach one another.
+    """
+    if _meeting is None or active():
+        return
+    backend = _settings.backend or ("nccl" if device.type == "cuda" else "gloo")
+    try:
+        dist.init_process_group(
+            backend,
+            store=dist.PrefixStore("group", _meeting.store),
+            rank=_meeting.rank,
+            world_size=_meeting.world,
+            timeout=datetime.timedelta(seconds=_settings.timeout),
+            device_id=device if device.type == "cuda" and backend == "nccl" else None,
         )
-    local_rank = int(os.environ.get("LOCAL_RANK", 0))
-    if cuda:
-        if local_rank >= torch.cuda.device_count():
-            raise UserError(f"local rank {local_rank}, but this node has {torch.cuda.device_count()} GPU(s)")
-        torch.cuda.set_device(local_rank)
-    timeout = datetime.timedelta(seconds=settings.timeout)
-    store, rank_here, ranks = next(dist.rendezvous("env://", timeout=timeout))
-    # torchrun keeps its store over a restart; without a prefix the new ranks would find the addresses of dead ones there.
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    dist.init_process_group(
-        settings.backend or ("nccl" if cuda else "gloo"),
-        store=dist.PrefixStore(f"relume_attempt_{attempt}", store),
-        rank=rank_here,
-        world_size=ranks,
-        timeout=timeout,
-        device_id=torch.device("cuda", local_rank) if cuda else None,
+    except (RuntimeError, ValueError) as e:
+        said = str(e).strip().splitlines()
+        raise UserError(
+            f"{_meeting.name(_meeting.rank)} cannot connect to the other ranks by {backend} within {_settings.timeout:g} s "
+            f"(dist_params.timeout): {said[0] if said else type(e).__name__}"
+        ) from e
+
+
+def _device(local_rank: int) -> torch.device:
+    """The GPU of a rank, by its number on the node, or the only one that it sees."""
+    seen = torch.cuda.device_count()
+    if local_rank < seen:
+        return torch.device("cuda", local_rank)
+    if (
+        seen == 1 or launchers.own_gpus()
+    ):  # bound to the task (srun --gpus-per-task=1); whether it is, all ranks compare
+        return torch.device("cuda", local_rank % seen)
+    raise UserError(f"local rank {local_rank}, but this node has {seen} GPU(s)")
+
+
+def _same_gpu(meeting: Meeting) -> UserError | None:
+    """The mistake that two ranks have one GPU."""
+    owners: dict[tuple[str, str], int] = {}
+    for rank, other in enumerate(meeting.others):
+        if other["gpu"] is None:
+            continue
+        first = owners.setdefault((other["host"], other["gpu"]), rank)
+        if first != rank:
+            return RanksError(
+                f"ranks {first} and {rank} have the same GPU of {other['host']}, which has fewer GPUs than ranks: start "
+                "fewer there, or set num_gpu: 0 for CPUs",
+                2,
+            )
+    return None
+
+
+def _failed_elsewhere(error: Exception) -> RanksError | None:
+    """What is behind an error of a collective: another rank's failure, or ranks that are gone or silent; None if it is ours."""
+    if not active() or _meeting is None or world_size() == 1 or not _of_collective(error):
+        return None
+    first = str(error).strip().splitlines()[0][:200]
+    _leave_group()
+    if (failure := _meeting.failure(1.0)) is not None:
+        return failure
+    try:
+        silent = _meeting.roll_call(ROLL_CALL)
+    except RanksError as e:
+        return e
+    if not silent:
+        return None
+    names = ", ".join(map(_meeting.name, silent))
+    return RanksError(
+        f"{names} did not answer within {_settings.timeout:g} s (dist_params.timeout) or died: {first}", 1
     )
-    return torch.device("cuda", local_rank) if cuda else torch.device("cpu")
+
+
+def _of_collective(error: Exception) -> bool:
+    """Whether an error says that other ranks were not heard of."""
+    if isinstance(error, dist.DistError):
+        return True
+    said = str(error)
+    signs = (
+        "gloo/transport",
+        "Connection closed by peer",
+        "Connection reset by peer",
+        "Timed out waiting",
+        "[c10d]",
+        "NCCL",
+    )
+    return isinstance(error, RuntimeError) and any(sign in said for sign in signs)
 
 
 def named_device(name: str) -> torch.device:
@@ -86,47 +215,31 @@ def named_device(name: str) -> torch.device:
     return device
 
 
-def _environment_from_slurm(port: int) -> None:
-    """Translate srun's variables into those that ``init_process_group`` reads."""
-    try:
-        nodes = os.environ["SLURM_STEP_NODELIST" if "SLURM_STEP_NODELIST" in os.environ else "SLURM_NODELIST"]
-        os.environ["RANK"] = os.environ["SLURM_PROCID"]
-        os.environ["WORLD_SIZE"] = os.environ["SLURM_NTASKS"]
-        os.environ["LOCAL_RANK"] = os.environ.get("SLURM_LOCALID", "0")
-    except KeyError as e:
-        raise UserError(f"--launcher slurm: {e.args[0]} is not set; start with srun") from e
-    os.environ.setdefault("MASTER_PORT", str(port))
-    if "MASTER_ADDR" not in os.environ:
-        try:
-            hosts = subprocess.run(  # noqa: S603
-                ["scontrol", "show", "hostnames", nodes],  # noqa: S607
-                capture_output=True,
-                text=True,
-                check=True,
-            ).stdout.split()
-        except (OSError, subprocess.CalledProcessError) as e:
-            raise UserError(f"--launcher slurm: cannot list the hosts of '{nodes}' with scontrol ({e})") from e
-        os.environ["MASTER_ADDR"] = hosts[0]
-
-
-def restarted() -> bool:
-    """Whether torchrun or SLURM has started this run again, which then goes on where it was."""
-    return any(int(os.environ.get(k) or 0) > 0 for k in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
-
-
 def active() -> bool:
     """Whether there is a process group."""
     return dist.is_available() and dist.is_initialized()
 
 
 def rank() -> int:
-    """This process's rank; 0 without a process group."""
-    return dist.get_rank() if active() else 0
+    """This process's rank; 0 without others."""
+    return dist.get_rank() if active() else _meeting.rank if _meeting else 0
 
 
 def world_size() -> int:
-    """Number of ranks; 1 without a process group."""
-    return dist.get_world_size() if active() else 1
+    """Number of ranks; 1 without others."""
+    return dist.get_world_size() if active() else _meeting.world if _meeting else 1
+
+
+def named() -> list[str]:
+    """The ranks in words: with the hosts they are on, where they have met."""
+    return [_meeting.name(r) if _meeting else f"rank {r}" for r in range(world_size())]
+
+
+def ranks_here() -> int:
+    """Number of ranks on this node."""
+    if _meeting is None:
+        return 1
+    return sum(other["host"] == _meeting.others[_meeting.rank]["host"] for other in _meeting.others)
 
 
 def is_main() -> bool:
@@ -136,12 +249,25 @@ def is_main() -> bool:
 
 def barrier() -> None:
     """Wait for every rank."""
-    if active():
+    if _connected():
         dist.barrier()
 
 
+def _connected() -> bool:
+    """Whether there is a process group; without one there must not be other ranks, or a number would be this rank's alone."""
+    if not active() and world_size() > 1:
+        raise RuntimeError("ranks that are not connected yet cannot exchange tensors")
+    return active()
+
+
 def shut_down() -> None:
-    """Leave the process group, if there is one."""
+    """Leave the other ranks, if there are any."""
+    global _meeting
+    _meeting = None
+    _leave_group()
+
+
+def _leave_group() -> None:
     if active():
         dist.destroy_process_group()
 
@@ -162,7 +288,7 @@ def leave(code: int) -> NoReturn:
 
 def maximum(values: Tensor) -> Tensor:
     """Elementwise maximum over ranks, in place."""
-    if active():
+    if _connected():
         dist.all_reduce(values, op=dist.ReduceOp.MAX)
     return values
 
@@ -174,7 +300,7 @@ def mean(values: Tensor) -> Tensor:
 
 def total(values: Tensor) -> Tensor:
     """Elementwise sum over ranks, in place."""
-    if active():
+    if _connected():
         dist.all_reduce(values)
     return values
 
@@ -184,7 +310,7 @@ def global_mean(value: Tensor) -> Tensor:
 
     A loss of it has, after the averaging of gradients over ranks, the gradient that one rank would have on the whole batch.
     """
-    if not active():
+    if not _connected():
         return value
     from torch.distributed.nn.functional import all_reduce
 
@@ -194,7 +320,7 @@ def global_mean(value: Tensor) -> Tensor:
 
 def concatenated(values: Tensor) -> Tensor:
     """Every rank's `values`, (n, ...) of the same shape everywhere, one after the other in rank order: (W n, ...)."""
-    if not active():
+    if not _connected():
         return values
     every = values.new_empty(world_size() * values.shape[0], *values.shape[1:])
     dist.all_gather_into_tensor(every, values.contiguous())
@@ -202,31 +328,58 @@ def concatenated(values: Tensor) -> Tensor:
 
 
 def gather(value: T) -> list[T]:
-    """Every rank's `value` (picklable; sent between our own processes only), in rank order, on every rank."""
-    if not active():
+    """Every rank's `value`, in rank order, on every rank: this one's as it is, the others' as `messages` bring them.
+
+    Raises:
+        TypeError: `messages.pack` cannot send it.
+    """
+    if world_size() == 1:
         return [value]
-    gathered: list[Any] = [None] * world_size()
-    dist.all_gather_object(gathered, value)
-    return gathered
+    if not active():
+        assert _meeting is not None
+        values: list[T] = _meeting.gather(value)
+    else:
+        values = [messages.unpack(m) for m in _exchanged(messages.pack(value))]
+    values[rank()] = value
+    return values
 
 
 def broadcast(value: T) -> T:
-    """Rank 0's `value` on every rank."""
-    box = [value]
-    if active():
-        dist.broadcast_object_list(box, src=0)
-    return box[0]
+    """Rank 0's `value` on every rank; see `gather`."""
+    if world_size() == 1:
+        return value
+    if not active():
+        assert _meeting is not None
+        heard: T = _meeting.broadcast(value)
+        return heard
+    sent = _exchanged(messages.pack(value) if rank() == 0 else b"")[0]
+    return value if rank() == 0 else messages.unpack(sent)
+
+
+def _exchanged(message: bytes) -> list[bytes]:
+    """Every rank's message."""
+    device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+    length = torch.tensor([len(message)], dtype=torch.int64, device=device)
+    lengths = [int(n) for n in concatenated(length).tolist()]
+    padded = torch.zeros(max(1, *lengths), dtype=torch.uint8)
+    padded[: len(message)] = torch.frombuffer(bytearray(message), dtype=torch.uint8) if message else padded[:0]
+    every = concatenated(padded.to(device)).reshape(len(lengths), -1).cpu().numpy()
+    return [row[:n].tobytes() for row, n in zip(every, lengths, strict=True)]
 
 
 def agree(error: UserError | None) -> None:
     """Raise on every rank when any rank has an error, so that none waits for one that left.
 
     Raises:
-        UserError: the first rank's error.
+        UserError: this rank's error.
+        RanksError: it is the first other rank's, which is named unless all ranks have the same.
     """
-    first = next((e for e in gather(error) if e is not None), None)
-    if first is not None:
-        raise first
+    errors = gather(error)
+    if error is not None:
+        raise error
+    for owner, other in enumerate(errors):
+        if other is not None:
+            raise RanksError(f"{named()[owner]} failed: {other}", other.code)
 
 
 def wrap(network: nn.Module, device: torch.device, find_unused: bool, broadcast_buffers: bool = True) -> nn.Module:

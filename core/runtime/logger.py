@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from ..annotations import Count, Section, plain, setting
+from ..annotations import Count, Iterations, Section, plain, setting
 from ..errors import UserError, require
 from . import distributed
 from .checkpoint import first_line, write_atomically
@@ -42,8 +42,8 @@ class Wandb(Section):
 class Logger(Section):
     """Printing, checkpoints and trackers."""
 
-    print_freq: Count = setting(100, "Iterations between log lines.")
-    save_checkpoint_freq: Count = setting(5000, "Iterations between checkpoints; one more is written at the end.")
+    print_freq: Iterations = setting(100, "Iterations between log lines.")
+    save_checkpoint_freq: Iterations = setting(5000, "Iterations between checkpoints; one more is written at the end.")
     keep_checkpoints: Count | None = setting(None, "Newest checkpoints to keep; all when omitted.")
     use_tb_logger: bool = setting(False, "Write TensorBoard events to tb_logger/<name>.")
     wandb: Wandb | None = setting(None, "Weights & Biases.")
@@ -71,8 +71,12 @@ def timestamp() -> str:
     return time.strftime("%Y%m%d_%H%M%S")
 
 
-def header(opt: Mapping[str, Any], networks: Mapping[str, torch.nn.Module], device: torch.device) -> str:
-    """Everything one wants to know a year later: versions, device, git state, where the package lies, sizes."""
+def header(opt: Mapping[str, Any], networks: Mapping[str, torch.nn.Module], device: torch.device, threads: str) -> str:
+    """Everything one wants to know a year later: versions, device, git state, where the package lies, sizes.
+
+    Args:
+        threads: how many there are, in words.
+    """
     import relume
 
     package = Path(relume.__file__).resolve().parent
@@ -80,7 +84,7 @@ def header(opt: Mapping[str, Any], networks: Mapping[str, torch.nn.Module], devi
     lines = [
         f"Relume {relume.__version__} from {package}{_git_state(package)}",
         f"Python {platform.python_version()}, torch {torch.__version__}, {platform.platform()}",
-        f"Device {device}{gpu}, {distributed.world_size()} rank(s), {torch.get_num_threads()} CPU thread(s)",
+        f"Device {device}{gpu}, {distributed.world_size()} rank(s), {threads}",
         f"Command: {' '.join(sys.argv)}",
         f"Experiment {opt['name']}, model {opt['model_type']}, seed {opt['manual_seed']}",
     ]
@@ -219,8 +223,15 @@ class RunLogger:
         if sys.stdout.isatty():
             self.progress = Progress(self.name, self.total, start)
 
-    def iteration(self, iteration: int, epoch: int, lrs: list[float], scalars: Mapping[str, float]) -> None:
-        """One log line. `scalars` holds the ``l_*`` losses and whatever else is worth a curve."""
+    def iteration(
+        self,
+        iteration: int,
+        epoch: int,
+        lrs: list[float],
+        scalars: Mapping[str, float],
+        noted: Mapping[str, float] | None = None,
+    ) -> None:
+        """One log line. `scalars` holds the ``l_*`` losses and whatever else is worth a curve; `noted`, what is not."""
         if self.records is None:
             return
         losses = {k: v for k, v in scalars.items() if not k.startswith("perf/")}
@@ -232,7 +243,8 @@ class RunLogger:
         message = f"[{self.name[:5]}..][epoch:{epoch:3d}, iter:{iteration:8,d}, lr:({rates})] "
         message += f"[eta: {eta}, time (data): {per_step:.3f} ({data:.3f})] "
         log.info("%s", message + " ".join(f"{k}: {v:.4e}" for k, v in losses.items()))
-        self.record({"iter": iteration, "epoch": epoch, "lr": lrs, **scalars})
+        more = {**(noted or {}), "perf/eta": round(max(remaining, 0), 3)}
+        self.record({"iter": iteration, "epoch": epoch, "lr": lrs, **scalars, **more})
         tagged = {f"losses/{k}" if k.startswith("l_") else k: v for k, v in scalars.items()}
         self.scalars(iteration, {**tagged, **{f"lr/{i}": lr for i, lr in enumerate(lrs)}})
         if self.progress:
@@ -264,10 +276,11 @@ class RunLogger:
             self.scalars(iteration, {f"metrics/{dataset}/{k}": v for k, v in metrics.items()})
 
     def record(self, entry: Mapping[str, Any]) -> None:
-        """One line of ``metrics.jsonl``."""
+        """One line of ``metrics.jsonl``, which gets the wall clock too."""
         if self.records is not None:
+            now = datetime.datetime.now().astimezone().isoformat(timespec="milliseconds")
             with self._tracking("metrics.jsonl"):
-                self.records.write(as_json(entry) + "\n")
+                self.records.write(as_json({**entry, "perf/wall_clock": now}) + "\n")
                 self.records.flush()
 
     def scalars(self, iteration: int, values: Mapping[str, float]) -> None:

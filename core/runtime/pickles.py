@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from . import checkpoint
+from . import checkpoint, weights
 
 DTYPES = {
     "DoubleStorage": torch.float64,
@@ -33,7 +33,7 @@ DTYPES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
-WRAPPINGS = (*checkpoint.WRAPPINGS, "ema")
+WRAPPINGS = (*weights.WRAPPINGS, "ema")
 """Keys under which a network is filed: the usual ones, then that of EDM."""
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 """First pickle of a file in the format before PyTorch 1.6."""
@@ -287,7 +287,7 @@ def state_dict(found: Any, path: Path) -> dict[str, Tensor]:
         state = module_state(found, path)
     if not state or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise UserError(f"{path}: holds no network's state dict")
-    return {k: v.contiguous().clone() for k, v in checkpoint.strip(state).items()}
+    return {k: v.contiguous().clone() for k, v in weights.strip(state).items()}
 
 
 def module_state(module: Any, path: Path, prefix: str = "", above: tuple[int, ...] = ()) -> dict[str, Tensor]:

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import logging
-import signal
-import threading
-import warnings
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from ...core.annotations import declared
 from ...core.errors import UserError
 from ...core.imaging.naming import unique_names
 from ..base import DatasetTraits
 from .options import Loader
+from .packets import Packets
 from .sampler import Order, Plan, SampleKey, TrainSampler
-from .worker import Note, Packet, SeededDataset, collate, collate_readable, start
+from .worker import Note, Packet, SeededDataset, collate, collate_readable
 
 log = logging.getLogger("relume")
 
@@ -50,7 +44,7 @@ def build_train_loader(
         seed: of the run.
         rank: of this process.
         world: number of ranks.
-        accumulate: micro-batches per iteration.
+        accumulate: micro-batches per iteration, where the stages of `opt` have none of their own.
         iteration: iterations already done.
         position: samples that they took, over all ranks (`TrainLoader.position` of the run that is resumed).
         device: where batches are put.
@@ -60,13 +54,15 @@ def build_train_loader(
         UserError: no samples, an iteration larger than the dataset, a patch larger than an image, a wrong schedule.
     """
     loading = loader_options(opt)
-    plan = Plan(loading.batch_size_per_gpu, loading.mini_batch_sizes, loading.iters, loading.gt_sizes)
+    plan = plan_of(loading, accumulate)
     weights = declared(dataset, "sampling_weights", DatasetTraits)
-    order = Order(len(dataset), seed, loading.use_shuffle, loading.dataset_enlarge_ratio, weights)
-    taken = plan.largest.batch * world * accumulate
-    if taken > order.epoch_length:
+    draws = declared(dataset, "epoch_length", DatasetTraits)
+    order = Order(len(dataset), seed, loading.use_shuffle, loading.dataset_enlarge_ratio, weights, draws)
+    fullest = max(plan.firsts, key=plan.taken)
+    if plan.taken(fullest) * world > order.epoch_length:
+        batch = product(plan.at(fullest).batch, world, plan.micro_batches(fullest))
         raise UserError(
-            f"one iteration takes {product(plan.largest.batch, world, accumulate)} samples, but the training set has "
+            f"one iteration takes {batch} samples, but the training set has "
             f"{order.epoch_length}: lower batch_size_per_gpu{' or train.accumulate' if accumulate > 1 else ''}, or raise "
             "dataset_enlarge_ratio"
         )
@@ -76,8 +72,14 @@ def build_train_loader(
     patch = plan.largest.gt_size or own_patch
     if patch:
         declared(dataset, "require_patch", DatasetTraits)(patch)
-    sampler = TrainSampler(order, plan, rank, world, accumulate, iteration, position)
+    sampler = TrainSampler(order, plan, rank, world, iteration, position)
     return TrainLoader(dataset, sampler, loading, torch.device(device), channels_last)
+
+
+def plan_of(loading: Loader, accumulate: int = 1) -> Plan:
+    """Batch and patch size of every iteration, with as many micro-batches where the options say nothing of them."""
+    stages = (loading.mini_batch_sizes, loading.iters, loading.gt_sizes, loading.accumulates)
+    return Plan(loading.batch_size_per_gpu, *stages, accumulate=accumulate)
 
 
 def loader_options(opt: Mapping[str, Any]) -> Loader:
@@ -115,6 +117,7 @@ class TrainLoader(Iterator[Batch]):
         self, dataset: Any, sampler: TrainSampler, loading: Loader, device: torch.device, channels_last: bool
     ) -> None:
         self._sampler = sampler
+        self._done = sampler.iteration
         self._handed_out = 0
         self._said: set[Note] = set()
         on_gpu = device.type == "cuda"
@@ -124,6 +127,7 @@ class TrainLoader(Iterator[Batch]):
             loading.num_worker_per_gpu,
             ahead=loading.num_prefetch_queue,
             pin_memory=loading.pin_memory and on_gpu,
+            timeout=loading.timeout,
         )
         self._placement = Placement(device, channels_last)
         self._ahead = (
@@ -136,12 +140,18 @@ class TrainLoader(Iterator[Batch]):
     def __next__(self) -> Batch:
         batch = next(self._ahead) if self._ahead else self._placement(self._load())
         self._handed_out += 1
+        if self._handed_out == self.micro_batches(self._done + 1):
+            self._done, self._handed_out = self._done + 1, 0
         return batch
+
+    def micro_batches(self, iteration: int) -> int:
+        """Micro-batches of an iteration, counted from 1."""
+        return self._sampler.plan.micro_batches(iteration)
 
     @property
     def position(self) -> int:
         """Samples taken from the stream by the iterations handed out so far, over all ranks: where a resume begins."""
-        return self.position_after(self._sampler.iteration + self._handed_out // self._sampler.accumulate)
+        return self.position_after(self._done)
 
     @property
     def epoch(self) -> int:
@@ -155,7 +165,8 @@ class TrainLoader(Iterator[Batch]):
     def describe(self, total_iter: int) -> str:
         """One line on how much data `total_iter` iterations see."""
         sampler, order = self._sampler, self._sampler.order
-        batch = product(sampler.plan.at(sampler.iteration + 1).batch, sampler.world, sampler.accumulate)
+        first = sampler.iteration + 1
+        batch = product(sampler.plan.at(first).batch, sampler.world, sampler.plan.micro_batches(first))
         return (
             f"Training set: {order.length} samples, {order.epoch_length} per epoch; {batch} per iteration; "
             f"{total_iter} iterations are {self.position_after(total_iter) / order.epoch_length:.1f} epochs"
@@ -169,119 +180,6 @@ class TrainLoader(Iterator[Batch]):
     def _load(self) -> Batch:
         """The next micro-batch, in host memory."""
         return unpack(next(self._packets), self._said)
-
-
-class Ending:
-    """The event by which torch tells loading processes to end, on the side of the process that sets it.
-
-    A process that is killed may have taken the event's lock, for which torch would then wait for ever.
-    """
-
-    def __init__(self, event: Any) -> None:
-        self._event = event
-        self._set = False
-
-    def is_set(self) -> bool:
-        """Whether it was set, which only happens here."""
-        return self._set
-
-    def set(self) -> None:
-        """Set it, unless the lock is lost: then processes are ended by force."""
-        self._set = True
-        if self._event._cond.acquire(timeout=1.0):
-            self._event._cond.release()
-            self._event.set()
-
-
-class Packets(Iterator[Packet]):
-    """Packets of `batches`, made ahead of their use in as many processes as asked.
-
-    (The number is the user's choice: torch's advice of one per core is wrong for remote files.)
-    """
-
-    def __init__(
-        self,
-        dataset: SeededDataset,
-        batches: Iterable[list[SampleKey]],
-        workers: int,
-        ahead: int = 2,
-        pin_memory: bool = False,
-        collated: Callable[[Any], Packet] = collate,
-    ) -> None:
-        with warnings.catch_warnings(), child_handler_kept():
-            warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
-            warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
-            self._packets = iter(
-                DataLoader(
-                    dataset,
-                    batch_sampler=batches,
-                    num_workers=workers,
-                    collate_fn=collated,
-                    worker_init_fn=start,
-                    prefetch_factor=max(1, ahead) if workers else None,
-                    pin_memory=pin_memory,
-                    generator=torch.Generator(),  # or the choice of workers would change the global one
-                )
-            )
-        self._processes = list(getattr(self._packets, "_workers", ()))
-        if self._processes:
-            event = self._packets._workers_done_event  # type: ignore[attr-defined]
-            self._packets._workers_done_event = Ending(event)  # type: ignore[attr-defined]
-        # Python ends child processes by SIGTERM and waits; ours are deaf to it, so they must be gone before.
-        atexit.register(_close_if_alive, weakref.ref(self))
-
-    def __next__(self) -> Packet:
-        try:
-            return next(self._packets)
-        except (RuntimeError, OSError, EOFError) as e:
-            for process in self._processes:
-                process.join(0.1)  # a process that is just ending counts as dead
-            dead = [p.exitcode for p in self._processes if not p.is_alive()]
-            if not dead and ("shared memory" in str(e) or "No space left on device" in str(e)):
-                raise UserError(
-                    "shared memory (/dev/shm) is full, through which samples come: docker run --shm-size, or "
-                    "num_worker_per_gpu: 0"
-                ) from e
-            if not dead and "Too many open files" in str(e):
-                raise UserError(
-                    "too many open files: raise the limit with ulimit -n, or lower num_worker_per_gpu"
-                ) from e
-            if not dead:
-                raise  # a mistake in the dataset's code
-            raise UserError(
-                f"a loading process died (exit code {dead[0]}). The system kills processes (-9) when memory is short: "
-                "lower num_worker_per_gpu or num_prefetch_queue, or enlarge shared memory (docker run --shm-size)"
-            ) from e
-
-    def close(self) -> None:
-        """End the processes."""
-        if self._processes:
-            self._packets._shutdown_workers()  # type: ignore[attr-defined]
-        for process in self._processes:
-            if process.is_alive():
-                process.kill()  # stuck in a read, or waiting for what a dead one has taken along
-                process.join(1.0)
-
-
-@contextlib.contextmanager
-def child_handler_kept() -> Iterator[None]:
-    """Undo torch's handler of ended child processes: it raises wherever the program is, in a checkpoint's write too.
-
-    Without it, a process that died is noticed when the next batch is asked for.
-    """
-    here = hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGCHLD) if here else None
-    try:
-        yield
-    finally:
-        if here:
-            signal.signal(signal.SIGCHLD, before)
-
-
-def _close_if_alive(reference: weakref.ref[Packets]) -> None:
-    packets = reference()
-    if packets is not None:
-        packets.close()
 
 
 def unpack(packet: Packet, said: set[Note]) -> Batch:
@@ -355,10 +253,21 @@ class EvalLoader:
 
     Samples that cannot be made are left out of their batch, whose ``failed`` has (number, mistake) of each; nothing else is in
     a batch without others. Where ranks must keep in step (`even`) they are errors.
+
+    Each pass has loading processes of its own, unless `start` has been called: then they are there from that moment until
+    `close`, and serve every pass. A process that has threads (of a process group, say) forks none that way.
     """
 
     def __init__(
-        self, dataset: Any, seed: int, rank: int, world: int, workers: int, even: bool, batch: int = 1
+        self,
+        dataset: Any,
+        seed: int,
+        rank: int,
+        world: int,
+        workers: int,
+        even: bool,
+        batch: int = 1,
+        timeout: float = 0.0,
     ) -> None:
         total = len(dataset)
         if total == 0:
@@ -373,6 +282,9 @@ class EvalLoader:
         self._forgiving = not even
         self._dataset = SeededDataset(dataset, seed, self._forgiving)
         self._workers = min(workers, len(self._batches))
+        self._timeout = timeout
+        self._kept: Packets | None = None
+        self._keys: list[list[SampleKey]] = []
         self._said: set[Note] = set()
         self.names = result_names(dataset)
         self.reference = declared(dataset, "reference", DatasetTraits)
@@ -380,10 +292,35 @@ class EvalLoader:
     def __len__(self) -> int:
         return len(self._batches)
 
-    def __iter__(self) -> Iterator[Batch]:
-        keys = [[SampleKey(0, self._indices[p], self._indices[p]) for p in places] for places in self._batches]
+    def start(self) -> None:
+        """Start the loading processes, which have nothing to do yet."""
+        if self._kept is None and self._workers:
+            self._kept = self._packets(self._workers, keep=True)
+
+    def close(self) -> None:
+        """End the loading processes that `start` has started."""
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
+
+    def _packets(self, workers: int, keep: bool) -> Packets:
         collated = collate_readable if self._forgiving else collate
-        packets = Packets(self._dataset, keys, self._workers, collated=collated)
+        return Packets(self._dataset, self._keys, workers, collated=collated, timeout=self._timeout, keep=keep)
+
+    def _begin(self) -> Packets:
+        """The packets of a pass that begins."""
+        if self._kept is not None and not self._kept.alive:
+            log.warning("a loading process has died meanwhile: from now on this process loads these images itself")
+            self.close()
+            self._workers = 0
+        self._keys[:] = [[SampleKey(0, self._indices[p], self._indices[p]) for p in places] for places in self._batches]
+        if self._kept is None:
+            return self._packets(self._workers, keep=False)
+        self._kept.again()
+        return self._kept
+
+    def __iter__(self) -> Iterator[Batch]:
+        packets = self._begin()
         try:
             for places in self._batches:
                 packet = next(packets)
@@ -397,7 +334,8 @@ class EvalLoader:
                     batch["index"] = torch.where(batch["index"] == wanted, wanted, -1)
                 yield batch
         finally:
-            packets.close()
+            if packets is not self._kept:
+                packets.close()
 
 
 def result_names(dataset: Any) -> dict[int, str]:
@@ -408,7 +346,15 @@ def result_names(dataset: Any) -> dict[int, str]:
 
 
 def build_eval_loader(
-    dataset: Any, *, seed: int = 0, rank: int = 0, world: int = 1, workers: int = 0, batch: int = 1, even: bool = False
+    dataset: Any,
+    *,
+    seed: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = 0,
+    batch: int = 1,
+    even: bool = False,
+    timeout: float = 0.0,
 ) -> EvalLoader:
     """The share of one rank in a validation or test set: every ``world``-th image.
 
@@ -420,8 +366,9 @@ def build_eval_loader(
         workers: loading processes.
         batch: images in a batch, the last one excepted; they must be of one size if there are several.
         even: give every rank equally many batches, as sharded networks need.
+        timeout: seconds without a batch from the processes after which that is an error; 0 waits for ever.
 
     Raises:
         UserError: the dataset is empty.
     """
-    return EvalLoader(dataset, seed, rank, world, workers, even, batch)
+    return EvalLoader(dataset, seed, rank, world, workers, even, batch, timeout)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from ...core.annotations import Count, Range, Section, setting
+from ...core.annotations import Count, Iterations, NonNegative, Range, Section, setting
 
 Workers = Annotated[int, Range(least=0, most=1024)]
 """Processes."""
@@ -23,15 +23,20 @@ class Loader(Section):
     prefetch_mode: Literal["cpu", "cuda"] | None = setting(None, "'cuda' copies the next batch on a side stream.")
     num_prefetch_queue: Annotated[int, Range(least=1, most=10_000)] = setting(2, "Batches each worker prepares ahead.")
     pin_memory: bool = setting(True, "Page-locked host memory, for faster copies to a GPU.")
-    persistent_workers: bool = setting(
-        True, "Accepted for BasicSR's files; training workers always live through the run."
+    persistent_workers: bool = setting(True, "Accepted for BasicSR's files; loading processes live through the run.")
+    timeout: NonNegative = setting(
+        300, "Seconds without a batch from the loading processes after which the run ends; 0 waits for ever."
     )
     mini_batch_sizes: list[Count] | None = setting(None, "Progressive training: samples per rank in each stage.")
-    iters: list[Count] | None = setting(None, "Progressive training: iterations of each stage.")
+    iters: list[Iterations] | None = setting(None, "Progressive training: iterations of each stage.")
     gt_sizes: list[Count] | None = setting(None, "Progressive training: patch size of each stage.")
+    accumulates: list[Count] | None = setting(
+        None, "Progressive training: micro-batches of each stage, in place of train.accumulate."
+    )
 
     def __post_init__(self) -> None:
         stages = {"mini_batch_sizes": self.mini_batch_sizes, "iters": self.iters, "gt_sizes": self.gt_sizes}
+        stages["accumulates"] = self.accumulates
         lengths = {name: len(values) for name, values in stages.items() if values is not None}
         if lengths and "iters" not in lengths:
             raise ValueError(f"{' and '.join(lengths)} need iters, the iterations of each stage")

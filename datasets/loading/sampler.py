@@ -48,27 +48,47 @@ class Plan:
         mini_batch_sizes: the same, of each stage.
         iters: iterations of each stage; the last one goes on for ever.
         gt_sizes: patch size of each stage.
+        accumulates: micro-batches of each stage's iterations.
+        accumulate: micro-batches of all iterations, where `accumulates` does not say it.
     """
 
     batch_size_per_gpu: int
     mini_batch_sizes: Sequence[int] | None = None
     iters: Sequence[int] | None = None
     gt_sizes: Sequence[int] | None = None
+    accumulates: Sequence[int] | None = None
+    accumulate: int = 1
 
     def at(self, iteration: int) -> Stage:
         """The stage of an iteration, counted from 1."""
         if not self.iters:
             return Stage(self.batch_size_per_gpu, None)
-        ends = list(itertools.accumulate(self.iters))
-        stage = next((i for i, end in enumerate(ends) if iteration <= end), len(ends) - 1)
+        stage = self._stage(iteration)
         batch = self.mini_batch_sizes[stage] if self.mini_batch_sizes else self.batch_size_per_gpu
         return Stage(batch, self.gt_sizes[stage] if self.gt_sizes else None)
 
+    def _stage(self, iteration: int) -> int:
+        ends = list(itertools.accumulate(self.iters or ()))
+        return next((i for i, end in enumerate(ends) if iteration <= end), len(ends) - 1)
+
+    def micro_batches(self, iteration: int) -> int:
+        """Of an iteration, counted from 1."""
+        return self.accumulates[self._stage(iteration)] if self.iters and self.accumulates else self.accumulate
+
+    def taken(self, iteration: int) -> int:
+        """Samples that one rank takes in an iteration, counted from 1."""
+        return self.at(iteration).batch * self.micro_batches(iteration)
+
     def samples(self, iterations: int) -> int:
-        """What one rank's micro-batches of the first `iterations` iterations hold together, one per iteration."""
+        """What one rank takes in the first `iterations` iterations."""
         ends = [0, *itertools.accumulate((self.iters or [1])[:-1]), max(iterations, sum(self.iters or [1]))]
         spans = itertools.pairwise(min(end, iterations) for end in ends)
-        return sum((end - begin) * self.at(begin + 1).batch for begin, end in spans)
+        return sum((end - begin) * self.taken(begin + 1) for begin, end in spans)
+
+    @property
+    def firsts(self) -> list[int]:
+        """The first iteration of each stage."""
+        return [end + 1 for end in itertools.accumulate((self.iters or ())[:-1], initial=0)]
 
     @property
     def largest(self) -> Stage:
@@ -86,10 +106,17 @@ class Order:
         shuffle: permute every epoch anew; else ascending.
         enlarge: repeats of the dataset in an epoch.
         weights: (length,) share of each sample in an epoch's draws; equal when None.
+        draws: that make an epoch, before repeats; `length` when None.
     """
 
     def __init__(
-        self, length: int, seed: int, shuffle: bool = True, enlarge: int = 1, weights: np.ndarray | None = None
+        self,
+        length: int,
+        seed: int,
+        shuffle: bool = True,
+        enlarge: int = 1,
+        weights: np.ndarray | None = None,
+        draws: int | None = None,
     ) -> None:
         if length < 1:
             raise UserError("the dataset is empty")
@@ -98,7 +125,7 @@ class Order:
         self.length = length
         self.seed = seed
         self.shuffle = shuffle
-        self.epoch_length = length * enlarge
+        self.epoch_length = (draws or length) * enlarge
         self.weights = None if weights is None else np.cumsum(weights, dtype=np.float64) / np.sum(weights)
         self._epoch = -1
         self._draws = self._indices = np.empty(0, np.int64)
@@ -133,7 +160,6 @@ class TrainSampler(Sampler[list[SampleKey]]):
         plan: batch and patch sizes.
         rank: of this process.
         world: number of ranks.
-        accumulate: micro-batches per iteration.
         iteration: iterations already done.
         position: samples that they took from the stream, over all ranks.
     """
@@ -144,7 +170,6 @@ class TrainSampler(Sampler[list[SampleKey]]):
         plan: Plan,
         rank: int = 0,
         world: int = 1,
-        accumulate: int = 1,
         iteration: int = 0,
         position: int = 0,
     ) -> None:
@@ -152,24 +177,23 @@ class TrainSampler(Sampler[list[SampleKey]]):
         self.plan = plan
         self.rank = rank
         self.world = world
-        self.accumulate = accumulate
         self.iteration = iteration
         self.position = position
 
     def taken(self, iteration: int) -> int:
         """Samples that an iteration takes, over all ranks and micro-batches."""
-        return self.plan.at(iteration).batch * self.world * self.accumulate
+        return self.plan.taken(iteration) * self.world
 
     def position_after(self, iteration: int) -> int:
         """Position in the stream when an iteration, not before the first of this sampler, is over."""
         new = self.plan.samples(iteration) - self.plan.samples(self.iteration)
-        return self.position + new * self.world * self.accumulate
+        return self.position + new * self.world
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         position = self.position
         for iteration in itertools.count(self.iteration + 1):
             batch, gt_size = self.plan.at(iteration)
-            for micro in range(self.accumulate):
+            for micro in range(self.plan.micro_batches(iteration)):
                 first = position + (micro * self.world + self.rank) * batch
                 yield [self.order.at(p, gt_size) for p in range(first, first + batch)]
             position += self.taken(iteration)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import itertools
 import json
 import os
@@ -483,6 +484,12 @@ def test_metrics_jsonl_is_json_and_complete(visits: Any) -> None:
         1 / first["perf/time"], rel=1e-3
     )
     assert [r["epoch"] for r in lines if "lr" in r] == [0] * 6
+    clock = [datetime.datetime.fromisoformat(r["perf/wall_clock"]) for r in lines]
+    assert clock == sorted(clock) and clock[0].tzinfo is not None
+    assert abs(clock[-1] - datetime.datetime.now(datetime.timezone.utc)) < datetime.timedelta(minutes=2)
+    steps = [r for r in lines if "lr" in r]
+    assert steps[-1]["perf/eta"] == 0 and all(r["perf/eta"] > 0 for r in steps[:-1])
+    assert all(r["perf/time_max"] == pytest.approx(r["perf/time"]) and r["perf/time_max_rank"] == 0 for r in steps)
 
 
 Curve = Callable[..., list[float]]

@@ -233,3 +233,39 @@ def test_remote_folders(tmp_path, write_images):
 def test_a_template_without_a_place_for_the_stem(paired, template):
     with pytest.raises(UserError, match="filename_tmpl"):
         build(paired, filename_tmpl=template)
+
+
+@pytest.mark.parametrize(("task", "channels"), [("denoising_color", 3), ("denoising_gray", 1)])
+def test_forks_denoising_adds_the_noise_of_their_validation(paired, tmp_path, task, channels):
+    clean = {"type": "PairedImageDataset", "dataroot_gt": str(tmp_path / "gt"), "dataroot_lq": "nowhere", "task": task}
+    item = build(clean, noise=15, phase="val")[3]
+    bgr = cv2.imread(str(tmp_path / "gt" / "03.png"), cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE)
+    image = bgr.astype(np.float32) / 255
+    noisy = image + np.random.RandomState(0).normal(0, 15 / 255, image.shape)
+    for key, expected in (("gt", image), ("lq", noisy)):
+        expected = expected[..., ::-1] if channels == 3 else expected[..., None]
+        # The PNG reader's gray and ours may differ by one level where a half is rounded.
+        allowed = 1e-6 if channels == 3 else 1.01 / 255
+        np.testing.assert_allclose(item[key].permute(1, 2, 0).numpy(), expected, atol=allowed)
+    training = build(clean, noise=15, gt_size=32, use_hflip=True)
+    added = torch.stack([i["lq"] - i["gt"] for i in (training[0] for _ in range(8))])
+    assert added.shape == (8, channels, 32, 32)
+    assert float(added.std() * 255) == pytest.approx(15, rel=0.05)
+    assert not torch.equal(added[0], added[1])
+
+
+def test_forks_compression_artefacts_are_learnt_in_gray(paired, tmp_path):
+    pairs = {k: str(tmp_path / v) for k, v in (("dataroot_gt", "gt"), ("dataroot_lq", "input"))}
+    item = build({"type": "PairedImageDataset", **pairs, "task": "CAR"}, phase="val")[0]
+    levels = item["lq"] * 255
+    assert item["lq"].shape == (1, 40, 48)
+    torch.testing.assert_close(levels, levels.round(), atol=1e-4, rtol=0)
+    expected = cv2.imread(str(tmp_path / "input" / "00.png"), cv2.IMREAD_GRAYSCALE)
+    np.testing.assert_allclose(levels[0].numpy(), expected, atol=1.01)
+
+
+@pytest.mark.parametrize("options", [{"task": "denoising_color"}, {"task": "CAR", "color": "y"}, {"noise": 15}])
+def test_forks_tasks_that_lack_something(paired, tmp_path, options):
+    pairs = {k: str(tmp_path / v) for k, v in (("dataroot_gt", "gt"), ("dataroot_lq", "input"))}
+    with pytest.raises(UserError, match=r": (task|noise): "):
+        build({"type": "PairedImageDataset", **pairs}, **options)

@@ -16,7 +16,7 @@ from ....losses.frozen import WithFrozenNetwork
 from ....losses.gan import logits, relativistic_d_loss, relativistic_g_loss
 from ....losses.ldl import get_refined_artifact_map
 from ....losses.penalties import gradient_penalty_loss, r1_penalty
-from ...annotations import Count, NonNegative, Range, declared
+from ...annotations import Count, Range, SomeIterations, declared
 from ...errors import UserError
 from ...inference.network import NetworkTraits
 from .. import MODELS
@@ -71,8 +71,8 @@ class SRGANModel(Model):
         losses: dict[str, nn.Module],
         *,
         net_d_iters: Count = 1,
-        net_d_init_iters: NonNegative = 0,
-        net_g_pretrain_iters: NonNegative = 0,
+        net_d_init_iters: SomeIterations = 0,
+        net_g_pretrain_iters: SomeIterations = 0,
         relativistic: bool | None = None,
         r1_reg_weight: Weight = 0.0,
         net_d_reg_every: Count = 16,

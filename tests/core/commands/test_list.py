@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ def test_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
     assert heading == f"losses ({len(lines)})"
     assert "  L1Loss(loss_weight=1.0, reduction='mean')" in lines
     assert [line.split("(")[0] for line in lines] == sorted(line.split("(")[0] for line in lines)
-    assert "(also ImageCleanModel, ImageRestorationModel, SRModel)" in models
+    assert re.search(r"\(also .*ImageCleanModel, ImageRestorationModel.*SRModel.*\)", models)
 
 
 def test_everything(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,12 +8,20 @@ import numpy as np
 import pytest
 
 from relume.core.errors import UserError
-from relume.core.metrics import METRICS, calculate_metric, metric, metric_direction, needs_reference, scores_sets
+from relume.core.metrics import (
+    METRICS,
+    calculate_metric,
+    metric,
+    metric_direction,
+    metric_space,
+    needs_reference,
+    scores_sets,
+)
 
 IMAGES = dict(zip(("img", "img2"), np.random.default_rng(0).integers(0, 256, (2, 24, 20, 3), np.uint8), strict=True))
 OURS = [name for name in METRICS if METRICS.get(name).__module__.startswith("relume.core.metrics.")]
 OF_SETS = [name for name in OURS if scores_sets(name)]
-OF_IMAGES = [name for name in OURS if name not in OF_SETS]
+OF_IMAGES = [name for name in OURS if name not in OF_SETS and metric_space(name) != "flow"]
 
 
 def test_plain_and_parsed_options_and_aliases_agree():

@@ -359,3 +359,26 @@ def test_options_of_inference_stand_under_val() -> None:
         check({**opt, "train": {**opt["train"], "tta": "hflip"}})
     with pytest.raises(UserError, match="unknown key 'tta' in val"):
         check({**options(), "val": {"tta": "hflip"}})
+
+
+def test_an_evaluation_scores_flow(tmp_path: Path) -> None:
+    net = network(use_flow=True).eval()
+    size = (18, 21)  # of which neither side is the network's multiple
+    given = batch(size, 2)
+    flow = model(net).flow(given)
+    assert flow is not None and flow.shape == (2, 4, *size) and flow.abs().sum() > 0
+    from relume.core.evaluation import Evaluator
+
+    for true, expected in ((flow + torch.tensor([3.0, 4.0, 0, 0])[:, None, None], 2.5), (None, None)):
+        evaluator = Evaluator(
+            loaders={"set": [{**given, **({} if true is None else {"flow": true}), "index": torch.tensor([0, 1])}]},
+            metrics={"psnr": {"type": "calculate_psnr"}, "epe": {"type": "calculate_epe"}},
+            folder=tmp_path,
+            device=torch.device("cpu"),
+            image_name=lambda *_: "x",
+            forgiving=True,
+        )
+        with torch.no_grad():
+            scores = evaluator.run(model(net), 1)["set"]
+        assert scores.get("epe") == (expected and pytest.approx(expected, rel=1e-5)) and scores["psnr"] > 0
+    assert model(network().eval()).flow(given) is None

@@ -111,3 +111,19 @@ def test_mixing_in_a_run_changes_it_reproducibly() -> None:
     assert differences(final["plain"], final["one"]) != []
     with pytest.raises(UserError, match=r"'mixup_bta' in train\.mixing_augs\. Did you mean 'mixup_beta'\?"):
         train_pipeline(options("wrong", train__mixing_augs={"mixup": True, "mixup_bta": 1}))
+
+
+def test_the_self_ensemble_is_the_mean_over_eight_symmetries() -> None:
+    torch.manual_seed(0)
+    network = nn.Conv2d(3, 3, 3, padding=1)
+    model = RestorationModel({"g": network}, {}, self_ensemble="dihedral")
+    x = torch.rand(1, 3, 8, 12)
+    expected = torch.zeros_like(x)
+    for turns in range(4):
+        for flipped in (False, True):
+            seen = torch.rot90(x.flip(3) if flipped else x, turns, (2, 3))
+            answer = torch.rot90(network(seen), -turns, (2, 3))
+            expected += (answer.flip(3) if flipped else answer) / 8
+    torch.testing.assert_close(model.predict({"lq": x})["output"], expected)
+    with pytest.raises(UserError, match=r"val\.self_ensemble"):
+        RestorationModel({"g": network}, {}, self_ensemble="hflip", inputs=["lq", "mask"])

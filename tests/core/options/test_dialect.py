@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,9 +33,10 @@ def resolved(tmp_path: Path, **parts: str) -> options.Resolved:
     ("parts", "key"),
     [
         ({"top": "crop_border: 4"}, "crop_border"),
-        ({"data": ", task: SR"}, "datasets.test_1.task"),
-        ({"val": "use_chop: true"}, "val.use_chop"),
-        ({"train": ", use_accumulation: false"}, "train.use_accumulation"),
+        ({"data": ", use_cache: true"}, "datasets.test_1.use_cache"),
+        ({"val": "use_chop: false"}, "val.use_chop"),
+        ({"val": "trans_num: 1"}, "val.trans_num"),
+        ({"train": ", max_checkpoints: 20"}, "train.max_checkpoints"),
     ],
 )
 def test_what_has_no_effect_is_accepted_and_noted_with_its_line(
@@ -53,15 +56,20 @@ def test_what_has_no_effect_is_accepted_and_noted_with_its_line(
 @pytest.mark.parametrize(
     "parts",
     [
-        {"data": ", task: denoising_color"},
         {"val": "selfensemble_testing: 3"},
         {"top": "crop_boarder: 4"},
         {"train": ", accumulation_steps: [1, 4]"},
+        {"val": "trans_num: 4"},
     ],
 )
 def test_what_would_change_something_or_is_misspelt_stays_an_error(tmp_path: Path, parts: dict[str, str]) -> None:
     with pytest.raises(options.OptionError, match="unknown key"):
         resolved(tmp_path, **parts)
+
+
+def test_a_task_and_its_noise_go_together(tmp_path: Path) -> None:
+    with pytest.raises(options.OptionError, match=r"x\.yml:6:\d+: datasets\.test_1\.task: denoising_color needs"):
+        resolved(tmp_path, data=", task: denoising_color")
 
 
 def test_other_names_of_training_keys_mean_the_same(tmp_path: Path) -> None:
@@ -70,6 +78,39 @@ def test_other_names_of_training_keys_mean_the_same(tmp_path: Path) -> None:
     assert train is not None
     assert (train.accumulate, train.grad_clip_norm) == (4, 0.5)
     assert any("train.accumulation_steps: taken as accumulate" in str(note) for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ("use_accumulation: true, accumulation_steps: 8", 8),
+        ("use_accumulation: false, accumulation_steps: 8", 1),
+        ("accumulation_steps: 1, mini_accumulation_steps: [4, 4]", 4),
+        ("mini_accumulation_steps: [3]", 3),
+    ],
+)
+def test_the_steps_of_a_fork_s_three_keys(tmp_path: Path, keys: str, expected: int) -> None:
+    found = resolved(tmp_path, train=f", {keys}")
+    assert found.options.train is not None
+    assert found.options.train.accumulate == expected
+    assert [str(n).partition("train.")[2] for n in found.notes] == [
+        f"{key.partition(':')[0]}: taken as accumulate: {expected}" for key in re.split(r", (?=[a-z])", keys)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ("use_chop: true", {"parts": 200, "parts_context": 16}),
+        ("trans_num: 8", {"self_ensemble": "dihedral"}),
+        ("selfensemble_testing: true", {"self_ensemble": "dihedral"}),
+        ("grids: true, crop_size: 256", {"grids": True, "crop_size_h": 256, "crop_size_w": 256}),
+        ("grids: true, crop_size_h_ratio: 0.5, crop_size_w_ratio: 1", {"grids": True, "crop_size_h_ratio": 0.5}),
+    ],
+)
+def test_what_forks_do_in_validation(tmp_path: Path, keys: str, expected: dict[str, Any]) -> None:
+    val = resolved(tmp_path, val=keys).options.val
+    assert {k: val[k] for k in expected} == expected
 
 
 def test_a_translated_value_is_checked_at_its_place(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ Mistakes = Callable[..., list[str]]
 Loaded = Callable[..., Any]
 
 NET = "type, dim, depths, upsampler, ratio, bias, norm, size, folder, dropout, inner, either"
-IN_ALL = "... (29 in all: relume explain train)."
+IN_ALL = "... (30 in all: relume explain train)."
 
 
 # ------------------------------------------------------------------ one mistake, one line
@@ -32,7 +32,7 @@ IN_ALL = "... (29 in all: relume explain train)."
             "x.yml:13:3: unknown key 'ema_decey' in train. Did you mean 'ema_decay'? Accepted: ema_decay, ",
         ),
         ("scale: 2", "scale: 4\nscale: 2", "x.yml:4:1: the key 'scale' is given twice, here and on line 3"),
-        ("total_iter: 100", "ema_decay: 0.9", "x.yml:12:3: train lacks 'total_iter'."),
+        ("total_iter: 100", "ema_decay: 0.9", "x.yml:12:3: train lacks 'total_iter' (or 'total_epoch')."),
         ("total_iter: 100", "total_iter: 0", "x.yml:12:15: train.total_iter: must be at least 1, got 0"),
         ("total_iter: 100", "total_iter: -5", "x.yml:12:15: train.total_iter: must be at least 1, got -5"),
         ("batch_size_per_gpu: 4", "batch_size_per_gpu: 0",

@@ -30,7 +30,7 @@ def test_two_ranks_equal_one(strategy: str, tmp_path: Path) -> None:
     one = options(**DETERMINISTIC, datasets__train__batch_size_per_gpu=4)
     two = options(**DETERMINISTIC, train__strategy=strategy)
     assert train(tmp_path / "one", one).returncode == 0
-    done = train(tmp_path / "two", two, ranks=2)
+    done = train(tmp_path / "two", two, ranks=2, torchrun=True)
     assert done.returncode == 0, done.stdout + done.stderr
     a, b = outcome(tmp_path / "one"), outcome(tmp_path / "two")
     close(a, b)

@@ -117,7 +117,7 @@ def test_the_console_is_standard_output_of_the_moment(monkeypatch: pytest.Monkey
 def test_git_state_and_frozen_parameters_are_in_the_header(tmp_path: Path) -> None:
     network = torch.nn.Sequential(torch.nn.Linear(10, 100), torch.nn.Linear(100, 1))
     network[0].requires_grad_(False)
-    text = header({"name": "x", "model_type": "M", "manual_seed": 1}, {"g": network}, torch.device("cpu"))
+    text = header({"name": "x", "model_type": "M", "manual_seed": 1}, {"g": network}, torch.device("cpu"), "1 thread")
     assert "network_g: Sequential, 1,201 parameters, 101 of them trained" in text
     assert logger._git_state(tmp_path) == ""
     commit = "git init -q . && git -c user.name=a -c user.email=a@b commit -q --allow-empty -m x"

@@ -13,7 +13,9 @@ from relume.datasets.loading.sampler import Order, Plan, Stage, TrainSampler
 
 
 def keys(count, *, world=1, rank=0, accumulate=1, plan=None, length=10, iteration=0, position=0, **order):
-    sampler = TrainSampler(Order(length, 3, **order), plan or Plan(2), rank, world, accumulate, iteration, position)
+    sampler = TrainSampler(
+        Order(length, 3, **order), plan or Plan(2, accumulate=accumulate), rank, world, iteration, position
+    )
     return list(itertools.islice(sampler, count))
 
 
@@ -104,3 +106,17 @@ def test_nothing_to_sample_from():
         Order(0, 0)
     with pytest.raises(UserError, match="dataset_enlarge_ratio"):
         Order(1, 0, enlarge=0)
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_micro_batches_follow_the_stages(world):
+    plan = Plan(9, [4, 2, 1], [2, 3, 1], [16, 24, 32], [1, 2, 4])
+    sampler = TrainSampler(Order(100, 3), plan, 0, world)
+    assert [sampler.plan.micro_batches(i) for i in range(1, 8)] == [1, 1, 2, 2, 2, 4, 4]
+    assert [sampler.position_after(i) for i in range(4)] == [0, 4 * world, 8 * world, 12 * world]
+    batches = list(itertools.islice(sampler, 2 + 6 + 8))
+    assert [len(b) for b in batches] == [4, 4] + [2] * 6 + [1] * 8
+    assert [b[0].gt_size for b in batches] == [16] * 2 + [24] * 6 + [32] * 8
+    if world == 1:
+        draws = [key.draw for batch in batches for key in batch]
+        assert draws == [Order(100, 3).at(p).draw for p in range(len(draws))]

@@ -1,14 +1,12 @@
 """Registries: a decorator files a class or function under its name, a ``type:`` block of an option file calls it.
 
 The constructor's signature *is* the option schema, so registration refuses what could not be one: ``*args``, ``**kwargs``,
-a parameter called ``type``, a parameter without annotation.
+a parameter called ``type``, a parameter without annotation. Plug-ins are anybody's code, and taken as they are: see `plugged`.
 """
 
 from __future__ import annotations
 
-import collections.abc
-import dataclasses
-import functools
+import copy
 import importlib
 import importlib.util
 import inspect
@@ -18,16 +16,40 @@ import threading
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .errors import UserError, did_you_mean, listing, printable
+from ..annotations import plain
+from ..errors import UserError, did_you_mean, listing, printable
+from . import plugged
+from .signatures import (
+    MISSING,
+    Parameter,
+    article,
+    foreign_signature,
+    guessed,
+    has_any_keys,
+    signature,
+    takes_block,
+    unknown_key,
+)
+from .sources import definition, names_of
 
+__all__ = [
+    "MISSING",
+    "Parameter",
+    "Registry",
+    "article",
+    "build_nested",
+    "guessed",
+    "names_of",
+    "plugged",
+    "registry_of",
+    "signature",
+    "unknown_key",
+]
 T = TypeVar("T", bound=Callable[..., Any])
-MISSING = inspect.Parameter.empty
-DECORATED = re.compile(r"^(@.*\n(?:[@ \t)\]#].*\n|\n)*)(?:async[ ]+)?(?:class|def)[ ]+(\w+)", re.MULTILINE)
-"""The decorators of a class or function at a module's top level, and its name."""
 PLURALS = {
     "architecture": "archs",
     "model": "models",
@@ -40,22 +62,6 @@ PLURALS = {
     "transfer function": "transfers",
 }
 """What ``relume list`` calls the members of a registry, by its noun."""
-QUOTED = re.compile(r"""["']([^"'\n]+)["']""")
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One option of a registered component: its annotation (resolved, ``Annotated`` kept), default, and `annotations.Range`
-    where the annotation, a library's, has none."""
-
-    name: str
-    annotation: Any
-    default: Any = MISSING
-    range: Any = None
-
-    @property
-    def required(self) -> bool:
-        return self.default is MISSING
 
 
 class Registry:
@@ -66,9 +72,11 @@ class Registry:
         package: dotted package whose modules register members. A look-up imports the module that defines the name; a
             listing imports them all.
         runtime: constructor parameters that code supplies and option files may not (an optimizer's ``params``).
-        library: where else to look for a name (``torch.optim``); returns None for an unknown one.
+        library: where else to look for a name (``torch.optim``); returns None for an unknown one, or raises `UserError` with
+            what is to be said of it.
         library_names: what is there, for suggestions and listings.
         library_ranges: by name, the `annotations.Range` of parameters of the library, whose annotations have none.
+        library_advice: what to say, if anything, of a name that is not there but could be.
     """
 
     def __init__(
@@ -80,6 +88,7 @@ class Registry:
         library: Callable[[str], Callable[..., Any] | None] | None = None,
         library_names: Callable[[], Iterable[str]] = tuple,
         library_ranges: Mapping[str, Any] = types.MappingProxyType({}),
+        library_advice: Callable[[str], str] = lambda name: "",
     ) -> None:
         self.noun = noun
         self.package = package
@@ -87,6 +96,9 @@ class Registry:
         self._library = library
         self._library_names = library_names
         self._library_ranges = library_ranges
+        self._library_advice = library_advice
+        self._plugged: dict[str, dict[str, Callable[..., Any]]] = {}
+        self._beside: dict[str, Callable[..., Any]] = {}
         self._members: dict[str, Callable[..., Any]] = {}
         self._aliases: dict[str, str] = {}
         self._unimportable: dict[str, ImportError] = {}
@@ -112,12 +124,16 @@ class Registry:
 
         def file(member: T) -> T:
             key = name or member.__name__
-            self._refuse_unclear_signature(key, member)
             own = f"{member.__module__}.".startswith(f"{self.package}.")
+            plugin = plugged.registrant()
+            if plugin is not None and not own:
+                self._plug(member, (key, *aliases), *plugin)
+                return member
+            self._refuse_unclear_signature(key, member)
             for k in (key, *aliases):
-                # A plugin learns at once, not when the package's module is imported, that a name is taken.
+                # Who registers at a prompt learns at once, not when the package's module is imported, that a name is taken.
                 taken = self._registered(k) if own else self._defined(k)
-                if taken is not None and _definition(taken) != _definition(member):
+                if taken is not None and definition(taken) != definition(member):
                     raise TypeError(
                         f"{self.noun} '{k}' is registered twice: in {taken.__module__} and {member.__module__}"
                     )
@@ -126,6 +142,11 @@ class Registry:
             return member
 
         return file
+
+    def _plug(self, member: Callable[..., Any], names: Iterable[str], plugin: str, module: str) -> None:
+        """File what a plug-in registers; what it only imports is filed beside, and comes after Relume's own."""
+        within = self._plugged.setdefault(plugin, {}) if member.__module__ == module else self._beside
+        within.update(dict.fromkeys(names, member))
 
     def _refuse_unclear_signature(self, key: str, member: Callable[..., Any]) -> None:
         where = f"{self.noun} '{key}' ({member.__module__})"
@@ -156,11 +177,42 @@ class Registry:
     def _find(self, name: object) -> Callable[..., Any] | None:
         if not isinstance(name, str):
             return None
+        found = self._of_plugin(name) or self._own(name)
+        if found is None:
+            others = [names[name] for names in self._plugged.values() if name in names]
+            found = others[-1] if others else self._beside.get(name)
+        return found or (self._library(name) if self._library else None)
+
+    def _own(self, name: str) -> Callable[..., Any] | None:
         found = self._registered(name) or self._defined(name)
         if found is None:
             self._discover()  # registered in a way that the text does not show, or nowhere
             found = self._registered(name)
-        return found or (self._library(name) if self._library else None)
+        return found
+
+    def _of_plugin(self, name: str) -> Callable[..., Any] | None:
+        """What the first plug-in of the options in force has under a name."""
+        for plugin in plugged.active():
+            found = self._plugged.get(plugin.key, {}).get(name)
+            if found is None and (found := plugin.find(self, name)) is not None:
+                self._plugged.setdefault(plugin.key, {})[name] = found
+            if found is not None:
+                return found
+        return None
+
+    def origin(self, name: str) -> str | None:
+        """The plug-in of the options in force that a name is taken from; None if none of them has it."""
+        if self._of_plugin(name) is None:
+            return None
+        return next(p.key for p in plugged.active() if name in self._plugged.get(p.key, {}))
+
+    def overrides(self, name: str) -> bool:
+        """Whether Relume has something of its own under a name that a plug-in of the options in force has, too."""
+        return self._of_plugin(name) is not None and self._own(name) is not None
+
+    def _is_foreign(self, member: Callable[..., Any]) -> bool:
+        """Whether a member is a plug-in's, whose signature nobody has looked at."""
+        return any(member in names.values() for names in (*self._plugged.values(), self._beside))
 
     def _discover(self) -> None:
         """Import every module of the package, once.
@@ -191,14 +243,16 @@ class Registry:
             self._unimportable[module] = e
 
     def names(self) -> list[str]:
-        """Every registered name, aliases not included, sorted."""
+        """Every registered name, aliases not included, sorted; those of plug-ins too."""
         self._discover()
-        return sorted(self._members)
+        return sorted({*self._members, *self._beside, *(n for names in self._plugged.values() for n in names)})
 
     def aliases(self, name: str) -> list[str]:
         """Other names under which `name` is known."""
         self._discover()
-        return sorted(a for a, target in self._aliases.items() if target == name)
+        found = [a for a, target in self._aliases.items() if target == name]
+        of_library = self._library is not None and name not in self._members
+        return sorted([*found, *(getattr(self._library(name), "aliases", ()) if of_library and self._library else ())])
 
     def library_names(self) -> list[str]:
         """Names that the library offers besides the registered ones, sorted."""
@@ -214,7 +268,10 @@ class Registry:
         return iter(self.names())
 
     def __contains__(self, name: object) -> bool:
-        return self._find(name) is not None
+        try:
+            return self._find(name) is not None
+        except UserError:  # the name is a library's, which is missing or has nothing of that name
+            return False
 
     def get(self, name: str) -> Callable[..., Any]:
         """The class or function called `name`.
@@ -229,9 +286,18 @@ class Registry:
 
     def unknown(self, name: object) -> str:
         """The message for a name that nothing has; it quotes the missing dependency of a module that would define it."""
-        every = [*self.names(), *self._aliases, *self.library_names()]
+        try:
+            self._find(name)
+        except UserError as e:  # of a library, that knows better
+            return str(e)
+        plugins = plugged.active()
+        theirs = [n for plugin in plugins for n in plugin.names(self)]
+        every = [*self.names(), *self._aliases, *self.library_names(), *theirs]
         known = listing(every, str(name), self.command) or "none"
         text = f"no {self.noun} is called '{printable(name)}'.{did_you_mean(str(name), every)} Known: {known}."
+        text += f" {advice}" if (advice := self._library_advice(str(name))) else ""
+        for plugin in plugins:
+            text += f" {plugin.key}, under plugins, has {', '.join(plugin.names(self)) or f'no {self.noun}'}."
         for module, error in self._unimportable.items():
             spec = importlib.util.find_spec(module)
             source = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
@@ -242,10 +308,22 @@ class Registry:
     def parameters(self, name: str) -> dict[str, Parameter]:
         """The options that `name` accepts, in the order of its signature, without the runtime ones."""
         member = self.get(name)
+        if self._is_foreign(member):
+            return {k: p for k, p in foreign_signature(member).items() if k not in self.runtime}
         registered = member in self._members.values()
         found = {k: p for k, p in signature(member, lenient=not registered).items() if k not in self.runtime}
         ranges = {} if registered else {k: r for k, r in self._library_ranges.items() if k in found}
         return {**found, **{k: replace(found[k], range=r) for k, r in ranges.items()}}
+
+    def takes_any_key(self, name: str) -> bool:
+        """Whether `name` is a plug-in's that takes ``**kwargs``, or its block as one argument: its keys cannot be checked."""
+        member = self.get(name)
+        return self._is_foreign(member) and (has_any_keys(member) or takes_block(member))
+
+    def takes_block(self, name: str) -> bool:
+        """Whether `name` is a plug-in's whose constructor has one argument, the block, as data sets of BasicSR have it."""
+        member = self.get(name)
+        return self._is_foreign(member) and takes_block(member)
 
     # ---------------------------------------------------------------- building
     def build(self, block: Mapping[str, Any], **runtime: Any) -> Any:
@@ -263,96 +341,16 @@ class Registry:
         target = self.get(name)
         accepted = self.parameters(name)
         values = {k: v for k, v in block.items() if k != "type"}
+        if self.takes_block(name):
+            return target({"type": name, **copy.deepcopy(plain(values)), **runtime})
         for key in values:
-            if key not in accepted:
+            if key not in accepted and not self.takes_any_key(name):
                 raise UserError(unknown_key(key, f"{name}", accepted))
         lacking = [k for k, p in accepted.items() if p.required and k not in values and k not in runtime]
         if lacking:
             raise UserError(f"{self.noun} {name} lacks {', '.join(map(repr, lacking))}.")
-        built = {k: build_nested(accepted[k].annotation, v) for k, v in values.items()}
+        built = {k: build_nested(accepted[k].annotation, v) if k in accepted else plain(v) for k, v in values.items()}
         return target(**runtime, **built)
-
-
-def names_of(package: str) -> dict[str, list[str]]:
-    """What the modules of a package may register, read from their text: modules by name.
-
-    A name is that of a decorated class or function, or any string among its decorators' arguments; that is more than is
-    registered, and nothing is imported but the package itself. Empty for what is not a folder.
-    """
-    root = importlib.import_module(package)
-    found: dict[str, list[str]] = {}
-    for folder in map(Path, getattr(root, "__path__", ())):
-        for path in sorted(folder.rglob("*.py")):
-            parts = path.relative_to(folder).with_suffix("").parts
-            module = ".".join([package, *(parts[:-1] if parts[-1] == "__init__" else parts)])
-            for decorators, name in DECORATED.findall(path.read_text(encoding="utf-8")):
-                for word in (name, *QUOTED.findall(decorators)):
-                    found.setdefault(word, []).append(module)
-    return found
-
-
-def _definition(member: Callable[..., Any]) -> tuple[str, str]:
-    """The file and name by which a reloaded module's members are recognised as the same ones."""
-    try:
-        return inspect.getfile(member), member.__qualname__
-    except (TypeError, OSError):  # written at a prompt
-        return member.__module__, member.__qualname__
-
-
-def article(noun: str) -> str:
-    """``"an optimizer"``, ``"a loss"``."""
-    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
-
-
-def unknown_key(key: object, owner: str, accepted: Iterable[str], near: Iterable[str] | None = None) -> str:
-    """The message for an option that `owner` does not have; `near` is what may be suggested, `accepted` when omitted."""
-    accepted = list(accepted)
-    hint = did_you_mean(str(key), accepted if near is None else near)
-    about = re.search(r"\(([\w.]+)\)$", owner)
-    page = about[1] if about else owner if re.fullmatch(r"[\w.]+", owner) else ""
-    known = listing(accepted, str(key), f"relume explain {page}".strip()) or "no options"
-    return f"unknown key '{printable(key)}' in {owner}.{hint} Accepted: {known}."
-
-
-@functools.cache
-def signature(target: Callable[..., Any], lenient: bool = False) -> Mapping[str, Parameter]:
-    """Parameters of a class's constructor or of a function, annotations resolved, ``self`` left out.
-
-    Raises:
-        UserError: an annotation cannot be resolved; with `lenient` it is Any instead.
-    """
-    function = target.__init__ if inspect.isclass(target) else target
-    try:
-        # A dataclass inherits fields whose annotations are names of its base's module, which its constructor is not from.
-        owner = target if dataclasses.is_dataclass(target) else function
-        hints = typing.get_type_hints(owner, include_extras=True)
-    except (NameError, TypeError) as e:
-        if not lenient:
-            raise UserError(
-                f"{target.__module__}.{target.__qualname__}: an annotation of its parameters cannot be resolved ({e}); "
-                "names in annotations must be importable at run time, not only under TYPE_CHECKING"
-            ) from e
-        hints = _hints_one_by_one(function)
-    found = {
-        p.name: Parameter(p.name, hints.get(p.name, Any), p.default)
-        for p in inspect.signature(target).parameters.values()
-        if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-    }
-    return types.MappingProxyType(found)
-
-
-def _hints_one_by_one(function: Callable[..., Any]) -> dict[str, Any]:
-    """Annotations of a library's function, some of which name things that exist for type checkers only: those are Any."""
-    function = inspect.unwrap(function)
-    names = {**vars(collections.abc), "Any": Any, "Literal": typing.Literal, **function.__globals__}
-    hints = {}
-    for name, annotation in function.__annotations__.items():
-        alone = types.SimpleNamespace(__annotations__={name: annotation})
-        try:
-            hints.update(typing.get_type_hints(alone, globalns=names, include_extras=True))
-        except (NameError, TypeError):
-            hints[name] = Any
-    return hints
 
 
 def registry_of(annotation: Any) -> Registry | None:

@@ -1,0 +1,151 @@
+"""From a row of the table to something that an option file selects: a function whose signature is the fork's option schema."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from ...core.errors import UserError, require
+from ...core.registry import MISSING, guessed
+from .mends import keep_own_tables, take_first_output
+from .rows import Row
+from .words import WORDS
+
+
+def adapted(name: str, row: Row) -> Callable[..., nn.Module]:
+    """A function that builds the network of `row` from keyword arguments, those of the fork or spandrel's.
+
+    Its attributes: ``scale_option``, the option that is the factor of enlargement, and ``aliases``.
+
+    Raises:
+        UserError: spandrel is missing, or is a version without that class.
+    """
+    cls = _class(name, row)
+    parameters = _parameters(cls, row)
+    own = list(parameters)
+    for fork, ours in row.renamed.items():
+        parameters[fork] = parameters[ours].replace(name=fork, default=None)
+    for key, value in {**dict.fromkeys((*row.ignored, *row.taken)), **row.fixed}.items():
+        parameters.setdefault(
+            key, inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=value, annotation=Any)
+        )
+
+    def build(**options: Any) -> nn.Module:
+        return _build(cls, name, row, own, options)
+
+    build.__name__ = build.__qualname__ = name
+    build.__module__ = cls.__module__
+    build.__doc__ = _doc(name, row, parameters)
+    build.__annotations__ = {k: p.annotation for k, p in parameters.items()}
+    build.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
+    build.scale_option = row.scale  # type: ignore[attr-defined]
+    build.aliases = row.aliases  # type: ignore[attr-defined]
+    return build
+
+
+def _class(name: str, row: Row) -> type[nn.Module]:
+    module, _, cls = row.place.partition(":")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what spandrel's dependencies will retire
+        found = getattr(require(f"{row.library}.architectures.{module}", name), cls, None)
+    warnings.filterwarnings("ignore", message="torch.meshgrid", category=UserWarning)  # said by half of the table
+    if found is None:
+        raise UserError(f"{name}: this version of {row.library} has no {cls} in {module}")
+    kind: type[nn.Module] = found
+    return kind
+
+
+def _parameters(cls: type[nn.Module], row: Row) -> dict[str, inspect.Parameter]:
+    """The constructor's options that YAML can say, with the fork's defaults; annotations guessed where there are none."""
+    found = {}
+    for name, parameter in inspect.signature(cls, eval_str=False).parameters.items():
+        default = row.defaults.get(name, parameter.default)
+        if callable(default) and default is not MISSING:
+            continue  # a class or a function
+        annotation = guessed(name, default) if default is not MISSING else _plain(parameter.annotation)
+        found[name] = parameter.replace(default=default, annotation=annotation)
+    required = [p for p in found.values() if p.default is MISSING]
+    return {p.name: p for p in (*required, *(p for p in found.values() if p.default is not MISSING))}
+
+
+def _plain(annotation: Any) -> Any:
+    """The annotation of an option without default."""
+    return {"int": int, "float": float, "bool": bool, "str": str}.get(
+        annotation, annotation if annotation in (int, float) else Any
+    )
+
+
+def _build(cls: type[nn.Module], name: str, row: Row, own: list[str], options: dict[str, Any]) -> nn.Module:
+    values = {**row.defaults}
+    for key, value in options.items():
+        if key in row.fixed:
+            if value != row.fixed[key]:
+                raise UserError(f"{name}: {key} is {row.fixed[key]} in {row.library}, and cannot be {value}")
+            if key not in own:
+                continue
+        if key in row.ignored and key not in own:
+            continue
+        if key in row.renamed and value is None:
+            continue
+        values[row.renamed.get(key, key)] = list(value) if isinstance(value, (list, tuple)) else value
+    if row.translate is not None:
+        values = row.translate(values)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            net = cls(**values)
+    except (AssertionError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError, ZeroDivisionError) as e:
+        said = (str(e).strip().splitlines() or ["it refuses these options"])[0]
+        raise UserError(f"{name}: cannot be built with these options ({type(e).__name__}: {said})") from e
+    for finish in row.finish:
+        finish(net)
+    if row.first_output:
+        take_first_output(net)
+    if row.untrainable:
+        net.register_forward_pre_hook(
+            functools.partial(_refuse_training, f"{name} cannot be trained here: {row.untrainable}")
+        )
+    keep_own_tables(net)
+    multiple = values.get(row.multiple, _default(cls, row.multiple)) if isinstance(row.multiple, str) else row.multiple
+    net.size_multiple = multiple  # type: ignore[assignment]
+    _freeze(net, row)
+    return net
+
+
+def _refuse_training(why: str, net: nn.Module, inputs: Any) -> None:
+    if net.training:
+        raise UserError(why)
+
+
+def _default(cls: type[nn.Module], option: str) -> Any:
+    return inspect.signature(cls).parameters[option].default
+
+
+def _freeze(net: nn.Module, row: Row) -> None:
+    """Leave out of training what never gets a gradient, for which DistributedDataParallel would wait."""
+    for name, parameter in net.named_parameters():
+        if any(re.search(pattern, name) for pattern in row.unused):
+            parameter.requires_grad_(False)
+
+
+def _doc(name: str, row: Row, parameters: Mapping[str, inspect.Parameter]) -> str:
+    """What ``relume explain`` and editors show."""
+    notes = [f"{name}, by {row.library} ({row.licence})."]
+    lines = []
+    for key in parameters:
+        if key in row.ignored:
+            text = "accepted, without effect, as in the original."
+        elif key in row.fixed:
+            text = f"accepted where it is {row.fixed[key]}."
+        elif key in row.renamed:
+            text = f"the fork's name of {row.renamed[key]}."
+        else:
+            text = WORDS.get(key, "see the original.")
+        lines.append(f"    {key}: {text}")
+    return "\n".join([*notes, "", "Args:", *lines]) if lines else notes[0]

@@ -1,0 +1,101 @@
+"""What the model wrappers of BasicSR's forks do beyond their options, written out as options before anything is checked.
+
+Each wrapper is a name of a model here. What it always does (tiles, padding, clipping) stands in no option file, and would be
+lost with its name; so it is added, and noted, where the file does not say otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .nodes import Block, Entry, Node, Problem, Scalar
+
+PADS_TO_WINDOW = (
+    "SwinIRModel",
+    "HATModel",
+    "DRCTModel",
+    "CRAFT_Model",
+    "RealHATGANModel",
+    "RealHATMSEModel",
+    "RealDRCTGANModel",
+    "RealDRCTMSEModel",
+)
+"""Wrappers that continue images by reflection to a multiple of ``network_g.window_size``."""
+
+MAMBAIR = {"val": {"parts": 200, "parts_context": 0.1}}
+ALWAYS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "MambaIRModel": MAMBAIR,
+    "MambaIRv2Model": MAMBAIR,
+    "MambaIRv2LightModel": MAMBAIR,
+    "ImageRestorationModel": {"train": {"use_grad_clip": True}},
+}
+"""By wrapper and section, the options that say what it always does."""
+
+INSTEAD = {"parts": ("tile", "tile_pad", "grids"), "use_grad_clip": ("grad_clip_norm", "grad_clip_value")}
+"""By option, others which say that the same is done differently."""
+
+
+def written_out(root: Block) -> tuple[Block, list[Problem]]:
+    """The top level of an option file with what its wrapper does beyond it, and a note on each addition."""
+    notes: list[Problem] = []
+    root = _tile(root, notes)
+    name = root.scalar("model_type")
+    if not isinstance(name, str):
+        return root, notes
+    place = root.entries["model_type"].place
+    for section, key, value in _always(root, name):
+        owner = root.entries.get(section)
+        block = owner.node if owner is not None else Block({}, root.place)
+        # Without training there is nothing to clip; a file without `val` is tested all the same.
+        if not isinstance(block, Block) or (owner is None and section == "train"):
+            continue
+        if any(k in block.entries for k in (key, *INSTEAD.get(key, ()))) or _belongs_to_absent(key, block):
+            continue
+        entry = Entry(key, place, Scalar(value, None, place))
+        filled = Block({**block.entries, key: entry}, block.place, block.replaced)
+        entry = owner._replace(node=filled) if owner is not None else Entry(section, place, filled)
+        root = Block({**root.entries, section: entry}, root.place)
+        shown = str(value).lower() if isinstance(value, bool) else value
+        notes.append(Problem(place, f"{section}.{key}: {shown}, as {name} has it"))
+    return root, notes
+
+
+def _always(root: Block, name: str) -> Iterator[tuple[str, str, Any]]:
+    for section, values in ALWAYS.get(name, {}).items():
+        for key, value in values.items():
+            yield section, key, value
+    network = root.entries.get("network_g")
+    if name in PADS_TO_WINDOW and network is not None and isinstance(network.node, Block):
+        window = network.node.scalar("window_size")
+        if isinstance(window, int) and not isinstance(window, bool) and window > 1:
+            yield "val", "window_size", window
+
+
+def _belongs_to_absent(key: str, block: Block) -> bool:
+    """Whether a key is about how parts are cut, and there are none."""
+    return key == "parts_context" and block.scalar("parts") != 200
+
+
+def _tile(root: Block, notes: list[Problem]) -> Block:
+    """HATModel's ``tile: {tile_size, tile_pad}`` of the top level, as keys of ``val``."""
+    owner = root.entries.get("tile")
+    if owner is None or not isinstance(owner.node, Block) or set(owner.node.entries) - {"tile_size", "tile_pad"}:
+        return root
+    val = root.entries.get("val")
+    block = val.node if val is not None else Block({}, owner.place)
+    if not isinstance(block, Block) or {"tile", "tile_pad"} & set(block.entries):
+        return root
+    moved: dict[str, Entry] = {}
+    for old, new in (("tile_size", "tile"), ("tile_pad", "tile_pad")):
+        if (entry := owner.node.entries.get(old)) is not None:
+            moved[new] = entry._replace(key=new)
+    said = ", ".join(f"val.{k}: {_shown(e.node)}" for k, e in moved.items())
+    notes.append(Problem(owner.place, f"tile: taken as {said}"))
+    filled = Block({**block.entries, **moved}, block.place, block.replaced)
+    entries = {k: e for k, e in root.entries.items() if k != "tile"}
+    return Block({**entries, "val": Entry("val", val.place if val else owner.place, filled)}, root.place)
+
+
+def _shown(node: Node) -> str:
+    return str(node.value) if isinstance(node, Scalar) else "a block"

@@ -1,0 +1,73 @@
+"""How many CPU threads each rank uses."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from . import distributed
+
+ON_A_GPU = 8
+"""Threads that a rank has use for when its tensors are elsewhere."""
+CGROUP = Path("/sys/fs/cgroup/cpu.max")
+
+
+def cores() -> int:
+    """CPU cores that this process may use: those it is bound to, and no more than a container's share."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = CGROUP.read_text().split()
+        return max(1, min(bound, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):  # no limit, or no Linux
+        return bound
+
+
+def chosen(asked: int | None, available: int, ranks: int, loading: int, on_gpu: bool) -> tuple[int, str]:
+    """Threads of a rank, and why so many, in words.
+
+    Loading processes that keep cores busy cost a training more than further threads gain it.
+
+    Args:
+        asked: by the options.
+        available: cores of this node.
+        ranks: that share them.
+        loading: processes of each rank that load while it computes.
+        on_gpu: whether its tensors are on a GPU.
+
+    >>> chosen(None, 16, 2, 2, False), chosen(None, 2, 2, 4, False)
+    ((6, '16 cores for 2 ranks with 2 loading process(es) each'), (1, '2 cores for 2 ranks with 4 loading process(es) each'))
+    """
+    if asked is not None:
+        return asked, "dist_params.threads"
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    if said.isdecimal() and int(said) > 0:
+        return int(said), f"OMP_NUM_THREADS={said}"
+    number = max(1, available // ranks - loading)
+    share = f"{_some(available, 'core')} for {_some(ranks, 'rank')}"
+    return min(number, ON_A_GPU) if on_gpu else number, f"{share} with {loading} loading process(es) each"
+
+
+def _some(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number > 1 else ''}"
+
+
+@contextlib.contextmanager
+def shared_out(asked: int | None, loading: int, device: torch.device) -> Iterator[str]:
+    """Inside: torch computes with the threads that are this rank's due. Gives that in words.
+
+    Args:
+        asked, loading: see `chosen`.
+        device: of this rank.
+    """
+    before = torch.get_num_threads()
+    number, why = chosen(asked, cores(), distributed.ranks_here(), loading, device.type == "cuda")
+    torch.set_num_threads(number)
+    try:
+        yield f"{_some(number, 'CPU thread')} per rank ({why})"
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,177 @@
+"""Run the command line as several ranks, without the seconds that each of them would take to import torch.
+
+`Ranks` starts one process, this file, which imports everything once and forks the ranks of every run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+PRELOADED = (
+    "relume.core.commands.train",
+    "relume.core.pipeline",
+    "relume.core.imaging.opencv",
+    "relume.datasets.paired",
+    "torch._dynamo",
+    "torch.distributed.nn.functional",
+    "torch.distributed.checkpoint.state_dict",
+)
+
+
+@dataclass
+class Rank:
+    """One process: arguments of ``relume``, working directory, environment besides the usual, and what happens to it."""
+
+    arguments: Sequence[str]
+    folder: str
+    env: Mapping[str, str] = field(default_factory=dict)
+    after: float = 0.0
+    """Seconds after the first rank's start at which this one starts."""
+
+
+@dataclass
+class Ended:
+    """How a rank ended: exit code (negative for a signal), its output, and the seconds it lived."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+
+
+def free_port() -> int:
+    """A port that nobody has at this moment."""
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as server:
+        return int(server.getsockname()[1])
+
+
+def by_hand(rank: int, world: int, port: int, **more: str) -> dict[str, str]:
+    """What ranks that are started by hand must be told."""
+    told = {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank), "MASTER_ADDR": "localhost"}
+    return {**told, "MASTER_PORT": str(port), **more}
+
+
+def written(folder: Path, opt: Mapping[str, Any], name: str = "opt.yml") -> str:
+    """An option file in a folder, which is created; its name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(yaml.safe_dump(dict(opt), sort_keys=False))
+    return name
+
+
+class Ranks:
+    """The process that forks ranks."""
+
+    def __init__(self) -> None:
+        env = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "TORCHELASTIC_"))}
+        self._process = subprocess.Popen(
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**env, "OMP_NUM_THREADS": "1"},
+        )
+
+    def run(self, ranks: Sequence[Rank], seconds: float = 120.0) -> list[Ended]:
+        """Start ranks and wait for all; those that still live after some seconds are killed, which is code -9."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(json.dumps({"ranks": [asdict(r) for r in ranks], "seconds": seconds}) + "\n")
+        self._process.stdin.flush()
+        return [Ended(**e) for e in json.loads(self._process.stdout.readline())]
+
+    def train(self, folder: Path, opts: Sequence[Mapping[str, Any]], **env: str) -> list[Ended]:
+        """One run, of as many ranks by hand as there are options, which are a file for each."""
+        port = free_port()
+        ranks = []
+        for i, opt in enumerate(opts):
+            name = written(folder, opt, f"opt_{i}.yml")
+            arguments = ["train", "-opt", name, "--launcher", "pytorch"]
+            ranks.append(Rank(arguments, str(folder), by_hand(i, len(opts), port, **env)))
+        return self.run(ranks)
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(30)
+
+
+def _fork(rank: Rank, files: tuple[str, str]) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        os.setpgid(0, 0)
+        for number, name in enumerate(files, 1):
+            os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.chdir(rank.folder)
+        os.environ.update(rank.env)
+        from relume.core import cli
+
+        cli.as_process(lambda: cli.main(list(rank.arguments)))
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
+
+
+def _run(ranks: list[Rank], seconds: float, folder: Path) -> list[dict[str, Any]]:
+    began, started, ends = time.monotonic(), {}, {}
+    waiting = list(enumerate(ranks))
+    files = [(str(folder / f"{i}.out"), str(folder / f"{i}.err")) for i in range(len(ranks))]
+    while waiting or len(ends) < len(ranks):
+        now = time.monotonic() - began
+        for i, rank in [w for w in waiting if w[1].after <= now]:
+            started[_fork(rank, files[i])] = i
+            waiting.remove((i, rank))
+        for pid, i in list(started.items()):
+            if i in ends:
+                continue
+            if now > seconds:
+                os.killpg(pid, signal.SIGKILL)
+            done, status = os.waitpid(pid, 0 if now > seconds else os.WNOHANG)
+            if done:
+                ends[i] = (os.waitstatus_to_exitcode(status), time.monotonic() - began - ranks[i].after)
+        time.sleep(0.01)
+    texts = [(Path(out).read_text(), Path(err).read_text()) for out, err in files]
+    return [
+        {"code": ends[i][0], "out": texts[i][0], "err": texts[i][1], "seconds": ends[i][1]} for i in range(len(ranks))
+    ]
+
+
+def _serve() -> None:
+    for module in PRELOADED:
+        importlib.import_module(module)
+
+    folder = Path(tempfile.mkdtemp())  # no TemporaryDirectory, which every rank would remove at its exit
+    try:
+        while line := sys.stdin.readline():
+            asked = json.loads(line)
+            ended = _run([Rank(**r) for r in asked["ranks"]], asked["seconds"], folder)
+            print(json.dumps(ended), flush=True)
+    finally:
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    _serve()
