@@ -23,6 +23,7 @@ from .options.schema import Train, Val
 from .runtime import checkpoint, distributed
 from .runtime.checkpoint import ENTRY, Checkpoints
 from .runtime.logger import Logger, RunLogger
+from .runtime.optimizers import modes
 from .runtime.signals import Stopped, StopRequest, how
 from .runtime.state import (
     full_optimizer_state,
@@ -130,6 +131,7 @@ class Trainer:
 
     def run(self) -> None:
         """The loop of `fit`."""
+        modes.begin(self.parts.optimizers.values())
         if self.pending_validation:
             self.validate()
             if self.pending_validation:  # interrupted again, which the checkpoint already says
@@ -293,7 +295,7 @@ class Trainer:
         parts = self.parts
         self.pending_validation = False
         try:
-            with evaluating(parts.model, parts.networks, parts.ema), self.autocast():
+            with self.resting(), evaluating(parts.model, parts.networks, parts.ema), self.autocast():
                 results = parts.evaluator.run(parts.model, self.iteration, interrupted=self.interrupted)
         except Interrupted as stop:
             self.leaving = self.leaving or stop.code
@@ -307,9 +309,14 @@ class Trainer:
                 scheduler.step_metric(results[decisive][best])
         improved = (decisive, best) in self.remember(results)
         parts.logger.validation(self.iteration, results, parts.best, self.said_of(results))
-        weights = self.weights() if improved else None
+        with self.resting():
+            weights = self.weights() if improved else None
         if weights is not None and distributed.is_main():
             parts.checkpoints.save_best(weights)
+
+    def resting(self, exactly: bool = True) -> contextlib.AbstractContextManager[None]:
+        """Inside, networks have the weights that are to be used; see `modes.resting`."""
+        return modes.resting(self.parts.optimizers.values(), exactly)
 
     def interrupted(self) -> int:
         """The exit code of a signal that came here; on any rank where networks are sharded, whose ranks must stay in step."""
@@ -364,7 +371,8 @@ class Trainer:
         """Write a checkpoint: everything that the rest of the run depends on."""
         for network in self.parts.model.networks.values():
             distributed.align_buffers(network)
-        weights, state = self.weights(), self.state()
+        with self.resting(exactly=False):
+            weights, state = self.weights(), self.state()
         self.saved = self.iteration  # or not, which an error will say: there is nothing to be rescued from it
         if distributed.is_main():
             began = time.perf_counter()
@@ -375,7 +383,8 @@ class Trainer:
     def save_results(self) -> None:
         """Add what a validation changed to the checkpoint that was written before it, if one was."""
         if self.saved == self.iteration:
-            state = self.state()
+            with self.resting():
+                state = self.state()
             if distributed.is_main():
                 self.parts.checkpoints.revise(self.iteration, state)
             distributed.barrier()
@@ -397,7 +406,8 @@ class Trainer:
         try:
             if bad := spoilt(self.parts.networks, self.averages):
                 raise NonFiniteError(f"{bad[0]} is NaN or infinite")
-            path = self.parts.checkpoints.save_interrupted(self.contents(), self.state())
+            with self.resting():
+                path = self.parts.checkpoints.save_interrupted(self.contents(), self.state())
         except Exception as e:
             log.error("the state after iteration %d cannot be saved: %s", self.iteration, checkpoint.first_line(e))
             return

@@ -1,19 +1,20 @@
-"""Optimizers: torch's own, by name, and whatever a plugin registers."""
+"""Optimizers: torch's own and those of two libraries, by name, our rule for Muon, and whatever a plugin registers."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..annotations import Range, setting
-from ..errors import UserError
-from ..registry import Registry
+from ...annotations import Range, setting
+from ...errors import UserError
+from ...registry import Registry
+from . import library
 
 
 @dataclass
@@ -33,18 +34,13 @@ class OptimizerKeys:
 NamedParameters = Iterable[tuple[str, nn.Parameter]]
 
 
-def _from_torch(name: str) -> Callable[..., Any] | None:
-    found = getattr(torch.optim, name, None)
-    is_one = isinstance(found, type) and issubclass(found, torch.optim.Optimizer)
-    return found if is_one and found is not torch.optim.Optimizer else None
-
-
 OPTIMIZERS = Registry(
     "optimizer",
     "relume.core.runtime.optimizers",
     runtime=("params",),
-    library=_from_torch,
-    library_names=lambda: filter(_from_torch, dir(torch.optim)),
+    library=library.optimizer,
+    library_names=library.of_torch,
+    library_advice=library.advice,
     library_ranges=dict.fromkeys(("lr", "weight_decay", "momentum", "lr_decay", "lambd"), Range(least=0)),
 )
 
@@ -65,8 +61,12 @@ def build_optimizer(parameters: NamedParameters, opt: Mapping[str, Any]) -> torc
         raise UserError(f"optimizer {opt.get('type')}: there is no parameter to optimise (everything is frozen)")
     settings = {k: v for k, v in opt.items() if k != "param_groups"}
     rules = [scaled(rule, settings.get("lr")) for rule in opt.get("param_groups") or ()]
+    groups = _groups(named, rules)
+    divided = getattr(OPTIMIZERS.get(str(settings.get("type"))), "divided", None)
+    if divided is not None:
+        groups = divided(groups, [p for _, p in named], settings)
     try:
-        optimizer: torch.optim.Optimizer = OPTIMIZERS.build(settings, params=_groups(named, rules))
+        optimizer: torch.optim.Optimizer = OPTIMIZERS.build(settings, params=groups)
     except (TypeError, ValueError) as e:
         raise UserError(f"optimizer {settings.get('type')}: {e}") from e
     return optimizer
