@@ -39,14 +39,16 @@ class PriorExtraction(nn.Module):
     """Compact prior extraction network (DiffIR's CPEN): images -> vector (B, 4 features).
 
     Args:
-        inp_channels: channels of all images together.
+        channels: of each image.
         features: channels of its first layers.
         n_encoder_res: residual blocks.
+        folds: of each image, the side of the blocks of pixels that become channels; 4 each for images of one size.
     """
 
-    def __init__(self, inp_channels: int, features: int, n_encoder_res: int) -> None:
+    def __init__(self, channels: Sequence[int], features: int, n_encoder_res: int, folds: Sequence[int]) -> None:
         super().__init__()
-        self.inp_channels = inp_channels
+        self.channels = tuple(channels)
+        self.folds = tuple(folds)
 
         def conv(inputs: int, outputs: int) -> list[nn.Module]:
             return [nn.Conv2d(inputs, outputs, 3, padding=1), nn.LeakyReLU(0.1, inplace=True)]
@@ -56,7 +58,7 @@ class PriorExtraction(nn.Module):
 
         n = features
         self.E = nn.Sequential(
-            *conv(16 * inp_channels, n),
+            *conv(sum(c * k * k for c, k in zip(channels, folds, strict=True)), n),
             *[ResidualBlock(n) for _ in range(n_encoder_res)],
             *conv(n, 2 * n),
             *conv(2 * n, 2 * n),
@@ -66,11 +68,13 @@ class PriorExtraction(nn.Module):
         self.mlp = nn.Sequential(*linear(4 * n), *linear(4 * n))
 
     def forward(self, *images: Tensor) -> Tensor:
-        """Images (B, C_i, H, W) of one size, multiples of 4, whose channels make `inp_channels` -> (B, 4 features)."""
-        stacked = torch.cat(images, dim=1)
-        refuse_unfit(stacked, self.inp_channels, 4)
-        folded = F.pixel_unshuffle(stacked, 4)  # 16 channels for each of the images', in their order
-        return self.mlp(self.E(folded.contiguous(memory_format=torch.channels_last)).flatten(1))
+        """Images (B, C_i, k_i H, k_i W), where k_i is an image's fold -> (B, 4 features)."""
+        folded = []
+        for image, channels, fold in zip(images, self.channels, self.folds, strict=True):
+            refuse_unfit(image, channels, fold)
+            folded.append(F.pixel_unshuffle(image, fold))
+        stacked = torch.cat(folded, dim=1)  # the channels of each image together, in their order
+        return self.mlp(self.E(stacked.contiguous(memory_format=torch.channels_last)).flatten(1))
 
 
 @ARCHS.register()
@@ -81,8 +85,11 @@ class DiffIRS1(nn.Module):
     returns the restored image (B, out_channels, H, W), not clamped; in training mode ``(image, [z])`` with the prior z
     (B, 256). `gt` may be any other estimate of the clean image. ``prior(lq, gt)`` is z alone. Loads the original's weights.
 
+    With a `scale` above 1 it is the original's network for super-resolution: `gt` and the output are so many times as large.
+
     Args:
         n_encoder_res: residual blocks of the prior's encoder.
+        scale: output size / input size.
         use_checkpoint: keep less for the backward pass and compute it again; slower.
 
     The other arguments are those of `Restormer`.
@@ -107,8 +114,10 @@ class DiffIRS1(nn.Module):
         bias: bool = False,
         LayerNorm_type: Literal["WithBias", "BiasFree"] = "WithBias",
         use_checkpoint: bool = False,
+        scale: Literal[1, 2, 3, 4, 8] = 1,
     ) -> None:
         super().__init__()
+        self.scale = scale
         self.G = RestormerBody(
             inp_channels=inp_channels,
             out_channels=out_channels,
@@ -121,8 +130,10 @@ class DiffIRS1(nn.Module):
             LayerNorm_type=LayerNorm_type,
             prior=PRIOR,
             use_checkpoint=use_checkpoint,
+            scale=scale,
         )
-        self.E = PriorExtraction(inp_channels + out_channels, FEATURES, n_encoder_res)
+        folds = (1, scale) if scale > 1 else (4, 4)
+        self.E = PriorExtraction((inp_channels, out_channels), FEATURES, n_encoder_res, folds)
 
     def forward(self, lq: Tensor, gt: Tensor | None = None) -> Tensor | tuple[Tensor, list[Tensor]]:
         if gt is None:
@@ -138,6 +149,12 @@ class DiffIRS1(nn.Module):
         """The prior (B, 256) of the images that `forward` takes."""
         refuse_unfit(lq, self.G.inp_channels, self.size_multiple)
         refuse_unfit(gt, self.G.out_channels, self.size_multiple)
+        wanted = tuple(self.scale * side for side in lq.shape[-2:])
+        if gt.shape[-2:] != wanted:
+            given = "{}x{}".format(*gt.shape[-2:])
+            raise UserError(
+                f"DiffIRS1 of scale {self.scale} needs a ground truth of {wanted[0]}x{wanted[1]}; got {given}"
+            )
         return self.E(lq, gt)
 
 
@@ -152,6 +169,8 @@ class DiffIRS2(nn.Module):
     in which only the diffusion learns. `noise`, standard normal (B, 256), is what the prior is made from; without it each
     call draws one from torch's global generator.
 
+    With a `scale` above 1 it is the original's network for super-resolution: the output is so many times as large.
+
     Loads the original's weights, which name the denoiser and the encoder twice, and stage 1's (not strictly): ``G`` is
     the same.
 
@@ -163,6 +182,7 @@ class DiffIRS2(nn.Module):
         timesteps: steps of the diffusion.
         beta_schedule_type: how the variances go from start to end; see `beta_schedule`.
         use_checkpoint: keep less for the backward pass and compute it again; slower.
+        scale: output size / input size.
 
     The other arguments are those of `Restormer`.
 
@@ -191,8 +211,10 @@ class DiffIRS2(nn.Module):
         timesteps: int = 4,
         beta_schedule_type: BetaSchedule = "linear",
         use_checkpoint: bool = False,
+        scale: Literal[1, 2, 3, 4, 8] = 1,
     ) -> None:
         super().__init__()
+        self.scale = scale
         self.G = RestormerBody(
             inp_channels=inp_channels,
             out_channels=out_channels,
@@ -205,8 +227,9 @@ class DiffIRS2(nn.Module):
             LayerNorm_type=LayerNorm_type,
             prior=PRIOR,
             use_checkpoint=use_checkpoint,
+            scale=scale,
         )
-        self.condition = PriorExtraction(inp_channels, FEATURES, n_encoder_res)
+        self.condition = PriorExtraction((inp_channels,), FEATURES, n_encoder_res, (1,) if scale > 1 else (4,))
         self.denoise = Denoiser(PRIOR, n_denoise_res, timesteps)
         self.diffusion = Diffusion(beta_schedule(beta_schedule_type, timesteps, linear_start, linear_end))
         self.register_load_state_dict_pre_hook(drop_aliases)

@@ -30,11 +30,16 @@ def scaled_projection(y: Tensor, conv: nn.Conv2d, gain: Tensor, attention: Tenso
         attention: (B, C, 1, 1), or (B, C, H, W) where it differs between pixels.
     """
     assert conv.bias is not None
+    per_image, pixels_each = y.shape[1] * y.shape[2], y.shape[:3].numel()
+    of_image = attention is not None and attention.shape[-2:] == (1, 1)
+    if attention is not None and not (of_image and per_image > y.shape[3]):
+        # Where there are no more pixels than channels, a matrix for each image costs more than the map, as its gradient does.
+        y, attention = y * pixels(attention), None
+    if pixels_each <= gain.numel():
+        return channels(linear(y, matrix(conv), conv.bias)) * gain
     weight, bias = matrix(conv) * gain.view(-1, 1), conv.bias * gain.flatten()
-    if attention is not None and attention.shape[-2:] == (1, 1):
+    if attention is not None:
         weight = weight * attention.flatten(1)[:, None].to(weight.dtype)
-    elif attention is not None:
-        y = y * pixels(attention)
     return channels(linear(y, weight, bias))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -14,6 +15,7 @@ from ..core.ops.layer_norm import layer_norm
 from ..core.ops.pixelwise import channels, gated_feed_forward, linear, pixels, self_attention
 from . import ARCHS
 from .blocks import ChannelLayerNorm, conv3x3, inner_width, matrix, need_levels, pointwise, refuse_unfit
+from .edsr import pixel_shuffle_head
 
 Modulation = tuple[Tensor, Tensor]
 """A factor and an offset for every image and channel: (B, C) each."""
@@ -193,6 +195,8 @@ class RestormerBody(nn.Module):
 
     Args:
         prior: length of the vector that modulates every block; 0 for none.
+        scale: output size / input size: above 1 the last convolution stands behind pixel shuffles, and what they make is added
+            to the enlarged image, each pixel repeated.
 
     The others are those of `Restormer`.
     """
@@ -213,6 +217,7 @@ class RestormerBody(nn.Module):
         dual_pixel_task: bool = False,
         prior: int = 0,
         use_checkpoint: bool = False,
+        scale: int = 1,
     ) -> None:
         super().__init__()
         need_levels(dim, num_blocks=num_blocks, heads=heads)
@@ -244,7 +249,12 @@ class RestormerBody(nn.Module):
         self.decoder_level1 = stage(2 * dim, 0, n[0])
         self.refinement = stage(2 * dim, 0, num_refinement_blocks)
         self.skip_conv = pointwise(dim, 2 * dim, bias) if dual_pixel_task else None
-        self.output = conv3x3(2 * dim, out_channels, bias)
+        self.scale = scale
+        if scale > 1:
+            last = nn.Conv2d(2 * dim, out_channels, 3, padding=1)
+            self.tail = nn.Sequential(pixel_shuffle_head(2 * dim, scale), last)
+        else:
+            self.output = conv3x3(2 * dim, out_channels, bias)
 
     def forward(self, image: Tensor, z: Tensor | None = None) -> Tensor:
         refuse_unfit(image, self.inp_channels, self.size_multiple)
@@ -257,6 +267,8 @@ class RestormerBody(nn.Module):
         x = self.decoder_level2(self.reduce_chan_level2(torch.cat([self.up3_2(x), level2], dim=1)), z)
         x = self.decoder_level1(torch.cat([self.up2_1(x), level1], dim=1), z)
         x = self.refinement(x, z)
+        if self.scale > 1:
+            return self.tail(x) + F.interpolate(image[:, : self.out_channels], scale_factor=self.scale, mode="nearest")
         if self.skip_conv is not None:
             return self.output(x + self.skip_conv(shallow))
         return image[:, : self.out_channels] + self.output(x)

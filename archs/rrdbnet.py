@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -92,6 +93,7 @@ class RRDBNet(nn.Module):
         self.conv_hr = conv3x3(num_feat, num_feat)
         self.conv_last = conv3x3(num_feat, num_out_ch)
         self.lrelu = nn.LeakyReLU(0.2, inplace=True)
+        self.register_load_state_dict_pre_hook(_with_new_names)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.size_multiple > 1:
@@ -101,3 +103,26 @@ class RRDBNet(nn.Module):
         for conv in (self.conv_up1, self.conv_up2):
             y = self.lrelu(conv(F.interpolate(y, scale_factor=2, mode="nearest")))
         return self.conv_last(self.lrelu(self.conv_hr(y)))
+
+
+OLD_NAMES = (
+    (r"^(?:model\.1\.sub|RRDB_trunk)\.(\d+)\.RDB(\d)\.conv(\d)\.(?:0\.)?", r"body.\1.rdb\2.conv\3."),
+    (r"^(?:model\.1\.sub\.\d+|trunk_conv)\.(weight|bias)$", r"conv_body.\1"),
+    (r"^model\.0\.", "conv_first."),
+    (r"^(?:model\.3|upconv1)\.", "conv_up1."),
+    (r"^(?:model\.6|upconv2)\.", "conv_up2."),
+    (r"^(?:model\.8|HRconv)\.", "conv_hr."),
+    (r"^model\.10\.", "conv_last."),
+)
+"""Names of ESRGAN's first releases, at a scale of 4, and those of here."""
+
+
+def _with_new_names(net: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Load weights of ESRGAN's first releases."""
+    if f"{prefix}model.0.weight" not in state and f"{prefix}RRDB_trunk.0.RDB1.conv1.weight" not in state:
+        return
+    for old in [k for k in state if k.startswith(prefix)]:
+        new = old.removeprefix(prefix)
+        for pattern, replacement in OLD_NAMES:
+            new = re.sub(pattern, replacement, new)
+        state[prefix + new] = state.pop(old)

@@ -45,13 +45,15 @@ class Epochs:
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers between bounds, of which any may be left out.
+    """Numbers between bounds, of which any may be left out; of a list, each.
 
     Args:
         in_epochs: whether this is a number of iterations, which option files may give as `Epochs`, too.
 
     >>> 1.0 in Range(least=0, below=1), str(Range(least=0, below=1))
     (False, 'at least 0 and below 1')
+    >>> [0.9, 0.99] in Range(below=1), [0.9, 1] in Range(below=1)
+    (True, False)
     """
 
     least: float | None = None
@@ -60,7 +62,9 @@ class Range:
     below: float | None = None
     in_epochs: bool = False
 
-    def __contains__(self, value: float) -> bool:
+    def __contains__(self, value: Any) -> bool:
+        if isinstance(value, (list, tuple)):
+            return all(v in self for v in value if v is not None and not isinstance(v, Epochs))
         return (
             (self.least is None or value >= self.least)
             and (self.most is None or value <= self.most)

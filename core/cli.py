@@ -2,13 +2,15 @@
 
 Such a file has a docstring, whose first line ``relume --help`` shows without importing the file, and two functions:
 ``add_arguments(parser)`` declares its arguments, ``run(arguments)`` does its work, prints what there is to say, and raises
-`UserError` for whatever the user can mend. A script of tools/ has the same two functions.
+`UserError` for whatever the user can mend. A script of tools/ has the same two functions. There may be a third, ``begin()``:
+the context that it gives is entered first, before anything heavy is imported, and is ``arguments.begun``.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import importlib
 import os
 import sys
@@ -22,6 +24,14 @@ from .errors import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, EXIT_USER_ERROR, UserErr
 from .runtime import streams
 
 FOLDER = Path(__file__).parent / "commands"
+
+
+class Parser(argparse.ArgumentParser):
+    """One whose help is not lost in silence where it cannot be written."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if message:
+            (file or sys.stderr).write(message)
 
 
 def commands() -> dict[str, str]:
@@ -49,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _overview(known: Mapping[str, str]) -> argparse.ArgumentParser:
     """The parser of ``relume`` itself, whose help lists the commands."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="relume",
         description="Train, test and use networks for images, each run described by one YAML file.",
         epilog="'relume COMMAND --help' shows a command's arguments.",
@@ -72,18 +82,19 @@ def execute(command: ModuleType | Any, argv: Sequence[str] | None, program: str)
     Raises:
         SystemExit: argparse's, after ``--help`` (0) or wrong arguments (2).
     """
-    parser = argparse.ArgumentParser(
-        prog=program, description=command.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    command.add_arguments(parser)
-    arguments = parser.parse_args(argv)
+    parser = Parser(prog=program, description=command.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    begin: Callable[[], contextlib.AbstractContextManager[Any]] = getattr(command, "begin", contextlib.nullcontext)
     try:
-        command.run(arguments)
+        with begin() as begun:
+            command.add_arguments(parser)
+            arguments = parser.parse_args(argv)
+            arguments.begun = begun
+            command.run(arguments)
     except UserError as e:
         from .runtime import gate
 
         sys.stderr.write(gate.wanted(e, getattr(arguments, "debug", False)))
-        print(message(str(e)), file=sys.stderr)
+        say(e)
         return e.code
     except KeyboardInterrupt:  # before the trainer listens, or for the second time
         print("interrupted", file=sys.stderr)
@@ -117,6 +128,19 @@ def execute(command: ModuleType | Any, argv: Sequence[str] | None, program: str)
     return 0
 
 
+def say(error: UserError) -> None:
+    """Print a mistake: with its rank, where it is not the main one's, and once, where all ranks have it."""
+    rank = os.environ.get("RANK", "0")
+    if "RANK" in os.environ:
+        from .runtime import last_words
+
+        last_words.tell_launcher(error)
+    if rank == "0":
+        print(message(str(error)), file=sys.stderr)
+    elif not error.everywhere:
+        print(message(f"rank {rank}: {error}"), file=sys.stderr)
+
+
 def leave(code: int) -> NoReturn:
     """End this process with an exit code, the way in which a launcher's ranks must end."""
     if "RANK" in os.environ:
@@ -138,6 +162,16 @@ def as_process(run: Callable[[], int]) -> NoReturn:
         code = run()
     except SystemExit as e:  # argparse's
         code = e.code if isinstance(e.code, int) else 0
+    except BrokenPipeError:  # of a help that nobody reads to its end
+        streams.silence()
+        code = EXIT_BROKEN_PIPE
+    except OSError as e:  # of a help that cannot be written
+        line = streams.system_error(e)
+        if line is None:
+            raise
+        print(line, file=sys.stderr)
+        streams.silence()
+        code = EXIT_USER_ERROR
     leave(streams.finished(code))
 
 

@@ -64,6 +64,8 @@ class Share:
     thumbnails: list[Thumbnail] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
     """Seconds an image took the model, batch by batch."""
+    took: dict[str, float] = field(default_factory=dict)
+    """The same by image."""
     failed: int = 0
     """Images without a result."""
     scored: int = 0
@@ -102,6 +104,7 @@ class Evaluator:
         best: the metric that chooses the best weights; None without metrics.
         seconds: by dataset, what an image took the model here in the last run: the mean, without the first batch if there are
             more.
+        took: by dataset and image, the seconds that it took the model in the last run, on whatever rank.
         counts: by dataset, how many images have results, and of how many.
     """
 
@@ -130,6 +133,7 @@ class Evaluator:
         self.loaders, self.folder, self.device = loaders, folder, device
         self.forgiving, self.progress = forgiving, progress
         self.seconds: dict[str, float] = {}
+        self.took: dict[str, dict[str, float]] = {}
         self.counts: dict[str, tuple[int, int]] = {}
         self.scorer = Scorer(metrics, loaders, best_metric, score_input, eight_bit, rounding or {}, transfers)
         self.gallery = Gallery(
@@ -177,6 +181,7 @@ class Evaluator:
             shares = [share for share, _ in gathered]
             every = sorted((row for s in shares for row in s.rows), key=lambda r: r["index"])
             self.counts[dataset] = (sum(s.scored for s in shares), len(every) + sum(s.failed for s in shares))
+            self.took[dataset] = {row["image"]: s.took[row["image"]] for s in shares for row in s.rows}
             if not self.forgiving:
                 raise_if_nothing_worked(every, shares)
             if share.unsaid > 0:
@@ -253,6 +258,7 @@ class Evaluator:
                 of_flow = self.scorer.of_flow(one(flow, i), one(placed.get("flow"), i))
                 scores, failures = {**scores, **of_flow[0]}, {**failures, **of_flow[1]}
             share.rows.append({"index": indices[i], "image": name, **scores})
+            share.took[name] = round(share.times[-1], 6)
             share.scored += not failures
             for metric, error in failures.items():
                 share.errors.setdefault(metric, error)

@@ -18,6 +18,7 @@ from .options import Options, dump
 from .runtime import checkpoint, distributed, training_state
 from .runtime.checkpoint import INTERRUPTED, Checkpoints
 from .runtime.gate import Provoked
+from .runtime.last_words import LastWords
 from .runtime.lock import owned
 from .runtime.logger import timestamp
 
@@ -37,22 +38,25 @@ class Experiment:
         self.root = experiments / opt.name
         self.tensorboard = experiments.parent / "tb_logger" / opt.name
         self.visualization = self.root / "visualization"
+        self.last_words = LastWords(self.root)
 
     def own(self, until: contextlib.ExitStack) -> None:
         """Keep other runs out of these folders until `until` is closed.
 
         Raises:
-            UserError: another run owns them; nothing was touched.
+            UserError: another run owns them; nothing was touched. Or this run was started again after a mistake.
         """
         error = None
         if distributed.is_main():
             try:
                 until.enter_context(owned(self.root))
+                self.last_words.refuse_again()
             except UserError as e:
                 error = e
             except OSError as e:
                 error = UserError(f"path.experiments_root: {checkpoint.cannot_write(self.root, e)}")
         distributed.agree(error)
+        self.last_words.own()
 
     def prepare(self, opt: Options, fresh: bool) -> None:
         """Create the folders and save the resolved options, `opt`, in which a seed that was drawn stands too.
@@ -101,6 +105,8 @@ class Experiment:
     def _archive(self) -> None:
         trained = Checkpoints(self.root).iterations()
         moment = timestamp()
+        with contextlib.suppress(OSError):
+            self.root.rmdir()  # one that held the last words of a run that never began
         for folder in (self.root, self.tensorboard):
             if folder.exists() and not (folder == self.root and self._only_logs()):
                 aside = folder.with_name(f"{folder.name}_archived_{moment}")

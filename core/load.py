@@ -52,16 +52,34 @@ def load_model(
     Raises:
         UserError: a file is missing, damaged, or does not fit; or there are no weights.
     """
-    return _build(_options(source, opt, untrained), param_key, device)
+    return _loaded(source, opt, param_key, device, untrained)[0]
+
+
+def _loaded(
+    source: Source,
+    opt: Source | None,
+    param_key: str | None,
+    device: str | torch.device | None,
+    untrained: bool = False,
+) -> tuple[Model, dict[str, Any]]:
+    """`load_model`, and what the weights say of themselves, or the options of them."""
+    if is_options(source) or opt is not None:
+        described = description.describe(_read(source if opt is None else opt))
+    else:
+        described = description.read(str(source))
+        source = description.options_of(described, str(source))
+    model = _build(_options(source, opt, untrained), param_key, device)
+    if described.get("inputs"):
+        model.inputs = described["inputs"]  # type: ignore[attr-defined] # of models that have some: an option of training
+    return model, described
 
 
 def _options(source: Source, opt: Source | None, untrained: bool) -> Options:
     """Checked options that name the weights; none of them if `untrained`."""
     if is_options(source):
         values = _read(source).to_dict()
-    elif opt is None:
-        values = description.options_of(description.read(str(source)), str(source)).to_dict()
     else:
+        assert opt is not None
         values = _read(opt).to_dict()
         values["path"] = {**values["path"], "pretrain_network_g": str(source)}
     # What a training would add to its weights as it starts is in the weights by now.
@@ -116,11 +134,7 @@ def load(
     device: str | torch.device | None = None,
 ) -> Restorer:
     """A trained model as a function of one picture; arguments and errors are those of `load_model`."""
-    if not is_options(source) and opt is None:
-        described = description.read(str(source))
-    else:
-        described = description.describe(_read(opt if opt is not None else source))
-    return Restorer(load_model(source, opt, param_key=param_key, device=device), described)
+    return Restorer(*_loaded(source, opt, param_key, device))
 
 
 class Pictures(dict[str, Any]):

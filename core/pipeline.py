@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from ..datasets import build_dataset
 from ..datasets.loading.loader import TrainLoader, build_train_loader
 from . import changes, options
+from .building import global_batch
 from .building.evaluator import build_evaluator, conditions
 from .building.first import first_iteration
 from .building.machine import say_what_is_ignored, seed_of, with_seed
@@ -33,6 +34,7 @@ from .runtime import checkpoint, distributed, logger, memory, threads, training_
 from .runtime.batch_norm import synchronised
 from .runtime.checkpoint import Checkpoints
 from .runtime.gate import gate
+from .runtime.signals import Stopped, StopRequest
 from .runtime.state import seed_everything
 from .trainer import Parts, Trainer
 
@@ -41,7 +43,12 @@ log = logging.getLogger("relume")
 
 # ------------------------------------------------------------------ the two pipelines
 def train_pipeline(
-    opt: Mapping[str, Any], *, launcher: str = "none", auto_resume: bool = False
+    opt: Mapping[str, Any],
+    *,
+    launcher: str = "none",
+    auto_resume: bool = False,
+    stop: StopRequest | None = None,
+    notes: Iterable[object] = (),
 ) -> dict[str, dict[str, float]]:
     """Train what the options describe.
 
@@ -49,6 +56,8 @@ def train_pipeline(
         opt: options from `options.load`, or a plain dict of the same shape; not modified.
         launcher: ``none``, ``pytorch`` (torchrun) or ``slurm``.
         auto_resume: continue from the newest good checkpoint of this experiment, if there is one.
+        stop: what listens to signals already; one that listens from here on when None.
+        notes: what the log shall say about the options, a line each (`options.Resolved.notes`).
 
     Returns:
         The last validation's means, ``results[dataset][metric]``.
@@ -62,45 +71,76 @@ def train_pipeline(
         raise UserError("there is no `train` section in these options; test.py runs files without one")
     if "train" not in checked.datasets:
         raise UserError("datasets: there is no `train` block")
+    experiment = Experiment(checked)
+    stop = stop or StopRequest(starting=True)
     with (
-        distributed.joined(launcher, checked.dist_params, checked.num_gpu == 0) as device,
+        stop,
         contextlib.ExitStack() as claim,
+        experiment.last_words.recorded(stop),
+        distributed.joined(launcher, checked.dist_params, checked.num_gpu == 0) as device,
     ):
         logger.start_console()
         require_same_run(checked, "train")
         say_what_is_ignored(checked, device)
         logger.trackers(checked.logger)  # before anything is created
-        experiment = Experiment(checked)
         experiment.own(claim)
         claim.enter_context(memory.bounded(device))
-        resume = find_resume(checked, experiment, auto_resume or distributed.restarted())
-        refuse_missing(checked, ("train", "val"), weights=resume is None)
-        if resume:
-            training_state.checked(resume.state, resume.path)
-        checked = with_seed(checked, resume.state if resume else None)
+        return run_training(checked, experiment, stop, device, auto_resume, notes)
+
+
+def run_training(
+    opt: Options,
+    experiment: Experiment,
+    stop: StopRequest,
+    device: torch.device,
+    auto_resume: bool,
+    notes: Iterable[object],
+) -> dict[str, dict[str, float]]:
+    """`train_pipeline` in an experiment that this run owns."""
+    resume = find_resume(opt, experiment, auto_resume or distributed.restarted())
+    refuse_missing(opt, ("train", "val"), weights=resume is None)
+    if resume:
+        training_state.checked(resume.state, resume.path)
+    opt = with_seed(opt, resume.state if resume else None)
+    opt = global_batch.kept(opt, resume.state if resume else None)
+    with experiment.explaining():
+        dataset = build_training_set(opt)
+    opt = counts.resolved(opt, counts.length_of(dataset), distributed.world_size())
+    train = opt.train
+    assert train is not None
+    experiment.opt = opt
+    if resume and resume.iteration >= train.total_iter and not resume.state["pending_validation"]:
+        log.info("%s", experiment.complete(resume))
+        return dict(resume.state["results"])
+    if resume:
+        changes.check(resume.state.get("options"), opt, resume.path, tell=distributed.is_main())
+    experiment.last_words.begin()
+    leave_if_asked(stop)
+    with contextlib.ExitStack() as cleanup:
         with experiment.explaining():
-            dataset = build_training_set(checked)
-        checked = counts.resolved(checked, counts.length_of(dataset), distributed.world_size())
-        train = checked.train
-        assert train is not None
-        experiment.opt = checked
-        if resume and resume.iteration >= train.total_iter and not resume.state["pending_validation"]:
-            log.info("%s", experiment.complete(resume))
-            return dict(resume.state["results"])
-        if resume:
-            changes.check(resume.state.get("options"), checked, resume.path, tell=distributed.is_main())
-        with contextlib.ExitStack() as cleanup:
-            with experiment.explaining():
-                trainer = build_trainer(checked, train, dataset, experiment, resume, device, cleanup)
-            began = time.monotonic()
-            with explaining_channels():
-                trainer.fit()
-            log.info("%s", experiment.farewell(trainer.last_results, trainer.parts.best, time.monotonic() - began))
-        return trainer.last_results
+            trainer = build_trainer(opt, train, dataset, experiment, resume, device, cleanup, stop)
+        say(notes)
+        leave_if_asked(stop)
+        experiment.last_words.iteration = lambda: trainer.iteration
+        began = time.monotonic()
+        with explaining_channels():
+            trainer.fit()
+        log.info("%s", experiment.farewell(trainer.last_results, trainer.parts.best, time.monotonic() - began))
+    return trainer.last_results
+
+
+def leave_if_asked(stop: StopRequest) -> None:
+    """Leave together with the other ranks if a signal has come to one of them, before anything is trained.
+
+    Raises:
+        Stopped: it has.
+    """
+    if code := max(distributed.gather(stop.code)):
+        raise Stopped.early(code)
 
 
 def test_pipeline(
-    opt: Mapping[str, Any], *, launcher: str = "none", random_weights: bool = False
+    opt: Mapping[str, Any], *, launcher: str = "none", random_weights: bool = False, notes: Iterable[object] = ()
 ) -> dict[str, dict[str, float]]:
     """Run a trained model over the ``test*`` and ``val*`` datasets of the options: images, scores, a table.
 
@@ -108,6 +148,7 @@ def test_pipeline(
         opt: options from `options.load`, or a plain dict of the same shape; not modified.
         launcher: as for `train_pipeline`; the images are shared out over ranks.
         random_weights: whether networks may keep the weights that they are initialised with.
+        notes: as for `train_pipeline`.
 
     Returns:
         Mean scores, ``results[dataset][metric]``.
@@ -144,16 +185,24 @@ def test_pipeline(
             network.eval()
         with test_log(results_root, checked.name):
             log.info("%s", logger.header(checked, networks, device, cpu))
+            say(notes)
             with torch.no_grad():
                 results = evaluator.run(model, 0)
             parameters = sum(p.numel() for network in networks.values() for p in network.parameters())
             few = {d: said for d in results if (said := evaluator.counted(d))}
             sets_said = report.about(evaluator.loaders, evaluator.seconds, few)
             log.info("%s", report.report(results, sets_said, parameters, conditions(model, device)))
-            log.info("Scores of every image and the saved pictures are in %s", results_root)
+            log.info("Scores and seconds of every image and the saved pictures are in %s", results_root)
         if distributed.is_main():
             logger.write_json(results_root / "metrics.json", results)
+            logger.write_json(results_root / "seconds.json", evaluator.took)
         return results
+
+
+def say(notes: Iterable[object]) -> None:
+    """Log what is to be known about the options, on the main rank."""
+    for note in notes if distributed.is_main() else ():
+        log.info("note: %s", note)
 
 
 def test_log(results_root: Path, name: str) -> contextlib.AbstractContextManager[None]:
@@ -179,6 +228,7 @@ def build_trainer(
     resume: Resume | None,
     device: torch.device,
     cleanup: contextlib.ExitStack,
+    stop: StopRequest,
 ) -> Trainer:
     """Everything that a training run needs, resumed where `resume` says so; `cleanup` gets what must be closed.
 
@@ -193,12 +243,14 @@ def build_trainer(
     # Data
     loader = build_training_loader(opt, train, dataset, resume, device)
     cleanup.callback(loader.close)
+    leave_if_asked(stop)
     validation = opt.sets("val")
     evaluator = build_evaluator(opt, validation, experiment.visualization, device, cleanup, for_training=True)
     require_same_data({"train": dataset, **{name: each.dataset for name, each in evaluator.loaders.items()}})
     distributed.connect(device)  # only now that the loading processes are there: forking could hang in its threads
     loading = opt.datasets["train"].num_worker_per_gpu
     cpu = cleanup.enter_context(threads.shared_out(opt.dist_params.threads, loading, device))
+    leave_if_asked(stop)
 
     # Networks, their weights and their averages
     model, networks = build_model(opt, device, for_training=True, resume=resume)
@@ -254,7 +306,7 @@ def build_trainer(
         device=device,
         descriptions={k: describe(opt, k, average=ema is not None and k in ema.networks) for k in trained},
     )
-    trainer = Trainer(parts, opt, start)
+    trainer = Trainer(parts, opt, start, stop)
     trainer.unproven = lambda: first_iteration(opt, parts)
     if resume:
         resume_trainer(trainer, resume)
@@ -303,4 +355,5 @@ def resume_trainer(trainer: Trainer, resume: Resume) -> None:
         ) from e
     if distributed.is_main():
         log.info("Resumed at iteration %d from %s", resume.iteration, resume.path)
+        global_batch.say_whether_it_changes(resume.state, trainer.parts.loader.batch_of(resume.iteration + 1))
         trainer.parts.checkpoints.forget_after(resume.iteration)

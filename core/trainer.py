@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from .models.base import Batch, Model, Update
 from .options import dump
 from .options.schema import Train, Val
 from .runtime import checkpoint, distributed
+from .runtime.background import Writer
 from .runtime.checkpoint import ENTRY, Checkpoints
 from .runtime.logger import Logger, RunLogger
 from .runtime.optimizers import modes
@@ -100,6 +102,7 @@ class Trainer:
         """The iteration of the last checkpoint."""
         self.unproven: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
         """Entered around the first iterations of this process, in which values of the options show that nobody tried before."""
+        self.writer = Writer(self.logging.async_save)
         self._step: StepInProgress | None = None
         self.last_results: dict[str, dict[str, float]] = {}
         self.rates: list[float] = []
@@ -121,6 +124,7 @@ class Trainer:
             NonFiniteError: too many bad steps in a row.
         """
         with self.stop:
+            self.stop.starting = False
             try:
                 self.run()
             except Stopped:
@@ -132,6 +136,8 @@ class Trainer:
     def run(self) -> None:
         """The loop of `fit`."""
         modes.begin(self.parts.optimizers.values())
+        if distributed.is_main():
+            self.parts.checkpoints.sweep()  # while nothing is written in the background
         if self.pending_validation:
             self.validate()
             if self.pending_validation:  # interrupted again, which the checkpoint already says
@@ -141,6 +147,7 @@ class Trainer:
             self.iteration += 1
             with self.unproven() if self.iteration <= self.begun + PROVEN else contextlib.nullcontext():
                 scalars = self.step()
+            self.parts.logger.step(self.iteration, self.rates, scalars)
             last = self.iteration == self.train.total_iter
             if self.due(self.logging.print_freq) or last:
                 self.report(scalars)
@@ -155,6 +162,7 @@ class Trainer:
                     self.save_results()
             if self.leaving and (not last or self.pending_validation):
                 self.leave()
+        self.writer.finish()
 
     def due(self, every: int | None) -> bool:
         """Whether the current iteration is a multiple of `every`."""
@@ -183,7 +191,7 @@ class Trainer:
             if self.parts.ema:
                 self.parts.ema.update(self.parts.networks, seen, seen - before)
         if not asked:  # a step without an update has had no verdict for the signal to travel with
-            self.leaving = int(distributed.maximum(torch.tensor(float(self.stop.poll()), device=self.parts.device)))
+            self.leaving = int(distributed.maximum(torch.tensor(float(self.stop.code), device=self.parts.device)))
         shown = {leading} if (leading := self.parts.model.leading) else asked
         stepped = next((o for k, o in self.parts.optimizers.items() if k in shown), None)
         self.rates = [float(g["lr"]) for g in stepped.param_groups] if stepped else []
@@ -233,7 +241,7 @@ class Trainer:
             scaler.unscale_(optimizer)
         parameters = [p for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
         norm = total_norm(parameters)
-        verdict = self.parts.guard.judge(updates, norm, self.stop.poll())
+        verdict = self.parts.guard.judge(updates, norm, self.stop.code)
         self.leaving = self.leaving or verdict.stop_code
         collect(scalars, updates, norm, self.parts.model.leading)
         overflow = scaler.is_enabled() and verdict.losses_finite and not verdict.finite
@@ -309,10 +317,9 @@ class Trainer:
                 scheduler.step_metric(results[decisive][best])
         improved = (decisive, best) in self.remember(results)
         parts.logger.validation(self.iteration, results, parts.best, self.said_of(results))
-        with self.resting():
-            weights = self.weights() if improved else None
-        if weights is not None and distributed.is_main():
-            parts.checkpoints.save_best(weights)
+        if improved:
+            with self.resting():
+                self.writer.write(partial(parts.checkpoints.save_best, self.writer.kept(self.weights())))
 
     def resting(self, exactly: bool = True) -> contextlib.AbstractContextManager[None]:
         """Inside, networks have the weights that are to be used; see `modes.resting`."""
@@ -320,7 +327,7 @@ class Trainer:
 
     def interrupted(self) -> int:
         """The exit code of a signal that came here; on any rank where networks are sharded, whose ranks must stay in step."""
-        code = self.stop.poll()
+        code = self.stop.code
         if any(distributed.is_sharded(n) for n in self.parts.networks.values()):
             code = int(distributed.maximum(torch.tensor(float(code), device=self.parts.device)))
         return code
@@ -372,22 +379,22 @@ class Trainer:
         for network in self.parts.model.networks.values():
             distributed.align_buffers(network)
         with self.resting(exactly=False):
-            weights, state = self.weights(), self.state()
-        self.saved = self.iteration  # or not, which an error will say: there is nothing to be rescued from it
-        if distributed.is_main():
-            began = time.perf_counter()
-            self.parts.checkpoints.save(self.iteration, weights, state)
-            log.info("Saved checkpoint %d (%.2f s)", self.iteration, time.perf_counter() - began)
-        distributed.barrier()
+            weights, state = self.writer.kept((self.weights(), self.state()))
+            self.saved = iteration = self.iteration  # or not, as an error will say: nothing is to be rescued from it
+
+            def write() -> None:
+                began = time.perf_counter()
+                self.parts.checkpoints.save(iteration, weights, state)
+                log.info("Saved checkpoint %d (%.2f s)", iteration, time.perf_counter() - began)
+
+            self.writer.write(write)
 
     def save_results(self) -> None:
         """Add what a validation changed to the checkpoint that was written before it, if one was."""
         if self.saved == self.iteration:
             with self.resting():
-                state = self.state()
-            if distributed.is_main():
-                self.parts.checkpoints.revise(self.iteration, state)
-            distributed.barrier()
+                state = self.writer.kept(self.state())
+                self.writer.write(partial(self.parts.checkpoints.revise, self.iteration, state))
 
     def rescue(self) -> None:
         """Keep what was trained since the last checkpoint apart, as ``interrupted``, while an error goes on up.
@@ -401,6 +408,7 @@ class Trainer:
             for buffer, before in zip(self._buffers, step.buffers, strict=True):
                 buffer.data.copy_(before)
         lost = self.iteration > self.saved and distributed.is_main()
+        self.writer.wait()
         if not lost or any(map(distributed.is_sharded, self.parts.networks.values())):
             return
         try:
@@ -425,6 +433,7 @@ class Trainer:
             "position": parts.loader.position_after(self.iteration),
             "seed": self.seed,
             "world_size": distributed.world_size(),
+            "global_batch": parts.loader.batch_of(self.iteration + 1),
             "optimizers": {k: full_optimizer_state(parts.networks, o) for k, o in parts.optimizers.items()},
             "schedulers": {k: s.state_dict() for k, s in parts.schedulers.items()},
             "scaler": {k: s.state_dict() for k, s in self.scalers.items()},
@@ -458,6 +467,7 @@ class Trainer:
 
     def leave(self) -> None:
         """End the run early, after the checkpoint, with the exit code that schedulers know how to requeue."""
+        self.writer.finish()
         what = f"{how(self.leaving)} at iteration {self.iteration}; the checkpoint is saved"
         raise Stopped(f"{what}. Continue with --auto_resume", self.leaving)
 

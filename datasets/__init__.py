@@ -8,6 +8,7 @@ from typing import Any
 from ..core.annotations import fields
 from ..core.errors import UserError
 from ..core.registry import Registry
+from .foreign import ForeignDataset, own_block
 from .loading.options import Loader
 
 DATASETS = Registry("dataset", "relume.datasets")
@@ -28,6 +29,10 @@ def build_dataset(opt: Mapping[str, Any], **injected: Any) -> Any:
     block = {k: v for k, v in opt.items() if k not in loading}
     name = opt.get("name") or injected.get("phase")
     try:
+        if "type" in block and DATASETS.takes_block(block["type"]):
+            given = {k: v for k, v in opt.items() if v is not None or k in block}
+            values = own_block({**given, **{k: v for k, v in injected.items() if k not in given}})
+            return ForeignDataset(DATASETS.build(values), values)
         accepted = DATASETS.parameters(block["type"]) if "type" in block else {}
         block.update({k: v for k, v in injected.items() if k in accepted and k not in block})
         return DATASETS.build(block)

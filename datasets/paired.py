@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
+from torch import Tensor
 
 from ..core.annotations import Positive, Range
 from ..core.errors import UserError
@@ -153,6 +155,11 @@ class PairedImageDataset(ImageDataset):
             raise UserError(f"noise: is added where task is {' or '.join(DENOISING)}; it is {task}")
         if task in ("CAR", "denoising_gray") and options.get("color") is not None:
             raise UserError(f"task: images of {task} are gray already; leave out color")
+
+    @property
+    def reference(self) -> GroundTruths | None:
+        """The ground truths, as what metrics of whole sets compare outputs with; None without."""
+        return GroundTruths(self.samples) if self.samples and self.samples[0].gt is not None else None
 
     def find(self, lq: str, gt: str | None, backend: IOBackend, template: str, meta: str | None) -> list[Sample]:
         """The samples of one root."""
@@ -304,6 +311,24 @@ class SingleImageDataset(PairedImageDataset):
             std=std,
             on_error=on_error,
         )
+
+
+class GroundTruths:
+    """The ground truths of pairs as images for metrics of whole sets, see `datasets.base.Pictures`."""
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self.files = [(s.gt, s.gt_name) for s in samples if s.gt is not None and s.gt_name is not None]
+        named = "\n".join(source.path(name) for source, name in self.files)
+        self.id = f"ground-truths-{hashlib.sha256(named.encode()).hexdigest()[:16]}"
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def image(self, index: int, flip: bool = False) -> Tensor:
+        """Ground truth `index`, (3, H, W) in [-1, 1], as it is or mirrored."""
+        source, name = self.files[index]
+        image = to_tensor(source.pixels(name)) * 2 - 1
+        return image.flip(2) if flip else image
 
 
 def quantised_gray(image: Image) -> Image:

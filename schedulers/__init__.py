@@ -42,8 +42,11 @@ SCHEDULERS = Registry(
     runtime=("optimizer", "last_epoch", "samples"),
     library=_from_torch,
     library_names=lambda: [n for n in dir(torch.optim.lr_scheduler) if n not in NOT_OPTIONS and _from_torch(n)],
-    library_ranges={
+    ranges={
         **dict.fromkeys(("gamma", "eta_min", "factor", "start_factor", "end_factor", "power"), Range(least=0)),
+        **dict.fromkeys(("max_lr", "min_lr", "base_lr", "eta_mins", "restart_weights", "cycle_mult"), Range(least=0)),
+        **dict.fromkeys(("milestones", "restarts", "start"), Range(least=0)),
+        **dict.fromkeys(("periods", "every"), Range(above=0)),
         **dict.fromkeys(("div_factor", "final_div_factor", "T_mult", "epochs"), Range(above=0)),
         **dict.fromkeys(
             ("T_max", "T_0", "step_size", "step_size_up", "step_size_down"), Range(above=0, in_epochs=True)

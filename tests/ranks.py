@@ -87,10 +87,15 @@ class Ranks:
             env={**env, "OMP_NUM_THREADS": "1"},
         )
 
-    def run(self, ranks: Sequence[Rank], seconds: float = 120.0) -> list[Ended]:
-        """Start ranks and wait for all; those that still live after some seconds are killed, which is code -9."""
+    def run(self, ranks: Sequence[Rank], seconds: float = 120.0, *, for_first: bool = False) -> list[Ended]:
+        """Start ranks and wait for all; those that still live after some seconds are killed, which is code -9.
+
+        With `for_first`, the others are killed when the first one has ended.
+        """
         assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"ranks": [asdict(r) for r in ranks], "seconds": seconds}) + "\n")
+        self._process.stdin.write(
+            json.dumps({"ranks": [asdict(r) for r in ranks], "seconds": seconds, "for_first": for_first}) + "\n"
+        )
         self._process.stdin.flush()
         return [Ended(**e) for e in json.loads(self._process.stdout.readline())]
 
@@ -106,8 +111,9 @@ class Ranks:
 
     def close(self) -> None:
         """End the process."""
-        assert self._process.stdin is not None
+        assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.close()
+        self._process.stdout.close()
         self._process.wait(30)
 
 
@@ -135,8 +141,10 @@ def _fork(rank: Rank, files: tuple[str, str]) -> int:
         os._exit(1)
 
 
-def _run(ranks: list[Rank], seconds: float, folder: Path) -> list[dict[str, Any]]:
-    began, started, ends = time.monotonic(), {}, {}
+def _run(ranks: list[Rank], seconds: float, for_first: bool, folder: Path) -> list[dict[str, Any]]:
+    began = time.monotonic()
+    started: dict[int, int] = {}
+    ends: dict[int, tuple[int, float]] = {}
     waiting = list(enumerate(ranks))
     files = [(str(folder / f"{i}.out"), str(folder / f"{i}.err")) for i in range(len(ranks))]
     while waiting or len(ends) < len(ranks):
@@ -147,9 +155,9 @@ def _run(ranks: list[Rank], seconds: float, folder: Path) -> list[dict[str, Any]
         for pid, i in list(started.items()):
             if i in ends:
                 continue
-            if now > seconds:
+            if over := now > seconds or (for_first and 0 in ends):
                 os.killpg(pid, signal.SIGKILL)
-            done, status = os.waitpid(pid, 0 if now > seconds else os.WNOHANG)
+            done, status = os.waitpid(pid, 0 if over else os.WNOHANG)
             if done:
                 ends[i] = (os.waitstatus_to_exitcode(status), time.monotonic() - began - ranks[i].after)
         time.sleep(0.01)
@@ -167,7 +175,7 @@ def _serve() -> None:
     try:
         while line := sys.stdin.readline():
             asked = json.loads(line)
-            ended = _run([Rank(**r) for r in asked["ranks"]], asked["seconds"], folder)
+            ended = _run([Rank(**r) for r in asked["ranks"]], asked["seconds"], asked["for_first"], folder)
             print(json.dumps(ended), flush=True)
     finally:
         shutil.rmtree(folder)

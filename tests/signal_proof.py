@@ -1,7 +1,7 @@
-"""Two ranks, and a signal at every point of a run: started by tests/core/runtime/test_agreement.py under torchrun.
+"""Several ranks, and a signal at every point of a run: started by tests/core/runtime/test_agreement.py under torchrun.
 
 A point is the beginning or the end of a collective or of a phase (step, validation, save, report). Each run raises SIGTERM at
-the n-th of them, on rank 0, on rank 1 or on both, and must end on both ranks alike; then it is resumed to its end.
+the n-th of them, on rank 0, on all others or on all, and must end on all ranks alike; then it is resumed to its end.
 """
 
 from __future__ import annotations
@@ -50,9 +50,15 @@ class Points:
         setattr(place, name, watched)
 
 
-def run(resume: bool) -> tuple[int, int]:
+def run(resume: bool, strategy: str) -> tuple[int, int]:
     """One run: its exit code, and the iteration that it reached."""
-    opt = options(name="toy", train__total_iter=ITERATIONS, val__val_freq=2, train__ema_decay=0.9)
+    changes = {
+        "train__total_iter": ITERATIONS,
+        "val__val_freq": 2,
+        "train__ema_decay": 0.9,
+        "train__strategy": strategy,
+    }
+    opt = options(name="toy", **changes)
     opt["logger"] = {"print_freq": 1, "save_checkpoint_freq": 2}
     trainers: list[Trainer] = []
     begin = Trainer.__init__
@@ -76,7 +82,7 @@ def final() -> dict[str, torch.Tensor]:
     return {f"{k} {n}": t for k in ("params", "params_ema") for n, t in weights[k].items()}
 
 
-def main(stride: int) -> None:
+def main(stride: int, strategy: str) -> None:
     """Try every `stride`-th point, from all three sides."""
     dist.init_process_group("gloo")
     rank = dist.get_rank()
@@ -91,26 +97,26 @@ def main(stride: int) -> None:
     signals.FORWARDED = 60.0
     os.makedirs("straight", exist_ok=True)
     os.chdir("straight")
-    assert run(resume=False) == (0, ITERATIONS)
+    assert run(False, strategy) == (0, ITERATIONS)
     straight, every = final(), points.passed
     os.chdir("..")
     codes = []
-    for n, who in itertools.product(range(1, every + 1, stride), ("first", "second", "both")):
+    for n, who in itertools.product(range(1, every + 1, stride), ("first", "others", "all")):
         os.makedirs(f"{n}_{who}", exist_ok=True)
         dist.barrier()
         os.chdir(f"{n}_{who}")
-        points.passed, points.at, points.on = 0, n, who == "both" or (who == "first") == (rank == 0)
+        points.passed, points.at, points.on = 0, n, who == "all" or (who == "first") == (rank == 0)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the points before the run listens and after it are nobody's
-        ends: list[Any] = [None, None]
-        dist.all_gather_object(ends, run(resume=False))
-        assert ends[0] == ends[1], f"signal at point {n} on {who}: the ranks ended as {ends}"
+        ends: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(ends, run(False, strategy))
+        assert len(set(ends)) == 1, f"signal at point {n} on {who}: the ranks ended as {ends}"
         points.on = False
         code, iteration = ends[0]
         codes.append(code)
         if code:
             assert code == 75 and iteration <= ITERATIONS, ends  # at the last one, in the middle of its validation
             assert os.path.exists(f"experiments/toy/training_states/{iteration}.sha256") or iteration == 0, ends
-            assert run(resume=True)[0] == 0
+            assert run(True, strategy)[0] == 0
         for name, tensor in final().items():
             assert torch.equal(tensor, straight[name]), f"signal at point {n} on {who}: {name} differs"
         os.chdir("..")
@@ -122,5 +128,5 @@ def main(stride: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), sys.argv[2])
     distributed.leave(0)

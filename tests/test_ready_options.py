@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ PARAMETERS = {
     "sr/x4/rrdbnet": 16_697_987,
     "sr/x4/mambair": 20_569_575,
     "sr/x4/mambairv2_light": 789_680,
+    "sr/x2/swinir": 11_752_487,
+    "sr/x4/swinir": 11_900_199,
 }
 """Of the published networks."""
 QUICK = (
@@ -63,7 +66,7 @@ def test_every_file_says_how_to_run_it_and_is_valid(path: Path) -> None:
     assert opt.name == "_".join([*path.relative_to(ROOT / "options").parts[1:-1], path.stem]).replace(
         f"laptop_{path.stem}", f"{path.stem}_laptop"
     ).replace(f"x2_{path.stem}", f"{path.stem}_x2").replace(f"x4_{path.stem}", f"{path.stem}_x4")
-    assert path not in LAPTOP or (opt.datasets.train.source == "skimage" and opt.train.total_iter <= 500)
+    assert path not in LAPTOP or (opt.datasets.train.source == "skimage" and opt.train.total_iter <= 1000)
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
@@ -141,3 +144,15 @@ def test_every_file_trains_two_iterations(path: Path, tmp_path: Path, monkeypatc
     (scored,) = [r["metrics"] for r in written if "metrics" in r]
     assert all(np.isfinite(v) for v in scored.values()) and {"psnr", "ssim"} <= set(scored)
     assert model_class(values["model_type"]).__name__ == "RestorationModel"
+
+
+PAGES = [ROOT / "docs" / name for name in ("restoration.md", "sr.md")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_the_pages_name_only_what_exists(page: Path) -> None:
+    text = page.read_text()
+    for target in re.findall(r"options/[\w/]+\.yml", text):
+        assert (ROOT / target).is_file(), target
+    for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text):
+        assert (page.parent / picture).is_file(), picture

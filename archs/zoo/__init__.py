@@ -13,7 +13,7 @@ from typing import Any
 
 from .rows import EXTRA, ROWS, Row
 
-__all__ = ["EXTRA", "EXTRA_LIBRARY", "about", "advice", "find", "has_extra", "names", "rows"]
+__all__ = ["EXTRA", "EXTRA_LIBRARY", "about", "adapted", "advice", "find", "has_extra", "names", "rows"]
 EXTRA_LIBRARY = "spandrel_extra_arches"
 """Architectures under restrictive licences: a package of its own, used where the user has installed it."""
 
@@ -37,15 +37,16 @@ def find(name: str) -> Callable[..., Any] | None:
     wanted = name.lower()
     for key, row in rows().items():
         if wanted in (key.lower(), *(a.lower() for a in row.aliases)):
-            return _adapted(key)
+            return adapted(key)
     return None
 
 
 @functools.cache
-def _adapted(key: str) -> Callable[..., Any]:
-    from .adapter import adapted
+def adapted(key: str) -> Callable[..., Any]:
+    """What builds the architecture of a row; errors are those of `find`."""
+    from .adapter import build_of
 
-    return adapted(key, rows()[key])
+    return build_of(key, rows()[key])
 
 
 def names() -> list[str]:

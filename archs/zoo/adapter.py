@@ -18,7 +18,7 @@ from .rows import Row
 from .words import WORDS
 
 
-def adapted(name: str, row: Row) -> Callable[..., nn.Module]:
+def build_of(name: str, row: Row) -> Callable[..., nn.Module]:
     """A function that builds the network of `row` from keyword arguments, those of the fork or spandrel's.
 
     Its attributes: ``scale_option``, the option that is the factor of enlargement, and ``aliases``.

@@ -21,7 +21,7 @@ from ..imaging.transfer import Transfer
 from ..inference.tiling import size_multiple
 from ..models.base import Model
 from ..options.schema import Options
-from ..runtime import distributed, logger
+from ..runtime import distributed, progress
 from ..runtime.gate import gate
 from .machine import seed_of
 
@@ -92,7 +92,7 @@ def build_evaluator(
             transfers=transfers,
             linear_format=opt.val.linear_format,
             forgiving=for_training,
-            progress=logger.progress if opt.val.pbar else None,
+            progress=progress.progress if opt.val.pbar else None,
         )
 
 

@@ -25,9 +25,14 @@ def add_option_file(parser: argparse.ArgumentParser, positional: bool = False) -
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:
-    """``--force_yml a:b=v ...``."""
+    """``--force_yml a:b=v ...`` and ``--allow_duplicate_keys``."""
     parser.add_argument(
         "--force_yml", nargs="+", default=[], metavar="a:b=v", help="override options, e.g. train:ema_decay=0.99"
+    )
+    parser.add_argument(
+        "--allow_duplicate_keys",
+        action="store_true",
+        help="of a key given twice take the last, as BasicSR does",
     )
 
 
@@ -82,7 +87,7 @@ def load(arguments: argparse.Namespace) -> options.Options:
 
 
 @contextlib.contextmanager
-def run_of(arguments: argparse.Namespace) -> Iterator[options.Options]:
+def run_of(arguments: argparse.Namespace) -> Iterator[options.Resolved]:
     """The options of a run, to be run inside: an error that is of one of them gets its place in the option file.
 
     Raises:
@@ -90,7 +95,7 @@ def run_of(arguments: argparse.Namespace) -> Iterator[options.Options]:
     """
     resolved = resolve(arguments)
     try:
-        yield resolved.options
+        yield resolved
     except UserError as e:
         place = resolved.place_of(e.key) if e.key is not None else None
         if place is not None:
@@ -107,6 +112,7 @@ def resolve(arguments: argparse.Namespace) -> options.Resolved:
     if getattr(arguments, "local_rank", None) is not None:
         # python -m torch.distributed.launch says it here, torchrun in the environment
         os.environ.setdefault("LOCAL_RANK", str(arguments.local_rank))
-    resolved = options.resolve(option_file(arguments), arguments.force_yml)
+    twice = arguments.allow_duplicate_keys
+    resolved = options.resolve(option_file(arguments), arguments.force_yml, allow_duplicate_keys=twice)
     debug = arguments.debug or "debug" in resolved.options.name  # BasicSR's rule
     return dataclasses.replace(resolved, options=options.as_debug(resolved.options)) if debug else resolved

@@ -45,6 +45,7 @@ class Run:
         setting: what differs from the option file.
         force_yml: the same as arguments of ``relume train``.
         opt: the options that come of it.
+        allow_duplicate_keys: as ``relume train`` has it.
         code: exit code of the training; None before it has ended.
         said: last line of its standard error.
     """
@@ -52,6 +53,7 @@ class Run:
     setting: Setting
     force_yml: list[str]
     opt: Options
+    allow_duplicate_keys: bool = False
     code: int | None = None
     said: str = ""
 
@@ -76,8 +78,9 @@ def run(arguments: argparse.Namespace) -> None:
     """Do what the command line asks for."""
     if arguments.jobs < 1:
         raise UserError(f"--jobs: at least 1, not {arguments.jobs}")
-    base = options.load(arguments.opt, arguments.force_yml)
-    runs = plan(arguments.opt, arguments.force_yml, arguments.settings, base.name)
+    twice = arguments.allow_duplicate_keys
+    base = options.load(arguments.opt, arguments.force_yml, allow_duplicate_keys=twice)
+    runs = plan(arguments.opt, arguments.force_yml, arguments.settings, base.name, twice)
     if arguments.dry_run:
         print("\n".join(r.opt.name for r in runs))
         return
@@ -93,7 +96,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 # ------------------------------------------------------------------ what to run
-def plan(path: str, force_yml: Sequence[str], settings: Sequence[str], name: str) -> list[Run]:
+def plan(
+    path: str, force_yml: Sequence[str], settings: Sequence[str], name: str, allow_duplicate_keys: bool = False
+) -> list[Run]:
     """All combinations, checked.
 
     Raises:
@@ -109,7 +114,8 @@ def plan(path: str, force_yml: Sequence[str], settings: Sequence[str], name: str
         setting = tuple(zip(keys, values, strict=True))
         force = [*force_yml, *(f"{key.replace('.', ':')}={value}" for key, value in setting)]
         force.append(f"name={name}_{label(setting)}")
-        runs.append(Run(setting, force, options.load(path, force)))
+        opt = options.load(path, force, allow_duplicate_keys=allow_duplicate_keys)
+        runs.append(Run(setting, force, opt, allow_duplicate_keys))
     if runs[0].opt.train is None:
         raise UserError(f"{path}: there is no `train` section, so nothing to sweep")
     names = [r.opt.name for r in runs]
@@ -214,7 +220,8 @@ class Preempted(UserError):
 
 def launch(path: str, one: Run, slot: int, jobs: int) -> subprocess.Popen[str]:
     """Start ``relume train`` for a run; its log is in its folder, as always."""
-    command = [sys.executable, "-m", "relume", "train", "-opt", path, "--auto_resume", "--force_yml", *one.force_yml]
+    flags = ["--auto_resume", *(["--allow_duplicate_keys"] if one.allow_duplicate_keys else [])]
+    command = [sys.executable, "-m", "relume", "train", "-opt", path, *flags, "--force_yml", *one.force_yml]
     environment = dict(os.environ)
     gpus = visible_gpus()
     if jobs > 1 and len(gpus) > 1:

@@ -138,7 +138,7 @@ def of_architecture(arch: str, scale: int | None) -> dict[str, Any]:
 
 def is_training(name: str, arch: str) -> bool:
     """Whether a shipped file trains an architecture by another model wrapper than pairs of pictures need."""
-    root, _ = read(name)
+    root = read(name).root
     network = root.entries.get("network_g")
     used = network.node.scalar("type") if network is not None and isinstance(network.node, Block) else None
     return used == arch and root.scalar("model_type") != RESTORATION and "train" in root.entries

@@ -9,21 +9,36 @@ from __future__ import annotations
 
 import argparse
 
-from . import _arguments, check
+from ..runtime.signals import StopRequest
+
+
+def begin() -> StopRequest:
+    """Listens to signals while everything is imported, read and built."""
+    return StopRequest(starting=True)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Those of BasicSR's train.py."""
+    from . import _arguments
+
     _arguments.add_run(parser)
     parser.add_argument("--auto_resume", action="store_true", help="continue from this experiment's newest checkpoint")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Train, or only check the options."""
+    from . import _arguments, check
+
     if arguments.check:
         check.run(arguments)
         return
-    with _arguments.run_of(arguments) as opt:  # mistakes show before torch's trainer, loaders and trackers are imported
+    with _arguments.run_of(arguments) as resolved:  # mistakes show before torch's trainer and loaders are imported
         from ..pipeline import train_pipeline
 
-        train_pipeline(opt, launcher=arguments.launcher, auto_resume=arguments.auto_resume)
+        train_pipeline(
+            resolved.options,
+            launcher=arguments.launcher,
+            auto_resume=arguments.auto_resume,
+            stop=arguments.begun,
+            notes=resolved.notes,
+        )

@@ -18,10 +18,13 @@ class UserError(Exception):
     """A mistake of the user's: ``str(error)`` is what the command line prints before exiting with ``code``.
 
     Attributes:
+        everywhere: whether all ranks raise it together, so that the main one need only say it.
         key: the dotted key of the option that is to blame, where that is known: its place can then be said.
+        everywhere: all ranks raise it together, so that the main one need only say it.
     """
 
     code = EXIT_USER_ERROR
+    everywhere = False
     key: str | None = None
 
 
@@ -29,3 +32,4 @@ class NonFiniteError(UserError):
     """Losses or gradients were NaN or infinite for too many steps in a row."""
 
     code = EXIT_NONFINITE
+    everywhere = True

@@ -46,6 +46,8 @@ class NetworkTraits:
 
     size_multiple: int = 1
     """What height and width of the input must be a multiple of: images are padded for it, and tiles begin there."""
+    scale: int = 1
+    """Output size / input size, where a model must know it: `DiffIRS1` takes a ground truth of that size."""
     result_output: int = 0
     """Of several outputs, the place of the one that is *the* result; -1 is the last."""
     draws_in_evaluation: bool = False

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from ..annotations import NonNegative, Positive
+from ..errors import UserError
 from ..imaging.opencv import cv2
 from . import metric
 from .images import ColorOrder, Image, InputOrder, luma, prepared
@@ -40,7 +41,7 @@ def calculate_niqe(
 ) -> float:
     """NIQE as BasicSR (and the authors' Matlab program) computes it. Lower is better. (Photographs: 2 to 5.)
 
-    NaN where there are no statistics to speak of: fewer than two blocks of 96x96, or nothing in them but flat areas.
+    NaN where there are no statistics to speak of: nothing but flat areas.
 
     Args:
         img: result; see `relume.core.metrics.images` for layouts and value ranges.
@@ -49,9 +50,19 @@ def calculate_niqe(
         convert_to: the luma, Matlab's (``y``) or OpenCV's (``gray``).
         color_order: bgr for arrays and rgb for tensors when omitted.
         data_range: full scale; from the image when omitted.
+
+    Raises:
+        UserError: the image has fewer than two whole blocks of 96x96, so that there is no spread among them.
     """
     settings = {"crop_border": crop_border, "color_order": color_order, "input_order": input_order}
     (rgb,) = prepared("calculate_niqe", img, data_range=data_range, **settings)  # type: ignore[arg-type]
+    height, width = rgb.shape[:2]
+    if (height // BLOCK) * (width // BLOCK) < 2:
+        least = f"{BLOCK}x{2 * BLOCK}"
+        raise UserError(
+            f"calculate_niqe: compares blocks of {BLOCK}x{BLOCK} pixels, of which it needs two: an image of {least} at least; "
+            f"this one has {height}x{width} (height x width{', after crop_border' if crop_border else ''})."
+        )
     if convert_to == "y" or rgb.shape[2] == 1:
         y = luma(rgb)[..., 0].astype(np.float32)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -113,6 +114,11 @@ class Reference:
         return found
 
 
+def same_sizes(images: list[Tensor]) -> list[list[Tensor]]:
+    """Images one after the other, in runs of one size."""
+    return [list(run) for _, run in itertools.groupby(images, key=lambda image: image.shape)]
+
+
 def compute(
     owner: str, extractor: FeatureExtractor, dataset: Any, device: torch.device, keep: bool
 ) -> tuple[Reference, int]:
@@ -122,16 +128,20 @@ def compute(
     mine = list(range(distributed.rank(), len(dataset), distributed.world_size()))
     moments, kept = Moments.of(torch.zeros(0, extractor.dim)), []
     for start in range(0, len(mine), BATCH):
-        images = torch.stack([dataset.image(i) for i in mine[start : start + BATCH]])
         with torch.no_grad():
-            vectors = extractor(quantised(images.to(device))).float().cpu()
+            vectors = torch.cat(
+                [
+                    extractor(quantised(torch.stack(run).to(device))).float().cpu()
+                    for run in same_sizes([dataset.image(i) for i in mine[start : start + BATCH]])
+                ]
+            )
         moments = moments + Moments.of(vectors)
         if keep:
             kept.append(vectors)
     shares = distributed.gather((moments, torch.cat([torch.zeros(0, extractor.dim), *kept]), mine))
     total = sum((m for m, _, _ in shares[1:]), shares[0][0])
-    vectors = in_order([v for _, v, _ in shares], [i for _, _, i in shares]) if keep else None
-    return Reference(total.mean, total.covariance, vectors), total.n
+    every = in_order([v for _, v, _ in shares], [i for _, _, i in shares]) if keep else None
+    return Reference(total.mean, total.covariance, every), total.n
 
 
 def in_order(shares: list[Tensor], indices: list[list[int]]) -> Tensor:

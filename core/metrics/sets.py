@@ -132,12 +132,12 @@ class FeatureMetric(SetMetric):
         raise NotImplementedError
 
 
-@METRICS.register(aliases=("fid",))
+@METRICS.register(aliases=("fid", "calculate_fid"))
 class FID(FeatureMetric):
     """Frechet distance of features, the usual one where `features` is ``inception_fid`` (Heusel et al., NeurIPS 2017).
 
     It is biased by the number of images: published values compare 50,000 generated ones with all training images.
-    Lower is better.
+    Lower is better. Of a data set of pairs it compares the outputs with the ground truths, each at its own size.
 
     Args:
         features: extractor that images are compared in.

@@ -191,6 +191,9 @@ class Model:
                     raise
                 shapes = f"prediction {shape_of(pred)}, target {shape_of(target)} differ in shape"
                 raise UserError(f"{type(self.losses[key]).__name__}: {shapes}") from e
+            if isinstance(value, tuple):  # as BasicSR's perceptual loss has it: the loss of content, and that of style
+                named = zip((log_name(key), "style", *map(str, range(3, 9))), value, strict=False)
+                value = {name: term for name, term in named if term is not None}
             values[key] = {log_name(key): value} if isinstance(value, Tensor) else dict(value)
         return values
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...archs.diffir import PRIOR, DiffIRS1, DiffIRS2
 from ...losses.base import Distillation
 from ..annotations import Steps
 from ..errors import UserError
+from ..inference.network import network_trait
+from ..inference.tiling import pad_to_multiple, size_multiple
 from . import MODELS
 from .augment import Mixup
 from .base import Batch, Model, Update, flat_terms
@@ -62,7 +66,17 @@ class DiffIRS1Model(Model):
         if guide is batch.get("gt") and not self._said:
             self._said = True
             log.info("DiffIRS1Model sees the ground truth: its scores are a teacher's, an upper bound and no result")
-        return {"output": as_tuple(self.inference(self.networks["g"], batch["lq"], guide))[0]}
+        network = self.networks["g"]
+        scale = int(network_trait(network, "scale"))
+        if scale == 1:
+            return {"output": as_tuple(self.inference(network, batch["lq"], guide))[0]}
+        # Both are continued here, so that they correspond; as channels, the larger one is padded and tiled like the other.
+        height, width = batch["lq"].shape[-2:]
+        multiple = math.lcm(size_multiple(network), self.inference.window_size or 1)
+        padded, _ = pad_to_multiple(batch["lq"], multiple)
+        larger, _ = pad_to_multiple(guide[..., : scale * height, : scale * width], scale * multiple)
+        output = as_tuple(self.inference(Unfolding(network, scale), padded, F.pixel_unshuffle(larger, scale)))[0]
+        return {"output": output[..., : scale * height, : scale * width]}
 
     def guide(self, batch: Batch) -> Tensor:
         """What the prior is taken from, besides the input: (B, C, H, W).
@@ -199,6 +213,17 @@ class DiffIRS2Model(Model):
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         noise = standard_normal(batch, PRIOR)
         return {"output": as_tuple(self.inference(self.networks["g"], batch["lq"], noise=noise))[0]}
+
+
+class Unfolding:
+    """A network of an image and a larger one, as a function of images of one size, the larger one's pixels as channels."""
+
+    def __init__(self, network: nn.Module, scale: int) -> None:
+        self.network, self.scale = network, scale
+        self.size_multiple = size_multiple(network)
+
+    def __call__(self, image: Tensor, folded: Tensor) -> Any:
+        return self.network(image, F.pixel_shuffle(folded, self.scale))
 
 
 class Stairs:

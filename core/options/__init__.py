@@ -17,6 +17,7 @@ import yaml
 
 from ..annotations import plain
 from .nodes import Block, OptionError, Place, Problem, from_python
+from .plugins import activate
 from .reader import YAMLDumper, read
 from .rules import OptionsChecker
 from .schema import Options
@@ -62,12 +63,13 @@ class Resolved:
             yield f"{key}.{name}", value, "default"
 
 
-def load(path: str | os.PathLike[str], force_yml: Iterable[str] = ()) -> Options:
+def load(path: str | os.PathLike[str], force_yml: Iterable[str] = (), *, allow_duplicate_keys: bool = False) -> Options:
     """Read, check and resolve an option file.
 
     Args:
         path: the YAML file; it may name others to build upon under ``_base_``.
         force_yml: overrides, ``"train:ema_decay=0.99"``; the value is YAML.
+        allow_duplicate_keys: of a key that a block has twice take the last, as BasicSR does, instead of refusing it.
 
     Returns:
         The options, which cannot be modified: a misspelt attribute raises AttributeError.
@@ -75,16 +77,18 @@ def load(path: str | os.PathLike[str], force_yml: Iterable[str] = ()) -> Options
     Raises:
         OptionError: every mistake, one line each: ``file:line:column: what is wrong, and what is accepted``.
     """
-    resolved = resolve(path, force_yml)
+    resolved = resolve(path, force_yml, allow_duplicate_keys=allow_duplicate_keys)
     for note in resolved.notes:
         log.warning("%s", note)
     return resolved.options
 
 
-def resolve(path: str | os.PathLike[str], force_yml: Iterable[str] = ()) -> Resolved:
+def resolve(
+    path: str | os.PathLike[str], force_yml: Iterable[str] = (), *, allow_duplicate_keys: bool = False
+) -> Resolved:
     """As `load`, and tell where each value came from."""
-    root, problems = read(path, force_yml)
-    return _checked(root, problems)
+    found = read(path, force_yml, allow_duplicate_keys)
+    return _checked(found.root, found.problems, found.notes)
 
 
 def check(opt: Mapping[str, Any]) -> Options:
@@ -94,19 +98,20 @@ def check(opt: Mapping[str, Any]) -> Options:
         OptionError: every mistake, one line each, starting with the dotted key.
     """
     if isinstance(opt, Options):
+        activate(opt.plugins)
         return opt
     root = from_python(opt)
     assert isinstance(root, Block)
-    return _checked(root, []).options
+    return _checked(root).options
 
 
-def _checked(root: Block, problems: list[Problem]) -> Resolved:
+def _checked(root: Block, problems: Iterable[Problem] = (), notes: Iterable[Problem] = ()) -> Resolved:
     checker = OptionsChecker()
     values = checker.options(root)
     problems = [*problems, *checker.problems]
     if problems:
         raise OptionError(problems)
-    return Resolved(values, checker.origins, checker.defaults, tuple(checker.notes))
+    return Resolved(values, checker.origins, checker.defaults, (*notes, *checker.notes))
 
 
 def dump(opt: Mapping[str, Any]) -> str:

@@ -240,10 +240,10 @@ class Checker:
                     self.unknown(entry, name, owner, accepted, key)
                 continue
             annotation = parameter.annotation
-            if parameter.range is not None:
-                annotation = typing.Annotated[annotation, parameter.range]
             if parameter.default is None:
                 annotation = Union[annotation, None]  # noqa: UP007 - `|` refuses annotations that are strings or modules
+            if parameter.range is not None:
+                annotation = typing.Annotated[annotation, parameter.range]
             value = self.check(entry.node, annotation, join(key, name))
             if value is not BAD:
                 values[name] = value
@@ -280,6 +280,7 @@ class Checker:
         extra = parameters(more) if more else {}
         node = self.inherited(node, registry, {**own, **extra}, key)
         accepted = {"type": Parameter("type", str), **own, **extra}
+        accepted |= self.unchecked(node, registry, name, key, accepted)
         values = self.fields(block=node, accepted=accepted, key=key, owner=f"{key} ({name})")
         self.defaults[key] = {n: p.default for n, p in own.items() if n not in values and n not in extra}
         if len(self.problems) > before:
@@ -294,6 +295,16 @@ class Checker:
             return values
         section = self.completed(node, more, values, key)
         return values if isinstance(section, dict) else section
+
+    def unchecked(
+        self, block: Block, registry: Registry, name: str, key: str, accepted: Mapping[str, Parameter]
+    ) -> dict[str, Parameter]:
+        """The other keys of a block whose component takes any, as plug-ins may; that nobody can check them is noted."""
+        found = [k for k in block.entries if k not in accepted] if registry.takes_any_key(name) else []
+        if found:
+            text = f"{key}: {name} takes any key, so these cannot be checked: {', '.join(found)}"
+            self.notes.append(Problem(block.place, text))
+        return {k: Parameter(k, Any, None) for k in found}
 
     def inherited(self, block: Block, registry: Registry, accepted: Mapping[str, Parameter], key: str) -> Block:
         """A ``type:`` block with what it keeps of the block of another type that it replaces."""

@@ -5,6 +5,7 @@
 ``key``, ``network``  the network is ``network_<key>`` of the options, and its block there
 ``model_type``        of the options, as ``scale`` and ``plugins`` (which are named, never imported from here)
 ``val``               the settings that inference depends on: padding, tiles, the model's own
+``inputs``            items of the samples that the network is called with (``train.inputs``), None for pictures alone
 ``range``             of pixels as the network takes and gives them, before ``mean`` is subtracted and ``std`` divides
 ``colour``            order of the channels
 ``mean``, ``std``     of the training set's options, None where it has none
@@ -16,19 +17,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ...datasets import DATASETS
-from ..errors import UserError, expanded, require
+from ..errors import UserError, expanded
 from ..models.base import model_class
+from ..registry import plugged
 from ..runtime import checkpoint
 from . import check
+from .detection import FORMAT, detected, entry
 from .schema import Options
 
-FORMAT = 1
 INFERENCE = ("tile", "tile_overlap", "window_size", "padding")
 """Keys of ``val`` that every model's inference depends on."""
 DATA = ("mean", "std", "transfer")
@@ -53,6 +54,7 @@ def describe(opt: Options, key: str = "g", average: bool = False, iteration: int
         "scale": values["scale"],
         "plugins": values["plugins"],
         "val": {k: values["val"][k] for k in settings if k in values["val"]},
+        "inputs": (values["train"] or {}).get("inputs"),
         "range": [0.0, 1.0],
         "colour": "rgb",
         **{k: of_data(data, k) for k in DATA},
@@ -74,34 +76,23 @@ def of_data(block: Any, name: str) -> Any:
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """The entry of a weights file.
+    """The entry of a weights file; of one that has none, what its weights tell.
 
     Raises:
-        UserError: there is no such file, it has no entry, or one that this version does not understand.
+        UserError: there is no such file; nobody recognises its weights; or it has an entry of another version.
     """
-    found = _entry(expanded(path))
+    place = expanded(path)
+    found = entry(place)
     if not isinstance(found, dict) or "network" not in found:
+        found = detected(place)
+    if found is None:
         raise UserError(f"{path}: does not say which network it is for; give the option file of its network with -opt")
     if found.get("format") != FORMAT:
         raise UserError(
             f"{path}: describes its network in format {found.get('format')}, and this Relume knows format {FORMAT}; "
             "give the option file of its network with -opt"
         )
-    return found
-
-
-def _entry(path: Path) -> Any:
-    if path.suffix == ".safetensors" and path.is_file():
-        module = require("safetensors", str(path))
-        try:
-            with module.safe_open(str(path), "pt") as file:
-                return json.loads((file.metadata() or {}).get(checkpoint.ENTRY, "null"))
-        except (module.SafetensorError, ValueError, OSError) as e:
-            raise UserError(
-                f"{path}: cannot be read, it is torn or not a checkpoint ({checkpoint.first_line(e)})"
-            ) from e
-    weights = checkpoint.load(path)
-    return weights.get(checkpoint.ENTRY) if isinstance(weights, Mapping) else None
+    return dict(found)
 
 
 def options_of(described: Mapping[str, Any], path: str | Path) -> Options:
@@ -118,6 +109,7 @@ def options_of(described: Mapping[str, Any], path: str | Path) -> Options:
         f"network_{key}": described["network"],
         "path": {f"pretrain_network_{key}": str(path)},
         "val": described["val"],
+        "plugins": [p for p in described.get("plugins", ()) if plugged.known(p)],  # never imported for a file's sake
     }
     try:
         return check(opt)

@@ -18,6 +18,7 @@ NO_EFFECT: Mapping[str, Mapping[str, str]] = {
         "suffix": "val.suffix is what names pictures",
         "save_img": "val.save_img is what saves pictures",
         "crop_border": "the metrics' own crop_border is what counts",
+        "gt_size": "the training set's gt_size is what counts",
         "use_tb_logger": "logger.use_tb_logger is what counts",
         "gpu_ids": "use CUDA_VISIBLE_DEVICES and torchrun",
         "gpu": "use CUDA_VISIBLE_DEVICES and torchrun",
@@ -44,6 +45,8 @@ NO_EFFECT: Mapping[str, Mapping[str, str]] = {
     },
     "val": {
         "pbar_desc": "the bar says the data set's name",
+        "flip_seq": "it is for recurrent video",
+        "center_frame_only": "it is for recurrent video",
         "patchwise_testing": "whole pictures are used; val.tile is for those that do not fit",
     },
     "path": {
@@ -69,9 +72,7 @@ INERT: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
     "train": {"mixup": (None, False)},
     "val": {
         "trans_num": (None, 1),
-        **dict.fromkeys(
-            ("save_input", "use_chop", "selfensemble_testing", "flip_seq", "center_frame_only"), (None, False)
-        ),
+        **dict.fromkeys(("save_input", "use_chop", "selfensemble_testing"), (None, False)),
     },
 }
 """By section, keys of forks without a counterpart here, and the values of each that ask for nothing; others are refused."""
@@ -95,6 +96,7 @@ def _accumulate(value: Any) -> dict[str, Any] | None:
 
 
 SAME: Mapping[str, Mapping[str, Move]] = {
+    "datasets": {"meta_info_file": _renamed("meta_info")},
     "train": {
         "accumulation_steps": _accumulate,
         "accum_iter": _renamed("accumulate"),
@@ -113,6 +115,7 @@ SAME: Mapping[str, Mapping[str, Move]] = {
         "use_chop": _if(True, parts=200, parts_context=16),
         "trans_num": _if(8, self_ensemble="dihedral"),
         "selfensemble_testing": _if(True, self_ensemble="dihedral"),
+        "key_metric": _renamed("best"),
         "crop_size": lambda value: {"crop_size_h": value, "crop_size_w": value},
     },
     "path": {
@@ -124,7 +127,8 @@ SAME: Mapping[str, Mapping[str, Move]] = {
         "pretrain_network": _renamed("pretrain_network_g"),
     },
 }
-"""By section, keys of forks that have another name here, and how their values translate."""
+"""By section (``datasets`` for every data set's block), keys of forks that have another name here, and how their values
+translate."""
 
 STAGED = "mini_accumulation_steps"
 

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -14,7 +14,7 @@ from ..annotations import plain
 from ..errors import UserError, expanded, printable, unreadable
 from ..errors.paths import NOT_THERE
 from . import shipped
-from .nodes import Block, Entry, Items, Node, OptionError, Place, Problem, Scalar, merge
+from .nodes import Block, Entry, Items, Node, OptionError, Place, Problem, Scalar, merge, to_python
 
 BASE = "_base_"
 COMMAND_LINE = 1_000_000
@@ -102,13 +102,32 @@ def spelled(value: Any) -> str:
     return text.removesuffix("...\n").strip()
 
 
-def read(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> tuple[Block, list[Problem]]:
-    """The nodes of an option file, merged with its bases and overridden; and the mistakes met, which left sane nodes.
+class Read(NamedTuple):
+    """The nodes of an option file; the mistakes met, which left sane nodes; and what is no mistake, but worth knowing."""
+
+    root: Block
+    problems: list[Problem]
+    notes: list[Problem]
+
+
+def shortly(node: Node) -> str:
+    """A value as YAML on one line, of which the first 40 characters are shown."""
+    text = spelled(to_python(node))
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def read(path: str | os.PathLike[str], overrides: Iterable[str] = (), allow_duplicate_keys: bool = False) -> Read:
+    """The nodes of an option file, merged with its bases and overridden.
+
+    Args:
+        path: the file.
+        overrides: as ``--force_yml`` has them.
+        allow_duplicate_keys: of a key that a block has twice take the last, and note it.
 
     Raises:
         OptionError: there is nothing to go on with: no such file, not YAML, no options in it.
     """
-    reader = Reader()
+    reader = Reader(allow_duplicate_keys)
     root = reader.file(os.fspath(path), ())
     if root is None:
         raise OptionError(reader.problems)
@@ -118,14 +137,16 @@ def read(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> tuple[B
         if over is not None:
             merged = merge(merged, over)
     assert isinstance(merged, Block)
-    return merged, reader.problems
+    return Read(merged, reader.problems, reader.notes)
 
 
 class Reader:
-    """Reads files and collects the mistakes in them."""
+    """Reads files and collects the mistakes in them, and notes. Keys given twice are mistakes unless they are allowed."""
 
-    def __init__(self) -> None:
+    def __init__(self, allow_duplicate_keys: bool = False) -> None:
         self.problems: list[Problem] = []
+        self.notes: list[Problem] = []
+        self._twice = self.notes if allow_duplicate_keys else self.problems
         self._files = 0
 
     def file(self, path: str, chain: tuple[str, ...], asked: Place | None = None) -> Block | None:
@@ -138,7 +159,7 @@ class Reader:
         if text is None:
             return None
         self._files += 1
-        source = Source(path, shipped.located(path).resolve().parent, self._files, self.problems)
+        source = Source(path, shipped.located(path).resolve().parent, self._files, self.problems, twice=self._twice)
         node = source.nodes(text)
         if node is None:
             return None
@@ -235,13 +256,23 @@ class Source:
         rank: its place in the order of reports.
         problems: mistakes are appended here.
         place: the place of everything in it, for text without lines of its own.
+        twice: keys that a block has twice are noted here; they are problems when omitted.
     """
 
-    def __init__(self, name: str, folder: Path, rank: int, problems: list[Problem], place: Place | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        rank: int,
+        problems: list[Problem],
+        place: Place | None = None,
+        twice: list[Problem] | None = None,
+    ) -> None:
         self.name = name
         self.folder = folder
         self.rank = rank
         self.problems = problems
+        self.twice = problems if twice is None else twice
         self.fixed = place
         self._open: list[yaml.Node] = []
         self._count = 0
@@ -337,13 +368,19 @@ class Source:
                 merged = {**self._merged(value), **merged}
             else:
                 first = entries.get(key.value)
-                if first is not None and first.place is not None:
-                    where = f" and on line {first.place.line}" if first.place.line else ""
-                    self.problem(at, f"the key '{printable(key.value)}' is given twice, here{where}")
                 number = key.tag in (f"{TAG}int", f"{TAG}float") and key.style is None
                 name = self._scalar(key, at).value if number else key.value
                 entries[key.value] = Entry(name, at, self.convert(value))
+                if first is not None:
+                    self._given_twice(first, entries[key.value])
         return Block({**merged, **entries}, place)
+
+    def _given_twice(self, first: Entry, last: Entry) -> None:
+        """Say where a key stands twice, and with which values."""
+        line = f" on line {first.place.line}" if first.place and first.place.line else " before"
+        text = f"the key '{printable(last.key)}' is given twice: {shortly(first.node)}{line}, {shortly(last.node)} here"
+        after = "the last is taken" if self.twice is not self.problems else "--allow_duplicate_keys takes the last"
+        self.twice.append(Problem(last.place, f"{text} ({after}, as BasicSR does)"))
 
     def _merged(self, value: yaml.Node) -> dict[str, Entry]:
         """The entries that ``<<: *anchor`` or ``<<: [*a, *b]`` takes over; the first of several wins."""

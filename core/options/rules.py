@@ -19,9 +19,11 @@ from ..models import MODELS
 from ..models.base import Model, model_class
 from ..registry import MISSING, Parameter, Registry, plugged, unknown_key
 from .checker import BAD, Checker, join, parameters
+from .detection import network_of
 from .dialect import renamed_phases, translated, why_ignored
-from .nodes import Block, Entry, Items, Node, Place, Problem, Scalar
-from .plugins import import_plugin
+from .nodes import Block, Entry, Items, Node, Place, Problem, Scalar, from_python
+from .plugins import activate, import_plugin
+from .refused import other_dialect, topic_of
 from .schema import (
     PATH_KEYS,
     LossBlock,
@@ -33,6 +35,7 @@ from .schema import (
     Train,
     Val,
 )
+from .trial import TRIALS
 from .wrappers import written_out
 
 LOSS_SUFFIX = "_opt"
@@ -63,9 +66,12 @@ class OptionsChecker(Checker):
         self.networks: list[str] = []
         self.scale_given = False
         self.plugins_failed = False
+        self.topics: set[str] = set()
 
     def options(self, root: Block) -> Any:
         """The values of an option file, or `BAD`."""
+        if (dialect := other_dialect(root)) is not None:
+            return self.problem(next(iter(root.entries.values())).place, "", dialect)
         root, said = written_out(without_null_sets(renamed_phases(self._with_plugins(root))))
         self.notes += said
         name = root.scalar("model_type")
@@ -73,12 +79,35 @@ class OptionsChecker(Checker):
             self.model_type, self.model = name, model_class(name)
         self.scale_given = bool(root.scalar("scale"))
         self.scale = root.scalar("scale") or self.scale
+        root = self._with_detected_network(root)
         self.networks = [k for k in root.entries if k.startswith("network_")]
         before = len(self.problems)
         values = self.section(root, Options, "")
         if values is not BAD and self.model is not None and len(self.problems) == before:
             self._whole(root, values, self.model)
         return values
+
+    def _with_detected_network(self, root: Block) -> Block:
+        """The top level with ``network_g``, where it has weights instead that tell which network they are of."""
+        path = root.entries.get("path")
+        if "network_g" in root.entries or path is None or not isinstance(path.node, Block):
+            return root
+        if self.model is None or "g" not in self.model.required_networks:
+            return root
+        name = next((k for k in ("pretrain_network_g", "pretrain_model_g") if k in path.node.entries), "")
+        weights = path.node.scalar(name)
+        if not isinstance(weights, str) or not Path(weights).expanduser().is_file():
+            return root
+        entry = path.node.entries[name]
+        try:
+            found = network_of(Path(weights).expanduser())
+        except UserError as e:
+            self.problem(entry.place, f"path.{name}", str(e))
+            return root
+        if found is None:
+            return root
+        self.notes.append(Problem(entry.place, f"network_g is not given; its weights are of {found['type']}"))
+        return Block({**root.entries, "network_g": Entry("network_g", entry.place, from_python(found))}, root.place)
 
     def _whole(self, root: Block, values: Any, model: type[Model]) -> None:
         """What only the model can say of options of which each is right by itself."""
@@ -108,7 +137,9 @@ class OptionsChecker(Checker):
         """Import the plugins, before any name that they register is looked up; their paths become absolute."""
         entry = root.entries.get("plugins")
         if entry is None or not isinstance(entry.node, Items):
+            activate(())
             return root
+        activate(())
         nodes = []
         for i, node in enumerate(entry.node.items):
             found = node
@@ -124,28 +155,65 @@ class OptionsChecker(Checker):
         return Block({**root.entries, "plugins": plugins}, root.place)
 
     def unknown_name(self, node: Node, registry: Registry, name: str, key: str) -> Any:
-        """As for any name; after a plug-in that failed, and would have registered it, that is said alone."""
+        """As for any name; after a plug-in that failed, and would have registered it, that is said alone. Of what is not
+        done here the first name is enough."""
         if self.plugins_failed:
             return BAD
+        topic = topic_of(name)
+        if topic in self.topics:
+            return BAD
         text = registry.unknown(name)
-        if not plugged.active():
+        if topic is not None:
+            self.topics.add(topic)
+            text = f"{name} is of {topic}."
+        elif not text.startswith("no "):  # a library or a plug-in knows the name, and says why it is not to be had
+            return self.problem(node.place, key, text, say_key=False)
+        for plugin in plugged.active():
+            theirs = ", ".join(plugin.names(registry)[:9]) or f"no {registry.noun}"
+            text += f" {plugin.key}, under plugins, has {theirs}."
+        if not plugged.active() and text.startswith("no "):
             text += " Code of your own, or of a fork, is named under plugins: [file.py, or a folder]."
         return self.problem(node.place, key, text, say_key=False)
 
     def component(self, node: Node, registry: Registry, more: Any, key: str) -> Any:
-        """As for any block; a metric must say, itself or here, which of two scores is the better one."""
-        values = super().component(node, registry, more, key)
-        if registry is ARCHS and values is not BAD:
-            return self._scaled(values, key)
-        if registry is METRICS and values is not BAD and not values.get("better"):
-            name = values["type"]
-            if not hasattr(METRICS.get(name), "better"):
+        """As for any block; a metric must say, itself or here, which of two scores is the better one, and optimizers and
+        schedules are tried."""
+        if registry is DATASETS and isinstance(node, Block) and node.scalar("type") == "Vimeo90KDataset":
+            for name in [k for k in ("dataroot_gt", "dataroot_lq") if k in node.entries]:
                 text = (
-                    f"{name} does not say which of two scores is the better one; add better: lower, or better: higher "
-                    "(or register it with @metric)"
+                    f"Vimeo90KDataset with {name} is BasicSR's, of {topic_of('REDSDataset')}; the one here has dataroot"
                 )
-                return self.problem(node.place, key, text)
-        return values
+                return self.problem(node.entries["type"].node.place, key, text)
+        values = super().component(node, registry, more, key)
+        if values is BAD:
+            return BAD
+        if whose := registry.whose(values["type"]):
+            self.notes.append(Problem(node.place, f"{key}: {whose}"))
+        if registry is ARCHS:
+            return self._scaled(values, key)
+        if registry in TRIALS and isinstance(node, Block):
+            try:
+                TRIALS[registry](values)
+            except UserError as e:
+                return self.of_field(block=node, key=key, error=e)
+        return self._directed(node, values, key) if registry is METRICS and not values.get("better") else values
+
+    def _directed(self, node: Node, values: Any, key: str) -> Any:
+        """A metric's block, whose metric knows which of two scores is the better one; a fork's is taken as BasicSR would."""
+        name = values["type"]
+        found = METRICS.get(name)
+        if hasattr(found, "better"):
+            return values
+        assumed = getattr(found, "assumed", None)
+        if assumed is None:
+            text = (
+                f"{name} does not say which of two scores is the better one; add better: lower, or better: higher "
+                "(or register it with @metric)"
+            )
+            return self.problem(node.place, key, text)
+        text = f"{key}: {name} does not say which of two scores is the better one; taking better: {assumed}"
+        self.notes.append(Problem(node.place, text))
+        return {**values, "better": assumed}
 
     def _scaled(self, values: dict[str, Any], key: str) -> dict[str, Any]:
         """A network of a library, which follows the top level's scale where its block does not say its own."""
@@ -158,8 +226,10 @@ class OptionsChecker(Checker):
     def inherited(self, block: Block, registry: Registry, accepted: Mapping[str, Parameter], key: str) -> Block:
         """A data set of another type keeps what it has in common with the one that it replaces.
 
-        Not the places of that one's data, where it names its own.
+        Not the places of that one's data, where it names its own. Keys of forks become those of here.
         """
+        if registry is DATASETS:
+            block = self._translated(block, key, accepted)
         if registry is not DATASETS or block.replaced is None:
             return block
         before: dict[str, Entry] = {}
@@ -230,7 +300,7 @@ class OptionsChecker(Checker):
         if self.model:
             return networks_of(self.model)
         prefixes = ("network_", *PATH_KEYS)
-        return [k.removeprefix(p) for k in block.entries for p in prefixes if k.startswith(p)]
+        return ["g", "d", *(k.removeprefix(p) for k in block.entries for p in prefixes if k.startswith(p))]
 
     def own_parameters(self, registry: Registry, name: str, key: str) -> dict[str, Parameter]:
         """A dataset's phase and scale follow from where it stands, unless its block says otherwise."""
@@ -244,8 +314,9 @@ class OptionsChecker(Checker):
 
     def section(self, block: Block, cls: Any, key: str) -> Any:
         before = len(self.problems)
-        block, said = translated(block, key, {**parameters(cls), **self.extra_keys(cls, block)})
-        self.notes += [Problem(place, f"{join(key, name)}: taken as {new}") for name, new, place in said]
+        block = self._translated(block, key, {**parameters(cls), **self.extra_keys(cls, block)})
+        if cls is Train and self.model:
+            block = self._without_discriminator(block, self.model)
         section = super().section(block, cls, key)
         if section is BAD:
             return BAD
@@ -254,6 +325,21 @@ class OptionsChecker(Checker):
         if cls is Train and self.model and len(self.problems) == before:
             self._complete_training(block, section, self.model)
         return section
+
+    def _without_discriminator(self, block: Block, model: type[Model]) -> Block:
+        """``train`` without the ``optim_d`` that files leave behind which were made from those of a GAN."""
+        entry = block.entries.get("optim_d")
+        if entry is None or "d" in networks_of(model) or model.optimizers or "network_d" in self.networks:
+            return block
+        text = f"train.optim_d: ignored, as in BasicSR: {self.model_type} has no discriminator"
+        self.notes.append(Problem(entry.place, text))
+        return replace(block, entries={k: e for k, e in block.entries.items() if k != "optim_d"})
+
+    def _translated(self, block: Block, key: str, accepted: Iterable[str]) -> Block:
+        """A block with a fork's keys under their names here, which is noted."""
+        block, said = translated(block, key, accepted)
+        self.notes += [Problem(place, f"{join(key, name)}: taken as {new}") for name, new, place in said]
+        return block
 
     def completed(self, block: Block, cls: Any, values: dict[str, Any], key: str) -> Any:
         """As for any block; null where a component belongs leaves it out."""
@@ -312,6 +398,10 @@ class OptionsChecker(Checker):
         if key == "train":
             listed = [a for a in accepted if not names_component(a)]
             text = unknown_key(name, owner, [*listed, "optim_<name>", "<name>_opt"], near=(*listed, *USUAL_KEYS))
+            self.problem(entry.place, join(key, name), text, say_key=False)
+            return
+        if key.startswith("network_") and not plugged.active() and not did_you_mean(name, accepted):
+            text = f"{unknown_key(name, owner, accepted)} A fork's copy that has it is named under plugins: [file.py]."
             self.problem(entry.place, join(key, name), text, say_key=False)
             return
         super().unknown(entry, name, owner, accepted, key)

@@ -89,6 +89,10 @@ class Train(Section):
     )
     warmup_iter: Annotated[int, Range(least=-1, in_epochs=True)] = setting(-1, "Linear warm-up iterations; -1 is none.")
     accumulate: Count = setting(1, "Micro-batches per optimizer step.")
+    keep_global_batch: bool = setting(
+        False,
+        "Keep the batch over all ranks when resumed on another number of them, by other micro-batches, if it divides.",
+    )
     amp: Literal["off", "bf16", "fp16"] = setting("off", "Automatic mixed precision.")
     channels_last: bool = setting(False, "NHWC memory layout of networks and images.")
     compile: bool | Literal["default", "reduce-overhead", "max-autotune"] = setting(

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .nodes import Block, Entry, Node, Problem, Scalar
+from .dialect import STAGED
+from .nodes import Block, Entry, Items, Node, Problem, Scalar
 
 PADS_TO_WINDOW = (
     "SwinIRModel",
@@ -24,6 +25,12 @@ PADS_TO_WINDOW = (
 """Wrappers that continue images by reflection to a multiple of ``network_g.window_size``."""
 
 MAMBAIR = {"val": {"parts": 200, "parts_context": 0.1}}
+TWO_MEANINGS: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "RCAN": (("n_feats", "n_resgroups", "n_resblocks"), "RCAN_n_feats"),
+}
+"""By a name that two architectures have, keys that only the other one has, and what that one is called here."""
+SAME_SIZE = ("DeblurPairedDataset", "LDR_HDR_PairedDataset")
+"""Data sets of DiffIR's own whose inputs are as large as their ground truths, whatever the file calls their scale."""
 ALWAYS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "MambaIRModel": MAMBAIR,
     "MambaIRv2Model": MAMBAIR,
@@ -39,7 +46,7 @@ INSTEAD = {"parts": ("tile", "tile_pad", "grids"), "use_grad_clip": ("grad_clip_
 def written_out(root: Block) -> tuple[Block, list[Problem]]:
     """The top level of an option file with what its wrapper does beyond it, and a note on each addition."""
     notes: list[Problem] = []
-    root = _tile(root, notes)
+    root = _stages(_diffir(_tile(_meant(root, notes), notes), notes), notes)
     name = root.scalar("model_type")
     if not isinstance(name, str):
         return root, notes
@@ -59,6 +66,76 @@ def written_out(root: Block) -> tuple[Block, list[Problem]]:
         shown = str(value).lower() if isinstance(value, bool) else value
         notes.append(Problem(place, f"{section}.{key}: {shown}, as {name} has it"))
     return root, notes
+
+
+def _diffir(root: Block, notes: list[Problem]) -> Block:
+    """DiffIR's networks take the scale of the top level where their data have it: the original has a class for each."""
+    scale = root.entries.get("scale")
+    if scale is None or not isinstance(scale.node, Scalar) or scale.node.value == 1:
+        return root
+    networks = {
+        k: e
+        for k, e in root.entries.items()
+        if k.startswith("network_") and isinstance(e.node, Block) and e.node.scalar("type") in ("DiffIRS1", "DiffIRS2")
+    }
+    if not networks or any("scale" in e.node.entries for e in networks.values() if isinstance(e.node, Block)):
+        return root
+    data = root.entries.get("datasets")
+    blocks = data.node.entries.values() if data is not None and isinstance(data.node, Block) else ()
+    types = {e.node.scalar("type") for e in blocks if isinstance(e.node, Block)}
+    if same := sorted(types & set(SAME_SIZE)):
+        notes.append(Problem(scale.place, f"scale: 1, as the images of {same[0]} are of one size"))
+        entries = {"scale": scale._replace(node=Scalar(1, None, scale.node.place))}
+    else:
+        entries = {}
+        for key, entry in networks.items():
+            assert isinstance(entry.node, Block)
+            filled = Block({**entry.node.entries, "scale": scale}, entry.node.place, entry.node.replaced)
+            entries[key] = entry._replace(node=filled)
+            notes.append(Problem(entry.place, f"{key}.scale: {scale.node.value}, the top level's"))
+    return Block({**root.entries, **entries}, root.place)
+
+
+def _meant(root: Block, notes: list[Problem]) -> Block:
+    """Networks that share their name with one here, under the name that they have here instead."""
+    entries = dict(root.entries)
+    for key, entry in root.entries.items():
+        if not key.startswith("network_") or not isinstance(entry.node, Block):
+            continue
+        telling, other = TWO_MEANINGS.get(str(entry.node.scalar("type")), ((), ""))
+        if given := [k for k in telling if k in entry.node.entries]:
+            kind = entry.node.entries["type"]
+            named = Scalar(other, None, kind.node.place)
+            filled = Block(
+                {**entry.node.entries, "type": kind._replace(node=named)}, entry.node.place, entry.node.replaced
+            )
+            entries[key] = entry._replace(node=filled)
+            was = entry.node.scalar("type")
+            notes.append(
+                Problem(kind.place, f"{key}.type: {was} with {given[0]} is {other}, another network than {was} here")
+            )
+    return Block(entries, root.place)
+
+
+def _stages(root: Block, notes: list[Problem]) -> Block:
+    """A list of ``train.mini_accumulation_steps`` as the training set's ``accumulates``, beside its other stages."""
+    train, data = (root.entries.get(k) for k in ("train", "datasets"))
+    if train is None or not isinstance(train.node, Block) or data is None or not isinstance(data.node, Block):
+        return root
+    steps, block = train.node.entries.get(STAGED), data.node.entries.get("train")
+    if steps is None or not isinstance(steps.node, Items) or block is None or not isinstance(block.node, Block):
+        return root
+    if len({str(n) for n in map(_shown, steps.node.items)}) < 2 or "accumulates" in block.node.entries:
+        return root
+    notes.append(Problem(steps.place, f"train.{STAGED}: taken as datasets.train.accumulates"))
+    inner = {**block.node.entries, "accumulates": Entry("accumulates", steps.place, steps.node)}
+    sets = {**data.node.entries, "train": block._replace(node=Block(inner, block.node.place, block.node.replaced))}
+    left = {k: e for k, e in train.node.entries.items() if k not in (STAGED, "accumulation_steps")}
+    changed = {
+        "train": train._replace(node=Block(left, train.node.place, train.node.replaced)),
+        "datasets": data._replace(node=Block(sets, data.node.place, data.node.replaced)),
+    }
+    return Block({**root.entries, **changed}, root.place)
 
 
 def _always(root: Block, name: str) -> Iterator[tuple[str, str, Any]]:

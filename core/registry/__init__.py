@@ -6,7 +6,6 @@ a parameter called ``type``, a parameter without annotation. Plug-ins are anybod
 
 from __future__ import annotations
 
-import copy
 import importlib
 import importlib.util
 import inspect
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..annotations import plain
-from ..errors import UserError, did_you_mean, listing, printable
+from ..errors import UserError, did_you_mean, in_one_line, listing, printable
 from . import plugged
 from .signatures import (
     MISSING,
@@ -75,7 +74,7 @@ class Registry:
         library: where else to look for a name (``torch.optim``); returns None for an unknown one, or raises `UserError` with
             what is to be said of it.
         library_names: what is there, for suggestions and listings.
-        library_ranges: by name, the `annotations.Range` of parameters of the library, whose annotations have none.
+        ranges: by name, the `annotations.Range` of parameters, whatever the component: annotations of a library have none.
         library_advice: what to say, if anything, of a name that is not there but could be.
     """
 
@@ -87,7 +86,7 @@ class Registry:
         runtime: tuple[str, ...] = (),
         library: Callable[[str], Callable[..., Any] | None] | None = None,
         library_names: Callable[[], Iterable[str]] = tuple,
-        library_ranges: Mapping[str, Any] = types.MappingProxyType({}),
+        ranges: Mapping[str, Any] = types.MappingProxyType({}),
         library_advice: Callable[[str], str] = lambda name: "",
     ) -> None:
         self.noun = noun
@@ -95,7 +94,7 @@ class Registry:
         self.runtime = runtime
         self._library = library
         self._library_names = library_names
-        self._library_ranges = library_ranges
+        self._ranges = ranges
         self._library_advice = library_advice
         self._plugged: dict[str, dict[str, Callable[..., Any]]] = {}
         self._beside: dict[str, Callable[..., Any]] = {}
@@ -126,8 +125,8 @@ class Registry:
             key = name or member.__name__
             own = f"{member.__module__}.".startswith(f"{self.package}.")
             plugin = plugged.registrant()
-            if plugin is not None and not own:
-                self._plug(member, (key, *aliases), *plugin)
+            if (plugin is not None and not own) or member.__module__.startswith(f"{plugged.PACKAGE}."):
+                self._plug(member, (key, *aliases), *(plugin or ("", "")))
                 return member
             self._refuse_unclear_signature(key, member)
             for k in (key, *aliases):
@@ -206,9 +205,23 @@ class Registry:
             return None
         return next(p.key for p in plugged.active() if name in self._plugged.get(p.key, {}))
 
-    def overrides(self, name: str) -> bool:
-        """Whether Relume has something of its own under a name that a plug-in of the options in force has, too."""
-        return self._of_plugin(name) is not None and self._own(name) is not None
+    def has_own(self, name: str) -> bool:
+        """Whether Relume has something of its own under a name, as far as the text of its modules shows."""
+        return (self._registered(name) or self._defined(name)) is not None
+
+    def whose(self, name: str) -> str:
+        """Which of several components called `name` is meant, in words; empty where there is only one."""
+        plugin = self.origin(name)
+        if plugin is None:
+            others = [p.key for p in plugged.active() if name in p.names(self)]
+            return (
+                f"{name} is Relume's own; {others[0]} has one too, which its file under plugins would select"
+                if others
+                else ""
+            )
+        if self.has_own(name):
+            return f"{name} is the one of {plugin}, in place of Relume's own"
+        return f"{name} is the one of {plugin}, in place of a library's" if name in self.library_names() else ""
 
     def _is_foreign(self, member: Callable[..., Any]) -> bool:
         """Whether a member is a plug-in's, whose signature nobody has looked at."""
@@ -257,7 +270,8 @@ class Registry:
     def library_names(self) -> list[str]:
         """Names that the library offers besides the registered ones, sorted."""
         public = {n for n in self._library_names() if not n.startswith("_")}
-        return sorted(public - {*self.names(), *self._aliases})
+        self._discover()
+        return sorted(public - {*self._members, *self._aliases})
 
     def unimportable(self) -> dict[str, str]:
         """Modules of the package that could not be imported for want of a dependency, and why."""
@@ -290,14 +304,11 @@ class Registry:
             self._find(name)
         except UserError as e:  # of a library, that knows better
             return str(e)
-        plugins = plugged.active()
-        theirs = [n for plugin in plugins for n in plugin.names(self)]
+        theirs = [n for plugin in plugged.active() for n in plugin.names(self)]
         every = [*self.names(), *self._aliases, *self.library_names(), *theirs]
         known = listing(every, str(name), self.command) or "none"
         text = f"no {self.noun} is called '{printable(name)}'.{did_you_mean(str(name), every)} Known: {known}."
         text += f" {advice}" if (advice := self._library_advice(str(name))) else ""
-        for plugin in plugins:
-            text += f" {plugin.key}, under plugins, has {', '.join(plugin.names(self)) or f'no {self.noun}'}."
         for module, error in self._unimportable.items():
             spec = importlib.util.find_spec(module)
             source = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
@@ -312,7 +323,8 @@ class Registry:
             return {k: p for k, p in foreign_signature(member).items() if k not in self.runtime}
         registered = member in self._members.values()
         found = {k: p for k, p in signature(member, lenient=not registered).items() if k not in self.runtime}
-        ranges = {} if registered else {k: r for k, r in self._library_ranges.items() if k in found}
+        plug_in = registered and not f"{member.__module__}.".startswith(f"{self.package}.")
+        ranges = {} if plug_in else {k: r for k, r in self._ranges.items() if k in found}
         return {**found, **{k: replace(found[k], range=r) for k, r in ranges.items()}}
 
     def takes_any_key(self, name: str) -> bool:
@@ -342,7 +354,7 @@ class Registry:
         accepted = self.parameters(name)
         values = {k: v for k, v in block.items() if k != "type"}
         if self.takes_block(name):
-            return target({"type": name, **copy.deepcopy(plain(values)), **runtime})
+            return self._explaining(name, target, block if isinstance(block, dict) else plain(block))
         for key in values:
             if key not in accepted and not self.takes_any_key(name):
                 raise UserError(unknown_key(key, f"{name}", accepted))
@@ -350,7 +362,18 @@ class Registry:
         if lacking:
             raise UserError(f"{self.noun} {name} lacks {', '.join(map(repr, lacking))}.")
         built = {k: build_nested(accepted[k].annotation, v) if k in accepted else plain(v) for k, v in values.items()}
-        return target(**runtime, **built)
+        return self._explaining(name, target, **runtime, **built)
+
+    def _explaining(self, name: str, target: Callable[..., Any], *positional: Any, **options: Any) -> Any:
+        """Call a component; a plug-in's exception, which nobody has thought about, becomes one line."""
+        if not self._is_foreign(target):
+            return target(*positional, **options)
+        try:
+            return target(*positional, **options)
+        except UserError:
+            raise
+        except Exception as e:
+            raise UserError(f"{self.noun} {name}: {in_one_line(e)}") from e
 
 
 def registry_of(annotation: Any) -> Registry | None:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from . import Registry
 
+PACKAGE = "relume.core.options.plugins"
+"""Below which the modules of plug-ins' files are."""
 Member = Callable[..., Any]
 
 

@@ -21,7 +21,7 @@ MISSING = inspect.Parameter.empty
 @dataclass(frozen=True)
 class Parameter:
     """One option of a registered component: its annotation (resolved, ``Annotated`` kept), default, and `annotations.Range`
-    where the annotation, a library's, has none."""
+    that its annotation, a library's, need not have."""
 
     name: str
     annotation: Any

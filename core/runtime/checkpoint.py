@@ -14,9 +14,11 @@ import os
 import pickle
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, TypeVar, cast
 
 import torch
 from torch import nn
@@ -25,10 +27,51 @@ from ..errors import UserError, did_you_mean, expanded, require
 from .weights import State, of_network, refuse_other_kinds
 
 log = logging.getLogger("relume")
+T = TypeVar("T")
 INTERRUPTED = "interrupted"
 """In place of an iteration: the checkpoint that an error left, see `Checkpoints.save_interrupted`."""
 ENTRY = "relume"
 """Entry of a weights file that says which network it is for: see `core.options.description`."""
+
+
+PAUSES = (1.0, 5.0)
+"""Seconds before what could not be written is tried again: file systems on a network have such moments."""
+LASTING = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.EFBIG,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENAMETOOLONG,
+)
+"""Errors that pausing does not mend."""
+
+
+class CannotWrite(UserError):
+    """A file cannot be written; ``lasting`` says whether that may change by itself."""
+
+    def __init__(self, message: str, lasting: bool) -> None:
+        super().__init__(message)
+        self.lasting = lasting
+
+
+def persist(write: Callable[[], T]) -> T:
+    """Do what writes files, and again after each of `PAUSES` if it cannot.
+
+    Raises:
+        CannotWrite: it still could not.
+    """
+    for pause in PAUSES:
+        try:
+            return write()
+        except CannotWrite as e:
+            if e.lasting:
+                raise
+            log.warning("%s; trying again in %g s", e, pause)
+            time.sleep(pause)
+    return write()
 
 
 # -------------------------------------------------------------------- files
@@ -38,7 +81,7 @@ def write_atomically(path: Path, write: Any) -> str:
     Whoever reads `path`, whenever, sees the old content or the new, never a part.
 
     Raises:
-        UserError: the file cannot be written: a full disk, no permission.
+        CannotWrite: a full disk, no permission.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -51,7 +94,7 @@ def write_atomically(path: Path, write: Any) -> str:
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as e:
-        raise UserError(cannot_write(path, e)) from e
+        raise CannotWrite(cannot_write(path, e), e.errno in LASTING) from e
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -178,13 +221,13 @@ class Checkpoints:
         return sorted(int(m.group(1)) for m in found if m)
 
     def save(self, iteration: int, networks: Mapping[str, State], state: State) -> None:
-        """Write the checkpoint of `iteration`; older ones are pruned only once it is complete.
+        """Write the checkpoint of `iteration`; older ones are pruned only once it is complete. Errors are `persist`'s.
 
         Args:
             networks: per key what ``net_<key>_<iteration>.pth`` holds, ``{"params": ..., "params_ema": ...}``.
             state: what ``<iteration>.state`` holds.
         """
-        self._write(iteration, networks, state)
+        persist(lambda: self._write(iteration, networks, state))
         for key in networks:
             link(self.models / f"net_{key}_{iteration}.pth", self.models / f"net_{key}_latest.pth")
         self._prune()
@@ -195,11 +238,11 @@ class Checkpoints:
 
         It counts until the next checkpoint is written.
         """
-        self._write(INTERRUPTED, networks, state)
+        persist(lambda: self._write(INTERRUPTED, networks, state))
         return self.state_path(INTERRUPTED)
 
     def _write(self, name: int | str, networks: Mapping[str, State], state: State) -> None:
-        self._remove_leftovers()
+        self.sweep()
         sums = {}
         for key, weights in networks.items():
             path = self.network_path(key, name)
@@ -209,10 +252,13 @@ class Checkpoints:
         self._write_manifest(name, [(digest, os.path.relpath(p, self.states)) for p, digest in sums.items()])
 
     def revise(self, iteration: int, state: State) -> None:
-        """Replace the state of a complete checkpoint, which can be trusted at every moment.
+        """Replace the state of a complete checkpoint, which can be trusted at every moment. Errors are `persist`'s.
 
         In between, the manifest lists the checksums of the old file and of the new one.
         """
+        persist(lambda: self._revise(iteration, state))
+
+    def _revise(self, iteration: int, state: State) -> None:
         path = self.state_path(iteration)
         aside = path.with_name(f".{path.name}.revised.tmp")
         digest = save(aside, state)
@@ -238,7 +284,7 @@ class Checkpoints:
     def save_best(self, networks: Mapping[str, State]) -> None:
         """Replace ``net_<key>_best.pth``."""
         for key, weights in networks.items():
-            save(self.models / f"net_{key}_best.pth", weights)
+            persist(partial(save, self.models / f"net_{key}_best.pth", weights))
 
     def verify(self, iteration: int | str) -> str | None:
         """Why the checkpoint of `iteration` cannot be trusted, or None when every checksum is right."""
@@ -298,8 +344,11 @@ class Checkpoints:
         for path in self.models.glob(f"net_*_{iteration}.pth"):
             path.unlink()
 
-    def _remove_leftovers(self) -> None:
-        """Temporary files of a process that was killed while writing, the first time those of pictures and records, too."""
+    def sweep(self) -> None:
+        """Remove temporary files of a process that was killed while writing; the first time those of pictures and records too.
+
+        So while pictures are being written, it must have been called before.
+        """
         found = self.models.parent.rglob(".*.tmp") if not self._swept else ()
         self._swept = True
         for path in (*found, *self.models.glob(".*.tmp"), *self.states.glob(".*.tmp")):

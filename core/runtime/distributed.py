@@ -9,9 +9,11 @@ from __future__ import annotations
 import atexit
 import contextlib
 import datetime
+import gc
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
@@ -71,8 +73,9 @@ def joined(launcher: str, options: Mapping[str, Any], use_cpu: bool) -> Iterator
     except Exception as e:
         if _meeting is None:
             raise
+        _release(e)
         elsewhere = None if isinstance(e, UserError) else _failed_elsewhere(e)
-        _leave_group()  # the others must see that this rank is not coming
+        _leave_group()
         _meeting.fail(elsewhere or e)
         if elsewhere is not None:
             raise elsewhere from e
@@ -178,6 +181,7 @@ def _failed_elsewhere(error: Exception) -> RanksError | None:
         return e
     if not silent:
         return None
+    _meeting.lost.update(silent)
     names = ", ".join(map(_meeting.name, silent))
     return RanksError(
         f"{names} did not answer within {_settings.timeout:g} s (dist_params.timeout) or died: {first}", 1
@@ -267,9 +271,18 @@ def shut_down() -> None:
     _leave_group()
 
 
+def _release(error: BaseException) -> None:
+    """Let go of what the frames of an error keep: networks hold connections, and others wait until these are closed."""
+    chain: BaseException | None = error
+    while chain is not None:
+        traceback.clear_frames(chain.__traceback__)
+        chain = chain.__cause__ or chain.__context__
+
+
 def _leave_group() -> None:
     if active():
         dist.destroy_process_group()
+        gc.collect()
 
 
 def leave(code: int) -> NoReturn:

@@ -8,7 +8,6 @@ terminal for who asked for it (``--debug``), or whose own file it is in.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import time
 import traceback
@@ -19,10 +18,11 @@ from torch import nn
 
 from ..annotations import Section, fields
 from ..errors import UserError, in_one_line, printable
+from ..registry import plugged
 from . import memory
 
-PLUGINS = "RELUME_PLUGINS"
-"""The environment's list of the user's own files."""
+OF_FILES = f"{plugged.PACKAGE}._"
+"""How the modules of the user's own files begin."""
 PATIENCE = 3.0
 """Seconds for the search of the value to blame."""
 SHOWN = 300
@@ -143,6 +143,7 @@ def wanted(error: BaseException, debug: bool) -> str:
     cause = error.__cause__
     if not isinstance(error, Provoked) or cause is None:
         return ""
-    own = set(filter(None, os.environ.get(PLUGINS, "").split(os.pathsep)))
-    in_own = any(frame.filename in own for frame in traceback.extract_tb(cause.__traceback__))
+    modules = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(cause.__traceback__)]
+    keys = {plugin.key for plugin in plugged.active()}
+    in_own = any(m.startswith(OF_FILES) or m in keys for m in modules)
     return "".join(traceback.format_exception(cause)) if debug or in_own else ""

@@ -49,7 +49,7 @@ class Owner:
         job = os.environ.get("SLURM_JOB_ID") or os.environ.get("TORCHELASTIC_RUN_ID", "")
         attempts = (os.environ.get(k, "0") for k in ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"))
         job = "" if job == "none" else job
-        return cls(os.getpid(), socket.gethostname(), _machine(), _started(os.getpid()), job, sum(map(int, attempts)))
+        return cls(os.getpid(), socket.gethostname(), _machine(), started(os.getpid()), job, sum(map(int, attempts)))
 
     @property
     def alive(self) -> bool:
@@ -60,7 +60,7 @@ class Owner:
             return False
         except PermissionError:
             pass
-        return _started(self.pid) == self.started
+        return started(self.pid) == self.started
 
 
 def lock_path(folder: Path) -> Path:
@@ -179,7 +179,7 @@ def _machine() -> str:
     return " ".join(parts)
 
 
-def _started(pid: int) -> int:
+def started(pid: int) -> int:
     """When the kernel started a process, in clock ticks after the boot; -1 if it is gone, or dead and not yet buried.
 
     0 for every process where there is no /proc.

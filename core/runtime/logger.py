@@ -24,6 +24,7 @@ from ..errors import UserError, require
 from . import distributed
 from .checkpoint import first_line, write_atomically
 from .gate import Provoked
+from .progress import Bar, Heartbeat, Pace, for_terminal, losses_first
 from .streams import LogFile, StandardOutput
 
 log = logging.getLogger("relume")
@@ -45,6 +46,9 @@ class Logger(Section):
     print_freq: Iterations = setting(100, "Iterations between log lines.")
     save_checkpoint_freq: Iterations = setting(5000, "Iterations between checkpoints; one more is written at the end.")
     keep_checkpoints: Count | None = setting(None, "Newest checkpoints to keep; all when omitted.")
+    async_save: bool = setting(
+        False, "Write checkpoints while the training goes on, from a copy in host memory, one after the other."
+    )
     use_tb_logger: bool = setting(False, "Write TensorBoard events to tb_logger/<name>.")
     wandb: Wandb | None = setting(None, "Weights & Biases.")
 
@@ -54,15 +58,11 @@ def start_console() -> None:
     log.setLevel(logging.INFO if distributed.is_main() else logging.WARNING)
     log.propagate = False
     if not any(isinstance(h, StandardOutput) or hasattr(h, "console") for h in log.handlers):  # others may listen too
-        handler: logging.Handler = StandardOutput()
         if sys.stdout.isatty():
-            from rich.console import Console
-            from rich.logging import RichHandler
-
-            handler = RichHandler(console=Console(), show_path=False, rich_tracebacks=False, markup=False)
-            handler.setFormatter(logging.Formatter("%(message)s"))
-        else:
-            handler.setFormatter(logging.Formatter(FORMAT))
+            log.addHandler(for_terminal())
+            return
+        handler = StandardOutput()
+        handler.setFormatter(logging.Formatter(FORMAT))
         log.addHandler(handler)
 
 
@@ -152,16 +152,6 @@ def write_json(path: Path, content: Any) -> None:
     write_atomically(path, lambda file: file.write((as_json(content, indent=2) + "\n").encode()))
 
 
-def progress(label: str, items: Any) -> Iterator[Any]:
-    """Iterate with a progress bar, on the main rank's terminal; silently elsewhere."""
-    if not (distributed.is_main() and sys.stdout.isatty()):
-        yield from items
-        return
-    from rich.progress import track
-
-    yield from track(items, description=label, transient=True)
-
-
 def trackers(opt: Logger) -> tuple[Any, Any]:
     """The modules of the trackers that a ``logger`` section asks for: TensorBoard's and Weights & Biases', each or None.
 
@@ -195,12 +185,12 @@ class RunLogger:
     ) -> None:
         self.name = str(opt["name"])
         self.total = int(opt["train"]["total_iter"])
-        self.first = start
-        self.began = time.monotonic()
+        self.pace = Pace(self.total, start)
         self.writer: Any = None
         self.wandb: Any = None
         self.records: Any = None
-        self.progress: Progress | None = None
+        self.bar: Bar | None = None
+        self.heartbeat: Heartbeat | None = None
         self._failed: set[str] = set()
         if not distributed.is_main():
             return
@@ -221,7 +211,17 @@ class RunLogger:
                     resume="allow",
                 )
         if sys.stdout.isatty():
-            self.progress = Progress(self.name, self.total, start)
+            self.bar = Bar(self.name, self.pace)
+        else:
+            self.heartbeat = Heartbeat(lambda: f"Iteration {self.pace.iteration:,} of {self.total:,}, {self.pace}")
+
+    def step(self, iteration: int, lrs: list[float], scalars: Mapping[str, Any]) -> None:
+        """A step is done; `scalars` are this rank's, on whatever device."""
+        if self.records is None:
+            return
+        self.pace.step(iteration)
+        if self.bar:
+            self.bar.step(lrs, scalars)
 
     def iteration(
         self,
@@ -235,20 +235,21 @@ class RunLogger:
         if self.records is None:
             return
         losses = {k: v for k, v in scalars.items() if not k.startswith("perf/")}
-        elapsed = time.monotonic() - self.began
-        remaining = elapsed / max(iteration - self.first, 1) * (self.total - iteration)
-        eta = datetime.timedelta(seconds=int(max(remaining, 0)))
+        self.pace.step(iteration)
+        remaining = self.pace.eta or 0.0
+        eta = datetime.timedelta(seconds=int(remaining))
         rates = "".join(f"{lr:.3e}," for lr in lrs)
         per_step, data = scalars.get("perf/time", 0.0), scalars.get("perf/data_time", 0.0)
         message = f"[{self.name[:5]}..][epoch:{epoch:3d}, iter:{iteration:8,d}, lr:({rates})] "
         message += f"[eta: {eta}, time (data): {per_step:.3f} ({data:.3f})] "
-        log.info("%s", message + " ".join(f"{k}: {v:.4e}" for k, v in losses.items()))
-        more = {**(noted or {}), "perf/eta": round(max(remaining, 0), 3)}
+        rate = " ".join(f"{lr:.2e}" for lr in lrs)
+        short = f"iter {iteration:,}/{self.total:,}  lr {rate}  {losses_first(losses, 4)}  {self.pace}"
+        whole = message + " ".join(f"{k}: {v:.4e}" for k, v in losses.items())
+        log.info("%s", whole, extra={"short": short})
+        more = {**(noted or {}), "perf/eta": round(remaining, 3)}
         self.record({"iter": iteration, "epoch": epoch, "lr": lrs, **scalars, **more})
         tagged = {f"losses/{k}" if k.startswith("l_") else k: v for k, v in scalars.items()}
         self.scalars(iteration, {**tagged, **{f"lr/{i}": lr for i, lr in enumerate(lrs)}})
-        if self.progress:
-            self.progress.show(iteration, losses)
 
     def validation(
         self,
@@ -264,6 +265,9 @@ class RunLogger:
         """
         if self.records is None:
             return
+        self.pace.restart()
+        if self.bar:
+            self.bar.score(results)
         for dataset, metrics in results.items():
             more = (said or {}).get(dataset)
             lines = [f"Validation {dataset} ({more})" if more else f"Validation {dataset}"]
@@ -326,8 +330,10 @@ class RunLogger:
         """Flush and close everything."""
         if self.records is None:
             return
-        if self.progress:
-            self.progress.close()
+        if self.bar:
+            self.bar.close()
+        if self.heartbeat:
+            self.heartbeat.close()
         if self.writer is not None:
             with self._tracking("TensorBoard"):
                 self.writer.close()
@@ -358,35 +364,3 @@ def _reopen_records(path: Path, start: int, validated: bool) -> Any:
     temporary.write_text("".join(kept), encoding="utf-8")
     temporary.replace(path)
     return path.open("a", encoding="utf-8")
-
-
-class Progress:
-    """The progress bar of a terminal."""
-
-    def __init__(self, name: str, total: int, start: int) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
-
-        handler = next((h for h in log.handlers if hasattr(h, "console")), None)
-        self.bar = Bar(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[losses]}"),
-            console=getattr(handler, "console", None),
-            transient=True,
-        )
-        self.task = self.bar.add_task(name, total=total, completed=start, losses="")
-        self.bar.start()
-
-    def show(self, iteration: int, losses: Mapping[str, float] | None = None) -> None:
-        """Move to `iteration`; the losses shown stay until others come."""
-        fields: dict[str, Any] = (
-            {"losses": " ".join(f"{k} {v:.3g}" for k, v in losses.items())} if losses is not None else {}
-        )
-        self.bar.update(self.task, completed=iteration, **fields)
-
-    def close(self) -> None:
-        """Take the bar off the terminal."""
-        self.bar.stop()

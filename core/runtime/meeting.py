@@ -5,14 +5,17 @@ They say who they are, and tell the others when one of them fails, so that nobod
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import datetime
 import errno
+import gc
 import ipaddress
 import json
 import logging
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -41,6 +44,8 @@ _meetings = 0
 class RanksError(UserError):
     """What concerns several ranks, and says which: one failed or is gone, or they differ. ``code`` is the exit code of all."""
 
+    everywhere = True
+
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
         self.code = code
@@ -56,6 +61,7 @@ class Meeting:
 
     Attributes:
         others: what each rank said of itself, with its ``host``.
+        lost: ranks of which nothing is expected any more.
 
     Raises:
         UserError: rank 0 cannot be reached, its port is taken, another run answers there, or some rank does not come.
@@ -67,6 +73,7 @@ class Meeting:
         self.rank, self.world, self.timeout = place.rank, place.world, timeout
         self.place = place
         self.others: list[dict[str, Any]] = []
+        self.lost: set[int] = set()
         self._said = 0
         store = _keep(place, timeout) if place.rank == 0 and not place.kept else _reach(place, timeout)
         # torchrun keeps its store over a restart, and a process may run twice: what was said before must not be heard.
@@ -129,7 +136,14 @@ class Meeting:
         late = self._wait(keys, self.timeout + (PATIENCE if self.rank else 0.0), FAILED)
         if late:
             raise RanksError(self._silent(late), 2)
-        return {r: messages.unpack(self.store.get(k)) for r, k in keys.items()}
+        try:
+            return {r: messages.unpack(self.store.get(k)) for r, k in keys.items()}
+        except RuntimeError as e:
+            raise self._gone() from e
+
+    def _gone(self) -> RanksError:
+        keeper = "torchrun" if self.place.kept else self.name(0)
+        return RanksError(f"{keeper}, which keeps the ranks' store, is gone", 1)
 
     def _silent(self, late: Iterable[int]) -> str:
         names = ", ".join(map(self.name, late))
@@ -148,7 +162,7 @@ class Meeting:
                 if unless is not None and self.store.check([unless]):
                     raise self._failure()
             except RuntimeError as e:
-                raise RanksError(f"{self.name(0)}, which keeps the ranks' store, is gone", 1) from e
+                raise self._gone() from e
             now = time.monotonic()
             if now > end:
                 return list(left)
@@ -160,7 +174,10 @@ class Meeting:
 
     # ---------------------------------------------------------------- failing
     def fail(self, error: BaseException) -> None:
-        """Tell the others that this rank leaves because of an error; where it keeps the store, stay until they know."""
+        """Tell the others that this rank leaves because of an error; where it keeps the store, it stays until they know.
+
+        It does so at its very end: what it has learnt, the others look for when its connections are closed.
+        """
         said = {
             "rank": self.rank,
             "host": socket.gethostname(),
@@ -171,10 +188,17 @@ class Meeting:
         with contextlib.suppress(RuntimeError):
             self.store.compare_set(FAILED, "", json.dumps(said))  # the first one counts
             self.store.add("left", 1)
-            if self.rank or self.place.kept:
-                return
+            if self.rank == 0 and not self.place.kept:
+                atexit.register(self._linger)
+
+    def _linger(self) -> None:
+        """Keep the store until all who came have left."""
+        for name in ("last_exc", "last_value", "last_traceback"):
+            vars(sys).pop(name, None)  # whose frames keep connections open
+        gc.collect()
+        with contextlib.suppress(RuntimeError):
             end = time.monotonic() + PATIENCE
-            came = sum(self.store.check([f"came/{r}"]) for r in range(self.world))
+            came = sum(self.store.check([f"came/{r}"]) for r in range(self.world) if r not in self.lost)
             while time.monotonic() < end and self.store.add("left", 0) < came:
                 time.sleep(0.02)
 

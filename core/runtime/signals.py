@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import selectors
 import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType, TracebackType
 
 from ..errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, UserError
@@ -16,16 +18,28 @@ log = logging.getLogger("relume")
 
 FORWARDED = 2.0
 """Seconds in which a launcher's rank takes another signal for the same request: the scheduler sends one, torchrun another."""
+AT_START = 10.0
+"""Seconds after which a rank that was signalled in its start leaves, although the others have not agreed."""
+LOOK = 1.0
+"""Seconds between looks whether the launcher is still there."""
+SIGNALS = (signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGUSR1", signal.SIGTERM))
 PATIENCE = 5.0
 """Seconds that a second signal leaves the program to end by itself, which it cannot while it waits inside a collective."""
 
 
 class Stopped(UserError):
-    """A signal ended the run; ``code`` says how."""
+    """A signal ended the run; ``code`` says how. All ranks agree on it."""
+
+    everywhere = True
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
         self.code = code
+
+    @classmethod
+    def early(cls, code: int) -> Stopped:
+        """For a run that has not come to training."""
+        return cls(f"{how(code)} before the first iteration: there is nothing new to be saved. Start it again", code)
 
 
 def how(code: int) -> str:
@@ -36,14 +50,22 @@ def how(code: int) -> str:
 class StopRequest:
     """Listens to SIGTERM and SIGUSR1 (preemption) and SIGINT (Ctrl-C); a second signal ends the process at once.
 
-    As a context it listens inside.
+    As a context it listens inside, also when entered several times, and makes a `Stopped` of a signal that ends a start.
+
+    Args:
+        starting: this run has trained nothing yet. Then a signal ends a process that is alone at once, and one of several ranks
+            when they next agree, at the latest after `AT_START` seconds.
 
     Attributes:
         code: 0 while nobody asked; else the exit code that the process should leave with (75 or 130).
+        before_leaving: called with the exit code before this process ends in the middle of its start.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, starting: bool = False) -> None:
         self.code = 0
+        self.starting = starting
+        self.before_leaving: Callable[[int], None] | None = None
+        self._depth = 0
         self._asked_at = 0.0
         self._previous: dict[int, object] = {}
         self._wakeup: tuple[int, int] | None = None
@@ -51,17 +73,22 @@ class StopRequest:
         self._launcher = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
 
     def __enter__(self) -> StopRequest:
+        self._depth += 1
         self.listen()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.forget()
+        self._depth -= 1
+        if not self._depth:
+            self.forget()
+        if kind is KeyboardInterrupt and self.starting and self.code:
+            raise Stopped.early(self.code) from None
 
     def listen(self) -> None:
         """Take over the signals (main thread only; elsewhere nothing happens)."""
         if threading.current_thread() is not threading.main_thread():
             return
-        for number in (signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGUSR1", signal.SIGTERM)):
+        for number in SIGNALS:
             self._previous.setdefault(number, signal.signal(number, self._handle))
         self._watch()
 
@@ -75,21 +102,19 @@ class StopRequest:
             os.close(self._wakeup[1])  # which ends the watching thread
             self._wakeup = None
 
-    def poll(self) -> int:
-        """`code`, after a look whether torchrun is still there."""
-        if not self.code and self._launcher is not None and os.getppid() != self._launcher:
-            self.code, self._asked_at = EXIT_PREEMPTED, time.monotonic()
-            log.warning("torchrun is gone: finishing this step, then saving a checkpoint")
-        return self.code
-
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.code:
             if self._ends(number):
                 raise KeyboardInterrupt
             return
-        self.code = EXIT_INTERRUPTED if number == signal.SIGINT else EXIT_PREEMPTED
+        self.code = _code(number)
         self._asked_at = time.monotonic()
-        log.warning("%s: finishing this step, then saving a checkpoint", signal.Signals(number).name)
+        what = "leaving" if self.starting else "finishing this step, then saving a checkpoint"
+        # All ranks get a scheduler's signal; one says so.
+        level = logging.WARNING if os.environ.get("RANK", "0") == "0" else logging.INFO
+        log.log(level, "%s: %s", signal.Signals(number).name, what)
+        if self.starting and int(os.environ.get("WORLD_SIZE") or 1) == 1:
+            raise KeyboardInterrupt
 
     def _ends(self, number: int) -> bool:
         """Whether a further signal is a second request, not the first one over again."""
@@ -98,7 +123,7 @@ class StopRequest:
         return time.monotonic() - self._asked_at > FORWARDED
 
     def _watch(self) -> None:
-        """Have a thread see to it that a second signal ends this process even while the main thread waits inside torch."""
+        """Have a thread see to what the main thread cannot while it waits inside torch, or reads for minutes."""
         if self._wakeup is not None:
             return
         read, write = os.pipe()
@@ -110,23 +135,49 @@ class StopRequest:
             os.close(write)
             return
         self._wakeup = (read, write)
-        threading.Thread(target=self._end_by_force, args=(read,), daemon=True, name="relume-signals").start()
+        threading.Thread(target=self._attend, args=(read,), daemon=True, name="relume-signals").start()
 
-    def _end_by_force(self, read: int) -> None:
-        """What the thread does: wait for the second request, then for the main thread to obey it."""
-        first: float | None = None
-        with open(read, "rb", buffering=0) as pipe:
-            while sent := pipe.read(1):
+    def _attend(self, read: int) -> None:
+        """What the thread does: see a second request obeyed, a start left in time, and a launcher that is gone."""
+        asked: tuple[float, int] | None = None
+        with open(read, "rb", buffering=0) as pipe, selectors.DefaultSelector() as selector:
+            selector.register(pipe, selectors.EVENT_READ)
+            while True:
+                arrived = bool(selector.select(LOOK))
                 now = time.monotonic()
-                if sent[0] not in (signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGUSR1", signal.SIGTERM)):
+                if asked is not None and self.starting and now - asked[0] > AT_START:
+                    self._leave_the_start(_code(asked[1]))
+                if self._launcher is not None and os.getppid() != self._launcher:
+                    self._launcher = None
+                    log.warning("torchrun is gone")
+                    os.kill(os.getpid(), signal.SIGTERM)
+                if not arrived:
                     continue
-                if first is not None and now - first > FORWARDED:
+                sent = pipe.read(1)
+                if not sent:
+                    return
+                if sent[0] not in SIGNALS:
+                    continue
+                if asked is not None and now - asked[0] > FORWARDED:
                     break
-                first = first or now
-            else:
-                return
+                asked = asked or (now, sent[0])
         time.sleep(PATIENCE)
         if self._previous:
             sys.stderr.write("interrupted by a second signal, without a checkpoint\n")
             sys.stderr.flush()
             os._exit(EXIT_INTERRUPTED)
+
+    def _leave_the_start(self, code: int) -> None:
+        """End this process, whose main thread is busy with something long, while nothing is lost by it."""
+        if not self._previous:
+            return
+        if self.before_leaving is not None:
+            self.before_leaving(code)
+        sys.stderr.write(f"{Stopped.early(code)}\n")
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _code(number: int) -> int:
+    """The exit code that a signal asks for."""
+    return EXIT_INTERRUPTED if number == signal.SIGINT else EXIT_PREEMPTED

@@ -107,6 +107,8 @@ SCHEMA: dict[str, Check] = {
 """What each entry of a training state must be."""
 
 
+LATER: dict[str, Check] = {"global_batch": whole(1)}
+"""The same of entries that states of earlier versions lack."""
 FOUND_BY = ("iter", "position", "pending_validation")
 """The entries that a checkpoint is found by."""
 
@@ -127,7 +129,7 @@ def checked(state: Any, path: Path, needed: Sequence[str] = tuple(SCHEMA)) -> di
     if lacking := [key for key in needed if key not in state]:
         raise UserError(f"{path}: not a training state of Relume (it lacks {', '.join(map(repr, lacking[:3]))})")
     try:
-        for key, check in SCHEMA.items():
+        for key, check in {**SCHEMA, **LATER}.items():
             if key in state:
                 check(state[key], key)
         for key, position in state.get("schedulers", {}).items():

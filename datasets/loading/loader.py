@@ -139,6 +139,8 @@ class TrainLoader(Iterator[Batch]):
 
     def __next__(self) -> Batch:
         batch = next(self._ahead) if self._ahead else self._placement(self._load())
+        if self._handed_out == 0:
+            self._say_stage(self._done + 1)
         self._handed_out += 1
         if self._handed_out == self.micro_batches(self._done + 1):
             self._done, self._handed_out = self._done + 1, 0
@@ -147,6 +149,16 @@ class TrainLoader(Iterator[Batch]):
     def micro_batches(self, iteration: int) -> int:
         """Micro-batches of an iteration, counted from 1."""
         return self._sampler.plan.micro_batches(iteration)
+
+    def _say_stage(self, iteration: int) -> None:
+        """Where a stage of progressive training begins, or a run in one, say which patches and batches it has."""
+        plan = self._sampler.plan
+        stage = plan.at(iteration)
+        if plan.iters and (iteration == self._sampler.iteration + 1 or stage != plan.at(iteration - 1)):
+            patches = f"patches of {stage.gt_size}, " if stage.gt_size else ""
+            log.info(
+                "From iteration %s on: %sbatches of %d (progressive training)", f"{iteration:,}", patches, stage.batch
+            )
 
     @property
     def position(self) -> int:
@@ -161,6 +173,10 @@ class TrainLoader(Iterator[Batch]):
     def position_after(self, iteration: int) -> int:
         """What `position` will be when an iteration is over."""
         return self._sampler.position_after(iteration)
+
+    def batch_of(self, iteration: int) -> int:
+        """Samples of an iteration, over all ranks and micro-batches."""
+        return self._sampler.taken(iteration)
 
     def describe(self, total_iter: int) -> str:
         """One line on how much data `total_iter` iterations see."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import signal
 import threading
 import time
@@ -17,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from ...core.errors import UserError
 from .sampler import SampleKey
-from .worker import Packet, SeededDataset, collate, start
+from .worker import Packet, SeededDataset, collate, shortage, start
 
 LOOK = 5.0
 """Seconds between two looks whether the loading processes are alive."""
@@ -143,6 +144,8 @@ class Packets(Iterator[Packet]):
         try:
             yield
         except NoBatch as e:
+            for process in self._processes:
+                process.kill()  # it would not hear of its end either
             raise UserError(
                 f"no batch has come from {len(self._processes)} loading process(es) within {self._timeout:g} s: a stalled "
                 "file system, or a dataset that waits for something. datasets.<name>.timeout: 0 waits for ever"
@@ -151,12 +154,13 @@ class Packets(Iterator[Packet]):
             for process in self._processes:
                 process.join(0.1)  # a process that is just ending counts as dead
             dead = [p.exitcode for p in self._processes if not p.is_alive()]
-            if not dead and ("shared memory" in str(e) or "No space left on device" in str(e)):
+            short_of = shortage(e) if not dead else next((d for d in dead if d in (errno.EMFILE, errno.ENOSPC)), 0)
+            if short_of == errno.ENOSPC:
                 raise UserError(
                     "shared memory (/dev/shm) is full, through which samples come: docker run --shm-size, or "
                     "num_worker_per_gpu: 0"
                 ) from e
-            if not dead and "Too many open files" in str(e):
+            if short_of == errno.EMFILE:
                 raise UserError(
                     "too many open files: raise the limit with ulimit -n, or lower num_worker_per_gpu"
                 ) from e

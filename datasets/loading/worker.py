@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
+import os
 import random
 import signal
+import sys
 from collections.abc import Iterator, Sequence
+from multiprocessing.queues import Queue
+from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -140,10 +145,38 @@ class _Noted(logging.Handler):
 _noted = _Noted()
 
 
+def shortage(error: BaseException) -> int:
+    """What the system is short of: ``errno.EMFILE`` (open files), ``errno.ENOSPC`` (shared memory); 0 if of neither."""
+    text = str(error)
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return errno.EMFILE
+    if "Too many open files" in text:
+        return errno.EMFILE
+    return errno.ENOSPC if "shared memory" in text or "No space left on device" in text else 0
+
+
+def end_if_short(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """End the process where samples cannot be handed over any more; its exit code says why.
+
+    It happens in threads of their own, which would try again for ever, or drop the sample, for which training then waits.
+    """
+    if code := shortage(error):
+        os._exit(code)
+    sys.__excepthook__(kind, error, trace)
+
+
+def end_if_not_sent(error: BaseException, packet: Any) -> None:
+    """End the process where a packet could not be sent, in place of dropping it."""
+    end_if_short(type(error), error, error.__traceback__)
+    os._exit(1)
+
+
 def start(worker: int) -> None:
     """Set up a loading process: one thread, deaf to the signals that the training process handles, messages kept."""
     from ...core.imaging.opencv import cv2
 
+    sys.excepthook = end_if_short
+    Queue._on_queue_feeder_error = staticmethod(end_if_not_sent)  # type: ignore[attr-defined]
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     for name in ("SIGINT", "SIGTERM", "SIGUSR1"):

@@ -148,6 +148,7 @@ class Restormer(nn.Module):
         LayerNorm_type: str = "WithBias",
         dual_pixel_task: bool = False,
         prior: int = 0,
+        scale: int = 1,
     ) -> None:
         super().__init__()
 
@@ -177,7 +178,14 @@ class Restormer(nn.Module):
         if dual_pixel_task:
             self.skip_conv = conv(dim, 2 * dim, bias=bias)
         self.dual_pixel_task = dual_pixel_task
-        self.output = conv(2 * dim, out_channels, 3, bias=bias)
+        self.scale = scale
+        if scale > 1:
+            wide = 2 * dim
+            steps = [3] if scale == 3 else [2] * int(math.log2(scale))
+            head = [m for k in steps for m in (conv(wide, k * k * wide, 3, bias=True), nn.PixelShuffle(k))]
+            self.tail = nn.Sequential(nn.Sequential(*head), conv(wide, out_channels, 3, bias=True))
+        else:
+            self.output = conv(2 * dim, out_channels, 3, bias=bias)
 
     def forward(self, image: Tensor, z: Tensor | None = None) -> Tensor:
         def through(stage: nn.ModuleList, x: Tensor) -> Tensor:
@@ -195,6 +203,10 @@ class Restormer(nn.Module):
         x = through(self.refinement, through(self.decoder_level1, torch.cat([self.up2_1(x), level1], 1)))
         if self.dual_pixel_task:
             return self.output(x + self.skip_conv(shallow))
+        if self.scale > 1:
+            rows = torch.arange(self.scale * image.shape[2]) // self.scale
+            columns = torch.arange(self.scale * image.shape[3]) // self.scale
+            return self.tail(x) + image[:, :, rows][:, :, :, columns]
         return self.output(x) + image
 
 
@@ -210,8 +222,9 @@ class ResBlock(nn.Module):
 class Encoder(nn.Module):
     """Prior extraction: pixel-unshuffled images -> vector of 4 n numbers."""
 
-    def __init__(self, channels: int, n: int, res_blocks: int) -> None:
+    def __init__(self, channels: int, n: int, res_blocks: int, folds: tuple[int, ...] = (4, 4)) -> None:
         super().__init__()
+        self.folds = folds
         self.E = nn.Sequential(
             conv(channels, n, 3, bias=True),
             nn.LeakyReLU(0.1),
@@ -227,16 +240,20 @@ class Encoder(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(4 * n, 4 * n), nn.LeakyReLU(0.1), nn.Linear(4 * n, 4 * n), nn.LeakyReLU(0.1))
 
     def forward(self, *images: Tensor) -> Tensor:
-        return self.mlp(self.E(torch.cat([F.pixel_unshuffle(x, 4) for x in images], 1)).flatten(1))
+        return self.mlp(
+            self.E(torch.cat([F.pixel_unshuffle(x, k) for x, k in zip(images, self.folds, strict=False)], 1)).flatten(1)
+        )
 
 
 class DiffIRS1(nn.Module):
     """Stage 1: the prior comes from the input and the ground truth."""
 
-    def __init__(self, n_encoder_res: int = 6, **body: object) -> None:
+    def __init__(self, n_encoder_res: int = 6, scale: int = 1, **body: object) -> None:
         super().__init__()
-        self.G = Restormer(prior=256, **body)
-        self.E = Encoder(96, 64, n_encoder_res)
+        self.G = Restormer(prior=256, scale=scale, **body)
+        self.E = (
+            Encoder(3 + 3 * scale**2, 64, n_encoder_res, (1, scale)) if scale > 1 else Encoder(96, 64, n_encoder_res)
+        )
 
     def forward(self, lq: Tensor, gt: Tensor) -> tuple[Tensor, Tensor]:
         z = self.E(lq, gt)
@@ -272,11 +289,12 @@ class DiffIRS2(nn.Module):
         linear_start: float = 0.1,
         linear_end: float = 0.99,
         timesteps: int = 4,
+        scale: int = 1,
         **body: object,
     ) -> None:
         super().__init__()
-        self.G = Restormer(prior=256, **body)
-        self.condition = Encoder(48, 64, n_encoder_res)
+        self.G = Restormer(prior=256, scale=scale, **body)
+        self.condition = Encoder(3, 64, n_encoder_res, (1,)) if scale > 1 else Encoder(48, 64, n_encoder_res)
         self.denoise = Denoiser(256, n_denoise_res, timesteps)
         lo, hi = math.sqrt(linear_start), math.sqrt(linear_end)
         self.betas = [(lo + (hi - lo) * i / max(timesteps - 1, 1)) ** 2 for i in range(timesteps)]

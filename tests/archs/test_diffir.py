@@ -264,6 +264,8 @@ VARIANTS = [
     {},
     {"bias": True, "ffn_expansion_factor": 2.3},
     {"LayerNorm_type": "BiasFree", "num_blocks": [1, 2, 1, 1], "n_encoder_res": 0},
+    {"scale": 3},
+    {"scale": 4},
 ]
 
 
@@ -281,7 +283,8 @@ def test_stage_1_equals_the_formulas(settings: dict[str, Any]) -> None:
     theirs.load_state_dict(ours.state_dict(), strict=True)
     results = []
     for network in (ours, theirs):
-        lq, gt = (image(k, 2, 3, 8, 16).double().requires_grad_() for k in ("lq", "gt"))
+        k = settings.get("scale", 1)
+        lq, gt = (image(n, 2, 3, 8 * f, 16 * f).double().requires_grad_() for n, f in (("lq", 1), ("gt", k)))
         restored, z = network(lq, gt)
         z = z[0] if isinstance(z, list) else z
         target = (restored * waves("w", tuple(restored.shape))).sum() + z.square().sum()
@@ -461,6 +464,12 @@ def test_images_that_do_not_fit_are_named(name: str) -> None:
         with pytest.raises(UserError) as caught:
             network(*([lq, lq] if name == "DiffIRS1" else [lq]))
         assert str(caught.value) == complaint
+
+
+def test_a_ground_truth_of_another_scale_is_named() -> None:
+    network = build_network({"type": "DiffIRS1", **TINY, "scale": 2})
+    with pytest.raises(UserError, match="of scale 2 needs a ground truth of 16x32; got 8x16"):
+        network(image("lq", 1, 3, 8, 16), image("gt", 1, 3, 8, 16))
 
 
 @pytest.mark.parametrize(

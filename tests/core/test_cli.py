@@ -138,3 +138,12 @@ def test_check_is_what_train_and_test_do_with_check(tmp_path: Path, capsys: pyte
             assert cli.main(arguments) == code
             said.append(capsys.readouterr())
         assert said[0] == said[1] == said[2]
+
+
+def test_keys_given_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    twice = tmp_path / "twice.yml"
+    twice.write_text("_base_: relume:quickstart.yml\nscale: 2\nscale: 1\n")
+    assert cli.main(["check", str(twice)]) == EXIT_USER_ERROR
+    assert "twice.yml:3:1: the key 'scale' is given twice: 2 on line 2, 1 here" in capsys.readouterr().err
+    assert cli.main(["check", str(twice), "--allow_duplicate_keys"]) == 0
+    assert "note: " in (out := capsys.readouterr().out) and "twice.yml:3:1: the key 'scale' is given twice" in out

@@ -95,6 +95,8 @@ def test_a_test_scores_saves_and_reports_every_set(capsys: pytest.CaptureFixture
     assert [s["image"] for s in scores] == ["a", "b", "c"]
     assert results["pairs"]["psnr"] == pytest.approx(np.mean([s["psnr"] for s in scores]))
     assert json.loads(Path("results/tested/metrics.json").read_text()) == results
+    seconds = json.loads(Path("results/tested/seconds.json").read_text())
+    assert set(seconds["pairs"]) == {row["image"] for row in scores} and min(seconds["pairs"].values()) > 0
     (log,) = Path("results/tested").glob("test_tested_*.log")
     table = (
         r"dataset +psnr +uiqm +params M +ms/image\n"

@@ -286,3 +286,9 @@ def test_what_killed_runs_left_is_swept(tmp_path):
     Checkpoints(tmp_path).save(3, {"g": {"params": {}}}, {"iter": 3})
     assert not list(tmp_path.rglob(".*"))
     assert len(list(tmp_path.rglob("mine.tmp.png"))) == len(folders)
+
+
+def test_the_page_has_the_rules():
+    page = (Path(changes.__file__).parents[1] / "docs" / "resuming.md").read_text(encoding="utf-8")
+    for rule in changes.RULES:
+        assert f"| {', '.join(f'`{o}`' for o in rule.options)} | {rule.verdict.value} | {rule.why} |" in page

@@ -52,7 +52,35 @@ NEGATIVE = [
     scheduler(type="ExponentialLR", gamma=-0.5),
     scheduler(type="StepLR", step_size=0),
     {"train__grad_clip_norm": -1.0},
+    optimizer(eps=-1e-8),
+    optimizer(betas=[0.9, 1.5]),
+    optimizer(betas=[-0.1, 0.9]),
+    scheduler(type="CosineAnnealingRestartLR", periods=[12], eta_min=-1e-6),
+    scheduler(type="CosineAnnealingRestartLR", periods=[12, -1]),
+    scheduler(type="CosineAnnealingRestartLR", periods=[12], restart_weights=[-1.0]),
+    scheduler(type="CosineAnnealingRestartCyclicLR", periods=[12], eta_mins=[-1e-6]),
+    scheduler(type="MultiStepLR", milestones=[4, -2]),
+    scheduler(type="StairsLR", every=0),
+    scheduler(type="CosineAnnealingWarmupRestarts", first_cycle_steps=12, min_lr=-1e-3),
 ]
+REFUSED = {  # by the component itself, which is tried
+    "cannot be used: it asks for the loss": {"train__optim_g": {"type": "LBFGS", "lr": 0.1}},
+    "cannot be used: it takes sparse": {"train__optim_g": {"type": "SparseAdam", "lr": 0.1}},
+    "in-place operation": optimizer(differentiable=True),
+    "Nesterov momentum requires": {"train__optim_g": {"type": "SGD", "lr": 0.1, "nesterov": True}},
+    "Invalid alpha value": {"train__optim_g": {"type": "RMSprop", "lr": 0.1, "alpha": -1.0}},
+    "Invalid beta parameter": optimizer(param_groups=[{"params": "body", "betas": [0.9, 2.0]}]),
+    "Invalid learning rate: -3": optimizer(param_groups=[{"params": "body", "lr": -3}]),
+    "Invalid weight_decay value": optimizer(param_groups=[{"params": "body", "weight_decay": -1}]),
+    "unknown key 'weight_decy' in param_groups": optimizer(param_groups=[{"params": "body", "weight_decy": 0}]),
+    "a regular expression": optimizer(param_groups=[{"params": "("}]),
+    "1 periods, but 2 restart_weights": scheduler(
+        type="CosineAnnealingRestartLR", periods=[9], restart_weights=[1, 0.5]
+    ),
+    "must be less than total_steps": scheduler(type="WarmupCosineLR", total_steps=9),
+    "pct_start": scheduler(type="OneCycleLR", max_lr=0.1, total_steps=9, pct_start=3),
+    "Factor should be": scheduler(type="ReduceLROnPlateau", factor=2),
+}
 
 
 def text_of(changes: dict[str, Any], folder: Path) -> Path:
@@ -77,6 +105,21 @@ def test_nan_and_infinity_are_refused_where_they_stand(changes: dict[str, Any], 
 @pytest.mark.parametrize("changes", NEGATIVE, ids=str)
 def test_what_cannot_be_negative_or_zero_is_refused(changes: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"x\.yml:\d+:\d+: .*must be"):
+        options.load(text_of(changes, tmp_path))
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_a_component_refuses_is_known_before_a_training(message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"x\.yml:\d+:\d+: .*{message}"):
+        options.load(text_of(REFUSED[message], tmp_path))
+
+
+def test_what_only_a_training_knows_is_not_tried(tmp_path: Path) -> None:
+    for changes in (
+        scheduler(type="WarmupCosineLR", total_steps="3 epochs"),
+        scheduler(type="CosineAnnealingWarmupRestarts", first_cycle_steps=9, max_lr=[0.1, 0.2, 0.3]),
+        optimizer(fused=True, param_groups=[{"params": "body", "lr_scale": 0.1}]),
+    ):
         options.load(text_of(changes, tmp_path))
 
 

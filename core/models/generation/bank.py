@@ -18,7 +18,7 @@ from ...errors import UserError, expanded, require
 from ...features import FeatureExtractor
 from ...runtime import distributed
 from ...runtime.checkpoint import write_atomically
-from ...runtime.logger import progress
+from ...runtime.progress import progress
 
 log = logging.getLogger("relume")
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from ...annotations import Range, setting
 from ...errors import UserError
-from ...registry import Registry
+from ...registry import Registry, unknown_key
 from . import library
 
 
@@ -27,8 +27,13 @@ class OptimizerKeys:
 
     def __post_init__(self) -> None:
         for i, group in enumerate(self.param_groups or ()):
-            if not isinstance(group.get("params"), str):
-                raise ValueError(f"param_groups: entry {i} needs 'params', a regular expression on parameter names")
+            try:
+                re.compile(group["params"])
+            except (KeyError, TypeError, re.error) as e:
+                why = f" ({e})" if isinstance(e, re.error) else ""
+                raise ValueError(
+                    f"param_groups: entry {i} needs 'params', a regular expression on parameter names{why}"
+                ) from e
 
 
 NamedParameters = Iterable[tuple[str, nn.Parameter]]
@@ -41,7 +46,10 @@ OPTIMIZERS = Registry(
     library=library.optimizer,
     library_names=library.of_torch,
     library_advice=library.advice,
-    library_ranges=dict.fromkeys(("lr", "weight_decay", "momentum", "lr_decay", "lambd"), Range(least=0)),
+    ranges={
+        **dict.fromkeys(("lr", "weight_decay", "momentum", "lr_decay", "lambd", "eps"), Range(least=0)),
+        "betas": Range(least=0, below=1),
+    },
 )
 
 
@@ -60,6 +68,10 @@ def build_optimizer(parameters: NamedParameters, opt: Mapping[str, Any]) -> torc
     if not named:
         raise UserError(f"optimizer {opt.get('type')}: there is no parameter to optimise (everything is frozen)")
     settings = {k: v for k, v in opt.items() if k != "param_groups"}
+    accepted = OPTIMIZERS.parameters(settings["type"]) if settings.get("type") in OPTIMIZERS else {}
+    for rule in opt.get("param_groups") or () if accepted else ():  # torch takes any key, and does nothing with it
+        for key in (k for k in rule if k not in accepted and k not in ("params", "lr_scale")):
+            raise UserError(unknown_key(key, f"param_groups ({settings['type']})", [*accepted, "params", "lr_scale"]))
     rules = [scaled(rule, settings.get("lr")) for rule in opt.get("param_groups") or ()]
     groups = _groups(named, rules)
     divided = getattr(OPTIMIZERS.get(str(settings.get("type"))), "divided", None)

@@ -32,7 +32,7 @@ REFUSED: dict[str, str] = {
     **dict.fromkeys(("AdaShift", "Conda", "SCION", "SCIONLight", "ScalableShampoo"), PICKLED),
     **dict.fromkeys(("Fromage", "Nero"), LICENCE),
     **dict.fromkeys(("DeMo", "SpectralSphere"), "takes matrices only, and networks here have other parameters too"),
-    "SparseAdam": "is for sparse gradients, which no network here has",
+    "SparseAdam": "takes sparse gradients only, and those of networks here are dense",
 }
 """Optimizers that cannot be used, and why."""
 OTHERS = ("pytorch_optimizer", "schedulefree")
@@ -48,7 +48,7 @@ def optimizer(name: str) -> Callable[..., Any] | None:
         UserError: there is one, which cannot be used here.
     """
     if name in REFUSED:
-        raise UserError(f"no optimizer is called '{name}' that could be used here: it {REFUSED[name]}")
+        raise UserError(f"{name} cannot be used: it {REFUSED[name]}")
     found = _of(torch.optim, name)
     for package in () if found else OTHERS:
         if not found and (module := _imported(package)) is not None:

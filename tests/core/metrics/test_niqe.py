@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from relume.core.errors import UserError
 from relume.core.metrics import calculate_metric, metric_direction, needs_reference, niqe
 
 
@@ -57,7 +58,11 @@ def test_photographs_have_about_three_and_noise_spoils_them():
 
 @pytest.mark.parametrize("size", [(50, 60), (95, 400), (191, 191), (110, 110)])
 def test_fewer_than_two_blocks_have_no_statistics(size):
-    assert math.isnan(score(picture(*size)))
+    with pytest.raises(UserError, match=f"an image of 96x192 at least; this one has {size[0]}x{size[1]}"):
+        score(picture(*size))
+    with pytest.raises(UserError, match=r"this one has 92x198 \(height x width, after crop_border\)"):
+        score(picture(100, 206), crop_border=4)
+    assert math.isfinite(score(picture(96, 192)))
 
 
 def test_flat_images_have_no_statistics():

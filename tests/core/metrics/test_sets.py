@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from filling import waves
 
 from relume.core.errors import UserError
 from relume.core.features import FEATURES, FeatureExtractor
+from relume.core.imaging.image_io import imwrite
 from relume.core.metrics import METRICS, metric_direction
 from relume.core.metrics.generative import Moments, frechet_distance, kernel_distance, precision_recall
 from relume.core.metrics.reference import quantised
@@ -259,3 +261,27 @@ def test_torch_fidelity_agrees(faces: Any, monkeypatch: pytest.MonkeyPatch) -> N
     }
     for key, value in ours.items():
         assert value == pytest.approx(theirs[key], rel=1e-4, abs=1e-6), key
+
+
+def test_results_of_pairs_are_compared_with_their_ground_truths(tmp_path: Path) -> None:
+    rng = np.random.RandomState(0)
+    for i in range(6):
+        image = rng.rand(24, 24 + 8 * (i % 2), 3)  # of two sizes
+        imwrite(str(tmp_path / "gt" / f"{i}.png"), image)
+        imwrite(str(tmp_path / "lq" / f"{i}.png"), image**2)
+    folders = {"dataroot_gt": str(tmp_path / "gt"), "dataroot_lq": str(tmp_path / "lq")}
+    dataset = build_dataset({"type": "PairedImageDataset", **folders}, phase="val", scale=1)
+    metric = METRICS.build({"type": "calculate_fid", "features": {"type": "pixel_avgpool", "size": 4}})
+    metric.check(dataset.reference, len(dataset))
+    scores = {}
+    for key in ("gt", "lq"):
+        metric.start(dataset.reference, torch.device("cpu"))
+        for i in range(len(dataset)):
+            metric.update(dataset[i][key][None], [i])
+        (scores[key],) = metric.compute().values()
+    assert scores["gt"] == pytest.approx(0, abs=1e-6)
+    assert scores["lq"] > 0.01
+    alone = build_dataset({"type": "SingleImageDataset", "dataroot_lq": folders["dataroot_lq"]}, phase="val", scale=1)
+    assert alone.reference is None
+    with pytest.raises(UserError, match="no real images to compare with"):
+        metric.check(alone.reference, len(alone))

@@ -11,13 +11,16 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from filling import fill, image
 from runs import REPO, differences, records, train, weights
 from torch import Tensor
 
 from relume.archs import build_network
+from relume.core import options
 from relume.core.errors import UserError
 from relume.core.imaging.image_io import imread, imwrite
+from relume.core.inference.tiling import pad_to_multiple
 from relume.core.models import diffir
 from relume.core.models.diffir import DiffIRS1HDRModel, DiffIRS1Model, DiffIRS2Model
 from relume.core.models.draws import standard_normal
@@ -414,3 +417,79 @@ def test_blocks_may_be_given_instead_of_the_originals_keys() -> None:
         train_pipeline(stage_2(name, **changes))
     a, b = (weights(Path("experiments") / n, 6) for n in ("keys", "blocks"))
     assert differences(a, b) == []
+
+
+# ------------------------------------------------------------------ super-resolution
+SR = """name: sr
+model_type: {model}
+scale: 4
+num_gpu: 0
+gt_size: 64
+datasets:
+  train: {{type: PairedImageDataset, dataroot_gt: gt, dataroot_lq: lq, gt_size: 64, use_hflip: true, num_worker_per_gpu: 0}}
+  val_1: {{type: {data}, dataroot_gt: gt, dataroot_lq: lq, num_worker_per_gpu: 0}}
+network_g: {{{network}}}
+{more}
+train:
+  total_iter: 2
+  optim_g: {{type: Adam, lr: 1e-3}}
+  pixel_opt: {{type: L1Loss}}
+{train}
+val: {{window_size: 8, metrics: {{psnr: {{type: calculate_psnr, crop_border: 4, test_y_channel: true}}}}}}
+"""
+TINY_SR = "n_encoder_res: 1, dim: 8, num_blocks: [1, 1, 1, 1], num_refinement_blocks: 1, heads: [1, 1, 1, 1]"
+
+
+def sr_file(
+    model: str, network: str, data: str = "PairedImageDataset", more: str = "", train: str = ""
+) -> options.Resolved:
+    Path("sr.yml").write_text(
+        SR.format(model=model, network=f"type: {network}, {TINY_SR}", data=data, more=more, train=train)
+    )
+    return options.resolve("sr.yml")
+
+
+def test_the_original_s_files_for_super_resolution_train_and_test() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for i, (height, width) in enumerate([(17, 21), (16, 24)]):  # of which one is no multiple of 8
+        for folder, k in (("lq", 1), ("gt", 4)):
+            imwrite(f"{folder}/{i}.png", torch.rand(k * height, k * width, 3, generator=generator).numpy())
+    first = sr_file("DiffIRS1Model", "DiffIRS1")
+    assert [str(n).partition(": ")[2] for n in first.notes if ".scale" in str(n)] == [
+        "network_g.scale: 4, the top level's"
+    ]
+    scores = train_pipeline(first.options)
+    assert math.isfinite(scores["val_1"]["psnr"])
+    teacher = (
+        f"network_S1: {{type: DiffIRS1, {TINY_SR}}}\npath: {{pretrain_network_S1: experiments/sr/models/net_g_2.pth}}"
+    )
+    Path("experiments/sr").rename("experiments/first")
+    teacher = teacher.replace("experiments/sr", "experiments/first")
+    second = sr_file("DiffIRS2Model", "DiffIRS2", more=teacher, train="  kd_opt: {type: KDLoss}")
+    assert second.options.networks["S1"]["scale"] == second.options.networks["g"]["scale"] == 4
+    scores = train_pipeline(second.options)
+    assert math.isfinite(scores["val_1"]["psnr"])
+
+
+def test_a_teacher_of_larger_images_is_the_same_with_padding_and_tiles() -> None:
+    torch.manual_seed(0)
+    network = build_network({"type": "DiffIRS1", **yaml.safe_load(f"{{{TINY_SR}}}"), "scale": 2}).eval()
+    model = DiffIRS1Model({"g": network}, {})
+    lq, gt = torch.rand(1, 3, 16, 24), torch.rand(1, 3, 32, 48)
+    with torch.no_grad():
+        torch.testing.assert_close(model.predict({"lq": lq, "gt": gt})["output"], network(lq, gt))
+        odd = model.predict({"lq": lq[..., :13, :21], "gt": gt[..., :26, :42]})["output"]
+        padded = [pad_to_multiple(x, k)[0] for x, k in ((lq[..., :13, :21], 8), (gt[..., :26, :42], 16))]
+        torch.testing.assert_close(odd, network(*padded)[..., :26, :42])
+
+
+def test_a_scale_that_the_data_do_not_have_is_left_out() -> None:
+    found = sr_file(
+        "DiffIRS2Model",
+        "DiffIRS2",
+        data="DeblurPairedDataset",
+        train="  kd_opt: {type: KDLoss}",
+        more=f"network_S1: {{type: DiffIRS1, {TINY_SR}}}",
+    )
+    assert found.options.scale == 1 and "scale" not in found.options.networks["g"]
+    assert any("scale: 1, as the images of DeblurPairedDataset are of one size" in str(n) for n in found.notes)

@@ -37,6 +37,8 @@ def resolved(tmp_path: Path, **parts: str) -> options.Resolved:
         ({"val": "use_chop: false"}, "val.use_chop"),
         ({"val": "trans_num: 1"}, "val.trans_num"),
         ({"train": ", max_checkpoints: 20"}, "train.max_checkpoints"),
+        ({"train": ", optim_d: {type: Adam, lr: 1e-3}"}, "train.optim_d"),
+        ({"val": "flip_seq: true"}, "val.flip_seq"),
     ],
 )
 def test_what_has_no_effect_is_accepted_and_noted_with_its_line(
@@ -49,6 +51,7 @@ def test_what_has_no_effect_is_accepted_and_noted_with_its_line(
     )
     assert f"x.yml:{line}:" in note
     assert f" {key}: ignored" in note
+    assert found.options.train is not None and "optim_d" not in found.options.train
     options.load(tmp_path / "x.yml")
     assert note in caplog.text
 
@@ -98,6 +101,31 @@ def test_the_steps_of_a_fork_s_three_keys(tmp_path: Path, keys: str, expected: i
     ]
 
 
+def test_the_steps_of_progressive_stages(tmp_path: Path) -> None:
+    stages = {"test": "train", "data": ", iters: [2, 2], mini_batch_sizes: [4, 2]"}
+    found = resolved(tmp_path, train=", accumulation_steps: 1, mini_accumulation_steps: [1, 2]", **stages)
+    assert found.options.datasets["train"].accumulates == [1, 2]
+    assert found.options.train is not None and found.options.train.accumulate == 1
+    assert "train.mini_accumulation_steps: taken as datasets.train.accumulates" in "\n".join(map(str, found.notes))
+    with pytest.raises(options.OptionError, match="as many entries in each list"):
+        resolved(tmp_path, train=", mini_accumulation_steps: [1, 2, 3]", **stages)
+
+
+def test_one_name_with_two_meanings(tmp_path: Path) -> None:
+    path = tmp_path / "x.yml"
+    text = BASE.format(top="", test="val", data="", val="", train="")
+    network = "{type: MSRResNet, num_feat: 4, num_block: 1, upscale: 2}"
+    for keys, expected in (("num_in_ch: 3, num_out_ch: 3, num_feat: 8", "RCAN"), ("n_feats: 8", "RCAN_n_feats")):
+        path.write_text(text.replace(network, f"{{type: RCAN, {keys}}}"))
+        found = options.resolve(path)
+        assert found.options.networks["g"]["type"] == expected
+        said = [str(n) for n in found.notes if "RCAN" in str(n)]
+        assert bool(said) == (expected != "RCAN")
+    path.write_text(text.replace("PairedImageDataset", "Vimeo90KDataset"))
+    with pytest.raises(options.OptionError, match="Vimeo90KDataset with dataroot_gt is BasicSR's, of video"):
+        options.resolve(path)
+
+
 @pytest.mark.parametrize(
     ("keys", "expected"),
     [
@@ -111,6 +139,16 @@ def test_the_steps_of_a_fork_s_three_keys(tmp_path: Path, keys: str, expected: i
 def test_what_forks_do_in_validation(tmp_path: Path, keys: str, expected: dict[str, Any]) -> None:
     val = resolved(tmp_path, val=keys).options.val
     assert {k: val[k] for k in expected} == expected
+
+
+def test_other_names_of_a_data_set_s_keys(tmp_path: Path) -> None:
+    path = tmp_path / "x.yml"
+    path.write_text(BASE.format(top="", test="test_1", data="", val="", train="").replace("PairedImage", "RealESRGAN"))
+    text = path.read_text().replace("dataroot_lq: b", "meta_info_file: list.txt")
+    path.write_text(text)
+    found = options.resolve(path)
+    assert found.options.datasets["test_1"].extra["meta_info"] == "list.txt"
+    assert any("datasets.test_1.meta_info_file: taken as meta_info" in str(n) for n in found.notes)
 
 
 def test_a_translated_value_is_checked_at_its_place(tmp_path: Path) -> None:

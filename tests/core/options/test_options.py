@@ -25,7 +25,7 @@ def test_sections_are_complete(loaded: Loaded) -> None:
     opt = loaded()
     assert isinstance(opt, Options) and isinstance(opt.network_g, addict.Dict)
     assert (opt.train.ema_decay, opt.train.amp, opt.val.tile, opt.logger.print_freq) == (0.0, "off", None, 100)
-    assert (opt.path.resume_state, opt.path.ignore_resume_networks, opt.dist_params.port) == (None, [], 29500)
+    assert (opt.path.resume_state, opt.path.ignore_resume_networks, opt.dist_params.port) == (None, [], None)
     assert (opt.num_gpu, opt.manual_seed, opt.val.metrics) == ("auto", 0, {})
 
 

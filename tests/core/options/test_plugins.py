@@ -57,4 +57,5 @@ def test_a_plugin_that_lacks_something_says_what(tmp_path: Path) -> None:
     (tmp_path / "lacking.py").write_text("import not_installed_anywhere\n")
     with pytest.raises(UserError) as caught:
         import_plugin("lacking.py", tmp_path)
-    assert str(caught.value) == "lacking.py: ModuleNotFoundError: No module named 'not_installed_anywhere'"
+    needs = "needs the package not_installed_anywhere, which is not installed: pip install not_installed_anywhere"
+    assert str(caught.value) == f"lacking.py:1: {needs}"

@@ -19,21 +19,26 @@ Check = Callable[..., Any]
 
 def values(path: str, *overrides: str) -> Any:
     """What is in a file, unchecked."""
-    root, problems = read(path, overrides)
-    assert not problems
-    return to_python(root)
+    found = read(path, overrides)
+    assert not found.problems
+    return to_python(found.root)
 
 
 def message(path: str, *overrides: str) -> str:
     """What is wrong with a file, as far as reading it goes."""
     try:
-        _, problems = read(path, overrides)
+        problems = read(path, overrides).problems
     except OptionError as e:
         return str(e)
     return "\n".join(map(str, problems))
 
 
+ALLOWED = " (--allow_duplicate_keys takes the last, as BasicSR does)"
+
+
 # ------------------------------------------------------------------ not YAML, not options
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -54,8 +59,8 @@ def message(path: str, *overrides: str) -> str:
         ),
         ("name: *nothing\n", "x.yml:1:7: not YAML: found undefined alias 'nothing'"),
         ("a: 1\nb: \x07\n", "x.yml:2:4: not YAML: the character U+0007 is not allowed"),
-        ("scale: 4\nname: x\nscale: 2\n", "x.yml:3:1: the key 'scale' is given twice, here and on line 1"),
-        ("a: {b: 1, b: 2}\n", "x.yml:1:11: the key 'b' is given twice, here and on line 1"),
+        ("scale: 4\nname: x\nscale: 2\n", f"x.yml:3:1: the key 'scale' is given twice: 4 on line 1, 2 here{ALLOWED}"),
+        ("a: {b: 1, b: 2}\n", f"x.yml:1:11: the key 'b' is given twice: 1 on line 1, 2 here{ALLOWED}"),
         ("? [1, 2]\n: 3\n", "x.yml:1:3: a key must be a single value"),
         ("a: &a [*a]\n", "x.yml:1:4: this alias contains itself"),
         ("a: !!float many\n", "x.yml:1:4: 'many' is not a valid !!float"),
@@ -85,6 +90,20 @@ def test_files_that_cannot_be_read(write: Write) -> None:
 
 def test_a_byte_order_mark_is_no_mistake(write: Write) -> None:
     assert values(write("\ufeffname: x\n")) == {"name": "x"}
+
+
+def test_keys_given_twice_are_taken_where_that_is_asked_for(write: Write) -> None:
+    block = "val: {suffix: a, save_img: true}\n"
+    path = write(f"scale: 4\nscale: 2\n{block}val:\n  suffix: {'b' * 50}\nscale: 3\n")
+    found = read(path, allow_duplicate_keys=True)
+    assert not found.problems
+    assert to_python(found.root) == {"scale": 3, "val": {"suffix": "b" * 50}}
+    assert [str(note) for note in found.notes] == [
+        f"{path}:2:1: the key 'scale' is given twice: 4 on line 1, 2 here (the last is taken, as BasicSR does)",
+        f"{path}:4:1: the key 'val' is given twice: {{save_img: true, suffix: a}} on line 3, "
+        f"{{suffix: {'b' * 28}... here (the last is taken, as BasicSR does)",
+        f"{path}:6:1: the key 'scale' is given twice: 2 on line 2, 3 here (the last is taken, as BasicSR does)",
+    ]
 
 
 # ------------------------------------------------------------------ scalars

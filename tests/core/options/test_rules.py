@@ -31,7 +31,8 @@ IN_ALL = "... (30 in all: relume explain train)."
             "total_iter: 100\n  ema_decey: 0.9",
             "x.yml:13:3: unknown key 'ema_decey' in train. Did you mean 'ema_decay'? Accepted: ema_decay, ",
         ),
-        ("scale: 2", "scale: 4\nscale: 2", "x.yml:4:1: the key 'scale' is given twice, here and on line 3"),
+        ("scale: 2", "scale: 4\nscale: 2", "x.yml:4:1: the key 'scale' is given twice: 4 on line 3, 2 here "
+        "(--allow_duplicate_keys takes the last, as BasicSR does)"),
         ("total_iter: 100", "ema_decay: 0.9", "x.yml:12:3: train lacks 'total_iter' (or 'total_epoch')."),
         ("total_iter: 100", "total_iter: 0", "x.yml:12:15: train.total_iter: must be at least 1, got 0"),
         ("total_iter: 100", "total_iter: -5", "x.yml:12:15: train.total_iter: must be at least 1, got -5"),
@@ -181,8 +182,8 @@ def test_scheduler_and_nested_losses_are_checked(mistakes: Mistakes) -> None:
 def test_options_of_torch_optimizers(mistakes: Mistakes, loaded: Loaded) -> None:
     (line,) = mistakes("{type: Adam, lr: 2e-4}", "{type: Adam, betas: [0.9]}")
     assert line == "x.yml:13:32: train.optim_g.betas: expected 2 values, got 1"
-    (line,) = mistakes("{type: Adam,", "{type: Adon,")
-    assert line.startswith("x.yml:13:19: no optimizer is called 'Adan'. Did you mean 'Adam'?")
+    (line,) = mistakes("{type: Adam,", "{type: Adaam,")
+    assert line.startswith("x.yml:13:19: no optimizer is called 'Adaam'. Did you mean 'Adam'?")
     (line,) = mistakes("lr: 2e-4}", "param_groups: [{lr: 1}]}")
     assert line == (
         "x.yml:13:39: train.optim_g.param_groups: entry 0 needs 'params', a regular expression on parameter names"
@@ -288,15 +289,15 @@ def test_plugins_become_absolute(loaded: Loaded, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "message"),
     [
-        ("import no_such_package_at_all\n", "ModuleNotFoundError: No module named 'no_such_package_at_all'"),
-        ("x = = 1\n", "SyntaxError: invalid syntax (broken.py, line 1)"),
-        ("raise RuntimeError('first\\nsecond')\n", "RuntimeError: first"),
+        ("import no_such_one\n", ":1: needs the package no_such_one, which is not installed: pip install no_such_one"),
+        ("x = = 1\n", ": SyntaxError: invalid syntax (broken.py, line 1)"),
+        ("raise RuntimeError('first\\nsecond')\n", ":1: RuntimeError: first"),
     ],
 )
 def test_plugins_that_fail(mistakes: Mistakes, tmp_path: Path, code: str, message: str) -> None:
     (tmp_path / "broken.py").write_text(code)
     (line,) = mistakes("plugins: [", "plugins: [broken.py, ")
-    assert line == f"x.yml:4:11: plugins[0]: broken.py: {message}"
+    assert line == f"x.yml:4:11: plugins[0]: broken.py{message}"
 
 
 def test_plugins_that_are_not_there(mistakes: Mistakes, tmp_path: Path) -> None:
@@ -304,16 +305,10 @@ def test_plugins_that_are_not_there(mistakes: Mistakes, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     assert mistakes("plugins: [", "plugins: [my_arhc.py, folder/, no_such.module, 3, ") == [
         f"x.yml:4:11: plugins[0]: my_arhc.py: no such file: {tmp_path / 'my_arhc.py'}. Did you mean 'my_arch.py'?",
-        "x.yml:4:23: plugins[1]: folder/: a folder; name the .py files in it",
+        "x.yml:4:23: plugins[1]: folder/: there is no Python file in this folder",
         "x.yml:4:32: plugins[2]: no_such.module: ModuleNotFoundError: No module named 'no_such' (an installed module, one on "
         "PYTHONPATH, or the path of a .py file is expected)",
     ]
-
-
-def test_a_plugin_cannot_take_a_name_that_is_taken(mistakes: Mistakes, tmp_path: Path) -> None:
-    (tmp_path / "second_l1.py").write_text("from relume.losses import LOSSES\n@LOSSES.register()\nclass L1Loss: pass\n")
-    (line,) = mistakes("plugins: [", "plugins: [second_l1.py, ")
-    assert "second_l1.py: TypeError: loss 'L1Loss' is registered twice: in relume.losses.pixel and " in line
 
 
 # ------------------------------------------------------------------ dialects

@@ -1,4 +1,4 @@
-"""Two ranks of which one, the other or both are signalled at any point of a run end alike, and go on as if never stopped."""
+"""Ranks of which one, the others or all are signalled at any point of a run end alike, and go on as if never stopped."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from runs import REPO
 
 
-def test_a_signal_at_any_point_is_answered_by_all_ranks_together(tmp_path: Path) -> None:
-    stride = 1 if os.environ.get("RELUME_SLOW_TESTS") else 9
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--rdzv_backend=c10d"]
-    command += ["--rdzv_endpoint=localhost:0", str(REPO / "tests" / "signal_proof.py"), str(stride)]
+@pytest.mark.parametrize(("ranks", "strategy", "stride"), [(2, "ddp", 9), (4, "fsdp", 70)])
+def test_a_signal_at_any_point_is_answered_by_all_ranks_together(
+    ranks: int, strategy: str, stride: int, tmp_path: Path
+) -> None:
+    stride = 1 if os.environ.get("RELUME_SLOW_TESTS") else stride
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={ranks}", "--rdzv_backend=c10d"]
+    command += ["--rdzv_endpoint=localhost:0", str(REPO / "tests" / "signal_proof.py"), str(stride), strategy]
     done = subprocess.run(
         command,
         cwd=tmp_path,

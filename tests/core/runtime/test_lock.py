@@ -48,7 +48,7 @@ def test_a_dead_process_owns_nothing_even_before_its_parent_has_buried_it(tmp_pa
                 pass
         finally:
             process.kill()
-        while lock._started(process.pid) != -1:
+        while lock.started(process.pid) != -1:
             time.sleep(0.01)
         with owned(folder):
             assert owner(folder) == Owner.here()

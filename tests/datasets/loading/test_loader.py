@@ -110,12 +110,17 @@ def test_the_position_counts_all_ranks_and_whole_iterations(paired):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_progressive_schedule(paired, workers):
+def test_progressive_schedule(paired, workers, caplog):
     dataset = build_dataset({**paired, **AUGMENTED})
     stages = {"mini_batch_sizes": [4, 2], "iters": [2, 1], "gt_sizes": [8, 32]}
     with loading(dataset, workers=workers, batch=4, **stages) as loader:
-        shapes = [tuple(next(loader)["gt"].shape) for _ in range(4)]
+        with caplog.at_level(logging.INFO, logger="relume"):
+            shapes = [tuple(next(loader)["gt"].shape) for _ in range(4)]
         assert loader.position == 12
+    assert [m for m in caplog.messages if "From iteration" in m] == [
+        "From iteration 1 on: patches of 8, batches of 4 (progressive training)",
+        "From iteration 3 on: patches of 32, batches of 2 (progressive training)",
+    ]
     assert shapes == [(4, 3, 8, 8)] * 2 + [(2, 3, 32, 32)] * 2
 
 

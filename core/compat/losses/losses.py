@@ -1,0 +1,42 @@
+"""``basicsr.losses.losses``."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ....losses.gan import GANLoss
+from ....losses.perceptual import PerceptualLoss
+from ....losses.pixel import CharbonnierLoss, L1Loss, MSELoss, PSNRLoss
+from .loss_util import weighted_loss
+
+__all__ = [
+    "CharbonnierLoss",
+    "GANLoss",
+    "L1Loss",
+    "MSELoss",
+    "PSNRLoss",
+    "PerceptualLoss",
+    "charbonnier_loss",
+    "l1_loss",
+    "mse_loss",
+]
+
+
+@weighted_loss
+def l1_loss(pred: Tensor, target: Tensor) -> Tensor:
+    """Absolute differences."""
+    return F.l1_loss(pred, target, reduction="none")
+
+
+@weighted_loss
+def mse_loss(pred: Tensor, target: Tensor) -> Tensor:
+    """Squared differences."""
+    return F.mse_loss(pred, target, reduction="none")
+
+
+@weighted_loss
+def charbonnier_loss(pred: Tensor, target: Tensor, eps: float = 1e-12) -> Tensor:
+    """``sqrt((pred - target)^2 + eps)``."""
+    return torch.sqrt((pred - target) ** 2 + eps)

@@ -1,0 +1,5 @@
+"""``basicsr.utils.diffjpeg``."""
+
+from ...degradations.jpeg import DiffJPEG
+
+__all__ = ["DiffJPEG"]

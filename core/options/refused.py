@@ -1,0 +1,54 @@
+"""What option files of BasicSR's family ask for that is not done here, told in words instead of a list of what there is."""
+
+from __future__ import annotations
+
+import re
+
+from .nodes import Block
+
+TOPICS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), topic)
+    for pattern, topic in (
+        (
+            r"(?i)(?<!r)face|ffhq|celeba|stylegan2|gfpgan|codeformer|dfdnet|restoreformer|vqfr|arcface",
+            "faces, which are not restored or made here",
+        ),
+        (r"(?i)event|voxel|^efnet", "event cameras, whose data are not read here"),
+        (
+            r"(?i)^video(base|recurrent|gan|test)|recurrent|^edvr|vsr\b|^(basic|icon|real)?(basic)?vsr|^reds(dataset|recurrent)|^vimeo90k.*(recurrent|test)"
+            r"|^(duf|tof)$|spynet",
+            "video of several frames at a time (recurrent, or with neighbouring frames), which is not done here yet",
+        ),
+        (
+            r"^(Multi)?Ref[A-Z]|^(Multi)?(Contras|Correspondence)[A-Z]|^MRAPA",
+            "super-resolution from reference images, which is not done here",
+        ),
+    )
+)
+"""By the names of components, what they are of. A plug-in's names are found before anyone asks."""
+
+
+def topic_of(name: str) -> str | None:
+    """What a name is of, if that is something that is not done here."""
+    return next((topic for pattern, topic in TOPICS if pattern.search(name)), None)
+
+
+def other_dialect(root: Block) -> str | None:
+    """In which words, not BasicSR's of today, a whole option file is written; None if it is not."""
+    if "model_type" in root.entries:
+        return None
+    has = set(root.entries)
+    if "model" in has and has & {"network_G", "networks", "distortion", "datasets"}:
+        return (
+            "this file is in the words of BasicSR before version 1 (mmsr, KAIR): model, network_G, datasets.*.mode, "
+            "train.niter. Those of today are model_type, network_g, datasets.*.type, train.total_iter; 'relume template' "
+            "prints a file to start from"
+        )
+    sections = {k: e.node.entries for k, e in root.entries.items() if isinstance(e.node, Block)}
+    theirs = {"use_amp", "amp_bf16", "fast_matmul"} & has or "losses" in sections.get("train", {})
+    if theirs or {"val_enabled", "metrics_enabled"} & set(sections.get("val", {})):
+        return (
+            "this file is in the words of traiNNer-redux or neosr: no model_type, train.losses as a list. Here it takes "
+            "model_type (SRModel, or ESRGANModel against a discriminator) and a block for each loss, such as pixel_opt"
+        )
+    return None

@@ -1,0 +1,196 @@
+"""Why a run ended, in ``experiments/<name>/exit.json``: launchers keep the exit codes of their ranks to themselves.
+
+The file is there from a run's end to its next start. A run that was killed leaves none. Whoever starts runs again reads it::
+
+    {"code": 75, "outcome": "preempted", "reason": "preempted at iteration 7; ...", "iteration": 7, "rank": 0, "ranks": 4, ...}
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import (
+    EXIT_INTERRUPTED,
+    EXIT_NONFINITE,
+    EXIT_PREEMPTED,
+    EXIT_USER_ERROR,
+    UserError,
+    in_one_line,
+)
+from . import distributed, lock
+from .meeting import RanksError
+from .signals import Stopped, StopRequest
+
+log = logging.getLogger("relume")
+FILE = "exit.json"
+OUTCOMES = {
+    0: "complete",
+    EXIT_USER_ERROR: "mistake",
+    EXIT_NONFINITE: "nonfinite",
+    EXIT_PREEMPTED: "preempted",
+    EXIT_INTERRUPTED: "interrupted",
+}
+"""What exit codes mean, in one word; all others are ``failed``."""
+AGAIN = "the attempt before ended with this mistake, which a restart does not mend: "
+
+
+@dataclass(frozen=True)
+class Words:
+    """What ``exit.json`` holds.
+
+    Attributes:
+        code: the exit code, behind a launcher as without one, with ``outcome``, one of `OUTCOMES`.
+        reason: one line.
+        iteration: that the run reached; None if it did not come to training.
+        rank: which ended it, of ``ranks``.
+        session: the job, or the launcher, that this run was an attempt of; ``attempt`` counts its restarts.
+        host, time: where and when.
+    """
+
+    code: int
+    outcome: str
+    reason: str
+    iteration: int | None
+    rank: int
+    ranks: int
+    session: str
+    attempt: int
+    host: str
+    time: str
+
+
+class LastWords:
+    """Writes ``exit.json`` of the experiment in `folder`, once this run owns it: see `own`.
+
+    Attributes:
+        iteration: tells how far the run has come; None before the first iteration.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / FILE
+        self.iteration: Callable[[], int] | None = None
+        self._place: tuple[int, int] | None = None
+        self._begun = False
+
+    def own(self) -> None:
+        """This run, whose ranks have met, owns the experiment."""
+        self._place = distributed.rank(), distributed.world_size()
+
+    def refuse_again(self) -> None:
+        """See whether starting again can help.
+
+        Raises:
+            UserError: they are of an attempt of the same job, which found a mistake before it came to training.
+        """
+        before = read(self.path.parent)
+        session, attempt = _session()
+        again = before is not None and session and (before.session, before.attempt < attempt) == (session, True)
+        if again and before is not None and before.code == EXIT_USER_ERROR and before.iteration is None:
+            raise UserError(f"{AGAIN}{before.reason}")
+
+    def begin(self) -> None:
+        """Take the words of the run before away, on the main rank: there is something to do."""
+        self._begun = True
+        if distributed.is_main():
+            self.path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def recorded(self, stop: StopRequest) -> Iterator[None]:
+        """Write why the inside ended, at its end."""
+        stop.before_leaving = lambda code: self.write(code, str(Stopped.early(code)))
+        try:
+            with stop:
+                yield
+        except BaseException as error:
+            self.write(code_of(error), in_one_line(error) or type(error).__name__, isinstance(error, RanksError))
+            raise
+        before = read(self.path.parent)
+        if self.iteration is not None or before is None or before.code:
+            self.write(0, "complete")
+
+    def write(self, code: int, reason: str, elsewhere: bool = False) -> None:
+        """Write the file; on other ranks than the main one, or if the reason is `elsewhere`, only where no rank has.
+
+        A run without a launcher that is refused before it begins touches nothing: its exit code says it.
+        """
+        refused = code == EXIT_USER_ERROR and not self._begun
+        alone = "RANK" not in os.environ
+        if self._place is None or (alone and (refused or not self.path.parent.exists())):
+            return
+        rank, ranks = self._place
+        session, attempt = _session()
+        words = Words(
+            code=code,
+            outcome=OUTCOMES.get(code, "failed"),
+            reason=reason,
+            iteration=self.iteration() if self.iteration is not None else None,
+            rank=rank,
+            ranks=ranks,
+            session=session,
+            attempt=attempt,
+            host=socket.gethostname(),
+            time=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        )
+        temporary = self.path.with_name(f".{FILE}.{socket.gethostname()}.{os.getpid()}.tmp")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(json.dumps(asdict(words), indent=2) + "\n", encoding="utf-8")
+            if rank == 0 and not elsewhere:
+                temporary.replace(self.path)
+            elif code and not (rank and elsewhere):
+                with contextlib.suppress(FileExistsError):
+                    os.link(temporary, self.path)  # whole or not at all, and never over another's
+        except OSError as e:
+            log.warning("%s: cannot be written: %s", self.path, e.strerror or e)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def read(folder: Path) -> Words | None:
+    """What ``exit.json`` of an experiment says; None where there is none, or none that can be read."""
+    try:
+        content: Mapping[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        return Words(**content)
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def code_of(error: BaseException) -> int:
+    """The exit code of a process that an error ends."""
+    if isinstance(error, UserError):
+        return error.code
+    if isinstance(error, KeyboardInterrupt):
+        return EXIT_INTERRUPTED
+    return error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1
+
+
+def tell_launcher(error: BaseException) -> None:
+    """Have torchrun quote an error, in one line, in the summary that ends its output."""
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if path:
+        # The form that torch.distributed.elastic reads.
+        words = {"message": in_one_line(error), "extraInfo": {"timestamp": str(int(time.time()))}}
+        with contextlib.suppress(OSError):
+            Path(path).write_text(json.dumps({"message": words}), encoding="utf-8")
+
+
+def _session() -> tuple[str, int]:
+    """What started this run and may start it again, and how often it has; an empty string outside launchers."""
+    here = lock.Owner.here()
+    if "SLURM_JOB_ID" in os.environ:
+        return here.job, here.attempt
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return "", 0
+    agent = os.getppid()
+    return f"{here.host} {agent} {lock.started(agent)}", here.attempt

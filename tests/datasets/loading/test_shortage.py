@@ -1,0 +1,58 @@
+"""Loading processes that cannot hand over what they have made: one line, and no waiting for ever."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+
+import pytest
+import torch
+
+from relume.core.errors import UserError
+from relume.datasets.loading.packets import Packets
+from relume.datasets.loading.sampler import SampleKey
+from relume.datasets.loading.worker import SeededDataset
+
+
+class Short:
+    """A data set after whose first sample its process may open `spare` more files, or no more shared memory."""
+
+    def __init__(self, spare: int | None) -> None:
+        self.spare = spare
+
+    def __len__(self) -> int:
+        return 64
+
+    def __getitem__(self, index: int) -> dict[str, object]:
+        if self.spare is None:
+
+            def full(*_: object) -> None:
+                raise RuntimeError(
+                    "unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)"
+                )
+
+            torch.UntypedStorage._share_fd_cpu_ = full
+        elif index == 0:
+            most = max(map(int, os.listdir("/proc/self/fd"))) + 8
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+            taken = []
+            with contextlib.suppress(OSError):
+                while True:
+                    taken.append(os.open(os.devnull, os.O_RDONLY))
+            for file in taken[: self.spare]:
+                os.close(file)
+        return {"lq": torch.zeros(3, 4, 4)}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("spare", [None, 0])
+def test_no_sample_is_waited_for_in_vain(spare: int | None) -> None:
+    keys = [[SampleKey(0, i, i)] for i in range(64)]
+    packets = Packets(SeededDataset(Short(spare), 0), keys, 1, ahead=8)
+    try:
+        with pytest.raises(UserError, match="shared memory" if spare is None else "too many open files"):
+            held = [next(packets) for _ in range(64)]
+            assert not held
+    finally:
+        packets.close()
