@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 OPT ?= options/quickstart.yml
 
-.PHONY: train test lint format bench clean
+.PHONY: train test lint format bench soak clean
 
 train: $(READY)
 	$(BIN)/python train.py -opt $(OPT)
@@ -24,6 +24,9 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python tools/benchmark.py
+
+soak: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/soak.py
 
 # The marker is written last, so that an interrupted installation is taken up again.
 $(READY): pyproject.toml constraints.txt

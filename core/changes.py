@@ -36,8 +36,8 @@ class Rule(NamedTuple):
 RULES = (
     Rule(
         (
-            *("name", "plugins", "path", "val", "logger", "num_gpu", "dist_params", "deterministic"),
-            *("find_unused_parameters", "datasets.val*", "datasets.test*", "train.total_iter", "train.max_nonfinite"),
+            *("name", "plugins", "path", "val", "logger", "num_gpu", "dist_params", "deterministic", "auto_resume"),
+            *("find_unused_parameters", "datasets.val*", "datasets.test*", "train.max_nonfinite"),
             *("train.compile", "train.channels_last", "train.strategy", "datasets.train.name"),
             "train.keep_global_batch",
             *("datasets.train.num_worker_per_gpu", "datasets.train.prefetch_mode", "datasets.train.num_prefetch_queue"),
@@ -52,6 +52,11 @@ RULES = (
         ),
         Verdict.ALLOWED,
         "where things are, what is shown, how it is computed: the training is the same",
+    ),
+    Rule(
+        ("train.total_iter",),
+        Verdict.NOTED,
+        "the training ends there; its schedule is the one written in this file, as if the whole training had had it",
     ),
     Rule(("model_type",), Verdict.REFUSED, "another model's state means nothing to this one"),
     Rule(("scale",), Verdict.REFUSED, "the weights were trained for another scale"),

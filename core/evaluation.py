@@ -92,7 +92,7 @@ class Evaluator:
         metrics: blocks of ``val.metrics`` by free name.
         folder: where images and ``<dataset>_scores.jsonl`` go.
         device: of the networks.
-        image_name, save_images, save_comparisons, save_grid, linear_format, picture: see `Gallery`.
+        image_name, save_images, save_comparisons, save_grid, linear_format, picture, pictures: see `Gallery`.
         best_metric, score_input, eight_bit, rounding: see `Scorer`.
         transfers: of the datasets by name that hold HDR images.
         forgiving: in training, files that cannot be written are reported and evaluation goes on: the scores are what matters.
@@ -127,6 +127,7 @@ class Evaluator:
         linear_format: str = "hdr",
         forgiving: bool = False,
         picture: Callable[[str, str, Any, int], None] | None = None,
+        pictures: int = 1,
         progress: Callable[[str, Any], Any] | None = None,
     ) -> None:
         transfers = transfers or {}
@@ -145,6 +146,7 @@ class Evaluator:
             transfers=transfers,
             linear_format=linear_format,
             picture=picture,
+            pictures=pictures,
         )
         self.metrics, self.better, self.best = metrics, self.scorer.better, self.scorer.best
 

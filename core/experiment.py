@@ -16,7 +16,7 @@ from .errors import UserError, expanded
 from .evaluation import INPUT
 from .options import Options, dump
 from .runtime import checkpoint, distributed, training_state
-from .runtime.checkpoint import INTERRUPTED, Checkpoints
+from .runtime.checkpoint import BEST, INTERRUPTED, Checkpoints
 from .runtime.gate import Provoked
 from .runtime.last_words import LastWords
 from .runtime.lock import owned
@@ -118,9 +118,13 @@ class Experiment:
                 if folder == self.root and trained:
                     log.warning(
                         "Starting from iteration 0. The earlier run of this name, trained to iteration %d, was moved to %s "
-                        "(--auto_resume would have continued it)",
+                        "(--auto_resume would have continued it, as auto_resume: true in the option file does; "
+                        "to go on with it now: rm -r %s && mv %s %s, and start with --auto_resume)",
                         trained[-1],
                         aside,
+                        folder,
+                        aside,
+                        folder,
                     )
 
     def complete(self, resume: Resume) -> str:
@@ -232,7 +236,7 @@ def _choose(opt: Options, experiment: Experiment, auto: bool) -> Path | None:
         path = expanded(opt.path.resume_state)
         if not path.is_file():
             raise UserError(f"path.resume_state: {path}: no such file")
-        named = path.stem.isdigit() or path.stem == INTERRUPTED
+        named = path.stem.isdigit() or path.stem in (INTERRUPTED, BEST)
         problem = Checkpoints(path.parent.parent).verify(path.stem) if named else None
         if problem:
             raise UserError(f"path.resume_state: {problem}")

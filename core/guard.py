@@ -90,10 +90,16 @@ class Guard:
         """
         self.in_a_row += 1
         findings = distributed.gather(_findings(updates, batches, networks))
-        for rank, finding in enumerate(findings):
-            if finding and distributed.is_main():  # who speaks for all of them
-                where = f" on rank {rank}" if len(findings) > 1 else ""
-                log.warning("iteration %d skipped%s (%d in a row): %s", iteration, where, self.in_a_row, finding)
+        # Gradients are those of all ranks: where a loss says which rank is to blame, the others only see what came of it.
+        first = max((cause for cause, text in findings if text), default=False)
+        ranks: dict[str, list[str]] = {}
+        for rank, (cause, text) in enumerate(findings):
+            if text and cause == first:
+                ranks.setdefault(text, []).append(str(rank))
+        for text, whose in ranks.items() if distributed.is_main() else ():  # who speaks for all of them
+            several = f"ranks {', '.join(whose)}" if len(whose) > 1 else f"rank {whose[0]}"
+            where = f" on {several}" if len(findings) > 1 else ""
+            log.warning("iteration %d skipped%s (%d in a row): %s", iteration, where, self.in_a_row, text)
         if self.in_a_row < self.limit:
             return
         bundle = self.folder / f"nonfinite_{iteration}_rank{distributed.rank()}.pt"
@@ -150,8 +156,10 @@ def _spoilt(network: nn.Module) -> list[str]:
     return [k for k, v in local.items() if not torch.isfinite(v).all()]
 
 
-def _findings(updates: Sequence[Update], batches: Sequence[Batch], networks: Mapping[str, nn.Module]) -> str:
-    """What is not finite on this rank, in words; an empty string when all is well here."""
+def _findings(
+    updates: Sequence[Update], batches: Sequence[Batch], networks: Mapping[str, nn.Module]
+) -> tuple[bool, str]:
+    """Whether a loss is not finite on this rank, and what is not, in words; an empty string when all is well here."""
     sentences = []
     for update, batch in zip(updates, batches, strict=True):
         bad = [f"{k} = {float(v.detach())}" for k, v in update.losses.items() if not torch.isfinite(v).all()]
@@ -159,7 +167,7 @@ def _findings(updates: Sequence[Update], batches: Sequence[Batch], networks: Map
             paths = [p for k, v in batch.items() if k.endswith("_path") and isinstance(v, (list, tuple)) for p in v]
             sentences.append(f"{', '.join(bad)} for {', '.join(map(str, paths)) or 'samples without paths'}")
     if sentences:
-        return "; ".join(sentences)
+        return True, "; ".join(sentences)
     bad_gradients = [
         f"{key}.{name}"
         for key, network in networks.items()
@@ -168,5 +176,5 @@ def _findings(updates: Sequence[Update], batches: Sequence[Batch], networks: Map
     ]
     if bad_gradients:
         more = f" and {len(bad_gradients) - 3} more" if len(bad_gradients) > 3 else ""
-        return f"the losses are finite, the gradients of {', '.join(bad_gradients[:3])}{more} are not"
-    return ""
+        return False, f"the losses are finite, the gradients of {', '.join(bad_gradients[:3])}{more} are not"
+    return False, ""

@@ -19,8 +19,10 @@ from .building.evaluator import build_evaluator, conditions
 from .building.first import first_iteration
 from .building.machine import say_what_is_ignored, seed_of, with_seed
 from .building.networks import build_ema, build_model, build_optimizers, lay_out, say_how_far_it_lags
+from .building.pictures import training_pictures
 from .building.ranks import require_same_data, require_same_run
 from .building.schedules import build_schedules, say_where_they_end
+from .building.summary import summary
 from .building.weights import find_weights, refuse_missing, refuse_random_weights
 from .errors import UserError
 from .experiment import Experiment, Resume, find_resume
@@ -34,6 +36,7 @@ from .runtime import checkpoint, distributed, logger, memory, threads, training_
 from .runtime.batch_norm import synchronised
 from .runtime.checkpoint import Checkpoints
 from .runtime.gate import gate
+from .runtime.precision import autocast
 from .runtime.signals import Stopped, StopRequest
 from .runtime.state import seed_everything
 from .trainer import Parts, Trainer
@@ -55,7 +58,7 @@ def train_pipeline(
     Args:
         opt: options from `options.load`, or a plain dict of the same shape; not modified.
         launcher: ``none``, ``pytorch`` (torchrun) or ``slurm``.
-        auto_resume: continue from the newest good checkpoint of this experiment, if there is one.
+        auto_resume: continue from the newest good checkpoint of this experiment, if there is one, whatever the options say.
         stop: what listens to signals already; one that listens from here on when None.
         notes: what the log shall say about the options, a line each (`options.Resolved.notes`).
 
@@ -97,7 +100,7 @@ def run_training(
     notes: Iterable[object],
 ) -> dict[str, dict[str, float]]:
     """`train_pipeline` in an experiment that this run owns."""
-    resume = find_resume(opt, experiment, auto_resume or distributed.restarted())
+    resume = find_resume(opt, experiment, auto_resume or opt.auto_resume or distributed.restarted())
     refuse_missing(opt, ("train", "val"), weights=resume is None)
     if resume:
         training_state.checked(resume.state, resume.path)
@@ -121,9 +124,8 @@ def run_training(
             trainer = build_trainer(opt, train, dataset, experiment, resume, device, cleanup, stop)
         say(notes)
         leave_if_asked(stop)
-        experiment.last_words.iteration = lambda: trainer.iteration
         began = time.monotonic()
-        with explaining_channels():
+        with experiment.last_words.following(lambda: trainer.iteration), explaining_channels():
             trainer.fit()
         log.info("%s", experiment.farewell(trainer.last_results, trainer.parts.best, time.monotonic() - began))
     return trainer.last_results
@@ -186,12 +188,12 @@ def test_pipeline(
         with test_log(results_root, checked.name):
             log.info("%s", logger.header(checked, networks, device, cpu))
             say(notes)
-            with torch.no_grad():
+            with torch.no_grad(), autocast(device, checked.val.amp):
                 results = evaluator.run(model, 0)
             parameters = sum(p.numel() for network in networks.values() for p in network.parameters())
             few = {d: said for d in results if (said := evaluator.counted(d))}
             sets_said = report.about(evaluator.loaders, evaluator.seconds, few)
-            log.info("%s", report.report(results, sets_said, parameters, conditions(model, device)))
+            log.info("%s", report.report(results, sets_said, parameters, conditions(model, device, checked.val.amp)))
             log.info("Scores and seconds of every image and the saved pictures are in %s", results_root)
         if distributed.is_main():
             logger.write_json(results_root / "metrics.json", results)
@@ -288,8 +290,10 @@ def build_trainer(
     header = logger.header(opt, networks, device, cpu)
     if distributed.is_main():
         log.info("%s", header)
-        log.info("%s", loader.describe(train.total_iter))
-        say_where_they_end(schedulers, trained, train.total_iter)
+        epoch = counts.Epoch.of(opt, counts.length_of(dataset), distributed.world_size())
+        log.info("%s", summary(opt.datasets["train"], dataset, epoch, loader, evaluator, train.total_iter))
+        if not opt.name.startswith("debug"):  # whose few steps no schedule was made for
+            say_where_they_end(schedulers, trained, train.total_iter)
 
     # The trainer
     parts = Parts(
@@ -305,6 +309,7 @@ def build_trainer(
         guard=Guard(train.max_nonfinite, experiment.root, device),
         device=device,
         descriptions={k: describe(opt, k, average=ema is not None and k in ema.networks) for k in trained},
+        show=training_pictures(experiment.visualization, dataset, run_logger.image),
     )
     trainer = Trainer(parts, opt, start, stop)
     trainer.unproven = lambda: first_iteration(opt, parts)

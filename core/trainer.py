@@ -19,13 +19,16 @@ from .errors import NonFiniteError
 from .evaluation import Evaluator, Interrupted, is_better
 from .guard import Guard, spoilt
 from .models.base import Batch, Model, Update
+from .ops import dispatch
 from .options import dump
 from .options.schema import Train, Val
 from .runtime import checkpoint, distributed
 from .runtime.background import Writer
 from .runtime.checkpoint import ENTRY, Checkpoints
 from .runtime.logger import Logger, RunLogger
+from .runtime.means import RunningMeans
 from .runtime.optimizers import modes
+from .runtime.precision import autocast
 from .runtime.signals import Stopped, StopRequest, how
 from .runtime.state import (
     full_optimizer_state,
@@ -38,6 +41,8 @@ from .runtime.state import (
 log = logging.getLogger("relume")
 PROVEN = 10
 """Iterations of a process after which nothing is new."""
+MEAN = "mean"
+"""In place of a validation set's name: all of them, by their mean."""
 
 
 @dataclass
@@ -59,6 +64,8 @@ class Parts:
     descriptions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Of each trained network, what its weights say of themselves."""
     best: dict[str, Any] = field(default_factory=dict)
+    show: Callable[[Mapping[str, Tensor], int], None] | None = None
+    """Shows pictures of a training sample, by label, of an iteration."""
 
 
 @dataclass
@@ -90,11 +97,13 @@ class Trainer:
     ) -> None:
         self.parts = parts
         self.opt = opt
-        self.begun = self.iteration = iteration
+        self.first = self.iteration = iteration
         self.seed = int(opt["manual_seed"])
         self.train = Train.of({"total_iter": iteration, **opt["train"]})
         self.val = Val.of(opt.get("val", {}))
         self.logging = Logger.of(opt.get("logger", {}))
+        self.until = self.train.total_iter
+        """The iteration to end with, which a rehearsal sets earlier."""
         self.stop = stop or StopRequest()
         self.leaving = 0
         self.pending_validation = False
@@ -104,12 +113,15 @@ class Trainer:
         """Entered around the first iterations of this process, in which values of the options show that nobody tried before."""
         self.writer = Writer(self.logging.async_save)
         self._step: StepInProgress | None = None
+        self._reporting = False
+        self.means = RunningMeans(parts.device)
+        self.begun = False
+        """Whether a step was taken in this process."""
         self.last_results: dict[str, dict[str, float]] = {}
         self.rates: list[float] = []
         """Learning rates of the last step, one per parameter group of the model's leading optimizer, or else of the first that
         it asked for."""
         amp = self.train.amp
-        self.amp_dtype = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[amp]
         # One for each: an overflow in one network would lower the scale of all, and each update would count as a step.
         self.scalers = {k: torch.amp.GradScaler(parts.device.type, enabled=amp == "fp16") for k in parts.optimizers}
         self._loose = _parameters_outside_ddp(parts)
@@ -143,14 +155,22 @@ class Trainer:
             if self.pending_validation:  # interrupted again, which the checkpoint already says
                 self.leave()
             self.save_results()
-        while self.iteration < self.train.total_iter:
+        while self.iteration < self.until:
+            self._step = StepInProgress([b.clone() for b in self._buffers])  # loading its samples may fail, too
             self.iteration += 1
-            with self.unproven() if self.iteration <= self.begun + PROVEN else contextlib.nullcontext():
+            with self.unproven() if self.iteration <= self.first + PROVEN else contextlib.nullcontext():
                 scalars = self.step()
-            self.parts.logger.step(self.iteration, self.rates, scalars)
-            last = self.iteration == self.train.total_iter
+            self.means.add(scalars, self.parts.loader.epoch)
+            in_bar = {**scalars, **self.means.line.values()} if self.parts.logger.bar else scalars
+            self.parts.logger.step(self.iteration, self.rates, in_bar)
+            if kernels := dispatch.decisions() if not self.begun else "":
+                log.info("Kernels: %s", kernels)
+            self.begun = True
+            last = self.iteration == self.until
             if self.due(self.logging.print_freq) or last:
+                self._reporting = True
                 self.report(scalars)
+                self._reporting = False
             self.pending_validation = self.due(self.val.val_freq) or last
             if self.due(self.logging.save_checkpoint_freq) or last or self.leaving:
                 self.save()  # first, so that nothing that happens in a validation can lose it
@@ -177,9 +197,10 @@ class Trainer:
         self.parts.model.samples_seen = seen = self.parts.loader.position
         loaded = time.perf_counter()
         seed_everything(self.seed, self.iteration, distributed.rank())
-        buffers = [b.clone() for b in self._buffers]
-        self._step = StepInProgress(buffers)
+        buffers = self._step.buffers if self._step is not None else [b.clone() for b in self._buffers]
         scalars: dict[str, Tensor | float] = {}
+        model = self.parts.model
+        model.showing, model.pictures = self.due(self.logging.train_image_freq) and distributed.is_main(), {}
         generators = [self.parts.model.updates(batch, self.iteration) for batch in batches]
         asked: set[str] = set()
         while updates := self.differentiate(generators):
@@ -198,8 +219,12 @@ class Trainer:
         for scheduler in self.parts.schedulers.values():
             scheduler.step()
         self._step = None
+        if model.pictures and self.parts.show is not None:
+            self.parts.show(model.pictures, self.iteration)
         scalars["perf/data_time"] = loaded - began
         scalars["perf/time"] = time.perf_counter() - began
+        if model.counts_images:
+            scalars["perf/seconds_per_kimg"] = 1000 * scalars["perf/time"] / (seen - before)
         return scalars
 
     def differentiate(self, generators: Sequence[Iterator[Update]]) -> list[Update]:
@@ -209,7 +234,7 @@ class Trainer:
         updates: list[Update] = []
         for i, generator in enumerate(generators):
             with self.synchronised(i == len(generators) - 1):
-                with self.autocast():
+                with autocast(self.parts.device, self.train.amp):
                     update = next(generator, None)
                 if update is None:
                     break
@@ -278,48 +303,54 @@ class Trainer:
                     stack.enter_context(network.no_sync())
             yield
 
-    def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """Mixed precision, where the options ask for it."""
-        if self.amp_dtype is None:
-            return contextlib.nullcontext()
-        return torch.autocast(self.parts.device.type, dtype=self.amp_dtype)
-
     # ---------------------------------------------------------------- now and then
     def report(self, scalars: Mapping[str, Tensor | float]) -> None:
         """Log the current step, its values averaged over ranks."""
+        steps, scalars = self.means.steps, {**scalars, **self.means.take()}
         names = list(scalars)
-        values = torch.tensor([float(scalars[n]) for n in names], dtype=torch.float64)
-        averaged = distributed.mean(values.to(self.parts.device, torch.float32)).tolist()
+        values = [
+            torch.as_tensor(v).detach().to(self.parts.device, torch.float32).reshape(()) for v in scalars.values()
+        ]
+        averaged = distributed.mean(torch.stack(values)).tolist()
         means: dict[str, float] = dict(zip(names, averaged, strict=True))
         means["perf/iterations_per_second"] = 1.0 / max(means["perf/time"], 1e-9)
         own = torch.tensor([float(scalars["perf/time"])], device=self.parts.device)
         slowest = distributed.concatenated(own).max(dim=0)
         of_ranks = {"perf/time_max": slowest.values.item(), "perf/time_max_rank": int(slowest.indices)}
         means["perf/memory_gib"] = peak_memory_gib(self.parts.device)
-        self.parts.logger.iteration(self.iteration, self.parts.loader.epoch, self.rates, means, of_ranks)
+        self.parts.logger.iteration(self.iteration, self.parts.loader.epoch, self.rates, means, of_ranks, steps)
 
     def validate(self) -> None:
         """Score every validation set; keep the best weights. A signal in the middle leaves it to the resumed run."""
         parts = self.parts
         self.pending_validation = False
         try:
-            with self.resting(), evaluating(parts.model, parts.networks, parts.ema), self.autocast():
+            with (
+                self.resting(),
+                evaluating(parts.model, parts.networks, parts.ema),
+                autocast(parts.device, self.val.amp),
+            ):
                 results = parts.evaluator.run(parts.model, self.iteration, interrupted=self.interrupted)
         except Interrupted as stop:
             self.leaving = self.leaving or stop.code
             self.pending_validation = True
             return
         self.last_results = results
-        best = parts.evaluator.best
-        decisive = next((d for d, metrics in results.items() if best in metrics), None)
+        best, chosen = parts.evaluator.best, self.val.chosen
+        decisive = decided_by(results, best, chosen.dataset)
+        with_mean = {**results, MEAN: mean_of(results, best)} if chosen.dataset == MEAN else results
         if best is not None and decisive is not None:
             for scheduler in parts.schedulers.values():
-                scheduler.step_metric(results[decisive][best])
-        improved = (decisive, best) in self.remember(results)
+                scheduler.step_metric(with_mean[decisive][best])
+        improved = (decisive, best) in self.remember(with_mean)
         parts.logger.validation(self.iteration, results, parts.best, self.said_of(results))
-        if improved:
-            with self.resting():
-                self.writer.write(partial(parts.checkpoints.save_best, self.writer.kept(self.weights())))
+        if not improved:
+            return
+        if chosen.keep_state:
+            self.means.align()
+        with self.resting():
+            kept = self.writer.kept((self.weights(), self.state() if chosen.keep_state else None))
+            self.writer.write(partial(parts.checkpoints.save_best, *kept))
 
     def resting(self, exactly: bool = True) -> contextlib.AbstractContextManager[None]:
         """Inside, networks have the weights that are to be used; see `modes.resting`."""
@@ -378,6 +409,7 @@ class Trainer:
         """Write a checkpoint: everything that the rest of the run depends on."""
         for network in self.parts.model.networks.values():
             distributed.align_buffers(network)
+        self.means.align()
         with self.resting(exactly=False):
             weights, state = self.writer.kept((self.weights(), self.state()))
             self.saved = iteration = self.iteration  # or not, as an error will say: nothing is to be rescued from it
@@ -400,14 +432,16 @@ class Trainer:
         """Keep what was trained since the last checkpoint apart, as ``interrupted``, while an error goes on up.
 
         The state is the one after the last whole iteration. Nothing is agreed with other ranks, which may have no error:
-        the main one writes what it has, unless networks are split over ranks.
+        the main one writes what it has, unless networks are split over ranks, or another rank was lost in the middle of a
+        report, which the resumed run could not make good.
         """
         step, self._step = self._step, None
         if step is not None:
             self.iteration -= 1
             for buffer, before in zip(self._buffers, step.buffers, strict=True):
                 buffer.data.copy_(before)
-        lost = self.iteration > self.saved and distributed.is_main()
+        whole = not (self._reporting and distributed.world_size() > 1)
+        lost = whole and self.iteration > self.saved and distributed.is_main()
         self.writer.wait()
         if not lost or any(map(distributed.is_sharded, self.parts.networks.values())):
             return
@@ -441,6 +475,7 @@ class Trainer:
             "best": parts.best,
             "results": self.last_results,
             "nonfinite": parts.guard.in_a_row,
+            "means": self.means.state_dict(),
             "pending_validation": self.pending_validation,
             "options": remembered(self.opt),
         }
@@ -463,6 +498,8 @@ class Trainer:
         parts.best.update(state["best"])
         self.last_results = dict(state["results"])
         parts.guard.in_a_row = state["nonfinite"]
+        if "means" in state:  # which states have not that an earlier version wrote
+            self.means.load_state_dict(state["means"])
         self.pending_validation = state["pending_validation"]
 
     def leave(self) -> None:
@@ -474,6 +511,20 @@ class Trainer:
     def opt_text(self) -> str:
         """The resolved options as YAML text."""
         return dump(self.opt)
+
+
+def decided_by(results: Mapping[str, Mapping[str, float]], metric: str | None, dataset: str | None) -> str | None:
+    """The validation set by which weights are the best: `dataset` if it has the metric, or else the first that has it."""
+    having = [d for d, metrics in results.items() if metric in metrics]
+    if dataset == MEAN:
+        return MEAN if having else None
+    return dataset if dataset in having else next(iter(having), None) if dataset is None else None
+
+
+def mean_of(results: Mapping[str, Mapping[str, float]], metric: str | None) -> dict[str, float]:
+    """The mean of a metric over the validation sets that have it."""
+    values = [metrics[metric] for metrics in results.values() if metric is not None and metric in metrics]
+    return {metric: sum(values) / len(values)} if metric is not None and values else {}
 
 
 def total_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
@@ -489,13 +540,21 @@ def collect(
 ) -> None:
     """Add the updates' terms and logs, averaged over micro-batches and detached, to what is logged.
 
-    The gradient norm is logged under its optimizer's name, without one for the `leading` optimizer, or else a step's first.
+    The sum of the terms, ``l_total``, and the gradient norm are logged under their optimizer's name, without one for the
+    `leading` optimizer, or else a step's first.
     """
     for found in ([u.losses for u in updates], [u.logs for u in updates]):
         for name in found[0]:
             scalars[name] = torch.stack([torch.as_tensor(f[name]).detach().float() for f in found]).mean()
     first = updates[0].optimizer == leading if leading else "grad_norm" not in scalars
-    scalars["grad_norm" if first else f"grad_norm_{updates[0].optimizer}"] = norm.detach()
+    whose = "" if first else f"_{updates[0].optimizer}"
+    scalars[f"l_total{whose}"] = torch.stack([scalars_of(u).sum() for u in updates]).mean()
+    scalars[f"grad_norm{whose}"] = norm.detach()
+
+
+def scalars_of(update: Update) -> Tensor:
+    """The terms of an update, (n,), detached."""
+    return torch.stack([v.detach().float() for v in update.losses.values()])
 
 
 def _parameters_outside_ddp(parts: Parts) -> list[nn.Parameter]:

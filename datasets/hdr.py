@@ -66,6 +66,8 @@ class LdrHdrDataset(ImageDataset):
         mean: subtracted from each channel of ``lq`` and ``gt``.
         std: divides each channel of them.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next sample.
+        with_dgain: give each sample's ``dgain`` and ``gamma`` as well, on which a network may be conditioned
+            (``train.inputs: [lq, dgain]`` of RestorationModel).
     """
 
     def __init__(
@@ -92,8 +94,10 @@ class LdrHdrDataset(ImageDataset):
         mean: list[float] | None = None,
         std: list[Positive] | None = None,
         on_error: OnError = "raise",
+        with_dgain: bool = False,
     ) -> None:
         super().__init__(on_error)
+        self.with_dgain = with_dgain
         self.training = phase == "train"
         if scale != 1:
             raise UserError(f"scale {scale}: pictures and radiance have the same size here; scale is 1")
@@ -157,6 +161,8 @@ class LdrHdrDataset(ImageDataset):
             item["gt_path"] = sample.gt.path(sample.gt_name)
             images.append(read_radiance(sample.gt, sample.gt_name, self.gt_scale))
             refuse_mismatch(images, [item["lq_path"], item["gt_path"]])
+        if self.with_dgain:
+            item["dgain"], item["gamma"] = np.float32(curve.dgain), np.float32(curve.gamma)
         encoded = False
         if self.recovered:
             name = self.recovered[index]

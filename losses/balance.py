@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .common import checked_choice
 
 BalanceMode = Literal["fixed", "random", "softmax", "uncertainty"]
+BalanceStart = Literal["equal", "random"]
 
 
 class Balance(nn.Module):
@@ -20,10 +21,10 @@ class Balance(nn.Module):
     - ``fixed``: 1 for every loss, whatever its name; there is no vector.
     - ``random``: p = softmax(w) with w drawn once from U[0, 1) by torch's global generator, and never trained. This is what
       the published training of Spectroformer and Phaseformer does.
-    - ``softmax``: the same with w trained, from w = 0. Minimising sum p_i L_i alone would move all weight to the smallest
-      loss; here ``entropy * mean(L) * sum p_i log p_i`` is added, in which mean(L) is a constant for the gradient. At
-      the optimum p_i is proportional to exp(-L_i / (entropy * mean(L))), so whatever the losses' common scale, no
-      weight falls below exp(-n / entropy) / n.
+    - ``softmax``: the same with w trained, from w = 0 or, with `start` ``random``, from such a draw. Minimising sum p_i L_i
+      alone would move all weight to the smallest loss; here ``entropy * mean(L) * sum p_i log p_i`` is added, in which mean(L)
+      is a constant for the gradient. At the optimum p_i is proportional to exp(-L_i / (entropy * mean(L))), so whatever the
+      losses' common scale, no weight falls below exp(-n / entropy) / n.
     - ``uncertainty``: weights exp(-s_i) with s trained, from s = 0, and ``sum s_i`` added (Kendall, Gal and Cipolla, CVPR
       2018). At the optimum each weighted loss is 1. Losses must be positive.
 
@@ -35,18 +36,23 @@ class Balance(nn.Module):
         mode: see above.
         entropy: strength of the entropy term of ``softmax``; small is greedy, large is equal weights.
 
+        start: where trained weights begin: all ``equal``, or w drawn from U[0, 1), as the originals' guide describes it.
+
     Raises:
-        UserError: unknown mode.
+        UserError: unknown mode or start.
     """
 
-    def __init__(self, names: Sequence[str], mode: BalanceMode, entropy: float = 1.0) -> None:
+    def __init__(
+        self, names: Sequence[str], mode: BalanceMode, entropy: float = 1.0, start: BalanceStart = "equal"
+    ) -> None:
         super().__init__()
         self.mode = checked_choice(type(self).__name__, "mode", mode, BalanceMode)
         self.names = list(names)
         self.entropy = entropy
         if mode != "fixed":
             n = len(self.names)
-            self.weights = nn.Parameter(torch.rand(n) if mode == "random" else torch.zeros(n), mode != "random")
+            drawn = mode == "random" or checked_choice(type(self).__name__, "start", start, BalanceStart) == "random"
+            self.weights = nn.Parameter(torch.rand(n) if drawn else torch.zeros(n), mode != "random")
 
     def shares(self) -> Mapping[str, Tensor | float]:
         """The weight of each loss, differentiable where it is trained."""

@@ -1,6 +1,7 @@
-"""Structural similarity, at one scale and at several, with pytorch-msssim's definitions.
+"""Structural similarity, at one scale and at several: the package pytorch-msssim, and its definitions where it stops.
 
-Written out here because that package refuses images below 161 pixels whatever the number of scales.
+It refuses images that five scales would not fit into (161 pixels with a window of 11) whatever the number of scales asked for,
+and images one pixel high or wide. For those the same is written out here; both agree to 1e-6.
 """
 
 from __future__ import annotations
@@ -59,14 +60,17 @@ class _Similarity(nn.Module):
         self.register_buffer("window", gaussian(win_size, win_sigma), persistent=False)
 
     def similarity(self, pred: Tensor, target: Tensor) -> Tensor:
-        """(B, C)."""
+        """Of each image, a mean over channels: (B,)."""
         raise NotImplementedError
+
+    def windows(self, images: Tensor) -> Tensor:
+        """The window as pytorch-msssim wants it, (C, 1, 1, k)."""
+        return self.window.view(1, 1, 1, -1).repeat(images.shape[1], 1, 1, 1)
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
         pred, target = comparable(type(self).__name__, pred, target)
         with full_precision(pred):
-            per_image = self.similarity(pred, target).mean(dim=1)
-        return self.loss_weight * reduced(1 - per_image, self.reduction)
+            return self.loss_weight * reduced(1 - self.similarity(pred, target), self.reduction)
 
 
 @LOSSES.register()
@@ -97,7 +101,12 @@ class SSIMLoss(_Similarity):
             raise UserError(
                 f"SSIMLoss: images of {side} pixels are smaller than the window of {needed}; lower win_size"
             )
-        return similarity(pred, target, self.window, self.data_range)[0]
+        if side == 1:
+            return similarity(pred, target, self.window, self.data_range)[0].mean(dim=1)
+        from pytorch_msssim import ssim
+
+        value: Tensor = ssim(pred, target, self.data_range, size_average=False, win=self.windows(pred))
+        return value
 
 
 @LOSSES.register()
@@ -134,6 +143,7 @@ class MSSSIMLoss(_Similarity):
         exponents = torch.tensor(SCALE_WEIGHTS[:scales])
         if scales < len(SCALE_WEIGHTS):  # the published five are used as they are, though they sum to 1.0001
             exponents = exponents / exponents.sum()
+        self.weights = exponents.tolist()
         self.register_buffer("exponents", exponents.view(-1, 1, 1), persistent=False)
 
     def _check_size(self, side: int) -> None:
@@ -148,7 +158,19 @@ class MSSSIMLoss(_Similarity):
         )
 
     def similarity(self, pred: Tensor, target: Tensor) -> Tensor:
-        self._check_size(min(pred.shape[-2:]))
+        side = min(pred.shape[-2:])
+        self._check_size(side)
+        if side > max((len(self.window) - 1) * 2 ** (len(SCALE_WEIGHTS) - 1), 1):
+            from pytorch_msssim import ms_ssim
+
+            value: Tensor = ms_ssim(
+                pred, target, self.data_range, size_average=False, win=self.windows(pred), weights=self.weights
+            )
+            return value
+        return self.written_out(pred, target)
+
+    def written_out(self, pred: Tensor, target: Tensor) -> Tensor:
+        """The same for images of any size that the scales fit into, (B,)."""
         factors: list[Tensor] = []
         for scale in range(len(self.exponents)):
             if scale:
@@ -157,4 +179,4 @@ class MSSSIMLoss(_Similarity):
             value, contrast = similarity(pred, target, self.window, self.data_range)
             factors.append(contrast)
         factors[-1] = value
-        return (torch.relu(torch.stack(factors)) ** self.exponents.to(pred.dtype)).prod(dim=0)
+        return (torch.relu(torch.stack(factors)) ** self.exponents.to(pred.dtype)).prod(dim=0).mean(dim=1)

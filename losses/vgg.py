@@ -56,7 +56,7 @@ class VGGFeatures(nn.Module):
         with torch.device("meta"):  # no memory and no initialisation for what is assigned right after
             self.features = nn.ModuleList(self._layers())
         shapes = {key: value.shape for key, value in self.state_dict().items()}
-        state = pretrained_state(owner, weights, lambda: _url(vgg_type, owner), shapes)
+        state = pretrained_state(f"{owner} ({vgg_type.upper()})", weights, lambda: _url(vgg_type, owner), shapes)
         self.load_state_dict(state, assign=True)
 
     def _layers(self) -> Iterable[nn.Module]:

@@ -37,7 +37,9 @@ ITERATIONS = 30
 PATIENCE = 60.0
 """Seconds in which what is left of a run must end after a fault."""
 BAD_EXIT = 3.0
-"""Seconds after which a scheduler ends the ranks of a run that has lost one (srun --kill-on-bad-exit), by SIGTERM."""
+"""Seconds after which a scheduler ends what is left of a run that has lost a task (srun --kill-on-bad-exit)."""
+POLITELY, FORCE = (1, signal.SIGTERM), (10, signal.SIGKILL)
+"""How: after how many times that, and by what. An agent of torchrun's waits five minutes for one that is gone."""
 MODES = ("alone", "ranks", "agents")
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL)
 
@@ -74,6 +76,13 @@ def train() -> NoReturn:
     cli.as_process(lambda: cli.main(["train", "-opt", "opt.yml", "--auto_resume"]))
 
 
+def rank_of_agent() -> None:
+    """What a rank does whose agent waits for the function to return."""
+    code = cli.main(["train", "-opt", "opt.yml", "--auto_resume"])
+    if code:
+        cli.leave(code)
+
+
 def agent(port: int) -> int:
     """One of two nodes."""
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -91,7 +100,7 @@ def agent(port: int) -> int:
         monitor_interval=0.05,
     )
     try:
-        elastic_launch(config, train)()
+        elastic_launch(config, rank_of_agent)()
     except ChildFailedError:
         return 1
     return 0
@@ -124,6 +133,15 @@ def children(pid: int) -> list[int]:
     with contextlib.suppress(OSError):
         return [int(c) for task in Path(f"/proc/{pid}/task").iterdir() for c in (task / "children").read_text().split()]
     return []
+
+
+def described(pid: int) -> str:
+    """What a process is and waits for, for the log."""
+    told = [f"process {pid}"]
+    for name in ("cmdline", "wchan", "stat"):
+        with contextlib.suppress(OSError):
+            told.append(Path(f"/proc/{pid}/{name}").read_text().replace("\0", " ").strip()[:120])
+    return "; ".join(told)
 
 
 def processes(mode: str, started: list[int]) -> dict[str, list[int]]:
@@ -168,7 +186,7 @@ def attempt(mode: str, folder: Path, draw: random.Random, length: float, faulty:
     begin = time.monotonic()
     started = start(mode, folder)
     everybody = set(started)
-    moment, fault, lost = draw.uniform(0.0, 1.1 * length), None, None
+    moment, fault, lost, ending = draw.uniform(0.0, 1.1 * length), None, None, POLITELY
     while any(map(alive, everybody)):
         now = time.monotonic() - begin
         everybody |= {p for pids in processes(mode, started).values() for p in pids}
@@ -176,14 +194,17 @@ def attempt(mode: str, folder: Path, draw: random.Random, length: float, faulty:
             faulty = False
             if (done := befall(mode, started, draw)) is not None:
                 fault = Fault(*done, now)
-        if mode == "ranks" and lost is None and not all(map(alive, started)):
+        if lost is None and not all(map(alive, started)):
             lost = now
-        if lost is not None and now > lost + BAD_EXIT:
+        if lost is not None and now > lost + BAD_EXIT * ending[0]:
             for pid in filter(alive, started):
-                os.kill(pid, signal.SIGTERM)
-            lost = now
+                os.kill(pid, ending[1])
+            ending = FORCE
         if now > moment + PATIENCE + length:
             for pid in filter(alive, everybody):
+                said = f"left over: {described(pid)}\n"
+                with (folder / "log").open("a") as log:
+                    log.write(said)
                 os.kill(pid, signal.SIGKILL)
             return fault, False
         time.sleep(0.01)

@@ -85,22 +85,26 @@ def build_evaluator(
             save_images=opt.val.save_img,
             save_comparisons=opt.val.save_comparison,
             save_grid=opt.val.save_grid,
-            best_metric=opt.val.best,
+            best_metric=opt.val.chosen.metric,
             score_input=opt.val.score_input,
             eight_bit=opt.val.use_image,
             rounding=rounding,
             transfers=transfers,
             linear_format=opt.val.linear_format,
+            pictures=opt.val.num_pictures,
             forgiving=for_training,
             progress=progress.progress if opt.val.pbar else None,
         )
 
 
-def conditions(model: Model, device: torch.device) -> str:
-    """On what device and with which settings of inference scores are computed, in words."""
+def conditions(model: Model, device: torch.device, amp: str = "off") -> str:
+    """On what device, in which precision and with which settings of inference scores are computed, in words."""
     settings = {name: getattr(model, name) for name in model.inference_options if hasattr(model, name)}
     sizes = [size_multiple(network) for network in model.networks.values()]
     multiple = math.lcm(*sizes, model.inference.window_size or 1)
     settings["padding"] = f"{model.inference.padding} to multiples of {multiple}"
     settings["tile"] = model.inference.tile
-    return f"{device}, " + ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
+    precision = "float32" if amp == "off" else amp
+    return f"{device}, {precision}, " + ", ".join(
+        f"{name} {value}" for name, value in settings.items() if value is not None
+    )

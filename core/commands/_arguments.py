@@ -39,7 +39,7 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
 def add_debug(parser: argparse.ArgumentParser) -> None:
     """``--debug``."""
     parser.add_argument(
-        "--debug", action="store_true", help="log every step, validate every 8, no trackers, name debug_*"
+        "--debug", action="store_true", help="16 steps, log each, validate every 8, no trackers, name debug_*"
     )
 
 

@@ -19,7 +19,7 @@ from ..imaging.transfer import TRANSFERS
 from ..metrics import METRICS
 from ..models import MODELS
 from ..options import shipped
-from ..options.plugins import import_plugin
+from ..options.plugins import activate, import_plugin
 from ..registry import Parameter, Registry
 from ..runtime.optimizers import OPTIMIZERS
 from ..runtime.optimizers.library import OTHERS, of_others
@@ -94,6 +94,7 @@ def run(arguments: argparse.Namespace) -> None:
     if unknown:
         hint = did_you_mean(unknown[0], known)
         raise UserError(f"no family is called '{unknown[0]}'.{hint} Known: {', '.join(known)}.")
+    activate(())
     for plugin in arguments.plugins:
         import_plugin(plugin, Path.cwd())
     print("\n\n".join("\n".join(listing(f)) for f in arguments.families or FAMILIES))

@@ -2,6 +2,8 @@
 
 ``relume train -opt options/quickstart.yml [--auto_resume] [--force_yml train:ema_decay=0.99 ...]``
 
+``--dry_run`` tries two steps with the real data and devices, and says what memory, time and disk the whole training takes.
+
 On several GPUs: ``torchrun --nproc_per_node=2 -m relume train -opt FILE.yml --launcher pytorch``.
 """
 
@@ -22,6 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from . import _arguments
 
     _arguments.add_run(parser)
+    parser.add_argument(
+        "--dry_run", action="store_true", help="two steps and a table of what the whole training takes; leaves nothing"
+    )
     parser.add_argument("--auto_resume", action="store_true", help="continue from this experiment's newest checkpoint")
 
 
@@ -33,6 +38,11 @@ def run(arguments: argparse.Namespace) -> None:
         check.run(arguments)
         return
     with _arguments.run_of(arguments) as resolved:  # mistakes show before torch's trainer and loaders are imported
+        if arguments.dry_run:
+            from ._dry_run import dry_run
+
+            dry_run(resolved.options, arguments.launcher)
+            return
         from ..pipeline import train_pipeline
 
         train_pipeline(

@@ -20,7 +20,6 @@ class UserError(Exception):
     Attributes:
         everywhere: whether all ranks raise it together, so that the main one need only say it.
         key: the dotted key of the option that is to blame, where that is known: its place can then be said.
-        everywhere: all ranks raise it together, so that the main one need only say it.
     """
 
     code = EXIT_USER_ERROR

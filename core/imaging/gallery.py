@@ -33,7 +33,8 @@ class Gallery:
         transfers: of the datasets by name that hold HDR images. Their outputs are saved as radiance, with a tone-mapped PNG
             beside; comparisons are tone-mapped.
         linear_format: of saved radiance, a suffix without dot that `imwrite` keeps floats in.
-        picture: called with ``(dataset, image, picture, iteration)`` for the first comparison of each dataset, and for grids.
+        picture: called with ``(dataset, image, picture, iteration)`` for the first comparisons of each dataset, and for grids.
+        pictures: how many comparisons of each dataset those are.
     """
 
     folder: Path
@@ -44,6 +45,7 @@ class Gallery:
     transfers: Mapping[str, Transfer] = field(default_factory=dict)
     linear_format: str = "hdr"
     picture: Callable[[str, str, Any, int], None] | None = None
+    pictures: int = 1
 
     def save(
         self, dataset: str, name: str, iteration: int, index: int, images: Mapping[str, Tensor | None]
@@ -72,8 +74,9 @@ class Gallery:
         if self.save_images:
             for view, image in visual.files(shown["output"]).items():
                 imwrite(path.with_name(f"{path.stem}{view}{path.suffix}"), image)
-        if self.save_comparisons or (self.picture is not None and index == 0):
-            self._compare(dataset, name, iteration, shown, path, tell=index == 0)
+        tell = self.picture is not None and index < self.pictures
+        if self.save_comparisons or tell:
+            self._compare(dataset, name, iteration, shown, path, tell)
         in_grid = self.save_grid is not None and index < self.save_grid
         return [(index, visual.to_uint8(shown["output"]))] if in_grid else []
 

@@ -2,6 +2,8 @@
 
 10 log10(255^2 / MSE) dB of images in [0, 255]. Identical images score infinity. In the mean over a set no image counts as
 more than 100 dB, unless all are identical (`relume.core.metrics.mean_score`), and the log says how many were.
+
+Images have one channel or three (alpha is left out), and any size of at least a pixel once `crop_border` is off.
 """
 
 from __future__ import annotations

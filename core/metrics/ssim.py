@@ -185,11 +185,14 @@ def calculate_ssim_skimage(
         input_order=input_order,
         clip=clip,
     )
-    taps = gaussian(5, 1.5) if gaussian_weights else np.full(win_size, 1 / win_size)
-    check_window("calculate_ssim_skimage", x, len(taps))
-    n = len(taps) ** 2
-    gain = n / (n - 1) if use_sample_covariance else 1.0
-    return float(similarity(x, y, smoother(taps), gain)[0].mean())
+    check_window("calculate_ssim_skimage", x, 11 if gaussian_weights else win_size)
+    from skimage.metrics import structural_similarity
+
+    window = {"gaussian_weights": True} if gaussian_weights else {"win_size": win_size}
+    score = structural_similarity(  # type: ignore[no-untyped-call]
+        x, y, data_range=255, channel_axis=-1, use_sample_covariance=use_sample_covariance, **window
+    )
+    return float(score)
 
 
 @metric("higher", "ssim_volume")

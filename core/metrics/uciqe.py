@@ -23,8 +23,9 @@ def calculate_uciqe(
     The paper leaves the units open. These are those of the authors' Matlab release, which make the usual values of 0.4 to
     0.7: Lab in 8 bits divided by 255, so that a and b are 0.5 and not 0 for gray; spread is
     sqrt(mean |1 - (mean chroma / chroma)^2|); contrast is the 99th less the 1st percentile of lightness. (The Lab white
-    point is sRGB's own, D65, as in their Python release. Other implementations in circulation differ in all of these, so
-    compare only what one of them computed.)
+    point is sRGB's own, D65. The authors' Python release, which is often cited in its place, stretches the contrast; it is not
+    what is computed here. Other implementations differ in all of these, so compare only what one of them computed.) There is no
+    least size.
 
     Args:
         img: result; see `relume.core.metrics.images` for layouts and value ranges. Clipped, and rounded to 8 bits.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -84,6 +85,13 @@ class Model:
 
     samples_seen: int = 0
     """Samples that training has taken so far over all ranks, those of the current step included. The trainer keeps it."""
+
+    showing: bool = False
+    """Whether `updates` is asked to keep pictures; the trainer sets it for the steps whose pictures it shows."""
+    pictures: Mapping[str, Tensor] = MappingProxyType({})
+    """What `keep_pictures` has kept of this step."""
+    counts_images: ClassVar[bool] = False
+    """Whether progress is spoken of in thousands of images, so that the log says how many seconds those take."""
 
     loss_context: ClassVar[tuple[str, ...]] = ()
     """Keyword arguments that losses can have here besides prediction and target; a loss names those it needs in ``context``."""
@@ -174,6 +182,14 @@ class Model:
         self.losses.load_state_dict(state["losses"])
 
     # ------------------------------------------------------------ shared
+    def keep_pictures(self, **images: Tensor) -> None:
+        """Called by `updates`: images (B, C, H, W) in the range of the data set, of which the first is shown if that is wanted.
+
+        Of a step's micro-batches, the first one's are kept.
+        """
+        if self.showing and not self.pictures:
+            self.pictures = {name: image[:1].detach() for name, image in images.items()}
+
     def loss_values(
         self, pred: Tensor, target: Tensor, only: Iterable[str] | None = None
     ) -> dict[str, dict[str, Tensor]]:

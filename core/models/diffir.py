@@ -59,6 +59,7 @@ class DiffIRS1Model(Model):
         images = {"lq": batch["lq"], "gt": batch["gt"], self.prior_from: self.guide(batch)}
         images = self.mixup(images) if self.mixup else images
         restored, _ = self.networks["g"](images["lq"], images[self.prior_from])
+        self.keep_pictures(input=images["lq"], output=restored, target=images["gt"])
         yield Update("g", self.loss_terms(restored, images["gt"]), self.loss_logs())
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
@@ -206,6 +207,7 @@ class DiffIRS2Model(Model):
         if alone:
             yield Update("e", terms, logs)
         else:
+            self.keep_pictures(input=images["lq"], output=restored, target=images["gt"])
             yield Update(
                 "g", {**flat_terms(self.loss_values(restored, images["gt"], self.image_losses)), **terms}, logs
             )

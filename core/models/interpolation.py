@@ -111,6 +111,7 @@ class InterpolationModel(Model):
         self.begin(step)
         alone = {"warp_only": True} if step <= self.flow_steps else {}
         pred, flow = frame_and_flow(self.networks["g"](frames(batch), batch.get("timestep", 0.5), **alone))
+        self.keep_pictures(first=batch["img0"], output=pred, target=batch["gt"], second=batch["img1"])
         on_frames = [key for key in self.losses if key not in self.flow_losses]
         values = self.loss_values(pred, batch["gt"], on_frames)
         needy = [*self.flow_losses, *(["warp_weight"] if self.warp_weight else [])]

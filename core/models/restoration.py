@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...losses.balance import Balance, BalanceMode
+from ...losses.balance import Balance, BalanceMode, BalanceStart
 from ..degradations.limits import Probabilities
 from ..errors import UserError, did_you_mean
 from ..inference.network import network_trait
@@ -64,6 +64,7 @@ class RestorationModel(Model):
         balance: of the losses, shared by all outputs.
         balance_outputs: of the outputs; how many there are must then be said by `output_weights` or `output_losses`.
         balance_entropy: strength of the entropy term in the balance ``softmax``.
+        balance_start: whether balances that learn begin with ``equal`` or ``random`` weights.
         multi_scale: factors, one of which is drawn for every batch to resize it by; none when omitted.
         inputs: items of the samples that the network is called with, in this order: ``[lq, mask]`` where the data set's
             samples have a mask as well; ``lq`` alone when omitted. Images of the input's size are padded and tiled with it.
@@ -90,6 +91,7 @@ class RestorationModel(Model):
         balance: BalanceMode = "fixed",
         balance_outputs: BalanceMode = "fixed",
         balance_entropy: float = 1.0,
+        balance_start: BalanceStart = "equal",
         multi_scale: list[float] | None = None,
         inputs: list[str] | None = None,
         mixing_augs: dict[str, bool | float] | None = None,
@@ -106,9 +108,9 @@ class RestorationModel(Model):
         outputs = len(output_weights or output_losses or ())
         if balance_outputs != "fixed" and not outputs:
             raise UserError("train.balance_outputs needs output_weights, one for each output, such as [1, 1]")
-        self.balance = Balance([stem(k) for k in self.loss_keys], balance, balance_entropy)
+        self.balance = Balance([stem(k) for k in self.loss_keys], balance, balance_entropy, balance_start)
         names = [f"output_{i}" for i in range(1, outputs + 1)]
-        self.balance_outputs = Balance(names, balance_outputs, balance_entropy)
+        self.balance_outputs = Balance(names, balance_outputs, balance_entropy, balance_start)
         # Among the losses, what they learn is put on the device, trained, logged and saved.
         if balance != "fixed":
             self.losses["balance"] = self.balance
@@ -129,6 +131,8 @@ class RestorationModel(Model):
         images = self.augmented(images, seed_of(batch) if self.mixing is not None else 0)
         outputs = as_tuple(self.networks["g"](*(images.get(k, v) for k, v in given.items())))
         self._check_outputs(len(outputs))
+        others = {f"output_{i}": output for i, output in enumerate(outputs[1:], start=2)}
+        self.keep_pictures(input=images["lq"], output=outputs[0], **others, target=images["gt"])
         values = []
         for i, output in enumerate(outputs, start=1):
             target = images.get(f"gt_{i}", images["gt"])

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from ..errors import UserError, did_you_mean
 
 MODES = ("auto", "off", "on")
+DECISIONS: dict[str, str] = {}
+"""Of every op that ran in this process, why its fused kernel did not; empty for one that did."""
 
 
 def use_kernel(op: str, obstacle: Callable[[], str | None]) -> bool:
@@ -29,12 +31,19 @@ def use_kernel(op: str, obstacle: Callable[[], str | None]) -> bool:
     mode = os.environ.get("RELUME_KERNELS", "").strip().lower() or "auto"
     if mode not in MODES:
         raise UserError(f"RELUME_KERNELS cannot be '{mode}'.{did_you_mean(mode, MODES)} Accepted: {', '.join(MODES)}.")
+    reason = obstacle() if mode != "off" else "RELUME_KERNELS is off"
+    DECISIONS[op] = reason or ""
     if mode == "off":
         return False
-    reason = obstacle()
     if reason and mode == "on":
         raise UserError(f"RELUME_KERNELS=on, but the fused {op} cannot run: {reason}")
     return reason is None
+
+
+def decisions() -> str:
+    """In words, which kernels run, and why others do not; empty where no op with kernels has run."""
+    said = (f"{op}: plain PyTorch ({reason})" if reason else f"{op}: fused" for op, reason in DECISIONS.items())
+    return "; ".join(said)
 
 
 @functools.cache

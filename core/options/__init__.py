@@ -26,6 +26,10 @@ log = logging.getLogger("relume")
 __all__ = ["OptionError", "Options", "Resolved", "as_debug", "check", "dump", "load", "resolve"]
 
 
+DEBUG_STEPS = 16
+"""Iterations of a debugging run."""
+
+
 @dataclass(frozen=True)
 class Resolved:
     """Options and where each came from.
@@ -121,12 +125,19 @@ def dump(opt: Mapping[str, Any]) -> str:
 
 
 def as_debug(opt: Options) -> Options:
-    """The options of a debugging run: every step is logged, every eighth validated and saved, and nothing tracked.
+    """The options of a debugging run of a few steps: each is logged, every eighth validated and saved, and nothing tracked.
 
     The name gets the prefix ``debug_``, so that the experiment's own folder stays untouched.
     """
+    train = opt.train
+    if train is not None:
+        known = isinstance(train.total_iter, int)
+        train = replace(
+            train, total_iter=min(train.total_iter, DEBUG_STEPS) if known else DEBUG_STEPS, total_epoch=None
+        )
     return replace(
         opt,
+        train=train,
         name=opt.name if opt.name.startswith("debug") else f"debug_{opt.name}",
         logger=replace(opt.logger, print_freq=1, save_checkpoint_freq=8, use_tb_logger=False, wandb=None),
         val=replace(opt.val, val_freq=8),

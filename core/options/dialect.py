@@ -29,7 +29,6 @@ NO_EFFECT: Mapping[str, Mapping[str, str]] = {
         "rank": "the launcher says it",
         "world_size": "the launcher says it",
         "dist": "the launcher says it",
-        "auto_resume": "--auto_resume is what asks for it",
         "root_path": "outputs go below the current folder",
     },
     "datasets": {

@@ -18,6 +18,7 @@ from ..metrics import METRICS
 from ..models import MODELS
 from ..models.base import Model, model_class
 from ..registry import MISSING, Parameter, Registry, plugged, unknown_key
+from ..runtime.gate import refusal
 from .checker import BAD, Checker, join, parameters
 from .detection import network_of
 from .dialect import renamed_phases, translated, why_ignored
@@ -117,7 +118,7 @@ class OptionsChecker(Checker):
             except (UserError, ValueError) as e:
                 key = re.split(r"[:\s]", str(e), maxsplit=1)[0]
                 self.problem(root.entries[key].place if key in root.entries else root.place, "", str(e))
-        for key, text in model.mistakes(values):
+        for key, text in (*mistakes_in_best(values), *model.mistakes(values)):
             self.problem(self._place(root, key), key, text)
 
     def _place(self, root: Block, key: str) -> Place | None:
@@ -171,7 +172,9 @@ class OptionsChecker(Checker):
         for plugin in plugged.active():
             theirs = ", ".join(plugin.names(registry)[:9]) or f"no {registry.noun}"
             text += f" {plugin.key}, under plugins, has {theirs}."
-        if not plugged.active() and text.startswith("no "):
+        if registry is MODELS:
+            text += " A fork's wrapper is ported in 20 lines: docs/port_a_model.md."
+        if not plugged.active():
             text += " Code of your own, or of a fork, is named under plugins: [file.py, or a folder]."
         return self.problem(node.place, key, text, say_key=False)
 
@@ -195,7 +198,7 @@ class OptionsChecker(Checker):
             try:
                 TRIALS[registry](values)
             except UserError as e:
-                return self.of_field(block=node, key=key, error=e)
+                return self.of_field(block=node, key=key, error=refusal(e, key, values, prefix=False))
         return self._directed(node, values, key) if registry is METRICS and not values.get("better") else values
 
     def _directed(self, node: Node, values: Any, key: str) -> Any:
@@ -405,6 +408,18 @@ class OptionsChecker(Checker):
             self.problem(entry.place, join(key, name), text, say_key=False)
             return
         super().unknown(entry, name, owner, accepted, key)
+
+
+def mistakes_in_best(values: Options) -> Iterable[tuple[str, str]]:
+    """What is wrong with ``val.best`` beside these validation sets."""
+    names = [block.name or key for key, block in values.sets("val").items()]
+    dataset = values.val.chosen.dataset
+    if dataset is not None and dataset not in (*names, "mean"):
+        known = ", ".join((*names, "mean"))
+        yield (
+            "val.best.dataset",
+            f"no validation set is called '{dataset}'.{did_you_mean(dataset, names)} Known: {known}.",
+        )
 
 
 def without_null_sets(root: Block) -> Block:

@@ -37,6 +37,7 @@ from ..models import MODELS
 from ..runtime.distributed import Dist
 from ..runtime.logger import Logger
 from ..runtime.optimizers import OPTIMIZERS, OptimizerKeys
+from ..runtime.precision import Amp
 
 Seed = Annotated[int, Range(least=0), OF_ANY_SIZE]
 NetworkBlock = Annotated[nn.Module, ARCHS]
@@ -93,7 +94,7 @@ class Train(Section):
         False,
         "Keep the batch over all ranks when resumed on another number of them, by other micro-batches, if it divides.",
     )
-    amp: Literal["off", "bf16", "fp16"] = setting("off", "Automatic mixed precision.")
+    amp: Amp = setting("off", "Automatic mixed precision.")
     channels_last: bool = setting(False, "NHWC memory layout of networks and images.")
     compile: bool | Literal["default", "reduce-overhead", "max-autotune"] = setting(
         False, "torch.compile, or its mode."
@@ -117,6 +118,17 @@ class Train(Section):
 
 
 @dataclass(frozen=True, eq=False)
+class Best(Section):
+    """Which weights are net_g_best, and what is kept of them."""
+
+    metric: str | None = setting(None, "Metric that chooses them; the first one when omitted.")
+    dataset: str | None = setting(
+        None, "Name of the validation set that decides, or 'mean' of all; the first that has the metric when omitted."
+    )
+    keep_state: bool = setting(False, "Also keep their training state, training_states/best.state, to resume from.")
+
+
+@dataclass(frozen=True, eq=False)
 class Val(Section):
     """Validation during training, and what test.py does."""
 
@@ -124,6 +136,7 @@ class Val(Section):
     save_img: bool = setting(
         False, "Save the output images, named after their inputs, with folders in front where names clash."
     )
+    amp: Amp = setting("off", "Mixed precision of validation and test, whatever training has.")
     score_input: bool = setting(
         False, "Also score the input itself (or what else needs no network), as the figure to beat."
     )
@@ -132,9 +145,15 @@ class Val(Section):
     )
     save_comparison: bool = setting(False, "Also save input | output | target side by side.")
     save_grid: Count | None = setting(None, "Also save the first so many outputs of each dataset in one picture.")
+    num_pictures: Count = setting(
+        1, "Pictures of each validation set that TensorBoard shows, input beside output and target."
+    )
     suffix: str | None = setting(None, "Ending of saved image names; the experiment's name when omitted (test).")
     metrics: dict[str, MetricBlock] = setting(dict, "Metrics by free name; each block may add better: higher | lower.")
-    best: str | None = setting(None, "Metric that chooses net_g_best; the first one when omitted.")
+    best: str | Best | None = setting(
+        None,
+        "Metric that chooses net_g_best, the first one when omitted; or a block with metric, dataset and keep_state.",
+    )
     pbar: bool = setting(True, "Progress bar on a terminal.")
     tile: Count | None = setting(
         None, "Tile side in input pixels for images that do not fit; whole images when omitted."
@@ -174,11 +193,15 @@ class Val(Section):
             raise ValueError("tile_pad: there is no tile, the side of the tiles")
         if self.grids and not all(self._crop()):
             raise ValueError("grids: needs crop_size_h and crop_size_w, or crop_size_h_ratio and crop_size_w_ratio")
-        if self.best is not None and self.best not in self.metrics:
-            hint = did_you_mean(self.best, self.metrics)
-            raise ValueError(
-                f"best: no metric is called '{self.best}'.{hint} Known: {', '.join(self.metrics) or 'none'}."
-            )
+        metric = self.chosen.metric
+        if metric is not None and metric not in self.metrics:
+            hint = did_you_mean(metric, self.metrics)
+            raise ValueError(f"best: no metric is called '{metric}'.{hint} Known: {', '.join(self.metrics) or 'none'}.")
+
+    @property
+    def chosen(self) -> Best:
+        """`best` as a block."""
+        return self.best if isinstance(self.best, Best) else Best(self.best)
 
     def _crop(self) -> tuple[float | None, float | None]:
         return self.crop_size_h or self.crop_size_h_ratio, self.crop_size_w or self.crop_size_w_ratio
@@ -204,6 +227,7 @@ class Options(Section):
         "auto", "0 forces the CPU; otherwise a GPU is used where there is one."
     )
     manual_seed: Seed | None = setting(0, "Seed of everything random; drawn (and logged) when null.")
+    auto_resume: bool = setting(False, "Continue from this experiment's newest checkpoint, as --auto_resume does.")
     deterministic: bool = setting(False, "Ask torch for deterministic kernels.")
     find_unused_parameters: bool = setting(False, "DistributedDataParallel's option of that name.")
     use_static_graph: bool = setting(False, "Accepted for BasicSR's video files.")

@@ -176,11 +176,11 @@ class Registry:
     def _find(self, name: object) -> Callable[..., Any] | None:
         if not isinstance(name, str):
             return None
-        found = self._of_plugin(name) or self._own(name)
+        found = self._of_plugin(name) or self._own(name) or (self._library(name) if self._library else None)
         if found is None:
             others = [names[name] for names in self._plugged.values() if name in names]
             found = others[-1] if others else self._beside.get(name)
-        return found or (self._library(name) if self._library else None)
+        return found
 
     def _own(self, name: str) -> Callable[..., Any] | None:
         found = self._registered(name) or self._defined(name)

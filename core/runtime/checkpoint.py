@@ -28,6 +28,8 @@ from .weights import State, of_network, refuse_other_kinds
 
 log = logging.getLogger("relume")
 T = TypeVar("T")
+BEST = "best"
+"""Name of the checkpoint with the best scores."""
 INTERRUPTED = "interrupted"
 """In place of an iteration: the checkpoint that an error left, see `Checkpoints.save_interrupted`."""
 ENTRY = "relume"
@@ -281,8 +283,15 @@ class Checkpoints:
         parts = [line.partition("  ") for line in lines]
         return [(digest if gap else "", file if gap else digest) for digest, gap, file in parts]
 
-    def save_best(self, networks: Mapping[str, State]) -> None:
-        """Replace ``net_<key>_best.pth``."""
+    def save_best(self, networks: Mapping[str, State], state: State | None = None) -> None:
+        """Replace ``net_<key>_best.pth``, and ``best.state``, from which a training can go on, where a state is given."""
+        if state is not None:
+            self._write(BEST, networks, state)
+            return
+        self._manifest(BEST).unlink(
+            missing_ok=True
+        )  # the state that a run before this one has kept is of other weights
+        self.state_path(BEST).unlink(missing_ok=True)
         for key, weights in networks.items():
             persist(partial(save, self.models / f"net_{key}_best.pth", weights))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import datetime
+import functools
 import gc
 import logging
 import os
@@ -183,9 +184,8 @@ def _failed_elsewhere(error: Exception) -> RanksError | None:
         return None
     _meeting.lost.update(silent)
     names = ", ".join(map(_meeting.name, silent))
-    return RanksError(
-        f"{names} did not answer within {_settings.timeout:g} s (dist_params.timeout) or died: {first}", 1
-    )
+    seconds = f"{_settings.timeout:g} s (dist_params.timeout)"
+    return RanksError(f"{names} did not answer within {seconds} or died: {first}", 1, silent)
 
 
 def _of_collective(error: Exception) -> bool:
@@ -408,9 +408,25 @@ def wrap(network: nn.Module, device: torch.device, find_unused: bool, broadcast_
     if not active() or not any(p.requires_grad for p in network.parameters()):
         return network
     ids = [device.index] if device.type == "cuda" else None
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            parameter.register_hook(functools.partial(_laid_out_like, parameter.stride()))
     return nn.parallel.DistributedDataParallel(
         network, device_ids=ids, find_unused_parameters=find_unused, broadcast_buffers=broadcast_buffers
     )
+
+
+def _laid_out_like(strides: tuple[int, ...], gradient: torch.Tensor) -> torch.Tensor | None:
+    """A gradient in its parameter's memory layout, into which DistributedDataParallel would have to copy it with a warning.
+
+    Backward passes of convolutions with 1 x 1 kernels give sides of length 1 other strides, which is the same memory.
+    """
+    if gradient.stride() == strides:
+        return None
+    same = gradient.as_strided(gradient.shape, strides) if gradient.is_contiguous() else None
+    if same is not None and same.is_contiguous():
+        return same
+    return gradient.new_empty_strided(gradient.shape, strides).copy_(gradient)
 
 
 def align_buffers(network: nn.Module) -> None:

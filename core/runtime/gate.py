@@ -55,18 +55,23 @@ def gate(key: str, block: Mapping[str, Any] | None = None) -> Iterator[None]:
         raise error from e
 
 
-def refusal(error: Exception, key: str, block: Mapping[str, Any], when: str = "") -> UserError:
-    """What to tell the user of an error that came of the options at `key`; `when` it came, in words."""
+def refusal(error: Exception, key: str, block: Mapping[str, Any], when: str = "", prefix: bool = True) -> UserError:
+    """What to tell the user of an error that came of the options at `key`; `when` it came, in words.
+
+    Args:
+        prefix: whether the message begins with the key, where it does not say it anyway.
+    """
     if isinstance(error, UserError) and (error.key is not None or type(error) not in (UserError, memory.TooManyLayers)):
         return error
     own = isinstance(error, UserError)
     said = str(error) if own else memory.explained(error) if memory.ran_out(error) else in_one_line(error)
     named = mentioned(said, block)
     clear = own and (quotes(said, named, block) or key in said)
-    about = "" if clear or key in said else f"{key}: "
+    about = "" if clear or key in said or not prefix else f"{key}: "
     about += "" if own else when
     given = "" if clear or not given_in(block) else f" ({given_in(block)})"
-    found: UserError = (UserError if own else Provoked)(f"{about}{said}{given}")
+    foreign = not own or (error.__cause__ is not None and not isinstance(error.__cause__, UserError))
+    found: UserError = (Provoked if foreign else UserError)(f"{about}{said}{given}")
     found.key = f"{key}.{named[0]}" if named else key
     return found
 
@@ -143,7 +148,16 @@ def wanted(error: BaseException, debug: bool) -> str:
     cause = error.__cause__
     if not isinstance(error, Provoked) or cause is None:
         return ""
-    modules = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(cause.__traceback__)]
+    modules = [
+        str(frame.f_globals.get("__name__")) for e in chain(cause) for frame, _ in traceback.walk_tb(e.__traceback__)
+    ]
     keys = {plugin.key for plugin in plugged.active()}
     in_own = any(m.startswith(OF_FILES) or m in keys for m in modules)
     return "".join(traceback.format_exception(cause)) if debug or in_own else ""
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, what caused it, what caused that, and so on."""
+    while error is not None:
+        yield error
+        error = error.__cause__

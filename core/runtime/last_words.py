@@ -118,6 +118,16 @@ class LastWords:
         if self.iteration is not None or before is None or before.code:
             self.write(0, "complete")
 
+    @contextlib.contextmanager
+    def following(self, iteration: Callable[[], int]) -> Iterator[None]:
+        """Inside, `iteration` tells how far the run has come. Afterwards nothing of it is kept: a trainer keeps connections."""
+        self.iteration = iteration
+        try:
+            yield
+        finally:
+            reached = iteration()
+            self.iteration = lambda: reached
+
     def write(self, code: int, reason: str, elsewhere: bool = False) -> None:
         """Write the file; on other ranks than the main one, or if the reason is `elsewhere`, only where no rank has.
 

@@ -51,6 +51,9 @@ class Logger(Section):
     )
     use_tb_logger: bool = setting(False, "Write TensorBoard events to tb_logger/<name>.")
     wandb: Wandb | None = setting(None, "Weights & Biases.")
+    train_image_freq: Iterations | None = setting(
+        None, "Iterations between pictures of a training sample (input, outputs, target); none when omitted."
+    )
 
 
 def start_console() -> None:
@@ -230,11 +233,17 @@ class RunLogger:
         lrs: list[float],
         scalars: Mapping[str, float],
         noted: Mapping[str, float] | None = None,
+        steps: int = 1,
     ) -> None:
-        """One log line. `scalars` holds the ``l_*`` losses and whatever else is worth a curve; `noted`, what is not."""
+        """One log line. `scalars` holds the ``l_*`` losses and whatever else is worth a curve; `noted`, what is not.
+
+        Args:
+            steps: since the line before; ``mean/*`` of `scalars` are shown where there are several.
+        """
         if self.records is None:
             return
-        losses = {k: v for k, v in scalars.items() if not k.startswith("perf/")}
+        unsaid = ("perf/", "epoch/", *(() if steps > 1 else ("mean/",)))
+        losses = {k: v for k, v in scalars.items() if not k.startswith(unsaid)}
         self.pace.step(iteration)
         remaining = self.pace.eta or 0.0
         eta = datetime.timedelta(seconds=int(remaining))
@@ -242,6 +251,8 @@ class RunLogger:
         per_step, data = scalars.get("perf/time", 0.0), scalars.get("perf/data_time", 0.0)
         message = f"[{self.name[:5]}..][epoch:{epoch:3d}, iter:{iteration:8,d}, lr:({rates})] "
         message += f"[eta: {eta}, time (data): {per_step:.3f} ({data:.3f})] "
+        if (thousand := scalars.get("perf/seconds_per_kimg")) is not None:
+            message += f"[s/kimg: {thousand:.2f}] "
         rate = " ".join(f"{lr:.2e}" for lr in lrs)
         short = f"iter {iteration:,}/{self.total:,}  lr {rate}  {losses_first(losses, 4)}  {self.pace}"
         whole = message + " ".join(f"{k}: {v:.4e}" for k, v in losses.items())

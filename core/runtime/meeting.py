@@ -42,13 +42,15 @@ _meetings = 0
 
 
 class RanksError(UserError):
-    """What concerns several ranks, and says which: one failed or is gone, or they differ. ``code`` is the exit code of all."""
+    """What concerns several ranks, and says which: one failed or is gone, or they differ. ``code`` is the exit code of all.
 
-    everywhere = True
+    The main rank says it for all, unless it is the one that is `gone`.
+    """
 
-    def __init__(self, message: str, code: int) -> None:
+    def __init__(self, message: str, code: int, gone: Iterable[int] = ()) -> None:
         super().__init__(message)
         self.code = code
+        self.everywhere = 0 not in gone
 
 
 class Meeting:
@@ -135,7 +137,7 @@ class Meeting:
         # Rank 0 collects, so it is the one that should name those who are missing; the others give it time to say so.
         late = self._wait(keys, self.timeout + (PATIENCE if self.rank else 0.0), FAILED)
         if late:
-            raise RanksError(self._silent(late), 2)
+            raise RanksError(self._silent(late), 2, late)
         try:
             return {r: messages.unpack(self.store.get(k)) for r, k in keys.items()}
         except RuntimeError as e:
@@ -143,7 +145,7 @@ class Meeting:
 
     def _gone(self) -> RanksError:
         keeper = "torchrun" if self.place.kept else self.name(0)
-        return RanksError(f"{keeper}, which keeps the ranks' store, is gone", 1)
+        return RanksError(f"{keeper}, which keeps the ranks' store, is gone", 1, [0])
 
     def _silent(self, late: Iterable[int]) -> str:
         names = ", ".join(map(self.name, late))

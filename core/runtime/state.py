@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import os
 import random
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -109,6 +112,30 @@ def seed_everything(seed: int, iteration: int, rank: int) -> None:
     torch.default_generator.manual_seed(int(words[2]))
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed(int(words[2]))
+
+
+def held_memory_gib(device: torch.device) -> float:
+    """Memory held now, in GiB: by tensors on a GPU, by this process on a CPU (where the system says it)."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device) / 2**30
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return peak_memory_gib(device)
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**30
+
+
+def whole_memory_gib(device: torch.device) -> float:
+    """Memory of a GPU, or of this machine as far as this process may use it; 0 where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory / 2**30
+    limits = []
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):
+            limits.append(int(Path(path).read_text()))
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return min(limits, default=0) / 2**30
 
 
 def peak_memory_gib(device: torch.device) -> float:

@@ -308,6 +308,10 @@ class EvalLoader:
     def __len__(self) -> int:
         return len(self._batches)
 
+    def limit(self, batches: int) -> None:
+        """Give the first so many batches only, from now on."""
+        self._batches = self._batches[:batches]
+
     def start(self) -> None:
         """Start the loading processes, which have nothing to do yet."""
         if self._kept is None and self._workers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -156,3 +157,8 @@ def test_a_file_without_network_that_nobody_recognises(tmp_path: Path) -> None:
     path = {"pretrain_network_g": str(tmp_path / "x.pth")}
     with pytest.raises(UserError, match="lacks 'network_g'"):
         options.check({"name": "x", "model_type": "SRModel", "path": path})
+
+
+def test_the_page_of_weights_is_the_table() -> None:
+    namespace = runpy.run_path(str(Path(relume.__file__).parent / "tools" / "make_weights_page.py"))
+    assert namespace["PAGE"].read_text(encoding="utf-8") == namespace["page"](), "run tools/make_weights_page.py"

@@ -22,6 +22,7 @@ from relume.core.pipeline import train_pipeline
 from relume.core.runtime import checkpoint, distributed
 from relume.core.runtime.checkpoint import Checkpoints
 from relume.core.trainer import Trainer
+from relume.datasets.loading.loader import TrainLoader
 
 ROOT = Path("experiments/toy")
 
@@ -77,6 +78,19 @@ def test_an_error_after_a_step_leaves_a_checkpoint_that_resumes_exactly(
     assert differences(weights(ROOT, 12), weights(Path("experiments/straight"), 12)) == []
     assert [r["iter"] for r in records(ROOT) if "lr" in r] == list(range(1, 13))
     assert not list(ROOT.rglob("*interrupted*")), "it counts until the next checkpoint"
+
+
+def test_a_step_that_cannot_have_its_samples_was_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"train__ema_decay": 0.5, "val__val_freq": None}
+    train_pipeline(options("straight", **settings))
+    with monkeypatch.context() as patch:
+        fail_at(patch, TrainLoader, "__next__", 8, UserError("a loading process died"))
+        with pytest.raises(UserError, match="a loading process died"):
+            train_pipeline(options(**settings))
+    assert Checkpoints(ROOT).interrupted() == 7
+    train_pipeline(options(**settings), auto_resume=True)
+    assert differences(weights(ROOT, 12), weights(Path("experiments/straight"), 12)) == []
+    assert [r["iter"] for r in records(ROOT) if "lr" in r] == list(range(1, 13))
 
 
 def test_batch_statistics_of_the_step_that_failed_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -297,3 +297,21 @@ def test_importing_relume_is_cheap() -> None:
     with pytest.raises(AttributeError, match="no attribute 'laod'"):
         relume.laod  # noqa: B018
     assert relume.load is loading.load
+
+
+def test_a_network_of_several_inputs_says_what_it_needs(tmp_path: Path) -> None:
+    (tmp_path / "masked.py").write_text(
+        "import torch\nclass Masked(torch.nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.conv = torch.nn.Conv2d(4, 3, 3, padding=1)\n    def forward(self, x, mask):\n"
+        "        return self.conv(torch.cat([x, mask], 1))\n"
+    )
+    train = {"total_iter": 1, "optim_g": {"type": "Adam", "lr": 0.1}, "pixel_opt": {"type": "L1Loss"}}
+    opt = described(network_g={"type": "Masked"}, plugins=[str(tmp_path / "masked.py")])
+    opt = {**opt, "train": {**train, "inputs": ["lq", "mask"]}}
+    check(opt)  # which imports its plug-ins
+    written("masked.pth", opt, "params")
+    found = relume.load("masked.pth", device="cpu")
+    with pytest.raises(UserError, match=r"the samples have no 'mask'"):
+        found(torch.rand(3, 8, 8))
+    batch = {"lq": torch.rand(1, 3, 8, 8), "mask": torch.rand(1, 1, 8, 8)}
+    assert found.model.predict(batch)["output"].shape == (1, 3, 8, 8)

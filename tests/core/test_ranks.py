@@ -27,12 +27,12 @@ def short(**changes: Any) -> dict[str, Any]:
 
 
 def left(ended: list[Ended], code: int, *said: str) -> None:
-    """All ranks left with a code and without a traceback, saying something."""
+    """All ranks left with a code and without a traceback, and the first one said something for all."""
     for rank, end in enumerate(ended):
         assert end.code == code, f"rank {rank}: {end.code}\n{end.out}\n{end.err}"
         assert "Traceback" not in end.err, end.err
-        for text in said:
-            assert text in end.err, end.err
+    for text in said:
+        assert text in ended[0].err, ended[0].err
 
 
 def pictures(folder: Path, count: int, size: int = 24) -> None:
@@ -116,7 +116,7 @@ def test_a_mistake_of_one_rank_while_it_trains_is_said_by_all(ranks: Ranks, tmp_
     del opt["datasets"]["val"]
     ended = nodes(ranks, folders, opt)
     left(ended, 2, "2.png")
-    assert "rank 0 on " in ended[1].err and "failed: " in ended[1].err, ended[1].err
+    assert "2.png" not in ended[1].err  # one mistake is one line
 
 
 def test_two_jobs_on_one_port_do_not_mix(ranks: Ranks, tmp_path: Path) -> None:

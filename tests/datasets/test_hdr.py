@@ -421,3 +421,15 @@ def test_the_same_from_any_worker(block):
         with seeded(3):
             theirs = again[1]
         assert torch.equal(ours["lq"], theirs["lq"]) and torch.equal(ours["gt"], theirs["gt"])
+
+
+def test_gain_and_exponent_reach_the_batch(block):
+    """So that a network can be conditioned on them: inputs: [lq, dgain]."""
+    assert "dgain" not in build_dataset(block, phase="val")[0]
+    block = {**block, "with_dgain": True}
+    item = build_dataset(block, phase="val")[0]
+    batch = torch.utils.data.default_collate([{k: v for k, v in item.items() if k in ("dgain", "gamma")}] * 2)
+    assert batch["dgain"].shape == batch["gamma"].shape == (2,) and batch["dgain"].dtype == torch.float32
+    fixed = {k: v for k, v in block.items() if k != "dataroot_dgain"}
+    item = build_dataset({**fixed, "dgain": 3.0, "gamma": 1.5}, phase="val")[0]
+    assert (item["dgain"], item["gamma"]) == (3.0, 1.5)

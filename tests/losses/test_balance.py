@@ -84,3 +84,13 @@ def test_uncertainty_adds_the_log_variance_of_every_value():
 def test_unknown_modes_are_refused():
     with pytest.raises(UserError, match=r"mode cannot be 'sofmax'\. Did you mean 'softmax'"):
         Balance(NAMES, "sofmax")
+
+
+def test_weights_may_learn_from_a_random_start():
+    torch.manual_seed(5)
+    balance = Balance(NAMES, "softmax", start="random")
+    torch.manual_seed(5)
+    assert torch.equal(balance.weights, torch.rand(4)) and balance.weights.requires_grad
+    torch.testing.assert_close(minimised(balance), minimised(Balance(NAMES, "softmax")), rtol=0.02, atol=1e-3)
+    with pytest.raises(UserError, match="start"):
+        Balance(NAMES, "softmax", start="there")

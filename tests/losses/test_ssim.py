@@ -8,6 +8,7 @@ import torch
 
 from relume.core.errors import UserError
 from relume.losses import build_loss
+from relume.losses.ssim import similarity
 
 
 def with_gradient(function, pred, target):
@@ -103,3 +104,27 @@ def test_small_images_are_refused_with_advice(images):
 def test_impossible_options(opt, words):
     with pytest.raises(UserError, match=words):
         build_loss(opt)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "options", [{}, {"scales": 3}, {"win_size": 7}, {"win_size": 3, "win_sigma": 0.8, "data_range": 2.0}]
+)
+def test_what_is_written_out_agrees_with_the_package(images, options, dtype):
+    """In value and gradient: what small pictures get continues what large ones get."""
+    x, y = ((0.6 * image + 0.2).to(dtype) for image in images((2, 3, 163, 165)))
+    loss = build_loss({"type": "MSSSIMLoss", **options})
+    found = []
+    for version in (loss.similarity, loss.written_out):
+        leaf = x.clone().requires_grad_()
+        value = version(leaf, y)
+        found.append((value.detach(), torch.autograd.grad(value.sum(), leaf)[0]))
+    (value, gradient), (other, its_gradient) = found
+    assert value.shape == (len(x),) and (value - other).abs().max() <= 1e-6
+    assert (gradient - its_gradient).abs().max() <= 1e-6 * max(1, gradient.abs().max().item())
+
+
+def test_one_scale_written_out_agrees_with_the_package(images):
+    x, y = images((2, 3, 40, 33))
+    loss = build_loss({"type": "SSIMLoss"})
+    assert torch.allclose(loss.similarity(x, y), similarity(x, y, loss.window, 1.0)[0].mean(dim=1), atol=1e-6, rtol=0)

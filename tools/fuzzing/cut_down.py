@@ -42,6 +42,9 @@ def cut_down(opt: Options, folder: Path) -> dict[str, Any]:
     judge = str(values.get("network_d", {}).get("type"))
     scans = str(values["network_g"].get("type")).startswith("Mamba")  # slow without a GPU
     side = 128 if judge.startswith("VGGStyle") else SIDE // 2 if scans else SIDE  # that judge takes one size only
+    window = values["network_g"].get("window_size")
+    if isinstance(window, int):  # some networks take multiples of it only in training
+        side = -(-side // (scale * window)) * scale * window
     values["datasets"] = {
         k: pictures(v, scale, folder, k == "train", side) for k, v in sets.items() if k in ("train", first)
     }

@@ -108,7 +108,9 @@ class SRGANModel(Model):
     def updates(self, batch: Batch, step: int) -> Iterator[Update]:
         images = self.images(batch)
         if step <= self.net_g_pretrain_iters:
-            yield Update("g", self.image_terms(self.generated(images["lq"]), images), self.loss_logs())
+            output = self.generated(images["lq"])
+            self.keep_pictures(input=images["lq"], output=output, target=images["gt"])
+            yield Update("g", self.image_terms(output, images), self.loss_logs())
             return
         if self.due(step):
             self.train_discriminator(False)
@@ -120,6 +122,7 @@ class SRGANModel(Model):
         else:
             with torch.no_grad():
                 output = self.generated(images["lq"])
+        self.keep_pictures(input=images["lq"], output=output, target=images["gt"])
         terms, logs = self.discriminator_terms(output.detach(), images)
         yield Update("d", {**terms, **self.penalties(batch, output.detach(), images, step)}, logs)
 

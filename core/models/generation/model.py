@@ -99,6 +99,7 @@ class GenerationModel(Model):
         UserError: the network is no such generator; features are needed and not given.
     """
 
+    counts_images = True
     loss_context = ("t", "point", "gap", "distances")
 
     def __init__(
@@ -146,6 +147,18 @@ class GenerationModel(Model):
         self.bank: MemoryBank | None = None
         self.bank_id = ""
         self._step: Step | None = None
+
+    @classmethod
+    def mistakes(cls, opt: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        train, block = opt.get("train") or {}, opt.get("datasets", {}).get("train", {})
+        matched = (train.get("matching") or {}).get("pairing", "ot") == "ot"
+        flips = (train.get("bank") or {}).get("flips", False)
+        if train and matched and block.get("use_hflip") and not flips:
+            yield (
+                "datasets.train.use_hflip",
+                "has no effect where images are matched (matching.pairing: ot), since targets come from the bank; "
+                "train.bank: {flips: true} has every image mirrored, too",
+            )
 
     # ------------------------------------------------------------ before training
     def prepare(self, dataset: Any, device: torch.device) -> None:
@@ -225,6 +238,7 @@ class GenerationModel(Model):
             images = images.index_copy(0, rows, later)
             if features is not None and self.feature_losses:
                 features = features.index_copy(0, rows, self._features(later))
+        self.keep_pictures(output=(images + 1) / 2, target=(aims.images + 1) / 2)
         terms = self._losses(self.image_losses, images, aims.images, {"t": t, "point": point})
         if features is not None and aims.features is not None:
             terms.update(self._losses(self.feature_losses, features, aims.features, aims.context))

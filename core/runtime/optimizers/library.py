@@ -12,9 +12,7 @@ import torch
 
 from ...errors import UserError, did_you_mean
 
-CLOSURE = (
-    "needs a closure, for it computes the losses several times in one step, which a step of training here does not"
-)
+CLOSURE = "asks for the loss several times in a step (a closure), which a training here computes once"
 TWICE = "needs gradients of gradients, which training here does not keep"
 NETWORK = "needs the network itself, where parameters are what training here gives"
 MUON_GROUPS = "needs parameter groups that are marked use_muon; Muon divides the parameters by itself"

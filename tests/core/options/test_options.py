@@ -157,7 +157,7 @@ def test_debugging_runs(loaded: Loaded) -> None:
     assert (debug.logger.print_freq, debug.logger.save_checkpoint_freq, debug.val.val_freq) == (1, 8, 8)
     assert debug.logger.use_tb_logger is False and debug.logger.wandb is None
     assert as_debug(debug).name == "debug_good"
-    assert debug.train == opt.train
+    assert debug.train.total_iter == 16 and {**debug.train, "total_iter": 100} == opt.train
 
 
 # ------------------------------------------------------------------ where values come from

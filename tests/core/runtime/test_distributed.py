@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from runs import REPO, differences, options, outcome, train, weights
 
 from relume.core.errors import EXIT_NONFINITE, EXIT_PREEMPTED
+from relume.core.runtime import distributed
 
 # Batch statistics and dropout masks belong to a rank's own batch by design, so these networks have neither.
 DETERMINISTIC: dict[str, Any] = {"network_g__dropout": 0.0, "network_g__norm": False, "train__ema_decay": 0.9}
@@ -127,6 +129,8 @@ def test_every_rank_skips_a_step_that_is_bad_on_one(tmp_path: Path) -> None:
     done = train(tmp_path, options(**DETERMINISTIC, datasets__train__poison=3), ranks=2)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "skipped on rank" in done.stdout and "img003.png" in done.stdout
+    skipped = re.findall(r"iteration (\d+) skipped", done.stdout + done.stderr)
+    assert len(skipped) == len(set(skipped)), "one finding is one line"
     weights = outcome(tmp_path)["weights"]["params"]
     assert all(torch.isfinite(v).all() for v in weights.values())
 
@@ -177,3 +181,17 @@ def test_too_many_nonfinite_steps_stop_with_their_own_code_and_a_bundle(tmp_path
     assert replayed.returncode == 0, replayed.stderr
     assert "l_pix = inf" in replayed.stdout
     assert EXIT_NONFINITE != EXIT_PREEMPTED and differences({}, {}) == []
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_gradients_are_laid_out_like_their_parameters(kernel: int, layout: torch.memory_format) -> None:
+    """Or DistributedDataParallel copies them, and warns."""
+    shape = (6, 4, kernel, kernel)
+    parameter = torch.rand(shape).to(memory_format=layout)
+    values = torch.rand(shape)
+    for strides in ((4 * kernel * kernel, kernel * kernel, kernel, 1), (4 * kernel * kernel, 1, 4 * kernel, 4)):
+        gradient = torch.empty_strided(shape, strides).copy_(values)
+        found = distributed._laid_out_like(parameter.stride(), gradient)
+        found = gradient if found is None else found
+        assert torch.equal(found, values) and found.stride() == parameter.stride()

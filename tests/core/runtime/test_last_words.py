@@ -8,18 +8,20 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from runs import options
+from runs import REPO, options
 
 from relume.core import cli, pipeline
 from relume.core.errors import UserError
 from relume.core.models.restoration import RestorationModel
 from relume.core.pipeline import train_pipeline
 from relume.core.runtime import distributed, last_words, signals
+from relume.core.runtime.checkpoint import Checkpoints
 from relume.core.runtime.last_words import LastWords
 from relume.core.runtime.meeting import RanksError
 from relume.core.runtime.signals import Stopped, StopRequest
@@ -223,3 +225,47 @@ def test_one_mistake_is_one_line_with_its_rank(
         failure = ProcessFailure(0, 1, 2, str(tmp_path / "error.json"))
         assert failure.message["message"] == str(error)  # type: ignore[index]
         assert abs(failure.timestamp - time.time()) < 60
+
+
+HANDLED = "--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        pytest.param((), id="orphans"),
+        pytest.param(
+            (HANDLED,),
+            id="handled",
+            marks=pytest.mark.skipif("RELUME_SLOW_TESTS" not in os.environ, reason="set RELUME_SLOW_TESTS=1"),
+        ),
+    ],
+)
+def test_a_signal_to_torchrun_itself_ends_its_ranks_with_a_checkpoint(told: tuple[str, ...]) -> None:
+    endless = options(train__total_iter=10**6, val__val_freq=None, logger__save_checkpoint_freq=10**6)
+    Path("opt.yml").write_text(yaml.safe_dump(endless))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--rdzv_backend=c10d"]
+    command += ["--rdzv_endpoint=localhost:0", *told, str(REPO / "train.py"), "-opt", "opt.yml"]
+    with (
+        Path("said").open("w") as said_by_all,
+        subprocess.Popen(
+            command, stdout=said_by_all, stderr=said_by_all, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        ) as torchrun,
+    ):
+        until(lambda: (ROOT / "metrics.jsonl").exists() and (ROOT / "metrics.jsonl").stat().st_size > 0)
+        children = Path(f"/proc/{torchrun.pid}/task/{torchrun.pid}/children").read_text().split()
+        ranks = [pid for pid in children if b"train.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        assert len(ranks) == 2
+        torchrun.send_signal(signal.SIGUSR1)
+        torchrun.wait(100)
+        until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in ranks))
+    assert (said()["code"], said()["outcome"]) == (75, "preempted"), Path("said").read_text()[-3000:]
+    assert Checkpoints(ROOT).newest_good() == (said()["iteration"], [])
+
+
+def until(come: Callable[[], bool]) -> None:
+    """Wait for something."""
+    end = time.monotonic() + 200
+    while not come():
+        assert time.monotonic() < end
+        time.sleep(0.05)

@@ -158,7 +158,9 @@ def test_tensorboard_has_curves_and_pictures() -> None:
     board = EventAccumulator("tb_logger/toy").Reload()
     tags = board.Tags()
     speed = {"perf/time", "perf/data_time", "perf/iterations_per_second", "perf/memory_gib"}
-    assert set(tags["scalars"]) == {"losses/l_pix", "lr/0", "grad_norm", "metrics/held_out/score"} | speed
+    means = {f"{of}/{term}" for of in ("mean", "epoch") for term in ("l_pix", "l_total")}
+    losses = {"losses/l_pix", "losses/l_total"}
+    assert set(tags["scalars"]) == {*losses, "lr/0", "grad_norm", "metrics/held_out/score", *speed, *means}
     assert [e.step for e in board.Scalars("losses/l_pix")] == [3, 6, 9, 12]
     assert [e.value for e in board.Scalars("losses/l_pix")] == pytest.approx(
         [r["l_pix"] for r in records(ROOT) if "lr" in r]

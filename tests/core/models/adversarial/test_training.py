@@ -151,6 +151,17 @@ def test_the_log_shows_the_generator_also_where_it_rests() -> None:
         (i in (4, 6), i in (4, 6), True) for i in range(1, 7)
     ]
     assert steps[0]["lr"] == [0.003]
+    for r in steps:
+        of_d = sum(v for k, v in r.items() if k.startswith("l_d_"))
+        assert r["l_total_d"] == pytest.approx(of_d, rel=1e-5)
+        if "l_total" in r:
+            assert r["l_total"] == pytest.approx(sum(v for k, v in r.items() if k.startswith("l_g_")), rel=1e-5)
+
+
+def test_training_pictures_are_of_the_pairs_that_are_made() -> None:
+    train_pipeline(adversarial(train__net_d_iters=2, train__total_iter=2, logger__train_image_freq=1))
+    found = sorted(p.name for p in Path("experiments/toy/visualization/training").glob("*.png"))
+    assert found == ["1.png", "2.png"]
 
 
 def test_a_step_that_is_not_finite_leaves_both_networks_as_they_were() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from runs import differences, train
+from runs import differences, records, train
 from torch import nn
 
 from relume.archs import build_network
@@ -411,3 +411,25 @@ def test_two_ranks_equal_one(tmp_path: Path) -> None:
     for key in ("params", "params_ema"):
         for name, tensor in a[key].items():
             torch.testing.assert_close(tensor, b[key][name], rtol=1e-3, atol=2e-5, msg=f"{key} {name}")
+
+
+@pytest.mark.parametrize("changes", [{"train__bank": {"subset": 30}}, {"train__matching": None, "train__bank": None}])
+def test_mirroring_that_would_change_nothing_is_refused(changes: dict[str, Any]) -> None:
+    opt = settings(**changes)
+    opt["train"] = {k: v for k, v in opt["train"].items() if v is not None}
+    with pytest.raises(UserError, match=r"use_hflip: has no effect where images are matched.*bank: \{flips: true\}"):
+        options.check(opt)
+    options.check({**opt, "train": {**opt["train"], "matching": {"pairing": "random"}}})
+
+
+def test_seconds_per_thousand_images_are_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    opt = settings(train__total_iter=2, train__accumulate=2, logger__print_freq=1, logger__train_image_freq=2)
+    train_pipeline(opt)
+    lines = [r for r in records(tmp_path / "experiments" / "toy") if "metrics" not in r]
+    for line in lines:
+        assert line["perf/seconds_per_kimg"] == pytest.approx(1000 * line["perf/time"] / 8, rel=1e-5)
+    assert capsys.readouterr().out.count("[s/kimg: ") == 2
+    assert (tmp_path / "experiments/toy/visualization/training/2.png").is_file()

@@ -1,0 +1,100 @@
+"""Write docs/weights.md: which published weights load into what, from the table of spandrel's architectures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from relume.archs import zoo
+from relume.archs.zoo.detection import UNKNOWABLE
+from relume.archs.zoo.rows import Row
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "weights.md"
+HEAD = """\
+# Whose weights load here
+
+A weights file of anybody's, `.pth` or `.safetensors`, is a `path.pretrain_network_g`, and can be tested and used:
+
+```yaml
+# published.yml
+name: published
+model_type: SRModel
+scale: 2
+datasets:
+  test: {name: own, type: PairedImageDataset, dataroot_gt: data/val/gt, dataroot_lq: data/val/lq}
+path: {pretrain_network_g: weights/2x_model.pth}
+val: {metrics: {psnr: {type: calculate_psnr}}}
+```
+
+`relume test -opt published.yml` needs no `network_g` where the weights tell whose they are: the architecture and
+its options follow from
+names and shapes (spandrel's detection), and a line of the log says them, as a block that can be pasted into an
+option file. `relume.load("x.pth")` does
+the same. Files wrapped as `params`, `params_ema`, `state_dict` and so on, names that begin with `module.`, and
+ESRGAN's first names
+(`model.0.weight`, `RRDB_trunk`) are understood. A file that would run code is refused; `relume convert` takes the
+weights out of it.
+
+Options that weights do not tell are assumed to be the usual ones, and said: give `network_g` where yours differ.
+Tables that only
+follow from `img_size` (`attn_mask` and such) may have another size than the network's: its own are kept.
+
+## Relume's own
+
+| weights of | `network_g.type` | without `network_g` |
+|---|---|---|
+| ESRGAN, Real-ESRGAN, BSRGAN | RRDBNet | yes, also under ESRGAN's old names (x4) |
+| Real-ESRGAN's small networks | SRVGGNetCompact | yes |
+| NAFNet | NAFNet | yes |
+| Restormer | Restormer | yes |
+| all others of `relume list archs` | their own names | where Relume wrote the file, which says so itself |
+
+## spandrel's
+
+Every row is built, trained for two steps, saved and loaded in `tests/archs/test_zoo.py`, and recognised in
+`tests/archs/test_detection.py`
+(so much of a few that only their usual size is recognised of: DnCNN, DRUNet, FBCNN, GFPGAN, RestoreFormer).
+
+| `network_g.type` | also | licence | weights do not tell | trains |
+|---|---|---|---|---|
+"""
+TAIL = """
+## Under restrictive licences
+
+`pip install spandrel_extra_arches` adds these; none of them may be used commercially, which `relume list archs`
+says as well.
+
+| `network_g.type` | also | licence | trains |
+|---|---|---|---|
+"""
+
+
+def page() -> str:
+    """The page's text."""
+    own = [(*cells(name, row), ", ".join(UNKNOWABLE.get(name, ())), trains(row)) for name, row in ordered(zoo.ROWS)]
+    extra = [(*cells(name, row), trains(row)) for name, row in ordered(zoo.EXTRA)]
+    return f"{HEAD}{lines(own)}{TAIL}{lines(extra)}"
+
+
+def ordered(rows: dict[str, Row]) -> list[tuple[str, Row]]:
+    """By name, whatever its case."""
+    return sorted(rows.items(), key=lambda item: item[0].lower())
+
+
+def cells(name: str, row: Row) -> tuple[str, str, str]:
+    """What both tables say first."""
+    return name, ", ".join(row.aliases), row.licence
+
+
+def trains(row: Row) -> str:
+    """Whether an architecture can be trained, and why not."""
+    return f"no: {row.untrainable}" if row.untrainable else "yes"
+
+
+def lines(table: list[tuple[str, ...]]) -> str:
+    """Rows in Markdown."""
+    return "".join(f"| {' | '.join(row)} |\n" for row in table)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    print(f"wrote {PAGE}")
