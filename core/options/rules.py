@@ -18,6 +18,7 @@ from ..metrics import METRICS
 from ..models import MODELS
 from ..models.base import Model, model_class
 from ..registry import MISSING, Parameter, Registry, plugged, unknown_key
+from ..runtime.gate import refusal
 from .checker import BAD, Checker, join, parameters
 from .detection import network_of
 from .dialect import renamed_phases, translated, why_ignored
@@ -197,7 +198,7 @@ class OptionsChecker(Checker):
             try:
                 TRIALS[registry](values)
             except UserError as e:
-                return self.of_field(block=node, key=key, error=e)
+                return self.of_field(block=node, key=key, error=refusal(e, key, values, prefix=False))
         return self._directed(node, values, key) if registry is METRICS and not values.get("better") else values
 
     def _directed(self, node: Node, values: Any, key: str) -> Any:

@@ -23,6 +23,7 @@ from ..annotations import Count, Iterations, Section, plain, setting
 from ..errors import UserError, require
 from . import distributed
 from .checkpoint import first_line, write_atomically
+from .gate import Provoked
 from .progress import Bar, Heartbeat, Pace, for_terminal, losses_first
 from .streams import LogFile, StandardOutput
 
@@ -329,7 +330,10 @@ class RunLogger:
     def __exit__(self, kind: object, error: BaseException | None, where: object) -> None:
         """Close, after writing why the run ended into the text log, whose reader may never see the terminal."""
         if error is not None and self.records is not None:
-            what = str(error) if isinstance(error, UserError) else "".join(traceback.format_exception(error))
+            plain = isinstance(error, UserError) and not isinstance(error, Provoked)
+            what = str(error) if plain else "".join(traceback.format_exception(error))
+            if isinstance(error, Provoked):
+                error.logged = True
             self.file.handle(log.makeRecord(log.name, logging.ERROR, "", 0, "%s", (what,), None))
         self.close()
 
