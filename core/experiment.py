@@ -68,12 +68,10 @@ class Experiment:
         """
         error = None
         if distributed.is_main():
-            text = f"# Resolved options, written {datetime.datetime.now():%Y-%m-%d %H:%M:%S}\n{dump(opt)}"
-            name = f"{self.opt.name}.yml"
             try:
                 if fresh:
                     self._archive()
-                checkpoint.write_atomically(self.root / name, lambda file: file.write(text.encode()))
+                save_options(self.root / f"{self.opt.name}.yml", opt)
             except OSError as e:
                 error = UserError(f"path.experiments_root: {checkpoint.cannot_write(self.root, e)}")
             except UserError as e:
@@ -180,6 +178,12 @@ class Experiment:
             "val:save_img=true",
         ]
         return f"{command} --force_yml {' '.join(overrides)}"
+
+
+def save_options(path: Path, opt: Options) -> None:
+    """Write resolved options beside what came of them. Raises OSError or UserError where that fails."""
+    text = f"# Resolved options, written {datetime.datetime.now():%Y-%m-%d %H:%M:%S}\n{dump(opt)}"
+    checkpoint.write_atomically(path, lambda file: file.write(text.encode()))
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from .building.schedules import build_schedules, say_where_they_end
 from .building.summary import summary
 from .building.weights import find_weights, refuse_missing, refuse_random_weights
 from .errors import UserError
-from .experiment import Experiment, Resume, find_resume
+from .experiment import Experiment, Resume, find_resume, save_options
 from .guard import Guard
 from .inference.network import explaining_channels
 from .metrics import report
@@ -197,6 +197,7 @@ def test_pipeline(
             log.info("Scores and seconds of every image and the saved pictures are in %s", results_root)
         if distributed.is_main():
             logger.write_json(results_root / "metrics.json", results)
+            save_options(results_root / f"{checked.name}.yml", checked)
             logger.write_json(results_root / "seconds.json", evaluator.took)
         return results
 

@@ -317,6 +317,7 @@ class Trainer:
         own = torch.tensor([float(scalars["perf/time"])], device=self.parts.device)
         slowest = distributed.concatenated(own).max(dim=0)
         of_ranks = {"perf/time_max": slowest.values.item(), "perf/time_max_rank": int(slowest.indices)}
+        of_ranks["perf/samples"] = self.parts.loader.position
         means["perf/memory_gib"] = peak_memory_gib(self.parts.device)
         self.parts.logger.iteration(self.iteration, self.parts.loader.epoch, self.rates, means, of_ranks, steps)
 
@@ -343,7 +344,7 @@ class Trainer:
             for scheduler in parts.schedulers.values():
                 scheduler.step_metric(with_mean[decisive][best])
         improved = (decisive, best) in self.remember(with_mean)
-        parts.logger.validation(self.iteration, results, parts.best, self.said_of(results))
+        parts.logger.validation(self.iteration, results, parts.best, self.said_of(results), parts.evaluator.better)
         if not improved:
             return
         if chosen.keep_state:

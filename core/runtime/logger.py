@@ -268,11 +268,13 @@ class RunLogger:
         results: Mapping[str, Mapping[str, float]],
         best: Mapping[str, Any],
         said: Mapping[str, str] | None = None,
+        better: Mapping[str, str] | None = None,
     ) -> None:
         """One validation's means: ``results[dataset][metric]``; `best` as kept by the trainer, by the same names.
 
         Args:
             said: what the heading adds to a dataset's name, ``EMA``.
+            better: by metric, whether a ``higher`` or a ``lower`` score is better, for those who read the records.
         """
         if self.records is None:
             return
@@ -287,7 +289,8 @@ class RunLogger:
                 tail = f"\tBest: {record['value']:.4f} @ {record['iter']} iter" if record else ""
                 lines.append(f"\t # {metric}: {value:.4f}{tail}")
             log.info("%s", "\n".join(lines))
-            self.record({"iter": iteration, "dataset": dataset, "metrics": dict(metrics)})
+            ways = {"better": {k: v for k, v in better.items() if k in metrics}} if better else {}
+            self.record({"iter": iteration, "dataset": dataset, "metrics": dict(metrics), **ways})
             self.scalars(iteration, {f"metrics/{dataset}/{k}": v for k, v in metrics.items()})
 
     def record(self, entry: Mapping[str, Any]) -> None:
