@@ -91,6 +91,9 @@ def execute(command: ModuleType | Any, argv: Sequence[str] | None, program: str)
             arguments.begun = begun
             command.run(arguments)
     except UserError as e:
+        from .runtime import gate
+
+        sys.stderr.write(gate.wanted(e, getattr(arguments, "debug", False)))
         say(e)
         return e.code
     except KeyboardInterrupt:  # before the trainer listens, or for the second time
@@ -113,7 +116,14 @@ def execute(command: ModuleType | Any, argv: Sequence[str] | None, program: str)
         line = streams.system_error(e)
         if line is None:
             raise
-        print(line, file=sys.stderr)
+        print(message(line), file=sys.stderr)
+        return EXIT_USER_ERROR
+    except Exception as e:
+        from .runtime import memory
+
+        if not memory.ran_out(e):
+            raise
+        print(message(memory.explained(e)), file=sys.stderr)
         return EXIT_USER_ERROR
     return 0
 

@@ -177,10 +177,16 @@ class Guard:
 
     def _say(self, entry: Entry, count: int, networks: Mapping[str, nn.Module]) -> None:
         findings = distributed.gather(_findings(entry, networks))
-        for rank, finding in enumerate(findings):
-            if finding and distributed.is_main():  # who speaks for all of them
-                where = f" on rank {rank}" if len(findings) > 1 else ""
-                log.warning("iteration %d skipped%s (%d in a row): %s", entry.iteration, where, count, finding)
+        # Gradients are those of all ranks: where a loss says which rank is to blame, the others only see what came of it.
+        first = max((cause for cause, text in findings if text), default=False)
+        ranks: dict[str, list[str]] = {}
+        for rank, (cause, text) in enumerate(findings):
+            if text and cause == first:
+                ranks.setdefault(text, []).append(str(rank))
+        for text, whose in ranks.items() if distributed.is_main() else ():  # who speaks for all of them
+            several = f"ranks {', '.join(whose)}" if len(whose) > 1 else f"rank {whose[0]}"
+            where = f" on {several}" if len(findings) > 1 else ""
+            log.warning("iteration %d skipped%s (%d in a row): %s", entry.iteration, where, count, text)
 
     def _stop(self, entry: Entry, count: int, networks: Mapping[str, nn.Module], context: Mapping[str, Any]) -> None:
         bundle = self.folder / f"nonfinite_{entry.iteration}_rank{distributed.rank()}.pt"
@@ -247,8 +253,8 @@ def alike(some: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]
     return shapes(some) == shapes(others)
 
 
-def _findings(entry: Entry, networks: Mapping[str, nn.Module]) -> str:
-    """What is not finite on this rank, in words; an empty string when all is well here."""
+def _findings(entry: Entry, networks: Mapping[str, nn.Module]) -> tuple[bool, str]:
+    """Whether a loss is not finite on this rank, and what is not, in words; an empty string when all is well here."""
     sentences, values = [], iter(entry.losses.tolist())
     for names, words in zip(entry.names, entry.words, strict=True):
         found = {name: next(values) for name in names}
@@ -257,11 +263,11 @@ def _findings(entry: Entry, networks: Mapping[str, nn.Module]) -> str:
             paths = [p for k, v in words.items() if k.endswith("_path") and isinstance(v, (list, tuple)) for p in v]
             sentences.append(f"{', '.join(bad)} for {', '.join(map(str, paths)) or 'samples without paths'}")
     if sentences:
-        return "; ".join(sentences)
+        return True, "; ".join(sentences)
     whose = {id(p): f"{key}.{name}" for key, network in networks.items() for name, p in network.named_parameters()}
     norms = zip(entry.parameters, entry.norms.tolist(), strict=True)
     bad = [whose.get(id(p), "a loss") for p, norm in norms if not math.isfinite(norm)]
     if bad:
         more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
-        return f"the losses are finite, the gradients of {', '.join(bad[:3])}{more} are not"
-    return ""
+        return False, f"the losses are finite, the gradients of {', '.join(bad[:3])}{more} are not"
+    return False, ""

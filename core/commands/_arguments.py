@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import os
+from collections.abc import Iterator
 
 from .. import options
 from ..errors import UserError
@@ -82,6 +84,23 @@ def option_file(arguments: argparse.Namespace) -> str:
 def load(arguments: argparse.Namespace) -> options.Options:
     """The options of a run; see `resolve`."""
     return resolve(arguments).options
+
+
+@contextlib.contextmanager
+def run_of(arguments: argparse.Namespace) -> Iterator[options.Resolved]:
+    """The options of a run, to be run inside: an error that is of one of them gets its place in the option file.
+
+    Raises:
+        UserError: see `resolve`; or raised inside.
+    """
+    resolved = resolve(arguments)
+    try:
+        yield resolved
+    except UserError as e:
+        place = resolved.place_of(e.key) if e.key is not None else None
+        if place is not None:
+            e.args = (f"{place}: {e}",)
+        raise
 
 
 def resolve(arguments: argparse.Namespace) -> options.Resolved:

@@ -50,6 +50,12 @@ class Resolved:
         """Every final value: its dotted key, the value, and ``file:line``, the command-line argument, or ``default``."""
         yield from self._rows("", self.options)
 
+    def place_of(self, key: str) -> Place | None:
+        """Where the value at a dotted key was given, or else the block that it belongs to."""
+        parts = key.split(".")
+        every = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
+        return next((self.origins[k] for k in every if k in self.origins), None)
+
     def _rows(self, key: str, block: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
         for name, value in block.items():
             dotted = f"{key}.{name}" if key else str(name)

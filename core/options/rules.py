@@ -18,6 +18,7 @@ from ..metrics import METRICS
 from ..models import MODELS
 from ..models.base import Model, model_class
 from ..registry import MISSING, Parameter, Registry, plugged, unknown_key
+from ..runtime.gate import refusal
 from .checker import BAD, Checker, join, parameters
 from .detection import network_of
 from .dialect import renamed_phases, translated, why_ignored
@@ -171,6 +172,8 @@ class OptionsChecker(Checker):
         for plugin in plugged.active():
             theirs = ", ".join(plugin.names(registry)[:9]) or f"no {registry.noun}"
             text += f" {plugin.key}, under plugins, has {theirs}."
+        if registry is MODELS:
+            text += " A fork's wrapper is ported in 20 lines: docs/port_a_model.md."
         if not plugged.active():
             text += " Code of your own, or of a fork, is named under plugins: [file.py, or a folder]."
         return self.problem(node.place, key, text, say_key=False)
@@ -195,7 +198,7 @@ class OptionsChecker(Checker):
             try:
                 TRIALS[registry](values)
             except UserError as e:
-                return self.of_field(block=node, key=key, error=e)
+                return self.of_field(block=node, key=key, error=refusal(e, key, values, prefix=False))
         return self._directed(node, values, key) if registry is METRICS and not values.get("better") else values
 
     def _directed(self, node: Node, values: Any, key: str) -> Any:

@@ -17,7 +17,18 @@ from ...datasets import DATASETS
 from ...datasets.loading.options import Loader
 from ...losses import LOSSES
 from ...schedulers import SCHEDULERS
-from ..annotations import Count, Iterations, Names, NonNegative, Positive, Range, Section, Share, setting
+from ..annotations import (
+    OF_ANY_SIZE,
+    Count,
+    Iterations,
+    Names,
+    NonNegative,
+    Positive,
+    Range,
+    Section,
+    Share,
+    setting,
+)
 from ..errors import did_you_mean
 from ..inference.parts import Cut, EqualParts, Grid, SideBySide
 from ..inference.tiling import Padding
@@ -28,6 +39,7 @@ from ..runtime.logger import Logger
 from ..runtime.optimizers import OPTIMIZERS, OptimizerKeys
 from ..runtime.precision import Amp
 
+Seed = Annotated[int, Range(least=0), OF_ANY_SIZE]
 NetworkBlock = Annotated[nn.Module, ARCHS]
 LossBlock = Annotated[nn.Module, LOSSES]
 SchedulerBlock = Annotated[Any, SCHEDULERS]
@@ -214,7 +226,7 @@ class Options(Section):
     num_gpu: NonNegative | Literal["auto"] = setting(
         "auto", "0 forces the CPU; otherwise a GPU is used where there is one."
     )
-    manual_seed: NonNegative | None = setting(0, "Seed of everything random; drawn (and logged) when null.")
+    manual_seed: Seed | None = setting(0, "Seed of everything random; drawn (and logged) when null.")
     auto_resume: bool = setting(False, "Continue from this experiment's newest checkpoint, as --auto_resume does.")
     deterministic: bool = setting(False, "Ask torch for deterministic kernels.")
     find_unused_parameters: bool = setting(False, "DistributedDataParallel's option of that name.")

@@ -1,19 +1,20 @@
-"""Optimizers: torch's own, by name, and whatever a plugin registers."""
+"""Optimizers: torch's own and those of two libraries, by name, our rule for Muon, and whatever a plugin registers."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..annotations import Range, setting
-from ..errors import UserError
-from ..registry import Registry, unknown_key
+from ...annotations import Range, setting
+from ...errors import UserError
+from ...registry import Registry, unknown_key
+from . import library
 
 
 @dataclass
@@ -38,28 +39,13 @@ class OptimizerKeys:
 NamedParameters = Iterable[tuple[str, nn.Parameter]]
 
 
-UNUSABLE = {
-    "LBFGS": "asks for the loss several times in a step, which a training here computes once",
-    "SparseAdam": "takes sparse gradients only, and those of networks here are dense",
-    "Muon": "takes matrices only, and networks here have biases and convolutions",
-}
-"""Of torch's, those that cannot train a network here, and why."""
-
-
-def _from_torch(name: str) -> Callable[..., Any] | None:
-    if name in UNUSABLE:
-        raise UserError(f"{name} cannot be used: it {UNUSABLE[name]}")
-    found = getattr(torch.optim, name, None)
-    is_one = isinstance(found, type) and issubclass(found, torch.optim.Optimizer)
-    return found if is_one and found is not torch.optim.Optimizer else None
-
-
 OPTIMIZERS = Registry(
     "optimizer",
     "relume.core.runtime.optimizers",
     runtime=("params",),
-    library=_from_torch,
-    library_names=lambda: (n for n in dir(torch.optim) if n not in UNUSABLE and _from_torch(n)),
+    library=library.optimizer,
+    library_names=library.of_torch,
+    library_advice=library.advice,
     ranges={
         **dict.fromkeys(("lr", "weight_decay", "momentum", "lr_decay", "lambd", "eps"), Range(least=0)),
         "betas": Range(least=0, below=1),
@@ -87,8 +73,12 @@ def build_optimizer(parameters: NamedParameters, opt: Mapping[str, Any]) -> torc
         for key in (k for k in rule if k not in accepted and k not in ("params", "lr_scale")):
             raise UserError(unknown_key(key, f"param_groups ({settings['type']})", [*accepted, "params", "lr_scale"]))
     rules = [scaled(rule, settings.get("lr")) for rule in opt.get("param_groups") or ()]
+    groups = _groups(named, rules)
+    divided = getattr(OPTIMIZERS.get(str(settings.get("type"))), "divided", None)
+    if divided is not None:
+        groups = divided(groups, [p for _, p in named], settings)
     try:
-        optimizer: torch.optim.Optimizer = OPTIMIZERS.build(settings, params=_groups(named, rules))
+        optimizer: torch.optim.Optimizer = OPTIMIZERS.build(settings, params=groups)
     except (TypeError, ValueError) as e:
         raise UserError(f"optimizer {settings.get('type')}: {e}") from e
     return optimizer
