@@ -29,6 +29,7 @@ from .runtime.logger import Logger, RunLogger
 from .runtime.means import RunningMeans
 from .runtime.optimizers import modes
 from .runtime.precision import autocast
+from .runtime.predicated import Stepper, put_back
 from .runtime.signals import Stopped, StopRequest, how
 from .runtime.state import (
     full_optimizer_state,
@@ -112,6 +113,8 @@ class Trainer:
         self.unproven: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
         """Entered around the first iterations of this process, in which values of the options show that nobody tried before."""
         self.writer = Writer(self.logging.async_save)
+        self._logged: list[list[str]] = []
+        """Names of what each update since the last look has logged, of the last step."""
         self._step: StepInProgress | None = None
         self._reporting = False
         self.means = RunningMeans(parts.device)
@@ -123,6 +126,7 @@ class Trainer:
         it asked for."""
         amp = self.train.amp
         # One for each: an overflow in one network would lower the scale of all, and each update would count as a step.
+        self.steppers = {k: Stepper(o) for k, o in parts.optimizers.items()}
         self.scalers = {k: torch.amp.GradScaler(parts.device.type, enabled=amp == "fp16") for k in parts.optimizers}
         self._loose = _parameters_outside_ddp(parts)
         self._buffers = [b for n in parts.networks.values() for b in n.buffers()]
@@ -167,6 +171,9 @@ class Trainer:
                 log.info("Kernels: %s", kernels)
             self.begun = True
             last = self.iteration == self.until
+            if last or self.leaving or any(map(self.due, self.looking)):
+                lost = self.look()
+                scalars = {k: v for k, v in scalars.items() if k not in lost}
             if self.due(self.logging.print_freq) or last:
                 self._reporting = True
                 self.report(scalars)
@@ -192,10 +199,13 @@ class Trainer:
     def step(self) -> dict[str, Tensor | float]:
         """One iteration: every update that the model asks for, over all micro-batches; then schedules and averages."""
         began = time.perf_counter()
+        self._logged = []
         before = self.parts.loader.position
         batches: list[Batch] = [next(self.parts.loader) for _ in range(self.parts.loader.micro_batches(self.iteration))]
         self.parts.model.samples_seen = seen = self.parts.loader.position
         loaded = time.perf_counter()
+        if self.parts.guard.must_look(batches):
+            self.look()
         seed_everything(self.seed, self.iteration, distributed.rank())
         buffers = self._step.buffers if self._step is not None else [b.clone() for b in self._buffers]
         scalars: dict[str, Tensor | float] = {}
@@ -203,16 +213,19 @@ class Trainer:
         model.showing, model.pictures = self.due(self.logging.train_image_freq) and distributed.is_main(), {}
         generators = [self.parts.model.updates(batch, self.iteration) for batch in batches]
         asked: set[str] = set()
+        sound = self.parts.guard.begin(batches)
+        failed = ~sound  # where steps count no longer, batch statistics stay as they are, too
         while updates := self.differentiate(generators):
             asked.add(updates[0].optimizer)
-            if not self.apply(updates, batches, scalars, buffers):
-                break  # skipped: the rest of the step would build on an update that did not happen
-        else:
-            self.parts.guard.passed()
+            # After a bad update the rest of the step would build on one that did not happen: it does not count either.
+            sound, worse = self.apply(updates, batches, scalars, sound)
+            failed = failed | worse
+        if asked:
+            self.parts.guard.close(sound, failed)
+            put_back(~failed, self._buffers, buffers)
             if self.parts.ema:
-                self.parts.ema.update(self.parts.networks, seen, seen - before)
-        if not asked:  # a step without an update has had no verdict for the signal to travel with
-            self.leaving = int(distributed.maximum(torch.tensor(float(self.stop.code), device=self.parts.device)))
+                self.parts.ema.update(self.parts.networks, seen, seen - before, sound)
+        self.leaving = self.leaving or distributed.agreed(self.stop.code)
         shown = {leading} if (leading := self.parts.model.leading) else asked
         stepped = next((o for k, o in self.parts.optimizers.items() if k in shown), None)
         self.rates = [float(g["lr"]) for g in stepped.param_groups] if stepped else []
@@ -246,43 +259,61 @@ class Trainer:
         return updates
 
     def apply(
-        self,
-        updates: list[Update],
-        batches: list[Batch],
-        scalars: dict[str, Tensor | float],
-        buffers: Sequence[Tensor],
-    ) -> bool:
-        """Step the optimizer if every rank's losses and gradients are finite; whether it did.
+        self, updates: list[Update], batches: list[Batch], scalars: dict[str, Tensor | float], going: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Step the optimizer where every rank's losses and gradients are finite, which only the device knows.
 
         Args:
-            buffers: as they were before the step; a pass that gave NaN has spoilt the batch statistics too.
+            going: whether the step still counts, (), boolean.
+
+        Returns:
+            Whether the update counts, and whether it has failed; neither, where fp16's scale was too large.
         """
-        optimizer = self.parts.optimizers[updates[0].optimizer]
-        scaler = self.scalers[updates[0].optimizer]
+        name = updates[0].optimizer
+        optimizer, scaler, guard = self.parts.optimizers[name], self.scalers[name], self.parts.guard
         for p in self._loose:
             if p.grad is not None:
                 distributed.mean(p.grad)
+        scale = growth = None
         if scaler.is_enabled():
             scaler.unscale_(optimizer)
+            scale, growth = kept_scale(scaler)
         parameters = [p for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
-        norm = total_norm(parameters)
-        verdict = self.parts.guard.judge(updates, norm, self.stop.code)
-        self.leaving = self.leaving or verdict.stop_code
+        norms = gradient_norms(parameters, self.parts.device)
+        norm = torch.linalg.vector_norm(norms)
+        sound, failed = guard.judge(self.iteration, updates, batches, parameters, norms, norm, going, scale)
+        logged = set(scalars)
         collect(scalars, updates, norm, self.parts.model.leading)
-        overflow = scaler.is_enabled() and verdict.losses_finite and not verdict.finite
-        if not verdict.finite and not (overflow and scaler.get_scale() >= 1.0):
-            for buffer, before in zip(self._buffers, buffers, strict=True):
-                buffer.copy_(before)
-            context = {"options": self.opt_text(), "seed": self.seed, "rank": distributed.rank()}
-            self.parts.guard.failed(self.iteration, updates, batches, self.parts.networks, context)
-            scaler.update(scaler.get_scale())  # ready for the next step, and none the lower for this one
-            return False
+        new = [k for k in scalars if k not in logged]
+        if self._logged:  # after another update, which may have failed: then this one did not happen
+            scalars.update({k: torch.where(going, scalars[k], torch.nan) for k in new})
+        self._logged.append(new)
         if self._step is not None:
             self._step.applied = True
         self.clip(parameters, norm)
-        scaler.step(optimizer)  # with a scaler, this skips an overflow by itself and lowers the scale
-        scaler.update()
-        return verdict.finite
+        self.steppers[name].step(sound)
+        if scale is not None and growth is not None:
+            scaler.update()  # lowers the scale after an overflow, which is to stay if that is no overflow but a bad step
+            put_back(going & ~failed, list(kept_scale(scaler, own=True)), [scale, growth])
+        return sound, failed
+
+    def look(self) -> set[str]:
+        """Have the guard say what was bad since the last look. Waits for the device.
+
+        Returns:
+            The names of the last step's scalars that are of updates which did not count.
+
+        Raises:
+            NonFiniteError: too many steps were.
+        """
+        guard = self.parts.guard
+        updates, logged, self._logged = len(guard.entries), self._logged, []
+        context = {"options": self.opt_text, "seed": lambda: self.seed, "rank": distributed.rank}
+        lost = guard.look(self.parts.networks, lambda: {k: value() for k, value in context.items()})
+        for stepper in self.steppers.values():
+            stepper.settle()
+        first = updates - len(logged)
+        return {name for place, names in enumerate(logged, first) if place in lost for name in names}
 
     def clip(self, parameters: list[nn.Parameter], norm: Tensor) -> None:
         """Clip gradients by value and by norm, as the options say."""
@@ -290,7 +321,7 @@ class Trainer:
         largest = self.train.grad_clip_norm or (0.01 if self.train.use_grad_clip else None)
         if value:
             nn.utils.clip_grad_value_(parameters, value)
-            norm = total_norm(parameters) if largest else norm
+            norm = torch.linalg.vector_norm(gradient_norms(parameters, self.parts.device)) if largest else norm
         if largest:
             nn.utils.clip_grads_with_norm_(parameters, largest, norm)
 
@@ -393,6 +424,11 @@ class Trainer:
         """
         self.parts.guard.refuse_weights(self.iteration, self.parts.networks, self.averages)
         return self.contents()
+
+    @property
+    def looking(self) -> tuple[int | None, ...]:
+        """After how many iterations the host wants to know what the device has done."""
+        return self.logging.print_freq, self.logging.save_checkpoint_freq, self.val.val_freq
 
     @property
     def averages(self) -> Mapping[str, nn.Module]:
@@ -530,12 +566,22 @@ def mean_of(results: Mapping[str, Mapping[str, float]], metric: str | None) -> d
     return {metric: sum(values) / len(values)} if metric is not None and values else {}
 
 
-def total_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
-    """Euclidean norm of all gradients together; of the whole gradient where parameters are sharded."""
-    if not parameters:
-        return torch.zeros(())
-    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+def gradient_norms(parameters: Sequence[nn.Parameter], device: torch.device) -> Tensor:
+    """Euclidean norms (k,) of the gradients, of the whole ones where parameters are sharded; (0,) without any."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if not gradients:
+        return torch.zeros(0, device=device)
+    found = torch._foreach_norm(gradients)
+    dtypes = {n.dtype for n in found}
+    norms = torch.stack(found if len(dtypes) == 1 else [n.float() for n in found])
+    return norms.full_tensor() if hasattr(norms, "full_tensor") else norms
+
+
+def kept_scale(scaler: torch.amp.GradScaler, own: bool = False) -> tuple[Tensor, Tensor]:
+    """The scale of fp16's gradients and the steps since it grew, as they are on the device: copies, or its `own`."""
+    scale, growth = scaler._scale, scaler._growth_tracker
+    assert scale is not None and growth is not None
+    return (scale, growth) if own else (scale.clone(), growth.clone())
 
 
 def collect(
