@@ -327,6 +327,7 @@ class SpectroformerAGSSF(DeadParameters):
         UserError: settings that do not make four levels.
     """
 
+    sees_whole = "Fourier transforms of the whole picture"
     size_multiple = 8
 
     def __init__(

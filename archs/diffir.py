@@ -99,6 +99,7 @@ class DiffIRS1(nn.Module):
             images of other channels or sizes.
     """
 
+    sees_whole = "attention over the whole picture"
     size_multiple = 8
 
     def __init__(
@@ -191,6 +192,7 @@ class DiffIRS2(nn.Module):
             images of other channels or sizes.
     """
 
+    sees_whole = "attention over the whole picture"
     size_multiple = 8
 
     def __init__(

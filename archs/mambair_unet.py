@@ -61,6 +61,7 @@ class MambaIRUNet(nn.Module):
         UserError: settings that do not go together.
     """
 
+    sees_whole = "scans of the whole picture"
     size_multiple = 8
 
     def __init__(

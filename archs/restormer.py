@@ -201,6 +201,7 @@ class RestormerBody(nn.Module):
     The others are those of `Restormer`.
     """
 
+    sees_whole = "attention over the whole picture"
     size_multiple = 8
 
     def __init__(

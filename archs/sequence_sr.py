@@ -69,6 +69,7 @@ class SequenceSR(nn.Module):
         UserError: settings that do not go together.
     """
 
+    sees_whole = "scans of the whole picture"
     size_multiple = 1
 
     def __init__(

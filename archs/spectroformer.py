@@ -226,6 +226,7 @@ class Spectroformer(nn.Module):
         UserError: settings that do not make four levels.
     """
 
+    sees_whole = "Fourier transforms of the whole picture"
     size_multiple = 8
 
     def __init__(

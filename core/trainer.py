@@ -356,6 +356,8 @@ class Trainer:
         """Score every validation set; keep the best weights. A signal in the middle leaves it to the resumed run."""
         parts = self.parts
         self.pending_validation = False
+        for network in (*parts.networks.values(), *self.averages.values()):
+            distributed.align_buffers(network)  # all score what the checkpoint holds, as a resumed run would
         try:
             with (
                 self.resting(),

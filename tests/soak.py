@@ -19,6 +19,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -77,10 +78,13 @@ def train() -> NoReturn:
 
 
 def rank_of_agent() -> None:
-    """What a rank does whose agent waits for the function to return."""
+    """What a rank does whose agent waits for the function to return, and may be gone by then."""
     code = cli.main(["train", "-opt", "opt.yml", "--auto_resume"])
     if code:
         cli.leave(code)
+    over = threading.Timer(5.0, os._exit, [0])
+    over.daemon = True
+    over.start()
 
 
 def agent(port: int) -> int:

@@ -2,8 +2,8 @@
 
 ``relume clean [DIR or RUN ...] [--pictures] [--archived] [--yes]``
 
-Kept of every run: the weights ``best`` and ``latest``, the newest checkpoint whose checksums are right and from which training goes
-on, ``interrupted`` and ``best.state``, the checkpoint of the best validation where there are no weights called best, and whatever
+Kept of every run: the weights ``best`` and ``latest``, the newest checkpoint whose checksums are right, from which training goes
+on, ``interrupted`` and ``best.state``, the checkpoint of the best validation where there are no weights called best, and what
 the options of another run in the same folder name. Runs that are going on are left alone. Nothing is deleted without ``--yes``.
 """
 
@@ -23,8 +23,12 @@ from ..reports.text import aligned, amount
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command line takes."""
     parser.add_argument("runs", nargs="*", default=["experiments"], metavar="RUN", help="runs, or folders of runs")
-    parser.add_argument("--pictures", action="store_true", help="also pictures of all validations but each image's last")
-    parser.add_argument("--archived", action="store_true", help="also whole runs that a fresh one of their name moved aside")
+    parser.add_argument(
+        "--pictures", action="store_true", help="also pictures of all validations but each image's last"
+    )
+    parser.add_argument(
+        "--archived", action="store_true", help="also whole runs that a fresh one of their name moved aside"
+    )
     parser.add_argument("--yes", action="store_true", help="delete what would be listed")
 
 
@@ -37,8 +41,8 @@ def run(arguments: argparse.Namespace) -> None:
     for each in found:
         superfluous, said = leftovers(each, pictures=arguments.pictures, archived=arguments.archived)
         every += superfluous
-        for line in said:
-            print(f"note: {printable(line, 1000)}", file=sys.stderr)
+        for remark in said:
+            print(f"note: {printable(remark, 1000)}", file=sys.stderr)
     if not every:
         print(f"nothing to delete in {len(found)} runs")
         return

@@ -120,18 +120,32 @@ def to_integer(image: Tensor | np.ndarray, bit_depth: int = 8) -> np.ndarray:
     return result
 
 
+WITH_ALPHA = (".png", ".tif", ".tiff", ".webp", ".bmp", ".dib")
+"""Suffixes of formats that hold a fourth channel, opacity."""
+WITH_16_BITS = (".png", ".tif", ".tiff", ".jp2", ".ppm", ".pgm", ".pnm")
+"""Suffixes of formats that hold 16 bits per sample."""
+_ENCODERS = {".jfif": ".jpg", ".ppm": ".pnm", ".pgm": ".pnm"}
+"""Suffixes under which OpenCV writes less than the format holds, and those to ask it for."""
+
+
 def imwrite(path: str | Path, image: Tensor | np.ndarray, bit_depth: int = 8) -> None:
-    """Write an RGB or gray image in the format of the path's suffix, whole or not at all; folders are made.
+    """Write an image in the format of the path's suffix, whole or not at all; folders are made.
 
     Args:
         path: local path or fsspec URL.
-        image: (C, H, W) tensor or (H, W[, C]) array, C of 1 or 3, floats in [0, 1] or 8/16-bit integers; or any finite
+        image: (C, H, W) tensor or (H, W[, C]) array, RGB, gray, or RGB and opacity, C of 1, 3 or 4, floats in [0, 1] or
+            8/16-bit integers; or any finite
             floats, written as they are, where the suffix is .hdr, .exr, .pfm or .npy, or TIFF at a depth of 32.
         bit_depth: 8 or 16 (PNG and TIFF) bits per sample for floats, or 32 to write them as floats.
 
     Raises:
         UserError: the format cannot hold the image.
     """
+    write_bytes(path, encoded(path, image, bit_depth))
+
+
+def encoded(path: str | Path, image: Tensor | np.ndarray, bit_depth: int = 8) -> bytes:
+    """What `imwrite` writes. Arguments and errors as there."""
     from .opencv import cv2
 
     suffix = PurePosixPath(str(path)).suffix.lower()
@@ -140,17 +154,19 @@ def imwrite(path: str | Path, image: Tensor | np.ndarray, bit_depth: int = 8) ->
             f"{path}: {suffix or 'a file without suffix'} cannot hold floats; {', '.join(FLOAT_WRITERS)} can"
         )
     if bit_depth == 32 or suffix in FLOATS_ONLY:
-        write_bytes(path, encode_floats(path, suffix, channels_last(image)))
-        return
+        return encode_floats(path, suffix, channels_last(image))
     pixels = to_integer(image, bit_depth)
-    if pixels.ndim == 3 and pixels.shape[2] == 3:
-        pixels = pixels[..., ::-1]
-    if pixels.dtype == np.uint16 and suffix not in (".png", ".tif", ".tiff", ".jp2", ".ppm", ".pgm"):
+    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    if channels == 4 and suffix not in WITH_ALPHA:
+        raise UserError(f"{path}: '{suffix}' cannot hold an alpha channel; {', '.join(WITH_ALPHA)} can")
+    if channels in (3, 4):
+        pixels = pixels[..., [2, 1, 0, 3][:channels]]
+    if pixels.dtype == np.uint16 and suffix not in WITH_16_BITS:
         raise UserError(
             f"{path}: {suffix or 'a file without suffix'} cannot hold 16 bits per sample; .png and .tiff can"
         )
     try:
-        encoded = cv2.imencode(suffix, np.ascontiguousarray(pixels))[1]
+        data = cv2.imencode(_ENCODERS.get(suffix, suffix), np.ascontiguousarray(pixels))[1]
     except cv2.error as e:
         raise UserError(f"{path}: this image ({pixels.shape}) cannot be written as '{suffix}'") from e
-    write_bytes(path, encoded.tobytes())
+    return bytes(data)

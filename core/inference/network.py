@@ -48,6 +48,9 @@ class NetworkTraits:
     """What height and width of the input must be a multiple of: images are padded for it, and tiles begin there."""
     scale: int = 1
     """Output size / input size, where a model must know it: `DiffIRS1` takes a ground truth of that size."""
+    sees_whole: str = ""
+    """What makes each pixel of the answer depend on the whole input, however far away, in a few words: tiles cannot give what
+    the whole gives. Layers of torch that do (global pooling, instance normalisation) are found without it."""
     result_output: int = 0
     """Of several outputs, the place of the one that is *the* result; -1 is the last."""
     draws_in_evaluation: bool = False

@@ -106,6 +106,8 @@ class Model:
         self.networks = dict(networks)
         self.averages: Mapping[str, nn.Module] = {}
         """The moving averages of `averaged` networks during training, unwrapped, in evaluation mode; the trainer fills it."""
+        self.loaded: dict[str, str | None] = {}
+        """The entry of its weights file that a network was loaded from; None of a flat file."""
         self.losses = nn.ModuleDict({f"{name}_opt": loss for name, loss in losses.items()})
         for key, loss in self.losses.items():
             missing = [name for name in declared(loss, "context", LossTraits) if name not in self.loss_context]

@@ -55,6 +55,7 @@ def detected(path: Path) -> dict[str, Any] | None:
     log.info("%s: these are weights of %s; network_g: %s", path, found.about, block)
     return {
         "format": FORMAT,
+        "about": found.about,
         "key": "g",
         "network": found.network,
         "model_type": "RestorationModel",

@@ -145,8 +145,8 @@ class Run:
         """Whether a "higher" or a "lower" score is better: what the run says, else what the metric of this name or type is."""
         name = metric.removesuffix(INPUT)
         given = self.better.get(name) or self.options.get(f"val.metrics.{name}.better")
-        if given in ("higher", "lower"):
-            return given
+        if given is not None and given != "null":
+            return "lower" if given == "lower" else "higher"
         kind = self.options.get(f"val.metrics.{name}.type", name)
         known = directions()
         return known.get(kind) or known.get(f"calculate_{kind}") or "higher"
@@ -246,8 +246,8 @@ KEY = re.compile(r"( *)(- )?([^\s:#][^:]*):(?: (.*))?$")
 def flat(text: str) -> dict[str, str]:
     """Resolved options as `core.options.dump` writes them, by dotted key, each value as it is written.
 
-    A few hundred such files are read in the time in which a YAML parser reads twenty. What follows on lines of its own belongs to
-    the value before; lists of blocks have their items' keys numbered by nothing, and are one value.
+    A few hundred such files are read in the time in which a YAML parser reads twenty. What follows on lines of its own
+    belongs to the value before; lists of blocks have their items' keys numbered by nothing, and are one value.
 
     >>> flat("# by whom\\ntrain:\\n  lr: 0.1\\n  betas: [0.9,\\n    0.99]\\nname: x\\n")
     {'train.lr': '0.1', 'train.betas': '[0.9, 0.99]', 'name': 'x'}
@@ -286,7 +286,7 @@ def flat(text: str) -> dict[str, str]:
 
 @cache
 def directions() -> dict[str, Direction]:
-    """By name, which of two scores of Relume's own metrics is the better one, read from their sources without importing them."""
+    """By name, which of two scores of Relume's own metrics is the better one, read from their sources."""
     found: dict[str, Direction] = {}
     for path in METRICS_FOLDER.glob("*.py"):
         text = path.read_text(encoding="utf-8")

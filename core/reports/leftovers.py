@@ -106,5 +106,3 @@ def freed(path: Path) -> int:
     """Bytes that deleting a file frees: none while it has another name."""
     about = path.stat()
     return about.st_size if about.st_nlink == 1 else 0
-
-

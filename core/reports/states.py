@@ -104,7 +104,9 @@ def state_of(
     owner = lock.owner(run.root)
     nan = any(value is None for key, value in last.items() if key.startswith("l_"))
     if owner is not None:
-        return "running", f"process {owner.pid} on {owner.host}" + ("; its last loss was NaN or infinite" if nan else "")
+        return "running", f"process {owner.pid} on {owner.host}" + (
+            "; its last loss was NaN or infinite" if nan else ""
+        )
     if words is not None:
         return STATES.get(words.outcome, "failed"), None if words.code == 0 else words.reason
     if run.tested:

@@ -445,8 +445,8 @@ def _laid_out_like(strides: tuple[int, ...], gradient: torch.Tensor) -> torch.Te
 
 
 def align_buffers(network: nn.Module) -> None:
-    """Give every rank the buffers of rank 0, as a checkpoint of them will, where DistributedDataParallel has not."""
-    if isinstance(network, nn.parallel.DistributedDataParallel) and not network.broadcast_buffers:
+    """Give every rank the buffers of rank 0, as a checkpoint of them will; batch statistics are each rank's own until then."""
+    if active():
         for buffer in network.buffers():
             dist.broadcast(buffer, src=0)
 

@@ -1,4 +1,4 @@
-"""The file ``exit.json`` of an experiment, which says why its last run ended: see `core.runtime.last_words`, which writes it."""
+"""The file ``exit.json`` of an experiment, which says why its last run ended; `core.runtime.last_words` writes it."""
 
 from __future__ import annotations
 

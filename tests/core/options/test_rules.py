@@ -149,11 +149,11 @@ def test_training_needs_an_optimizer_and_a_loss(mistakes: Mistakes) -> None:
 
 
 def test_an_optimizer_needs_a_network_to_train(mistakes: Mistakes) -> None:
-    assert mistakes("  pixel_opt", "  optim_d: {type: Adam}\n  pixel_opt") == [
-        "x.yml:14:3: RestorationModel has no use for 'optim_d'. Accepted: optim_g."
+    assert mistakes("  pixel_opt", "  optim_h: {type: Adam}\n  pixel_opt") == [
+        "x.yml:14:3: RestorationModel has no use for 'optim_h'. Accepted: optim_g."
     ]
-    (line,) = mistakes("optim_g:", "optim_d:")
-    assert line == "x.yml:13:3: RestorationModel has no use for 'optim_d'. Accepted: optim_g."
+    (line,) = mistakes("optim_g:", "optim_h:")
+    assert line == "x.yml:13:3: RestorationModel has no use for 'optim_h'. Accepted: optim_g."
 
 
 @pytest.mark.parametrize(
