@@ -107,7 +107,7 @@ class TSAFusion(nn.Module):
 
 
 class PredeblurModule(nn.Module):
-    """Features of blurred frames, by a pyramid of residual blocks. (B, C, H, W) -> (B, channels, H, W), or a quarter (`hr_in`)."""
+    """Features of blurred frames, by a pyramid of blocks. (B, C, H, W) -> (B, channels, H, W), at a quarter with `hr_in`."""
 
     def __init__(self, inputs: int, channels: int, hr_in: bool) -> None:
         super().__init__()
@@ -146,7 +146,7 @@ class Aligned(nn.Module):
         groups: of channels with offsets of their own.
         center: the frame whose features they become; the middle one when None.
         inputs: C.
-        first: what makes features of frames in place of the first convolution, ``conv_first``; its names are kept by the caller.
+        first: have a first convolution; else the subclass makes the first features.
         attention: fuse by attention, not by one convolution.
     """
 
@@ -212,8 +212,8 @@ class EDVR(Aligned, Enlarging):
         with_tsa: fuse by attention, not by one convolution.
 
     Raises:
-        UserError: there is no such frame, `hr_in` without `with_predeblur`, an even `num_frame` without `center_frame_idx`, or the
-            input is not so many frames.
+        UserError: there is no such frame, `hr_in` without `with_predeblur`, an even `num_frame` without `center_frame_idx`, or
+            the input is not so many frames.
     """
 
     size_multiple = 1

@@ -1,7 +1,11 @@
-"""SpyNet: optical flow from coarse to fine. Ranjan and Black, "Optical Flow Estimation using a Spatial Pyramid Network", CVPR 2017."""
+"""SpyNet: optical flow from coarse to fine.
+
+Ranjan and Black, "Optical Flow Estimation using a Spatial Pyramid Network", CVPR 2017.
+"""
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import Any
 
@@ -27,7 +31,7 @@ class BasicModule(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         widths = (8, 32, 64, 32, 16, 2)
-        for inputs, outputs in zip(widths, widths[1:], strict=False):
+        for inputs, outputs in itertools.pairwise(widths):
             layers += [nn.Conv2d(inputs, outputs, 7, padding=3), nn.ReLU(inplace=False)]
         self.basic_module = nn.Sequential(*layers[:-1])
 

@@ -49,8 +49,8 @@ class NetworkTraits:
     scale: int = 1
     """Output size / input size, where a model must know it: `DiffIRS1` takes a ground truth of that size."""
     takes_frames: int | None = None
-    """Frames that a network for video takes, (B, T, C, H, W): that many neighbours, of which it gives one, (B, C, H, W); or 0 for
-    clips of any length, all of whose frames it gives, (B, T, C, H, W). None for one that takes images."""
+    """Frames that a network for video takes, (B, T, C, H, W): so many neighbours, of which it gives one, (B, C, H, W); or 0
+    for clips of any length, all of whose frames it gives, (B, T, C, H, W). None for one that takes images."""
     result_output: int = 0
     """Of several outputs, the place of the one that is *the* result; -1 is the last."""
     draws_in_evaluation: bool = False
