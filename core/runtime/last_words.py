@@ -27,7 +27,7 @@ from ..errors import (
     UserError,
     in_one_line,
 )
-from . import distributed, lock
+from . import distributed, gate, lock
 from .meeting import RanksError
 from .signals import Stopped, StopRequest
 
@@ -111,7 +111,8 @@ class LastWords:
         try:
             with stop:
                 yield
-        except BaseException as error:
+        except BaseException as raised:
+            error = (gate.said_of(raised) if gate.commanded.get() else None) or raised
             self.write(code_of(error), in_one_line(error) or type(error).__name__, isinstance(error, RanksError))
             raise
         before = read(self.path.parent)
