@@ -330,7 +330,7 @@ def build_training_loader(
     opt: Options, train: Train, dataset: Any, resume: Resume | None, device: torch.device
 ) -> TrainLoader:
     """This rank's loader of the training set, which goes on where `resume` stopped."""
-    with gate("datasets.train", opt.datasets["train"]):
+    with gate("datasets.train", {**opt.datasets["train"], "scale": opt.scale}):
         return build_train_loader(
             dataset,
             opt.datasets["train"],

@@ -6,10 +6,12 @@ import argparse
 import contextlib
 import dataclasses
 import os
+import re
 from collections.abc import Iterator
 
 from .. import options
 from ..errors import UserError
+from ..runtime import gate
 
 FILE = "option file (YAML), or relume:NAME of a shipped one"
 
@@ -94,13 +96,30 @@ def run_of(arguments: argparse.Namespace) -> Iterator[options.Resolved]:
         UserError: see `resolve`; or raised inside.
     """
     resolved = resolve(arguments)
+    token = gate.commanded.set(True)
     try:
-        yield resolved
+        try:
+            yield resolved
+        except Exception as e:
+            if isinstance(e, UserError) or (said := gate.said_of(e)) is None:
+                raise
+            raise said from e
     except UserError as e:
         place = resolved.place_of(e.key) if e.key is not None else None
         if place is not None:
             e.args = (f"{place}: {e}",)
+        elif e.key is None:
+            e.args = ("\n".join(placed(line, resolved) for line in str(e).split("\n")),)
         raise
+    finally:
+        gate.commanded.reset(token)
+
+
+def placed(line: str, resolved: options.Resolved) -> str:
+    """A line that ends with an option's dotted key in brackets, ``(path.resume_state)``, with its place in front."""
+    key = re.search(r"\(((?:path|datasets)\.[\w.\[\]]+)\)$", line)
+    place = resolved.origins.get(key[1]) if key else None
+    return f"{place}: {line}" if place else line
 
 
 def resolve(arguments: argparse.Namespace) -> options.Resolved:

@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, in_one_line
-from . import distributed, lock
+from . import distributed, gate, lock
 from .exit_file import FILE, OUTCOMES, Words, read
 from .meeting import RanksError
 from .signals import Stopped, StopRequest
@@ -70,7 +70,8 @@ class LastWords:
         try:
             with stop:
                 yield
-        except BaseException as error:
+        except BaseException as raised:
+            error = (gate.said_of(raised) if gate.commanded.get() else None) or raised
             self.write(code_of(error), in_one_line(error) or type(error).__name__, isinstance(error, RanksError))
             raise
         before = read(self.path.parent)
