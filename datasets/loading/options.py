@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from ...core.annotations import Count, Iterations, NonNegative, Section, setting
+from ...core.files import COMPONENT
 
 
 @dataclass(frozen=True, eq=False)
 class Loader(Section):
     """A ``datasets.*`` block: these keys concern loading, the others are its ``type``'s (they are in `extra`)."""
 
-    name: str | None = setting(None, "Name in logs and result folders; the phase when omitted.")
+    name: Annotated[str, COMPONENT] | None = setting(None, "Name in logs and result folders; the phase when omitted.")
     batch_size_per_gpu: Count = setting(1, "Samples per rank and micro-batch.")
     num_worker_per_gpu: NonNegative = setting(2, "Loading processes per rank; 0 loads in the training process.")
     dataset_enlarge_ratio: Count = setting(1, "Repeats of the dataset in one epoch (kept for BasicSR's option files).")
