@@ -83,7 +83,7 @@ class Guard:
 
         Args:
             networks: unwrapped; untouched since the step failed, so that the bundle replays it.
-            context: what else the bundle should hold (options as YAML text, seed, rank).
+            context: what else the bundle should hold (options as YAML text, whether these name plug-ins, seed, rank).
 
         Raises:
             NonFiniteError: the limit is reached; the bundle is on disk.
@@ -116,8 +116,8 @@ class Guard:
         distributed.barrier()
         raise NonFiniteError(
             f"training stopped at iteration {iteration}: {self.in_a_row} steps in a row had NaN or infinite values. "
-            f"Replay the last one with: relume replay {bundle}. Usual cures: a lower lr, train.grad_clip_norm, "
-            "train.amp: off or bf16"
+            f"Replay the last one with: relume replay {bundle}{' --plugins' if context.get('plugins') else ''}. "
+            "Usual cures: a lower lr, train.grad_clip_norm, train.amp: off or bf16"
         )
 
     def refuse_weights(self, iteration: int, *kinds: Mapping[str, nn.Module]) -> None:

@@ -27,6 +27,7 @@ from .runtime.background import Writer
 from .runtime.checkpoint import ENTRY, Checkpoints
 from .runtime.logger import Logger, RunLogger
 from .runtime.means import RunningMeans
+from .runtime.optimizers import modes
 from .runtime.precision import autocast
 from .runtime.signals import Stopped, StopRequest, how
 from .runtime.state import (
@@ -38,6 +39,8 @@ from .runtime.state import (
 )
 
 log = logging.getLogger("relume")
+PROVEN = 10
+"""Iterations of a process after which nothing is new."""
 MEAN = "mean"
 """In place of a validation set's name: all of them, by their mean."""
 
@@ -94,7 +97,7 @@ class Trainer:
     ) -> None:
         self.parts = parts
         self.opt = opt
-        self.iteration = iteration
+        self.first = self.iteration = iteration
         self.seed = int(opt["manual_seed"])
         self.train = Train.of({"total_iter": iteration, **opt["train"]})
         self.val = Val.of(opt.get("val", {}))
@@ -106,6 +109,8 @@ class Trainer:
         self.pending_validation = False
         self.saved = iteration
         """The iteration of the last checkpoint."""
+        self.unproven: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
+        """Entered around the first iterations of this process, in which values of the options show that nobody tried before."""
         self.writer = Writer(self.logging.async_save)
         self._step: StepInProgress | None = None
         self._reporting = False
@@ -142,6 +147,7 @@ class Trainer:
 
     def run(self) -> None:
         """The loop of `fit`."""
+        modes.begin(self.parts.optimizers.values())
         if distributed.is_main():
             self.parts.checkpoints.sweep()  # while nothing is written in the background
         if self.pending_validation:
@@ -152,7 +158,8 @@ class Trainer:
         while self.iteration < self.until:
             self._step = StepInProgress([b.clone() for b in self._buffers])  # loading its samples may fail, too
             self.iteration += 1
-            scalars = self.step()
+            with self.unproven() if self.iteration <= self.first + PROVEN else contextlib.nullcontext():
+                scalars = self.step()
             self.means.add(scalars, self.parts.loader.epoch)
             in_bar = {**scalars, **self.means.line.values()} if self.parts.logger.bar else scalars
             self.parts.logger.step(self.iteration, self.rates, in_bar)
@@ -266,7 +273,8 @@ class Trainer:
         if not verdict.finite and not (overflow and scaler.get_scale() >= 1.0):
             for buffer, before in zip(self._buffers, buffers, strict=True):
                 buffer.copy_(before)
-            context = {"options": self.opt_text(), "seed": self.seed, "rank": distributed.rank()}
+            context = {"options": self.opt_text(), "plugins": bool(self.opt.get("plugins")), "seed": self.seed}
+            context["rank"] = distributed.rank()
             self.parts.guard.failed(self.iteration, updates, batches, self.parts.networks, context)
             scaler.update(scaler.get_scale())  # ready for the next step, and none the lower for this one
             return False
@@ -310,6 +318,7 @@ class Trainer:
         own = torch.tensor([float(scalars["perf/time"])], device=self.parts.device)
         slowest = distributed.concatenated(own).max(dim=0)
         of_ranks = {"perf/time_max": slowest.values.item(), "perf/time_max_rank": int(slowest.indices)}
+        of_ranks["perf/samples"] = self.parts.loader.position
         means["perf/memory_gib"] = peak_memory_gib(self.parts.device)
         self.parts.logger.iteration(self.iteration, self.parts.loader.epoch, self.rates, means, of_ranks, steps)
 
@@ -318,7 +327,11 @@ class Trainer:
         parts = self.parts
         self.pending_validation = False
         try:
-            with evaluating(parts.model, parts.networks, parts.ema), autocast(parts.device, self.val.amp):
+            with (
+                self.resting(),
+                evaluating(parts.model, parts.networks, parts.ema),
+                autocast(parts.device, self.val.amp),
+            ):
                 results = parts.evaluator.run(parts.model, self.iteration, interrupted=self.interrupted)
         except Interrupted as stop:
             self.leaving = self.leaving or stop.code
@@ -332,13 +345,18 @@ class Trainer:
             for scheduler in parts.schedulers.values():
                 scheduler.step_metric(with_mean[decisive][best])
         improved = (decisive, best) in self.remember(with_mean)
-        parts.logger.validation(self.iteration, results, parts.best, self.said_of(results))
+        parts.logger.validation(self.iteration, results, parts.best, self.said_of(results), parts.evaluator.better)
         if not improved:
             return
         if chosen.keep_state:
             self.means.align()
-        kept = self.writer.kept((self.weights(), self.state() if chosen.keep_state else None))
-        self.writer.write(partial(parts.checkpoints.save_best, *kept))
+        with self.resting():
+            kept = self.writer.kept((self.weights(), self.state() if chosen.keep_state else None))
+            self.writer.write(partial(parts.checkpoints.save_best, *kept))
+
+    def resting(self, exactly: bool = True) -> contextlib.AbstractContextManager[None]:
+        """Inside, networks have the weights that are to be used; see `modes.resting`."""
+        return modes.resting(self.parts.optimizers.values(), exactly)
 
     def interrupted(self) -> int:
         """The exit code of a signal that came here; on any rank where networks are sharded, whose ranks must stay in step."""
@@ -394,23 +412,23 @@ class Trainer:
         for network in self.parts.model.networks.values():
             distributed.align_buffers(network)
         self.means.align()
-        weights, state = self.writer.kept((self.weights(), self.state()))
-        self.saved = iteration = (
-            self.iteration
-        )  # or not, which an error will say: there is nothing to be rescued from it
+        with self.resting(exactly=False):
+            weights, state = self.writer.kept((self.weights(), self.state()))
+            self.saved = iteration = self.iteration  # or not, as an error will say: nothing is to be rescued from it
 
-        def write() -> None:
-            began = time.perf_counter()
-            self.parts.checkpoints.save(iteration, weights, state)
-            log.info("Saved checkpoint %d (%.2f s)", iteration, time.perf_counter() - began)
+            def write() -> None:
+                began = time.perf_counter()
+                self.parts.checkpoints.save(iteration, weights, state)
+                log.info("Saved checkpoint %d (%.2f s)", iteration, time.perf_counter() - began)
 
-        self.writer.write(write)
+            self.writer.write(write)
 
     def save_results(self) -> None:
         """Add what a validation changed to the checkpoint that was written before it, if one was."""
         if self.saved == self.iteration:
-            state = self.writer.kept(self.state())
-            self.writer.write(partial(self.parts.checkpoints.revise, self.iteration, state))
+            with self.resting():
+                state = self.writer.kept(self.state())
+                self.writer.write(partial(self.parts.checkpoints.revise, self.iteration, state))
 
     def rescue(self) -> None:
         """Keep what was trained since the last checkpoint apart, as ``interrupted``, while an error goes on up.
@@ -432,7 +450,8 @@ class Trainer:
         try:
             if bad := spoilt(self.parts.networks, self.averages):
                 raise NonFiniteError(f"{bad[0]} is NaN or infinite")
-            path = self.parts.checkpoints.save_interrupted(self.contents(), self.state())
+            with self.resting():
+                path = self.parts.checkpoints.save_interrupted(self.contents(), self.state())
         except Exception as e:
             log.error("the state after iteration %d cannot be saved: %s", self.iteration, checkpoint.first_line(e))
             return

@@ -75,7 +75,7 @@ def ssd(
     """
     _check(x, dt, A, B, C)
     _check_options(x, B.shape[3], D, z, dt_bias, initial_states, dt_limit, chunk_size)
-    run = _fused if use_kernel("state-space scan (ssd)", functools.partial(_obstacle, x)) else _plain
+    run = _fused if use_kernel("ssd", functools.partial(_obstacle, x)) else _plain
     if (
         torch.compiler.is_compiling()
     ):  # decorating them would import torch's compiler, a second of start-up for everybody

@@ -17,9 +17,22 @@ from ...datasets import DATASETS
 from ...datasets.loading.options import Loader
 from ...losses import LOSSES
 from ...schedulers import SCHEDULERS
-from ..annotations import Count, Iterations, Names, NonNegative, Positive, Range, Rule, Section, Share, setting
+from ..annotations import (
+    OF_ANY_SIZE,
+    Count,
+    Iterations,
+    Names,
+    NonNegative,
+    Positive,
+    Range,
+    Rule,
+    Section,
+    Share,
+    setting,
+)
 from ..errors import did_you_mean
 from ..files import COMPONENT
+from ..imaging.ceilings import Ceilings
 from ..inference.parts import Cut, EqualParts, Grid, SideBySide
 from ..inference.tiling import Padding
 from ..metrics import METRICS, MetricKeys
@@ -29,6 +42,7 @@ from ..runtime.logger import Logger
 from ..runtime.optimizers import OPTIMIZERS, OptimizerKeys
 from ..runtime.precision import Amp
 
+Seed = Annotated[int, Range(least=0), OF_ANY_SIZE]
 NetworkBlock = Annotated[nn.Module, ARCHS]
 LossBlock = Annotated[nn.Module, LOSSES]
 SchedulerBlock = Annotated[Any, SCHEDULERS]
@@ -221,7 +235,7 @@ class Options(Section):
     num_gpu: NonNegative | Literal["auto"] = setting(
         "auto", "0 forces the CPU; otherwise a GPU is used where there is one."
     )
-    manual_seed: NonNegative | None = setting(0, "Seed of everything random; drawn (and logged) when null.")
+    manual_seed: Seed | None = setting(0, "Seed of everything random; drawn (and logged) when null.")
     auto_resume: bool = setting(False, "Continue from this experiment's newest checkpoint, as --auto_resume does.")
     deterministic: bool = setting(False, "Ask torch for deterministic kernels.")
     find_unused_parameters: bool = setting(False, "DistributedDataParallel's option of that name.")
@@ -232,6 +246,7 @@ class Options(Section):
     path: Paths = setting(Paths, "Weights in, outputs out.")
     train: Train | None = setting(None, "Optimisation; absent in a test file.")
     val: Val = setting(Val, "Validation and test.")
+    data: Ceilings = setting(Ceilings, "Ceilings of what files may unpack to.")
     logger: Logger = setting(Logger, "Logs and checkpoints.")
     dist_params: Dist = setting(Dist, "Process group.")
     plugins: list[str] = setting(

@@ -14,60 +14,19 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from ..errors import (
-    EXIT_INTERRUPTED,
-    EXIT_NONFINITE,
-    EXIT_PREEMPTED,
-    EXIT_USER_ERROR,
-    UserError,
-    in_one_line,
-)
+from ..errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, in_one_line
 from ..files import replacing
 from . import distributed, lock
+from .exit_file import FILE, OUTCOMES, Words, read
 from .meeting import RanksError
 from .signals import Stopped, StopRequest
 
 log = logging.getLogger("relume")
-FILE = "exit.json"
-OUTCOMES = {
-    0: "complete",
-    EXIT_USER_ERROR: "mistake",
-    EXIT_NONFINITE: "nonfinite",
-    EXIT_PREEMPTED: "preempted",
-    EXIT_INTERRUPTED: "interrupted",
-}
-"""What exit codes mean, in one word; all others are ``failed``."""
 AGAIN = "the attempt before ended with this mistake, which a restart does not mend: "
-
-
-@dataclass(frozen=True)
-class Words:
-    """What ``exit.json`` holds.
-
-    Attributes:
-        code: the exit code, behind a launcher as without one, with ``outcome``, one of `OUTCOMES`.
-        reason: one line.
-        iteration: that the run reached; None if it did not come to training.
-        rank: which ended it, of ``ranks``.
-        session: the job, or the launcher, that this run was an attempt of; ``attempt`` counts its restarts.
-        host, time: where and when.
-    """
-
-    code: int
-    outcome: str
-    reason: str
-    iteration: int | None
-    rank: int
-    ranks: int
-    session: str
-    attempt: int
-    host: str
-    time: str
 
 
 class LastWords:
@@ -161,15 +120,6 @@ class LastWords:
                 file.write((json.dumps(asdict(words), indent=2) + "\n").encode())
         except OSError as e:
             log.warning("%s: cannot be written: %s", self.path, e.strerror or e)
-
-
-def read(folder: Path) -> Words | None:
-    """What ``exit.json`` of an experiment says; None where there is none, or none that can be read."""
-    try:
-        content: Mapping[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        return Words(**content)
-    except (OSError, ValueError, TypeError):
-        return None
 
 
 def code_of(error: BaseException) -> int:

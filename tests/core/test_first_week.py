@@ -414,7 +414,7 @@ def test_a_launch_lists_everything_that_is_missing(capsys: pytest.CaptureFixture
     notes = capsys.readouterr().out.splitlines()[1:]
     lines = [
         "w.pth: no such file. (path.pretrain_network_g)",
-        "nowhere: no such file or folder. Did you mean 'here'? (datasets.train.dataroot_gt)",
+        "nowhere: no such file or folder. (datasets.train.dataroot_gt)",
         "list.txt: no such file or folder. (datasets.train.meta_info_file)",
         "hera: no such file or folder. Did you mean 'here'? (datasets.val.dataroot_lq)",
     ]
