@@ -11,7 +11,11 @@ from collections.abc import Iterator
 
 from .. import options
 from ..errors import UserError
+<<<<<<< HEAD
 from ..runtime import gate
+=======
+from ..files import trust
+>>>>>>> security
 
 FILE = "option file (YAML), or relume:NAME of a shipped one"
 
@@ -35,6 +39,14 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
         "--allow_duplicate_keys",
         action="store_true",
         help="of a key given twice take the last, as BasicSR does",
+    )
+    add_trust(parser)
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """``--trust_plugins``."""
+    parser.add_argument(
+        trust.FLAG, action="store_true", help="run plug-ins that a file outside the working directory names, too"
     )
 
 
@@ -61,6 +73,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """``-opt FILE`` and ``--weights FILE``: a trained model, see `named`."""
+    add_trust(parser)
     parser.add_argument("-opt", "--opt", metavar="FILE", help=f"{FILE}; weights that training wrote do without")
     parser.add_argument(
         "--weights", metavar="FILE", help="weights; those of path.pretrain_network_g in the option file when omitted"
