@@ -11,11 +11,8 @@ from collections.abc import Iterator
 
 from .. import options
 from ..errors import UserError
-<<<<<<< HEAD
-from ..runtime import gate
-=======
 from ..files import trust
->>>>>>> security
+from ..runtime import gate
 
 FILE = "option file (YAML), or relume:NAME of a shipped one"
 

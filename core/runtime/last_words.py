@@ -19,12 +19,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, in_one_line
-<<<<<<< HEAD
-from . import distributed, gate, lock
-=======
 from ..files import replacing
-from . import distributed, lock
->>>>>>> security
+from . import distributed, gate, lock
 from .exit_file import FILE, OUTCOMES, Words, read
 from .meeting import RanksError
 from .signals import Stopped, StopRequest
