@@ -134,7 +134,7 @@ def test_msrresnet() -> None:
     meta.parent.mkdir(parents=True)
     meta.write_text("a.png (48,48,3)\nc.png (48,48,3)\n")
     run("train", MSRRESNET_X4, *SHORT, "datasets:train:gt_size=32", "network_g:num_block=2", "network_g:num_feat=8")
-    steps = lasting(MSRRESNET, "psnr", "niqe")
+    steps = lasting(MSRRESNET, "psnr")  # these pictures are too small for NIQE
     assert [r["lr"] for r in steps] == [[pytest.approx(2e-4, rel=1e-4)]] * 4
     assert {r["dataset"] for r in records(Path("experiments") / MSRRESNET) if "metrics" in r} == {"Set5", "Set14"}
     assert weights(Path("experiments") / MSRRESNET, 4).keys() == {"params", "params_ema"}

@@ -103,9 +103,9 @@ def component(name: str, c: dict[str, Any]) -> tuple[nn.Module, nn.Module]:
         heads, expansion = c["num_heads"], c["ffn_expansion_factor"]
         part = TransformerBlock(c["dim"], heads, expansion, c["bias"], c["LayerNorm_type"], prior=256)
     elif name == "cpen_s1":
-        part = PriorExtraction(6, c["n_feats"], c["n_encoder_res"])
+        part = PriorExtraction((3, 3), c["n_feats"], c["n_encoder_res"], (4, 4))
     elif name == "cpen_s2":
-        part = PriorExtraction(3, c["n_feats"], c["n_encoder_res"])
+        part = PriorExtraction((3,), c["n_feats"], c["n_encoder_res"], (4,))
     else:
         part = {"downsample": Downsample, "upsample": Upsample}[name](c["n_feat"])
     return part, part
@@ -136,7 +136,7 @@ def test_golden_diffusion(golden: Golden) -> None:
     case = load(golden, "ddpm")
     c = case["config"]
     network = build_network({"type": "DiffIRS2", **TINY, "n_denoise_res": c["n_denoise_res"]})
-    network.condition = PriorExtraction(3, c["n_feats"], c["n_encoder_res"])
+    network.condition = PriorExtraction((3,), c["n_feats"], c["n_encoder_res"], (4,))
     network.denoise = Denoiser(4 * c["n_feats"], c["n_denoise_res"], c["timesteps"])
     betas = beta_schedule("linear", c["timesteps"], c["linear_start"], c["linear_end"])
     network.diffusion = Diffusion(betas)

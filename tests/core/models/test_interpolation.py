@@ -196,8 +196,8 @@ def test_inference_with_frames_upside_down() -> None:
     turned = torch.rot90(net(torch.rot90(x, 2, (2, 3)), given["timestep"])[0], -2, (2, 3))
     output = model(net, tta="rot180").predict(given)["output"]
     torch.testing.assert_close(output, (net(x, given["timestep"])[0] + turned) / 2)
-    with pytest.raises(UserError, match=r"'rot80'. Did you mean 'rot180'\?"):
-        model(net, tta="rot80").predict(given)
+    with pytest.raises(UserError, match=r"'rto180'. Did you mean 'rot180'\?"):
+        model(net, tta="rto180").predict(given)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (35, 13)])
