@@ -28,7 +28,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help="what to write: .onnx, ...")
     parser.add_argument("--fp16", action="store_true", help="weights of half the size; input and output stay float32")
     parser.add_argument("--tolerance", type=float, help="largest difference that is accepted (0.001; 0.02 with --fp16)")
-    parser.add_argument("--aoti", action="store_true", help="of .pt2: a package compiled by AOTInductor for this machine")
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        metavar=("H", "W"),
+        help="size of the one input of networks that allow one only (64 96)",
+    )
+    parser.add_argument(
+        "--aoti", action="store_true", help="of .pt2: a package compiled by AOTInductor for this machine"
+    )
     parser.add_argument("--force", action="store_true", help="overwrite the file")
 
 
@@ -55,11 +64,14 @@ def run(a: argparse.Namespace) -> None:
     kind = "float16" if a.fp16 else "float32"
     tolerance = TOLERANCE[kind] if a.tolerance is None else a.tolerance
     arguments = enhancer.restorer, enhancer.channels, target
+    size = None if a.size is None else (a.size[0], a.size[1])
+    if size is not None and min(size) < 1:
+        raise UserError("--size: height and width are to be at least 1")
     try:
         if form == ".onnx":
-            report = to_onnx(*arguments, a.fp16, tolerance)
+            report = to_onnx(*arguments, a.fp16, tolerance, size)
         elif form == ".pt2":
-            report = to_program(*arguments, tolerance, a.aoti)
+            report = to_program(*arguments, tolerance, a.aoti, size)
         else:
             report = to_safetensors(*arguments, a.fp16, tolerance)
     except UserError as e:

@@ -7,6 +7,7 @@ are inside.
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import tempfile
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -101,29 +102,42 @@ class Report:
 AXES = ("batch", "height", "width")
 
 
-def traced(function: nn.Module, example: Tensor) -> tuple[Any, tuple[str, ...]]:
-    """The program of a function by torch.export, and the axes that may have any size.
+HINTS = ("DYNAMIC", "AUTO", None)
+"""How torch.export is asked for free axes: all that there are; those that can be; none."""
+T = TypeVar("T")
 
-    Tried with all axes free, then with those free that can be, then with none.
+
+def freest(attempt: Callable[[str | None], T]) -> T:
+    """The first of `HINTS` with which an attempt succeeds.
 
     Raises:
-        UserError: it cannot be exported at all; the first reason is named.
+        UserError: none does; the last reason is given, which is not about sizes.
     """
-    first: Exception | None = None
-    dim = torch.export.Dim
-    for hint in (dim.DYNAMIC, dim.AUTO, None):
-        shapes = None if hint is None else {"x": {0: hint, 2: hint, 3: hint}}
+    error: UserError | None = None
+    for hint in HINTS:
         try:
-            with torch.no_grad(), silence():
-                program = torch.export.export(function, (example,), dynamic_shapes=shapes, strict=False)
-        except Exception as e:  # torch.export raises whatever the operation that it stumbles over does
-            first = first or e
-            continue
-        shape = next(n.meta["val"].shape for n in program.graph.nodes if n.op == "placeholder" and n.target == "x")
-        free = tuple(axis for axis, at in zip(AXES, (0, 2, 3), strict=True) if not isinstance(shape[at], int))
-        return program, free
-    assert first is not None
-    raise UserError(f"cannot be exported: {checkpoint.first_line(first)}") from first
+            return attempt(hint)
+        except UserError as e:
+            error = e
+    assert error is not None
+    raise error
+
+
+def traced(function: nn.Module, example: Tensor, hint: str | None) -> tuple[Any, tuple[str, ...]]:
+    """The program of a function by torch.export, and the axes that may have any size.
+
+    Raises:
+        UserError: it cannot be exported so.
+    """
+    kind = None if hint is None else getattr(torch.export.Dim, hint)
+    shapes = None if kind is None else {"x": {0: kind, 2: kind, 3: kind}}
+    try:
+        with torch.no_grad(), silence():
+            program = torch.export.export(function, (example,), dynamic_shapes=shapes, strict=False)
+    except Exception as e:  # torch.export raises whatever the operation that it stumbles over does
+        raise UserError(f"torch.export cannot follow it: {reason(e)}") from e
+    shape = next(n.meta["val"].shape for n in program.graph.nodes if n.op == "placeholder" and n.target == "x")
+    return program, tuple(a for a, at in zip(AXES, (0, 2, 3), strict=True) if not isinstance(shape[at], int))
 
 
 @contextmanager
@@ -179,15 +193,25 @@ def verified(
     return worst, scale
 
 
-def example_for(restorer: Restorer, channels: int) -> Tensor:
-    """An input that the network takes."""
+def example_for(restorer: Restorer, channels: int, size: tuple[int, int] | None = None) -> Tensor:
+    """An input that the network takes, of a (height, width)."""
     multiple = size_multiple(restorer.model.networks["g"])
-    height, width = (-(-n // multiple) * multiple for n in (64, 96))
+    height, width = size or tuple(-(-n // multiple) * multiple for n in (64, 96))
     return torch.rand((2, channels, height, width), generator=torch.Generator().manual_seed(1))
 
 
-def to_onnx(restorer: Restorer, channels: int, target: Path, half: bool, tolerance: float) -> Report:
+def to_onnx(
+    restorer: Restorer, channels: int, target: Path, half: bool, tolerance: float, size: tuple[int, int] | None = None
+) -> Report:
     """Write an ONNX file that has been run by onnxruntime.
+
+    Args:
+        restorer: what the file is to do.
+        channels: of its input.
+        target: of the file.
+        half: compute in float16.
+        tolerance: largest difference that is accepted.
+        size: (height, width) where the network allows one only.
 
     Raises:
         UserError: the packages are missing, the network cannot be exported, or the file does not give the same.
@@ -195,9 +219,40 @@ def to_onnx(restorer: Restorer, channels: int, target: Path, half: bool, toleran
     require("onnxscript", f"writing {target}", INSTALL)
     onnx = require("onnx", f"writing {target}", INSTALL)
     onnxruntime = require("onnxruntime", f"verifying {target}", INSTALL)
-    example = example_for(restorer, channels)
-    function = Function(restorer.model.networks["g"], restorer.description, half).eval()
-    program, free = traced(function, example)
+    example = example_for(restorer, channels, size)
+    network = copy.deepcopy(restorer.model.networks["g"])
+    function = Function(network, restorer.description, half).eval()
+
+    def attempt(hint: str | None) -> tuple[Any, tuple[str, ...], float, int]:
+        program, free = traced(function, example, hint)
+        model = as_onnx(program)
+        pictures = inputs_for(channels, free, example)
+        return model, free, *verified(session_of(model, onnx, onnxruntime), restorer, pictures, tolerance)
+
+    model, free, worst, scale = freest(attempt)
+    metadata = {
+        "architecture": type(network).__name__,
+        "color": "RGB",
+        "range": "[0, 1]",
+        "layout": "NCHW",
+        "scale": str(scale),
+        "size_multiple": "1",
+        "dynamic": ", ".join(free) or "none",
+        "fp16": str(half).lower(),
+        "relume": json.dumps({**restorer.description, "average": None}),
+    }
+    model.producer_name = "relume"
+    onnx.helper.set_model_props(model, metadata)
+    checkpoint.write_atomically(target, lambda f: f.write(model.SerializeToString()))
+    return Report(worst, len(SIZES), free, OPSET, scale)
+
+
+def as_onnx(program: Any) -> Any:
+    """A program as an ONNX model.
+
+    Raises:
+        UserError: an operation cannot be said in ONNX; it is named.
+    """
     try:
         with torch.no_grad(), silence():
             made = torch.onnx.export(
@@ -210,48 +265,34 @@ def to_onnx(restorer: Restorer, channels: int, target: Path, half: bool, toleran
                 optimize=True,
             )
         assert made is not None
-        model = made.model_proto
+        return made.model_proto
     except Exception as e:
         raise UserError(f"ONNX cannot hold it: {reason(e)}") from e
-    described = json.dumps({**restorer.description, "average": None})
-    metadata = {
-        "architecture": type(restorer.model.networks["g"]).__name__,
-        "color": "RGB",
-        "range": "[0, 1]",
-        "layout": "NCHW",
-        "relume": described,
-    }
+
+
+def session_of(model: Any, onnx: Any, onnxruntime: Any) -> Callable[[Tensor], Tensor]:
+    """An ONNX model as a function, by onnxruntime.
+
+    Raises:
+        UserError: it refuses the model, or later an input.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
         onnx.save(model, str(file))
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
         try:
             session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         except Exception as e:  # onnxruntime has a class for each of its codes
             raise UserError(f"onnxruntime cannot run it: {checkpoint.first_line(e)}") from e
 
-        def run(picture: Tensor) -> Tensor:
-            try:
-                return torch.from_numpy(np.asarray(session.run(None, {"x": picture.numpy()})[0]))
-            except Exception as e:
-                raise UserError(f"onnxruntime cannot run it on {tuple(picture.shape)}: {checkpoint.first_line(e)}") from e
+    def run(picture: Tensor) -> Tensor:
+        try:
+            return torch.from_numpy(np.asarray(session.run(None, {"x": picture.numpy()})[0]))
+        except Exception as e:
+            raise UserError(f"onnxruntime cannot run it on {tuple(picture.shape)}: {checkpoint.first_line(e)}") from e
 
-        pictures = inputs_for(channels, free, example)
-        original = restored(restorer, half)
-        worst, scale = verified(run, original, pictures, tolerance)
-    metadata.update(scale=str(scale), size_multiple="1", dynamic=", ".join(free) or "none", fp16=str(half).lower())
-    model.producer_name = "relume"
-    onnx.helper.set_model_props(model, metadata)
-    checkpoint.write_atomically(target, lambda f: f.write(model.SerializeToString()))
-    return Report(worst, len(pictures), free, OPSET, scale)
-
-
-def restored(restorer: Restorer, half: bool) -> Restorer:
-    """The model in float32 again."""
-    if half:
-        restorer.model.networks["g"].float()
-    return restorer
+    return run
 
 
 def reason(error: BaseException) -> str:
@@ -261,32 +302,51 @@ def reason(error: BaseException) -> str:
     return checkpoint.first_line(error)
 
 
-def to_program(restorer: Restorer, channels: int, target: Path, tolerance: float, compiled: bool) -> Report:
+def to_program(
+    restorer: Restorer,
+    channels: int,
+    target: Path,
+    tolerance: float,
+    compiled: bool,
+    size: tuple[int, int] | None = None,
+) -> Report:
     """Write a program of torch.export, or with `compiled` a package of AOTInductor, that has been run.
 
     Raises:
         UserError: the network cannot be exported, or the file does not give the same.
     """
-    example = example_for(restorer, channels)
+    example = example_for(restorer, channels, size)
     function = Function(restorer.model.networks["g"], restorer.description).eval()
-    program, free = traced(function, example)
     with tempfile.TemporaryDirectory() as folder, silence(), torch.no_grad():
         file = Path(folder) / "model.pt2"
-        run: Any
-        if compiled:
+
+        def attempt(hint: str | None) -> tuple[tuple[str, ...], float, int]:
+            program, free = traced(function, example, hint)
             try:
-                torch._inductor.aoti_compile_and_package(program, package_path=str(file))
-            except Exception as e:
-                raise UserError(f"AOTInductor cannot compile it here: {reason(e)}") from e
-            run = torch._inductor.aoti_load_package(str(file))
-        else:
-            torch.export.save(program, str(file))
-            run = torch.export.load(str(file)).module()
-        pictures = inputs_for(channels, free, example)
-        worst, scale = verified(run, restorer, pictures, tolerance)
+                run = packaged(program, file) if compiled else saved(program, file)
+                return free, *verified(run, restorer, inputs_for(channels, free, example), tolerance)
+            except UserError:
+                raise
+            except Exception as e:  # of compilers, and of guards on sizes
+                raise UserError(f"the program cannot be run here: {reason(e)}") from e
+
+        free, worst, scale = freest(attempt)
         data = file.read_bytes()
     checkpoint.write_atomically(target, lambda f: f.write(data))
-    return Report(worst, len(pictures), free, None, scale)
+    return Report(worst, len(SIZES), free, None, scale)
+
+
+def saved(program: Any, file: Path) -> Any:
+    """A program in a file, as it is read back."""
+    torch.export.save(program, str(file))
+    return torch.export.load(str(file)).module()
+
+
+def packaged(program: Any, file: Path) -> Any:
+    """A program compiled into a file, as it is read back."""
+    inductor: Any = torch._inductor
+    inductor.aoti_compile_and_package(program, package_path=str(file))
+    return inductor.aoti_load_package(str(file))
 
 
 def to_safetensors(restorer: Restorer, channels: int, target: Path, half: bool, tolerance: float) -> Report:
