@@ -102,6 +102,10 @@ class Report:
 AXES = ("batch", "height", "width")
 
 
+class Differs(UserError):
+    """A file does not give what torch gives."""
+
+
 HINTS = ("DYNAMIC", "AUTO", None)
 """How torch.export is asked for free axes: all that there are; those that can be; none."""
 T = TypeVar("T")
@@ -117,6 +121,10 @@ def freest(attempt: Callable[[str | None], T]) -> T:
     for hint in HINTS:
         try:
             return attempt(hint)
+        except Differs as e:
+            if hint == HINTS[0]:  # nothing was taken for fixed that is not
+                raise
+            error = e
         except UserError as e:
             error = e
     assert error is not None
@@ -189,7 +197,7 @@ def verified(
         worst = max(worst, difference if difference == difference else float("inf"))
         scale = expected.shape[-1] // picture.shape[-1]
     if worst > tolerance:
-        raise UserError(f"differs by {worst:.3g} from what torch gives, above --tolerance {tolerance:g}; not written")
+        raise Differs(f"differs by {worst:.3g} from what torch gives, above --tolerance {tolerance:g}; not written")
     return worst, scale
 
 
