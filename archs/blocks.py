@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from ..core.errors import UserError
 from ..core.ops.fourier import affine, polar_spectrum
+from ..core.ops.layer_norm import layer_norm
 from ..core.ops.pixelwise import channels, expand_depthwise, gated_feed_forward, pixels
-from ..core.ops.precision import at_least_float32
 
 
 def pad_to(x: Tensor, multiple: int) -> Tensor:
@@ -149,13 +149,16 @@ class ChannelLayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(dim)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        y = at_least_float32(pixels(x))
-        weight = self.weight.to(y.dtype)
-        if self.bias is not None:
-            y = F.layer_norm(y, weight.shape, weight, self.bias.to(y.dtype), self.eps)
-        else:
-            y = y * torch.rsqrt(y.var(-1, keepdim=True, unbiased=False) + self.eps) * weight
+        y = layer_norm(pixels(x), self.weight, self.bias, self.eps, centred=self.bias is not None)
         return channels(y.to(x.dtype))
+
+
+class TokenNorm(nn.LayerNorm):
+    """``torch.nn.LayerNorm`` over the last axis of (B, ..., C), fused where `core.ops.layer_norm` is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = layer_norm(x, self.weight, self.bias, self.eps)
+        return y if torch.is_autocast_enabled(x.device.type) else y.to(x.dtype)
 
 
 # ---------------------------------------------------------------------------------------------- feed-forward

@@ -14,35 +14,8 @@ from torch import Tensor, nn
 from ..core.errors import UserError
 from ..core.ops.causal_conv1d import causal_conv1d
 from ..core.ops.precision import at_least_float32
+from ..core.ops.rms_norm import rmsnorm_gated
 from ..core.ops.ssd import ssd
-
-
-def rmsnorm_gated(
-    x: Tensor,
-    weight: Tensor,
-    z: Tensor | None = None,
-    eps: float = 1e-5,
-    group_size: int | None = None,
-    norm_before_gate: bool = True,
-) -> Tensor:
-    """``rms_norm(x) * weight * SiLU(z)``, or ``rms_norm(x * SiLU(z)) * weight``; in float32 inside.
-
-    Args:
-        x: (..., D).
-        weight: (D).
-        z: gate, (..., D), or None for none.
-        eps: added to the mean square.
-        group_size: channels that are normalised together; all when None.
-        norm_before_gate: which of the two.
-    """
-    dtype = x.dtype
-    x = at_least_float32(x)
-    gate = None if z is None else F.silu(z.to(x.dtype))
-    if gate is not None and not norm_before_gate:
-        x = x * gate
-    size = group_size or x.shape[-1]
-    y = F.rms_norm(x.unflatten(-1, (-1, size)), (size,), eps=eps).flatten(-2) * weight.to(x.dtype)
-    return (y if gate is None or not norm_before_gate else y * gate).to(dtype)
 
 
 class RMSNormGated(nn.Module):

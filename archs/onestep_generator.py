@@ -332,7 +332,8 @@ def per_sample(value: Tensor | float, x: Tensor) -> Tensor:
     Raises:
         UserError: another number of them.
     """
-    values = torch.as_tensor(value, dtype=x.dtype, device=x.device)
+    # A number is filled in: an upload would wait for the device.
+    values = value.to(x) if isinstance(value, Tensor) else x.new_full((), value)
     if values.numel() not in (1, len(x)):
         raise UserError(
             f"a time or noise level of shape {tuple(values.shape)}; a batch of {len(x)} needs a number or ({len(x)},)"

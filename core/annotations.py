@@ -111,6 +111,10 @@ MAY_BE_INFINITE = "may be infinite"
 """In ``Annotated[float, MAY_BE_INFINITE]``: infinity means something here. Elsewhere it is refused, as NaN is everywhere."""
 
 
+OF_ANY_SIZE = "of any size"
+"""In ``Annotated[int, OF_ANY_SIZE]``: no count of things, and so without the ceiling that the option checker has elsewhere."""
+
+
 Count = Annotated[int, Range(least=1)]
 """A number of things of which at least one is needed."""
 NonNegative = Annotated[int, Range(least=0)]
@@ -201,6 +205,11 @@ def plain(values: Any) -> Any:
     if isinstance(values, (list, tuple)):
         return [plain(v) for v in values]
     return str(values) if isinstance(values, PurePath) else values
+
+
+def shape_of(tensor: Any) -> str:
+    """A tensor's shape in messages: ``2x3x16x16``."""
+    return "x".join(map(str, tensor.shape)) or "a single number"
 
 
 def declared(component: object, name: str, traits: type) -> Any:

@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 from .. import __version__
 from .errors import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, did_you_mean, message, printable
+from .files import trust
 from .runtime import streams
 
 FOLDER = Path(__file__).parent / "commands"
@@ -89,8 +90,12 @@ def execute(command: ModuleType | Any, argv: Sequence[str] | None, program: str)
             command.add_arguments(parser)
             arguments = parser.parse_args(argv)
             arguments.begun = begun
-            command.run(arguments)
+            with trust.command_line(getattr(arguments, "trust_plugins", False)):
+                command.run(arguments)
     except UserError as e:
+        from .runtime import gate
+
+        sys.stderr.write(gate.wanted(e, getattr(arguments, "debug", False)))
         say(e)
         return e.code
     except KeyboardInterrupt:  # before the trainer listens, or for the second time
@@ -113,7 +118,14 @@ def execute(command: ModuleType | Any, argv: Sequence[str] | None, program: str)
         line = streams.system_error(e)
         if line is None:
             raise
-        print(line, file=sys.stderr)
+        print(message(line), file=sys.stderr)
+        return EXIT_USER_ERROR
+    except Exception as e:
+        from .runtime import memory
+
+        if not memory.ran_out(e):
+            raise
+        print(message(memory.explained(e)), file=sys.stderr)
         return EXIT_USER_ERROR
     return 0
 

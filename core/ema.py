@@ -8,10 +8,11 @@ import math
 from collections.abc import Iterator, Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .models.base import Model
 from .runtime import distributed
+from .runtime.predicated import local, put_back
 
 
 class EMA:
@@ -48,16 +49,26 @@ class EMA:
         return float(0.5 ** (taken / max(min(self.halflife, most), 1e-8)))
 
     @torch.no_grad()
-    def update(self, networks: Mapping[str, nn.Module], seen: int = 0, taken: int = 0) -> None:
-        """Take one step towards `networks`, the unwrapped ones; the numbers as of `decay_at`."""
+    def update(
+        self, networks: Mapping[str, nn.Module], seen: int = 0, taken: int = 0, sound: Tensor | None = None
+    ) -> None:
+        """Take one step towards `networks`, the unwrapped ones; the numbers as of `decay_at`.
+
+        Args:
+            sound: (), boolean, on the device; where it is false, the averages stay bit for bit as they are.
+        """
         decay = self.decay_at(seen, taken)
         for key, average in self.networks.items():
             current = networks[key]
+            own = [*average.parameters(), *average.buffers()]
+            before = [local(t).clone() for t in own] if sound is not None else []
             # As BasicSR rounds it: with a decay of 0.999 the rounding of a step is a hundredth of what the average moves.
             torch._foreach_mul_(list(average.parameters()), decay)
             torch._foreach_add_(list(average.parameters()), list(current.parameters()), alpha=1.0 - decay)
             for mine, theirs in zip(average.buffers(), current.buffers(), strict=True):
                 mine.copy_(theirs)
+            if sound is not None:
+                put_back(sound, own, before)
 
 
 @contextlib.contextmanager

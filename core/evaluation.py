@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from torch import Tensor
 from ..datasets.base import DatasetTraits, LoaderTraits, Rounding
 from .annotations import declared
 from .errors import UserError, in_one_line
+from .files import replacing
 from .imaging.gallery import Gallery, Thumbnail
 from .imaging.normalisation import denormalise
 from .imaging.transfer import Transfer
@@ -259,7 +261,7 @@ class Evaluator:
             if self.scorer.scores_flow:
                 of_flow = self.scorer.of_flow(one(flow, i), one(placed.get("flow"), i))
                 scores, failures = {**scores, **of_flow[0]}, {**failures, **of_flow[1]}
-            share.rows.append({"index": indices[i], "image": name, **scores})
+            share.rows.append({"index": indices[i], "image": name, **files_of(placed, i), **scores})
             share.took[name] = round(share.times[-1], 6)
             share.scored += not failures
             for metric, error in failures.items():
@@ -337,9 +339,8 @@ class Evaluator:
         self.folder.mkdir(parents=True, exist_ok=True)
         lines = [as_json({"iter": iteration, **{k: v for k, v in row.items() if k != "index"}}) for row in rows]
         path = self.folder / f"{dataset}_scores.jsonl"
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        with replacing(path) as file:
+            file.write(("\n".join(lines) + "\n").encode())
 
 
 def raise_if_nothing_worked(rows: Sequence[Row], shares: Sequence[Share]) -> None:
@@ -371,6 +372,17 @@ def not_taken(error: Exception, model: Model, batch: Mapping[str, Any]) -> Excep
 def one(images: Tensor | None, i: int) -> Tensor | None:
     """Image i of a batch as a batch of one."""
     return None if images is None else images[i : i + 1]
+
+
+def files_of(batch: Mapping[str, Any], place: int) -> dict[str, str]:
+    """The files that the image at `place` of a batch was read from, ``lq_path`` and ``gt_path``, as far as there are any."""
+    found = {}
+    for key in ("lq_path", "gt_path"):
+        given = batch.get(key)
+        path = given[place] if isinstance(given, (list, tuple)) and place < len(given) else given
+        if isinstance(path, str) and os.path.isfile(path):
+            found[key] = os.path.abspath(path)
+    return found
 
 
 def image_stem(batch: Mapping[str, Any], index: int, place: int = 0) -> str:

@@ -6,16 +6,20 @@ import contextlib
 import datetime
 import itertools
 import logging
-from collections.abc import Mapping
+import shlex
+import traceback
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .errors import UserError, expanded
 from .evaluation import INPUT
+from .files import below, refuse_links
 from .options import Options, dump
 from .runtime import checkpoint, distributed, training_state
 from .runtime.checkpoint import BEST, INTERRUPTED, Checkpoints
+from .runtime.gate import Provoked
 from .runtime.last_words import LastWords
 from .runtime.lock import owned
 from .runtime.logger import timestamp
@@ -42,11 +46,15 @@ class Experiment:
         """Keep other runs out of these folders until `until` is closed.
 
         Raises:
-            UserError: another run owns them; nothing was touched. Or this run was started again after a mistake.
+            UserError: another run owns them, or there are links in them; nothing was touched. Or this run was started again
+                after a mistake.
         """
         error = None
         if distributed.is_main():
             try:
+                for folder in (self.root, self.tensorboard):
+                    refuse_links(folder, "the experiment")
+                    below(folder.parent, folder)
                 until.enter_context(owned(self.root))
                 self.last_words.refuse_again()
             except UserError as e:
@@ -66,17 +74,37 @@ class Experiment:
         """
         error = None
         if distributed.is_main():
-            text = f"# Resolved options, written {datetime.datetime.now():%Y-%m-%d %H:%M:%S}\n{dump(opt)}"
-            name = f"{self.opt.name}.yml"
             try:
                 if fresh:
                     self._archive()
-                checkpoint.write_atomically(self.root / name, lambda file: file.write(text.encode()))
+                save_options(self.root / f"{self.opt.name}.yml", opt)
             except OSError as e:
                 error = UserError(f"path.experiments_root: {checkpoint.cannot_write(self.root, e)}")
             except UserError as e:
                 error = UserError(f"path.experiments_root: {e}")
         distributed.agree(error)
+
+    @contextlib.contextmanager
+    def explaining(self) -> Iterator[None]:
+        """Inside, a run is put together: the traceback of what keeps it from that goes into a log of its own here.
+
+        Raises:
+            Provoked: as raised, with the log's name.
+        """
+        try:
+            yield
+        except Provoked as e:
+            path = self.root / f"train_{self.opt.name}_{timestamp()}.log"
+            if distributed.is_main() and e.__cause__ is not None and not e.logged:
+                with contextlib.suppress(OSError):
+                    self.root.mkdir(parents=True, exist_ok=True)
+                    with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+                        file.write("".join(traceback.format_exception(e)))
+            raise
+
+    def _only_logs(self) -> bool:
+        """Whether nothing is here but logs of runs that did not begin, which are no reason to move the folder."""
+        return all(p.is_file() and p.name.startswith("train_") and p.suffix == ".log" for p in self.root.glob("*"))
 
     def _archive(self) -> None:
         trained = Checkpoints(self.root).iterations()
@@ -84,7 +112,7 @@ class Experiment:
         with contextlib.suppress(OSError):
             self.root.rmdir()  # one that held the last words of a run that never began
         for folder in (self.root, self.tensorboard):
-            if folder.exists():
+            if folder.exists() and not (folder == self.root and self._only_logs()):
                 aside = folder.with_name(f"{folder.name}_archived_{moment}")
                 for number in itertools.count(2):  # two runs may end within a second
                     if not aside.exists():
@@ -98,9 +126,7 @@ class Experiment:
                         "to go on with it now: rm -r %s && mv %s %s, and start with --auto_resume)",
                         trained[-1],
                         aside,
-                        folder,
-                        aside,
-                        folder,
+                        *(shlex.quote(str(p)) for p in (folder, aside, folder)),
                     )
 
     def complete(self, resume: Resume) -> str:
@@ -145,7 +171,7 @@ class Experiment:
 
     def next_command(self, pictures: bool = False) -> str:
         """How to test what this run has trained, on its validation sets or on a folder of pictures."""
-        command = f"relume test -opt {self.root / (self.opt.name + '.yml')}"
+        command = f"relume test -opt {shlex.quote(str(self.root / (self.opt.name + '.yml')))}"
         sets = list(self.opt.sets("val", "test"))
         if not pictures:
             return command
@@ -156,6 +182,12 @@ class Experiment:
             "val:save_img=true",
         ]
         return f"{command} --force_yml {' '.join(overrides)}"
+
+
+def save_options(path: Path, opt: Options) -> None:
+    """Write resolved options beside what came of them. Raises OSError or UserError where that fails."""
+    text = f"# Resolved options, written {datetime.datetime.now():%Y-%m-%d %H:%M:%S}\n{dump(opt)}"
+    checkpoint.write_atomically(path, lambda file: file.write(text.encode()))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,16 +20,29 @@ log = logging.getLogger("relume")
 
 
 @dataclass
-class Verdict:
-    """What the guard says of one update: is it sound on every rank, and did some rank get a stop signal."""
+class Entry:
+    """What an update leaves to be looked at later: numbers on the device, and words."""
 
-    finite: bool
-    losses_finite: bool
-    stop_code: int
+    iteration: int
+    losses: Tensor
+    """(n,), of the micro-batches one after the other."""
+    names: Sequence[Sequence[str]]
+    """Of each micro-batch's losses."""
+    norms: Tensor
+    """(k,), of the gradients."""
+    parameters: Sequence[nn.Parameter]
+    """Whose gradients they are."""
+    words: Sequence[Mapping[str, Any]]
+    """What each micro-batch holds besides tensors."""
+    report: Tensor
+    """See `Guard.judge`."""
 
 
 class Guard:
     """Judges every update, counts bad steps in a row, and leaves a replayable bundle when there were too many.
+
+    It judges on the device, where a bad step is taken back, and asks nothing. What was bad is said when somebody looks: see
+    `look`. From too many bad steps in a row on no step counts, so that whoever looks finds everything as it was then.
 
     Args:
         limit: consecutive bad steps after which training stops (``train.max_nonfinite``).
@@ -40,78 +54,158 @@ class Guard:
         self.limit = limit
         self.folder = folder
         self.device = device
+        self.entries: list[Entry] = []
+        self.kept: list[dict[str, Any]] = []
         self.in_a_row = 0
 
-    def judge(self, updates: Sequence[Update], norm: Tensor, stop_code: int) -> Verdict:
-        """Agree with the other ranks on an update whose gradients are ready.
+    @property
+    def in_a_row(self) -> int:
+        """Bad steps in a row, when it was last looked."""
+        return self._in_a_row
 
-        One collective and one host synchronisation per update. The gradient norm travels along: after synchronisation it
-        must be the same everywhere, and where it is not, some network was called behind DistributedDataParallel's back.
+    @in_a_row.setter
+    def in_a_row(self, count: int) -> None:
+        count = min(count, self.limit - 1)  # who goes on after too many may try again
+        self._in_a_row = count
+        self.counted = torch.full((), count, dtype=torch.int32, device=self.device)
+        """The same on the device, always up to date."""
+        self._steps = 0
 
-        Raises:
-            RuntimeError: gradients differ between ranks.
+    def must_look(self, batches: Sequence[Batch]) -> bool:
+        """Whether a step with these micro-batches needs a `look` before: earlier ones may have to be kept, of other shapes."""
+        return self._in_a_row + self._steps >= self.limit and not alike(self.kept, batches)
+
+    def begin(self, batches: Sequence[Batch]) -> Tensor:
+        """Whether steps still count, (), boolean, at the beginning of one with these micro-batches."""
+        going = self.counted < self.limit
+        if self._in_a_row + self._steps < self.limit:
+            self.kept = [dict(b) for b in batches]  # there cannot have been too many yet
+        else:
+            for kept, batch in zip(self.kept, batches, strict=True):
+                kept.update({k: torch.where(going, v, kept[k]) for k, v in batch.items() if isinstance(v, Tensor)})
+        self._steps += 1
+        return going
+
+    def judge(
+        self,
+        iteration: int,
+        updates: Sequence[Update],
+        batches: Sequence[Batch],
+        parameters: Sequence[nn.Parameter],
+        norms: Tensor,
+        norm: Tensor,
+        going: Tensor,
+        scale: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Agree with the other ranks, on the device, on an update whose gradients are ready.
+
+        The gradient norm travels along: after synchronisation it must be the same everywhere, and where it is not, some
+        network was called behind DistributedDataParallel's back.
+
+        Args:
+            parameters: that have gradients.
+            norms: of those gradients, (k,).
+            norm: of all of them together.
+            going: whether the step still counts, ().
+            scale: of fp16's gradients; one that can be lowered explains gradients that are not finite.
+
+        Returns:
+            Whether the update is to be applied, and whether it failed: neither, where only the scale was too large.
         """
         losses = torch.stack([v.detach().float() for u in updates for v in u.losses.values()])
         bad_loss = (~torch.isfinite(losses)).any().float()
         norm = norm.detach().float()
         bad_norm = (~torch.isfinite(norm)).float()
         safe = torch.nan_to_num(norm, nan=0.0, posinf=0.0, neginf=0.0)
-        stop = torch.tensor(float(stop_code), device=self.device)
-        report = distributed.maximum(torch.stack([bad_loss, bad_norm, stop, safe, -safe]))
-        any_bad_loss, any_bad_norm, code, largest, minus_smallest = report.tolist()
-        finite = not any_bad_loss and not any_bad_norm
-        if finite and largest + minus_smallest > 1e-3 * largest:
-            raise RuntimeError(
-                f"gradients differ between ranks (norms from {-minus_smallest:.6g} to {largest:.6g}): the model must call its "
-                "networks through self.networks[key](...), not through a submodule of theirs"
-            )
-        return Verdict(finite, not any_bad_loss, int(code))
+        report = distributed.maximum(torch.stack([bad_loss, bad_norm, safe, -safe]))
+        finite = (report[0] + report[1]) == 0
+        excused = torch.zeros_like(finite) if scale is None else (report[0] == 0) & ~finite & (scale >= 1.0)
+        report = torch.cat([report, torch.stack([finite, excused]).float()])
+        words = [{k: v for k, v in b.items() if not isinstance(v, Tensor)} for b in batches]
+        names = [list(u.losses) for u in updates]
+        self.entries.append(Entry(iteration, losses, names, norms.detach(), parameters, words, report))
+        return going & finite, going & ~finite & ~excused
 
-    def passed(self) -> None:
-        """A whole step was sound."""
-        self.in_a_row = 0
+    def close(self, sound: Tensor, failed: Tensor) -> None:
+        """Count a step: whether all its updates were sound, and whether one has failed."""
+        self.counted = torch.where(failed, self.counted + 1, torch.where(sound, 0, self.counted)).to(torch.int32)
 
-    def failed(
-        self,
-        iteration: int,
-        updates: Sequence[Update],
-        batches: Sequence[Batch],
-        networks: Mapping[str, nn.Module],
-        context: Mapping[str, Any],
-    ) -> None:
-        """A step was skipped: say which loss, which samples, which gradients; stop when it is the last straw.
+    def look(self, networks: Mapping[str, nn.Module], context: Callable[[], Mapping[str, Any]] = dict) -> set[int]:
+        """Say what was bad since the last look: which losses, which samples, which gradients. Waits for the device.
 
         Args:
-            networks: unwrapped; untouched since the step failed, so that the bundle replays it.
-            context: what else the bundle should hold (options as YAML text, seed, rank).
+            networks: unwrapped.
+            context: what else a bundle should hold (options as YAML text, whether these name plug-ins, seed, rank).
+
+        Returns:
+            The places in this look of updates that did not count, of the updates since the last one.
 
         Raises:
-            NonFiniteError: the limit is reached; the bundle is on disk.
+            RuntimeError: gradients differ between ranks.
+            NonFiniteError: there were too many in a row; the bundle, which replays the last of them, is on disk.
         """
-        self.in_a_row += 1
-        findings = distributed.gather(_findings(updates, batches, networks))
-        for rank, finding in enumerate(findings):
-            if finding and distributed.is_main():  # who speaks for all of them
-                where = f" on rank {rank}" if len(findings) > 1 else ""
-                log.warning("iteration %d skipped%s (%d in a row): %s", iteration, where, self.in_a_row, finding)
-        if self.in_a_row < self.limit:
-            return
-        bundle = self.folder / f"nonfinite_{iteration}_rank{distributed.rank()}.pt"
+        entries, self.entries = self.entries, []
+        if not entries:
+            return set()
+        reports = torch.stack([e.report for e in entries]).tolist()
+        count, lost, step, bad = self._in_a_row, set[int](), -1, False
+        for place, (entry, report) in enumerate(zip(entries, reports, strict=True)):
+            _, _, largest, minus_smallest, finite, excused = report
+            if place and entry.iteration != step and not bad:
+                count = 0
+            if entry.iteration != step:
+                step, bad = entry.iteration, False
+            elif bad:
+                lost.add(place)
+                continue
+            if finite and largest + minus_smallest > 1e-3 * largest:
+                raise RuntimeError(
+                    f"gradients differ between ranks (norms from {-minus_smallest:.6g} to {largest:.6g}): the model must call "
+                    "its networks through self.networks[key](...), not through a submodule of theirs"
+                )
+            if finite:
+                continue
+            bad = True
+            if excused:
+                continue
+            count += 1
+            self._say(entry, count, networks)
+            if count >= self.limit:
+                self._stop(entry, count, networks, context())
+        self.in_a_row = count if bad else 0
+        return lost
+
+    def _say(self, entry: Entry, count: int, networks: Mapping[str, nn.Module]) -> None:
+        findings = distributed.gather(_findings(entry, networks))
+        # Gradients are those of all ranks: where a loss says which rank is to blame, the others only see what came of it.
+        first = max((cause for cause, text in findings if text), default=False)
+        ranks: dict[str, list[str]] = {}
+        for rank, (cause, text) in enumerate(findings):
+            if text and cause == first:
+                ranks.setdefault(text, []).append(str(rank))
+        for text, whose in ranks.items() if distributed.is_main() else ():  # who speaks for all of them
+            several = f"ranks {', '.join(whose)}" if len(whose) > 1 else f"rank {whose[0]}"
+            where = f" on {several}" if len(findings) > 1 else ""
+            log.warning("iteration %d skipped%s (%d in a row): %s", entry.iteration, where, count, text)
+
+    def _stop(self, entry: Entry, count: int, networks: Mapping[str, nn.Module], context: Mapping[str, Any]) -> None:
+        bundle = self.folder / f"nonfinite_{entry.iteration}_rank{distributed.rank()}.pt"
+        values = iter(entry.losses.tolist())
         checkpoint.save(
             bundle,
             {
                 **context,
-                "iteration": iteration,
-                "batches": [dict(b) for b in batches],
+                "iteration": entry.iteration,
+                "batches": [{**kept, **words} for kept, words in zip(self.kept, entry.words, strict=True)],
                 "networks": {k: n.state_dict() for k, n in networks.items()},
-                "losses": [{k: float(v.detach()) for k, v in u.losses.items()} for u in updates],
+                "losses": [{k: next(values) for k in names} for names in entry.names],
             },
         )
         distributed.barrier()
         raise NonFiniteError(
-            f"training stopped at iteration {iteration}: {self.in_a_row} steps in a row had NaN or infinite values. "
-            f"Replay the last one with: relume replay {bundle}. Usual cures: a lower lr, train.grad_clip_norm, "
-            "train.amp: off or bf16"
+            f"training stopped at iteration {entry.iteration}: {count} steps in a row had NaN or infinite values. "
+            f"Replay the last one with: relume replay {bundle}{' --plugins' if context.get('plugins') else ''}. "
+            "Usual cures: a lower lr, train.grad_clip_norm, train.amp: off or bf16"
         )
 
     def refuse_weights(self, iteration: int, *kinds: Mapping[str, nn.Module]) -> None:
@@ -150,23 +244,30 @@ def _spoilt(network: nn.Module) -> list[str]:
     return [k for k, v in local.items() if not torch.isfinite(v).all()]
 
 
-def _findings(updates: Sequence[Update], batches: Sequence[Batch], networks: Mapping[str, nn.Module]) -> str:
-    """What is not finite on this rank, in words; an empty string when all is well here."""
-    sentences = []
-    for update, batch in zip(updates, batches, strict=True):
-        bad = [f"{k} = {float(v.detach())}" for k, v in update.losses.items() if not torch.isfinite(v).all()]
+def alike(some: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether two steps' batches have tensors of the same names, shapes and kinds."""
+
+    def shapes(batches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        return [{k: (v.shape, v.dtype) for k, v in b.items() if isinstance(v, Tensor)} for b in batches]
+
+    return shapes(some) == shapes(others)
+
+
+def _findings(entry: Entry, networks: Mapping[str, nn.Module]) -> tuple[bool, str]:
+    """Whether a loss is not finite on this rank, and what is not, in words; an empty string when all is well here."""
+    sentences, values = [], iter(entry.losses.tolist())
+    for names, words in zip(entry.names, entry.words, strict=True):
+        found = {name: next(values) for name in names}
+        bad = [f"{k} = {v}" for k, v in found.items() if not math.isfinite(v)]
         if bad:
-            paths = [p for k, v in batch.items() if k.endswith("_path") and isinstance(v, (list, tuple)) for p in v]
+            paths = [p for k, v in words.items() if k.endswith("_path") and isinstance(v, (list, tuple)) for p in v]
             sentences.append(f"{', '.join(bad)} for {', '.join(map(str, paths)) or 'samples without paths'}")
     if sentences:
-        return "; ".join(sentences)
-    bad_gradients = [
-        f"{key}.{name}"
-        for key, network in networks.items()
-        for name, p in network.named_parameters()
-        if p.grad is not None and not torch.isfinite(p.grad).all()
-    ]
-    if bad_gradients:
-        more = f" and {len(bad_gradients) - 3} more" if len(bad_gradients) > 3 else ""
-        return f"the losses are finite, the gradients of {', '.join(bad_gradients[:3])}{more} are not"
-    return ""
+        return True, "; ".join(sentences)
+    whose = {id(p): f"{key}.{name}" for key, network in networks.items() for name, p in network.named_parameters()}
+    norms = zip(entry.parameters, entry.norms.tolist(), strict=True)
+    bad = [whose.get(id(p), "a loss") for p, norm in norms if not math.isfinite(norm)]
+    if bad:
+        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+        return False, f"the losses are finite, the gradients of {', '.join(bad[:3])}{more} are not"
+    return False, ""

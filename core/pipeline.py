@@ -16,6 +16,7 @@ from ..datasets.loading.loader import TrainLoader, build_train_loader
 from . import changes, options
 from .building import global_batch
 from .building.evaluator import build_evaluator, conditions
+from .building.first import first_iteration
 from .building.machine import say_what_is_ignored, seed_of, with_seed
 from .building.networks import build_ema, build_model, build_optimizers, lay_out, say_how_far_it_lags
 from .building.pictures import training_pictures
@@ -23,17 +24,19 @@ from .building.ranks import require_same_data, require_same_run
 from .building.schedules import build_schedules, say_where_they_end
 from .building.summary import summary
 from .building.weights import find_weights, refuse_missing, refuse_random_weights
-from .errors import UserError
-from .experiment import Experiment, Resume, find_resume
+from .errors import UserError, expanded
+from .experiment import Experiment, Resume, find_resume, save_options
+from .files import below, refuse_links
 from .guard import Guard
 from .inference.network import explaining_channels
 from .metrics import report
 from .options import counts
 from .options.description import describe
 from .options.schema import Options, Train
-from .runtime import checkpoint, distributed, logger, threads, training_state
+from .runtime import checkpoint, distributed, logger, memory, threads, training_state
 from .runtime.batch_norm import synchronised
 from .runtime.checkpoint import Checkpoints
+from .runtime.gate import gate
 from .runtime.precision import autocast
 from .runtime.signals import Stopped, StopRequest
 from .runtime.state import seed_everything
@@ -85,6 +88,7 @@ def train_pipeline(
         say_what_is_ignored(checked, device)
         logger.trackers(checked.logger)  # before anything is created
         experiment.own(claim)
+        claim.enter_context(memory.bounded(device))
         return run_training(checked, experiment, stop, device, auto_resume, notes)
 
 
@@ -103,7 +107,8 @@ def run_training(
         training_state.checked(resume.state, resume.path)
     opt = with_seed(opt, resume.state if resume else None)
     opt = global_batch.kept(opt, resume.state if resume else None)
-    dataset = build_training_set(opt)
+    with experiment.explaining():
+        dataset = build_training_set(opt)
     opt = counts.resolved(opt, counts.length_of(dataset), distributed.world_size())
     train = opt.train
     assert train is not None
@@ -116,7 +121,8 @@ def run_training(
     experiment.last_words.begin()
     leave_if_asked(stop)
     with contextlib.ExitStack() as cleanup:
-        trainer = build_trainer(opt, train, dataset, experiment, resume, device, cleanup, stop)
+        with experiment.explaining():
+            trainer = build_trainer(opt, train, dataset, experiment, resume, device, cleanup, stop)
         say(notes)
         leave_if_asked(stop)
         began = time.monotonic()
@@ -168,7 +174,10 @@ def test_pipeline(
         refuse_missing(checked, ("val", "test"))
         checked = with_seed(checked, None)
         seed_everything(seed_of(checked), 0, 0)
-        results_root = Path(checked.path.results_root or "results") / checked.name
+        cleanup.enter_context(memory.bounded(device))
+        results_root = expanded(checked.path.results_root or "results") / checked.name
+        refuse_links(results_root, "the folder of results")
+        below(results_root.parent, results_root)
         pictures = results_root / "visualization"
         evaluator = build_evaluator(checked, sets, pictures, device, cleanup, for_training=False)
         require_same_data({name: loader.dataset for name, loader in evaluator.loaders.items()})
@@ -191,6 +200,7 @@ def test_pipeline(
             log.info("Scores and seconds of every image and the saved pictures are in %s", results_root)
         if distributed.is_main():
             logger.write_json(results_root / "metrics.json", results)
+            save_options(results_root / f"{checked.name}.yml", checked)
             logger.write_json(results_root / "seconds.json", evaluator.took)
         return results
 
@@ -252,7 +262,8 @@ def build_trainer(
     model, networks = build_model(opt, device, for_training=True, resume=resume)
     trained = {k: n for k, n in networks.items() if k not in model.frozen}
     seed_everything(seed, 0, distributed.rank())
-    model.prepare(dataset, device)
+    with gate("train"):
+        model.prepare(dataset, device)
     ema = build_ema(train, model, trained, resume)
     if ema is not None and distributed.is_main():
         say_how_far_it_lags(train, ema, loader.position_after(train.total_iter))
@@ -305,6 +316,7 @@ def build_trainer(
         show=training_pictures(experiment.visualization, dataset, run_logger.image),
     )
     trainer = Trainer(parts, opt, start, stop)
+    trainer.unproven = lambda: first_iteration(opt, parts)
     if resume:
         resume_trainer(trainer, resume)
     return trainer
@@ -313,25 +325,27 @@ def build_trainer(
 def build_training_set(opt: Options) -> Any:
     """The training set; what it draws as it is built does not depend on the rank."""
     seed_everything(seed_of(opt), 0, 0)
-    return build_dataset(opt.datasets["train"], phase="train", scale=opt.scale)
+    with gate("datasets.train", {**opt.datasets["train"], "scale": opt.scale}):
+        return build_dataset(opt.datasets["train"], phase="train", scale=opt.scale)
 
 
 def build_training_loader(
     opt: Options, train: Train, dataset: Any, resume: Resume | None, device: torch.device
 ) -> TrainLoader:
     """This rank's loader of the training set, which goes on where `resume` stopped."""
-    return build_train_loader(
-        dataset,
-        opt.datasets["train"],
-        seed=seed_of(opt),
-        rank=distributed.rank(),
-        world=distributed.world_size(),
-        accumulate=train.accumulate,
-        iteration=resume.iteration if resume else 0,
-        position=resume.state["position"] if resume else 0,
-        device=device,
-        channels_last=train.channels_last,
-    )
+    with gate("datasets.train", {**opt.datasets["train"], "scale": opt.scale}):
+        return build_train_loader(
+            dataset,
+            opt.datasets["train"],
+            seed=seed_of(opt),
+            rank=distributed.rank(),
+            world=distributed.world_size(),
+            accumulate=train.accumulate,
+            iteration=resume.iteration if resume else 0,
+            position=resume.state["position"] if resume else 0,
+            device=device,
+            channels_last=train.channels_last,
+        )
 
 
 def resume_trainer(trainer: Trainer, resume: Resume) -> None:

@@ -27,7 +27,9 @@ from .runtime.background import Writer
 from .runtime.checkpoint import ENTRY, Checkpoints
 from .runtime.logger import Logger, RunLogger
 from .runtime.means import RunningMeans
+from .runtime.optimizers import modes
 from .runtime.precision import autocast
+from .runtime.predicated import Stepper, put_back
 from .runtime.signals import Stopped, StopRequest, how
 from .runtime.state import (
     full_optimizer_state,
@@ -38,6 +40,8 @@ from .runtime.state import (
 )
 
 log = logging.getLogger("relume")
+PROVEN = 10
+"""Iterations of a process after which nothing is new."""
 MEAN = "mean"
 """In place of a validation set's name: all of them, by their mean."""
 
@@ -94,7 +98,7 @@ class Trainer:
     ) -> None:
         self.parts = parts
         self.opt = opt
-        self.iteration = iteration
+        self.first = self.iteration = iteration
         self.seed = int(opt["manual_seed"])
         self.train = Train.of({"total_iter": iteration, **opt["train"]})
         self.val = Val.of(opt.get("val", {}))
@@ -106,7 +110,11 @@ class Trainer:
         self.pending_validation = False
         self.saved = iteration
         """The iteration of the last checkpoint."""
+        self.unproven: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
+        """Entered around the first iterations of this process, in which values of the options show that nobody tried before."""
         self.writer = Writer(self.logging.async_save)
+        self._logged: list[list[str]] = []
+        """Names of what each update since the last look has logged, of the last step."""
         self._step: StepInProgress | None = None
         self._reporting = False
         self.means = RunningMeans(parts.device)
@@ -118,6 +126,7 @@ class Trainer:
         it asked for."""
         amp = self.train.amp
         # One for each: an overflow in one network would lower the scale of all, and each update would count as a step.
+        self.steppers = {k: Stepper(o) for k, o in parts.optimizers.items()}
         self.scalers = {k: torch.amp.GradScaler(parts.device.type, enabled=amp == "fp16") for k in parts.optimizers}
         self._loose = _parameters_outside_ddp(parts)
         self._buffers = [b for n in parts.networks.values() for b in n.buffers()]
@@ -142,6 +151,7 @@ class Trainer:
 
     def run(self) -> None:
         """The loop of `fit`."""
+        modes.begin(self.parts.optimizers.values())
         if distributed.is_main():
             self.parts.checkpoints.sweep()  # while nothing is written in the background
         if self.pending_validation:
@@ -152,7 +162,8 @@ class Trainer:
         while self.iteration < self.until:
             self._step = StepInProgress([b.clone() for b in self._buffers])  # loading its samples may fail, too
             self.iteration += 1
-            scalars = self.step()
+            with self.unproven() if self.iteration <= self.first + PROVEN else contextlib.nullcontext():
+                scalars = self.step()
             self.means.add(scalars, self.parts.loader.epoch)
             in_bar = {**scalars, **self.means.line.values()} if self.parts.logger.bar else scalars
             self.parts.logger.step(self.iteration, self.rates, in_bar)
@@ -160,6 +171,9 @@ class Trainer:
                 log.info("Kernels: %s", kernels)
             self.begun = True
             last = self.iteration == self.until
+            if last or self.leaving or any(map(self.due, self.looking)):
+                lost = self.look()
+                scalars = {k: v for k, v in scalars.items() if k not in lost}
             if self.due(self.logging.print_freq) or last:
                 self._reporting = True
                 self.report(scalars)
@@ -185,10 +199,13 @@ class Trainer:
     def step(self) -> dict[str, Tensor | float]:
         """One iteration: every update that the model asks for, over all micro-batches; then schedules and averages."""
         began = time.perf_counter()
+        self._logged = []
         before = self.parts.loader.position
         batches: list[Batch] = [next(self.parts.loader) for _ in range(self.parts.loader.micro_batches(self.iteration))]
         self.parts.model.samples_seen = seen = self.parts.loader.position
         loaded = time.perf_counter()
+        if self.parts.guard.must_look(batches):
+            self.look()
         seed_everything(self.seed, self.iteration, distributed.rank())
         buffers = self._step.buffers if self._step is not None else [b.clone() for b in self._buffers]
         scalars: dict[str, Tensor | float] = {}
@@ -196,16 +213,19 @@ class Trainer:
         model.showing, model.pictures = self.due(self.logging.train_image_freq) and distributed.is_main(), {}
         generators = [self.parts.model.updates(batch, self.iteration) for batch in batches]
         asked: set[str] = set()
+        sound = self.parts.guard.begin(batches)
+        failed = ~sound  # where steps count no longer, batch statistics stay as they are, too
         while updates := self.differentiate(generators):
             asked.add(updates[0].optimizer)
-            if not self.apply(updates, batches, scalars, buffers):
-                break  # skipped: the rest of the step would build on an update that did not happen
-        else:
-            self.parts.guard.passed()
+            # After a bad update the rest of the step would build on one that did not happen: it does not count either.
+            sound, worse = self.apply(updates, batches, scalars, sound)
+            failed = failed | worse
+        if asked:
+            self.parts.guard.close(sound, failed)
+            put_back(~failed, self._buffers, buffers)
             if self.parts.ema:
-                self.parts.ema.update(self.parts.networks, seen, seen - before)
-        if not asked:  # a step without an update has had no verdict for the signal to travel with
-            self.leaving = int(distributed.maximum(torch.tensor(float(self.stop.code), device=self.parts.device)))
+                self.parts.ema.update(self.parts.networks, seen, seen - before, sound)
+        self.leaving = self.leaving or distributed.agreed(self.stop.code)
         shown = {leading} if (leading := self.parts.model.leading) else asked
         stepped = next((o for k, o in self.parts.optimizers.items() if k in shown), None)
         self.rates = [float(g["lr"]) for g in stepped.param_groups] if stepped else []
@@ -239,43 +259,66 @@ class Trainer:
         return updates
 
     def apply(
-        self,
-        updates: list[Update],
-        batches: list[Batch],
-        scalars: dict[str, Tensor | float],
-        buffers: Sequence[Tensor],
-    ) -> bool:
-        """Step the optimizer if every rank's losses and gradients are finite; whether it did.
+        self, updates: list[Update], batches: list[Batch], scalars: dict[str, Tensor | float], going: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Step the optimizer where every rank's losses and gradients are finite, which only the device knows.
 
         Args:
-            buffers: as they were before the step; a pass that gave NaN has spoilt the batch statistics too.
+            going: whether the step still counts, (), boolean.
+
+        Returns:
+            Whether the update counts, and whether it has failed; neither, where fp16's scale was too large.
         """
-        optimizer = self.parts.optimizers[updates[0].optimizer]
-        scaler = self.scalers[updates[0].optimizer]
+        name = updates[0].optimizer
+        optimizer, scaler, guard = self.parts.optimizers[name], self.scalers[name], self.parts.guard
         for p in self._loose:
             if p.grad is not None:
                 distributed.mean(p.grad)
+        scale = growth = None
         if scaler.is_enabled():
             scaler.unscale_(optimizer)
+            scale, growth = kept_scale(scaler)
         parameters = [p for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
-        norm = total_norm(parameters)
-        verdict = self.parts.guard.judge(updates, norm, self.stop.code)
-        self.leaving = self.leaving or verdict.stop_code
+        norms = gradient_norms(parameters, self.parts.device)
+        norm = torch.linalg.vector_norm(norms)
+        sound, failed = guard.judge(self.iteration, updates, batches, parameters, norms, norm, going, scale)
+        logged = set(scalars)
         collect(scalars, updates, norm, self.parts.model.leading)
-        overflow = scaler.is_enabled() and verdict.losses_finite and not verdict.finite
-        if not verdict.finite and not (overflow and scaler.get_scale() >= 1.0):
-            for buffer, before in zip(self._buffers, buffers, strict=True):
-                buffer.copy_(before)
-            context = {"options": self.opt_text(), "seed": self.seed, "rank": distributed.rank()}
-            self.parts.guard.failed(self.iteration, updates, batches, self.parts.networks, context)
-            scaler.update(scaler.get_scale())  # ready for the next step, and none the lower for this one
-            return False
+        new = [k for k in scalars if k not in logged]
+        if self._logged:  # after another update, which may have failed: then this one did not happen
+            scalars.update({k: torch.where(going, scalars[k], torch.nan) for k in new})
+        self._logged.append(new)
         if self._step is not None:
             self._step.applied = True
         self.clip(parameters, norm)
-        scaler.step(optimizer)  # with a scaler, this skips an overflow by itself and lowers the scale
-        scaler.update()
-        return verdict.finite
+        self.steppers[name].step(sound)
+        if scale is not None and growth is not None:
+            scaler.update()  # lowers the scale after an overflow, which is to stay if that is no overflow but a bad step
+            put_back(going & ~failed, list(kept_scale(scaler, own=True)), [scale, growth])
+        return sound, failed
+
+    def look(self) -> set[str]:
+        """Have the guard say what was bad since the last look. Waits for the device.
+
+        Returns:
+            The names of the last step's scalars that are of updates which did not count.
+
+        Raises:
+            NonFiniteError: too many steps were.
+        """
+        guard = self.parts.guard
+        updates, logged, self._logged = len(guard.entries), self._logged, []
+        context = {
+            "options": self.opt_text,
+            "plugins": lambda: bool(self.opt.get("plugins")),
+            "seed": lambda: self.seed,
+            "rank": distributed.rank,
+        }
+        lost = guard.look(self.parts.networks, lambda: {k: value() for k, value in context.items()})
+        for stepper in self.steppers.values():
+            stepper.settle()
+        first = updates - len(logged)
+        return {name for place, names in enumerate(logged, first) if place in lost for name in names}
 
     def clip(self, parameters: list[nn.Parameter], norm: Tensor) -> None:
         """Clip gradients by value and by norm, as the options say."""
@@ -283,7 +326,7 @@ class Trainer:
         largest = self.train.grad_clip_norm or (0.01 if self.train.use_grad_clip else None)
         if value:
             nn.utils.clip_grad_value_(parameters, value)
-            norm = total_norm(parameters) if largest else norm
+            norm = torch.linalg.vector_norm(gradient_norms(parameters, self.parts.device)) if largest else norm
         if largest:
             nn.utils.clip_grads_with_norm_(parameters, largest, norm)
 
@@ -310,6 +353,7 @@ class Trainer:
         own = torch.tensor([float(scalars["perf/time"])], device=self.parts.device)
         slowest = distributed.concatenated(own).max(dim=0)
         of_ranks = {"perf/time_max": slowest.values.item(), "perf/time_max_rank": int(slowest.indices)}
+        of_ranks["perf/samples"] = self.parts.loader.position
         means["perf/memory_gib"] = peak_memory_gib(self.parts.device)
         self.parts.logger.iteration(self.iteration, self.parts.loader.epoch, self.rates, means, of_ranks, steps)
 
@@ -317,8 +361,14 @@ class Trainer:
         """Score every validation set; keep the best weights. A signal in the middle leaves it to the resumed run."""
         parts = self.parts
         self.pending_validation = False
+        for network in (*parts.networks.values(), *self.averages.values()):
+            distributed.align_buffers(network)  # all score what the checkpoint holds, as a resumed run would
         try:
-            with evaluating(parts.model, parts.networks, parts.ema), autocast(parts.device, self.val.amp):
+            with (
+                self.resting(),
+                evaluating(parts.model, parts.networks, parts.ema),
+                autocast(parts.device, self.val.amp),
+            ):
                 results = parts.evaluator.run(parts.model, self.iteration, interrupted=self.interrupted)
         except Interrupted as stop:
             self.leaving = self.leaving or stop.code
@@ -332,13 +382,18 @@ class Trainer:
             for scheduler in parts.schedulers.values():
                 scheduler.step_metric(with_mean[decisive][best])
         improved = (decisive, best) in self.remember(with_mean)
-        parts.logger.validation(self.iteration, results, parts.best, self.said_of(results))
+        parts.logger.validation(self.iteration, results, parts.best, self.said_of(results), parts.evaluator.better)
         if not improved:
             return
         if chosen.keep_state:
             self.means.align()
-        kept = self.writer.kept((self.weights(), self.state() if chosen.keep_state else None))
-        self.writer.write(partial(parts.checkpoints.save_best, *kept))
+        with self.resting():
+            kept = self.writer.kept((self.weights(), self.state() if chosen.keep_state else None))
+            self.writer.write(partial(parts.checkpoints.save_best, *kept))
+
+    def resting(self, exactly: bool = True) -> contextlib.AbstractContextManager[None]:
+        """Inside, networks have the weights that are to be used; see `modes.resting`."""
+        return modes.resting(self.parts.optimizers.values(), exactly)
 
     def interrupted(self) -> int:
         """The exit code of a signal that came here; on any rank where networks are sharded, whose ranks must stay in step."""
@@ -376,6 +431,11 @@ class Trainer:
         return self.contents()
 
     @property
+    def looking(self) -> tuple[int | None, ...]:
+        """After how many iterations the host wants to know what the device has done."""
+        return self.logging.print_freq, self.logging.save_checkpoint_freq, self.val.val_freq
+
+    @property
     def averages(self) -> Mapping[str, nn.Module]:
         """The averages of networks by key; none when switched off."""
         return self.parts.ema.networks if self.parts.ema else {}
@@ -394,23 +454,23 @@ class Trainer:
         for network in self.parts.model.networks.values():
             distributed.align_buffers(network)
         self.means.align()
-        weights, state = self.writer.kept((self.weights(), self.state()))
-        self.saved = iteration = (
-            self.iteration
-        )  # or not, which an error will say: there is nothing to be rescued from it
+        with self.resting(exactly=False):
+            weights, state = self.writer.kept((self.weights(), self.state()))
+            self.saved = iteration = self.iteration  # or not, as an error will say: nothing is to be rescued from it
 
-        def write() -> None:
-            began = time.perf_counter()
-            self.parts.checkpoints.save(iteration, weights, state)
-            log.info("Saved checkpoint %d (%.2f s)", iteration, time.perf_counter() - began)
+            def write() -> None:
+                began = time.perf_counter()
+                self.parts.checkpoints.save(iteration, weights, state)
+                log.info("Saved checkpoint %d (%.2f s)", iteration, time.perf_counter() - began)
 
-        self.writer.write(write)
+            self.writer.write(write)
 
     def save_results(self) -> None:
         """Add what a validation changed to the checkpoint that was written before it, if one was."""
         if self.saved == self.iteration:
-            state = self.writer.kept(self.state())
-            self.writer.write(partial(self.parts.checkpoints.revise, self.iteration, state))
+            with self.resting():
+                state = self.writer.kept(self.state())
+                self.writer.write(partial(self.parts.checkpoints.revise, self.iteration, state))
 
     def rescue(self) -> None:
         """Keep what was trained since the last checkpoint apart, as ``interrupted``, while an error goes on up.
@@ -432,7 +492,8 @@ class Trainer:
         try:
             if bad := spoilt(self.parts.networks, self.averages):
                 raise NonFiniteError(f"{bad[0]} is NaN or infinite")
-            path = self.parts.checkpoints.save_interrupted(self.contents(), self.state())
+            with self.resting():
+                path = self.parts.checkpoints.save_interrupted(self.contents(), self.state())
         except Exception as e:
             log.error("the state after iteration %d cannot be saved: %s", self.iteration, checkpoint.first_line(e))
             return
@@ -510,12 +571,22 @@ def mean_of(results: Mapping[str, Mapping[str, float]], metric: str | None) -> d
     return {metric: sum(values) / len(values)} if metric is not None and values else {}
 
 
-def total_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
-    """Euclidean norm of all gradients together; of the whole gradient where parameters are sharded."""
-    if not parameters:
-        return torch.zeros(())
-    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+def gradient_norms(parameters: Sequence[nn.Parameter], device: torch.device) -> Tensor:
+    """Euclidean norms (k,) of the gradients, of the whole ones where parameters are sharded; (0,) without any."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if not gradients:
+        return torch.zeros(0, device=device)
+    found = torch._foreach_norm(gradients)
+    dtypes = {n.dtype for n in found}
+    norms = torch.stack(found if len(dtypes) == 1 else [n.float() for n in found])
+    return norms.full_tensor() if hasattr(norms, "full_tensor") else norms
+
+
+def kept_scale(scaler: torch.amp.GradScaler, own: bool = False) -> tuple[Tensor, Tensor]:
+    """The scale of fp16's gradients and the steps since it grew, as they are on the device: copies, or its `own`."""
+    scale, growth = scaler._scale, scaler._growth_tracker
+    assert scale is not None and growth is not None
+    return (scale, growth) if own else (scale.clone(), growth.clone())
 
 
 def collect(

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ..core.runtime.constants import constant
 from .common import checked_choice
 
 BalanceMode = Literal["fixed", "random", "softmax", "uncertainty"]
@@ -70,7 +71,7 @@ class Balance(nn.Module):
         if self.mode in ("fixed", "random"):
             return None
         if self.mode == "uncertainty":
-            uses = torch.tensor([float(len(values[name])) for name in self.names], device=self.weights.device)
+            uses = constant(tuple(float(len(values[name])) for name in self.names), self.weights)
             return (uses * self.weights).sum()
         scale = torch.stack([v.detach().float() for name in self.names for v in values[name]]).sum() / len(self.names)
         shares = self.weights.softmax(dim=0)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..core.errors import UserError
 from ..core.ops.census import census_distance
+from ..core.runtime.constants import constant
 from . import LOSSES
 from .common import checked_choice, comparable, full_precision
 
@@ -52,7 +53,7 @@ class TernaryCensusLoss(nn.Module):
             return x.mean(1)
         if x.shape[1] != 3:
             raise UserError(f"TernaryCensusLoss: luma needs 3 channels, these images have {x.shape[1]}")
-        return (x * x.new_tensor(LUMA)[:, None, None]).sum(1)
+        return (x * constant(LUMA, x)[:, None, None]).sum(1)
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
         pred, target = comparable("TernaryCensusLoss", pred, target.detach())

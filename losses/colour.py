@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..core.annotations import Count
 from ..core.errors import UserError
+from ..core.runtime.constants import constant
 from . import LOSSES
 from .common import checked_choice, comparable, full_precision
 from .pixel import CRITERIA, Criterion
@@ -136,4 +137,4 @@ def mixed(image: Tensor, rows: list[list[float]], owner: str) -> Tensor:
     """Weighted sums of the three channels: (B, 3, H, W) to (B, len(rows), H, W)."""
     if image.shape[1] != 3:
         raise UserError(f"{owner}: images need 3 channels, these have {image.shape[1]}")
-    return torch.einsum("oc,bchw->bohw", image.new_tensor(rows), image)
+    return torch.einsum("oc,bchw->bohw", constant(tuple(map(tuple, rows)), image), image)

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from ..core.annotations import shape_of
 from ..core.errors import UserError, did_you_mean
 
 Reduction = Literal["none", "mean", "sum"]
@@ -35,7 +36,7 @@ def comparable(owner: str, pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor
         UserError: the shapes differ.
     """
     if pred.shape != target.shape:
-        raise UserError(f"{owner}: prediction {tuple(pred.shape)} and target {tuple(target.shape)} differ in shape")
+        raise UserError(f"{owner}: prediction {shape_of(pred)}, target {shape_of(target)} differ in shape")
     dtype = torch.promote_types(torch.promote_types(pred.dtype, target.dtype), torch.float32)
     return pred.to(dtype), target.to(dtype)
 

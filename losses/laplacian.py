@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.errors import UserError
+from ..core.runtime.constants import constant
 from . import LOSSES
 from .common import comparable, full_precision
 
@@ -15,7 +16,7 @@ BINOMIAL = (1.0, 4.0, 6.0, 4.0, 1.0)
 
 def blurred(x: Tensor, gain: float = 1.0) -> Tensor:
     """Binomial filter, 5 x 5, of every channel of (B, C, H, W), mirrored at the border; sides of at least 3."""
-    taps = torch.tensor(BINOMIAL, dtype=x.dtype, device=x.device) * (gain**0.5 / 16)
+    taps = constant(BINOMIAL, x) * (gain**0.5 / 16)
     x = F.pad(x, (2, 2, 2, 2), mode="reflect")
     channels = x.shape[1]
     x = F.conv2d(x, taps.view(1, 1, 5, 1).expand(channels, 1, 5, 1), groups=channels)

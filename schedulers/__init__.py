@@ -17,14 +17,23 @@ from ..core.registry import Registry
 from .base import Constant
 from .schedule import Schedule
 
-NOT_OPTIONS = ("LRScheduler", "_LRScheduler", "LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler")
-"""Of torch's, those made of functions or of other schedulers, which no option file can say."""
+NOT_OPTIONS = {
+    **dict.fromkeys(("LRScheduler", "_LRScheduler"), "is what the others are made of"),
+    **dict.fromkeys(("LambdaLR", "MultiplicativeLR"), "is made of a function, which no option file can say"),
+    **dict.fromkeys(
+        ("SequentialLR", "ChainedScheduler"),
+        "is made of other schedulers; CosineAnnealingRestartCyclicLR, WarmupCosineLR and warmup_iter join several parts",
+    ),
+}
+"""Of torch's, those that cannot be used, and why."""
 
 
 def _from_torch(name: str) -> Callable[..., Any] | None:
+    if name in NOT_OPTIONS:
+        raise UserError(f"no scheduler is called '{name}' that could be used here: it {NOT_OPTIONS[name]}")
     found = getattr(torch.optim.lr_scheduler, name, None)
     is_one = isinstance(found, type) and issubclass(found, LRScheduler)
-    return found if is_one and name not in NOT_OPTIONS else None
+    return found if is_one else None
 
 
 SCHEDULERS = Registry(
@@ -32,7 +41,7 @@ SCHEDULERS = Registry(
     "relume.schedulers",
     runtime=("optimizer", "last_epoch", "samples"),
     library=_from_torch,
-    library_names=lambda: filter(_from_torch, dir(torch.optim.lr_scheduler)),
+    library_names=lambda: [n for n in dir(torch.optim.lr_scheduler) if n not in NOT_OPTIONS and _from_torch(n)],
     ranges={
         **dict.fromkeys(("gamma", "eta_min", "factor", "start_factor", "end_factor", "power"), Range(least=0)),
         **dict.fromkeys(("max_lr", "min_lr", "base_lr", "eta_mins", "restart_weights", "cycle_mult"), Range(least=0)),

@@ -79,7 +79,10 @@ def run(resume: bool, strategy: str) -> tuple[int, int]:
 
 def final() -> dict[str, torch.Tensor]:
     weights = torch.load(f"experiments/toy/models/net_g_{ITERATIONS}.pth", weights_only=True)
-    return {f"{k} {n}": t for k in ("params", "params_ema") for n, t in weights[k].items()}
+    found = {f"{k} {n}": t for k in ("params", "params_ema") for n, t in weights[k].items()}
+    with open("experiments/toy/metrics.jsonl") as lines:
+        scores = [r["metrics"]["score"] for r in map(json.loads, lines) if "metrics" in r]
+    return {**found, "scores": torch.tensor(scores, dtype=torch.float64)}
 
 
 def main(stride: int, strategy: str) -> None:

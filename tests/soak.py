@@ -19,6 +19,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -37,7 +38,9 @@ ITERATIONS = 30
 PATIENCE = 60.0
 """Seconds in which what is left of a run must end after a fault."""
 BAD_EXIT = 3.0
-"""Seconds after which a scheduler ends the ranks of a run that has lost one (srun --kill-on-bad-exit), by SIGTERM."""
+"""Seconds after which a scheduler ends what is left of a run that has lost a task (srun --kill-on-bad-exit)."""
+POLITELY, FORCE = (1, signal.SIGTERM), (10, signal.SIGKILL)
+"""How: after how many times that, and by what. An agent of torchrun's waits five minutes for one that is gone."""
 MODES = ("alone", "ranks", "agents")
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL)
 
@@ -75,10 +78,13 @@ def train() -> NoReturn:
 
 
 def rank_of_agent() -> None:
-    """What a rank does whose agent waits for the function to return."""
+    """What a rank does whose agent waits for the function to return, and may be gone by then."""
     code = cli.main(["train", "-opt", "opt.yml", "--auto_resume"])
     if code:
         cli.leave(code)
+    over = threading.Timer(5.0, os._exit, [0])
+    over.daemon = True
+    over.start()
 
 
 def agent(port: int) -> int:
@@ -133,6 +139,15 @@ def children(pid: int) -> list[int]:
     return []
 
 
+def described(pid: int) -> str:
+    """What a process is and waits for, for the log."""
+    told = [f"process {pid}"]
+    for name in ("cmdline", "wchan", "stat"):
+        with contextlib.suppress(OSError):
+            told.append(Path(f"/proc/{pid}/{name}").read_text().replace("\0", " ").strip()[:120])
+    return "; ".join(told)
+
+
 def processes(mode: str, started: list[int]) -> dict[str, list[int]]:
     """Whom a fault may befall, by kind."""
     nodes = started if mode == "agents" else []
@@ -175,7 +190,7 @@ def attempt(mode: str, folder: Path, draw: random.Random, length: float, faulty:
     begin = time.monotonic()
     started = start(mode, folder)
     everybody = set(started)
-    moment, fault, lost = draw.uniform(0.0, 1.1 * length), None, None
+    moment, fault, lost, ending = draw.uniform(0.0, 1.1 * length), None, None, POLITELY
     while any(map(alive, everybody)):
         now = time.monotonic() - begin
         everybody |= {p for pids in processes(mode, started).values() for p in pids}
@@ -183,14 +198,17 @@ def attempt(mode: str, folder: Path, draw: random.Random, length: float, faulty:
             faulty = False
             if (done := befall(mode, started, draw)) is not None:
                 fault = Fault(*done, now)
-        if mode == "ranks" and lost is None and not all(map(alive, started)):
+        if lost is None and not all(map(alive, started)):
             lost = now
-        if lost is not None and now > lost + BAD_EXIT:
+        if lost is not None and now > lost + BAD_EXIT * ending[0]:
             for pid in filter(alive, started):
-                os.kill(pid, signal.SIGTERM)
-            lost = now
+                os.kill(pid, ending[1])
+            ending = FORCE
         if now > moment + PATIENCE + length:
             for pid in filter(alive, everybody):
+                said = f"left over: {described(pid)}\n"
+                with (folder / "log").open("a") as log:
+                    log.write(said)
                 os.kill(pid, signal.SIGKILL)
             return fault, False
         time.sleep(0.01)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from ...core.ops.precision import at_least_float32
 from ...core.ops.scan import interleaved_merge, interleaved_scan
-from ..blocks import adaptive_kernel, inner_width, stochastic_depth
+from ...core.ops.window_attention import fuses_windows
+from ..blocks import TokenNorm, adaptive_kernel, inner_width, stochastic_depth
 from ..mamba2 import Mamba2
 from .attention import GatedWindowAttention, attend_in_windows, shift_masks
 from .mhc import ParallelStreams, SummedStreams
@@ -115,7 +116,7 @@ class LGSBlock(nn.Module):
         self.window_size = window_size
         self.shift_size = shift_size
         self.drop_path = drop_path
-        self.norm1 = nn.LayerNorm(dim)
+        self.norm1 = TokenNorm(dim)
         self.mamba = Mamba2(dim, **(mamba or {})) if backbone_mode != "gated_attn_only" else None
         self.attn = GatedWindowAttention(dim, num_heads) if backbone_mode != "mamba2_only" else None
         masks = shift_masks(window_size, shift_size) if self.attn is not None and shift_size else None
@@ -123,7 +124,7 @@ class LGSBlock(nn.Module):
         self.fusion_conv = nn.Conv2d(2 * dim, dim, 1) if hybrid and mixing != "legacy" else None
         self.mhc = SummedStreams(3) if hybrid and mixing == "legacy" else None
         self.cab = ECAB(dim) if use_ecab else CAB(dim)
-        self.norm2 = nn.LayerNorm(dim)
+        self.norm2 = TokenNorm(dim)
         self.mlp = Mlp(dim, inner_width(dim, mlp_ratio))
         streams = mixing == "streams"
         self.mhc_mix = ParallelStreams(dim, first=2 * index) if streams else None
@@ -172,6 +173,8 @@ class LGSBlock(nn.Module):
         """Local branch."""
         assert self.attn is not None
         pixels = x.unflatten(1, (height, width))
+        if fuses_windows(pixels, self.attn.num_heads, self.window_size):
+            return self.attn.on_image(pixels, self.window_size, self.shift_size).flatten(1, 2)
         return attend_in_windows(self.attn, pixels, self.window_size, self.shift_size, self.masks).flatten(1, 2)
 
     def dropped(self, branch: Tensor) -> Tensor:

@@ -132,7 +132,8 @@ class FlowEstimator(nn.Module):
         flow, logits = (
             F.interpolate(t, size=(height, width), mode="bilinear", align_corners=False) for t in (flow, logits)
         )
-        flow = flow * flow.new_tensor([width / size[1], height / size[0]] * 2).view(1, 4, 1, 1)
+        x, y = flow[:, 0::2] * (width / size[1]), flow[:, 1::2] * (height / size[0])
+        flow = torch.stack([x, y], 2).flatten(1, 2)
         return flow, logits, (backwarp(img0, flow[:, :2]), backwarp(img1, flow[:, 2:]))
 
 

@@ -22,6 +22,7 @@ from ..inference.tiling import size_multiple
 from ..models.base import Model
 from ..options.schema import Options
 from ..runtime import distributed, progress
+from ..runtime.gate import gate
 from .machine import seed_of
 
 log = logging.getLogger("relume")
@@ -49,48 +50,51 @@ def build_evaluator(
         name = block.name or phase
         if name in loaders:
             raise UserError(f"datasets.{phase}: another dataset is called '{name}' too; give each a `name` of its own")
-        dataset = build_dataset(block, phase=phase.split("_")[0], scale=opt.scale)
+        with gate(f"datasets.{phase}", {**block, "scale": opt.scale}):
+            dataset = build_dataset(block, phase=phase.split("_")[0], scale=opt.scale)
         if (transfer := declared(dataset, "transfer", DatasetTraits)) is not None:
             transfers[name] = transfer
         if (rounds := declared(dataset, "score_rounding", DatasetTraits)) is not None:
             rounding[name] = rounds
-        loaders[name] = build_eval_loader(
-            dataset,
-            seed=seed_of(opt),
-            rank=distributed.rank(),
-            world=distributed.world_size(),
-            workers=block.num_worker_per_gpu,
-            batch=block.batch_size_per_gpu,
-            even=sharded,
-            timeout=block.timeout,
-        )
-        if for_training or distributed.world_size() > 1:
-            loaders[name].start()
-            cleanup.callback(loaders[name].close)
+        with gate(f"datasets.{phase}", block):
+            loaders[name] = build_eval_loader(
+                dataset,
+                seed=seed_of(opt),
+                rank=distributed.rank(),
+                world=distributed.world_size(),
+                workers=block.num_worker_per_gpu,
+                batch=block.batch_size_per_gpu,
+                even=sharded,
+                timeout=block.timeout,
+            )
+            if for_training or distributed.world_size() > 1:
+                loaders[name].start()
+                cleanup.callback(loaders[name].close)
     suffix = opt.val.suffix or opt.name
 
     def image_name(dataset: str, image: str, iteration: int) -> str:
         return f"{image}/{image}_{iteration}.png" if for_training else f"{image}_{suffix}.png"
 
-    return Evaluator(
-        loaders=loaders,
-        metrics=opt.val.metrics,
-        folder=folder,
-        device=device,
-        image_name=image_name,
-        save_images=opt.val.save_img,
-        save_comparisons=opt.val.save_comparison,
-        save_grid=opt.val.save_grid,
-        best_metric=opt.val.chosen.metric,
-        score_input=opt.val.score_input,
-        eight_bit=opt.val.use_image,
-        rounding=rounding,
-        transfers=transfers,
-        linear_format=opt.val.linear_format,
-        pictures=opt.val.num_pictures,
-        forgiving=for_training,
-        progress=progress.progress if opt.val.pbar else None,
-    )
+    with gate("val"):
+        return Evaluator(
+            loaders=loaders,
+            metrics=opt.val.metrics,
+            folder=folder,
+            device=device,
+            image_name=image_name,
+            save_images=opt.val.save_img,
+            save_comparisons=opt.val.save_comparison,
+            save_grid=opt.val.save_grid,
+            best_metric=opt.val.chosen.metric,
+            score_input=opt.val.score_input,
+            eight_bit=opt.val.use_image,
+            rounding=rounding,
+            transfers=transfers,
+            linear_format=opt.val.linear_format,
+            pictures=opt.val.num_pictures,
+            forgiving=for_training,
+            progress=progress.progress if opt.val.pbar else None,
+        )
 
 
 def conditions(model: Model, device: torch.device, amp: str = "off") -> str:

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
-from ...archs import build_network
+from ...archs import ARCHS, build_network
 from ...losses import build_loss
 from ..annotations import Epochs
 from ..ema import EMA
-from ..errors import UserError
 from ..experiment import Resume
 from ..inference.tiling import Inference
 from ..models import MODELS
 from ..models.base import Model, model_class
 from ..options.checker import parameters
 from ..options.schema import Options, Train
-from ..runtime import checkpoint, distributed
+from ..runtime import checkpoint, distributed, memory
+from ..runtime.gate import gate, mentioned, refusal, without_it
 from ..runtime.optimizers import build_optimizer
 from .weights import load_pretrained
 
 log = logging.getLogger("relume")
+MOST_TRIED = 40
+"""Options of a network beyond which the one to blame is not searched for."""
 LAGGING = 0.02
 """Share of the initial weights in the final average beyond which that is remarked upon."""
 
@@ -40,28 +42,68 @@ def build_model(
     for key, block in opt.networks.items():
         if key in teachers:
             continue
-        try:
-            networks[key] = build_network(block)
-        except UserError as e:
-            raise UserError(f"network_{key}: {e}") from e
+        networks[key] = weighed_network(key, block, device, for_training and key not in kind.frozen)
     blocks: Mapping[str, Any] = opt.train or {}
     losses = {}
-    if for_training:
-        losses = {k.removesuffix("_opt"): build_loss(b) for k, b in blocks.items() if k.endswith("_opt")}
+    for name in [k for k in blocks if for_training and k.endswith("_opt")]:
+        with gate(f"train.{name}", blocks[name]):
+            losses[name.removesuffix("_opt")] = build_loss(blocks[name])
     own = MODELS.parameters(opt.model_type)
     settings = {k: v for k, v in blocks.items() if k in own and k not in kind.inference_options}
     settings = {k: v for k, v in settings.items() if not isinstance(v, Epochs)}  # only training knows how long they are
     settings.update({k: opt.val[k] for k in kind.inference_options if k in opt.val})
-    model: Model = kind(networks, losses, **settings)
-    if kind.top_level is not None:
-        model.configure(kind.top_level(**{k: opt[k] for k in parameters(kind.top_level) if k in opt}))
+    with gate("train" if for_training else "model_type", settings):
+        model: Model = kind(networks, losses, **settings)
+        if kind.top_level is not None:
+            model.configure(kind.top_level(**{k: opt[k] for k in parameters(kind.top_level) if k in opt}))
     for key, network in networks.items():
-        load_pretrained(opt, key, network, model, resume, for_training)
-        network.to(device)
+        with gate(f"path.pretrain_network_{key}"):
+            load_pretrained(opt, key, network, model, resume, for_training)
+        with gate(f"network_{key}", opt[f"network_{key}"]):
+            network.to(device)
     model.losses.to(device)
     val = opt.val
     model.inference = Inference(val.tile, val.tile_overlap, val.window_size, val.padding, val.cut(opt.scale))
     return model, networks
+
+
+def weighed_network(key: str, block: Mapping[str, Any], device: torch.device, for_training: bool) -> nn.Module:
+    """The network of ``network_<key>``, after a look at whether there is memory for it, which takes none.
+
+    Raises:
+        UserError: there is not, or its constructor refuses the options; the message says which, if that can be found out.
+    """
+
+    def build(block: Mapping[str, Any]) -> nn.Module:
+        with memory.counting_layers():
+            return build_network(block)
+
+    with gate(f"network_{key}", block):
+        try:
+            size = memory.weighed(lambda: build(block))
+            if size is not None:
+                memory.refuse_too_large(size, device, for_training)
+            return build(block)
+        except Exception as e:
+            raise blamed(e, f"network_{key}", block, build) from e
+
+
+def blamed(
+    error: Exception, key: str, block: Mapping[str, Any], build: Callable[[Mapping[str, Any]], nn.Module]
+) -> Exception:
+    """An error of `build`, said of the one option without which there would be none, if there is such an option."""
+    if mentioned(str(error), block) or len(block) > MOST_TRIED:
+        return error
+
+    def alike(block: Mapping[str, Any]) -> None:
+        if (size := memory.weighed(lambda: build(block))) is not None:
+            memory.refuse_too_large(size, torch.device("cpu"), for_training=True)
+        else:
+            build(block)
+
+    optional = [k for k, p in ARCHS.parameters(block["type"]).items() if not p.required and k in block]
+    culprit = without_it(alike, block, optional)
+    return refusal(error, f"{key}.{culprit}", {culprit: block[culprit]}) if culprit else error
 
 
 def build_ema(train: Train, model: Model, trained: Mapping[str, nn.Module], resume: Resume | None) -> EMA | None:
@@ -92,7 +134,11 @@ def lay_out(train: Train, trained: Mapping[str, nn.Module], ema: EMA | None) -> 
 def build_optimizers(model: Model, blocks: Mapping[str, Any]) -> dict[str, torch.optim.Optimizer]:
     """The optimizer of each ``optim_<key>`` block, over the parameters that the model gives it."""
     keys = [k.removeprefix("optim_") for k in blocks if k.startswith("optim_")]
-    return {k: build_optimizer(model.named_parameters(k), blocks[f"optim_{k}"]) for k in keys}
+    found = {}
+    for key in keys:
+        with gate(f"train.optim_{key}", blocks[f"optim_{key}"]):
+            found[key] = build_optimizer(model.named_parameters(key), blocks[f"optim_{key}"])
+    return found
 
 
 def say_how_far_it_lags(train: Train, ema: EMA, samples: int) -> None:

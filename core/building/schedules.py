@@ -13,6 +13,7 @@ from ...schedulers.schedule import Schedule
 from ..errors import UserError
 from ..options.schema import Train
 from ..runtime import distributed
+from ..runtime.gate import gate
 
 log = logging.getLogger("relume")
 ASTRAY = 0.05
@@ -34,12 +35,11 @@ def build_schedules(
     Raises:
         UserError: one follows a score, and there is none.
     """
-    schedules = {
-        key: build_scheduler(
-            optimizer, blocks.get(f"scheduler_{key}", blocks.get("scheduler")), train.warmup_iter, samples, better
-        )
-        for key, optimizer in optimizers.items()
-    }
+    schedules = {}
+    for key, optimizer in optimizers.items():
+        own = f"scheduler_{key}" if f"scheduler_{key}" in blocks else "scheduler"
+        with gate(f"train.{own}", blocks.get(own)):
+            schedules[key] = build_scheduler(optimizer, blocks.get(own), train.warmup_iter, samples, better)
     if better is None and any(s.waits_for_metric for s in schedules.values()):
         raise UserError(
             "train.scheduler: ReduceLROnPlateau follows a score, and there is none: give datasets.val and val.metrics"

@@ -19,9 +19,10 @@ from ..imaging.transfer import TRANSFERS
 from ..metrics import METRICS
 from ..models import MODELS
 from ..options import shipped
-from ..options.plugins import import_plugin
+from ..options.plugins import activate, import_plugin
 from ..registry import Parameter, Registry
 from ..runtime.optimizers import OPTIMIZERS
+from ..runtime.optimizers.library import OTHERS, of_others
 
 FAMILIES: dict[str, Registry] = {
     "archs": ARCHS,
@@ -67,6 +68,10 @@ def listing(family: str) -> Iterator[str]:
             yield f"    {name} ({zoo.about(name)})"
         if not zoo.has_extra():
             yield f"  {zoo.EXTRA_LIBRARY}, under restrictive licences, is not installed: {', '.join(zoo.EXTRA)}"
+    if registry is OPTIMIZERS:
+        others = sorted({*of_others()} - {*registry.names(), *library})
+        yield f"  from {' and '.join(OTHERS)} (pip install 'relume[optimizers]'):"
+        yield f"    {', '.join(others) or 'not installed'}"
     for module, error in registry.unimportable().items():
         yield f"  not available: {module} ({error})"
 
@@ -89,6 +94,7 @@ def run(arguments: argparse.Namespace) -> None:
     if unknown:
         hint = did_you_mean(unknown[0], known)
         raise UserError(f"no family is called '{unknown[0]}'.{hint} Known: {', '.join(known)}.")
+    activate(())
     for plugin in arguments.plugins:
         import_plugin(plugin, Path.cwd())
     print("\n\n".join("\n".join(listing(f)) for f in arguments.families or FAMILIES))

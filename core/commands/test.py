@@ -25,9 +25,9 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.check:
         check.run(arguments)
         return
-    resolved = _arguments.resolve(arguments)  # mistakes show before the evaluator and the loaders are imported
-    from ..pipeline import test_pipeline
+    with _arguments.run_of(arguments) as resolved:  # mistakes show before the evaluator and the loaders are imported
+        from ..pipeline import test_pipeline
 
-    test_pipeline(
-        resolved.options, launcher=arguments.launcher, random_weights=arguments.random_weights, notes=resolved.notes
-    )
+        test_pipeline(
+            resolved.options, launcher=arguments.launcher, random_weights=arguments.random_weights, notes=resolved.notes
+        )

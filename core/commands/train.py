@@ -37,18 +37,18 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.check:
         check.run(arguments)
         return
-    resolved = _arguments.resolve(arguments)  # mistakes show before torch's trainer, loaders and trackers are imported
-    if arguments.dry_run:
-        from ._dry_run import dry_run
+    with _arguments.run_of(arguments) as resolved:  # mistakes show before torch's trainer and loaders are imported
+        if arguments.dry_run:
+            from ._dry_run import dry_run
 
-        dry_run(resolved.options, arguments.launcher)
-        return
-    from ..pipeline import train_pipeline
+            dry_run(resolved.options, arguments.launcher)
+            return
+        from ..pipeline import train_pipeline
 
-    train_pipeline(
-        resolved.options,
-        launcher=arguments.launcher,
-        auto_resume=arguments.auto_resume,
-        stop=arguments.begun,
-        notes=resolved.notes,
-    )
+        train_pipeline(
+            resolved.options,
+            launcher=arguments.launcher,
+            auto_resume=arguments.auto_resume,
+            stop=arguments.begun,
+            notes=resolved.notes,
+        )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...losses.base import LossTraits
-from ..annotations import declared
+from ..annotations import declared, shape_of
 from ..errors import UserError
 from ..inference.tiling import Inference
 from . import MODELS
@@ -202,7 +202,13 @@ class Model:
         """
         values = {}
         for key in self.losses if only is None else only:
-            value = self.losses[key](pred, target)
+            try:
+                value = self.losses[key](pred, target)
+            except Exception as e:
+                if isinstance(e, UserError) or pred.shape == target.shape:
+                    raise
+                shapes = f"prediction {shape_of(pred)}, target {shape_of(target)} differ in shape"
+                raise UserError(f"{type(self.losses[key]).__name__}: {shapes}") from e
             if isinstance(value, tuple):  # as BasicSR's perceptual loss has it: the loss of content, and that of style
                 named = zip((log_name(key), "style", *map(str, range(3, 9))), value, strict=False)
                 value = {name: term for name, term in named if term is not None}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,14 +22,33 @@ def standard_normal(batch: Batch, *shape: int) -> Tensor:
     """
     beside: Tensor = batch["lq"] if "lq" in batch else batch["seed"]
     if "seed" not in batch:
-        return torch.randn(len(beside), *shape).to(beside.device)
-    return normal_of(batch["seed"].tolist(), *shape).to(beside.device)
+        return uploaded(torch.randn(len(beside), *shape), beside.device)
+    return uploaded(normal_of(seeds_of(batch), *shape), beside.device)
+
+
+def seeds_of(batch: Batch) -> list[int]:
+    """The samples' seeds on the host: as the loader gives them there, or else from the tensor ``seed``, perhaps of a GPU."""
+    seeds: list[int] = batch["seeds"] if "seeds" in batch else batch["seed"].tolist()
+    return seeds
+
+
+def uploaded(x: Tensor, device: torch.device) -> Tensor:
+    """`x`, of the host's memory, on a device: from pinned memory, so that nothing waits for what the device still has to do."""
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
 
 
 def normal_of(seeds: Iterable[int], *shape: int) -> Tensor:
     """Standard normal numbers (B, *shape), float32, on the CPU: one row for each seed, drawn from that seed alone."""
     generator = torch.Generator()
     return torch.stack([torch.randn(shape, generator=generator.manual_seed(seed)) for seed in seeds])
+
+
+def uniforms_of(seeds: Iterable[int], count: int) -> np.ndarray:
+    """`uniform_of` for arithmetic on the host."""
+    seeds = list(seeds)
+    numbers = np.empty((len(seeds), count))
+    torch.from_numpy(numbers).copy_(uniform_of(seeds, count))
+    return numbers
 
 
 def uniform_of(seeds: Iterable[int], count: int) -> Tensor:

@@ -6,6 +6,7 @@ which is a few sums instead.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Literal
 
 import torch
@@ -15,9 +16,14 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from ..errors import UserError
+from .dispatch import device_obstacle, use_kernel
 
 CACHED = 1 << 17
 """Elements of the input that the gradient of the weights treats at once on a CPU."""
+
+
+WIDEST = 16
+"""Most taps that the fused kernels take."""
 
 
 def causal_conv1d(
@@ -56,11 +62,22 @@ def causal_conv1d(
     bias = None if bias is None else bias.to(x.dtype)
     before = None if initial_states is None else initial_states.to(x.dtype).transpose(1, 2)
     rows = x.transpose(1, 2)
-    y: Tensor = _CausalConv.apply(rows, weight, bias, before, activation is not None).transpose(1, 2)
+    if use_kernel("causal_conv1d", functools.partial(_obstacle, rows, weight, bias, before)):
+        from .causal_conv1d_triton import fused as run
+    else:
+        run = _CausalConv.apply
+    y: Tensor = run(rows, weight, bias, before, activation is not None).transpose(1, 2)
     if not return_final_states:
         return y
     width = weight.shape[1] - 1
     return y, _after(rows, before, width)[:, x.shape[2] :].transpose(1, 2)
+
+
+def _obstacle(x: Tensor, weight: Tensor, *others: Tensor | None) -> str | None:
+    """Why the fused kernels cannot run, or None."""
+    if weight.shape[1] > WIDEST:
+        return f"it takes up to {WIDEST} taps, there are {weight.shape[1]}"
+    return device_obstacle("causal_conv1d", x, weight, *others)
 
 
 def _after(x: Tensor, before: Tensor | None, width: int) -> Tensor:

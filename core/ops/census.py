@@ -39,7 +39,7 @@ def census_distance(pred: Tensor, target: Tensor, patch_size: int = 7) -> Tensor
     Returns:
         (B, H, W).
     """
-    if use_kernel("census distance", functools.partial(_obstacle, pred)):
+    if use_kernel("census", functools.partial(_obstacle, pred)):
         from .census_triton import FusedCensus
 
         fused: Tensor = FusedCensus.apply(pred, target, patch_size, (SOFT_SIGN, SOFT_COUNT))

@@ -1,7 +1,9 @@
-"""One rule for all fused kernels: used where they run, unless the environment variable ``RELUME_KERNELS`` says otherwise.
+"""One rule for all fused kernels: used where they run and pass their self-test, unless ``RELUME_KERNELS`` says otherwise.
 
-``off`` never uses them, ``on`` insists on them (an op whose kernel cannot run then stops with one line), ``auto`` or
-nothing leaves the choice to each op.
+``off`` never uses them, ``on`` insists on them (an op whose kernel cannot run then stops with one line), ``auto`` or nothing
+leaves the choice to each op. Words for single ops follow after commas: ``RELUME_KERNELS=auto,layer_norm=off,ssd=on``.
+
+``TRITON_INTERPRET=1 RELUME_KERNELS=on`` runs kernels on CPU tensors in Triton's interpreter: slow, for tests.
 """
 
 from __future__ import annotations
@@ -11,32 +13,72 @@ import importlib.util
 import os
 from collections.abc import Callable
 
+import torch
+from torch import Tensor
+
 from ..errors import UserError, did_you_mean
 
 MODES = ("auto", "off", "on")
 DECISIONS: dict[str, str] = {}
 """Of every op that ran in this process, why its fused kernel did not; empty for one that did."""
+NAMES = {
+    "layer_norm": "layer norm",
+    "rms_norm": "gated RMS norm",
+    "causal_conv1d": "causal convolution",
+    "ssd": "state-space scan (ssd)",
+    "gdfn": "gated feed-forward",
+    "mdta": "channel attention",
+    "window_attention": "gated window attention",
+    "census": "census distance",
+    "sinkhorn": "Sinkhorn update",
+    "selective_scan": "selective scan",
+}
+"""The ops that have kernels, as ``RELUME_KERNELS`` names them, and in words."""
+
+
+def mode_of(op: str) -> str:
+    """What ``RELUME_KERNELS`` says of `op`: one of `MODES`.
+
+    Raises:
+        UserError: it has another word, or names an op that there is not.
+    """
+    general, chosen = "auto", {}
+    for word in os.environ.get("RELUME_KERNELS", "").lower().split(","):
+        name, equals, mode = (part.strip() for part in word.partition("="))
+        name, mode = (name, mode) if equals else ("", name)
+        if mode not in MODES and (mode or equals):
+            raise UserError(
+                f"RELUME_KERNELS cannot be '{mode}'.{did_you_mean(mode, MODES)} Accepted: {', '.join(MODES)}."
+            )
+        if equals and name not in NAMES:
+            raise UserError(
+                f"RELUME_KERNELS: no op is called '{name}'.{did_you_mean(name, NAMES)} Known: {', '.join(NAMES)}."
+            )
+        if equals:
+            chosen[name] = mode
+        elif mode:
+            general = mode
+    return chosen.get(op, general)
 
 
 def use_kernel(op: str, obstacle: Callable[[], str | None]) -> bool:
     """Whether `op` shall run its fused kernel.
 
     Args:
-        op: its name, for the message.
+        op: its name, a key of `NAMES`.
         obstacle: why the kernel cannot run here, or None if it can; asked only when it matters.
 
     Raises:
         UserError: ``RELUME_KERNELS`` is ``on`` and there is an obstacle, or it is none of the known words.
     """
-    mode = os.environ.get("RELUME_KERNELS", "").strip().lower() or "auto"
-    if mode not in MODES:
-        raise UserError(f"RELUME_KERNELS cannot be '{mode}'.{did_you_mean(mode, MODES)} Accepted: {', '.join(MODES)}.")
+    mode = mode_of(op)
+    words = NAMES.get(op, op)
     reason = obstacle() if mode != "off" else "RELUME_KERNELS is off"
-    DECISIONS[op] = reason or ""
+    DECISIONS[words] = reason or ""
     if mode == "off":
         return False
     if reason and mode == "on":
-        raise UserError(f"RELUME_KERNELS=on, but the fused {op} cannot run: {reason}")
+        raise UserError(f"RELUME_KERNELS=on, but the fused {words} cannot run: {reason}")
     return reason is None
 
 
@@ -44,6 +86,26 @@ def decisions() -> str:
     """In words, which kernels run, and why others do not; empty where no op with kernels has run."""
     said = (f"{op}: plain PyTorch ({reason})" if reason else f"{op}: fused" for op, reason in DECISIONS.items())
     return "; ".join(said)
+
+
+def device_obstacle(op: str, x: Tensor, *others: Tensor | None) -> str | None:
+    """Why no kernel of ours can run on these tensors, or None: device, dtype and Triton, the same for all ops."""
+    if x.device.type != "cuda":
+        if x.device.type != "cpu" or not interpreted():
+            return f"it needs a GPU, the tensors are on {x.device.type}"
+        if mode_of(op) != "on":
+            return "the interpreter is for tests: it runs under RELUME_KERNELS=on alone"
+    for t in (x, *others):
+        if t is not None and t.device != x.device:
+            return f"its tensors must be on one device, they are on {x.device} and {t.device}"
+        if t is not None and t.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+            return f"it computes in float32, the tensors are {str(t.dtype).removeprefix('torch.')}"
+    return None if has_triton() else "Triton is not installed"
+
+
+def interpreted() -> bool:
+    """Whether kernels run in Triton's interpreter, which is chosen before Triton is imported."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 @functools.cache

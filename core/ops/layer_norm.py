@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from .dispatch import has_triton, use_kernel
+from .dispatch import device_obstacle, use_kernel
 from .precision import at_least_float32
 
 WIDEST = 4096
@@ -25,33 +25,29 @@ def layer_norm(x: Tensor, gain: Tensor, offset: Tensor | None, eps: float, centr
     autocast's dtype at once, since what follows would round to it first. The two agree to float32's rounding.
 
     Args:
-        x: (B, H, W, C).
+        x: (B, H, W, C); (B, ..., C) with a gain for all images.
         gain: (C), or (B, C) for one per image.
         offset: like `gain`, or None, which needs ``centred=False`` or a gain for all images.
         eps: added to the variance.
         centred: False leaves the mean in the numerator (Restormer's "BiasFree" norm).
     """
-    if use_kernel("layer norm", functools.partial(_obstacle, x)):
-        from .layer_norm_triton import FusedLayerNorm
+    if use_kernel("layer_norm", functools.partial(_obstacle, x, gain, offset)):
+        from .layer_norm_triton import fused
 
         device = x.device.type
         autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
-        result: Tensor = FusedLayerNorm.apply(x, gain, offset, eps, centred, autocast)
+        result: Tensor = fused(x, gain, offset, eps, centred, autocast)[0]
         return result
     return _plain(x, gain, offset, eps, centred)
 
 
-def _obstacle(x: Tensor) -> str | None:
+def _obstacle(x: Tensor, gain: Tensor, offset: Tensor | None) -> str | None:
     """Why the fused kernels cannot run on `x`, or None."""
-    if x.device.type != "cuda":
-        return f"it needs a GPU, the tensors are on {x.device.type}"
-    if x.dtype == torch.float64:
-        return "it computes in float32, the tensors are float64"
     if x.shape[-1] > WIDEST:
         return f"it takes up to {WIDEST} channels, there are {x.shape[-1]}"
     if torch.compiler.is_compiling():
         return "torch.compile fuses the norm with its neighbours"
-    return None if has_triton() else "Triton is not installed"
+    return device_obstacle("layer_norm", x, gain, offset)
 
 
 def _plain(x: Tensor, gain: Tensor, offset: Tensor | None, eps: float, centred: bool) -> Tensor:

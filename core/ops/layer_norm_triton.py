@@ -12,8 +12,8 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
+
+from .launching import launch, operator, tile
 
 TILE = 2048
 """Elements that a program holds at once."""
@@ -23,17 +23,18 @@ STEPS = 8
 
 @triton.jit
 def _forward(  # type: ignore[no-untyped-def]  # noqa: ANN202
-    x, gain, offset, y, mean, scale, rows, channels, per_image, eps,  # noqa: ANN001
+    x, gain, offset, y, mean, scale, rows, channels, per_image, eps, blocks,  # noqa: ANN001
     HAS_OFFSET: tl.constexpr, CENTRED: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    image = tl.program_id(1)
+    image = (tl.program_id(0) // blocks).to(tl.int64)
+    program = tl.program_id(0) % blocks
     column = tl.arange(0, WIDTH)
     inside = column < channels
     g = tl.load(gain + image * per_image + column, mask=inside, other=0.0).to(tl.float32)
     if HAS_OFFSET:
         o = tl.load(offset + image * per_image + column, mask=inside, other=0.0).to(tl.float32)
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    first = image.to(tl.int64) * rows
+    row = program * ROWS + tl.arange(0, ROWS)
+    first = image * rows
     where = (first + row)[:, None] * channels + column[None, :]
     here = (row < rows)[:, None] & inside[None, :]
     v = tl.load(x + where, mask=here, other=0.0).to(tl.float32)
@@ -50,18 +51,19 @@ def _forward(  # type: ignore[no-untyped-def]  # noqa: ANN202
 
 @triton.jit
 def _backward(  # type: ignore[no-untyped-def]  # noqa: ANN202
-    grad, x, gain, mean, scale, grad_x, grad_gain, grad_offset, rows, channels, per_image,  # noqa: ANN001
+    grad, x, gain, mean, scale, grad_x, grad_gain, grad_offset, rows, channels, per_image, blocks,  # noqa: ANN001
     CENTRED: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, STEPS: tl.constexpr,
 ):  # fmt: skip
-    image = tl.program_id(1)
+    image = (tl.program_id(0) // blocks).to(tl.int64)
+    program = tl.program_id(0) % blocks
     column = tl.arange(0, WIDTH)
     inside = column < channels
     g = tl.load(gain + image * per_image + column, mask=inside, other=0.0).to(tl.float32)
     sum_gain = tl.zeros((WIDTH,), tl.float32)
     sum_offset = tl.zeros((WIDTH,), tl.float32)
-    first = image.to(tl.int64) * rows
+    first = image * rows
     for step in range(STEPS):
-        row = (tl.program_id(0) * STEPS + step) * ROWS + tl.arange(0, ROWS)
+        row = (program * STEPS + step) * ROWS + tl.arange(0, ROWS)
         where = (first + row)[:, None] * channels + column[None, :]
         here = (row < rows)[:, None] & inside[None, :]
         d = tl.load(grad + where, mask=here, other=0.0).to(tl.float32)
@@ -79,7 +81,7 @@ def _backward(  # type: ignore[no-untyped-def]  # noqa: ANN202
         if CENTRED:
             inner -= (tl.sum(d, 1) / channels)[:, None]
         tl.store(grad_x + where, (inner * r[:, None]).to(grad_x.dtype.element_ty), mask=here)
-    partial = (image * tl.num_programs(0) + tl.program_id(0)) * channels + column
+    partial = (image * blocks + program) * channels + column
     tl.store(grad_gain + partial, sum_gain, mask=inside)
     tl.store(grad_offset + partial, sum_offset, mask=inside)
 
@@ -87,44 +89,75 @@ def _backward(  # type: ignore[no-untyped-def]  # noqa: ANN202
 def tiling(channels: int) -> tuple[int, int]:
     """Rows and columns of a tile, powers of two."""
     width = triton.next_power_of_2(channels)
-    return max(1, TILE // width), width
+    return max(1, tile(TILE) // width), width
 
 
-class FusedLayerNorm(Function):
-    """Keeps x and two numbers per pixel. `dtype` is that of the result; sums are in float32."""
+def _outputs(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    pixels = x.numel() // max(x.shape[-1], 1)
+    numbers = [torch.empty(pixels, device=x.device, dtype=torch.float32) for _ in range(2)]
+    return torch.empty(x.shape, device=x.device, dtype=dtype), numbers[0], numbers[1]
 
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, gain: Tensor, offset: Tensor | None, eps: float, centred: bool, dtype: torch.dtype
-    ) -> Tensor:
-        x, gain = x.contiguous(), gain.contiguous()
-        batch, channels = x.shape[0], x.shape[-1]
-        rows = x.numel() // (batch * channels)
-        y = torch.empty_like(x, dtype=dtype)
-        mean, scale = (torch.empty(batch * rows, device=x.device, dtype=torch.float32) for _ in range(2))
-        height, width = tiling(channels)
-        _forward[(triton.cdiv(rows, height), batch)](
-            x, gain, gain if offset is None else offset.contiguous(), y, mean, scale, rows, channels,
-            channels if gain.dim() == 2 else 0, eps, offset is not None, centred, height, width,
-        )  # fmt: skip
-        ctx.save_for_backward(x, gain, mean, scale)
-        ctx.centred, ctx.offset = centred, None if offset is None else (offset.shape, offset.dtype)
-        return y
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, gain, mean, scale = ctx.saved_tensors
-        batch, channels = x.shape[0], x.shape[-1]
-        rows = x.numel() // (batch * channels)
-        height, width = tiling(channels)
-        programs = triton.cdiv(rows, height * STEPS)
-        grad_x = torch.empty_like(x)
-        sums = torch.empty(2, batch, programs, channels, device=x.device, dtype=torch.float32)
-        _backward[(programs, batch)](
-            grad.contiguous(), x, gain, mean, scale, grad_x, sums[0], sums[1], rows, channels,
-            channels if gain.dim() == 2 else 0, ctx.centred, height, width, STEPS,
-        )  # fmt: skip
-        of_gain, of_offset = sums.sum((1, 2) if gain.dim() == 1 else 2)
-        of_offset = None if ctx.offset is None else of_offset.reshape(ctx.offset[0]).to(ctx.offset[1])
-        return grad_x, of_gain.to(gain.dtype), of_offset, None, None, None
+def _run(
+    x: Tensor, gain: Tensor, offset: Tensor | None, eps: float, centred: bool, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The normalised map, and mean and scale of every pixel."""
+    x, gain = x.contiguous(), gain.contiguous()
+    y, mean, scale = _outputs(x, dtype)
+    batch, rows = x.shape[0], x[0].numel() // x.shape[-1] if len(x) else 0
+    height, width = tiling(x.shape[-1])
+    launch(
+        _forward, (batch * triton.cdiv(rows, height),), x, gain, gain if offset is None else offset.contiguous(), y, mean,
+        scale, rows, x.shape[-1], x.shape[-1] if gain.dim() == 2 else 0, eps, triton.cdiv(rows, height),
+        HAS_OFFSET=offset is not None, CENTRED=centred, ROWS=height, WIDTH=width,
+    )  # fmt: skip
+    return y, mean, scale
+
+
+def _fake(
+    x: Tensor, gain: Tensor, offset: Tensor | None, eps: float, centred: bool, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _outputs(x, dtype)
+
+
+def _run_backward(
+    grad: Tensor, x: Tensor, gain: Tensor, mean: Tensor, scale: Tensor, centred: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x, of the gain, and of an offset of the gain's shape."""
+    x, gain = x.contiguous(), gain.contiguous()
+    batch, channels = x.shape[0], x.shape[-1]
+    rows = x[0].numel() // channels if batch else 0
+    height, width = tiling(channels)
+    programs = triton.cdiv(rows, height * STEPS)
+    grad_x = torch.empty_like(x)
+    sums = torch.zeros(2, batch, programs, channels, device=x.device, dtype=torch.float32)
+    launch(
+        _backward, (batch * programs,), grad.contiguous(), x, gain, mean, scale, grad_x, sums[0], sums[1], rows, channels,
+        channels if gain.dim() == 2 else 0, programs, CENTRED=centred, ROWS=height, WIDTH=width, STEPS=STEPS,
+    )  # fmt: skip
+    of_gain, of_offset = sums.sum((1, 2) if gain.dim() == 1 else 2)
+    return grad_x, of_gain.clone(), of_offset.clone()
+
+
+def _fake_backward(
+    grad: Tensor, x: Tensor, gain: Tensor, mean: Tensor, scale: Tensor, centred: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    of_gain, of_offset = (torch.empty(gain.shape, device=x.device, dtype=torch.float32) for _ in range(2))
+    return torch.empty(x.shape, device=x.device, dtype=x.dtype), of_gain, of_offset
+
+
+def _setup(ctx: Any, inputs: Any, output: Any) -> None:
+    x, gain, offset, _, centred, _ = inputs
+    ctx.save_for_backward(x, gain, *output[1:])
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.centred, ctx.offset = centred, None if offset is None else offset.dtype
+
+
+def _gradients(ctx: Any, backward: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+    gain = ctx.saved_tensors[1]
+    of_x, of_gain, of_offset = backward(grad, *ctx.saved_tensors, ctx.centred)
+    return of_x, of_gain.to(gain.dtype), None if ctx.offset is None else of_offset.to(ctx.offset), None, None, None
+
+
+fused = operator("layer_norm", _run, _fake, _run_backward, _fake_backward, _setup, _gradients)
+"""``fused(x, gain, offset, eps, centred, dtype)``: the norm in `dtype`, and mean and scale of every pixel."""

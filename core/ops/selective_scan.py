@@ -62,7 +62,7 @@ def selective_scan(
         UserError: shapes do not go together, or kernels are forced on and cannot run.
     """
     B, C = _checked(u, delta, A, B, C, D, z, delta_bias)
-    run: Scan = _fused if use_kernel("selective scan", functools.partial(_obstacle, u, A, B, C)) else scan_chunks
+    run: Scan = _fused if use_kernel("selective_scan", functools.partial(_obstacle, u, A, B, C)) else scan_chunks
     if torch.compiler.is_compiling():
         run = torch.compiler.disable(run)
     with torch.autocast(u.device.type, enabled=False):

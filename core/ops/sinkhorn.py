@@ -30,7 +30,7 @@ def scale_to_marginals(kernel: Tensor, a: Tensor, b: Tensor, u: Tensor, v: Tenso
         v: scalings of the columns, (m,); without influence unless `iterations` is 0.
         iterations: how many.
     """
-    if use_kernel("Sinkhorn update", lambda: obstacle(kernel)):
+    if use_kernel("sinkhorn", lambda: obstacle(kernel)):
         from .sinkhorn_triton import scale_fused
 
         scale_fused(kernel, a, b, u, v, iterations)

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from ..annotations import plain
+from ..imaging import ceilings
 from .nodes import Block, OptionError, Place, Problem, from_python
 from .plugins import activate
 from .reader import YAMLDumper, read
@@ -49,6 +50,12 @@ class Resolved:
     def rows(self) -> Iterator[tuple[str, Any, str]]:
         """Every final value: its dotted key, the value, and ``file:line``, the command-line argument, or ``default``."""
         yield from self._rows("", self.options)
+
+    def place_of(self, key: str) -> Place | None:
+        """Where the value at a dotted key was given, or else the block that it belongs to."""
+        parts = key.split(".")
+        every = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
+        return next((self.origins[k] for k in every if k in self.origins), None)
 
     def _rows(self, key: str, block: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
         for name, value in block.items():
@@ -97,6 +104,7 @@ def check(opt: Mapping[str, Any]) -> Options:
     """
     if isinstance(opt, Options):
         activate(opt.plugins)
+        ceilings.use(opt.data)
         return opt
     root = from_python(opt)
     assert isinstance(root, Block)
@@ -109,6 +117,7 @@ def _checked(root: Block, problems: Iterable[Problem] = (), notes: Iterable[Prob
     problems = [*problems, *checker.problems]
     if problems:
         raise OptionError(problems)
+    ceilings.use(values.data)
     return Resolved(values, checker.origins, checker.defaults, (*notes, *checker.notes))
 
 

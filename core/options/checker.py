@@ -15,7 +15,7 @@ from typing import Any, Literal, Union
 
 from addict import Dict
 
-from ..annotations import MAY_BE_INFINITE, Epochs, Names, Range, Rule, Section, fields, plain
+from ..annotations import MAY_BE_INFINITE, OF_ANY_SIZE, Epochs, Names, Range, Rule, Section, fields, plain
 from ..errors import VALUE, UserError, did_you_mean, listing, printable
 from ..registry import MISSING, Parameter, Registry, article, registry_of, unknown_key
 from .nodes import FORBIDDEN, Block, Entry, Items, Node, Place, Problem, Scalar, to_python
@@ -27,6 +27,13 @@ MOST_PROBLEMS = 200
 """Mistakes after which no further keys are looked at."""
 LISTS = (list, tuple, collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection)
 MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
+MOST_THINGS, LONGEST, LARGEST = 10**6, 10**9, 1e100
+"""Of things that are counted, of other whole numbers, and of all numbers."""
+COUNTED = re.compile(
+    r"(^|_)(num|nums|n|depths?|blocks?|blks?|layers?|levels?|stages?|groups?|heads?|convs?|refinement|periods)($|_)"
+)
+TIMES = re.compile(r"iter|freq|step|sample|image|pixel|epoch|size|feat|ch(an.*)?s?$|dim|width")
+"""Parts of names of what there may be more of."""
 SCALARS = {bool: "true or false", int: "an integer", float: "a number", str: "a string", Path: "a path"}
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
@@ -62,8 +69,13 @@ class Checker:
         return self.problem(node.place, key, f"{text}.{hint}" if hint else text)
 
     # ---------------------------------------------------------------- one value
-    def check(self, node: Node, annotation: Any, key: str, *, exact: bool = False) -> Any:
-        """The value of `node` as `annotation` wants it, or `BAD`. With `exact`, without turning one type into another."""
+    def check(self, node: Node, annotation: Any, key: str, *, exact: bool = False, limited: bool = True) -> Any:
+        """The value of `node` as `annotation` wants it, or `BAD`.
+
+        Args:
+            exact: without turning one type into another.
+            limited: whether numbers have to be within `ceiling`.
+        """
         origin = typing.get_origin(annotation)
         if isinstance(node, Scalar) and isinstance(node.value, str) and (found := FORBIDDEN.search(node.value)):
             character = f"the character U+{ord(found[0]):04X}"
@@ -81,7 +93,11 @@ class Checker:
             return None if is_null else self.expected(node, annotation, key)
         if annotation in SCALARS:
             value = scalar(node, annotation, exact)
-            return value if value is not BAD else self.expected(node, annotation, key)
+            if value is BAD:
+                return self.expected(node, annotation, key)
+            if limited and annotation in (int, float) and abs(value) > (most := ceiling(annotation, key)):
+                return self.problem(node.place, key, f"must be at most {most:,}, got {shown(value)}")
+            return value
         if (origin or annotation) in LISTS:
             return self._list(node, annotation, key)
         if (origin or annotation) in MAPPINGS:
@@ -114,7 +130,8 @@ class Checker:
                 return self.problem(node.place, key, f"must be {limits[0]}, got {span}") if none else span
             if inner is int and scalar(node, int, exact) is BAD:
                 return self.expected(node, annotation, key)
-        value = self.check(node, inner, key, exact=exact)
+        unlimited = OF_ANY_SIZE in extras or any(limit.most is not None or limit.below is not None for limit in limits)
+        value = self.check(node, inner, key, exact=exact, limited=not unlimited)
         for extra in extras:
             if value is BAD or value is None:
                 return value
@@ -311,6 +328,8 @@ class Checker:
         """The `Section` `cls` of these values, after its own check of them; of another dataclass, its fields as a dict."""
         own = parameters(cls)
         given = {n: frozen(v) for n, v in values.items() if n in own}
+        if any(p.required and n not in given for n, p in own.items()):
+            return BAD  # of a plug-in that failed, and is to blame alone
         is_section = issubclass(cls, Section)
         more = {"extra": frozen({n: v for n, v in values.items() if n not in own})} if is_section else {}
         try:
@@ -358,6 +377,17 @@ def scalar(node: Node, kind: type, exact: bool) -> Any:
         value = int(value)  # BasicSR writes iterations as !!float 5e3
     accepted = (kind,) if exact or kind is int else (int, float)
     return value if isinstance(value, accepted) else BAD
+
+
+def ceiling(kind: type, key: str) -> float:
+    """The largest number of a kind that an option takes which has no limit of its own; and the largest below zero.
+
+    Without it, a slip of a thousand zeros would be a loop over as many blocks, or an error of some library.
+    """
+    if kind is float:
+        return LARGEST
+    name = re.sub(r"\[\d+\]", "", key).rpartition(".")[2]
+    return MOST_THINGS if COUNTED.search(name) and not TIMES.search(name) else LONGEST
 
 
 def is_infinite(node: Node) -> bool:

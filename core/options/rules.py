@@ -13,16 +13,18 @@ from ...datasets import DATASETS
 from ...losses import LOSSES
 from ...losses.base import LossTraits
 from ..annotations import declared
-from ..errors import UserError, did_you_mean
+from ..errors import UserError, did_you_mean, printable
+from ..files.trust import require_trust
 from ..metrics import METRICS
 from ..models import MODELS
 from ..models.base import Model, model_class
 from ..registry import MISSING, Parameter, Registry, plugged, unknown_key
+from ..runtime.gate import refusal
 from .checker import BAD, Checker, join, parameters
 from .detection import network_of
 from .dialect import renamed_phases, translated, why_ignored
 from .nodes import Block, Entry, Items, Node, Place, Problem, Scalar, from_python
-from .plugins import activate, import_plugin
+from .plugins import activate, import_plugin, path_of
 from .refused import other_dialect, topic_of
 from .schema import (
     PATH_KEYS,
@@ -145,7 +147,7 @@ class OptionsChecker(Checker):
             found = node
             if isinstance(node, Scalar) and isinstance(node.value, str):
                 try:
-                    plugin = import_plugin(node.value, node.place.folder if node.place else Path.cwd())
+                    plugin = self._run(node.value, node.place)
                     found = Scalar(plugin, None, node.place)
                 except UserError as e:
                     self.plugins_failed = True
@@ -153,6 +155,17 @@ class OptionsChecker(Checker):
             nodes.append(found)
         plugins = entry._replace(node=Items(tuple(nodes), entry.node.place))
         return Block({**root.entries, "plugins": plugins}, root.place)
+
+    def _run(self, plugin: str, place: Place | None) -> str:
+        """Import a plug-in that may run, and note that it does; see `import_plugin`."""
+        folder = place.folder if place else Path.cwd()
+        code = path_of(plugin, folder)
+        if place is not None and place.line:
+            require_trust(plugin, code, folder, first=place.rank == 1)
+        key = import_plugin(plugin, folder)
+        if place is not None:
+            self.notes.append(Problem(place, f"plugins: running {printable(code or key)}"))
+        return key
 
     def unknown_name(self, node: Node, registry: Registry, name: str, key: str) -> Any:
         """As for any name; after a plug-in that failed, and would have registered it, that is said alone. Of what is not
@@ -171,6 +184,8 @@ class OptionsChecker(Checker):
         for plugin in plugged.active():
             theirs = ", ".join(plugin.names(registry)[:9]) or f"no {registry.noun}"
             text += f" {plugin.key}, under plugins, has {theirs}."
+        if registry is MODELS:
+            text += " A fork's wrapper is ported in 20 lines: docs/port_a_model.md."
         if not plugged.active():
             text += " Code of your own, or of a fork, is named under plugins: [file.py, or a folder]."
         return self.problem(node.place, key, text, say_key=False)
@@ -195,7 +210,7 @@ class OptionsChecker(Checker):
             try:
                 TRIALS[registry](values)
             except UserError as e:
-                return self.of_field(block=node, key=key, error=e)
+                return self.of_field(block=node, key=key, error=refusal(e, key, values, prefix=False))
         return self._directed(node, values, key) if registry is METRICS and not values.get("better") else values
 
     def _directed(self, node: Node, values: Any, key: str) -> Any:

@@ -17,8 +17,22 @@ from ...datasets import DATASETS
 from ...datasets.loading.options import Loader
 from ...losses import LOSSES
 from ...schedulers import SCHEDULERS
-from ..annotations import Count, Iterations, Names, NonNegative, Positive, Range, Section, Share, setting
+from ..annotations import (
+    OF_ANY_SIZE,
+    Count,
+    Iterations,
+    Names,
+    NonNegative,
+    Positive,
+    Range,
+    Rule,
+    Section,
+    Share,
+    setting,
+)
 from ..errors import did_you_mean
+from ..files import COMPONENT
+from ..imaging.ceilings import Ceilings
 from ..inference.parts import Cut, EqualParts, Grid, SideBySide
 from ..inference.tiling import Padding
 from ..metrics import METRICS, MetricKeys
@@ -28,6 +42,7 @@ from ..runtime.logger import Logger
 from ..runtime.optimizers import OPTIMIZERS, OptimizerKeys
 from ..runtime.precision import Amp
 
+Seed = Annotated[int, Range(least=0), OF_ANY_SIZE]
 NetworkBlock = Annotated[nn.Module, ARCHS]
 LossBlock = Annotated[nn.Module, LOSSES]
 SchedulerBlock = Annotated[Any, SCHEDULERS]
@@ -53,6 +68,8 @@ class Paths(Section):
             object.__setattr__(self, "ignore_resume_networks", [self.ignore_resume_networks])
 
 
+RUN = Rule(f"{COMPONENT}; path.experiments_root is the folder that groups runs", COMPONENT.holds)
+"""What the name of a run must be."""
 PATH_KEYS: dict[str, tuple[Any, str]] = {
     "pretrain_network_": (str | None, "Weights to start from."),
     "param_key_": (str | None, "Entry of the weights file: params, params_ema, or empty for a flat file."),
@@ -136,7 +153,9 @@ class Val(Section):
     num_pictures: Count = setting(
         1, "Pictures of each validation set that TensorBoard shows, input beside output and target."
     )
-    suffix: str | None = setting(None, "Ending of saved image names; the experiment's name when omitted (test).")
+    suffix: Annotated[str, COMPONENT] | None = setting(
+        None, "Ending of saved image names; the experiment's name when omitted (test)."
+    )
     metrics: dict[str, MetricBlock] = setting(dict, "Metrics by free name; each block may add better: higher | lower.")
     best: str | Best | None = setting(
         None,
@@ -208,13 +227,15 @@ class Val(Section):
 class Options(Section):
     """The top level. Besides these: ``network_<key>`` blocks, one for each network the model uses."""
 
-    name: str = setting(doc="Experiment name, which names its folders; 'debug' in it means a debugging run.")
+    name: Annotated[str, RUN] = setting(
+        doc="Experiment name, which names its folders; 'debug' in it means a debugging run."
+    )
     model_type: Annotated[str, MODELS] = setting(doc="Model wrapper.")
     scale: Count = setting(1, "Output size / input size; passed to datasets.")
     num_gpu: NonNegative | Literal["auto"] = setting(
         "auto", "0 forces the CPU; otherwise a GPU is used where there is one."
     )
-    manual_seed: NonNegative | None = setting(0, "Seed of everything random; drawn (and logged) when null.")
+    manual_seed: Seed | None = setting(0, "Seed of everything random; drawn (and logged) when null.")
     auto_resume: bool = setting(False, "Continue from this experiment's newest checkpoint, as --auto_resume does.")
     deterministic: bool = setting(False, "Ask torch for deterministic kernels.")
     find_unused_parameters: bool = setting(False, "DistributedDataParallel's option of that name.")
@@ -225,6 +246,7 @@ class Options(Section):
     path: Paths = setting(Paths, "Weights in, outputs out.")
     train: Train | None = setting(None, "Optimisation; absent in a test file.")
     val: Val = setting(Val, "Validation and test.")
+    data: Ceilings = setting(Ceilings, "Ceilings of what files may unpack to.")
     logger: Logger = setting(Logger, "Logs and checkpoints.")
     dist_params: Dist = setting(Dist, "Process group.")
     plugins: list[str] = setting(

@@ -55,6 +55,8 @@ class Dist(Section):
 
 
 _meeting: Meeting | None = None
+_hosts: Any = None
+"""The process group by which hosts talk, where that of the devices is another; None is the group itself."""
 _settings = Dist()
 
 
@@ -120,6 +122,7 @@ def connect(device: torch.device) -> None:
     Raises:
         UserError: the ranks do not reach one another.
     """
+    global _hosts
     if _meeting is None or active():
         return
     backend = _settings.backend or ("nccl" if device.type == "cuda" else "gloo")
@@ -138,6 +141,7 @@ def connect(device: torch.device) -> None:
             f"{_meeting.name(_meeting.rank)} cannot connect to the other ranks by {backend} within {_settings.timeout:g} s "
             f"(dist_params.timeout): {said[0] if said else type(e).__name__}"
         ) from e
+    _hosts = dist.new_group(backend="gloo") if backend == "nccl" else None
 
 
 def _device(local_rank: int) -> torch.device:
@@ -280,6 +284,8 @@ def _release(error: BaseException) -> None:
 
 
 def _leave_group() -> None:
+    global _hosts
+    _hosts = None
     if active():
         dist.destroy_process_group()
         gc.collect()
@@ -304,6 +310,15 @@ def maximum(values: Tensor) -> Tensor:
     if _connected():
         dist.all_reduce(values, op=dist.ReduceOp.MAX)
     return values
+
+
+def agreed(code: int) -> int:
+    """The largest of all ranks' numbers, by way of their hosts: no device is waited for."""
+    if not _connected():
+        return code
+    values = torch.tensor([code])
+    dist.all_reduce(values, op=dist.ReduceOp.MAX, group=_hosts)
+    return int(values)
 
 
 def mean(values: Tensor) -> Tensor:
@@ -430,8 +445,8 @@ def _laid_out_like(strides: tuple[int, ...], gradient: torch.Tensor) -> torch.Te
 
 
 def align_buffers(network: nn.Module) -> None:
-    """Give every rank the buffers of rank 0, as a checkpoint of them will, where DistributedDataParallel has not."""
-    if isinstance(network, nn.parallel.DistributedDataParallel) and not network.broadcast_buffers:
+    """Give every rank the buffers of rank 0, as a checkpoint of them will; batch statistics are each rank's own until then."""
+    if active():
         for buffer in network.buffers():
             dist.broadcast(buffer, src=0)
 

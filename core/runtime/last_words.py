@@ -14,59 +14,19 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from ..errors import (
-    EXIT_INTERRUPTED,
-    EXIT_NONFINITE,
-    EXIT_PREEMPTED,
-    EXIT_USER_ERROR,
-    UserError,
-    in_one_line,
-)
-from . import distributed, lock
+from ..errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, in_one_line
+from ..files import replacing
+from . import distributed, gate, lock
+from .exit_file import FILE, OUTCOMES, Words, read
 from .meeting import RanksError
 from .signals import Stopped, StopRequest
 
 log = logging.getLogger("relume")
-FILE = "exit.json"
-OUTCOMES = {
-    0: "complete",
-    EXIT_USER_ERROR: "mistake",
-    EXIT_NONFINITE: "nonfinite",
-    EXIT_PREEMPTED: "preempted",
-    EXIT_INTERRUPTED: "interrupted",
-}
-"""What exit codes mean, in one word; all others are ``failed``."""
 AGAIN = "the attempt before ended with this mistake, which a restart does not mend: "
-
-
-@dataclass(frozen=True)
-class Words:
-    """What ``exit.json`` holds.
-
-    Attributes:
-        code: the exit code, behind a launcher as without one, with ``outcome``, one of `OUTCOMES`.
-        reason: one line.
-        iteration: that the run reached; None if it did not come to training.
-        rank: which ended it, of ``ranks``.
-        session: the job, or the launcher, that this run was an attempt of; ``attempt`` counts its restarts.
-        host, time: where and when.
-    """
-
-    code: int
-    outcome: str
-    reason: str
-    iteration: int | None
-    rank: int
-    ranks: int
-    session: str
-    attempt: int
-    host: str
-    time: str
 
 
 class LastWords:
@@ -111,7 +71,8 @@ class LastWords:
         try:
             with stop:
                 yield
-        except BaseException as error:
+        except BaseException as raised:
+            error = (gate.said_of(raised) if gate.commanded.get() else None) or raised
             self.write(code_of(error), in_one_line(error) or type(error).__name__, isinstance(error, RanksError))
             raise
         before = read(self.path.parent)
@@ -151,29 +112,15 @@ class LastWords:
             host=socket.gethostname(),
             time=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         )
-        temporary = self.path.with_name(f".{FILE}.{socket.gethostname()}.{os.getpid()}.tmp")
+        first = rank == 0 and not elsewhere
+        if not first and (not code or (rank and elsewhere)):
+            return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(asdict(words), indent=2) + "\n", encoding="utf-8")
-            if rank == 0 and not elsewhere:
-                temporary.replace(self.path)
-            elif code and not (rank and elsewhere):
-                with contextlib.suppress(FileExistsError):
-                    os.link(temporary, self.path)  # whole or not at all, and never over another's
+            with replacing(self.path, over=first) as file:
+                file.write((json.dumps(asdict(words), indent=2) + "\n").encode())
         except OSError as e:
             log.warning("%s: cannot be written: %s", self.path, e.strerror or e)
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-
-
-def read(folder: Path) -> Words | None:
-    """What ``exit.json`` of an experiment says; None where there is none, or none that can be read."""
-    try:
-        content: Mapping[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        return Words(**content)
-    except (OSError, ValueError, TypeError):
-        return None
 
 
 def code_of(error: BaseException) -> int:

@@ -21,8 +21,10 @@ import torch
 
 from ..annotations import Count, Iterations, Section, plain, setting
 from ..errors import UserError, require
+from ..files import replacing
 from . import distributed
 from .checkpoint import first_line, write_atomically
+from .gate import Provoked
 from .progress import Bar, Heartbeat, Pace, for_terminal, losses_first
 from .streams import LogFile, StandardOutput
 
@@ -267,11 +269,13 @@ class RunLogger:
         results: Mapping[str, Mapping[str, float]],
         best: Mapping[str, Any],
         said: Mapping[str, str] | None = None,
+        better: Mapping[str, str] | None = None,
     ) -> None:
         """One validation's means: ``results[dataset][metric]``; `best` as kept by the trainer, by the same names.
 
         Args:
             said: what the heading adds to a dataset's name, ``EMA``.
+            better: by metric, whether a ``higher`` or a ``lower`` score is better, for those who read the records.
         """
         if self.records is None:
             return
@@ -286,7 +290,8 @@ class RunLogger:
                 tail = f"\tBest: {record['value']:.4f} @ {record['iter']} iter" if record else ""
                 lines.append(f"\t # {metric}: {value:.4f}{tail}")
             log.info("%s", "\n".join(lines))
-            self.record({"iter": iteration, "dataset": dataset, "metrics": dict(metrics)})
+            ways = {"better": {k: v for k, v in better.items() if k in metrics}} if better else {}
+            self.record({"iter": iteration, "dataset": dataset, "metrics": dict(metrics), **ways})
             self.scalars(iteration, {f"metrics/{dataset}/{k}": v for k, v in metrics.items()})
 
     def record(self, entry: Mapping[str, Any]) -> None:
@@ -329,7 +334,10 @@ class RunLogger:
     def __exit__(self, kind: object, error: BaseException | None, where: object) -> None:
         """Close, after writing why the run ended into the text log, whose reader may never see the terminal."""
         if error is not None and self.records is not None:
-            what = str(error) if isinstance(error, UserError) else "".join(traceback.format_exception(error))
+            plain = isinstance(error, UserError) and not isinstance(error, Provoked)
+            what = str(error) if plain else "".join(traceback.format_exception(error))
+            if isinstance(error, Provoked):
+                error.logged = True
             self.file.handle(log.makeRecord(log.name, logging.ERROR, "", 0, "%s", (what,), None))
         self.close()
 
@@ -367,7 +375,6 @@ def _reopen_records(path: Path, start: int, validated: bool) -> Any:
             repeated = "metrics" in entry and not validated
             if entry.get("iter", 0) <= (start - 1 if repeated else start):
                 kept.append(line + "\n")
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    temporary.replace(path)
+    with replacing(path) as file:
+        file.write("".join(kept).encode())
     return path.open("a", encoding="utf-8")

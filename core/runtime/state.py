@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import random
 import sys
@@ -46,7 +47,9 @@ def load_optimizer_state(
         ValueError: the state is another optimizer's, or another network's.
     """
     _compare(optimizer, state)
-    settings = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
+    # Options, and no counters, which some optimizers keep beside them.
+    named = {*inspect.signature(type(optimizer)).parameters, *KEPT} - {"params"}
+    settings = [{k: v for k, v in g.items() if k in named} for g in optimizer.param_groups]
     network = _sharded_owner(networks, optimizer)
     if network is None:
         optimizer.load_state_dict(dict(state))
@@ -58,8 +61,10 @@ def load_optimizer_state(
         group.update(built)
 
 
-HOW = frozenset({"foreach", "fused", "capturable", "differentiable", "maximize", "nesterov"})
+HOW = frozenset({"foreach", "fused", "capturable", "differentiable", "maximize", "nesterov", "train_mode"})
 """Switches of optimizers that change nothing of what they remember."""
+KEPT = frozenset({"initial_lr", "lr_scale"})
+"""What else the options say of a group."""
 ADDED = frozenset({"initial_lr", "param_names"})
 """What schedulers and torch add to a group."""
 ALIKE = frozenset(

@@ -63,7 +63,8 @@ def build_train_loader(
         batch = product(plan.at(fullest).batch, world, plan.micro_batches(fullest))
         raise UserError(
             f"one iteration takes {batch} samples, but the training set has "
-            f"{order.epoch_length}: lower batch_size_per_gpu, or raise dataset_enlarge_ratio"
+            f"{order.epoch_length}: lower batch_size_per_gpu{' or train.accumulate' if accumulate > 1 else ''}, or raise "
+            "dataset_enlarge_ratio"
         )
     own_patch = declared(dataset, "gt_size", DatasetTraits)
     if plan.gt_sizes and own_patch == 0:

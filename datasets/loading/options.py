@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from ...core.annotations import Count, Iterations, NonNegative, Section, setting
+from ...core.annotations import Count, Iterations, NonNegative, Range, Section, setting
+from ...core.files import COMPONENT
+
+Workers = Annotated[int, Range(least=0, most=1024)]
+"""Processes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Loader(Section):
     """A ``datasets.*`` block: these keys concern loading, the others are its ``type``'s (they are in `extra`)."""
 
-    name: str | None = setting(None, "Name in logs and result folders; the phase when omitted.")
+    name: Annotated[str, COMPONENT] | None = setting(None, "Name in logs and result folders; the phase when omitted.")
     batch_size_per_gpu: Count = setting(1, "Samples per rank and micro-batch.")
-    num_worker_per_gpu: NonNegative = setting(2, "Loading processes per rank; 0 loads in the training process.")
+    num_worker_per_gpu: Workers = setting(2, "Loading processes per rank; 0 loads in the training process.")
     dataset_enlarge_ratio: Count = setting(1, "Repeats of the dataset in one epoch (kept for BasicSR's option files).")
     use_shuffle: bool = setting(True, "Shuffle the training samples, by a permutation of (manual_seed, epoch).")
     prefetch_mode: Literal["cpu", "cuda"] | None = setting(None, "'cuda' copies the next batch on a side stream.")
-    num_prefetch_queue: Count = setting(2, "Batches each worker prepares ahead.")
+    num_prefetch_queue: Annotated[int, Range(least=1, most=10_000)] = setting(2, "Batches each worker prepares ahead.")
     pin_memory: bool = setting(True, "Page-locked host memory, for faster copies to a GPU.")
     persistent_workers: bool = setting(True, "Accepted for BasicSR's files; loading processes live through the run.")
     timeout: NonNegative = setting(

@@ -115,7 +115,12 @@ def collate(samples: Sequence[dict[str, Any] | Failed]) -> Packet:
         if len(set(shapes)) > 1:
             message = f"images of different sizes cannot be stacked to a batch ({key}: {', '.join(map(str, shapes))}); "
             return Packet(None, _noted.drain(), message + "set gt_size or resize, or a batch size of 1")
-    return Packet(default_collate(items), _noted.drain())
+    batch: dict[str, Any] = default_collate(items)
+    if "seed" in items[0]:
+        batch["seeds"] = [
+            int(item["seed"]) for item in items
+        ]  # for draws on the host, which need not ask a device for them
+    return Packet(batch, _noted.drain())
 
 
 def collate_readable(samples: Sequence[dict[str, Any] | Failed]) -> Packet:

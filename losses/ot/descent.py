@@ -84,7 +84,7 @@ class Descent:
         C1 (T - T') C2 is bounded by the L1 norm of T - T', whose row and column sums vanish: only what C1 and C2 deviate
         from the middle of their ranges matters.
         """
-        if before is None or plan.device.type not in READING_IS_FREE:
+        if before is None or self.sway == math.inf or plan.device.type not in READING_IS_FREE:
             return False
         return self.sway * apart(plan, before) <= torch.finfo(plan.dtype).eps * self.spread
 

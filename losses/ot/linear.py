@@ -43,6 +43,7 @@ def sinkhorn(
     rho: float | None = None,
     reg_type: Regularizer = "kl",
     cost_scale: CostScale = "none",
+    bound: float | None = None,
 ) -> LinearCoupling:
     r"""Entropic optimal transport by Sinkhorn's algorithm (Cuturi, "Sinkhorn distances", NeurIPS 2013).
 
@@ -72,6 +73,8 @@ def sinkhorn(
         rho: strength of the marginal penalties; None for constraints.
         reg_type: regulariser of an unbalanced problem.
         cost_scale: statistic of the cost that it is divided by first.
+        bound: of the range of the scaled cost, which it is measured for when None. With it and a `tol` of 0 the device is asked
+            nothing: should the kernel break down, the plan is NaN.
 
     Raises:
         UserError: shapes, marginals or options that fit no problem; NaN.
@@ -96,8 +99,7 @@ def sinkhorn(
         a, b, mass = checked_marginals(owner, a, b, original, equal=rho is None)
         relative = scaled(original, cost_scale)
         low, high = range_of(relative)
-        (width,) = numbers(high - low)
-        spread = width / epsilon
+        spread = (numbers(high - low)[0] if bound is None else bound) / epsilon
         if rho is None:  # a constant in the cost is a constant in f, and costs precision
             problem = balanced((relative - low) / -epsilon, a, b)
         else:
@@ -105,7 +107,8 @@ def sinkhorn(
         stop = Stopping(max_iters, tol, check_every, rounding(a.dtype, mass))
         start = Potentials(torch.zeros_like(a), torch.zeros_like(b))
         kernel = method != "log" and rho is None
-        solution, served = robustly(lambda fast: solve(problem, start, stop, fast, spread), kernel, a)
+        asking = bound is None or tol > 0
+        solution, served = robustly(lambda fast: solve(problem, start, stop, fast, spread), kernel, a, asking)
         if served == "log":
             refuse_nonfinite(owner, solution.plan, "cost", original)
         return LinearCoupling(

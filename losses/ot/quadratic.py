@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -53,6 +54,7 @@ def fused_gromov_wasserstein(
     warm_start: bool = True,
     init: Tensor | None = None,
     graphs: Graphs | None = None,
+    bound: float | None = None,
 ) -> FusedCoupling:
     r"""Entropic fused Gromov-Wasserstein transport by mirror descent.
 
@@ -90,6 +92,7 @@ def fused_gromov_wasserstein(
         init: plan to start from, (n, m); p q^T when None.
         graphs: keeps the descent as a CUDA graph between calls, for solving many problems of the same shapes on a GPU; used
             on the kernel, with ``tol=0`` and without `init`.
+        bound: of the ranges of the scaled costs, as in `sinkhorn`.
 
     Raises:
         UserError: shapes, marginals or options that fit no problem; NaN.
@@ -104,7 +107,7 @@ def fused_gromov_wasserstein(
     with constants(M.device):
         problem = _problem(M, C1, C2, p, q, cost_scale)
         plan = None if init is None else _first_plan(init, problem.cost)
-        extent = _extent(problem, alpha, epsilon)
+        extent = _extent(problem, alpha, epsilon, bound)
         noise = rounding(problem.p.dtype, problem.mass) if tol > 0 else 0.0
         descent = Descent(
             logits=_logits(problem.relative, alpha, epsilon),
@@ -120,7 +123,7 @@ def fused_gromov_wasserstein(
             warm_start=warm_start,
         )
         run = partial(descent.run, plan) if graphs is None else partial(graphs.run, descent, plan)
-        solution, served = robustly(run, method != "log", problem.p)
+        solution, served = robustly(run, method != "log", problem.p, bound is None or tol > 0)
         if served == "log":
             largest = {"C1": extent.largest[0], "C2": extent.largest[1], "init": plan}
             refuse_nonfinite(OWNER, solution.plan, "M", problem.cost, largest)
@@ -192,8 +195,8 @@ class _Extent(NamedTuple):
     """Of the entries of either structure."""
 
 
-def _extent(problem: _Problem, alpha: float, epsilon: float) -> _Extent:
-    """Everything of the problem that is needed as a number, with one wait for the GPU.
+def _extent(problem: _Problem, alpha: float, epsilon: float, bound: float | None) -> _Extent:
+    """Everything of the problem that is needed as a number, with one wait for the GPU; with none where there is a `bound`.
 
     Raises:
         UserError: a structure is not symmetric.
@@ -201,6 +204,9 @@ def _extent(problem: _Problem, alpha: float, epsilon: float) -> _Extent:
     first, second, size = problem.first, problem.second, problem.size
     coefficient = 4 * alpha / (epsilon * size.square())
     (low1, high1), (low2, high2) = first.bounds(), second.bounds()
+    if bound is not None:
+        largest = max((1 - alpha) * bound, 2 * alpha * bound**2 * problem.mass) / epsilon
+        return _Extent(coefficient, largest, math.inf, (high1, high2))
     low, high = range_of(problem.relative)
     width, widest, sway, *skews = numbers(
         high - low,

@@ -66,7 +66,6 @@ NEGATIVE = [
 REFUSED = {  # by the component itself, which is tried
     "cannot be used: it asks for the loss": {"train__optim_g": {"type": "LBFGS", "lr": 0.1}},
     "cannot be used: it takes sparse": {"train__optim_g": {"type": "SparseAdam", "lr": 0.1}},
-    "cannot be used: it takes matrices": {"train__optim_g": {"type": "Muon", "lr": 0.1}},
     "in-place operation": optimizer(differentiable=True),
     "Nesterov momentum requires": {"train__optim_g": {"type": "SGD", "lr": 0.1, "nesterov": True}},
     "Invalid alpha value": {"train__optim_g": {"type": "RMSprop", "lr": 0.1, "alpha": -1.0}},

@@ -22,7 +22,7 @@ from ...inference.network import NetworkTraits
 from .. import MODELS
 from ..augment import Mixup
 from ..base import Batch, Model, Update, flat_terms
-from ..draws import uniform_of
+from ..draws import seeds_of, uniform_of, uploaded
 from ..restoration import as_tuple
 
 MAP_KEYS = ("ldl_opt", "artifacts_opt")
@@ -216,7 +216,7 @@ class SRGANModel(Model):
             if self.gp_weight > 0:
                 alpha = None
                 if "seed" in batch:
-                    alpha = uniform_of(batch["seed"].tolist(), 1).to(target.device, torch.float32).view(-1, 1, 1, 1)
+                    alpha = uploaded(uniform_of(seeds_of(batch), 1).float(), target.device).view(-1, 1, 1, 1)
                 penalty = gradient_penalty_loss(
                     lambda x: self.judge(x, lq.float()), target.float(), output.float(), alpha=alpha, per="sample"
                 )

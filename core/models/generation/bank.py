@@ -19,6 +19,7 @@ from ...features import FeatureExtractor
 from ...runtime import distributed
 from ...runtime.checkpoint import write_atomically
 from ...runtime.progress import progress
+from ..draws import uploaded
 
 log = logging.getLogger("relume")
 
@@ -86,7 +87,8 @@ class MemoryBank:
     def draw(self, iteration: int, size: int) -> Tensor:
         """The rows of an iteration (m,), int64, all different: a function of the seed and the iteration alone."""
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + iteration) % 2**63)
-        return torch.randperm(self.rows, generator=generator)[:size].to(self.images.device)
+        rows = torch.randperm(self.rows, generator=generator)[:size]
+        return uploaded(rows, self.images.device)
 
     def features_of(self, rows: Tensor) -> Tensor:
         """Unit features (m, d) of `rows` (m,), the same on all ranks."""

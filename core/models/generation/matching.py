@@ -38,7 +38,8 @@ class MatchingOptions:
         structure: distances within either set of features: ``euclidean``, or ``sqeuclidean``, which factorises.
         outer_iters: descent steps of a solve.
         inner_iters: Sinkhorn iterations of each.
-        tol: see `ot.fused_gromov_wasserstein`; 0 never waits for a GPU, and replays one CUDA graph per solve.
+        tol: see `ot.fused_gromov_wasserstein`; 0 never waits for a GPU, and replays one CUDA graph per solve. A plan that
+            numbers leave the range of is then NaN, and the step is taken back; with a tolerance it is solved anew.
         labels: ``penalty`` makes pairs of different classes dearer; ``same_class`` forbids them; ``ignore`` does not look.
         label_penalty: by how much, in units of |x - y|^2 of unit vectors, which is at most 4.
     """
@@ -53,7 +54,7 @@ class MatchingOptions:
     structure: Literal["euclidean", "sqeuclidean"] = "euclidean"
     outer_iters: Count = 10
     inner_iters: Count = 50
-    tol: Annotated[float, Range(least=0)] = 1e-6
+    tol: Annotated[float, Range(least=0)] = 0.0
     labels: Literal["penalty", "same_class", "ignore"] = "penalty"
     label_penalty: Annotated[float, Range(least=0)] = 1.0
 
@@ -127,6 +128,8 @@ class Matching:
     def __init__(self, options: MatchingOptions) -> None:
         self.options = options
         self.graphs = ot.Graphs()
+        self.bound = 1.0 if options.tol == 0 else None
+        """Largest cost, over its scale, where it is not to be asked of the device."""
 
     def settings(self, done: float) -> Settings:
         """The schedules' values after `done` samples."""
@@ -157,7 +160,9 @@ class Matching:
             o = self.options
             if alpha == 0:
                 budget = o.inner_iters * o.outer_iters
-                return ot.sinkhorn(cost, b=columns, epsilon=epsilon, tol=o.tol, max_iters=budget, cost_scale="max")
+                return ot.sinkhorn(
+                    cost, b=columns, epsilon=epsilon, tol=o.tol, max_iters=budget, cost_scale="max", bound=self.bound
+                )
             own: Any = features if o.structure == "sqeuclidean" else costs.euclidean(features)
             return ot.fused_gromov_wasserstein(
                 cost,
@@ -170,6 +175,7 @@ class Matching:
                 inner_iters=o.inner_iters,
                 tol=o.tol,
                 graphs=self.graphs,
+                bound=self.bound,
             )
 
     def _with_labels(self, cost: Tensor, labels: Tensor | None, memory: Memory) -> tuple[Tensor, Tensor | None]:
@@ -193,21 +199,24 @@ class Matching:
     def choose(self, plan: Tensor, temperature: float, uniforms: Tensor) -> Targets:
         """What rows (n, m) of a plan tell their images to become, `uniforms` (n,) deciding where chance does."""
         o = self.options
+        # A plan that is not finite chooses evenly, for there must be some place; what is there becomes NaN, see `Targets`.
+        sound = plan.isfinite().all()
+        plan = torch.where(sound, plan, 1 / plan.numel())
         if temperature != 1:
             logits = plan.clamp_min(torch.finfo(plan.dtype).tiny).log() / temperature
             plan = torch.where(plan > 0, logits, -torch.inf).softmax(1)
         if o.target == "argmax":
-            return Targets(plan, columns=targets.argmax(plan))
+            return Targets(plan, sound, columns=targets.argmax(plan))
         if o.target == "sample":
-            return Targets(plan, columns=targets.sample_at(plan, uniforms))
+            return Targets(plan, sound, columns=targets.sample_at(plan, uniforms))
         if o.target == "assignment":
-            return Targets(plan, columns=ot.assignment(-plan.clamp_min(torch.finfo(plan.dtype).tiny).log()))
+            return Targets(plan, sound, columns=ot.assignment(-plan.clamp_min(torch.finfo(plan.dtype).tiny).log()))
         weights = plan
         if o.target == "topk":
             k = min(o.topk, plan.shape[1])
             mass, columns = plan.topk(k, dim=1)
             weights = torch.zeros_like(plan).scatter(1, columns, mass)
-        return Targets(plan, weights=weights / weights.sum(1, keepdim=True))
+        return Targets(plan, sound, weights=weights / weights.sum(1, keepdim=True))
 
 
 @dataclass(frozen=True)
@@ -215,15 +224,19 @@ class Targets:
     """What is taken from a plan (n, m): a column of the memory for each image, (n,), or weights over the columns, (n, m)."""
 
     plan: Tensor
+    sound: Tensor
+    """(), boolean: whether the plan was finite. Targets of another are NaN, and so is whatever is computed from them."""
     columns: Tensor | None = None
     weights: Tensor | None = None
 
     def images(self, memory: Memory) -> Tensor:
         """(n, C, H, W) in [-1, 1]."""
         if self.columns is not None:
-            return memory.bank.images_of(memory.rows[self.columns])
-        assert self.weights is not None
-        return targets.barycentre(self.weights, memory.images)
+            images = memory.bank.images_of(memory.rows[self.columns])
+        else:
+            assert self.weights is not None
+            images = targets.barycentre(self.weights, memory.images)
+        return torch.where(self.sound, images, torch.nan)
 
     def features(self, memory: Memory) -> Tensor:
         """(n, d), of length 1."""
@@ -238,9 +251,14 @@ class Targets:
 
     def part(self, rows: slice) -> Targets:
         """Those of some of the images."""
-        return Targets(self.plan[rows], *(None if x is None else x[rows] for x in (self.columns, self.weights)))
+        return Targets(
+            self.plan[rows], self.sound, *(None if x is None else x[rows] for x in (self.columns, self.weights))
+        )
 
     @property
-    def distinct(self) -> float:
+    def distinct(self) -> float | Tensor:
         """How many different columns were chosen, over the number of images; 1 for means."""
-        return 1.0 if self.columns is None else len(self.columns.unique()) / len(self.columns)
+        if self.columns is None:
+            return 1.0
+        ordered = self.columns.sort().values
+        return (1 + (ordered[1:] != ordered[:-1]).sum()) / len(ordered)

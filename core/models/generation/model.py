@@ -21,7 +21,7 @@ from ...inference.network import NetworkTraits
 from ...runtime import distributed
 from .. import MODELS
 from ..base import Batch, Model, Update, flat_terms, log_name
-from ..draws import standard_normal, uniform_of
+from ..draws import seeds_of, standard_normal, uniforms_of, uploaded
 from .bank import BankOptions, MemoryBank, build_bank
 from .matching import Matching, MatchingOptions, Memory, Settings, Targets
 from .times import Times
@@ -37,9 +37,13 @@ class Micro(NamedTuple):
     """z (B, C, H, W)."""
     labels: Tensor | None
     """(B,) int64, -1 for no class; None for an unconditional generator."""
-    uniforms: Tensor
-    """(B, 4), float64, on the CPU: the coin of t = 0, the time, the choice of a target, the gap of consistency."""
+    uniforms: np.ndarray
+    """(B, 4), float64, on the host: the coin of t = 0, the time, the choice of a target, the gap of consistency."""
     batch: Batch
+
+    def uniform(self, column: int, device: torch.device) -> Tensor:
+        """One of the uniform numbers, (B,), float64, on a device."""
+        return uploaded(torch.from_numpy(self.uniforms[:, column].copy()), device)
 
 
 class Aims(NamedTuple):
@@ -217,7 +221,7 @@ class GenerationModel(Model):
     def _micro(self, batch: Batch) -> Micro:
         labels = batch.get("label") if self.classes else None
         noise = standard_normal(batch, *self.shape)
-        return Micro(noise, labels, uniform_of(batch["seed"].tolist(), 4), batch)
+        return Micro(noise, labels, uniforms_of(seeds_of(batch), 4), batch)
 
     def _updates(self, step: Step, place: int) -> Iterator[Update]:
         step.begun = True
@@ -227,13 +231,13 @@ class GenerationModel(Model):
         features = self._features(images) if self.matched or self.feature_losses else None
         aims = self._aims(step, place, features)
         done = step.iteration if self.legacy_schedule else self.samples_seen
-        times = self.times.draw(micro.uniforms[:, :2].numpy(), done)
-        t = torch.from_numpy(times).to(device, torch.float32)
+        times = self.times.draw(micro.uniforms[:, :2], done)
+        t = uploaded(torch.from_numpy(times).float(), device)
         point = on_path(z, aims.images, t)
         if self.times.one_step < 1:
             # Also where no sample moved: every rank must call the network equally often.
             chosen = times.nonzero()[0]
-            rows = torch.from_numpy(chosen if len(chosen) else np.zeros(1, np.int64)).to(device)
+            rows = uploaded(torch.from_numpy(chosen if len(chosen) else np.zeros(1, np.int64)), device)
             later = self._generate(point[rows], t[rows], None if micro.labels is None else micro.labels[rows])
             images = images.index_copy(0, rows, later)
             if features is not None and self.feature_losses:
@@ -243,7 +247,7 @@ class GenerationModel(Model):
         if features is not None and aims.features is not None:
             terms.update(self._losses(self.feature_losses, features, aims.features, aims.context))
         for key in self.consistency_losses:
-            gap = declared(self.losses[key], "gaps", LossTraits)(micro.uniforms[:, 3]).to(t)
+            gap = declared(self.losses[key], "gaps", LossTraits)(micro.uniform(3, t.device)).to(t)
             taught = self._average_at(micro, aims.images, (t + gap).clamp(0, 1))
             terms.update(self._losses([key], images, taught, {"t": t, "point": point, "gap": gap}))
         yield Update("g", flat_terms(terms), {**aims.logs, **self.loss_logs(), "kimg": self.samples_seen / 1000})
@@ -293,7 +297,9 @@ class GenerationModel(Model):
                 step.shared = self._match_all(step, memory)
             chosen, logs = step.shared[place]
         else:
-            chosen, logs = self._match(features.detach(), micro.labels, micro.uniforms[:, 2], memory, step.settings)
+            chosen, logs = self._match(
+                features.detach(), micro.labels, micro.uniform(2, features.device), memory, step.settings
+            )
         wanted = chosen.features(memory) if self.feature_losses else None
         context = {"distances": chosen.distances(memory)} if self.plan_losses else {}
         return Aims(chosen.images(memory), wanted, context, logs)
@@ -301,13 +307,10 @@ class GenerationModel(Model):
     def _match(
         self, features: Tensor, labels: Tensor | None, uniforms: Tensor, memory: Memory, settings: Settings
     ) -> tuple[Targets, dict[str, Tensor | float]]:
-        if not bool(features.isfinite().all()):  # so are the losses: the guard skips the step on every rank
-            log.warning(
-                "the features of generated images are NaN or infinite: the generator diverges, or its precision fails"
-            )
-            features = torch.zeros_like(features)
+        # Where features are NaN or infinite, so are the losses: the guard takes the step back on every rank.
+        features = torch.where(features.isfinite().all(), features, 0)
         coupling = self.matching.solve(features, labels, memory, settings)
-        chosen = self.matching.choose(coupling.plan, settings.temperature, uniforms.to(features.device))
+        chosen = self.matching.choose(coupling.plan, settings.temperature, uniforms)
         logs: dict[str, Tensor | float] = {
             "row_err": coupling.row_err,
             "col_err": coupling.col_err,
@@ -327,7 +330,7 @@ class GenerationModel(Model):
                     micro.noise, torch.zeros(len(micro.noise), device=micro.noise.device), micro.labels
                 )
                 rows.append(distributed.concatenated(self._features(image)))
-            uniforms.append(distributed.concatenated(micro.uniforms[:, 2].to(image.device, torch.float32)))
+            uniforms.append(distributed.concatenated(micro.uniform(2, image.device).float()))
             if micro.labels is not None:
                 labels.append(distributed.concatenated(micro.labels))
         chosen, logs = self._match(

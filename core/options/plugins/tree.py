@@ -192,7 +192,7 @@ def load(target: str) -> ModuleType:
             ours = _ours(inside)
             if ours is None:
                 raise
-            log.info("%s: cannot be imported (%s); Relume's own stands in", located(target), e)
+            log.debug("%s: cannot be imported (%s); Relume's own stands in", located(target), e)
             return ours
     ours = _ours(inside)
     if ours is not None:

@@ -58,6 +58,9 @@ class Batches(list):
     def __next__(self):
         return self.pop(0)
 
+    def micro_batches(self, iteration):
+        return 1
+
 
 def ramp(*shape):
     return torch.linspace(0, 1, math.prod(shape)).reshape(shape)

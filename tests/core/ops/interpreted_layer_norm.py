@@ -16,7 +16,7 @@ import torch
 from relume.core.ops import layer_norm_triton
 from relume.core.ops.layer_norm import _plain
 
-layer_norm_triton.TILE, layer_norm_triton.STEPS = 64, 2  # several tiles and programs, of few pixels
+layer_norm_triton.TILE, layer_norm_triton.STEPS = 2, 2  # several tiles and programs, of few pixels
 
 
 def main() -> None:
@@ -32,12 +32,12 @@ def main() -> None:
         for fused in (False, True):
             given = [t.clone().requires_grad_() for t in drawn[: 3 if has_offset else 2]]
             arguments = [*given, *[None] * (3 - len(given)), 1e-5, centred]
-            y = layer_norm_triton.FusedLayerNorm.apply(*arguments, torch.float32) if fused else _plain(*arguments)
+            y = layer_norm_triton.fused(*arguments, torch.float32)[0] if fused else _plain(*arguments)
             results.append([y, *torch.autograd.grad((y * weight).sum(), given)])
         for a, b in zip(*results, strict=True):
             worst = max(worst, ((a - b).abs().max() / a.abs().max()).item())
     x = torch.randn(1, 3, 3, 6).bfloat16()
-    half = layer_norm_triton.FusedLayerNorm.apply(x, torch.ones(6), torch.zeros(6), 1e-5, True, torch.bfloat16)
+    half = layer_norm_triton.fused(x, torch.ones(6), torch.zeros(6), 1e-5, True, torch.bfloat16)[0]
     assert half.dtype == torch.bfloat16
     torch.testing.assert_close(half, _plain(x, torch.ones(6), torch.zeros(6), 1e-5, True).bfloat16())
     print(worst)

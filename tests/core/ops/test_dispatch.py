@@ -42,3 +42,20 @@ def test_other_words_are_refused(monkeypatch):
     monkeypatch.setenv("RELUME_KERNELS", "offf")
     with pytest.raises(UserError, match="Did you mean 'off'"):
         use_kernel("scan", lambda: None)
+
+
+def test_a_word_for_one_op(monkeypatch):
+    monkeypatch.setenv("RELUME_KERNELS", "on, layer_norm=off")
+    assert not use_kernel("layer_norm", lambda: pytest.fail("asked"))
+    assert use_kernel("ssd", lambda: None)
+    monkeypatch.setenv("RELUME_KERNELS", "ssd=on")
+    assert not use_kernel("layer_norm", lambda: "no GPU")
+    with pytest.raises(UserError, match="fused state-space scan"):
+        use_kernel("ssd", lambda: "no GPU")
+
+
+@pytest.mark.parametrize("text", ["layer_nrm=off", "=off", "layer_norm=", "layer_norm=yes"])
+def test_other_words_for_one_op_are_refused(text, monkeypatch):
+    monkeypatch.setenv("RELUME_KERNELS", text)
+    with pytest.raises(UserError, match=r"RELUME_KERNELS.*(Known|Accepted)"):
+        use_kernel("scan", lambda: None)

@@ -65,7 +65,7 @@ def test_it_accepts_a_file_without_mistakes(validator: Any, good: str) -> None:
         ("total_iter: 100", "total_iter: 0"),
         ("total_iter: 100\n", "ema_decay: 0.9\n"),
         ("pixel_opt:", "pixel_op:"),
-        ("{type: Adam", "{type: Adan"),
+        ("{type: Adam", "{type: Adon"),
         ("lr: 2e-4", "betas: [0.9]"),
         ("  val:", "  vall:"),
         ("{type: disk}", "{type: dusk}"),

@@ -149,11 +149,11 @@ def test_training_needs_an_optimizer_and_a_loss(mistakes: Mistakes) -> None:
 
 
 def test_an_optimizer_needs_a_network_to_train(mistakes: Mistakes) -> None:
-    assert mistakes("  pixel_opt", "  optim_d: {type: Adam}\n  pixel_opt") == [
-        "x.yml:14:3: RestorationModel has no use for 'optim_d'. Accepted: optim_g."
+    assert mistakes("  pixel_opt", "  optim_h: {type: Adam}\n  pixel_opt") == [
+        "x.yml:14:3: RestorationModel has no use for 'optim_h'. Accepted: optim_g."
     ]
-    (line,) = mistakes("optim_g:", "optim_d:")
-    assert line == "x.yml:13:3: RestorationModel has no use for 'optim_d'. Accepted: optim_g."
+    (line,) = mistakes("optim_g:", "optim_h:")
+    assert line == "x.yml:13:3: RestorationModel has no use for 'optim_h'. Accepted: optim_g."
 
 
 @pytest.mark.parametrize(
@@ -182,8 +182,8 @@ def test_scheduler_and_nested_losses_are_checked(mistakes: Mistakes) -> None:
 def test_options_of_torch_optimizers(mistakes: Mistakes, loaded: Loaded) -> None:
     (line,) = mistakes("{type: Adam, lr: 2e-4}", "{type: Adam, betas: [0.9]}")
     assert line == "x.yml:13:32: train.optim_g.betas: expected 2 values, got 1"
-    (line,) = mistakes("{type: Adam,", "{type: Adan,")
-    assert line.startswith("x.yml:13:19: no optimizer is called 'Adan'. Did you mean 'Adam'?")
+    (line,) = mistakes("{type: Adam,", "{type: Adaam,")
+    assert line.startswith("x.yml:13:19: no optimizer is called 'Adaam'. Did you mean 'Adam'?")
     (line,) = mistakes("lr: 2e-4}", "param_groups: [{lr: 1}]}")
     assert line == (
         "x.yml:13:39: train.optim_g.param_groups: entry 0 needs 'params', a regular expression on parameter names"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -128,6 +129,8 @@ def test_every_rank_skips_a_step_that_is_bad_on_one(tmp_path: Path) -> None:
     done = train(tmp_path, options(**DETERMINISTIC, datasets__train__poison=3), ranks=2)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "skipped on rank" in done.stdout and "img003.png" in done.stdout
+    skipped = re.findall(r"iteration (\d+) skipped", done.stdout + done.stderr)
+    assert len(skipped) == len(set(skipped)), "one finding is one line"
     weights = outcome(tmp_path)["weights"]["params"]
     assert all(torch.isfinite(v).all() for v in weights.values())
 

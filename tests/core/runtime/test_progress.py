@@ -54,7 +54,7 @@ def test_the_bar_moves_every_step_and_lines_fit(terminal: Terminal, monkeypatch:
     train_pipeline(options(logger__print_freq=6))
     assert [done for done, _, _ in seen] == list(range(1, 13)), "every step, whatever print_freq is"
     assert all(re.fullmatch(r"[\d.e+]+ (it/s|s/it), eta \d+:\d\d:\d\d", speed) for _, speed, _ in seen)
-    assert all(re.match(r"lr \d\.\d\de-\d\d  l_pix \S+  grad_norm \S+", values) for _, _, values in seen)
+    assert all(re.match(r"lr \d\.\d\de-\d\d  (?:l_\w+ \S+  )+grad_norm \S+", values) for _, _, values in seen)
     assert ["score" in values for _, _, values in seen] == [False] * 4 + [True] * 8, "the last validation's score"
     text = ESCAPES.sub("", terminal.getvalue())
     lines = [line.rstrip() for line in re.split(r"[\r\n]+", text)]

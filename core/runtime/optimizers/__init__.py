@@ -1,19 +1,21 @@
-"""Optimizers: torch's own, by name, and whatever a plugin registers."""
+"""Optimizers: torch's own and those of two libraries, by name, our rule for Muon, and whatever a plugin registers."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..annotations import Range, setting
-from ..errors import UserError
-from ..registry import Registry, unknown_key
+from ...annotations import Range, setting
+from ...errors import UserError, printable
+from ...registry import Registry, unknown_key
+from ..patience import at_most
+from . import library
 
 
 @dataclass
@@ -38,28 +40,13 @@ class OptimizerKeys:
 NamedParameters = Iterable[tuple[str, nn.Parameter]]
 
 
-UNUSABLE = {
-    "LBFGS": "asks for the loss several times in a step, which a training here computes once",
-    "SparseAdam": "takes sparse gradients only, and those of networks here are dense",
-    "Muon": "takes matrices only, and networks here have biases and convolutions",
-}
-"""Of torch's, those that cannot train a network here, and why."""
-
-
-def _from_torch(name: str) -> Callable[..., Any] | None:
-    if name in UNUSABLE:
-        raise UserError(f"{name} cannot be used: it {UNUSABLE[name]}")
-    found = getattr(torch.optim, name, None)
-    is_one = isinstance(found, type) and issubclass(found, torch.optim.Optimizer)
-    return found if is_one and found is not torch.optim.Optimizer else None
-
-
 OPTIMIZERS = Registry(
     "optimizer",
     "relume.core.runtime.optimizers",
     runtime=("params",),
-    library=_from_torch,
-    library_names=lambda: (n for n in dir(torch.optim) if n not in UNUSABLE and _from_torch(n)),
+    library=library.optimizer,
+    library_names=library.of_torch,
+    library_advice=library.advice,
     ranges={
         **dict.fromkeys(("lr", "weight_decay", "momentum", "lr_decay", "lambd", "eps"), Range(least=0)),
         "betas": Range(least=0, below=1),
@@ -87,8 +74,12 @@ def build_optimizer(parameters: NamedParameters, opt: Mapping[str, Any]) -> torc
         for key in (k for k in rule if k not in accepted and k not in ("params", "lr_scale")):
             raise UserError(unknown_key(key, f"param_groups ({settings['type']})", [*accepted, "params", "lr_scale"]))
     rules = [scaled(rule, settings.get("lr")) for rule in opt.get("param_groups") or ()]
+    groups = _groups(named, rules)
+    divided = getattr(OPTIMIZERS.get(str(settings.get("type"))), "divided", None)
+    if divided is not None:
+        groups = divided(groups, [p for _, p in named], settings)
     try:
-        optimizer: torch.optim.Optimizer = OPTIMIZERS.build(settings, params=_groups(named, rules))
+        optimizer: torch.optim.Optimizer = OPTIMIZERS.build(settings, params=groups)
     except (TypeError, ValueError) as e:
         raise UserError(f"optimizer {settings.get('type')}: {e}") from e
     return optimizer
@@ -112,6 +103,10 @@ def scaled(rule: Mapping[str, Any], lr: float | None) -> dict[str, Any]:
     return {**rule, "lr": lr * scale}
 
 
+MATCHING = 2.0
+"""Seconds in which a regular expression must have matched a parameter's name, or not."""
+
+
 def _groups(named: Sequence[tuple[str, nn.Parameter]], rules: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Each parameter in exactly one group: that of the first rule matching its name, else the last, ruleless one."""
     groups = [{**{k: v for k, v in rule.items() if k != "params"}, "params": []} for rule in rules]
@@ -123,7 +118,15 @@ def _groups(named: Sequence[tuple[str, nn.Parameter]], rules: Sequence[Mapping[s
             f"param_groups: each entry needs 'params', a regular expression on parameter names ({e})"
         ) from e
     for name, parameter in named:
-        index = next((i for i, p in enumerate(patterns) if p.search(name)), None)
+        index = None
+        for i, pattern in enumerate(patterns):
+            with at_most(
+                MATCHING, f"param_groups: '{printable(pattern.pattern)}' takes for ever to match '{printable(name)}'"
+            ):
+                found = pattern.search(name)
+            if found:
+                index = i
+                break
         (rest if index is None else groups[index])["params"].append(parameter)
     for rule, group in zip(rules, groups, strict=True):
         if not group["params"]:

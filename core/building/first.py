@@ -1,0 +1,118 @@
+"""The first iterations of a run: what goes wrong in it is said of the block of the options that it comes of."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ...archs import ARCHS
+from ..errors import UserError
+from ..inference.network import explaining_channels
+from ..options.schema import Options
+from ..registry import MISSING
+from ..runtime import memory
+from ..runtime.gate import blame, owner, refusal
+from ..trainer import Parts
+
+FACTORS = re.compile(r"(up_?)?scale(_factor)?|upsampling|sf")
+"""How networks call the factor by which they enlarge."""
+CHANNELS = {
+    "takes": re.compile(r"((num|n|in|inp|img|image|input)_?)+(ch|chans?|channels?)"),
+    "gives": re.compile(r"((num|n|out|outp|img|image|output)_?)+(ch|chans?|channels?)"),
+}
+"""How they call the channels of what they take and give."""
+SHAPES = re.compile(r"prediction ((?:\d+x)*\d+), target ((?:\d+x)*\d+)")
+
+
+@contextlib.contextmanager
+def first_iteration(opt: Options, parts: Parts) -> Iterator[None]:
+    """Inside, the parts of a run work together for one of the first times.
+
+    Raises:
+        UserError: what the user can mend, with the key of the block whose component it went wrong in. What else goes wrong is
+            raised as it is, with such an error for commands to say (`gate.said_of`).
+    """
+    try:
+        with explaining_channels():
+            yield
+    except Exception as e:
+        if isinstance(e, UserError) and (e.key is not None or type(e) is not UserError):
+            raise
+        key = owner(e, owners(parts))
+        error = said(e, key, opt)
+        if not isinstance(e, UserError):
+            blame(e, error)
+            raise
+        raise error from (e.__cause__ or e)
+
+
+def owners(parts: Parts) -> list[tuple[Any, str]]:
+    """The objects of a run and the keys of the options that they were made of, the more special ones first."""
+    found: list[tuple[Any, str]] = [(loss, f"train.{key}") for key, loss in parts.model.losses.items()]
+    found += [(network, f"network_{key}") for key, network in parts.model.networks.items()]
+    found += [(network, f"network_{key}") for key, network in parts.networks.items()]
+    found += [(optimizer, f"train.optim_{key}") for key, optimizer in parts.optimizers.items()]
+    found += [(part, "train.scheduler") for part in parts.schedulers.values()]
+    found += [(part, "train.scheduler") for s in parts.schedulers.values() for part in vars(s).values()]
+    return [*found, (parts.ema, "train.ema_decay"), (parts.loader, "datasets.train")]
+
+
+def said(error: Exception, key: str | None, opt: Options) -> UserError:
+    """What to tell the user of an error of a first iteration, which the component at `key` raised."""
+    text = str(error) if isinstance(error, UserError) else ""
+    shapes = SHAPES.search(text)
+    if shapes:
+        return of_shapes(text, shapes[1].split("x"), shapes[2].split("x"), opt)
+    if "channel(s)" in text:
+        named = [f"network_{k}.{n} is {v}" for k, b in opt.networks.items() for n, v in settings(b, CHANNELS["takes"])]
+        colours = [
+            f"datasets.train.{n} is {v}"
+            for n, v in opt.datasets["train"].items()
+            if n in ("color", "grayscale", "task")
+        ]
+        found = UserError(f"{text} ({', '.join([*named, *colours])})" if named or colours else text)
+        found.key = "network_g"
+        return found
+    block = of(key, opt)
+    found = refusal(error, key or "train", block, "the first iterations failed: ")
+    if memory.ran_out(error):
+        found.args = (f"{found}{MEMORY}",)
+    return found
+
+
+MEMORY = "; less is needed with a smaller batch_size_per_gpu, gt_size or network"
+
+
+def of_shapes(text: str, pred: list[str], target: list[str], opt: Options) -> UserError:
+    """A loss's complaint about shapes, with the values of the options that are likely to be the reason."""
+    network = opt.networks.get("g", {})
+    reasons: list[str] = []
+    key = "network_g"
+    if pred[2:] != target[2:]:
+        found = settings(network, FACTORS)
+        reasons += [f"network_g.{name} is {value}" for name, value in found] + [f"scale is {opt.scale}"]
+        key = f"network_g.{found[0][0]}" if found else key
+    if pred[1:2] != target[1:2]:
+        found = settings(network, CHANNELS["gives"])
+        reasons += [f"network_g.{name} is {value}" for name, value in found]
+        key = f"network_g.{found[0][0]}" if found and key == "network_g" else key
+    error = UserError(f"{text}: {', '.join(reasons)}" if reasons else text)
+    error.key = key
+    return error
+
+
+def settings(block: Mapping[str, Any], names: re.Pattern[str]) -> list[tuple[str, Any]]:
+    """The options of a network whose names match, given or not, with their values."""
+    parameters = ARCHS.parameters(block["type"]) if "type" in block else {}
+    every = {k: block.get(k, p.default) for k, p in parameters.items() if names.fullmatch(k)}
+    return [(k, v) for k, v in every.items() if v is not MISSING]
+
+
+def of(key: str | None, opt: Options) -> Mapping[str, Any]:
+    """The block of the options at a dotted key; empty where there is none."""
+    block: Any = opt
+    for part in (key or "").split("."):
+        block = block.get(part) if isinstance(block, Mapping) else None
+    return block if isinstance(block, Mapping) else {}

@@ -1,0 +1,78 @@
+"""What every kernel of ours shares: how it is launched, counted, and made an operator of PyTorch. Importing this needs Triton.
+
+Rules: the axis that grows with the data is axis 0 of a grid, offsets from it are 64-bit; sums are in float32; the gradients of
+parameters are partial sums of programs, added up in a fixed order, so that results repeat bit for bit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from ..errors import UserError
+from .dispatch import NAMES, interpreted
+
+LAUNCHED: Counter[str] = Counter()
+"""How often each kernel was launched in this process, by module and name."""
+GRID_LIMIT = 65_535
+"""Programs along the second and the third axis of a grid."""
+
+
+def launch(kernel: Any, grid: tuple[int, ...], *args: Any, warps: int = 4, stages: int = 2, **constants: Any) -> None:
+    """Run `kernel` on the device of its first tensor; nothing for an empty grid."""
+    if 0 in grid:
+        return
+    first = next(a for a in args if isinstance(a, Tensor))
+    LAUNCHED[f"{kernel.fn.__module__.rsplit('.', 1)[-1]}.{kernel.__name__}"] += 1
+    guard = torch.cuda.device(first.device) if first.is_cuda else contextlib.nullcontext()
+    with guard:
+        kernel[grid](*args, **constants, num_warps=warps, num_stages=stages, enable_fp_fusion=True)
+
+
+def tile(elements: int) -> int:
+    """Elements of a program's tile: in the interpreter, whose cost is that of programs, 32 times as many."""
+    return elements * 32 if interpreted() else elements
+
+
+def block(n: int, least: int = 16, most: int = 1 << 30) -> int:
+    """The smallest power of two that holds `n`, within limits."""
+    return max(least, min(triton.next_power_of_2(n), most))
+
+
+def operator(
+    name: str,
+    forward: Callable[..., Any],
+    fake: Callable[..., Any],
+    backward: Callable[..., Any],
+    fake_backward: Callable[..., Any],
+    setup: Callable[..., None],
+    gradients: Callable[..., Any],
+) -> Any:
+    """``relume::name`` and ``relume::name_backward``, the first with the second as its gradient, the second with none.
+
+    Args:
+        name: key of `core.ops.dispatch.NAMES`.
+        forward, fake: of tensors; the same for tensors without data.
+        backward, fake_backward: likewise.
+        setup: ``setup(ctx, inputs, output)`` keeps what `gradients` needs.
+        gradients: ``gradients(ctx, backward_operator, *grads)`` gives the gradient of every input.
+    """
+    inner = torch.library.custom_op(f"relume::{name}_backward", backward, mutates_args=())
+    inner.register_fake(fake_backward)
+
+    def refuse(ctx: Any, *grads: Any) -> None:
+        raise UserError(
+            f"the fused {NAMES[name]} can be differentiated once; RELUME_KERNELS={name}=off uses plain PyTorch instead"
+        )
+
+    inner.register_autograd(refuse)
+    outer = torch.library.custom_op(f"relume::{name}", forward, mutates_args=())
+    outer.register_fake(fake)
+    outer.register_autograd(lambda ctx, *grads: gradients(ctx, inner, *grads), setup_context=setup)
+    return outer

@@ -1,0 +1,70 @@
+"""Root-mean-square normalisation with a SiLU gate, as Mamba-2 has it before its last projection."""
+
+from __future__ import annotations
+
+import functools
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import UserError
+from .dispatch import device_obstacle, use_kernel
+from .precision import at_least_float32
+
+WIDEST = 8192
+"""Most channels of a group that the fused kernels take."""
+
+
+def rmsnorm_gated(
+    x: Tensor,
+    weight: Tensor,
+    z: Tensor | None = None,
+    eps: float = 1e-5,
+    group_size: int | None = None,
+    norm_before_gate: bool = True,
+) -> Tensor:
+    """``rms_norm(x) * weight * SiLU(z)``, or ``rms_norm(x * SiLU(z)) * weight``; in float32 inside.
+
+    Args:
+        x: (..., D).
+        weight: (D).
+        z: gate, (..., D), or None for none.
+        eps: added to the mean square.
+        group_size: channels that are normalised together; all when None.
+        norm_before_gate: which of the two.
+
+    Raises:
+        UserError: shapes do not go together, or kernels are forced on and cannot run.
+    """
+    width = x.shape[-1]
+    size = group_size or width
+    if weight.shape != (width,) or width % size or (z is not None and z.shape != x.shape):
+        shapes = f"x {tuple(x.shape)}, weight {tuple(weight.shape)}, z {None if z is None else tuple(z.shape)}"
+        raise UserError(
+            f"rmsnorm_gated: weight must have x's channels, z its shape, and group_size divide them; "
+            f"they are {shapes}, group_size {size}"
+        )
+    if use_kernel("rms_norm", functools.partial(_obstacle, x, weight, z, size)):
+        from .rms_norm_triton import fused
+
+        result: Tensor = fused(x, weight, z, eps, size, norm_before_gate)[0]
+        return result
+    return plain(x, weight, z, eps, size, norm_before_gate)
+
+
+def plain(x: Tensor, weight: Tensor, z: Tensor | None, eps: float, size: int, norm_before_gate: bool) -> Tensor:
+    """`rmsnorm_gated` in PyTorch."""
+    dtype = x.dtype
+    x = at_least_float32(x)
+    gate = None if z is None else F.silu(z.to(x.dtype))
+    if gate is not None and not norm_before_gate:
+        x = x * gate
+    y = F.rms_norm(x.unflatten(-1, (-1, size)), (size,), eps=eps).flatten(-2) * weight.to(x.dtype)
+    return (y if gate is None or not norm_before_gate else y * gate).to(dtype)
+
+
+def _obstacle(x: Tensor, weight: Tensor, z: Tensor | None, size: int) -> str | None:
+    """Why the fused kernels cannot run, or None."""
+    if size > WIDEST:
+        return f"it takes up to {WIDEST} channels in a group, there are {size}"
+    return device_obstacle("rms_norm", x, weight, z)

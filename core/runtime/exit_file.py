@@ -1,0 +1,55 @@
+"""The file ``exit.json`` of an experiment, which says why its last run ended; `core.runtime.last_words` writes it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import EXIT_INTERRUPTED, EXIT_NONFINITE, EXIT_PREEMPTED, EXIT_USER_ERROR
+
+FILE = "exit.json"
+OUTCOMES = {
+    0: "complete",
+    EXIT_USER_ERROR: "mistake",
+    EXIT_NONFINITE: "nonfinite",
+    EXIT_PREEMPTED: "preempted",
+    EXIT_INTERRUPTED: "interrupted",
+}
+"""What exit codes mean, in one word; all others are ``failed``."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """What ``exit.json`` holds.
+
+    Attributes:
+        code: the exit code, behind a launcher as without one, with ``outcome``, one of `OUTCOMES`.
+        reason: one line.
+        iteration: that the run reached; None if it did not come to training.
+        rank: which ended it, of ``ranks``.
+        session: the job, or the launcher, that this run was an attempt of; ``attempt`` counts its restarts.
+        host, time: where and when.
+    """
+
+    code: int
+    outcome: str
+    reason: str
+    iteration: int | None
+    rank: int
+    ranks: int
+    session: str
+    attempt: int
+    host: str
+    time: str
+
+
+def read(folder: Path) -> Words | None:
+    """What ``exit.json`` of an experiment says; None where there is none, or none that can be read."""
+    try:
+        content: Mapping[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        return Words(**content)
+    except (OSError, ValueError, TypeError):
+        return None

@@ -1,0 +1,127 @@
+"""Steps that the device itself takes back: an optimizer's step counts or not by a tensor that Python never reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+SKIPS = (torch.optim.Adam, torch.optim.AdamW)
+"""Optimizers whose fused kernels leave everything as it is when told ``found_inf``."""
+INITIAL = {"mu_product": 1.0}
+"""What optimizers begin to remember with, where that is not zero."""
+KNOWN = (*("Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Adadelta", "Adagrad", "SGD"),)
+"""Optimizers that begin to remember with zeros, or `INITIAL`."""
+INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def local(x: Tensor) -> Tensor:
+    """This rank's part of a tensor, without its graph."""
+    part: Tensor = x.to_local() if hasattr(x, "to_local") else x
+    return part.detach()
+
+
+@torch.no_grad()
+def put_back(sound: Tensor, new: Sequence[Tensor], old: Sequence[Tensor]) -> None:
+    """Where `sound`, a boolean without dimensions, is false, give `new` the values of `old`, in place and bit for bit.
+
+    On a GPU a few launches do it for all tensors: a choice between integers is exact whatever numbers they stand for.
+    """
+    kinds: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+    for n, o in zip(map(local, new), map(local, old), strict=True):
+        kind = INTEGERS.get(n.dtype.itemsize) if n.is_floating_point() or n.dtype in INTEGERS.values() else None
+        if kind is None or not n.is_cuda or n.dim() == 0:
+            n.copy_(torch.where(sound, n, o))
+        else:
+            lists = kinds.setdefault(kind, ([], []))
+            lists[0].append(n.view(kind))
+            lists[1].append(o.view(kind))
+    for kind, (after, before) in kinds.items():
+        chosen(sound.to(kind), after, before)
+
+
+def chosen(sound: Tensor, new: list[Tensor], old: list[Tensor]) -> None:
+    """`new` becomes ``sound * new + (1 - sound) * old``, all integers of one kind."""
+    torch._foreach_mul_(new, sound)
+    torch._foreach_add_(new, torch._foreach_mul(old, 1 - sound))
+
+
+class Stepper:
+    """Steps an optimizer where a tensor says so.
+
+    Args:
+        optimizer: one whose memory is on the device of what it trains is asked nothing; any other waits for the verdict.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer = optimizer
+        kind = type(optimizer)
+        self.known = kind.__module__.startswith("torch.optim") and kind.__name__ in KNOWN
+        self.born: Tensor | None = None
+        """Whether any step since the optimizer remembers something was sound; None once that is known."""
+
+    def step(self, sound: Tensor) -> None:
+        """Step; parameters and what the optimizer remembers stay bit for bit as they were unless `sound`, (), boolean."""
+        parameters = [p for g in self.optimizer.param_groups for p in g["params"] if p.grad is not None]
+        if not self._predicable(parameters):
+            if bool(sound):
+                self.optimizer.step()
+            return
+        fresh = [p for p in parameters if not self.optimizer.state.get(p)]
+        if not fresh and self._skips():
+            self._fused(sound)
+            return
+        before = {id(p): remembered(self.optimizer, p) for p in parameters}
+        kept = [local(p).clone() for p in parameters]
+        memory = {key: {k: local(v).clone() for k, v in state.items()} for key, state in before.items()}
+        self.optimizer.step()
+        put_back(sound, parameters, kept)
+        new, old = [], []
+        for p in parameters:
+            for name, value in remembered(self.optimizer, p).items():
+                new.append(value)
+                earlier = memory[id(p)].get(name)
+                old.append(torch.full_like(local(value), INITIAL.get(name, 0.0)) if earlier is None else earlier)
+        put_back(sound, new, old)
+        if fresh and len(fresh) == len(parameters):
+            self.born = torch.zeros_like(sound)
+        if self.born is not None:
+            self.born = self.born | sound
+
+    def settle(self) -> None:
+        """Forget what the optimizer began to remember in steps that all were taken back. Waits for the device."""
+        if self.born is not None and not bool(self.born):
+            self.optimizer.state.clear()
+        self.born = None
+
+    def _predicable(self, parameters: Sequence[Tensor]) -> bool:
+        if not self.known or any(g.get("dampening") for g in self.optimizer.param_groups):
+            return False
+        for p in parameters:
+            for value in self.optimizer.state.get(p, {}).values():
+                if value is not None and not (isinstance(value, Tensor) and value.device == p.device):
+                    return False
+        on_host = not all(g.get("fused") or g.get("capturable") for g in self.optimizer.param_groups)
+        return not on_host or all(p.device.type == "cpu" for p in parameters) or self._counts_nothing()
+
+    def _counts_nothing(self) -> bool:
+        return type(self.optimizer).__name__ == "SGD"
+
+    def _skips(self) -> bool:
+        return type(self.optimizer) in SKIPS and all(g.get("fused") for g in self.optimizer.param_groups)
+
+    def _fused(self, sound: Tensor) -> None:
+        optimizer: Any = self.optimizer
+        optimizer.grad_scale = None
+        optimizer.found_inf = (~sound).float()
+        try:
+            optimizer.step()
+        finally:
+            del optimizer.grad_scale, optimizer.found_inf
+
+
+def remembered(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Tensor]:
+    """What an optimizer remembers of a parameter, as tensors by name."""
+    return {k: v for k, v in optimizer.state.get(parameter, {}).items() if isinstance(v, Tensor)}
