@@ -162,7 +162,8 @@ class UShape(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         height, width = image.shape[-2:]
-        image = F.pad(image, (0, -width % self.padder_size, 0, -height % self.padder_size))
+        right, down = (-(-n // self.padder_size) * self.padder_size - n for n in (width, height))
+        image = F.pad(image, (0, right, 0, down))
         x = self.intro(image.contiguous(memory_format=torch.channels_last))
         skips: list[Tensor] = []
         for encoder, down in zip(self.encoders, self.downs, strict=True):

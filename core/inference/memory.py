@@ -42,7 +42,7 @@ class Peak(TorchFunctionMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.now = self.most = 0
         self.seen: set[int] = set()
 

@@ -140,8 +140,8 @@ class Enhancer:
 
     def _finished(self, image: Tensor, factor: float) -> np.ndarray:
         """A result (3, H, W) as an array, at the size that is wanted."""
-        plain = self.transfer is None
-        made = image.permute(1, 2, 0).float().cpu().numpy() if plain else radiance(image, self.transfer)
+        decode = self.transfer
+        made = image.permute(1, 2, 0).float().cpu().numpy() if decode is None else radiance(image, decode)
         if factor != 1:
             made = made * np.float32(factor)
         wanted = self.settings.outscale

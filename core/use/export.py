@@ -1,0 +1,382 @@
+"""Networks as files that run without Relume: ONNX, torch.export's programs, and safetensors that say what they are.
+
+An exported network has one input ``x`` and one output ``y``, (N, C, H, W) RGB float32 in [0, 1]: what `relume.load` is as a
+function. Padding to the network's multiple, the ``mean`` and ``std`` of its training, and the choice of one of several outputs
+are inside.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import UserError, require
+from ..imaging.normalisation import denormalise, normalise
+from ..inference.network import network_trait
+from ..inference.tiling import as_tuple, size_multiple
+from ..load import Restorer
+from ..runtime import checkpoint
+
+log = logging.getLogger("relume")
+
+OPSET = 20
+"""Of ONNX: that in which DFT takes its axis as an input."""
+TOLERANCE = {"float32": 1e-3, "float16": 2e-2}
+"""Largest difference that is accepted, of values in [0, 1], by the type that is computed in."""
+SIZES = ((1, 64, 80), (2, 72, 64), (1, 51, 77))
+"""Batch, height and width of the inputs that a file is verified with."""
+INSTALL = "pip install 'relume[export]'"
+
+
+class Function(nn.Module):
+    """A network with all that belongs to it, from pictures to pictures.
+
+    Args:
+        network: in evaluation mode.
+        description: what its weights say of themselves.
+        half: compute in float16.
+    """
+
+    def __init__(self, network: nn.Module, description: Mapping[str, Any], half: bool = False) -> None:
+        super().__init__()
+        self.network = network.half() if half else network
+        self.half_inside = half
+        self.mean, self.std = description["mean"], description["std"]
+        self.multiple = size_multiple(network)
+        self.place = int(network_trait(network, "result_output"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C', s H, s W)."""
+        height, width = x.shape[-2:]
+        inner = normalise(x, self.mean, self.std)
+        if self.multiple > 1:
+            inner = continued(continued(inner, -2, self.multiple), -1, self.multiple)
+        outputs = as_tuple(self.network(inner.half() if self.half_inside else inner))
+        made = outputs[self.place % len(outputs)].float()
+        if self.multiple > 1:
+            scale = made.shape[-1] // inner.shape[-1]
+            made = made[..., : height * scale, : width * scale]
+        return denormalise(made, self.mean, self.std)
+
+
+def continued(x: Tensor, dim: int, multiple: int) -> Tensor:
+    """`x` continued along an axis to a multiple by reflection, as `tiling.mirrored`, for sizes that are not known."""
+    n = x.shape[dim]
+    wanted = (n + multiple - 1) // multiple * multiple
+    period = 2 * n - 2
+    phase = torch.arange(wanted, device=x.device) % period
+    return x.index_select(dim, torch.minimum(phase, period - phase))
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of an export.
+
+    Attributes:
+        difference: the largest from what torch gives, of values in [0, 1].
+        sizes: how many inputs that was found with.
+        dynamic: axes of the input that may have any size.
+        opset: of ONNX; None for other formats.
+        scale: output size / input size.
+    """
+
+    difference: float
+    sizes: int
+    dynamic: tuple[str, ...]
+    opset: int | None
+    scale: int
+
+
+AXES = ("batch", "height", "width")
+
+
+class Differs(UserError):
+    """A file does not give what torch gives."""
+
+
+HINTS = ("DYNAMIC", "AUTO", None)
+"""How torch.export is asked for free axes: all that there are; those that can be; none."""
+T = TypeVar("T")
+
+
+def freest(attempt: Callable[[str | None], T]) -> T:
+    """The first of `HINTS` with which an attempt succeeds.
+
+    Raises:
+        UserError: none does; the last reason is given, which is not about sizes.
+    """
+    error: UserError | None = None
+    for hint in HINTS:
+        try:
+            return attempt(hint)
+        except Differs as e:
+            if hint == HINTS[0]:  # nothing was taken for fixed that is not
+                raise
+            error = e
+        except UserError as e:
+            error = e
+    assert error is not None
+    raise error
+
+
+def traced(function: nn.Module, example: Tensor, hint: str | None) -> tuple[Any, tuple[str, ...]]:
+    """The program of a function by torch.export, and the axes that may have any size.
+
+    Raises:
+        UserError: it cannot be exported so.
+    """
+    kind = None if hint is None else getattr(torch.export.Dim, hint)
+    shapes = None if kind is None else {"x": {0: kind, 2: kind, 3: kind}}
+    try:
+        with torch.no_grad(), silence():
+            program = torch.export.export(function, (example,), dynamic_shapes=shapes, strict=False)
+    except Exception as e:  # torch.export raises whatever the operation that it stumbles over does
+        raise UserError(f"torch.export cannot follow it: {reason(e)}") from e
+    shape = next(n.meta["val"].shape for n in program.graph.nodes if n.op == "placeholder" and n.target == "x")
+    return program, tuple(a for a, at in zip(AXES, (0, 2, 3), strict=True) if not isinstance(shape[at], int))
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Inside: what torch has to say about its own exporters is not shown."""
+    loud = [logging.getLogger(n) for n in ("torch", "torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loud]
+    try:
+        for logger in loud:
+            logger.setLevel(logging.CRITICAL)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loud, levels, strict=True):
+            logger.setLevel(level)
+
+
+def inputs_for(channels: int, free: tuple[str, ...], example: Tensor) -> list[Tensor]:
+    """Three pictures for verification, of different sizes where the axes are free."""
+    made = []
+    generator = torch.Generator().manual_seed(0)
+    for batch, height, width in SIZES:
+        shape = [
+            batch if "batch" in free else example.shape[0],
+            channels,
+            height if "height" in free else example.shape[2],
+            width if "width" in free else example.shape[3],
+        ]
+        made.append(torch.rand(shape, generator=generator))
+    return made
+
+
+def verified(
+    run: Callable[[Tensor], Tensor], restorer: Restorer, pictures: list[Tensor], tolerance: float
+) -> tuple[float, int]:
+    """The largest difference between a file and the model that it was made of, and the scale.
+
+    Raises:
+        UserError: it is above `tolerance`, or the sizes differ.
+    """
+    worst, scale = 0.0, 1
+    for picture in pictures:
+        expected = restorer(picture)
+        found = run(picture)
+        if found.shape != expected.shape:
+            raise UserError(f"gives {tuple(found.shape)} for {tuple(picture.shape)}, and torch {tuple(expected.shape)}")
+        difference = float((found.float() - expected).abs().max())
+        worst = max(worst, difference if difference == difference else float("inf"))
+        scale = expected.shape[-1] // picture.shape[-1]
+    if worst > tolerance:
+        raise Differs(f"differs by {worst:.3g} from what torch gives, above --tolerance {tolerance:g}; not written")
+    return worst, scale
+
+
+def example_for(restorer: Restorer, channels: int, size: tuple[int, int] | None = None) -> Tensor:
+    """An input that the network takes, of a (height, width)."""
+    multiple = size_multiple(restorer.model.networks["g"])
+    height, width = size or tuple(-(-n // multiple) * multiple for n in (64, 96))
+    return torch.rand((2, channels, height, width), generator=torch.Generator().manual_seed(1))
+
+
+def to_onnx(
+    restorer: Restorer, channels: int, target: Path, half: bool, tolerance: float, size: tuple[int, int] | None = None
+) -> Report:
+    """Write an ONNX file that has been run by onnxruntime.
+
+    Args:
+        restorer: what the file is to do.
+        channels: of its input.
+        target: of the file.
+        half: compute in float16.
+        tolerance: largest difference that is accepted.
+        size: (height, width) where the network allows one only.
+
+    Raises:
+        UserError: the packages are missing, the network cannot be exported, or the file does not give the same.
+    """
+    require("onnxscript", f"writing {target}", INSTALL)
+    onnx = require("onnx", f"writing {target}", INSTALL)
+    onnxruntime = require("onnxruntime", f"verifying {target}", INSTALL)
+    example = example_for(restorer, channels, size)
+    network = copy.deepcopy(restorer.model.networks["g"])
+    function = Function(network, restorer.description, half).eval()
+
+    def attempt(hint: str | None) -> tuple[Any, tuple[str, ...], float, int]:
+        program, free = traced(function, example, hint)
+        model = as_onnx(program)
+        pictures = inputs_for(channels, free, example)
+        return model, free, *verified(session_of(model, onnx, onnxruntime), restorer, pictures, tolerance)
+
+    model, free, worst, scale = freest(attempt)
+    metadata = {
+        "architecture": type(network).__name__,
+        "color": "RGB",
+        "range": "[0, 1]",
+        "layout": "NCHW",
+        "scale": str(scale),
+        "size_multiple": "1",
+        "dynamic": ", ".join(free) or "none",
+        "fp16": str(half).lower(),
+        "relume": json.dumps({**restorer.description, "average": None}),
+    }
+    model.producer_name = "relume"
+    onnx.helper.set_model_props(model, metadata)
+    checkpoint.write_atomically(target, lambda f: f.write(model.SerializeToString()))
+    return Report(worst, len(SIZES), free, OPSET, scale)
+
+
+def as_onnx(program: Any) -> Any:
+    """A program as an ONNX model.
+
+    Raises:
+        UserError: an operation cannot be said in ONNX; it is named.
+    """
+    try:
+        with torch.no_grad(), silence():
+            made = torch.onnx.export(
+                program,
+                input_names=["x"],
+                output_names=["y"],
+                opset_version=OPSET,
+                dynamo=True,
+                verbose=False,
+                optimize=True,
+            )
+        assert made is not None
+        return made.model_proto
+    except Exception as e:
+        raise UserError(f"ONNX cannot hold it: {reason(e)}") from e
+
+
+def session_of(model: Any, onnx: Any, onnxruntime: Any) -> Callable[[Tensor], Tensor]:
+    """An ONNX model as a function, by onnxruntime.
+
+    Raises:
+        UserError: it refuses the model, or later an input.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.onnx"
+        onnx.save(model, str(file))
+        try:
+            session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        except Exception as e:  # onnxruntime has a class for each of its codes
+            raise UserError(f"onnxruntime cannot run it: {checkpoint.first_line(e)}") from e
+
+    def run(picture: Tensor) -> Tensor:
+        try:
+            return torch.from_numpy(np.asarray(session.run(None, {"x": picture.numpy()})[0]))
+        except Exception as e:
+            raise UserError(f"onnxruntime cannot run it on {tuple(picture.shape)}: {checkpoint.first_line(e)}") from e
+
+    return run
+
+
+def reason(error: BaseException) -> str:
+    """The innermost line that says why an export failed."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return checkpoint.first_line(error)
+
+
+def to_program(
+    restorer: Restorer,
+    channels: int,
+    target: Path,
+    tolerance: float,
+    compiled: bool,
+    size: tuple[int, int] | None = None,
+) -> Report:
+    """Write a program of torch.export, or with `compiled` a package of AOTInductor, that has been run.
+
+    Raises:
+        UserError: the network cannot be exported, or the file does not give the same.
+    """
+    example = example_for(restorer, channels, size)
+    function = Function(restorer.model.networks["g"], restorer.description).eval()
+    with tempfile.TemporaryDirectory() as folder, silence(), torch.no_grad():
+        file = Path(folder) / "model.pt2"
+
+        def attempt(hint: str | None) -> tuple[tuple[str, ...], float, int]:
+            program, free = traced(function, example, hint)
+            try:
+                run = packaged(program, file) if compiled else saved(program, file)
+                return free, *verified(run, restorer, inputs_for(channels, free, example), tolerance)
+            except UserError:
+                raise
+            except Exception as e:  # of compilers, and of guards on sizes
+                raise UserError(f"the program cannot be run here: {reason(e)}") from e
+
+        free, worst, scale = freest(attempt)
+        data = file.read_bytes()
+    checkpoint.write_atomically(target, lambda f: f.write(data))
+    return Report(worst, len(SIZES), free, None, scale)
+
+
+def saved(program: Any, file: Path) -> Any:
+    """A program in a file, as it is read back."""
+    torch.export.save(program, str(file))
+    return torch.export.load(str(file)).module()
+
+
+def packaged(program: Any, file: Path) -> Any:
+    """A program compiled into a file, as it is read back."""
+    inductor: Any = torch._inductor
+    inductor.aoti_compile_and_package(program, package_path=str(file))
+    return inductor.aoti_load_package(str(file))
+
+
+def to_safetensors(restorer: Restorer, channels: int, target: Path, half: bool, tolerance: float) -> Report:
+    """Write the weights with what they say of themselves as metadata, and read them back.
+
+    Raises:
+        UserError: what is read back does not give the same.
+    """
+    module = require("safetensors.torch", str(target))
+    from ..load import load
+
+    state = {k: v.detach().cpu().contiguous() for k, v in restorer.model.networks["g"].state_dict().items()}
+    if half:
+        state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+    state = {k: v.clone() for k, v in state.items()}  # of tied weights, each its own
+    described = {checkpoint.ENTRY: json.dumps({**restorer.description, "average": None})}
+    data = module.save(state, described)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.safetensors"
+        file.write_bytes(data)
+        back = load(str(file), device="cpu")
+        pictures = inputs_for(channels, AXES, torch.empty(0))
+        worst, scale = verified(lambda x: back(x), restorer, pictures, tolerance)
+    checkpoint.write_atomically(target, lambda f: f.write(data))
+    return Report(worst, len(pictures), AXES, None, scale)

@@ -1,0 +1,92 @@
+"""relume export: files that give what torch gives, and say what they are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import relume
+from relume.archs import build_network
+from relume.core.cli import main
+from relume.core.options import check, description
+from relume.core.runtime import checkpoint
+
+SMALL = {"type": "MSRResNet", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 4, "num_block": 1, "upscale": 2}
+
+
+@pytest.fixture
+def export(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    torch.manual_seed(0)
+    data = {"type": "SingleImageDataset", "dataroot_lq": "x", "mean": [0.4, 0.5, 0.6], "std": [0.5, 0.5, 0.5]}
+    opt = {"name": "x", "model_type": "SRModel", "scale": 2, "network_g": SMALL, "datasets": {"test": data}}
+    nets = [build_network(SMALL).state_dict() for _ in range(2)]
+    about = description.describe(check(opt), average=True)
+    checkpoint.save(Path("w.pth"), {"params": nets[0], "params_ema": nets[1], "relume": about})
+
+    def call(target: str, *arguments: str) -> tuple[int, str]:
+        code = main(["export", "--weights", "w.pth", "-o", target, *arguments])
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err
+
+    return call
+
+
+def test_safetensors_are_the_average_and_read_back(export, tmp_path):
+    code, said = export("m.safetensors")
+    assert code == 0 and "params_ema" in said and "largest difference from torch on 3 inputs: 0\n" in said
+    image = np.random.RandomState(0).randint(0, 256, (9, 11, 3)).astype(np.uint8)
+    wanted = relume.load("w.pth", device="cpu")(image)
+    np.testing.assert_array_equal(relume.load("m.safetensors", device="cpu")(image), wanted)
+    cv2.imwrite("a.png", image[..., ::-1])
+    assert main(["infer", "-i", "a.png", "-o", "b.png", "--weights", "m.safetensors", "--device", "cpu"]) == 0
+    np.testing.assert_array_equal(cv2.imread("b.png")[..., ::-1], wanted)
+    assert export("h.safetensors", "--fp16")[0] == 0
+    assert Path("h.safetensors").stat().st_size < Path("m.safetensors").stat().st_size
+    code, said = export("n.safetensors", "--fp16", "--tolerance", "0")
+    assert code == 2 and "above --tolerance 0; not written" in said and not Path("n.safetensors").exists()
+    code, said = export("m.safetensors")
+    assert code == 2 and "is there already; --force overwrites" in said
+
+
+def test_onnx_gives_the_same_at_any_size(export):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    code, said = export("m.onnx")
+    assert code == 0 and "any batch and height and width, scale 2" in said
+    session = onnxruntime.InferenceSession("m.onnx")
+    (given,), (made,) = session.get_inputs(), session.get_outputs()
+    assert given.type == made.type == "tensor(float)" and given.shape[1] == 3
+    x = torch.rand(3, 3, 21, 34)
+    wanted = relume.load("w.pth", device="cpu")(x)
+    assert np.abs(session.run(None, {given.name: x.numpy()})[0] - wanted.numpy()).max() < 1e-5
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert metadata["scale"] == "2" and metadata["architecture"] == "MSRResNet"
+    assert json.loads(metadata["relume"])["network"] == {**SMALL}
+
+
+def test_a_program_of_torch_gives_the_same(export):
+    assert export("m.pt2")[0] == 0
+    x = torch.rand(1, 3, 20, 31)
+    made = torch.export.load("m.pt2").module()(x)
+    torch.testing.assert_close(made, relume.load("w.pth", device="cpu")(x))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("m.tflite",), "m.tflite is to end in .onnx, .safetensors or .pt2"),
+        (("m.onnx", "--aoti"), "--aoti: is of .pt2, not .onnx"),
+        (("m.pt2", "--fp16"), "--fp16: is of .onnx and .safetensors"),
+        (("m.onnx", "--tolerance", "-1"), "--tolerance: must be at least 0"),
+        (("m.onnx", "--param_key", "other"), "has no entry 'other'"),
+    ],
+)
+def test_mistakes_are_one_line(export, arguments, message):
+    code, said = export(*arguments)
+    assert code == 2 and message in said.splitlines()[-1]
