@@ -1,7 +1,7 @@
 """One small call, or more, of every op with kernels of our own: what the interpreter and the compiler are tried on.
 
-``CASES[op]`` gives functions and their tensors; ``None`` stands for an argument that is left out. Sizes are odd, are not multiples of
-a tile, or are 1.
+``CASES[op]`` gives functions and their tensors; ``None`` stands for an argument that is left out. Sizes are odd, are not
+multiples of a tile, or are 1.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def convolutions(batch: int) -> list[Case]:
 
 def scans(batch: int) -> list[Case]:
     def scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, initial: Tensor | None) -> Any:
-        return ssd(x, dt.sigmoid(), -A.exp(), B, C, D=D, initial_states=initial, return_final_states=True)
+        return ssd(x, dt, A, B, C, D=D, initial_states=initial, return_final_states=True)
 
     def drawn(length: int, heads: int, groups: int, size: int, states: int) -> list[Tensor | None]:
         shapes = [
@@ -67,7 +67,8 @@ def scans(batch: int) -> list[Case]:
             (heads,),
             *[(batch, length, groups, states)] * 2,
         ]
-        return [normal(*s) for s in shapes]
+        x, dt, A, B, C = (normal(*s) for s in shapes)
+        return [x, dt.abs(), -A.abs(), B, C]
 
     return [
         (scan, [*drawn(150, 4, 2, 8, 16), normal(4), normal(batch, 4, 8, 16)]),
@@ -78,15 +79,8 @@ def scans(batch: int) -> list[Case]:
 def feed_forwards(batch: int) -> list[Case]:
     def drawn(inner: int, biased: bool) -> list[Tensor | None]:
         bias = [normal(2 * inner) if biased else None, normal(3) if biased else None]
-        return [
-            normal(batch, 5, 9, 4),
-            normal(2 * inner, 4),
-            None,
-            normal(2 * inner, 1, 3, 3),
-            bias[0],
-            normal(3, inner),
-            bias[1],
-        ]
+        weights = [normal(2 * inner, 4), None, normal(2 * inner, 1, 3, 3), bias[0], normal(3, inner), bias[1]]
+        return [normal(batch, 5, 9, 4), *weights]
 
     return [(gated_feed_forward, drawn(5, True)), (gated_feed_forward, drawn(18, False))]
 

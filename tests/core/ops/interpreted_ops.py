@@ -1,7 +1,7 @@
 """Every op with kernels in Triton's interpreter on a CPU against its plain form in float64: a script that prints JSON.
 
-By op: the largest relative errors (of norms) of results and of gradients in float32, bfloat16 and float16, the kernels that ran,
-and what must hold besides: the same bits twice, samples that do not depend on their batch, an empty batch, channels-last inputs.
+By op: the largest relative errors (of norms) of results and of gradients in float32, bfloat16 and float16, the kernels that
+ran, and what must hold besides: the same bits twice, samples that do not depend on their batch, an empty batch, strided inputs.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def main(ops: list[str]) -> None:
             first = [None if t is None else t[:1] if t.dim() > 2 and len(t) == 2 else t for t in tensors]
             said["alone"] = torch.equal(run("on", function, first)[0], found[0][:1])
             strided = [None if t is None else torch.stack([t, t], -1)[..., 0] for t in tensors]
-            said["strided"] = all(map(torch.equal, found, run("on", function, strided)))
+            said["strided"] = worst(run("on", function, strided), [t.double() for t in found]) < 1e-6
         if op != "ssd":  # which refuses an empty batch, fused or not
             function, tensors = CASES[op](0)[0]
             said["empty"] = len(run("on", function, tensors)[0]) == 0
