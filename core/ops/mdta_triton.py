@@ -218,7 +218,7 @@ def attend_backward(
     tiles = triton.cdiv(pixels, held)
     launch(
         _apply, (batch * tiles, heads), queries, keys, mix, inward, of_queries, of_keys, pixels, width, heads, tiles, *strides,
-        *([*own, 1] if q is None else strides[:3]), *own, PIXELS=held, WIDTH=padded,
+        *([*own, 1] if q is None else strides[:3]), *own, PIXELS=held, WIDTH=padded, warps=8,
     )  # fmt: skip
     return of_temperature.copy_(partial.sum(0).reshape(temperature.shape)), of_kv, of_q
 
