@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .launching import block, launch, operator, tile
 
-STEPS = 128
+STEPS = 32
 """Time steps of a program's tile."""
 CHANNELS = 32
 """Channels of it."""

@@ -34,6 +34,8 @@ NAMES = {
     "selective_scan": "selective scan",
 }
 """The ops that have kernels, as ``RELUME_KERNELS`` names them, and in words."""
+UNPROVEN = {"rms_norm", "causal_conv1d", "ssd", "gdfn", "mdta", "window_attention"}
+"""Of these, those that no GPU has run yet: there ``auto`` does without them."""
 
 
 def mode_of(op: str) -> str:
@@ -95,6 +97,8 @@ def device_obstacle(op: str, x: Tensor, *others: Tensor | None) -> str | None:
             return f"it needs a GPU, the tensors are on {x.device.type}"
         if mode_of(op) != "on":
             return "the interpreter is for tests: it runs under RELUME_KERNELS=on alone"
+    elif op in UNPROVEN and mode_of(op) != "on":
+        return f"no GPU has run its kernels yet; RELUME_KERNELS={op}=on insists on them"
     for t in (x, *others):
         if t is not None and t.device != x.device:
             return f"its tensors must be on one device, they are on {x.device} and {t.device}"

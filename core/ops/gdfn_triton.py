@@ -24,14 +24,14 @@ CHANNELS = 16
 
 @triton.jit
 def _shifted(  # type: ignore[no-untyped-def]  # noqa: ANN202
-    x, pixel, channel, pixels, channels, height, width, down, right,  # noqa: ANN001
+    here, pixel, known, pixels, channels, height, width, down, right,  # noqa: ANN001
 ):  # fmt: skip
-    """x at each pixel's neighbour `down` and `right` of it; 0 outside of its image."""
+    """What lies `down` and `right` of `here`, the places of pixels; 0 outside of their image."""
     row = pixel // width % height + down
     column = pixel % width + right
     there = (pixel < pixels) & (row >= 0) & (row < height) & (column >= 0) & (column < width)
-    where = (pixel + down * width + right)[:, None] * channels + channel[None, :]
-    return tl.load(x + where, mask=there[:, None] & (channel < channels)[None, :], other=0.0).to(tl.float32)
+    where = here + (down * width + right) * channels
+    return tl.load(where, mask=there[:, None] & known[None, :], other=0.0).to(tl.float32)
 
 
 @triton.jit
@@ -41,13 +41,15 @@ def _taps(  # type: ignore[no-untyped-def]  # noqa: ANN202
 ):  # fmt: skip
     """A depthwise K x K convolution (zero padding); backwards its transpose."""
     total = tl.zeros((PIXELS, CHANNELS), tl.float32)
+    known = channel < channels
+    here = x + pixel[:, None] * channels + channel[None, :]
     if HAS_BIAS:
-        total += tl.load(bias + channel, mask=channel < channels, other=0.0).to(tl.float32)[None, :]
+        total += tl.load(bias + channel, mask=known, other=0.0).to(tl.float32)[None, :]
     for k in tl.static_range(K * K):
-        w = tl.load(taps + channel * (K * K) + k, mask=channel < channels, other=0.0).to(tl.float32)
+        w = tl.load(taps + channel * (K * K) + k, mask=known, other=0.0).to(tl.float32)
         down, right = k // K - K // 2, k % K - K // 2
         down, right = (-down, -right) if BACK else (down, right)
-        total += w[None, :] * _shifted(x, pixel, channel, pixels, channels, height, width, down, right)
+        total += w[None, :] * _shifted(here, pixel, known, pixels, channels, height, width, down, right)
     return total
 
 
@@ -95,9 +97,9 @@ def _gate_backward(  # type: ignore[no-untyped-def]  # noqa: ANN202
     base = partial + tl.program_id(0).to(tl.int64) * (K * K + 1) * 2 * channels + channel
     for k in tl.static_range(K * K):
         down, right = k // K - K // 2, k % K - K // 2
-        near = _shifted(a, pixel, channel, pixels, channels, height, width, down, right)
+        near = _shifted(a + where, pixel, known, pixels, channels, height, width, down, right)
         tl.store(base + k * 2 * channels, tl.sum(d_u * near, 0), mask=known)
-        near = _shifted(b, pixel, channel, pixels, channels, height, width, down, right)
+        near = _shifted(b + where, pixel, known, pixels, channels, height, width, down, right)
         tl.store(base + (k * 2 + 1) * channels, tl.sum(d_v * near, 0), mask=known)
     tl.store(base + K * K * 2 * channels, tl.sum(d_u, 0), mask=known)
     tl.store(base + (K * K * 2 + 1) * channels, tl.sum(d_v, 0), mask=known)
@@ -118,7 +120,7 @@ def _depthwise_back(  # type: ignore[no-untyped-def]  # noqa: ANN202
 def _sizes(a: Tensor, kernel: Tensor) -> tuple[tuple[int, int], tuple[int, ...], dict[str, Any]]:
     """Grid, what every kernel is told of maps, and the sizes of tiles."""
     pixels, channels = a.numel() // a.shape[-1], a.shape[-1]
-    held, width = tile(PIXELS), block(channels, most=max(tile(CHANNELS) // 4, CHANNELS))
+    held, width = min(tile(PIXELS), block(pixels)), min(CHANNELS, block(channels))
     grid = (triton.cdiv(pixels, held), triton.cdiv(channels, width))
     return grid, (pixels, channels, *a.shape[1:3]), {"K": kernel.shape[-1], "PIXELS": held, "CHANNELS": width}
 

@@ -42,7 +42,7 @@ def _gram(  # type: ignore[no-untyped-def]  # noqa: ANN202
         a = _load(q + image * q_image + head * width * q_channel, pixel, c, pixels, width, q_pixel, q_channel)
         b = _load(k + image * k_image + head * width, pixel, c, pixels, width, k_pixel, 1)
         a, b = a.to(tl.float32), b.to(tl.float32)
-        total += tl.dot(tl.trans(a), b, input_precision="ieee")
+        total += tl.dot(tl.trans(a), b, input_precision="tf32x3")
         of_q += tl.sum(a * a, 0)
         of_k += tl.sum(b * b, 0)
     place = tl.program_id(0).to(tl.int64) * heads + head
@@ -128,8 +128,8 @@ def _apply(  # type: ignore[no-untyped-def]  # noqa: ANN202
     m = tl.load(mix + here, mask=known[:, None] & known[None, :], other=0.0)
     own_q = tl.load(inward + (image * 2 * heads + head) * width + c, mask=known, other=0.0)
     own_k = tl.load(inward + ((image * 2 + 1) * heads + head) * width + c, mask=known, other=0.0)
-    d_q = tl.dot(b, tl.trans(m), input_precision="ieee") - a * own_q[None, :]
-    d_k = tl.dot(a, m, input_precision="ieee") - b * own_k[None, :]
+    d_q = tl.dot(b, tl.trans(m), input_precision="tf32x3") - a * own_q[None, :]
+    d_k = tl.dot(a, m, input_precision="tf32x3") - b * own_k[None, :]
     mask = (pixel < pixels)[:, None] & known[None, :]
     where = image * oq_image + pixel[:, None] * oq_pixel + (head * width + c)[None, :] * oq_channel
     tl.store(of_q + where, d_q.to(of_q.dtype.element_ty), mask=mask)
@@ -211,14 +211,14 @@ def attend_backward(
     partial = torch.empty(batch, heads, device=kv.device, dtype=torch.float32)
     launch(
         _mix_backward, (batch, heads), grad, temperature.contiguous(), norms, cosine, attention, mix, inward, partial, width,
-        heads, WIDTH=padded,
+        heads, WIDTH=padded, warps=8,
     )  # fmt: skip
     own = [of_kv.shape[1] * of_kv.shape[2] * of_kv.shape[3], of_kv.shape[3]]
     of_queries, of_keys = (of_kv, of_kv[..., c:]) if q is None else (of_q, of_kv)
     tiles = triton.cdiv(pixels, held)
     launch(
         _apply, (batch * tiles, heads), queries, keys, mix, inward, of_queries, of_keys, pixels, width, heads, tiles, *strides,
-        *([*own, 1] if q is None else strides[:3]), *own, PIXELS=held, WIDTH=padded,
+        *([*own, 1] if q is None else strides[:3]), *own, PIXELS=held, WIDTH=padded, warps=8,
     )  # fmt: skip
     return of_temperature.copy_(partial.sum(0).reshape(temperature.shape)), of_kv, of_q
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .launching import block, launch, operator, tile
 
-TILE = 2048
+TILE = 1024
 """Elements that a program holds at once."""
 STEPS = 8
 """Tiles that a program of the backward pass goes through."""

@@ -187,6 +187,8 @@ def _fused(
 
 def _obstacle(x: Tensor, B: Tensor, *others: Tensor | None) -> str | None:
     """Why no kernels can take these tensors, or None."""
+    if _mamba_takes(x) and x.dtype != torch.float64:
+        return None
     if max(x.shape[3], B.shape[3]) > WIDEST:
         return f"it takes up to {WIDEST} channels and states of a head, there are {x.shape[3]} and {B.shape[3]}"
     return device_obstacle("ssd", x, B, *others)

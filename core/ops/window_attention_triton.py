@@ -35,7 +35,7 @@ def _place(  # type: ignore[no-untyped-def]  # noqa: ANN202
 
 @triton.jit
 def _scores(q, k, real, region, scale, apart):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    s = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
+    s = tl.dot(q, tl.trans(k), input_precision="tf32x3") * scale
     s += tl.where(region[:, None] == region[None, :], 0.0, apart)
     s = tl.where(real[None, :], s, -float("inf"))
     s = tl.exp(s - tl.max(s, 1)[:, None])
@@ -56,7 +56,7 @@ def _window_forward(  # type: ignore[no-untyped-def]  # noqa: ANN202
     q = tl.load(base, mask=mask, other=0.0).to(tl.float32)
     k = tl.load(base + channels, mask=mask, other=0.0).to(tl.float32)
     v = tl.load(base + 2 * channels, mask=mask, other=0.0).to(tl.float32)
-    y = tl.dot(_scores(q, k, real, region, scale, apart), v, input_precision="ieee")
+    y = tl.dot(_scores(q, k, real, region, scale, apart), v, input_precision="tf32x3")
     g = tl.sigmoid(tl.load(gate + pixel * heads + head, mask=real, other=0.0).to(tl.float32))
     where = pixel[:, None] * channels + (head * size + d)[None, :]
     tl.store(out + where, (y * g[:, None]).to(out.dtype.element_ty), mask=mask)
@@ -79,15 +79,15 @@ def _window_backward(  # type: ignore[no-untyped-def]  # noqa: ANN202
     p = tl.where(real[:, None], _scores(q, k, real, region, scale, apart), 0.0)
     g = tl.sigmoid(tl.load(gate + pixel * heads + head, mask=real, other=0.0).to(tl.float32))
     d_y = tl.load(grad + pixel[:, None] * channels + (head * size + d)[None, :], mask=mask, other=0.0).to(tl.float32)
-    y = tl.dot(p, v, input_precision="ieee")
+    y = tl.dot(p, v, input_precision="tf32x3")
     of_g = tl.sum(d_y * y, 1)
     tl.store(of_gate + pixel * heads + head, (of_g * g * (1 - g)).to(of_gate.dtype.element_ty), mask=real)
     d_y = d_y * g[:, None]
-    d_p = tl.dot(d_y, tl.trans(v), input_precision="ieee")
+    d_p = tl.dot(d_y, tl.trans(v), input_precision="tf32x3")
     d_s = p * (d_p - (of_g * g)[:, None]) * scale
-    d_q = tl.dot(d_s, k, input_precision="ieee")
-    d_k = tl.dot(tl.trans(d_s), q, input_precision="ieee")
-    d_v = tl.dot(tl.trans(p), d_y, input_precision="ieee")
+    d_q = tl.dot(d_s, k, input_precision="tf32x3")
+    d_k = tl.dot(tl.trans(d_s), q, input_precision="tf32x3")
+    d_v = tl.dot(tl.trans(p), d_y, input_precision="tf32x3")
     tl.store(of_qkv + three, d_q.to(of_qkv.dtype.element_ty), mask=mask)
     tl.store(of_qkv + three + channels, d_k.to(of_qkv.dtype.element_ty), mask=mask)
     tl.store(of_qkv + three + 2 * channels, d_v.to(of_qkv.dtype.element_ty), mask=mask)

@@ -1,0 +1,117 @@
+"""One small call, or more, of every op with kernels of our own: what the interpreter and the compiler are tried on.
+
+``CASES[op]`` gives functions and their tensors; ``None`` stands for an argument that is left out. Sizes are odd, are not
+multiples of a tile, or are 1.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from relume.core.ops.causal_conv1d import causal_conv1d
+from relume.core.ops.channel_attention import cross_attention, self_attention_and_map
+from relume.core.ops.layer_norm import layer_norm
+from relume.core.ops.pixelwise import gated_feed_forward
+from relume.core.ops.rms_norm import rmsnorm_gated
+from relume.core.ops.ssd import ssd
+from relume.core.ops.window_attention import window_attention
+
+Case = tuple[Callable[..., Any], list[Tensor | None]]
+
+
+def normal(*shape: int) -> Tensor:
+    return torch.randn(shape)
+
+
+def norms(batch: int) -> list[Case]:
+    x = normal(batch, 5, 7, 6)
+    return [
+        (functools.partial(layer_norm, eps=1e-5), [x, normal(6), normal(6)]),
+        (functools.partial(layer_norm, eps=1e-5), [x, normal(batch, 6), normal(batch, 6)]),
+        (functools.partial(layer_norm, offset=None, eps=1e-5, centred=False), [x, normal(6)]),
+    ]
+
+
+def gated_norms(batch: int) -> list[Case]:
+    tensors = [normal(batch, 37, 36), normal(36), normal(batch, 37, 36)]
+    return [
+        (functools.partial(rmsnorm_gated, group_size=12), tensors),
+        (functools.partial(rmsnorm_gated, norm_before_gate=False), tensors),
+        (rmsnorm_gated, tensors[:2]),
+    ]
+
+
+def convolutions(batch: int) -> list[Case]:
+    return [
+        (functools.partial(causal_conv1d, activation="silu"), [normal(batch, 37, 150), normal(37, 4), normal(37)]),
+        (
+            functools.partial(causal_conv1d, return_final_states=True),
+            [normal(batch, 5, 1), normal(5, 3), None, normal(batch, 5, 2)],
+        ),
+    ]
+
+
+def scans(batch: int) -> list[Case]:
+    def scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, initial: Tensor | None) -> Any:
+        return ssd(x, dt, A, B, C, D=D, initial_states=initial, return_final_states=True)
+
+    def drawn(length: int, heads: int, groups: int, size: int, states: int) -> list[Tensor | None]:
+        shapes = [
+            (batch, length, heads, size),
+            (batch, length, heads),
+            (heads,),
+            *[(batch, length, groups, states)] * 2,
+        ]
+        x, dt, A, B, C = (normal(*s) for s in shapes)
+        return [x, dt.abs(), -A.abs(), B, C]
+
+    return [
+        (scan, [*drawn(150, 4, 2, 8, 16), normal(4), normal(batch, 4, 8, 16)]),
+        (scan, [*drawn(1, 2, 1, 5, 3), normal(2, 5), None]),
+    ]
+
+
+def feed_forwards(batch: int) -> list[Case]:
+    def drawn(inner: int, biased: bool) -> list[Tensor | None]:
+        bias = [normal(2 * inner) if biased else None, normal(3) if biased else None]
+        weights = [normal(2 * inner, 4), None, normal(2 * inner, 1, 3, 3), bias[0], normal(3, inner), bias[1]]
+        return [normal(batch, 5, 9, 4), *weights]
+
+    return [(gated_feed_forward, drawn(5, True)), (gated_feed_forward, drawn(18, False))]
+
+
+def attentions(batch: int) -> list[Case]:
+    rest = [normal(6, 20), normal(6)]
+    return [
+        (self_attention_and_map, [normal(batch, 9, 13, 60), normal(4), *rest, None, None, normal(60, 1, 3, 3)]),
+        (cross_attention, [normal(batch, 20, 9, 13), normal(batch, 9, 13, 40), normal(2), *rest]),
+    ]
+
+
+def windows(batch: int) -> list[Case]:
+    return [
+        (
+            functools.partial(window_attention, side=side, shift=shift),
+            [normal(batch, 2 * side, 3 * side, 3 * 2 * 5), normal(batch, 2 * side, 3 * side, 2)],
+        )
+        for side, shift in ((3, 0), (4, 2), (7, 3))
+    ]
+
+
+CASES: dict[str, Callable[[int], list[Case]]] = {
+    "layer_norm": norms,
+    "rms_norm": gated_norms,
+    "causal_conv1d": convolutions,
+    "ssd": scans,
+    "gdfn": feed_forwards,
+    "mdta": attentions,
+    "window_attention": windows,
+}
+"""By op: the cases for a batch of so many samples."""
+OLDER = {"census", "sinkhorn", "selective_scan"}
+"""Ops whose kernels have tests of their own."""

@@ -1,0 +1,88 @@
+"""Every op with kernels in Triton's interpreter on a CPU against its plain form in float64: a script that prints JSON.
+
+By op: the largest relative errors (of norms) of results and of gradients in float32, bfloat16 and float16, the kernels that
+ran, and what must hold besides: the same bits twice, samples that do not depend on their batch, an empty batch, strided inputs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+os.environ["TRITON_INTERPRET"] = "1"
+
+import torch
+from fused_cases import CASES
+from torch import Tensor
+
+from relume.core.errors import UserError
+from relume.core.ops import launching
+
+launching.interpreted = lambda: False  # tiles as on a GPU: several programs, and ragged edges
+
+
+def run(mode: str, function: Callable[..., Any], tensors: list[Tensor | None]) -> list[Tensor]:
+    """Results and the gradients of a weighted sum of them."""
+    os.environ["RELUME_KERNELS"] = mode
+    given = [None if t is None else t.detach().requires_grad_() for t in tensors]
+    y = function(*given)
+    results = list(y) if isinstance(y, tuple) else [y]
+    torch.manual_seed(1)
+    total = sum((r * torch.randn(r.shape, dtype=torch.float64).to(r.dtype)).sum() for r in results)
+    return [*results, *torch.autograd.grad(total, [t for t in given if t is not None])]
+
+
+def worst(found: list[Tensor], expected: list[Tensor]) -> float:
+    return max(((a.double() - b).norm() / (b.norm() + 1e-30)).item() for a, b in zip(found, expected, strict=True))
+
+
+def main(ops: list[str]) -> None:
+    report: dict[str, Any] = {}
+    for op in ops:
+        torch.manual_seed(0)
+        launching.LAUNCHED.clear()
+        said = report[op] = {
+            "float32": 0.0,
+            "bfloat16": 0.0,
+            "float16": 0.0,
+            "repeats": True,
+            "alone": True,
+            "empty": True,
+        }
+        for number, (function, tensors) in enumerate(CASES[op](2)):
+            for dtype in (torch.float32, torch.bfloat16, torch.float16) if number == 0 else (torch.float32,):
+                drawn = [None if t is None else t.to(dtype) for t in tensors]
+                exact = run("off", function, [None if t is None else t.double() for t in drawn])
+                found = run("on", function, drawn)
+                name = str(dtype).removeprefix("torch.")
+                said[name] = max(said[name], worst(found, exact))
+            if number:
+                continue
+            found = run("on", function, tensors)
+            said["repeats"] = all(map(torch.equal, found, run("on", function, tensors)))
+            first = [None if t is None else t[:1] if t.dim() > 2 and len(t) == 2 else t for t in tensors]
+            said["alone"] = torch.equal(run("on", function, first)[0], found[0][:1])
+            strided = [None if t is None else torch.stack([t, t], -1)[..., 0] for t in tensors]
+            said["strided"] = worst(run("on", function, strided), [t.double() for t in found]) < 1e-6
+        if op != "ssd":  # which refuses an empty batch, fused or not
+            function, tensors = CASES[op](0)[0]
+            said["empty"] = len(run("on", function, tensors)[0]) == 0
+        said["kernels"] = sorted(launching.LAUNCHED)
+        said["refused"] = refusal(*CASES[op](2)[0])
+    print(json.dumps(report))
+
+
+def refusal(function: Callable[..., Any], tensors: list[Tensor | None]) -> str:
+    """What the op says of float64 under ``RELUME_KERNELS=on``."""
+    try:
+        run("on", function, [None if t is None else t.double() for t in tensors])
+    except UserError as e:
+        return str(e)
+    return ""
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:] or list(CASES))

@@ -1,0 +1,63 @@
+"""Every op with kernels of our own, found by its file, in Triton's interpreter."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fused_cases import CASES, OLDER
+
+import relume.core.ops
+from relume.core.ops.dispatch import NAMES
+
+TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2, "float16": 4e-3}
+pytestmark = pytest.mark.skipif(not importlib.util.find_spec("triton"), reason="needs Triton")
+
+
+@functools.cache
+def report() -> dict[str, Any]:
+    script = Path(__file__).with_name("interpreted_ops.py")
+    environment = {k: v for k, v in os.environ.items() if k != "RELUME_KERNELS"}
+    result = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, env=environment, check=False)
+    assert result.returncode == 0, result.stderr
+    said: dict[str, Any] = json.loads(result.stdout)
+    return said
+
+
+def test_every_file_of_kernels_has_a_name_and_cases() -> None:
+    folder = Path(relume.core.ops.__file__).parent
+    assert {p.name.removesuffix("_triton.py") for p in folder.glob("*_triton.py")} == set(NAMES) == set(CASES) | OLDER
+
+
+@pytest.mark.parametrize("op", CASES)
+def test_kernels_equal_the_plain_form_in_value_and_gradient(op: str) -> None:
+    said = report()[op]
+    assert {t: said[t] for t in TOLERANCE if said[t] > TOLERANCE[t]} == {}
+
+
+@pytest.mark.parametrize("op", CASES)
+def test_kernels_repeat_bit_for_bit_whatever_the_batch_and_the_layout(op: str) -> None:
+    said = report()[op]
+    assert said["repeats"] and said["alone"] and said["strided"] and said["empty"]
+
+
+@pytest.mark.parametrize("op", CASES)
+def test_every_kernel_takes_part(op: str) -> None:
+    folder = Path(relume.core.ops.__file__).parent
+    source = (folder / f"{op}_triton.py").read_text()
+    launched = {f"{op}_triton.{part.split(',')[0].strip()}" for part in source.split("launch(")[1:]}
+    assert set(report()[op]["kernels"]) == launched
+
+
+@pytest.mark.parametrize("op", CASES)
+def test_what_kernels_cannot_take_is_one_line(op: str) -> None:
+    assert report()[op]["refused"] == (
+        f"RELUME_KERNELS=on, but the fused {NAMES[op]} cannot run: it computes in float32, the tensors are float64"
+    )
