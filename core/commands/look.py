@@ -18,7 +18,8 @@ from torch import Tensor
 
 from ...datasets import build_dataset
 from ...datasets.base import DatasetTraits
-from ...datasets.loading.sampler import SampleKey
+from ...datasets.loading.options import Loader
+from ...datasets.loading.sampler import Order
 from ...datasets.loading.worker import Failed, SeededDataset
 from .. import options
 from ..annotations import declared
@@ -55,7 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError(f"{arguments.opt}: there is no datasets.train to look at")
     opt = with_seed(opt, None)
     dataset = build_dataset(opt.datasets["train"], phase="train", scale=opt.scale)
-    shown = list(samples(dataset, seed_of(opt), arguments.first, arguments.count))
+    shown = list(samples(dataset, opt.datasets["train"], seed_of(opt), arguments.first, arguments.count))
     pictures = [sample for sample in shown if sample]
     if not pictures:
         raise UserError(
@@ -72,21 +73,29 @@ def run(arguments: argparse.Namespace) -> None:
             print(f"note: train.{key} changes whole batches on top, which is not shown")
 
 
-def samples(dataset: Any, seed: int, first: int, count: int) -> Iterator[dict[str, Tensor]]:
+def samples(dataset: Any, block: Loader, seed: int, first: int, count: int) -> Iterator[dict[str, Tensor]]:
     """Pictures by label of the first epoch's samples, input first and target last.
 
     Raises:
         UserError: a sample cannot be read.
     """
-    order = np.random.RandomState(seed).permutation(len(dataset))
+    order = Order(
+        len(dataset),
+        seed,
+        block.use_shuffle,
+        block.dataset_enlarge_ratio,
+        declared(dataset, "sampling_weights", DatasetTraits),
+        declared(dataset, "epoch_length", DatasetTraits),
+    )
     seeded = SeededDataset(dataset, seed)
     mean, std = (declared(dataset, name, DatasetTraits) for name in ("mean", "std"))
+    size = block.gt_sizes[0] if block.gt_sizes else None
     for place in range(first, first + count):
-        index = int(order[place % len(order)])
-        item = seeded[SampleKey(place // len(order), place, index, None)]
+        key = order.at(place, size)
+        item = seeded[key]
         if isinstance(item, Failed):
             raise UserError(item.message)
-        yield named(item, index, mean, std)
+        yield named(item, key.index, mean, std)
 
 
 def named(item: Mapping[str, Any], index: int, mean: Any, std: Any) -> dict[str, Tensor]:
