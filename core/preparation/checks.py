@@ -45,7 +45,7 @@ def look(source: Folder, name: str) -> Look:
     small = cv2.resize(gray, (9, 8), interpolation=cv2.INTER_AREA).astype(np.int16)
     bits = (small[:, 1:] > small[:, :-1]).ravel()
     near = int("".join("1" if b else "0" for b in bits), 2) if small.std() >= FLAT else None
-    return Look(*pixels.shape[:2], hashlib.sha256(pixels.tobytes()).digest(), near)
+    return Look(pixels.shape[0], pixels.shape[1], hashlib.sha256(pixels.tobytes()).digest(), near)
 
 
 def looks(source: Folder, workers: int) -> dict[str, Look]:

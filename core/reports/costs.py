@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import UserError, in_one_line
 from ..inference.tiling import size_multiple
-from ..runtime.precision import autocast
+from ..runtime.precision import Amp, autocast
 
 ROUNDS = 3
 """Timed rounds, of which the fastest counts; those that are compared take turns."""
@@ -30,7 +30,7 @@ class Setting:
     name: str = "eager"
     channels_last: bool = False
     compiled: bool = False
-    amp: str = "off"
+    amp: Amp = "off"
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Peak(TorchDispatchMode):
     """Counts the bytes of the tensors that operations make inside, and how many were alive at once."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.most = 0
         self._known: set[int] = set()
 
@@ -100,7 +100,7 @@ def macs(network: nn.Module, image: Tensor) -> int:
     counter = FlopCounterMode(display=False)
     with explained(network, image), torch.no_grad(), counter:
         network(image)
-    return counter.get_total_flops() // 2
+    return int(counter.get_total_flops()) // 2
 
 
 @contextlib.contextmanager
@@ -117,7 +117,7 @@ def explained(network: nn.Module, image: Tensor) -> Iterator[None]:
         ) from e
 
 
-def forward(network: nn.Module, image: Tensor, amp: str) -> Callable[[], Any]:
+def forward(network: nn.Module, image: Tensor, amp: Amp) -> Callable[[], Any]:
     """A job: one pass without gradients."""
 
     def job() -> None:
@@ -127,7 +127,7 @@ def forward(network: nn.Module, image: Tensor, amp: str) -> Callable[[], Any]:
     return job
 
 
-def step(network: nn.Module, image: Tensor, amp: str) -> Callable[[], Any]:
+def step(network: nn.Module, image: Tensor, amp: Amp) -> Callable[[], Any]:
     """A job: forward, mean absolute value as the loss, backward, an update by Adam."""
     optimizer = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], lr=0.0)
 
@@ -169,7 +169,7 @@ def peak(job: Callable[[], Any], device: torch.device) -> int:
         before = torch.cuda.memory_allocated(device)
         job()
         torch.cuda.synchronize(device)
-        return torch.cuda.max_memory_allocated(device) - before
+        return int(torch.cuda.max_memory_allocated(device)) - before
     with Peak() as counted:
         job()
     return counted.most
