@@ -1,4 +1,4 @@
-"""Show what training sees: a sheet of samples after every augmentation, input above target, with file names.
+"""Show what training sees: samples after every augmentation, input above target, with file names.
 
 ``relume look -opt x.yml [-o look.png] [--count 12] [--from 0] [--force_yml a:b=v ...]``
 

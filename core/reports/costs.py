@@ -59,7 +59,8 @@ class Peak(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.now = self.most = 0
+        self.now: int = 0
+        self.most: int = 0
         self._known: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -172,7 +173,7 @@ def peak(job: Callable[[], Any], device: torch.device) -> int:
         return int(torch.cuda.max_memory_allocated(device)) - before
     with Peak() as counted:
         job()
-    return counted.most
+    return int(counted.most)
 
 
 def cost(
