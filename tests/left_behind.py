@@ -64,7 +64,7 @@ def scored(root: Path, scores: Mapping[str, Mapping[str, float | None]], dataset
     (folder / f"{dataset}_scores.jsonl").write_text("\n".join(rows) + "\n")
 
 
-def tested(root: Path, scores: Mapping[str, Mapping[str, float | None]], dataset: str = "val", **more: Any) -> Path:
+def a_test(root: Path, scores: Mapping[str, Mapping[str, float | None]], dataset: str = "val", **more: Any) -> Path:
     """``results/NAME`` of a test with these scores per picture; its root."""
     scored(root, scores, dataset, **more)
     metrics = list(dict.fromkeys(m for row in scores.values() for m in row))

@@ -2,9 +2,10 @@
 
 ``relume clean [DIR or RUN ...] [--pictures] [--archived] [--yes]``
 
-Kept of every run: the weights ``best`` and ``latest``, the newest checkpoint whose checksums are right, from which training goes
-on, ``interrupted`` and ``best.state``, the checkpoint of the best validation where there are no weights called best, and what
-the options of another run in the same folder name. Runs that are going on are left alone. Nothing is deleted without ``--yes``.
+Kept of every run: the weights ``best`` and ``latest``, the newest checkpoint whose checksums are right, from which training
+goes on, ``interrupted`` and ``best.state``, the checkpoint of the best validation where there are no weights called best, and
+what the options of another run in the same folder name. Runs that are going on are left alone. Nothing is deleted without
+``--yes``.
 """
 
 from __future__ import annotations

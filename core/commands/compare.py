@@ -3,9 +3,9 @@
 ``relume compare RUN ... -o page.html [--full]``      a page that needs nothing else, to look at the pictures and scores
 ``relume compare RUN ... --md | --latex | --csv``     the table, to standard output; the best bold, the second underlined
 
-RUN is ``experiments/NAME`` (its last validation), ``results/NAME`` (a test), a folder of such, or with ``--gt`` a folder of pictures
-that others made. Runs are compared on the pictures that all of them have. Differences are to the first one, with their 95 %
-paired bootstrap interval over the pictures; the decimals of the table are those that the interval leaves meaning to.
+RUN is ``experiments/NAME`` (its last validation), ``results/NAME`` (a test), a folder of such, or with ``--gt`` a folder of
+pictures that others made. Runs are compared on the pictures that all of them have. Differences are to the first one, with their
+95 % paired bootstrap interval over the pictures; the decimals of the table are those that the interval leaves meaning to.
 """
 
 from __future__ import annotations

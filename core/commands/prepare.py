@@ -4,6 +4,7 @@
 ``relume prepare lmdb  FOLDER OUT.lmdb [--kind radiance]``     pack a folder into an LMDB database
 ``relume prepare meta  FOLDER OUT.txt [--kind radiance]``      list a folder's images and their sizes
 ``relume prepare hdr   FOLDER OUT [--renditions 4]``           make HDR scenes of photographs, and their pictures
+``relume prepare check LQ GT [--scale 4] [--val LQ GT]``        partners, sizes, damage, pictures that train and val share
 
 A kind is ``images`` (8- and 16-bit), ``radiance`` (.hdr, .exr, .pfm, .npy, .tif) or ``prompts`` (.txt with dgain and gamma).
 ``hdr`` writes the folders gt (.hdr), lq (.png) and dgain (.txt); FOLDER may be ``skimage:train`` or ``skimage:val`` for the
@@ -26,9 +27,10 @@ from ...datasets.camera import PROMPTS, decode_prompt, format_prompt
 from ...datasets.hdr_scenes import SyntheticHDRDataset
 from ...datasets.radiance import RADIANCE_READERS, read_floats
 from ...datasets.sources import Folder, Source, lmdb_key
-from ..errors import UserError, require
+from ..errors import UserError, printable, require
 from ..imaging.image_io import READERS, Readers, imwrite
 from ..imaging.storage import first_line, write_bytes
+from ..preparation import checks
 
 KINDS: dict[str, Readers] = {"images": READERS, "radiance": RADIANCE_READERS, "prompts": PROMPTS}
 """What folders hold, and how it is read."""
@@ -175,6 +177,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command line takes."""
     commands = parser.add_subparsers(dest="command", required=True)
     helps = {"crop": "cut into sub-images", "lmdb": "pack into LMDB", "meta": "list images", "hdr": "make HDR scenes"}
+    pairs = commands.add_parser("check", help="check pairs")
+    pairs.add_argument("lq", help="inputs")
+    pairs.add_argument("gt", help="targets of the same names")
+    pairs.add_argument("--scale", type=int, default=1, help="targets are so many times as large (1)")
+    pairs.add_argument("--val", nargs=2, metavar=("LQ", "GT"), help="validation pairs, which shall share no picture")
+    pairs.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads")
     for name, what in helps.items():
         command = commands.add_parser(name, help=what)
         command.add_argument("folder", help="images, sub-folders included")
@@ -191,8 +199,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             command.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
 
 
+def check(arguments: argparse.Namespace) -> None:
+    """Say what is wrong with pairs.
+
+    Raises:
+        UserError: something is.
+    """
+    if arguments.scale < 1:
+        raise UserError(f"--scale: at least 1, not {arguments.scale}")
+    count, found = checks.problems(arguments.lq, arguments.gt, arguments.scale, arguments.val, arguments.workers)
+    for line in found:
+        print(printable(line, 2000))
+    if found or not count:
+        raise UserError(f"{count} pairs, {len(found)} problems")
+    print(f"{count} pairs, nothing is wrong with them")
+
+
 def run(arguments: argparse.Namespace) -> None:
     """Do what the command line asks for."""
+    if arguments.command == "check":
+        check(arguments)
+        return
     if arguments.command == "crop":
         size, step, least = arguments.size, arguments.step, arguments.least
         count = crop(arguments.folder, arguments.out, size, step, least, arguments.workers)

@@ -2,9 +2,9 @@
 
 ``relume runs [DIR] [--against RUN] [--sort best] [--json]``
 
-DIR is ``experiments`` when omitted; ``results``, or the folder of one run, will do as well. Only files are read, so that
-it can be asked at any moment, also of runs on other machines that share the disk. A state is ``running``, ``finished``, ``stopped at N``,
-``NaN at N``, ``failed at N`` or ``not started``.
+DIR is ``experiments`` when omitted; ``results``, or the folder of one run, will do as well. Only files are read, so that it can
+be asked at any moment, also of runs on other machines that share the disk. A state is ``running``, ``finished``,
+``stopped at N``, ``NaN at N``, ``failed at N`` or ``not started``.
 """
 
 from __future__ import annotations

@@ -43,7 +43,6 @@ class Cell:
         mean, deviation: over the pictures that all have (the sample's deviation).
         images: how many those are; 0 where only the run's own mean is known.
         against: the mean difference to the first entry and its interval; NaN for the first itself.
-        own: the interval of the mean itself.
         rank: 1 for the best; equal means have equal ranks.
     """
 
@@ -51,7 +50,6 @@ class Cell:
     deviation: float
     images: int
     against: Interval
-    own: Interval
     rank: int
 
 
@@ -93,24 +91,21 @@ class DataSet:
         for i, (entry, column, known) in enumerate(zip(self.entries, columns, detailed, strict=True)):
             if not known:
                 mean = entry.means.get(self.name, {}).get(metric, math.nan)
-                found.append((mean, math.nan, 0, NOTHING, NOTHING))
+                found.append((mean, math.nan, 0, NOTHING))
                 continue
             own = column[shared]
             against = bootstrap(own - first) if i and first is not None else NOTHING
             deviation = float(own.std(ddof=1)) if len(own) > 1 else math.nan
             mean = float(own.mean()) if len(own) else math.nan
-            found.append((mean, deviation, len(own), against, bootstrap(own)))
+            found.append((mean, deviation, len(own), against))
         sign = -1 if self.better[metric] == "higher" else 1
         order = sorted({sign * f[0] for f in found if not math.isnan(f[0])})
         return [Cell(*f, rank=order.index(sign * f[0]) + 1 if not math.isnan(f[0]) else 0) for f in found]
 
     def digits(self, metric: str) -> int:
-        """Decimals that the intervals of a column leave meaning to."""
+        """Decimals that the differences' intervals in a column leave meaning to."""
         cells = self.cells[metric]
-        halves = [c.against.half for c in cells] if len(cells) > 1 else []
-        if not any(math.isfinite(h) and h > 0 for h in halves):
-            halves = [c.own.half for c in cells]
-        return decimals(halves, [c.mean for c in cells])
+        return decimals([c.against.half for c in cells], [c.mean for c in cells])
 
 
 @dataclass

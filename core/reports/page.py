@@ -13,7 +13,7 @@ from ..errors import UserError, printable
 from . import pictures
 from .comparison import Comparison, DataSet
 from .curves import curves
-from .files import Run
+from .files import INPUT
 from .states import UNCOMPARED
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -100,11 +100,12 @@ def of_set(data: DataSet) -> dict[str, Any]:
 
 def of_curves(comparison: Comparison) -> dict[str, list[list[list[float | None]]]]:
     """By name, a curve for each entry, thinned; of losses, rates and scores."""
-    every = [curves(e.run) if isinstance(e.run, Run) else None for e in comparison.entries]
-    names = list(dict.fromkeys(n for c in every if c for n in c.points))
+    every = [curves(e.run).points for e in comparison.entries]
+    names = list(dict.fromkeys(n for c in every for n in c))
     wanted = [n for n in names if n.startswith("l_") or ("/" in n and not n.startswith(("mean/", "epoch/")))]
+    wanted = [n for n in wanted if not n.endswith(INPUT)]
     return {
-        n: [[[x, plain(y)] for x, y in thinned(c.points.get(n, []))] if c else [] for c in every]
+        n: [[[x, plain(y)] for x, y in thinned(c.get(n, []))] for c in every]
         for n in sorted(wanted, key=lambda n: "/" in n)
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ def of_image(data: DataSet, image: str) -> dict[str, np.ndarray]:
     return {**first, **found, **last}
 
 
-def saved(entry: Entry, dataset: str, image: str, row: dict[str, Any], comparison: bool = False) -> Path | None:
+def saved(entry: Entry, dataset: str, image: str, row: Mapping[str, Any], comparison: bool = False) -> Path | None:
     """The file of a run's output, or of its comparison, of the iteration whose scores these are if there is one."""
     if isinstance(row.get("output_path"), str):
         return None if comparison else Path(row["output_path"])

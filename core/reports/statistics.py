@@ -50,13 +50,13 @@ def bootstrap(values: np.ndarray, seed: int = 0) -> Interval:
 
 
 def decimals(halves: list[float], means: list[float]) -> int:
-    """Decimals of a column: those that its narrowest interval leaves meaning to, of 0 to 4; without one, 2 of large figures.
+    """Decimals of a column: those that its narrowest interval leaves meaning to, of 1 to 4; without one, 2 of large figures.
 
     >>> decimals([0.04, 0.3], [24.1, 25.0]), decimals([0.3], [24.1]), decimals([], [0.81])
     (2, 1, 4)
     """
     known = [h for h in halves if math.isfinite(h) and h > 0]
     if known:
-        return min(4, max(0, -math.floor(math.log10(min(known)))))
+        return min(4, max(1, -math.floor(math.log10(min(known)))))
     finite = [abs(m) for m in means if math.isfinite(m)]
     return 2 if finite and max(finite) > 2 else 4

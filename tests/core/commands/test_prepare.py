@@ -91,3 +91,32 @@ def test_damaged_prompts_and_radiance_are_found_when_they_are_packed(tmp_path):
     imwrite(tmp_path / "r" / "a.png", np.zeros((4, 5, 3)))
     with pytest.raises(UserError, match=r"a\.png: is an 8-bit picture"):
         pack(str(tmp_path / "r"), str(tmp_path / "r.lmdb"), kind="radiance")
+
+
+def test_check_names_every_problem(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    from skimage import data
+
+    photographs = [data.chelsea(), data.coffee(), data.astronaut()]
+    for i, image in enumerate(photographs):
+        imwrite(f"gt/{i}.png", image[:160, :200])
+        imwrite(f"lq/{i}.png", image[:160:2, :200:2])
+    assert main(["prepare", "check", "lq", "gt", "--scale", "2"]) == 0
+    assert "3 pairs, nothing is wrong" in capsys.readouterr().out
+    imwrite("val_gt/a.png", photographs[0][:160, :200])
+    imwrite("val_gt/b.jpg", photographs[1][:160, :200])  # lossy: other pixels, the same picture
+    imwrite("val_gt/c.png", data.rocket()[:160, :200])
+    for name in "abc":
+        imwrite(f"val_lq/{name}.png", photographs[0][:80, :100])
+    imwrite("lq/alone.png", photographs[0])
+    imwrite("lq/2.png", photographs[2][:81, :100])
+    (tmp_path / "gt" / "1.png").write_bytes(b"torn")
+    assert main(["prepare", "check", "lq", "gt", "--scale", "2", "--val", "val_lq", "val_gt"]) == 2
+    out, err = capsys.readouterr()
+    assert "lq: 1 without a partner in gt: alone.png" in out
+    assert "lq/2.png: 81x100, its target 160x200, which is not 2 times as large" in out
+    assert "gt/1.png" in out and "gt/0.png and val_gt/a.png: identical pictures" in out
+    assert "val_gt/c.png" not in out and "3 pairs, 4 problems" in err
+    imwrite("gt/1.png", photographs[1][:160, :200])
+    assert main(["prepare", "check", "lq", "gt", "--scale", "2", "--val", "val_lq", "val_gt"]) == 2
+    assert "gt/1.png and val_gt/b.jpg: near-duplicate pictures" in capsys.readouterr().out

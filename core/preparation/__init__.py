@@ -1,0 +1,1 @@
+"""Preparing image folders for training: what `relume prepare` does with them."""
