@@ -253,15 +253,19 @@ class Evaluator:
             self.scorer.update(made, [indices[i] for i in counted])
         targets = denormalise(placed["gt"], mean, std) if placed.get("gt") is not None else None
         baselines = {k: denormalise(image, mean, std) for k, image in model.baselines(dict(placed)).items()}
-        for i in counted:
-            output, target = outputs[i : i + 1], one(targets, i)
+        for i, frame in [(i, t) for i in counted for t in range(outputs.shape[1] if outputs.dim() == 5 else 1)]:
+            output, target = of_frame(outputs, i, frame), of_frame(targets, i, frame, outputs.dim())
             name = self._name(loader, placed, indices[i], i)
-            own = {label: given[i : i + 1] for label, given in baselines.items()}
+            if outputs.dim() == 5:
+                name = f"{name}_{frame:08d}"
+            own = {label: of_frame(given, i, frame, outputs.dim()) for label, given in baselines.items()}
             scores, failures = self.scorer.of_image(dataset, output, target, own)
             if self.scorer.scores_flow:
                 of_flow = self.scorer.of_flow(one(flow, i), one(placed.get("flow"), i))
                 scores, failures = {**scores, **of_flow[0]}, {**failures, **of_flow[1]}
-            share.rows.append({"index": indices[i], "image": name, **files_of(placed, i), **scores})
+            clip = {"folder": placed["folder"][i]} if "folder" in placed else {}
+            files = files_of(placed, i) if outputs.dim() == 4 else {}  # of a clip, only the first frame's are known
+            share.rows.append({"index": indices[i], "image": name, **clip, **files, **scores})
             share.took[name] = round(share.times[-1], 6)
             share.scored += not failures
             for metric, error in failures.items():
@@ -383,6 +387,13 @@ def files_of(batch: Mapping[str, Any], place: int) -> dict[str, str]:
         if isinstance(path, str) and os.path.isfile(path):
             found[key] = os.path.abspath(path)
     return found
+
+
+def of_frame(clips: Tensor | None, i: int, frame: int, dims: int = 5) -> Any:
+    """Image i of a batch as a batch of one; of clips (B, T, C, H, W) its frame, or the middle one where results are images."""
+    if clips is None or clips.dim() != 5:
+        return one(clips, i)
+    return clips[i : i + 1, frame if dims == 5 else clips.shape[1] // 2]
 
 
 def image_stem(batch: Mapping[str, Any], index: int, place: int = 0) -> str:

@@ -117,7 +117,9 @@ class Windows(TestClips):
 
 @DATASETS.register()
 class VideoTestDataset(Windows):
-    """Every frame of some clips with its neighbours: ``lq`` (num_frame, 3, h, w), ``gt`` (3, H, W), ``folder``, ``idx``, ``border``.
+    """Every frame of some clips with its neighbours: ``lq`` (num_frame, 3, h, w), ``gt`` (3, H, W).
+
+    Besides ``folder``, the clip; ``idx``, ``3/100``; and ``border``, whether the window left the clip.
 
     Scores are averaged over the frames of a clip, then over clips.
 

@@ -75,9 +75,12 @@ class Recurrent(Enlarging):
         forward = self.spynet(later, earlier).unflatten(0, (batch, frames - 1))
         return forward, backward
 
-    def flows(self, clip: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """As `get_flow`; None for a single frame, which has no neighbour."""
-        return self.get_flow(clip) if clip.shape[1] > 1 else (None, None)
+    def flows(self, clip: Tensor) -> tuple[Tensor, Tensor]:
+        """As `get_flow`; of a single frame, which has no neighbour, no flows (B, 0, 2, H, W)."""
+        if clip.shape[1] > 1:
+            return self.get_flow(clip)
+        none = clip.new_zeros(clip.shape[0], 0, 2, *clip.shape[-2:])
+        return none, none
 
     def first_state(self, clip: Tensor) -> Tensor:
         """The state before a clip begins: zeros (B, channels, H, W)."""

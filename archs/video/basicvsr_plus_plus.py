@@ -113,7 +113,7 @@ class BasicVSRPlusPlus(Recurrent):
         )
         self.reconstruction = ConvResidualBlocks(5 * c, c, 5)
 
-    def flows(self, clip: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def flows(self, clip: Tensor) -> tuple[Tensor, Tensor]:
         half = clip.shape[1] // 2
         if clip.shape[1] == 2 * half and half and torch.equal(clip[:, :half], clip[:, half:].flip(1)):
             earlier, later = clip[:, :-1].flatten(0, 1), clip[:, 1:].flatten(0, 1)
@@ -143,9 +143,7 @@ class BasicVSRPlusPlus(Recurrent):
             seen[i] = []
         return torch.stack(results, 1)[..., : self.scale * height, : self.scale * width]
 
-    def _propagate(
-        self, name: str, seen: list[list[Tensor]], flows: Tensor | None, device: torch.device, away: bool
-    ) -> None:
+    def _propagate(self, name: str, seen: list[list[Tensor]], flows: Tensor, device: torch.device, away: bool) -> None:
         """One pass through time, after which every frame has one more feature in `seen`."""
         order = range(len(seen))
         if name.startswith("backward"):
@@ -154,9 +152,7 @@ class BasicVSRPlusPlus(Recurrent):
         earlier: Tensor | None = None  # the flow of the step before
         for step, i in enumerate(order):
             features = [x.to(device) for x in seen[i]]
-            flow = None
-            if step and flows is not None:
-                flow = flows[:, min(i, order[step - 1])]
+            flow = flows[:, min(i, order[step - 1])] if step else None
             state = self.stepwise(self._step, name, features, before, flow, earlier)
             before, earlier = [state, *before[:1]], flow
             seen[i].append(kept(state, away))

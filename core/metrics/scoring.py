@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -197,14 +198,21 @@ class Scorer:
 
         Also what is to be said of them, a line each.
         """
-        found = dict.fromkeys(n for row in rows for n in row if n not in ("index", "image"))
+        found = dict.fromkeys(n for row in rows for n in row if n not in ("index", "image", "folder"))
         means, notes = {}, []
         for metric, block in self.metrics.items():
             for name in (n for n in found if n == metric or (n.startswith(f"{metric}_") and n not in self.metrics)):
                 if name not in means:
-                    values = [row[name] for row in rows if name in row]
-                    means[name], said = mean_score(block["type"], values)
-                    notes += [f"{name}: {said}"] if said else []
+                    clips: dict[str, list[float]] = defaultdict(list)
+                    for row in rows:
+                        if name in row:
+                            clips[row.get("folder", "")].append(row[name])
+                    scored = {clip: mean_score(block["type"], values) for clip, values in clips.items()}
+                    means[name] = float(np.mean([score for score, _ in scored.values()]))
+                    several = len(scored) > 1
+                    for clip, (score, said) in scored.items():
+                        notes += [f"{name} of {clip}: {score:.4f}"] if several and clip else []
+                        notes += [f"{name}: {said}"] if said else []
         return means, notes
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +79,7 @@ class RestorationModel(Model):
         UserError: `output_losses` and the losses do not fit together, or the number of outputs is needed and not given.
     """
 
-    inference_options = ("self_ensemble",)
+    inference_options: ClassVar[tuple[str, ...]] = ("self_ensemble",)
 
     def __init__(
         self,

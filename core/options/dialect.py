@@ -44,8 +44,8 @@ NO_EFFECT: Mapping[str, Mapping[str, str]] = {
     },
     "val": {
         "pbar_desc": "the bar says the data set's name",
-        "flip_seq": "it is for recurrent video",
-        "center_frame_only": "it is for recurrent video",
+        "flip_seq": "it is for networks of video",
+        "center_frame_only": "it is for networks of video",
         "patchwise_testing": "whole pictures are used; val.tile is for those that do not fit",
     },
     "path": {

@@ -15,9 +15,8 @@ TOPICS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         ),
         (r"(?i)event|voxel|^efnet", "event cameras, whose data are not read here"),
         (
-            r"(?i)^video(base|recurrent|gan|test)|recurrent|^edvr|vsr\b|^(basic|icon|real)?(basic)?vsr|^reds(dataset|recurrent)|^vimeo90k.*(recurrent|test)"
-            r"|^(duf|tof)$|spynet",
-            "video of several frames at a time (recurrent, or with neighbouring frames), which is not done here yet",
+            r"(?i)^videogan|^video.*gan(model|dataset)|^(duf|tof|psrt)\w*$|^real(basic)?vsr",
+            "video by these networks or wrappers, which are not here: BasicVSR, IconVSR, BasicVSR++ and EDVR are",
         ),
         (
             r"^(Multi)?Ref[A-Z]|^(Multi)?(Contras|Correspondence)[A-Z]|^MRAPA",

@@ -193,12 +193,6 @@ class OptionsChecker(Checker):
     def component(self, node: Node, registry: Registry, more: Any, key: str) -> Any:
         """As for any block; a metric must say, itself or here, which of two scores is the better one, and optimizers and
         schedules are tried."""
-        if registry is DATASETS and isinstance(node, Block) and node.scalar("type") == "Vimeo90KDataset":
-            for name in [k for k in ("dataroot_gt", "dataroot_lq") if k in node.entries]:
-                text = (
-                    f"Vimeo90KDataset with {name} is BasicSR's, of {topic_of('REDSDataset')}; the one here has dataroot"
-                )
-                return self.problem(node.entries["type"].node.place, key, text)
         values = super().component(node, registry, more, key)
         if values is BAD:
             return BAD

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ...datasets import meant_type
 from .dialect import STAGED
 from .nodes import Block, Entry, Items, Node, Problem, Scalar
 
@@ -46,7 +47,7 @@ INSTEAD = {"parts": ("tile", "tile_pad", "grids"), "use_grad_clip": ("grad_clip_
 def written_out(root: Block) -> tuple[Block, list[Problem]]:
     """The top level of an option file with what its wrapper does beyond it, and a note on each addition."""
     notes: list[Problem] = []
-    root = _stages(_diffir(_tile(_meant(root, notes), notes), notes), notes)
+    root = _stages(_diffir(_tile(_misplaced(_sets_meant(_meant(root, notes), notes), notes), notes), notes), notes)
     name = root.scalar("model_type")
     if not isinstance(name, str):
         return root, notes
@@ -115,6 +116,46 @@ def _meant(root: Block, notes: list[Problem]) -> Block:
                 Problem(kind.place, f"{key}.type: {was} with {given[0]} is {other}, another network than {was} here")
             )
     return Block(entries, root.place)
+
+
+def _misplaced(root: Block, notes: list[Problem]) -> Block:
+    """``ema_decay`` in the block of a network, where a file of BasicSR's own for EDVR has it, as a key of ``train``."""
+    network, train = (root.entries.get(k) for k in ("network_g", "train"))
+    if network is None or not isinstance(network.node, Block) or "ema_decay" not in network.node.entries:
+        return root
+    entry = network.node.entries["ema_decay"]
+    left = {k: e for k, e in network.node.entries.items() if k != "ema_decay"}
+    entries = {
+        **root.entries,
+        "network_g": network._replace(node=Block(left, network.node.place, network.node.replaced)),
+    }
+    if train is not None and isinstance(train.node, Block) and "ema_decay" not in train.node.entries:
+        filled = Block({**train.node.entries, "ema_decay": entry}, train.node.place, train.node.replaced)
+        entries["train"] = train._replace(node=filled)
+    notes.append(Problem(entry.place, "network_g.ema_decay: taken as train.ema_decay"))
+    return Block(entries, root.place)
+
+
+def _sets_meant(root: Block, notes: list[Problem]) -> Block:
+    """Data sets that share their name with another, told apart by their keys."""
+    data = root.entries.get("datasets")
+    if data is None or not isinstance(data.node, Block):
+        return root
+    sets = dict(data.node.entries)
+    for key, entry in data.node.entries.items():
+        if not isinstance(entry.node, Block) or "type" not in entry.node.entries:
+            continue
+        was = entry.node.scalar("type")
+        found = meant_type({**dict.fromkeys(entry.node.entries), "type": was})
+        if found == was:
+            continue
+        kind = entry.node.entries["type"]
+        named = {**entry.node.entries, "type": kind._replace(node=Scalar(found, None, kind.node.place))}
+        sets[key] = entry._replace(node=Block(named, entry.node.place, entry.node.replaced))
+        what = "frames around the middle one, as BasicSR has it; with dataroot it is the set for interpolation"
+        notes.append(Problem(kind.place, f"datasets.{key}.type: {was} with dataroot_gt is {found}: {what}"))
+    node = Block(sets, data.node.place, data.node.replaced)
+    return Block({**root.entries, "datasets": data._replace(node=node)}, root.place)
 
 
 def _stages(root: Block, notes: list[Problem]) -> Block:

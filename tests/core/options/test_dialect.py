@@ -122,8 +122,10 @@ def test_one_name_with_two_meanings(tmp_path: Path) -> None:
         said = [str(n) for n in found.notes if "RCAN" in str(n)]
         assert bool(said) == (expected != "RCAN")
     path.write_text(text.replace("PairedImageDataset", "Vimeo90KDataset"))
-    with pytest.raises(options.OptionError, match="Vimeo90KDataset with dataroot_gt is BasicSR's, of video"):
+    with pytest.raises(options.OptionError, match="Vimeo90KNeighboursDataset"):  # which needs a list
         options.resolve(path)
+    path.write_text(text.replace("PairedImageDataset,", "Vimeo90KDataset, meta_info_file: x.txt,"))
+    assert any("is Vimeo90KNeighboursDataset: frames around" in str(n) for n in options.resolve(path).notes)
 
 
 @pytest.mark.parametrize(

@@ -31,12 +31,7 @@ def mistakes(tmp_path: Path, **parts: str) -> list[str]:
 @pytest.mark.parametrize(
     ("parts", "topic"),
     [
-        (
-            {"model": "VideoRecurrentModel", "data": "REDSRecurrentDataset", "network": "BasicVSR"},
-            "video of several frames",
-        ),
-        ({"model": "EDVRModel", "data": "VideoTestDataset", "network": "EDVR"}, "video of several frames"),
-        ({"network": "BasicVSRPlusPlus"}, "video of several frames"),
+        ({"model": "VideoRecurrentGANModel", "network": "PSRTRecurrent"}, "video by these networks"),
         ({"model": "HiFaceGANModel", "data": "FFHQDataset", "network": "HiFaceGAN"}, "faces"),
         ({"network": "StyleGAN2Generator"}, "faces"),
         ({"model": "ImageEventRestorationModel", "data": "VoxelnpzPngSingleDeblurDataset"}, "event cameras"),

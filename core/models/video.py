@@ -1,0 +1,156 @@
+"""Restoration of videos: clips in, clips or their middle frames out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+import torch
+from torch import Tensor, nn
+
+from ..annotations import Count, NonNegative, Range, SomeIterations
+from ..errors import UserError
+from ..inference.network import network_trait
+from ..inference.windows import in_windows, run_clip
+from ..runtime import distributed
+from . import MODELS
+from .base import Batch, Update
+from .restoration import RestorationModel
+
+log = logging.getLogger("relume")
+Factor = Annotated[float, Range(least=0)]
+
+
+@MODELS.register(aliases=("VideoBaseModel", "VideoRecurrentModel", "EDVRModel"))
+class VideoModel(RestorationModel):
+    """The losses of the options on every frame that the network gives.
+
+    Batches have ``lq``, (B, T, 3, h, w), and ``gt``: (B, T, 3, H, W) for networks that give all frames, or (B, 3, H, W) for
+    those that give one of them. Scores are averaged over the frames of a clip, then over clips.
+
+    Args:
+        fix_flow: iterations before which the flow estimator and the features of key frames (parameters with ``spynet`` or
+            ``edvr`` in their name) are not trained; they are from this iteration on.
+        flow_lr_mul: factor of the learning rate of parameters with ``spynet`` in their name.
+        tsa_iter: iterations before which only parameters with ``fusion`` in their name are trained; all are from this one on.
+        dcn_lr_mul: factor of the learning rate of parameters with ``dcn`` in their name.
+        center_frame_only: of a clip, score and save the middle frame only.
+        flip_seq: the mean of what the network makes of a clip followed by itself backwards.
+        window_frames: frames of a clip that the network gets at a time, for long clips; all when omitted.
+        window_overlap: frames that neighbouring windows share.
+
+    Raises:
+        UserError: no parameter has such a name.
+    """
+
+    inference_options = ("center_frame_only", "flip_seq", "window_frames", "window_overlap")
+    find_unused_parameters = True
+
+    def __init__(
+        self,
+        networks: dict[str, nn.Module],
+        losses: dict[str, nn.Module],
+        *,
+        fix_flow: SomeIterations | None = None,
+        flow_lr_mul: Factor = 1.0,
+        tsa_iter: SomeIterations | None = None,
+        dcn_lr_mul: Factor = 1.0,
+        center_frame_only: bool = False,
+        flip_seq: bool = False,
+        window_frames: Count | None = None,
+        window_overlap: NonNegative = 4,
+    ) -> None:
+        super().__init__(networks, losses)
+        self.fix_flow, self.tsa_iter = fix_flow or 0, tsa_iter or 0
+        self.multipliers = {"spynet": flow_lr_mul, "dcn": dcn_lr_mul}
+        self.center_frame_only, self.flip_seq = center_frame_only, flip_seq
+        self.window_frames, self.window_overlap = window_frames, window_overlap
+        self.named = dict(networks["g"].named_parameters())
+        for option, given, parts in (
+            ("fix_flow", self.fix_flow, ("spynet", "edvr")),
+            ("tsa_iter", self.tsa_iter, ("fusion",)),
+        ):
+            if given and not any(part in name for name in self.named for part in parts):
+                wanted = " or ".join(parts)
+                raise UserError(
+                    f"train.{option}: {type(networks['g']).__name__} has no parameter with {wanted} in its name"
+                )
+        self.phase: tuple[bool, bool] | None = None
+
+    def begin(self, step: int) -> None:
+        """Train what iteration `step` wants trained, which follows from the iteration alone."""
+        if not (self.fix_flow or self.tsa_iter):
+            return
+        phase = step < self.fix_flow, step < self.tsa_iter
+        if phase == self.phase:
+            return
+        self.phase = phase
+        for name, parameter in self.named.items():
+            of_flow = "spynet" in name or "edvr" in name
+            parameter.requires_grad_(not (phase[0] and of_flow) and not (phase[1] and "fusion" not in name))
+        if distributed.is_main():
+            until = [f"{n} until iteration {i}" for n, i in self._waiting(step)]
+            log.info("Trained from iteration %d: %s", step, "; ".join(until) or "all parameters")
+
+    def _waiting(self, step: int) -> Iterator[tuple[str, int]]:
+        if step < self.fix_flow:
+            yield "all but the flow estimator", self.fix_flow
+        if step < self.tsa_iter:
+            yield "only the fusion", self.tsa_iter
+
+    def training_blocks(self, train: Mapping[str, Any]) -> Mapping[str, Any]:
+        """As of any model; parts with a factor of their own are a group of the optimizer."""
+        blocks = dict(super().training_blocks(train))
+        groups = [
+            {"params": part, "lr_scale": factor}
+            for part, factor in self.multipliers.items()
+            if factor != 1 and any(part in name for name in self.named)
+        ]
+        if groups and "optim_g" in blocks:
+            given = dict(blocks["optim_g"])
+            blocks["optim_g"] = {**given, "param_groups": [*(given.get("param_groups") or ()), *groups]}
+        return blocks
+
+    def updates(self, batch: Batch, step: int) -> Iterator[Update]:
+        self.begin(step)
+        output = self.networks["g"](batch["lq"])
+        target = batch["gt"]
+        if output.shape != target.shape:
+            raise UserError(
+                f"the network makes {tuple(output.shape)} of {tuple(batch['lq'].shape)}, and gt is {tuple(target.shape)}: "
+                "recurrent networks need a data set of whole clips, those of a middle frame one of windows; or scale is wrong"
+            )
+        self.keep_pictures(input=middle(batch["lq"]), output=middle(output), target=middle(target))
+        values = self.loss_values(frames_of(output), frames_of(target), self.loss_keys)
+        yield Update("g", self.objective([values]), self.loss_logs())
+
+    def predict(self, batch: Batch) -> dict[str, Tensor]:
+        clip = batch["lq"]
+        if clip.dim() == 4:
+            clip = clip[:, None]
+        count = clip.shape[1]
+        network = self.networks["g"]
+        if self.flip_seq and not network_trait(network, "takes_frames"):
+            both = self._run(network, torch.cat([clip, clip.flip(1)], 1))
+            output = (both[:, :count] + both[:, count:].flip(1)) / 2
+        else:
+            output = self._run(network, clip)
+        return {"output": middle(output) if self.center_frame_only else output}
+
+    def _run(self, network: nn.Module, clip: Tensor) -> Tensor:
+        if network_trait(network, "takes_frames"):
+            return run_clip(self.inference, network, clip)
+        return in_windows(
+            lambda part: run_clip(self.inference, network, part), clip, self.window_frames, self.window_overlap
+        )
+
+
+def middle(clip: Tensor) -> Tensor:
+    """The middle frame of (B, T, C, H, W); an image (B, C, H, W) as it is."""
+    return clip[:, clip.shape[1] // 2] if clip.dim() == 5 else clip
+
+
+def frames_of(clip: Tensor) -> Tensor:
+    """The frames of (B, T, C, H, W) as a batch of images, as losses take them; a batch of images as it is."""
+    return clip.flatten(0, 1) if clip.dim() == 5 else clip

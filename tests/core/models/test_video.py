@@ -1,0 +1,160 @@
+"""Training and testing on clips: phases, rates, averages over clips, windows."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import runs
+import torch
+from torch import nn
+
+from relume.archs import build_network
+from relume.core.errors import UserError
+from relume.core.imaging.opencv import cv2
+from relume.core.inference.tiling import Inference
+from relume.core.inference.windows import in_windows, run_clip
+from relume.core.models.video import VideoModel
+from relume.core.runtime.optimizers import build_optimizer
+from relume.losses import LOSSES
+
+
+def model(network: dict[str, Any], **options: Any) -> VideoModel:
+    return VideoModel({"g": build_network(network)}, {"pixel": LOSSES.build({"type": "L1Loss"})}, **options)
+
+
+BASIC = {"type": "BasicVSR", "num_feat": 4, "num_block": 1}
+EDVR = {
+    **{"type": "EDVR", "num_feat": 4, "deformable_groups": 2, "num_frame": 3},
+    **{"num_extract_block": 1, "num_reconstruct_block": 1},
+}
+
+
+def trained(video: VideoModel) -> set[str]:
+    return {name for name, p in video.networks["g"].named_parameters() if p.requires_grad}
+
+
+def test_flow_is_fixed_until_its_iteration_and_resumes_in_the_right_phase() -> None:
+    for first in (1, 3):  # from the beginning, and resumed
+        video = model(BASIC, fix_flow=5)
+        video.begin(first)
+        assert trained(video) and not any("spynet" in n for n in trained(video))
+        video.begin(4)
+        assert not any("spynet" in n for n in trained(video))
+        video.begin(5)
+        assert any("spynet" in n for n in trained(video))
+    video = model(BASIC, fix_flow=5)
+    video.begin(6)
+    assert len(trained(video)) == len(video.named)
+
+
+def test_fusion_is_trained_alone_first() -> None:
+    video = model(EDVR, tsa_iter=3)
+    video.begin(2)
+    assert trained(video) and all("fusion" in n for n in trained(video))
+    video.begin(3)
+    assert len(trained(video)) == len(video.named)
+    with pytest.raises(UserError, match="tsa_iter: SRVGGNetCompact has no parameter with fusion") as caught:
+        model({"type": "SRVGGNetCompact", "num_feat": 4, "num_conv": 1}, tsa_iter=3)
+    assert "\n" not in str(caught.value)
+
+
+def test_parts_have_rates_of_their_own() -> None:
+    for network, options, part in ((BASIC, {"flow_lr_mul": 0.125}, "spynet"), (EDVR, {"dcn_lr_mul": 0.25}, "dcn")):
+        video = model(network, **options)
+        block = video.training_blocks({"optim_g": {"type": "Adam", "lr": 1e-3}})["optim_g"]
+        optimizer = build_optimizer(video.named_parameters("g"), block)
+        rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+        factor = next(iter(options.values()))
+        for name, p in video.networks["g"].named_parameters():
+            assert rates[id(p)] == pytest.approx(1e-3 * (factor if part in name else 1))
+
+
+def test_flipped_in_time_and_middle_frames() -> None:
+    clip = torch.rand(1, 3, 3, 16, 16)
+    video = model(BASIC, flip_seq=True)
+    network = video.networks["g"].eval()
+    with torch.no_grad():
+        both = network(torch.cat([clip, clip.flip(1)], 1))
+        expected = (both[:, :3] + both[:, 3:].flip(1)) / 2
+        torch.testing.assert_close(video.predict({"lq": clip})["output"], expected)
+        video.center_frame_only = True
+        torch.testing.assert_close(video.predict({"lq": clip})["output"], expected[:, 1])
+
+
+def test_windows_cover_every_frame_once() -> None:
+    clip = torch.arange(23.0).view(1, 23, 1, 1, 1).expand(1, 23, 3, 2, 2)
+    seen = []
+
+    def run(part: torch.Tensor) -> torch.Tensor:
+        seen.append(part.shape[1])
+        return 2 * part
+
+    for window, overlap in ((5, 2), (7, 0), (4, 3), (23, 4), (22, 21)):
+        assert torch.equal(in_windows(run, clip, window, overlap), 2 * clip)
+        assert max(seen) <= window
+        seen.clear()
+    with pytest.raises(UserError, match="window_overlap: 5 must be less"):
+        in_windows(run, clip, 5, 5)
+
+
+def test_tiles_of_clips_equal_the_whole() -> None:
+    class Local(nn.Module):
+        takes_frames = 0
+
+        def forward(self, clip: torch.Tensor) -> torch.Tensor:
+            frames = clip.flatten(0, 1)
+            return nn.functional.interpolate(frames, scale_factor=2).unflatten(0, clip.shape[:2])
+
+    clip = torch.rand(1, 2, 3, 40, 52)
+    whole = run_clip(Inference(), Local(), clip)
+    assert whole.shape == (1, 2, 3, 80, 104)
+    torch.testing.assert_close(run_clip(Inference(tile=24, overlap=8), Local(), clip), whole)
+
+
+def clips(root: Path) -> dict[str, str]:
+    rng = np.random.default_rng(0)
+    for clip, count in (("a", 3), ("b", 4)):
+        for i in range(count):
+            gt = rng.integers(0, 255, (64, 64, 3), np.uint8)
+            for folder, image in (("gt", gt), ("lq", gt[::4, ::4])):
+                path = root / folder / clip / f"{i:03d}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                cv2.imwrite(str(path), image)
+    return {"dataroot_gt": str(root / "gt"), "dataroot_lq": str(root / "lq")}
+
+
+@pytest.mark.parametrize("kind", ["recurrent", "windows"])
+def test_a_run_averages_over_frames_then_clips(kind: str, tmp_path: Path) -> None:
+    roots = clips(tmp_path / "data")
+    recurrent = kind == "recurrent"
+    test = {"type": "VideoRecurrentTestDataset"} if recurrent else {"type": "VideoTestDataset", "num_frame": 3}
+    train = {"type": "ClipsDataset", "num_frame": 3} if recurrent else {"type": "VideoTestDataset", "num_frame": 3}
+    opt = runs.options(
+        model_type="VideoRecurrentModel" if recurrent else "EDVRModel",
+        scale=4,
+        plugins=[],
+        network_g=BASIC if recurrent else EDVR,
+        datasets={
+            "train": {**train, **roots, "batch_size_per_gpu": 1, "num_worker_per_gpu": 0},
+            "val": {"name": "held_out", **test, **roots, "num_worker_per_gpu": 0},
+        },
+        train__total_iter=2,
+        train__pixel_opt={"type": "CharbonnierLoss"},
+        train__scheduler={"type": "MultiStepLR", "milestones": [2]},
+        val={"val_freq": 2, "metrics": {"psnr": {"type": "calculate_psnr", "crop_border": 0}}},
+    )
+    opt["train"].update({"fix_flow": 2, "flow_lr_mul": 0.125} if recurrent else {"tsa_iter": 2, "dcn_lr_mul": 0.5})
+    runs.train(tmp_path, opt)
+    root = tmp_path / "experiments" / "toy"
+    (path,) = root.rglob("held_out_scores.jsonl")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len(rows) == 7
+    assert len({row["image"] for row in rows}) == 7
+    per_clip = [np.mean([row["psnr"] for row in rows if row["folder"] == clip]) for clip in ("a", "b")]
+    found = runs.records(root)[-1]["metrics"]["psnr"]
+    assert math.isclose(found, float(np.mean(per_clip)), rel_tol=1e-6)
