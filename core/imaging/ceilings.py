@@ -11,13 +11,14 @@ import re
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Annotated
 
-from ..annotations import Count, Section, setting
+from ..annotations import OF_ANY_SIZE, Range, Section, setting
 from ..errors import printable
 from .image_header import JPEG_START, PNG_START, image_size
 from .storage import UnreadableFile
 
+Size = Annotated[int, Range(least=1), OF_ANY_SIZE]
 VARIABLE = "RELUME_CEILINGS"
 
 
@@ -25,8 +26,8 @@ VARIABLE = "RELUME_CEILINGS"
 class Ceilings(Section):
     """What files of data may be unpacked to."""
 
-    max_pixels: Count = setting(1 << 28, "Pixels that a picture or a video's frame may have.")
-    max_unpacked_bytes: Count = setting(1 << 30, "Bytes that an entry of a zip or tar file may unpack to.")
+    max_pixels: Size = setting(1 << 28, "Pixels that a picture or a video's frame may have.")
+    max_unpacked_bytes: Size = setting(1 << 30, "Bytes that an entry of a zip or tar file may unpack to.")
 
 
 def use(ceilings: Ceilings) -> None:

@@ -5,6 +5,20 @@ What it would print about damaged files, besides failing, is said in one line by
 
 from __future__ import annotations
 
+import atexit
+import os
+import shutil
+import tempfile
+
+if "OPENCV_TEMP_PATH" not in os.environ:
+    # Its reader of .hdr keeps what it decodes from memory in files of foreseeable names, which must be in no common folder.
+    os.environ["OPENCV_TEMP_PATH"] = tempfile.mkdtemp(prefix="relume_opencv_")
+    _owner = os.getpid()
+    atexit.register(
+        lambda folder: os.getpid() == _owner and shutil.rmtree(folder, ignore_errors=True),
+        os.environ["OPENCV_TEMP_PATH"],
+    )
+
 import cv2
 
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from ..annotations import plain
+from ..errors import without_secrets
 from ..imaging import ceilings
 from .nodes import Block, OptionError, Place, Problem, from_python
 from .plugins import activate
@@ -122,8 +123,10 @@ def _checked(root: Block, problems: Iterable[Problem] = (), notes: Iterable[Prob
 
 
 def dump(opt: Mapping[str, Any]) -> str:
-    """The options as YAML that `load` reads back to the same."""
-    text: str = yaml.dump(plain(opt), Dumper=YAMLDumper, sort_keys=False, allow_unicode=True, width=100)
+    """The options as YAML that `load` reads back to the same, but for what `redacted` takes out of URLs."""
+    text: str = yaml.dump(
+        without_secrets(plain(opt)), Dumper=YAMLDumper, sort_keys=False, allow_unicode=True, width=100
+    )
     return text
 
 
