@@ -14,10 +14,12 @@ if "OPENCV_TEMP_PATH" not in os.environ:
     # Its reader of .hdr keeps what it decodes from memory in files of foreseeable names, which must be in no common folder.
     os.environ["OPENCV_TEMP_PATH"] = tempfile.mkdtemp(prefix="relume_opencv_")
     _owner = os.getpid()
-    atexit.register(
-        lambda folder: os.getpid() == _owner and shutil.rmtree(folder, ignore_errors=True),
-        os.environ["OPENCV_TEMP_PATH"],
-    )
+
+    def _remove(folder: str) -> None:
+        if os.getpid() == _owner:  # and not a process forked from it
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(_remove, os.environ["OPENCV_TEMP_PATH"])
 
 import cv2
 
