@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,13 +22,14 @@ from ..imaging import ceilings
 from .nodes import Block, OptionError, Place, Problem, from_python
 from .plugins import activate
 from .reader import YAMLDumper, read
-from .rules import OptionsChecker
+from .rules import RUNNING, OptionsChecker
 from .schema import Options
 
 log = logging.getLogger("relume")
 __all__ = ["OptionError", "Options", "Resolved", "as_debug", "check", "dump", "load", "resolve"]
 
 
+_told: set[str] = set()
 DEBUG_STEPS = 16
 """Iterations of a debugging run."""
 
@@ -85,7 +87,12 @@ def load(path: str | os.PathLike[str], force_yml: Iterable[str] = (), *, allow_d
     """
     resolved = resolve(path, force_yml, allow_duplicate_keys=allow_duplicate_keys)
     for note in resolved.notes:
-        log.warning("%s", note)
+        if note.text.startswith(RUNNING):  # apart from what a command prints for others to read, and once
+            if note.text not in _told:
+                _told.add(note.text)
+                sys.stderr.write(f"{note}\n")
+        else:
+            log.warning("%s", note)
     return resolved.options
 
 
