@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .annotations import plain
-from .errors import UserError
+from .errors import UserError, without_secrets
 
 log = logging.getLogger("relume")
 ABSENT = "absent"
@@ -116,7 +116,7 @@ def verdict(option: str, before: Any, now: Any) -> Verdict:
 
 def remembered(opt: Mapping[str, Any]) -> dict[str, Any]:
     """What a training state keeps of checked options: by dotted name, all but those that may change without a word."""
-    return {k: v for k, v in flat(plain(opt)) if rule_of(k).verdict is not Verdict.ALLOWED}
+    return {k: without_secrets(v) for k, v in flat(plain(opt)) if rule_of(k).verdict is not Verdict.ALLOWED}
 
 
 def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ..core.errors import UserError
+from ..core.errors import UserError, printable
 from ..core.imaging.opencv import cv2
-from ..core.imaging.storage import UnreadableFile, read_lines
+from ..core.imaging.storage import UnreadableFile, is_url, read_lines
 from .base import ImageDataset, Item, OnError, Phase
 from .sources import Source, listing, refuse_small
 from .transforms import Image, resize, to_tensor, too_small
@@ -200,12 +200,16 @@ def read_list(path: str | Path, example: str) -> list[tuple[int, str]]:
     """Line numbers and lines of a list file, blank ones left out.
 
     Raises:
-        UserError: there is no such file, or nothing in it.
+        UserError: there is no such file, nothing in it, or a path in it that leads out of the data set's folder.
     """
     try:
         lines = read_lines(path)
     except UnreadableFile as e:
         raise UserError(f"{e}; expected a list with lines such as '{example}'") from e
+    for number, line in lines:
+        leaving = next((p for p in line.split() if p.startswith(("/", "~")) or ".." in p.split("/") or is_url(p)), None)
+        if leaving is not None:
+            raise UserError(f"{path}:{number}: '{printable(leaving)}' leads out of the data set's folder")
     if not lines:
         raise UserError(f"{path}: the list is empty; expected lines such as '{example}'")
     return lines

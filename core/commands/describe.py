@@ -15,7 +15,7 @@ from typing import Any
 
 from ...datasets import build_dataset
 from ..annotations import Epochs
-from ..errors import UserError, in_one_line
+from ..errors import UserError, in_one_line, printable
 from ..options import Options, counts, reference, resolve
 from ..options.places import missing
 from ..options.reader import spelled
@@ -27,7 +27,9 @@ DEFAULT = "default"
 
 def table(rows: Iterable[tuple[str, Any, str]]) -> str:
     """The rows in aligned columns: key, value, origin."""
-    cells = [(key, value if isinstance(value, Both) else spelled(value), origin) for key, value, origin in rows]
+    cells = [
+        (key, value if isinstance(value, Both) else spelled(value), printable(origin)) for key, value, origin in rows
+    ]
     first = max(len(c[0]) for c in cells)
     second = max((len(c[1]) for c in cells if len(c[1]) <= 60), default=0)
     return "\n".join(f"{key:<{first}}  {value:<{second}}  {origin}".rstrip() for key, value, origin in cells)

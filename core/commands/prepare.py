@@ -139,7 +139,7 @@ def pack(folder: str, out: str, batch: int = 5000, kind: str = "images") -> int:
     lmdb = require("lmdb", "packing an LMDB database")
     source = Folder(folder, KINDS[kind])
     unfinished = f"{out}.unfinished"
-    shutil.rmtree(unfinished, ignore_errors=True)
+    remove_unfinished(unfinished)
     os.makedirs(unfinished)
     for name in source.files.values():
         if "\n" in name or "\r" in name or _undecodable(name):
@@ -162,6 +162,24 @@ def pack(folder: str, out: str, batch: int = 5000, kind: str = "images") -> int:
     write_bytes(os.path.join(unfinished, "meta_info.txt"), ("\n".join(lines) + "\n").encode())
     os.replace(unfinished, out)
     return len(lines)
+
+
+UNFINISHED = {"data.mdb", "lock.mdb", "meta_info.txt"}
+"""What a database that was never finished has in its folder."""
+
+
+def remove_unfinished(folder: str) -> None:
+    """Remove what an earlier `pack` left, and nothing else.
+
+    Raises:
+        UserError: there is something of this name that no `pack` made.
+    """
+    if not os.path.lexists(folder):
+        return
+    ours = os.path.isdir(folder) and not os.path.islink(folder) and set(os.listdir(folder)) <= UNFINISHED
+    if not ours:
+        raise UserError(f"{folder}: is in the way, and was not made here; move it, or choose another name")
+    shutil.rmtree(folder)
 
 
 def _undecodable(name: str) -> bool:

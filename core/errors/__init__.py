@@ -16,7 +16,7 @@ from .base import (
 )
 from .names import SHOWN, did_you_mean, edits, listing
 from .paths import expanded, unreadable
-from .text import LINE, MESSAGE, VALUE, in_one_line, message, printable
+from .text import LINE, MESSAGE, VALUE, in_cell, in_one_line, message, printable, redacted, without_secrets
 
 __all__ = [
     "EXIT_BROKEN_PIPE",
@@ -33,12 +33,15 @@ __all__ = [
     "did_you_mean",
     "edits",
     "expanded",
+    "in_cell",
     "in_one_line",
     "listing",
     "message",
     "printable",
+    "redacted",
     "require",
     "unreadable",
+    "without_secrets",
 ]
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 import unicodedata
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from .base import UserError
 
@@ -21,15 +24,59 @@ def printable(text: object, most: int = VALUE) -> str:
     >>> printable("a\x1b[31m\nb"), printable("x" * 500, 30)
     ('a\\x1b[31m\\nb', 'xxxxxxxxxxxxxxx...xxxxx (500 characters)')
     """
-    whole = str(text)
+    whole = redacted(text)
     shown = whole if len(whole) <= most else f"{whole[: most // 2]}...{whole[-(most // 6) :]} ({len(whole)} characters)"
     if shown.isprintable():
         return shown
     return "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else _escaped(c) for c in shown)
 
 
+SECRETS = (
+    (re.compile(r"(?<=://)[^/\s@?#'\"]+@"), "***@"),
+    (
+        re.compile(
+            r"(?i)([?&;](?:[\w-]*(?:token|secret|signature|password|passwd|credential|api[-_]?key|access[-_]?key)[\w-]*|sig|key)=)"
+            r"[^&;#\s'\"]+"
+        ),
+        r"\1***",
+    ),
+)
+"""What in URLs only their owner should know, and what stands in its place."""
+
+
+def redacted(text: object) -> str:
+    """Text in which URLs have neither user names and passwords nor tokens in their queries.
+
+    >>> redacted("s3://KEY:SECRET@bucket/x.png"), redacted("https://h/x?token=abc&n=1")
+    ('s3://***@bucket/x.png', 'https://h/x?token=***&n=1')
+    """
+    shown = str(text)
+    for pattern, instead in SECRETS if "://" in shown else ():
+        shown = pattern.sub(instead, shown)
+    return shown
+
+
+def without_secrets(value: Any) -> Any:
+    """Plain values, in whose strings URLs are `redacted`: as they are written, printed and sent to trackers."""
+    if isinstance(value, Mapping):
+        return {k: without_secrets(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_secrets(v) for v in value]
+    return redacted(value) if isinstance(value, str) else value
+
+
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()
+
+
+def in_cell(text: object) -> str:
+    r"""Text that came from outside as one cell of a Markdown table, in which it means nothing but itself.
+
+    >>> in_cell("a|b\n<i>"), in_cell("[x](y)")
+    ('a\\|b\\n&lt;i&gt;', '\\[x\\](y)')
+    """
+    shown = printable(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([|`*\[\]])", r"\\\1", shown)
 
 
 def message(text: str) -> str:

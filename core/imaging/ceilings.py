@@ -18,16 +18,16 @@ from ..errors import printable
 from .image_header import JPEG_START, PNG_START, image_size
 from .storage import UnreadableFile
 
+Size = Annotated[int, Range(least=1), OF_ANY_SIZE]
 VARIABLE = "RELUME_CEILINGS"
-Unlimited = Annotated[int, Range(least=1), OF_ANY_SIZE]
 
 
 @dataclass(frozen=True, eq=False)
 class Ceilings(Section):
     """What files of data may be unpacked to."""
 
-    max_pixels: Unlimited = setting(1 << 28, "Pixels that a picture or a video's frame may have.")
-    max_unpacked_bytes: Unlimited = setting(1 << 30, "Bytes that an entry of a zip or tar file may unpack to.")
+    max_pixels: Size = setting(1 << 28, "Pixels that a picture or a video's frame may have.")
+    max_unpacked_bytes: Size = setting(1 << 30, "Bytes that an entry of a zip or tar file may unpack to.")
 
 
 def use(ceilings: Ceilings) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, did_you_mean, expanded, require
+from ..errors import UserError, did_you_mean, expanded, printable, redacted, require
 from ..files import replacing
 
 
@@ -27,14 +27,33 @@ def is_url(path: str | Path) -> bool:
     return "://" in str(path)
 
 
+PROTOCOLS = ("abfs", "abfss", "az", "file", "gcs", "gs", "hf", "http", "https", "memory", "s3")
+"""Of URLs that are read. Others of fsspec's start programs, put environment variables into paths, or read other files."""
+VARIABLE = "RELUME_PROTOCOLS"
+"""Environment variable with more of them, parted by commas."""
+
+
+def refuse_protocol(url: str) -> None:
+    """Raise `UserError` for a URL of another protocol than `PROTOCOLS`, also one within another (``zip::s3://...``)."""
+    more = [p.strip() for p in os.environ.get(VARIABLE, "").split(",")]
+    found = [part.partition("://")[0] for part in url.split("::")]
+    bad = next((p for p in found if p not in (*PROTOCOLS, *more)), None)
+    if bad is not None:
+        raise UserError(
+            f"{printable(url)}: URLs of the protocol '{printable(bad)}' are not read; {', '.join(PROTOCOLS)} are, "
+            f"and those that {VARIABLE} names"
+        )
+
+
 def _remote(url: str) -> tuple[Any, str]:
     """The file system of a URL and the path in it. Not kept: fsspec caches it per process, safely across forks."""
+    refuse_protocol(url)
     fsspec = require("fsspec.core", f"the URL {url}", "pip install 'relume[remote]'")
     try:
         filesystem, inner = fsspec.url_to_fs(url)
         return filesystem, str(inner)
     except (ImportError, ValueError) as e:  # the protocol's own package is missing, or no such protocol
-        raise UserError(f"{url}: {str(e).splitlines()[0]}") from e
+        raise UserError(f"{redacted(url)}: {redacted(first_line(e))}") from e
 
 
 def join(root: str, name: str) -> str:

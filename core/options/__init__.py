@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,17 +17,19 @@ from typing import Any
 import yaml
 
 from ..annotations import plain
+from ..errors import without_secrets
 from ..imaging import ceilings
 from .nodes import Block, OptionError, Place, Problem, from_python
 from .plugins import activate
 from .reader import YAMLDumper, read
-from .rules import OptionsChecker
+from .rules import RUNNING, OptionsChecker
 from .schema import Options
 
 log = logging.getLogger("relume")
 __all__ = ["OptionError", "Options", "Resolved", "as_debug", "check", "dump", "load", "resolve"]
 
 
+_told: set[str] = set()
 DEBUG_STEPS = 16
 """Iterations of a debugging run."""
 
@@ -84,7 +87,12 @@ def load(path: str | os.PathLike[str], force_yml: Iterable[str] = (), *, allow_d
     """
     resolved = resolve(path, force_yml, allow_duplicate_keys=allow_duplicate_keys)
     for note in resolved.notes:
-        log.warning("%s", note)
+        if note.text.startswith(RUNNING):  # apart from what a command prints for others to read, and once
+            if note.text not in _told:
+                _told.add(note.text)
+                sys.stderr.write(f"{note}\n")
+        else:
+            log.warning("%s", note)
     return resolved.options
 
 
@@ -122,8 +130,10 @@ def _checked(root: Block, problems: Iterable[Problem] = (), notes: Iterable[Prob
 
 
 def dump(opt: Mapping[str, Any]) -> str:
-    """The options as YAML that `load` reads back to the same."""
-    text: str = yaml.dump(plain(opt), Dumper=YAMLDumper, sort_keys=False, allow_unicode=True, width=100)
+    """The options as YAML that `load` reads back to the same, but for what `redacted` takes out of URLs."""
+    text: str = yaml.dump(
+        without_secrets(plain(opt)), Dumper=YAMLDumper, sort_keys=False, allow_unicode=True, width=100
+    )
     return text
 
 

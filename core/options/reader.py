@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from ..annotations import plain
-from ..errors import UserError, expanded, printable, unreadable
+from ..errors import UserError, expanded, printable, unreadable, without_secrets
 from ..errors.paths import NOT_THERE
 from . import shipped
 from .nodes import Block, Entry, Items, Node, OptionError, Place, Problem, Scalar, merge, to_python
@@ -100,7 +100,9 @@ OneLine.add_representer(list, lambda dumper, data: dumper.represent_sequence(f"{
 
 def spelled(value: Any) -> str:
     """A value as YAML on one line."""
-    text: str = yaml.dump(plain(value), Dumper=OneLine, default_flow_style=True, allow_unicode=True, width=10_000_000)
+    text: str = yaml.dump(
+        without_secrets(plain(value)), Dumper=OneLine, default_flow_style=True, allow_unicode=True, width=10_000_000
+    )
     return text.removesuffix("...\n").strip()
 
 

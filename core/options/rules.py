@@ -57,6 +57,10 @@ USUAL_KEYS = ("pixel_opt", "perceptual_opt", "gan_opt", "fft_opt", "optim_g", "o
 """Names for did-you-mean where any name of a form is accepted."""
 
 
+RUNNING = "plugins: running "
+"""How a note begins that says whose code runs."""
+
+
 class OptionsChecker(Checker):
     """Checks a whole option file. The model wrapper says which networks there are, and adds keys to ``train``."""
 
@@ -164,7 +168,7 @@ class OptionsChecker(Checker):
             require_trust(plugin, code, folder, first=place.rank == 1)
         key = import_plugin(plugin, folder)
         if place is not None:
-            self.notes.append(Problem(place, f"plugins: running {printable(code or key)}"))
+            self.notes.append(Problem(place, f"{RUNNING}{printable(code or key)}"))
         return key
 
     def unknown_name(self, node: Node, registry: Registry, name: str, key: str) -> Any:

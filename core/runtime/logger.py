@@ -14,13 +14,13 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
 
 from ..annotations import Count, Iterations, Section, plain, setting
-from ..errors import UserError, require
+from ..errors import LINE, UserError, printable, redacted, require, without_secrets
 from ..files import replacing
 from . import distributed
 from .checkpoint import first_line, write_atomically
@@ -57,10 +57,31 @@ class Logger(Section):
     )
 
 
+class Outside(logging.Filter):
+    """Makes one line of each text that a log line quotes, so that names of files neither forge lines nor reach terminals.
+
+    A record of a bare ``%s`` is a message of ours, in as many lines as it has.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.msg != "%s" and isinstance(record.args, tuple):
+            record.args = tuple(
+                one_line(a) if isinstance(a, (str, PurePath, BaseException)) else a for a in record.args
+            )
+        return True
+
+
+def one_line(value: str | PurePath | BaseException) -> str:
+    """A text, a path or an error as a log line quotes it."""
+    return printable(value, LINE)
+
+
 def start_console() -> None:
     """Log lines to the terminal, once per process; ranks above 0 only warn."""
     log.setLevel(logging.INFO if distributed.is_main() else logging.WARNING)
     log.propagate = False
+    if not any(isinstance(f, Outside) for f in log.filters):
+        log.addFilter(Outside())
     if not any(isinstance(h, StandardOutput) or hasattr(h, "console") for h in log.handlers):  # others may listen too
         if sys.stdout.isatty():
             log.addHandler(for_terminal())
@@ -89,7 +110,7 @@ def header(opt: Mapping[str, Any], networks: Mapping[str, torch.nn.Module], devi
         f"Relume {relume.__version__} from {package}{_git_state(package)}",
         f"Python {platform.python_version()}, torch {torch.__version__}, {platform.platform()}",
         f"Device {device}{gpu}, {distributed.world_size()} rank(s), {threads}",
-        f"Command: {' '.join(sys.argv)}",
+        f"Command: {redacted(' '.join(sys.argv))}",
         f"Experiment {opt['name']}, model {opt['model_type']}, seed {opt['manual_seed']}",
     ]
     for key, network in networks.items():
@@ -210,7 +231,7 @@ class RunLogger:
                 self.wandb = tracker.init(
                     project=settings.wandb.project,
                     name=self.name,
-                    config=plain(opt),
+                    config=without_secrets(plain(opt)),
                     id=settings.wandb.resume_id,
                     resume="allow",
                 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import io
+import math
 import pickle
 import sys
 import zipfile
@@ -35,6 +36,8 @@ DTYPES = {
 }
 WRAPPINGS = (*weights.WRAPPINGS, "ema")
 """Keys under which a network is filed: the usual ones, then that of EDM."""
+EXPANDED = 1 << 24
+"""Numbers that a tensor may have beyond those in its file, by strides of 0."""
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 """First pickle of a file in the format before PyTorch 1.6."""
 
@@ -56,6 +59,8 @@ def rebuild_tensor(flat: Tensor, offset: int, size: Sequence[int], stride: Seque
     reach = 1 + offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
     if min([offset, *size, *stride], default=0) < 0 or (0 not in size and reach > flat.numel()):
         raise Refused("a tensor that is larger than its data")
+    if math.prod(size) > max(EXPANDED, flat.numel()):
+        raise Refused(f"a tensor of {math.prod(size):,} numbers that are only {flat.numel():,}, repeated")
     return flat.as_strided(tuple(size), tuple(stride), offset)
 
 

@@ -23,6 +23,7 @@ from relume.core.imaging.float_formats import FLOAT_READERS, load_array
 from relume.core.imaging.image_io import read_pixels
 from relume.core.imaging.storage import UnreadableFile
 from relume.core.options import OptionError, check, load
+from relume.core.runtime import pickles
 from relume.core.runtime.optimizers import build_optimizer
 from relume.datasets.image_folder import Zip
 
@@ -103,8 +104,10 @@ def test_pictures_are_refused_by_their_headers(suffix: str, monkeypatch: pytest.
             read_pixels(HEADERS[suffix], f"x{suffix}")
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tiff", ".webp", ".jp2", ".ppm", ".pgm", ".pfm", ".hdr"])
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tiff", ".webp", ".ppm", ".pgm", ".pfm", ".hdr"])
 def test_real_files_say_their_sizes(suffix: str) -> None:
+    if not cv2.haveImageWriter(f"x{suffix}"):
+        pytest.skip(f"this OpenCV writes no {suffix}")
     image = np.full((17, 23, 3), 80, np.uint8)
     values = image.astype(np.float32) if suffix in (".pfm", ".hdr") else image[..., 0] if suffix == ".pgm" else image
     data = cv2.imencode(suffix, values)[1].tobytes()
@@ -116,11 +119,11 @@ def test_real_files_say_their_sizes(suffix: str) -> None:
 def test_the_ceiling_is_an_option(tmp_path: Path) -> None:
     data = cv2.imencode(".png", np.zeros((20, 20, 3), np.uint8))[1].tobytes()
     check(options(data={"max_pixels": 399}))
-    with pytest.raises(UnreadableFile, match="data.max_pixels is 399"):
+    with pytest.raises(UnreadableFile, match=r"data\.max_pixels is 399"):
         read_pixels(data, "x.png")
     check(options(data={"max_pixels": 400}))
     assert read_pixels(data, "x.png").shape == (20, 20, 3)
-    with pytest.raises(OptionError, match="data.max_pixels"):
+    with pytest.raises(OptionError, match=r"data\.max_pixels"):
         check(options(data={"max_pixels": 0}))
 
 
@@ -191,7 +194,8 @@ def test_only_plain_files_are_read(device: str, tmp_path: Path) -> None:
     assert "not a" in refused(tmp_path / "o.yml")
 
 
-def test_regular_expressions_that_never_end() -> None:
+def test_regular_expressions_that_never_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relume.core.runtime.optimizers.MATCHING", 0.2)
     network = nn.Sequential(nn.Linear(1, 1))
     named = [("a" * 60 + "!", p) for p in network.parameters()]
     began = time.process_time()
@@ -199,3 +203,13 @@ def test_regular_expressions_that_never_end() -> None:
         build_optimizer(named, {"type": "Adam", "lr": 1e-3, "param_groups": [{"params": "(a+)+$"}]})
     assert time.process_time() - began < 5
     assert torch.is_tensor(named[0][1])
+
+
+def test_numbers_that_are_repeated_by_strides_of_zero(tmp_path: Path) -> None:
+    torch.save({"w": torch.zeros(1).expand(1 << 30)}, tmp_path / "w.pth")
+    with pytest.raises(
+        UserError, match=r"w\.pth: refused: a tensor of 1,073,741,824 numbers that are only 1, repeated"
+    ):
+        pickles.read(tmp_path / "w.pth")
+    torch.save({"w": torch.ones(1, 3).expand(4, 3)}, tmp_path / "w.pth")
+    assert pickles.read(tmp_path / "w.pth")["w"].shape == (4, 3)
