@@ -23,5 +23,6 @@ setup(
         "relume": ["py.typed"],
         "relume.options": ["**/*.yml", "**/*.json", "README.md"],
         "relume.core.metrics": ["*.npz"],
+        "relume.core.reports": ["*.html"],
     },
 )

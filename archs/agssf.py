@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.errors import UserError
+from ..core.ops.channel_attention import cross_attention, self_attention, self_attention_and_map
 from ..core.ops.fourier import spectral_mixing
-from ..core.ops.pixelwise import channels, cross_attention, linear, pixels, self_attention, self_attention_and_map
+from ..core.ops.pixelwise import channels, linear, pixels
 from . import ARCHS
 from .blocks import (
     ChannelLayerNorm,

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ..core.ops.channel_attention import softmax_by_head
 from ..core.ops.fourier import phase_vectors
-from ..core.ops.pixelwise import channels, expand_depthwise, linear, pixels, softmax_by_head
+from ..core.ops.pixelwise import channels, expand_depthwise, linear, pixels
 from . import ARCHS
 from .agssf import Block, DeadParameters, Gate, PhaseGate, PixelDown, PixelUp, check_widths
 from .blocks import conv3x3, matrix, pad_to, pointwise, xavier_init

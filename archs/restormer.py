@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..core.errors import UserError
+from ..core.ops.channel_attention import self_attention
 from ..core.ops.layer_norm import layer_norm
-from ..core.ops.pixelwise import channels, gated_feed_forward, linear, pixels, self_attention
+from ..core.ops.pixelwise import channels, gated_feed_forward, linear, pixels
 from . import ARCHS
 from .blocks import ChannelLayerNorm, conv3x3, inner_width, matrix, need_levels, pointwise, refuse_unfit
 from .edsr import pixel_shuffle_head

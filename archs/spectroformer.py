@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..core.ops.channel_attention import cross_attention, self_attention
 from ..core.ops.fourier import spectral_mixing
-from ..core.ops.pixelwise import channels, cross_attention, linear, pixels, self_attention
+from ..core.ops.pixelwise import channels, linear, pixels
 from . import ARCHS
 from .blocks import (
     ChannelLayerNorm,

@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 from .. import __version__
 from .errors import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, did_you_mean, message, printable
+from .files import trust
 from .runtime import streams
 
 FOLDER = Path(__file__).parent / "commands"
@@ -89,7 +90,8 @@ def execute(command: ModuleType | Any, argv: Sequence[str] | None, program: str)
             command.add_arguments(parser)
             arguments = parser.parse_args(argv)
             arguments.begun = begun
-            command.run(arguments)
+            with trust.command_line(getattr(arguments, "trust_plugins", False)):
+                command.run(arguments)
     except UserError as e:
         from .runtime import gate
 

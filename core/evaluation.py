@@ -20,6 +20,7 @@ from torch import Tensor
 from ..datasets.base import DatasetTraits, LoaderTraits, Rounding
 from .annotations import declared
 from .errors import UserError, in_one_line
+from .files import replacing
 from .imaging.gallery import Gallery, Thumbnail
 from .imaging.normalisation import denormalise
 from .imaging.transfer import Transfer
@@ -338,9 +339,8 @@ class Evaluator:
         self.folder.mkdir(parents=True, exist_ok=True)
         lines = [as_json({"iter": iteration, **{k: v for k, v in row.items() if k != "index"}}) for row in rows]
         path = self.folder / f"{dataset}_scores.jsonl"
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        with replacing(path) as file:
+            file.write(("\n".join(lines) + "\n").encode())
 
 
 def raise_if_nothing_worked(rows: Sequence[Row], shares: Sequence[Share]) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import itertools
 import logging
+import shlex
 import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 
 from .errors import UserError, expanded
 from .evaluation import INPUT
+from .files import below, refuse_links
 from .options import Options, dump
 from .runtime import checkpoint, distributed, training_state
 from .runtime.checkpoint import BEST, INTERRUPTED, Checkpoints
@@ -44,11 +46,15 @@ class Experiment:
         """Keep other runs out of these folders until `until` is closed.
 
         Raises:
-            UserError: another run owns them; nothing was touched. Or this run was started again after a mistake.
+            UserError: another run owns them, or there are links in them; nothing was touched. Or this run was started again
+                after a mistake.
         """
         error = None
         if distributed.is_main():
             try:
+                for folder in (self.root, self.tensorboard):
+                    refuse_links(folder, "the experiment")
+                    below(folder.parent, folder)
                 until.enter_context(owned(self.root))
                 self.last_words.refuse_again()
             except UserError as e:
@@ -120,9 +126,7 @@ class Experiment:
                         "to go on with it now: rm -r %s && mv %s %s, and start with --auto_resume)",
                         trained[-1],
                         aside,
-                        folder,
-                        aside,
-                        folder,
+                        *(shlex.quote(str(p)) for p in (folder, aside, folder)),
                     )
 
     def complete(self, resume: Resume) -> str:
@@ -167,7 +171,7 @@ class Experiment:
 
     def next_command(self, pictures: bool = False) -> str:
         """How to test what this run has trained, on its validation sets or on a folder of pictures."""
-        command = f"relume test -opt {self.root / (self.opt.name + '.yml')}"
+        command = f"relume test -opt {shlex.quote(str(self.root / (self.opt.name + '.yml')))}"
         sets = list(self.opt.sets("val", "test"))
         if not pictures:
             return command

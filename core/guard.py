@@ -135,7 +135,7 @@ class Guard:
 
         Args:
             networks: unwrapped.
-            context: what else a bundle should hold (options as YAML text, seed, rank).
+            context: what else a bundle should hold (options as YAML text, whether these name plug-ins, seed, rank).
 
         Returns:
             The places in this look of updates that did not count, of the updates since the last one.
@@ -204,8 +204,8 @@ class Guard:
         distributed.barrier()
         raise NonFiniteError(
             f"training stopped at iteration {entry.iteration}: {count} steps in a row had NaN or infinite values. "
-            f"Replay the last one with: relume replay {bundle}. Usual cures: a lower lr, train.grad_clip_norm, "
-            "train.amp: off or bf16"
+            f"Replay the last one with: relume replay {bundle}{' --plugins' if context.get('plugins') else ''}. "
+            "Usual cures: a lower lr, train.grad_clip_norm, train.amp: off or bf16"
         )
 
     def refuse_weights(self, iteration: int, *kinds: Mapping[str, nn.Module]) -> None:

@@ -24,8 +24,9 @@ from .building.ranks import require_same_data, require_same_run
 from .building.schedules import build_schedules, say_where_they_end
 from .building.summary import summary
 from .building.weights import find_weights, refuse_missing, refuse_random_weights
-from .errors import UserError
+from .errors import UserError, expanded
 from .experiment import Experiment, Resume, find_resume, save_options
+from .files import below, refuse_links
 from .guard import Guard
 from .inference.network import explaining_channels
 from .metrics import report
@@ -175,7 +176,9 @@ def test_pipeline(
         checked = with_seed(checked, None)
         seed_everything(seed_of(checked), 0, 0)
         cleanup.enter_context(memory.bounded(device))
-        results_root = Path(checked.path.results_root or "results") / checked.name
+        results_root = expanded(checked.path.results_root or "results") / checked.name
+        refuse_links(results_root, "the folder of results")
+        below(results_root.parent, results_root)
         pictures = results_root / "visualization"
         evaluator = build_evaluator(checked, sets, pictures, device, cleanup, for_training=False)
         require_same_data({name: loader.dataset for name, loader in evaluator.loaders.items()})
@@ -334,7 +337,7 @@ def build_training_loader(
     opt: Options, train: Train, dataset: Any, resume: Resume | None, device: torch.device
 ) -> TrainLoader:
     """This rank's loader of the training set, which goes on where `resume` stopped."""
-    with gate("datasets.train", opt.datasets["train"]):
+    with gate("datasets.train", {**opt.datasets["train"], "scale": opt.scale}):
         return build_train_loader(
             dataset,
             opt.datasets["train"],

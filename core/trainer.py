@@ -313,7 +313,12 @@ class Trainer:
         """
         guard = self.parts.guard
         updates, logged, self._logged = len(guard.entries), self._logged, []
-        context = {"options": self.opt_text, "seed": lambda: self.seed, "rank": distributed.rank}
+        context = {
+            "options": self.opt_text,
+            "plugins": lambda: bool(self.opt.get("plugins")),
+            "seed": lambda: self.seed,
+            "rank": distributed.rank,
+        }
         lost = guard.look(self.parts.networks, lambda: {k: value() for k, value in context.items()})
         for stepper in self.steppers.values():
             stepper.settle()

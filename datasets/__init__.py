@@ -9,9 +9,21 @@ from ..core.annotations import fields
 from ..core.errors import UserError
 from ..core.registry import Registry
 from .foreign import ForeignDataset, own_block
+from .frame_indices import generate_frame_indices as generate_frame_indices
 from .loading.options import Loader
 
 DATASETS = Registry("dataset", "relume.datasets")
+
+
+def meant_type(opt: Mapping[str, Any]) -> Any:
+    """The type of a block, told by its other keys where two data sets have one name.
+
+    >>> meant_type({"type": "Vimeo90KDataset", "dataroot_gt": "x"}), meant_type({"type": "Vimeo90KDataset", "dataroot": "x"})
+    ('Vimeo90KNeighboursDataset', 'Vimeo90KDataset')
+    """
+    name = opt.get("type")
+    theirs = name == "Vimeo90KDataset" and {"dataroot_gt", "dataroot_lq"} & set(opt)
+    return "Vimeo90KNeighboursDataset" if theirs else name
 
 
 def build_dataset(opt: Mapping[str, Any], **injected: Any) -> Any:
@@ -27,6 +39,8 @@ def build_dataset(opt: Mapping[str, Any], **injected: Any) -> Any:
     """
     loading = {f.name for f in fields(Loader)}
     block = {k: v for k, v in opt.items() if k not in loading}
+    if "type" in block:
+        block["type"] = meant_type(block)
     name = opt.get("name") or injected.get("phase")
     try:
         if "type" in block and DATASETS.takes_block(block["type"]):

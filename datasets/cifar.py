@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.errors import UserError, expanded, require
+from ..core.imaging import ceilings
 from . import DATASETS
 from .base import Phase
 from .generation import StoredImages
@@ -88,7 +89,7 @@ def read_archive(archive: Path, training: bool) -> tuple[np.ndarray, np.ndarray]
             def read(name: str) -> bytes:
                 member = tar.extractfile(f"{BINARY}/{name}")
                 assert member is not None, name
-                return member.read()
+                return ceilings.unpacked(lambda: member, tar.getmember(f"{BINARY}/{name}").size, f"{archive}/{name}")
 
             return read_binary(BATCHES[training], read, str(archive))
     except (tarfile.TarError, KeyError, EOFError, OSError, AssertionError) as e:

@@ -17,7 +17,7 @@ from ..core.imaging.transfer import Log1p, TransferBlock, as_transfer
 from . import DATASETS
 from .base import ImageDataset, Item, OnError
 from .camera import PROMPTS, SCENE_KEY, Curve, CurveChoice, decode_prompt
-from .pairing import Sample, find_samples
+from .pairing import Sample, find_samples, refuse_template
 from .radiance import RADIANCE_READERS, AlignedRadiance, read_floats, read_radiance
 from .sources import IOBackend, Source, as_backend, listing, open_source
 from .transforms import Image, pad_to, random_crop, random_flip_rotate, random_symmetry, to_tensor
@@ -113,8 +113,7 @@ class LdrHdrDataset(ImageDataset):
                 "dataroot_dgain is missing: the folder of prompt files with dgain and gamma of each picture. Or give dgain and "
                 "gamma for all of them, or estimate_dgain: true"
             )
-        if "{}" not in filename_tmpl:
-            raise UserError(f"filename_tmpl: '{filename_tmpl}' needs a {{}} where the radiance file's stem goes")
+        refuse_template(filename_tmpl, "radiance file")
         backend = as_backend(io_backend)
         truth: str | AlignedRadiance | None = dataroot_gt
         if dataroot_alignratio is not None:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from ..core.annotations import Count
 from ..core.errors import UserError
+from ..core.imaging import ceilings
 from ..core.imaging.image_io import READERS
 from ..core.imaging.storage import MissingFile, UnreadableFile, first_line, is_hidden, is_url, join
 from . import DATASETS
@@ -43,7 +44,10 @@ class Zip(Source):
         try:
             if self._archive is None or self._archive[0] != os.getpid():  # a position in a file is not to be shared
                 self._archive = os.getpid(), zipfile.ZipFile(self.root)
-            return self._archive[1].read(self.entries[name])
+            archive, entry = self._archive[1], self.entries[name]
+            return ceilings.unpacked(lambda: archive.open(entry), entry.file_size, self.path(name))
+        except UserError:
+            raise
         except Exception as e:  # a password, an unknown compression, what each decompressor says of damage, ...
             raise UnreadableFile(f"{self.path(name)}: cannot be read ({first_line(e)})") from e
 

@@ -16,7 +16,7 @@ from ..core.imaging.normalisation import normalise
 from . import DATASETS
 from .base import ImageDataset, Item, OnError, Phase
 from .denoising import white_noise
-from .pairing import Sample, as_roots, find_roots, find_samples
+from .pairing import Sample, as_roots, find_roots, find_samples, refuse_template
 from .sources import IOBackend, Source, as_backend, refuse_small
 from .transforms import (
     Image,
@@ -121,8 +121,7 @@ class PairedImageDataset(ImageDataset):
         meta = meta_info_file or meta_info
         if meta and len(roots) > 1:
             raise UserError("meta_info_file lists the files of one root; there are several")
-        if "{}" not in filename_tmpl:
-            raise UserError(f"filename_tmpl: '{filename_tmpl}' needs a {{}} where the ground truth's stem goes")
+        refuse_template(filename_tmpl)
         backend = as_backend(io_backend)
         groups = [self.find(lq, gt, backend, filename_tmpl, meta) for lq, gt in roots]
         self.samples: list[Sample] = [sample for group in groups for sample in group]

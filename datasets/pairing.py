@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..core.errors import UserError
+from ..core.errors import UserError, printable
 from ..core.imaging.image_io import READERS, Readers
 from ..core.imaging.storage import join, read_lines
 from .sources import IOBackend, Source, listing, open_source, parse_meta_line
@@ -96,9 +96,22 @@ def find_samples(
             raise UserError(f"{meta_file}: is empty")
     if gt is None:
         return [Sample(lq, lq.files[k], None, None) for k in keys]
+    refuse_template(template)
     partners = keys if backend.type == "lmdb" else [_partner(k, template) for k in keys]
     _refuse_unpaired(lq, gt, keys, partners, template, subset=surplus or meta_file is not None)
     return [Sample(lq, lq.files[p], gt, gt.files[k]) for k, p in zip(keys, partners, strict=True)]
+
+
+def refuse_template(template: str, what: str = "ground truth") -> None:
+    """Raise `UserError` for a ``filename_tmpl`` that is no name with ``{}`` in place of the stem of the `what`."""
+    rest = template.replace("{}", "")
+    if "{}" not in template:
+        raise UserError(f"filename_tmpl: '{printable(template)}' needs a {{}} where the {what}'s stem goes")
+    if any(c in rest for c in "{}/\\") or rest in (".", ".."):
+        raise UserError(
+            f"filename_tmpl: '{printable(template)}' is no name of a file: only {{}} stands in braces, and no folders, as in "
+            "'{}x4'"
+        )
 
 
 def _partner(key: str, template: str) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import UserError
+from ..core.imaging.ceilings import refuse_pixels
 from ..core.imaging.opencv import cv2
 from ..core.imaging.storage import UnreadableFile, first_line, write_bytes
 from .transforms import Image
@@ -296,6 +297,11 @@ class PyAV:
             if not streams or streams[0].codec_context is None:
                 self.container.close()
                 raise nothing(self.file)
+            try:
+                refuse_pixels(streams[0].height, streams[0].width, str(self.file))
+            except UserError:
+                self.container.close()
+                raise
             streams[0].codec_context.thread_count = 1
             return self.container, streams[0]
 

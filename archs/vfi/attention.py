@@ -9,9 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.ops.scan import window_partition, window_reverse
-
-APART = -100.0
-"""Added to the scores of pixels that only the cyclic shift brought into one window. Swin's value; finite."""
+from ...core.ops.window_attention import APART, window_attention
 
 
 class GatedWindowAttention(nn.Module):
@@ -46,6 +44,10 @@ class GatedWindowAttention(nn.Module):
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.qk_scale)
         y = y.transpose(1, 2) * torch.sigmoid(self.gate(x))[..., None]
         return self.proj(y.flatten(2))
+
+    def on_image(self, x: Tensor, size: int, shift: int) -> Tensor:
+        """`attend_in_windows` of this attention at once: (B, H, W, C) -> the same."""
+        return self.proj(window_attention(self.qkv(x), self.gate(x), size, shift, self.qk_scale))
 
 
 def shift_masks(size: int, shift: int) -> Tensor:

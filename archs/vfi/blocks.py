@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ...core.ops.precision import at_least_float32
 from ...core.ops.scan import interleaved_merge, interleaved_scan
+from ...core.ops.window_attention import fuses_windows
 from ..blocks import TokenNorm, adaptive_kernel, inner_width, stochastic_depth
 from ..mamba2 import Mamba2
 from .attention import GatedWindowAttention, attend_in_windows, shift_masks
@@ -172,6 +173,8 @@ class LGSBlock(nn.Module):
         """Local branch."""
         assert self.attn is not None
         pixels = x.unflatten(1, (height, width))
+        if fuses_windows(pixels, self.attn.num_heads, self.window_size):
+            return self.attn.on_image(pixels, self.window_size, self.shift_size).flatten(1, 2)
         return attend_in_windows(self.attn, pixels, self.window_size, self.shift_size, self.masks).flatten(1, 2)
 
     def dropped(self, branch: Tensor) -> Tensor:

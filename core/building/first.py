@@ -12,7 +12,7 @@ from ..errors import UserError
 from ..inference.network import explaining_channels
 from ..options.schema import Options
 from ..registry import MISSING
-from ..runtime.gate import owner, refusal
+from ..runtime.gate import blame, owner, refusal
 from ..trainer import Parts
 
 FACTORS = re.compile(r"(up_?)?scale(_factor)?|upsampling|sf")
@@ -30,7 +30,8 @@ def first_iteration(opt: Options, parts: Parts) -> Iterator[None]:
     """Inside, the parts of a run work together for one of the first times.
 
     Raises:
-        UserError: whatever goes wrong, with the key of the block whose component it went wrong in.
+        UserError: what the user can mend, with the key of the block whose component it went wrong in. What else goes wrong is
+            raised as it is, with such an error for commands to say (`gate.said_of`).
     """
     try:
         with explaining_channels():
@@ -40,7 +41,10 @@ def first_iteration(opt: Options, parts: Parts) -> Iterator[None]:
             raise
         key = owner(e, owners(parts))
         error = said(e, key, opt)
-        raise error from (e.__cause__ if isinstance(e, UserError) and e.__cause__ is not None else e)
+        if not isinstance(e, UserError):
+            blame(e, error)
+            raise
+        raise error from (e.__cause__ or e)
 
 
 def owners(parts: Parts) -> list[tuple[Any, str]]:
@@ -63,7 +67,9 @@ def said(error: Exception, key: str | None, opt: Options) -> UserError:
     if "channel(s)" in text:
         named = [f"network_{k}.{n} is {v}" for k, b in opt.networks.items() for n, v in settings(b, CHANNELS["takes"])]
         colours = [
-            f"datasets.train.{n} is {v}" for n, v in opt.datasets["train"].items() if n in ("color", "grayscale")
+            f"datasets.train.{n} is {v}"
+            for n, v in opt.datasets["train"].items()
+            if n in ("color", "grayscale", "task")
         ]
         found = UserError(f"{text} ({', '.join([*named, *colours])})" if named or colours else text)
         found.key = "network_g"

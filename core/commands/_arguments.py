@@ -6,10 +6,13 @@ import argparse
 import contextlib
 import dataclasses
 import os
+import re
 from collections.abc import Iterator
 
 from .. import options
 from ..errors import UserError
+from ..files import trust
+from ..runtime import gate
 
 FILE = "option file (YAML), or relume:NAME of a shipped one"
 
@@ -33,6 +36,14 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
         "--allow_duplicate_keys",
         action="store_true",
         help="of a key given twice take the last, as BasicSR does",
+    )
+    add_trust(parser)
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """``--trust_plugins``."""
+    parser.add_argument(
+        trust.FLAG, action="store_true", help="run plug-ins that a file outside the working directory names, too"
     )
 
 
@@ -59,6 +70,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """``-opt FILE`` and ``--weights FILE``: a trained model, see `named`."""
+    add_trust(parser)
     parser.add_argument("-opt", "--opt", metavar="FILE", help=f"{FILE}; weights that training wrote do without")
     parser.add_argument(
         "--weights", metavar="FILE", help="weights; those of path.pretrain_network_g in the option file when omitted"
@@ -94,13 +106,30 @@ def run_of(arguments: argparse.Namespace) -> Iterator[options.Resolved]:
         UserError: see `resolve`; or raised inside.
     """
     resolved = resolve(arguments)
+    token = gate.commanded.set(True)
     try:
-        yield resolved
+        try:
+            yield resolved
+        except Exception as e:
+            if isinstance(e, UserError) or (said := gate.said_of(e)) is None:
+                raise
+            raise said from e
     except UserError as e:
         place = resolved.place_of(e.key) if e.key is not None else None
         if place is not None:
             e.args = (f"{place}: {e}",)
+        elif e.key is None:
+            e.args = ("\n".join(placed(line, resolved) for line in str(e).split("\n")),)
         raise
+    finally:
+        gate.commanded.reset(token)
+
+
+def placed(line: str, resolved: options.Resolved) -> str:
+    """A line that ends with an option's dotted key in brackets, ``(path.resume_state)``, with its place in front."""
+    key = re.search(r"\(((?:path|datasets)\.[\w.\[\]]+)\)$", line)
+    place = resolved.origins.get(key[1]) if key else None
+    return f"{place}: {line}" if place else line
 
 
 def resolve(arguments: argparse.Namespace) -> options.Resolved:

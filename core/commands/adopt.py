@@ -22,6 +22,7 @@ from ...schedulers import SCHEDULERS
 from .. import options
 from ..annotations import fields
 from ..errors import UserError, expanded
+from ..files import trust
 from ..metrics import METRICS, MetricKeys
 from ..options import dialect
 from ..options.nodes import Block, OptionError
@@ -133,7 +134,8 @@ def report(text: str, folder: Path, plugins: list[str]) -> list[str]:
     trial = folder / f".adopted_{os.getpid()}.yml"
     try:
         trial.write_text(text, encoding="utf-8")
-        notes = [n.text for n in options.resolve(trial).notes]
+        with trust.trusting(folder):
+            notes = [n.text for n in options.resolve(trial).notes]
         return [*lines, *(f"note: {note}" for note in notes), "it is valid: train it with relume train -opt FILE"]
     except OptionError as e:
         remain = [f"line {p.place.line}: {p.text}" if p.place else p.text for p in e.problems]

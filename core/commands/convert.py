@@ -27,6 +27,7 @@ from .. import options
 from ..errors import UserError, require
 from ..options import Options, description
 from ..runtime import checkpoint, pickles
+from ._arguments import add_trust
 
 STUBBED = (
     "__main__",
@@ -112,6 +113,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("original", type=Path, help="checkpoint of an original")
     parser.add_argument("out", type=Path, help="what to write, .safetensors or .pth")
     parser.add_argument("-opt", "--opt", help="option file whose network_g the weights must fit")
+    add_trust(parser)
     parser.add_argument(
         "--stub", nargs="+", default=[], metavar="MODULE", help="modules of the pickled network's classes"
     )

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor, nn
 
 from .. import options
 from ..building.networks import build_model
-from ..errors import UserError
+from ..errors import UserError, printable
+from ..options.nodes import Problem, to_python
+from ..options.reader import Source
 from ..runtime import checkpoint
 from ..runtime.state import seed_everything
 
@@ -49,7 +50,7 @@ def watch(network: nn.Module, prefix: str, births: list[str]) -> None:
 
 def replay(bundle: dict[str, Any], device: torch.device) -> list[str]:
     """Run the bundle's step again, without applying it; what was found, in words."""
-    values = options.check(yaml.safe_load(bundle["options"])).to_dict()
+    values = options.check(written(bundle)).to_dict()
     values["path"] = {k: None if k.startswith("pretrain_network_") else v for k, v in values["path"].items()}
     opt = options.check(values)
     if opt.train is None:
@@ -88,9 +89,36 @@ def replay(bundle: dict[str, Any], device: torch.device) -> list[str]:
     return findings
 
 
+def written(bundle: dict[str, Any]) -> dict[str, Any]:
+    """The options that a bundle carries, unchecked.
+
+    Raises:
+        UserError: they are no options.
+    """
+    problems: list[Problem] = []
+    root = Source("the bundle's options", Path.cwd(), 1, problems).nodes(str(bundle["options"]))
+    values = to_python(root) if root is not None and not problems else None
+    if not isinstance(values, dict):
+        raise UserError(
+            f"the bundle's options cannot be read{': ' if problems else ''}{'; '.join(map(str, problems[:3]))}"
+        )
+    return values
+
+
+def refuse_plugins(bundle: dict[str, Any], path: Path) -> None:
+    """A bundle is data until somebody says otherwise: raise `UserError` where its options would have code run."""
+    named = written(bundle).get("plugins") or []
+    if named:
+        listed = printable(", ".join(map(str, named)) if isinstance(named, list) else named, 1000)
+        raise UserError(
+            f"{path}: its options name plug-ins, which were not run: {listed}. If you trust them: --plugins"
+        )
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command line takes."""
     parser.add_argument("bundle", type=Path, help="nonfinite_<iter>_rank<r>.pt")
+    parser.add_argument("--plugins", action="store_true", help="run the plug-ins that the bundle's options name")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -98,6 +126,8 @@ def run(arguments: argparse.Namespace) -> None:
     bundle = checkpoint.load(arguments.bundle)
     if not isinstance(bundle, dict) or any(k not in bundle for k in BUNDLE_KEYS):
         raise UserError(f"{arguments.bundle}: not a bundle; it lacks some of {', '.join(BUNDLE_KEYS)}")
+    if not arguments.plugins:
+        refuse_plugins(bundle, arguments.bundle)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     print(f"iteration {bundle['iteration']}, rank {bundle['rank']}, recorded losses {bundle['losses']}")
     print("\n".join(replay(bundle, device)))

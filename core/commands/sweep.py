@@ -27,6 +27,7 @@ import torch
 from .. import options
 from ..errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, UserError
 from ..experiment import Experiment, find_resume
+from ..imaging.storage import write_bytes
 from ..options import Options
 from ..runtime.checkpoint import Checkpoints
 from . import _arguments
@@ -87,7 +88,7 @@ def run(arguments: argparse.Namespace) -> None:
     train_all(arguments.opt, runs, arguments.jobs)
     text = table(runs)
     file = runs[0].root.parent / f"{base.name}_sweep.md"
-    file.write_text(text, encoding="utf-8")
+    write_bytes(file, text.encode())
     print(f"\n{text}\nwritten: {file}")
     failed = [r for r in runs if r.code]
     if failed:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from .ceilings import refuse_large
 from .image_header import PNG_START, is_truncated
 from .storage import UnreadableFile
 
@@ -44,6 +45,7 @@ def decode(data: bytes, name: str, flags: int) -> np.ndarray:
 
     # Some releases of OpenCV return the readable part of a truncated file without saying so.
     cut = is_truncated(data)
+    refuse_large(data, name)
     if NETPBM.match(data):
         return decode_netpbm(data, name)
     try:

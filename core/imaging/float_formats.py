@@ -21,7 +21,8 @@ import numpy as np
 
 from ..errors import UserError, require
 from . import conventions, radiance_format
-from .storage import UnreadableFile
+from .ceilings import refuse_large, refuse_pixels
+from .storage import UnreadableFile, first_line
 
 REC_709 = (0.64, 0.33, 0.30, 0.60, 0.15, 0.06, 0.3127, 0.3290)
 """Chromaticities x, y of red, green, blue and white."""
@@ -32,6 +33,7 @@ INSTALL_EXR = "pip install 'relume[hdr]'"
 def decode_hdr(data: bytes, name: str) -> np.ndarray:
     """A Radiance picture as its header means it: (H, W, 3) floats, BGR."""
     header = radiance_format.read_header(data, name)
+    refuse_pixels(*header.sizes, name)
     scanned = decode_with_opencv(radiance_format.usual_order(data, header), name)
     return radiance_format.as_meant(scanned, header)
 
@@ -57,6 +59,7 @@ def decode_exr(data: bytes, name: str) -> np.ndarray:
         UnreadableFile: damaged, or it has no such channels.
         UserError: the package OpenEXR is not installed.
     """
+    refuse_large(data, name)
     exr = require("OpenEXR", f"{name}: reading .exr", INSTALL_EXR)
     with tempfile.TemporaryDirectory() as folder:  # the library reads paths only; ours may be in a database or remote
         path = os.path.join(folder, "image.exr")
@@ -137,8 +140,8 @@ def load_array(data: bytes, name: str) -> np.ndarray:
     """
     try:
         array = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, OSError, EOFError) as e:
-        raise UnreadableFile(f"{name}: not a readable .npy array of numbers ({str(e).splitlines()[0]})") from e
+    except (ValueError, OSError, EOFError, MemoryError, OverflowError, SyntaxError, RecursionError, TypeError) as e:
+        raise UnreadableFile(f"{name}: not a readable .npy array of numbers ({first_line(e)})") from e
     if not isinstance(array, np.ndarray):
         raise UnreadableFile(f"{name}: is an archive of arrays (.npz); one array (.npy) is expected")
     return array

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ..files import below
 from . import tonemap, visual
 from .image_io import imwrite
 from .naming import fitting
@@ -62,8 +63,11 @@ class Gallery:
 
         Raises:
             OSError: a file cannot be written.
+            UserError: the name leads out of the folder.
         """
-        path = self.folder / dataset / fitting(self.image_name(dataset, name, iteration), reserve=16)
+        path = below(
+            self.folder, self.folder / dataset / fitting(self.image_name(dataset, name, iteration), reserve=16)
+        )
         given = {label: image[0] for label, image in images.items() if image is not None}
         shown: Mapping[str, visual.Picture] = given
         if transfer := self.transfers.get(dataset):

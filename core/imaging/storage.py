@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, did_you_mean, expanded, require
+from ..files import replacing
 
 
 class UnreadableFile(UserError):
@@ -101,14 +101,8 @@ def write_bytes(path: str | Path, data: bytes) -> None:
         return
     target = expanded(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    # Of the name a digest: with anything added, a name as long as file systems allow would be too long.
-    digest = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]
-    temporary = target.with_name(f".{digest}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(target) as file:
+        file.write(data)
 
 
 def first_line(error: BaseException) -> str:

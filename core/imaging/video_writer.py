@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError, require
+from ..files import temporary_name
 
 ENCODERS: dict[str, tuple[tuple[str, str, dict[str, str]], ...]] = {
     ".avi": (("mjpeg", "yuvj420p", {"q": "2", "qmin": "2", "qmax": "2"}),),
@@ -51,7 +52,7 @@ class VideoWriter:
     ) -> None:
         av = require("av", f"writing {path}", "pip install 'relume[video]'")
         self.path, self.rate = path, rate
-        self.temporary = path.with_name(f".{os.getpid()}.tmp{path.suffix.lower()}")
+        self.temporary = temporary_name(path, path.suffix.lower())
         found = [e for e in ENCODERS.get(path.suffix.lower(), ()) if e[0] in av.codecs_available]
         if not found:
             raise UserError(

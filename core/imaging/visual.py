@@ -84,6 +84,28 @@ def grid(images: Sequence[Picture], columns: int, labels: Sequence[str] = (), he
     return np.concatenate([line, *(part for row in rows for part in (row, line))])
 
 
+def panels(picture: np.ndarray, count: int) -> list[np.ndarray] | None:
+    """The images that a `comparison` of so many was made of, as it shows them; None if the picture is no such one."""
+    height, width = picture.shape[:2]
+    each, rest = divmod(width - SEPARATOR * (count + 1), count)
+    if rest or each < 1:
+        return None
+    lefts = [SEPARATOR + i * (each + SEPARATOR) for i in range(count)]
+    if any((picture[:, left - SEPARATOR : left] != BACKGROUND).any() for left in (*lefts, width)):
+        return None
+    top = SEPARATOR + caption_height(each)
+    return [picture[top : height - SEPARATOR, left : left + each] for left in lefts]
+
+
+def caption_height(width: int) -> int:
+    """Rows of the line of text above a panel of this width."""
+    return round(34 * _caption_size(width))
+
+
+def _caption_size(width: int) -> float:
+    return float(np.clip(width / 400, 0.6, 1.1))
+
+
 def files(image: Picture) -> dict[str, Picture]:
     """What is written of an image, by what is added to its name: itself if it is gray or RGB, of six channels the left and the
     right view (``_L``, ``_R``, as NAFSSR has it), else what a picture shows of its channels, (H, W, C) uint8."""
@@ -134,8 +156,8 @@ def _caption(text: str, width: int) -> np.ndarray:
     """A line of text, centred, as large as suits panels of this width, smaller if it would not fit."""
     from .opencv import cv2
 
-    size = float(np.clip(width / 400, 0.6, 1.1))
-    bar = round(34 * size)
+    size = _caption_size(width)
+    bar = caption_height(width)
     fine = 4  # drawn four times as large, for smooth edges
     font, thickness = cv2.FONT_HERSHEY_DUPLEX, max(round(fine * size), 2)
     (w, h), below = cv2.getTextSize(text, font, size * fine * 0.7, thickness)

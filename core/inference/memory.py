@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from ..errors import UserError
@@ -24,7 +24,7 @@ SHARE = 0.5
 """Of the free memory, what a network's activations may take."""
 ENOUGH = 640 * 2**20
 """Bytes for activations on a CPU, where larger tiles are not faster: a process stays below 2 GiB with large pictures, too."""
-WORKSPACE = 1.3
+WORKSPACE = 1.5
 """What libraries allocate besides the tensors that are seen, as a factor."""
 SIDES = (64, 128)
 """Sides of the tiles that a network's need is measured with."""
@@ -32,8 +32,10 @@ SMALLEST = 32
 """Side below which tiles are not halved."""
 
 
-class Peak(TorchDispatchMode):
+class Peak(TorchFunctionMode):
     """Inside: counts the bytes of all tensors that are alive at the same time, of those made here.
+
+    What is made and gone within one function of torch is not seen. (A mode that sees it needs seconds to be imported.)
 
     Attributes:
         most: so far.
@@ -44,7 +46,7 @@ class Peak(TorchDispatchMode):
         self.now = self.most = 0
         self.seen: set[int] = set()
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(made):
             if isinstance(tensor, Tensor):
@@ -123,7 +125,7 @@ def budget(device: torch.device) -> int:
 
 
 class Need:
-    """How a network's need grows with its input, measured on two small ones, and continued as a power of the pixels.
+    """How a network's need grows with its input: measured on two small ones, and continued as a line, or faster if it is.
 
     Args:
         fn: the network, from (B, C, H, W).
@@ -139,18 +141,23 @@ class Need:
         sides = [-(-side // multiple) * multiple for side in SIDES]
         sides[1] = max(sides[1], sides[0] + multiple)
         small, large = (need(fn, torch.rand(batch, channels, s, s, device=device)) for s in sides)
-        self.pixels, self.bytes = sides[1] ** 2, max(large, 1)
-        growth = math.log(self.bytes / max(small, 1)) / math.log(self.pixels / sides[0] ** 2)
+        few, many = sides[0] ** 2, sides[1] ** 2
+        growth = math.log(max(large, 1) / max(small, 1)) / math.log(many / few)
         self.power = min(max(growth, 1.0), 2.0)
+        # Below a power of 1 there is a part that does not grow: copies of weights.
+        slope = max((large - small) / (many - few), 1.0) if growth < 1 else large / many
+        self.fixed = max(large - slope * many, 0.0)
+        self.slope, self.pixels = slope, many
 
     def of(self, pixels: int) -> int:
         """Bytes for an input of so many pixels."""
-        return int(self.bytes * (pixels / self.pixels) ** self.power)
+        return int(self.fixed + self.slope * self.pixels * (pixels / self.pixels) ** self.power)
 
     def side(self, most: int, multiple: int) -> int:
         """Of the largest square tile within so many bytes."""
-        side = math.isqrt(int(self.pixels * (most / self.bytes) ** (1 / self.power)))
-        return max(side // multiple * multiple, multiple, SMALLEST)
+        growing = max(most - self.fixed, 1.0) / (self.slope * self.pixels)
+        side = math.isqrt(int(self.pixels * growing ** (1 / self.power)))
+        return max(side // multiple * multiple, multiple, SMALLEST // multiple * multiple)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -51,6 +51,9 @@ class NetworkTraits:
     sees_whole: str = ""
     """What makes each pixel of the answer depend on the whole input, however far away, in a few words: tiles cannot give what
     the whole gives. Layers of torch that do (global pooling, instance normalisation) are found without it."""
+    takes_frames: int | None = None
+    """Frames that a network for video takes, (B, T, C, H, W): so many neighbours, of which it gives one, (B, C, H, W); or 0
+    for clips of any length, all of whose frames it gives, (B, T, C, H, W). None for one that takes images."""
     result_output: int = 0
     """Of several outputs, the place of the one that is *the* result; -1 is the last."""
     draws_in_evaluation: bool = False

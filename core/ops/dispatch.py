@@ -90,16 +90,16 @@ def decisions() -> str:
 
 def device_obstacle(op: str, x: Tensor, *others: Tensor | None) -> str | None:
     """Why no kernel of ours can run on these tensors, or None: device, dtype and Triton, the same for all ops."""
-    for t in (x, *others):
-        if t is not None and t.device != x.device:
-            return f"its tensors must be on one device, they are on {x.device} and {t.device}"
-        if t is not None and t.dtype not in (torch.float32, torch.float16, torch.bfloat16):
-            return f"it computes in float32, the tensors are {str(t.dtype).removeprefix('torch.')}"
     if x.device.type != "cuda":
         if x.device.type != "cpu" or not interpreted():
             return f"it needs a GPU, the tensors are on {x.device.type}"
         if mode_of(op) != "on":
             return "the interpreter is for tests: it runs under RELUME_KERNELS=on alone"
+    for t in (x, *others):
+        if t is not None and t.device != x.device:
+            return f"its tensors must be on one device, they are on {x.device} and {t.device}"
+        if t is not None and t.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+            return f"it computes in float32, the tensors are {str(t.dtype).removeprefix('torch.')}"
     return None if has_triton() else "Triton is not installed"
 
 

@@ -1,7 +1,7 @@
 """The state-space scan of Mamba-2 ("SSD"; Dao and Gu, "Transformers are SSMs", ICML 2024) for any length, on any device.
 
-`ssd` runs mamba-ssm's Triton kernels where they run (CUDA, and the package imports), `ssd_chunks` everywhere else. In float32
-the two agree to about 1e-6 of the largest value, 1e-5 under strong decay. `core.ops.dispatch` says how to choose.
+`ssd` runs Triton kernels on CUDA: mamba-ssm's where the package imports, else our own (`ssd_triton`); `ssd_chunks` everywhere
+else. In float32 they agree to about 1e-6 of the largest value, 1e-5 under strong decay. `core.ops.dispatch` says how to choose.
 
 mamba-ssm's installer compiles CUDA code that nothing here uses, or downloads it by a guessed name, and importing the package
 takes more than its kernels do. This installs the kernels in seconds::
@@ -24,11 +24,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UserError
-from .dispatch import use_kernel
+from .dispatch import device_obstacle, use_kernel
 from .ssd_chunks import scan_chunks
 
 CHUNK = 64
 """Steps per chunk of the plain version: its cost is flat around there for the usual N and P."""
+
+WIDEST = 128
+"""Most channels, and states, of a head that the fused kernels take."""
 
 
 def ssd(
@@ -75,9 +78,13 @@ def ssd(
     """
     _check(x, dt, A, B, C)
     _check_options(x, B.shape[3], D, z, dt_bias, initial_states, dt_limit, chunk_size)
-    run = _fused if use_kernel("ssd", functools.partial(_obstacle, x)) else _plain
-    if (
-        torch.compiler.is_compiling()
+    run = (
+        _fused
+        if use_kernel("ssd", functools.partial(_obstacle, x, B, dt, A, C, D, z, dt_bias, initial_states))
+        else _plain
+    )
+    if torch.compiler.is_compiling() and (
+        run is _plain or _mamba_takes(x)
     ):  # decorating them would import torch's compiler, a second of start-up for everybody
         run = torch.compiler.disable(run)
     with torch.autocast(x.device.type, enabled=False):
@@ -169,23 +176,31 @@ def _fused(
     initial: Tensor | None,
     chunk_size: int | None,
 ) -> tuple[Tensor, Tensor]:
-    """Softplus and limits were applied before: the kernels' softplus, log(exp(x) + 1), loses small steps."""
-    return kernel()(x, dt, A, B, C, chunk_size or 256, D=D, initial_states=initial, return_final_states=True)
+    """Softplus and limits were applied before: mamba-ssm's softplus, log(exp(x) + 1), loses small steps."""
+    if _mamba_takes(x):
+        return kernel()(x, dt, A, B, C, chunk_size or 256, D=D, initial_states=initial, return_final_states=True)
+    from .ssd_triton import fused
+
+    y, final, *_ = fused(x, dt, A, B, C, D, initial)
+    return y, final
 
 
-def _obstacle(x: Tensor) -> str | None:
-    """Why the kernels cannot take `x`, or None."""
-    if x.device.type != "cuda":
-        return f"its kernels need a CUDA device, and these tensors are on '{x.device.type}'"
-    if x.dtype == torch.float64:
-        return "its kernels do not compute in float64"
+def _obstacle(x: Tensor, B: Tensor, *others: Tensor | None) -> str | None:
+    """Why no kernels can take these tensors, or None."""
+    if max(x.shape[3], B.shape[3]) > WIDEST:
+        return f"it takes up to {WIDEST} channels and states of a head, there are {x.shape[3]} and {B.shape[3]}"
+    return device_obstacle("ssd", x, B, *others)
+
+
+def _mamba_takes(x: Tensor) -> bool:
+    """Whether mamba-ssm's kernels, which were measured, run instead of ours."""
+    if not x.is_cuda:
+        return False
     try:
         kernel()
-    except Exception as e:  # a foreign package may fail to import in any way
-        first = (str(e).splitlines() or [""])[0]
-        how = "docs/interpolation.md says how to install them"
-        return f"mamba-ssm's kernels cannot be imported ({type(e).__name__}: {first}); {how}"
-    return None
+    except Exception:  # a foreign package may fail to import in any way
+        return False
+    return True
 
 
 @functools.cache

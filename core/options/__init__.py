@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from ..annotations import plain
+from ..imaging import ceilings
 from .nodes import Block, OptionError, Place, Problem, from_python
 from .plugins import activate
 from .reader import YAMLDumper, read
@@ -103,6 +104,7 @@ def check(opt: Mapping[str, Any]) -> Options:
     """
     if isinstance(opt, Options):
         activate(opt.plugins)
+        ceilings.use(opt.data)
         return opt
     root = from_python(opt)
     assert isinstance(root, Block)
@@ -115,6 +117,7 @@ def _checked(root: Block, problems: Iterable[Problem] = (), notes: Iterable[Prob
     problems = [*problems, *checker.problems]
     if problems:
         raise OptionError(problems)
+    ceilings.use(values.data)
     return Resolved(values, checker.origins, checker.defaults, (*notes, *checker.notes))
 
 

@@ -328,6 +328,8 @@ class Checker:
         """The `Section` `cls` of these values, after its own check of them; of another dataclass, its fields as a dict."""
         own = parameters(cls)
         given = {n: frozen(v) for n, v in values.items() if n in own}
+        if any(p.required and n not in given for n, p in own.items()):
+            return BAD  # of a plug-in that failed, and is to blame alone
         is_section = issubclass(cls, Section)
         more = {"extra": frozen({n: v for n, v in values.items() if n not in own})} if is_section else {}
         try:

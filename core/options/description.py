@@ -23,6 +23,7 @@ from typing import Any
 
 from ...datasets import DATASETS
 from ..errors import UserError, expanded
+from ..files import as_component
 from ..models.base import model_class
 from ..registry import plugged
 from ..runtime import checkpoint
@@ -103,7 +104,7 @@ def options_of(described: Mapping[str, Any], path: str | Path) -> Options:
     """
     key = described["key"]
     opt = {
-        "name": Path(path).stem,
+        "name": as_component(Path(path).stem),
         "model_type": described["model_type"],
         "scale": described["scale"],
         f"network_{key}": described["network"],

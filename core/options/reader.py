@@ -35,6 +35,8 @@ MOST_BYTES = 1 << 18
 """Of an option file. (PyYAML reads some hundred kilobytes in a second.)"""
 MOST_VALUES = 20_000
 """Of an option file, each counted as often as aliases repeat it."""
+MOST_FILES, LONGEST_CHAIN = 200, 50
+"""Files that one option file is based on, and how many of them in a row."""
 DEEPEST = 50
 """Blocks and lists within each other."""
 MOST_DIGITS = 400
@@ -148,6 +150,7 @@ class Reader:
         self.notes: list[Problem] = []
         self._twice = self.notes if allow_duplicate_keys else self.problems
         self._files = 0
+        self._read: dict[Path, Block | None] = {}
 
     def file(self, path: str, chain: tuple[str, ...], asked: Place | None = None) -> Block | None:
         """The merged nodes of the file at `path`, or shipped under that name.
@@ -155,6 +158,19 @@ class Reader:
         `chain` are the files that include it; `asked` is where the last of them does.
         """
         path = shipped.normalised(path)
+        try:
+            place = shipped.located(path).resolve()
+        except (UserError, OSError):
+            return self._file(path, chain, asked)  # which says what is wrong with it
+        if place not in self._read:  # a file that several are based on is read once
+            self._read[place] = self._file(path, chain, asked)
+        return self._read[place]
+
+    def _file(self, path: str, chain: tuple[str, ...], asked: Place | None) -> Block | None:
+        if self._files >= MOST_FILES or len(chain) >= LONGEST_CHAIN:
+            limits = f"at most {MOST_FILES} files are read for one, {LONGEST_CHAIN} of them each based on the next"
+            self.problems.append(Problem(asked, f"{BASE}: {printable(path)}: {limits}"))
+            return None
         text = self._text(path, asked)
         if text is None:
             return None

@@ -13,7 +13,8 @@ from ...datasets import DATASETS
 from ...losses import LOSSES
 from ...losses.base import LossTraits
 from ..annotations import declared
-from ..errors import UserError, did_you_mean
+from ..errors import UserError, did_you_mean, printable
+from ..files.trust import require_trust
 from ..metrics import METRICS
 from ..models import MODELS
 from ..models.base import Model, model_class
@@ -23,7 +24,7 @@ from .checker import BAD, Checker, join, parameters
 from .detection import network_of
 from .dialect import renamed_phases, translated, why_ignored
 from .nodes import Block, Entry, Items, Node, Place, Problem, Scalar, from_python
-from .plugins import activate, import_plugin
+from .plugins import activate, import_plugin, path_of
 from .refused import other_dialect, topic_of
 from .schema import (
     PATH_KEYS,
@@ -146,7 +147,7 @@ class OptionsChecker(Checker):
             found = node
             if isinstance(node, Scalar) and isinstance(node.value, str):
                 try:
-                    plugin = import_plugin(node.value, node.place.folder if node.place else Path.cwd())
+                    plugin = self._run(node.value, node.place)
                     found = Scalar(plugin, None, node.place)
                 except UserError as e:
                     self.plugins_failed = True
@@ -154,6 +155,17 @@ class OptionsChecker(Checker):
             nodes.append(found)
         plugins = entry._replace(node=Items(tuple(nodes), entry.node.place))
         return Block({**root.entries, "plugins": plugins}, root.place)
+
+    def _run(self, plugin: str, place: Place | None) -> str:
+        """Import a plug-in that may run, and note that it does; see `import_plugin`."""
+        folder = place.folder if place else Path.cwd()
+        code = path_of(plugin, folder)
+        if place is not None and place.line:
+            require_trust(plugin, code, folder, first=place.rank == 1)
+        key = import_plugin(plugin, folder)
+        if place is not None:
+            self.notes.append(Problem(place, f"plugins: running {printable(code or key)}"))
+        return key
 
     def unknown_name(self, node: Node, registry: Registry, name: str, key: str) -> Any:
         """As for any name; after a plug-in that failed, and would have registered it, that is said alone. Of what is not

@@ -25,11 +25,14 @@ from ..annotations import (
     NonNegative,
     Positive,
     Range,
+    Rule,
     Section,
     Share,
     setting,
 )
 from ..errors import did_you_mean
+from ..files import COMPONENT
+from ..imaging.ceilings import Ceilings
 from ..inference.parts import Cut, EqualParts, Grid, SideBySide
 from ..inference.tiling import Padding
 from ..metrics import METRICS, MetricKeys
@@ -66,6 +69,8 @@ class Paths(Section):
             object.__setattr__(self, "ignore_resume_networks", [self.ignore_resume_networks])
 
 
+RUN = Rule(f"{COMPONENT}; path.experiments_root is the folder that groups runs", COMPONENT.holds)
+"""What the name of a run must be."""
 PATH_KEYS: dict[str, tuple[Any, str]] = {
     "pretrain_network_": (str | None, "Weights to start from."),
     "param_key_": (str | None, "Entry of the weights file: params, params_ema, or empty for a flat file."),
@@ -167,7 +172,9 @@ class Val(Section):
     num_pictures: Count = setting(
         1, "Pictures of each validation set that TensorBoard shows, input beside output and target."
     )
-    suffix: str | None = setting(None, "Ending of saved image names; the experiment's name when omitted (test).")
+    suffix: Annotated[str, COMPONENT] | None = setting(
+        None, "Ending of saved image names; the experiment's name when omitted (test)."
+    )
     metrics: dict[str, MetricBlock] = setting(dict, "Metrics by free name; each block may add better: higher | lower.")
     best: str | Best | None = setting(
         None,
@@ -239,7 +246,9 @@ class Val(Section):
 class Options(Section):
     """The top level. Besides these: ``network_<key>`` blocks, one for each network the model uses."""
 
-    name: str = setting(doc="Experiment name, which names its folders; 'debug' in it means a debugging run.")
+    name: Annotated[str, RUN] = setting(
+        doc="Experiment name, which names its folders; 'debug' in it means a debugging run."
+    )
     model_type: Annotated[str, MODELS] = setting(doc="Model wrapper.")
     scale: Count = setting(1, "Output size / input size; passed to datasets.")
     num_gpu: NonNegative | Literal["auto"] = setting(
@@ -256,6 +265,7 @@ class Options(Section):
     path: Paths = setting(Paths, "Weights in, outputs out.")
     train: Train | None = setting(None, "Optimisation; absent in a test file.")
     val: Val = setting(Val, "Validation and test.")
+    data: Ceilings = setting(Ceilings, "Ceilings of what files may unpack to.")
     logger: Logger = setting(Logger, "Logs and checkpoints.")
     dist_params: Dist = setting(Dist, "Process group.")
     plugins: list[str] = setting(

@@ -6,7 +6,6 @@ once ``training_states/5000.sha256`` lists their checksums: that file is written
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import logging
@@ -24,6 +23,7 @@ import torch
 from torch import nn
 
 from ..errors import UserError, did_you_mean, expanded, require
+from ..files import is_temporary, replacing, temporary_name
 from .weights import State, of_network, refuse_other_kinds
 
 log = logging.getLogger("relume")
@@ -85,21 +85,17 @@ def write_atomically(path: Path, write: Any) -> str:
     Raises:
         CannotWrite: a full disk, no permission.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        with replacing(path) as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        digest = checksum(temporary)
-        temporary.replace(path)
+            file.seek(0)
+            digest = checksum_of(file)
         _sync_folder(path.parent)
     except OSError as e:
         raise CannotWrite(cannot_write(path, e), e.errno in LASTING) from e
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
     return digest
 
 
@@ -161,10 +157,15 @@ def save(path: Path, state: Any) -> str:
 
 def checksum(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
+        return checksum_of(file)
+
+
+def checksum_of(file: IO[bytes]) -> str:
+    """SHA-256 of what is left to read of an open file, in hexadecimal."""
+    digest = hashlib.sha256()
+    while chunk := file.read(1 << 20):
+        digest.update(chunk)
     return digest.hexdigest()
 
 
@@ -262,7 +263,7 @@ class Checkpoints:
 
     def _revise(self, iteration: int, state: State) -> None:
         path = self.state_path(iteration)
-        aside = path.with_name(f".{path.name}.revised.tmp")
+        aside = temporary_name(path)
         digest = save(aside, state)
         entries = self._entries(iteration)
         self._write_manifest(iteration, [*entries, (digest, path.name)])
@@ -356,18 +357,21 @@ class Checkpoints:
     def sweep(self) -> None:
         """Remove temporary files of a process that was killed while writing; the first time those of pictures and records too.
 
-        So while pictures are being written, it must have been called before.
+        So while pictures are being written, it must have been called before. Links are neither followed nor removed.
         """
-        found = self.models.parent.rglob(".*.tmp") if not self._swept else ()
-        self._swept = True
-        for path in (*found, *self.models.glob(".*.tmp"), *self.states.glob(".*.tmp")):
-            path.unlink(missing_ok=True)
+        folders = (self.models, self.states) if self._swept else (self.models.parent,)
+        deep, self._swept = not self._swept, True
+        for folder in folders:
+            for place, below, names in os.walk(folder):  # which does not follow links
+                below[:] = below if deep else []
+                for path in (Path(place, name) for name in names) if not Path(place).is_symlink() else ():
+                    if is_temporary(path):
+                        path.unlink(missing_ok=True)
 
 
 def link(source: Path, target: Path) -> None:
     """Make `target` another name of `source`'s file, atomically; a copy where the file system has no links."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)
+    temporary = temporary_name(target)
     try:
         os.link(source, temporary)
         temporary.replace(target)

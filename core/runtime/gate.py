@@ -12,6 +12,7 @@ import re
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 from torch import nn
@@ -161,3 +162,19 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__
+
+
+# ------------------------------------------------------------------ errors that go on as they are
+commanded: ContextVar[bool] = ContextVar("commanded", default=False)
+"""Whether a command runs, which says an error that has been blamed on the options and exits with its code."""
+
+
+def blame(error: Exception, said: UserError) -> None:
+    """Remember what a command says of an error; who has called the pipeline from Python gets the error itself."""
+    error.relume_said = said  # type: ignore[attr-defined]
+
+
+def said_of(error: BaseException) -> UserError | None:
+    """What to say of an error that has been blamed on the options; None for any other."""
+    found = getattr(error, "relume_said", None)
+    return found if isinstance(found, UserError) else None

@@ -19,7 +19,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, in_one_line
-from . import distributed, lock
+from ..files import replacing
+from . import distributed, gate, lock
 from .exit_file import FILE, OUTCOMES, Words, read
 from .meeting import RanksError
 from .signals import Stopped, StopRequest
@@ -70,7 +71,8 @@ class LastWords:
         try:
             with stop:
                 yield
-        except BaseException as error:
+        except BaseException as raised:
+            error = (gate.said_of(raised) if gate.commanded.get() else None) or raised
             self.write(code_of(error), in_one_line(error) or type(error).__name__, isinstance(error, RanksError))
             raise
         before = read(self.path.parent)
@@ -110,20 +112,15 @@ class LastWords:
             host=socket.gethostname(),
             time=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         )
-        temporary = self.path.with_name(f".{FILE}.{socket.gethostname()}.{os.getpid()}.tmp")
+        first = rank == 0 and not elsewhere
+        if not first and (not code or (rank and elsewhere)):
+            return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(asdict(words), indent=2) + "\n", encoding="utf-8")
-            if rank == 0 and not elsewhere:
-                temporary.replace(self.path)
-            elif code and not (rank and elsewhere):
-                with contextlib.suppress(FileExistsError):
-                    os.link(temporary, self.path)  # whole or not at all, and never over another's
+            with replacing(self.path, over=first) as file:
+                file.write((json.dumps(asdict(words), indent=2) + "\n").encode())
         except OSError as e:
             log.warning("%s: cannot be written: %s", self.path, e.strerror or e)
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
 
 
 def code_of(error: BaseException) -> int:

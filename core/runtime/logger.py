@@ -21,6 +21,7 @@ import torch
 
 from ..annotations import Count, Iterations, Section, plain, setting
 from ..errors import UserError, require
+from ..files import replacing
 from . import distributed
 from .checkpoint import first_line, write_atomically
 from .gate import Provoked
@@ -374,7 +375,6 @@ def _reopen_records(path: Path, start: int, validated: bool) -> Any:
             repeated = "metrics" in entry and not validated
             if entry.get("iter", 0) <= (start - 1 if repeated else start):
                 kept.append(line + "\n")
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    temporary.replace(path)
+    with replacing(path) as file:
+        file.write("".join(kept).encode())
     return path.open("a", encoding="utf-8")

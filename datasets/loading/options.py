@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from ...core.annotations import Count, Iterations, NonNegative, Range, Section, setting
+from ...core.files import COMPONENT
 
 Workers = Annotated[int, Range(least=0, most=1024)]
 """Processes."""
@@ -15,7 +16,7 @@ Workers = Annotated[int, Range(least=0, most=1024)]
 class Loader(Section):
     """A ``datasets.*`` block: these keys concern loading, the others are its ``type``'s (they are in `extra`)."""
 
-    name: str | None = setting(None, "Name in logs and result folders; the phase when omitted.")
+    name: Annotated[str, COMPONENT] | None = setting(None, "Name in logs and result folders; the phase when omitted.")
     batch_size_per_gpu: Count = setting(1, "Samples per rank and micro-batch.")
     num_worker_per_gpu: Workers = setting(2, "Loading processes per rank; 0 loads in the training process.")
     dataset_enlarge_ratio: Count = setting(1, "Repeats of the dataset in one epoch (kept for BasicSR's option files).")

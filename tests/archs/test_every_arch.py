@@ -34,6 +34,14 @@ def two_frames(height: int, width: int) -> tuple[Tensor, ...]:
     return (image("x", 2, 6, height, width),)
 
 
+def two_images(height: int, width: int) -> tuple[Tensor, ...]:
+    return image("x", 2, 3, height, width), image("y", 2, 3, height, width)
+
+
+def clip(height: int, width: int) -> tuple[Tensor, ...]:
+    return (torch.stack([image(f"x{i}", 1, 3, height, width) for i in range(5)], 1),)
+
+
 @dataclass(frozen=True)
 class Tiny:
     """How to build and call an architecture in a fraction of a second.
@@ -69,9 +77,19 @@ MAMBA_V2 = {
 TINY: dict[str, Tiny] = {
     "Baseline": Tiny(NAF),
     "BaselineLocal": Tiny({**NAF, "train_size": [1, 3, 8, 8]}),
+    "BasicVSR": Tiny({"num_feat": 4, "num_block": 1}, clip, any_size=False),
+    "BasicVSRPlusPlus": Tiny({"mid_channels": 16, "num_blocks": 1}, clip, any_size=False),
     "DiffIRS1": Tiny({**LEVELS, "n_encoder_res": 1}, image_and_target),
     "DiffIRS2": Tiny({**LEVELS, "n_encoder_res": 1}, image_and_prior, one_image),
     "EDSR": Tiny({"num_in_ch": 3, "num_out_ch": 3, "num_feat": 4, "num_block": 1, "upscale": 2}),
+    "EDVR": Tiny(
+        {
+            **{"num_feat": 4, "deformable_groups": 2, "num_extract_block": 1, "num_reconstruct_block": 1},
+            **{"num_frame": 5, "hr_in": True, "with_predeblur": True},
+        },
+        clip,
+        any_size=False,
+    ),
     "HINet": Tiny({"wf": 4, "depth": 3}),
     "HybridVFI": Tiny(
         {
@@ -86,6 +104,7 @@ TINY: dict[str, Tiny] = {
         two_frames,
         any_size=False,
     ),
+    "IconVSR": Tiny({"num_feat": 8, "num_block": 1}, clip, any_size=False),
     "MambaIR": Tiny(
         {"embed_dim": 30, "depths": [1], "d_state": 2, "mlp_ratio": 0.5, "drop_path_rate": 0.0, "upscale": 1}
     ),
@@ -115,6 +134,7 @@ TINY: dict[str, Tiny] = {
         {"dim": 4, "num_blocks": [1, 1, 1, 1], "num_refinement_blocks": 1, "num_heads": [1, 1, 2, 2]},
     ),
     "SRVGGNetCompact": Tiny({"num_feat": 4, "num_conv": 1, "upscale": 2}),
+    "SpyNet": Tiny({}, two_images, any_size=False),
     "SpectroformerAGSSF": Tiny({**NARROW, "channels": [8, 16, 32, 64], "phase_gate": "spatial"}),
 }
 """One entry for each name in ARCHS, discriminators aside."""

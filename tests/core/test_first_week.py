@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -420,4 +421,6 @@ def test_a_launch_lists_everything_that_is_missing(capsys: pytest.CaptureFixture
     ]
     assert sorted(notes) == sorted(f"note: {line}" for line in lines)
     assert cli.main(["train", "-opt", "x.yml"]) == 2
-    assert sorted(capsys.readouterr().err.splitlines()) == sorted(lines) and not Path("experiments").exists()
+    err = capsys.readouterr().err.splitlines()
+    assert all(re.match(r"x\.yml:\d+:\d+: ", line) for line in err), "with the option's place"
+    assert sorted(line.split(": ", 1)[1] for line in err) == sorted(lines) and not Path("experiments").exists()

@@ -380,7 +380,9 @@ def test_test_py_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> No
     assert exit_code("test", "-opt", written(to_test())) == 0
     assert Path("results/tested/metrics.json").exists()
     assert exit_code("test", "-opt", "x.yml", "--force_yml", "path:pretrain_network_g=v.pth") == EXIT_USER_ERROR
-    assert capsys.readouterr().err == "v.pth: no such file. Did you mean 'w.pth'? (path.pretrain_network_g)\n"
+    place = "--force_yml path:pretrain_network_g=v.pth"
+    line = f"{place}: v.pth: no such file. Did you mean 'w.pth'? (path.pretrain_network_g)\n"
+    assert capsys.readouterr().err == line
     with pytest.raises(SystemExit, match="2"):
         exit_code("test", "-opt", "x.yml", "--auto_resume")  # which is for training
 

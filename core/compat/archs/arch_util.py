@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.init import trunc_normal_
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ...ops.flow_warp import flow_warp
 from ..ops.dcn import ModulatedDeformConvPack, modulated_deform_conv
 
 __all__ = [
@@ -91,19 +92,6 @@ class Upsample(nn.Sequential):
         for step in steps:
             layers += [nn.Conv2d(num_feat, step * step * num_feat, 3, 1, 1), nn.PixelShuffle(step)]
         super().__init__(*layers)
-
-
-def flow_warp(
-    x: Tensor, flow: Tensor, interp_mode: str = "bilinear", padding_mode: str = "zeros", align_corners: bool = True
-) -> Tensor:
-    """`x` (N, C, H, W) at the places that `flow` (N, H, W, 2), in pixels, (dx, dy), points to."""
-    height, width = x.shape[-2:]
-    rows = torch.arange(height, device=x.device, dtype=x.dtype)
-    columns = torch.arange(width, device=x.device, dtype=x.dtype)
-    y, z = torch.meshgrid(rows, columns, indexing="ij")
-    grid = torch.stack([z, y], dim=-1) + flow
-    size = torch.tensor([max(width - 1, 1), max(height - 1, 1)], device=x.device, dtype=x.dtype)
-    return F.grid_sample(x, 2.0 * grid / size - 1.0, interp_mode, padding_mode, align_corners)
 
 
 def resize_flow(

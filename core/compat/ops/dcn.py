@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
+from ...ops import flow_warp
+
 
 def modulated_deform_conv(
     x: Tensor,
@@ -22,10 +24,10 @@ def modulated_deform_conv(
     deformable_groups: int = 1,
 ) -> Tensor:
     """The convolution of `x` (N, C, H, W) at shifted places; `offset` (N, 2 G K, H', W') is (dy, dx) of each of the K taps."""
-    from torchvision.ops import deform_conv2d
-
-    found: Tensor = deform_conv2d(x, offset, weight, bias, _pair(stride), _pair(padding), _pair(dilation), mask)
-    return found
+    del groups, deformable_groups  # which the shapes say
+    return flow_warp.modulated_deform_conv(
+        x, offset, mask, weight, bias, _pair(stride), _pair(padding), _pair(dilation)
+    )
 
 
 class ModulatedDeformConv(nn.Module):

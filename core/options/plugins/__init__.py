@@ -16,7 +16,7 @@ from ...registry import plugged
 from .kinds import FilePlugin, FolderPlugin, ModulePlugin
 from .tree import Finder, module_name
 
-__all__ = ["activate", "import_plugin", "module_name"]
+__all__ = ["activate", "import_plugin", "module_name", "path_of"]
 
 if not any(isinstance(finder, Finder) for finder in sys.meta_path):
     sys.meta_path.append(Finder())
@@ -32,8 +32,8 @@ def import_plugin(plugin: str, folder: Path) -> str:
     Raises:
         UserError: there is no such thing, importing it fails, or it is a model wrapper of BasicSR's.
     """
-    path = (folder / expanded(plugin)).resolve()
-    if not (plugin.endswith(".py") or os.sep in plugin or path.is_dir()):
+    path = path_of(plugin, folder)
+    if path is None:
         return _active(plugged.known(plugin) or ModulePlugin(plugin))
     if not path.exists():
         near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.py")]) if path.parent.is_dir() else ""
@@ -41,6 +41,12 @@ def import_plugin(plugin: str, folder: Path) -> str:
     if path.is_dir():
         return _active(plugged.known(str(path)) or FolderPlugin(path, plugin))
     return _active(plugged.known(str(path)) or FilePlugin(path, plugin))
+
+
+def path_of(plugin: str, folder: Path) -> Path | None:
+    """The file or folder that a plug-in is, whether it is there or not; None of an installed module."""
+    path = (folder / expanded(plugin)).resolve()
+    return path if plugin.endswith(".py") or os.sep in plugin or path.is_dir() else None
 
 
 def _active(plugin: plugged.Plugin) -> str:

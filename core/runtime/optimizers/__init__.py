@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from ...annotations import Range, setting
-from ...errors import UserError
+from ...errors import UserError, printable
 from ...registry import Registry, unknown_key
+from ..patience import at_most
 from . import library
 
 
@@ -102,6 +103,10 @@ def scaled(rule: Mapping[str, Any], lr: float | None) -> dict[str, Any]:
     return {**rule, "lr": lr * scale}
 
 
+MATCHING = 2.0
+"""Seconds in which a regular expression must have matched a parameter's name, or not."""
+
+
 def _groups(named: Sequence[tuple[str, nn.Parameter]], rules: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Each parameter in exactly one group: that of the first rule matching its name, else the last, ruleless one."""
     groups = [{**{k: v for k, v in rule.items() if k != "params"}, "params": []} for rule in rules]
@@ -113,7 +118,15 @@ def _groups(named: Sequence[tuple[str, nn.Parameter]], rules: Sequence[Mapping[s
             f"param_groups: each entry needs 'params', a regular expression on parameter names ({e})"
         ) from e
     for name, parameter in named:
-        index = next((i for i, p in enumerate(patterns) if p.search(name)), None)
+        index = None
+        for i, pattern in enumerate(patterns):
+            with at_most(
+                MATCHING, f"param_groups: '{printable(pattern.pattern)}' takes for ever to match '{printable(name)}'"
+            ):
+                found = pattern.search(name)
+            if found:
+                index = i
+                break
         (rest if index is None else groups[index])["params"].append(parameter)
     for rule, group in zip(rules, groups, strict=True):
         if not group["params"]:

@@ -9,16 +9,18 @@ from filling import waves
 from torch import Tensor
 from torch.autograd import gradcheck
 
+from relume.core.ops.channel_attention import (
+    cross_attention,
+    self_attention,
+    self_attention_and_map,
+    softmax_by_head,
+)
 from relume.core.ops.pixelwise import (
     channels,
-    cross_attention,
     expand_depthwise,
     gated_feed_forward,
     linear,
     pixels,
-    self_attention,
-    self_attention_and_map,
-    softmax_by_head,
 )
 
 B, H, W, C = 2, 3, 4, 6

@@ -18,6 +18,7 @@ from runs import REPO, options
 
 from relume.core import cli, pipeline
 from relume.core.errors import UserError
+from relume.core.experiment import Experiment
 from relume.core.models.restoration import RestorationModel
 from relume.core.pipeline import train_pipeline
 from relume.core.runtime import distributed, last_words, signals
@@ -70,7 +71,7 @@ def test_each_end_has_its_code_and_reason(monkeypatch: pytest.MonkeyPatch) -> No
             train_pipeline(options(**SHORT))
     assert (said()["code"], said()["outcome"], said()["iteration"]) == (75, "preempted", 1)
     with monkeypatch.context() as patch:
-        patch.setattr(RestorationModel, "updates", lambda *_: 1 / 0)
+        patch.setattr(Experiment, "farewell", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             train_pipeline(options(**SHORT), auto_resume=True)
     assert said()["code"] == 1 and said()["outcome"] == "failed"

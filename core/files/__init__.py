@@ -1,0 +1,16 @@
+"""Files that are written: whole or not at all, under no name that a stranger can have prepared, and below their folder."""
+
+from .links import refuse_links
+from .names import COMPONENT, as_component, below, is_component
+from .replacing import is_temporary, replacing, temporary_name
+
+__all__ = [
+    "COMPONENT",
+    "as_component",
+    "below",
+    "is_component",
+    "is_temporary",
+    "refuse_links",
+    "replacing",
+    "temporary_name",
+]

@@ -1,0 +1,57 @@
+"""Names that become parts of paths: one component each, so that what is written stays below its folder."""
+
+from __future__ import annotations
+
+import unicodedata
+from pathlib import Path
+
+from ..annotations import Rule
+from ..errors import UserError, printable
+
+MARKS = frozenset("-_.+ =,@()[]%#")
+"""What is neither letter nor digit, and may stand in a name: nothing that a shell would run when a message is copied."""
+LONGEST = 200
+"""Bytes of a name, to which suffixes are added."""
+COMPONENT = Rule(
+    f"one name, of letters, digits, spaces and - _ . + (no '/', no dot in front, at most {LONGEST} bytes)",
+    lambda value: is_component(value),
+)
+"""What an annotation says of options that name files and folders."""
+
+
+def is_component(name: str) -> bool:
+    r"""Whether a name can be one component of a path, and nothing but that.
+
+    >>> is_component("EDSR x4+"), is_component("雾"), is_component("a/b"), is_component(".."), is_component("a\n")
+    (True, True, False, False, False)
+    """
+    return (
+        bool(name.strip())
+        and not name.startswith(".")
+        and len(name.encode(errors="surrogatepass")) <= LONGEST
+        and all(may_stand(c) for c in name)
+    )
+
+
+def may_stand(character: str) -> bool:
+    """Whether a character may stand in a name: letters, digits and marks of all scripts, and `MARKS`."""
+    return character in MARKS or unicodedata.category(character)[0] in "LNM"
+
+
+def as_component(name: str) -> str:
+    """A name made one component of a path, which its other characters leave as ``_``."""
+    kept = "".join(c if may_stand(c) else "_" for c in name.lstrip("."))
+    while len(kept.encode()) > LONGEST:
+        kept = kept[:-1]
+    return kept if is_component(kept) else "unnamed"
+
+
+def below(root: Path, path: Path) -> Path:
+    """`path`, which is about to be written, if it lies below `root` once links and ``..`` are followed.
+
+    Raises:
+        UserError: it does not.
+    """
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise UserError(f"{printable(path)}: lies outside {printable(root)}, and is not written")
+    return path

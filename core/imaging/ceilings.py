@@ -1,0 +1,162 @@
+"""How much a file may unpack to: files of a megabyte can ask for the memory of a whole machine.
+
+Sizes are read from headers, before anything is decoded. The ceilings in force are those of the options that were checked last;
+they stand in the environment, so that loading processes have them too.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import IO
+
+from ..annotations import Count, Section, setting
+from ..errors import printable
+from .image_header import JPEG_START, PNG_START, image_size
+from .storage import UnreadableFile
+
+VARIABLE = "RELUME_CEILINGS"
+
+
+@dataclass(frozen=True, eq=False)
+class Ceilings(Section):
+    """What files of data may be unpacked to."""
+
+    max_pixels: Count = setting(1 << 28, "Pixels that a picture or a video's frame may have.")
+    max_unpacked_bytes: Count = setting(1 << 30, "Bytes that an entry of a zip or tar file may unpack to.")
+
+
+def use(ceilings: Ceilings) -> None:
+    """Put ceilings in force, here and in processes that are started from now on."""
+    os.environ[VARIABLE] = f"{ceilings.max_pixels} {ceilings.max_unpacked_bytes}"
+
+
+def in_force() -> Ceilings:
+    """The ceilings of the options that were checked last."""
+    found = re.fullmatch(r"(\d{1,18}) (\d{1,18})", os.environ.get(VARIABLE, ""))
+    return Ceilings(int(found[1]), int(found[2])) if found else Ceilings()
+
+
+def refuse_pixels(height: int, width: int, name: str) -> None:
+    """Raise `UnreadableFile` for a picture of more pixels than ``data.max_pixels``."""
+    most = in_force().max_pixels
+    if height * width > most:
+        raise UnreadableFile(
+            f"{printable(name)}: its header says {height:,} x {width:,} pixels, and data.max_pixels is {most:,}; raise it if "
+            "that is right"
+        )
+
+
+def refuse_large(data: bytes, name: str) -> None:
+    """`refuse_pixels` of an encoded picture, where its header is understood."""
+    size = announced(data)
+    if size is not None:
+        refuse_pixels(*size, name)
+
+
+def unpacked(open_entry: Callable[[], IO[bytes]], announced_bytes: int, name: str) -> bytes:
+    """An entry of an archive, of which no more than ``data.max_unpacked_bytes`` is read, whatever it announces.
+
+    Raises:
+        UnreadableFile: it is larger.
+    """
+    most = in_force().max_unpacked_bytes
+    if announced_bytes <= most:
+        with open_entry() as file:
+            data = file.read(most + 1)
+        if len(data) <= most:
+            return data
+    raise UnreadableFile(
+        f"{printable(name)}: unpacks to {max(announced_bytes, most):,} bytes or more, and data.max_unpacked_bytes is {most:,}"
+    )
+
+
+# ------------------------------------------------------------------ headers
+def announced(data: bytes) -> tuple[int, int] | None:
+    """(height, width) that an encoded picture's header says; None where it is not understood.
+
+    Of PNG, JPEG, BMP, TIFF (its largest directory), WebP, JPEG 2000, Netpbm, PFM, Radiance and OpenEXR.
+    """
+    if data.startswith((PNG_START, JPEG_START, b"BM")):
+        return image_size(data)
+    for reader in (_webp, _jpeg2000, _netpbm, _radiance, _exr, _tiff):
+        found = reader(data)
+        if found is not None:
+            return found
+    return None
+
+
+def _webp(data: bytes) -> tuple[int, int] | None:
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP" or len(data) < 30:
+        return None
+    kind = data[12:16]
+    if kind == b"VP8X":
+        return int.from_bytes(data[27:30], "little") + 1, int.from_bytes(data[24:27], "little") + 1
+    if kind == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        return (bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1
+    width, height = struct.unpack_from("<HH", data, 26)
+    return height & 0x3FFF, width & 0x3FFF
+
+
+def _jpeg2000(data: bytes) -> tuple[int, int] | None:
+    if data.startswith(b"\xff\x4f\xff\x51") and len(data) >= 24:  # a bare code stream
+        right, bottom, left, top = struct.unpack_from(">IIII", data, 8)
+        return bottom - top, right - left
+    at = data.find(b"ihdr", 0, 4096) if data[4:8] == b"jP  " else -1
+    return struct.unpack_from(">II", data, at + 4) if 0 < at <= len(data) - 12 else None
+
+
+def _netpbm(data: bytes) -> tuple[int, int] | None:
+    comment = rb"(?:\s|#[^\n\r]*[\n\r])+"
+    found = re.match(rb"P[1-7Ff]" + comment + rb"(\d{1,12})" + comment + rb"(\d{1,12})", data[:4096])
+    return (int(found[2]), int(found[1])) if found else None
+
+
+def _radiance(data: bytes) -> tuple[int, int] | None:
+    found = re.search(rb"\n\n[-+][XY] +(\d{1,12}) +[-+][XY] +(\d{1,12})", data[:65536]) if data[:2] == b"#?" else None
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def _exr(data: bytes) -> tuple[int, int] | None:
+    mark = b"dataWindow\0box2i\0"
+    at = data.find(mark, 0, 65536) if data.startswith(b"\x76\x2f\x31\x01") else -1
+    if at < 0 or len(data) < at + len(mark) + 20:
+        return None
+    left, top, right, bottom = struct.unpack_from("<iiii", data, at + len(mark) + 4)
+    return max(bottom - top + 1, 0), max(right - left + 1, 0)
+
+
+def _tiff(data: bytes) -> tuple[int, int] | None:
+    sizes = list(_directories(data))
+    return max(sizes, key=lambda size: size[0] * size[1]) if sizes else None
+
+
+def _directories(data: bytes) -> Iterator[tuple[int, int]]:
+    """(height, width) of the first directories of a TIFF file."""
+    order = {b"II": "<", b"MM": ">"}.get(data[:2])
+    if order is None:
+        return
+    big = data[2:4] in (b"\x2b\x00", b"\x00\x2b")
+    offset, count, entry = ("Q", "Q", "HHQ") if big else ("I", "H", "HHI")
+    try:
+        (at,) = struct.unpack_from(order + offset, data, 8 if big else 4)
+        for _ in range(64):
+            if not at:
+                return
+            (entries,) = struct.unpack_from(order + count, data, at)
+            at += struct.calcsize(order + count)
+            sides = {256: 0, 257: 0}
+            for _ in range(min(entries, 4096)):
+                tag, kind, _ = struct.unpack_from(order + entry, data, at)
+                at += struct.calcsize(order + entry)
+                if tag in sides:
+                    sides[tag] = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, at)[0]
+                at += struct.calcsize(order + offset)
+            yield sides[257], sides[256]
+            (at,) = struct.unpack_from(order + offset, data, at)
+    except struct.error:  # points beyond the end
+        return

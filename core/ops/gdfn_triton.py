@@ -1,0 +1,188 @@
+"""Triton kernels of what lies between the two products of `gated_feed_forward`: depthwise convolutions, GELU and gate.
+
+Forward one launch: two maps are read (their shifts come from the cache), one is written; plain PyTorch reads and writes 12 maps
+in 5 launches. Backward two kinds: gradients before the convolutions, with the gate once more and partial sums of the gradients
+of the taps, then each convolved back: 10 maps against 34. Limit: bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .launching import block, launch, tile
+
+PIXELS = 128
+"""Pixels of a program's tile."""
+CHANNELS = 16
+"""Channels of it."""
+
+
+@triton.jit
+def _shifted(  # type: ignore[no-untyped-def]  # noqa: ANN202
+    x, pixel, channel, pixels, channels, height, width, down, right,  # noqa: ANN001
+):  # fmt: skip
+    """x at each pixel's neighbour `down` and `right` of it; 0 outside of its image."""
+    row = pixel // width % height + down
+    column = pixel % width + right
+    there = (pixel < pixels) & (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    where = (pixel + down * width + right)[:, None] * channels + channel[None, :]
+    return tl.load(x + where, mask=there[:, None] & (channel < channels)[None, :], other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _taps(  # type: ignore[no-untyped-def]  # noqa: ANN202
+    x, taps, bias, pixel, channel, pixels, channels, height, width,  # noqa: ANN001
+    K: tl.constexpr, HAS_BIAS: tl.constexpr, BACK: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    """A depthwise K x K convolution (zero padding); backwards its transpose."""
+    total = tl.zeros((PIXELS, CHANNELS), tl.float32)
+    if HAS_BIAS:
+        total += tl.load(bias + channel, mask=channel < channels, other=0.0).to(tl.float32)[None, :]
+    for k in tl.static_range(K * K):
+        w = tl.load(taps + channel * (K * K) + k, mask=channel < channels, other=0.0).to(tl.float32)
+        down, right = k // K - K // 2, k % K - K // 2
+        down, right = (-down, -right) if BACK else (down, right)
+        total += w[None, :] * _shifted(x, pixel, channel, pixels, channels, height, width, down, right)
+    return total
+
+
+@triton.jit
+def _gate(  # type: ignore[no-untyped-def]  # noqa: ANN202
+    a, b, taps, bias, out, pixels, channels, height, width,  # noqa: ANN001
+    K: tl.constexpr, HAS_BIAS: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    pixel = tl.program_id(0).to(tl.int64) * PIXELS + tl.arange(0, PIXELS)
+    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    u = _taps(a, taps, bias, pixel, channel, pixels, channels, height, width, K, HAS_BIAS, False, PIXELS, CHANNELS)
+    v = _taps(
+        b, taps + channels * (K * K), bias + channels, pixel, channel, pixels, channels, height, width, K, HAS_BIAS, False,
+        PIXELS, CHANNELS,
+    )  # fmt: skip
+    h = 0.5 * u * (1 + tl.erf(u * 0.7071067811865476)) * v
+    mask = (pixel < pixels)[:, None] & (channel < channels)[None, :]
+    tl.store(out + pixel[:, None] * channels + channel[None, :], h.to(out.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _gate_backward(  # type: ignore[no-untyped-def]  # noqa: ANN202
+    grad, a, b, taps, bias, of_u, of_v, out, partial, pixels, channels, height, width,  # noqa: ANN001
+    K: tl.constexpr, HAS_BIAS: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    """Gradients before the convolutions, the gate, and sums for taps and biases: (programs, K K + 1, 2 E)."""
+    pixel = tl.program_id(0).to(tl.int64) * PIXELS + tl.arange(0, PIXELS)
+    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    u = _taps(a, taps, bias, pixel, channel, pixels, channels, height, width, K, HAS_BIAS, False, PIXELS, CHANNELS)
+    v = _taps(
+        b, taps + channels * (K * K), bias + channels, pixel, channel, pixels, channels, height, width, K, HAS_BIAS, False,
+        PIXELS, CHANNELS,
+    )  # fmt: skip
+    known = channel < channels
+    mask = (pixel < pixels)[:, None] & known[None, :]
+    where = pixel[:, None] * channels + channel[None, :]
+    d = tl.load(grad + where, mask=mask, other=0.0).to(tl.float32)
+    below = 0.5 * (1 + tl.erf(u * 0.7071067811865476))
+    gelu = u * below
+    d_u = d * v * (below + u * tl.exp(-0.5 * u * u) * 0.3989422804014327)
+    d_v = d * gelu
+    tl.store(out + where, (gelu * v).to(out.dtype.element_ty), mask=mask)
+    tl.store(of_u + where, d_u.to(of_u.dtype.element_ty), mask=mask)
+    tl.store(of_v + where, d_v.to(of_v.dtype.element_ty), mask=mask)
+    base = partial + tl.program_id(0).to(tl.int64) * (K * K + 1) * 2 * channels + channel
+    for k in tl.static_range(K * K):
+        down, right = k // K - K // 2, k % K - K // 2
+        near = _shifted(a, pixel, channel, pixels, channels, height, width, down, right)
+        tl.store(base + k * 2 * channels, tl.sum(d_u * near, 0), mask=known)
+        near = _shifted(b, pixel, channel, pixels, channels, height, width, down, right)
+        tl.store(base + (k * 2 + 1) * channels, tl.sum(d_v * near, 0), mask=known)
+    tl.store(base + K * K * 2 * channels, tl.sum(d_u, 0), mask=known)
+    tl.store(base + (K * K * 2 + 1) * channels, tl.sum(d_v, 0), mask=known)
+
+
+@triton.jit
+def _depthwise_back(  # type: ignore[no-untyped-def]  # noqa: ANN202
+    grad, taps, out, pixels, channels, height, width,  # noqa: ANN001
+    K: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    pixel = tl.program_id(0).to(tl.int64) * PIXELS + tl.arange(0, PIXELS)
+    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    d = _taps(grad, taps, taps, pixel, channel, pixels, channels, height, width, K, False, True, PIXELS, CHANNELS)
+    mask = (pixel < pixels)[:, None] & (channel < channels)[None, :]
+    tl.store(out + pixel[:, None] * channels + channel[None, :], d.to(out.dtype.element_ty), mask=mask)
+
+
+def _sizes(a: Tensor, kernel: Tensor) -> tuple[tuple[int, int], tuple[int, ...], dict[str, Any]]:
+    """Grid, what every kernel is told of maps, and the sizes of tiles."""
+    pixels, channels = a.numel() // a.shape[-1], a.shape[-1]
+    held, width = tile(PIXELS), block(channels, most=max(tile(CHANNELS) // 4, CHANNELS))
+    grid = (triton.cdiv(pixels, held), triton.cdiv(channels, width))
+    return grid, (pixels, channels, *a.shape[1:3]), {"K": kernel.shape[-1], "PIXELS": held, "CHANNELS": width}
+
+
+@torch.library.custom_op("relume::gdfn", mutates_args=())
+def gate(a: Tensor, b: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+    """``gelu(dw(a)) dw(b)`` of pixel-major (B, H, W, E) with the halves of `kernel` (2 E, 1, K, K) and `bias` (2 E)."""
+    a, b, kernel, out = (
+        a.contiguous(),
+        b.contiguous(),
+        kernel.contiguous(),
+        torch.empty(a.shape, device=a.device, dtype=a.dtype),
+    )
+    grid, shape, tiles = _sizes(a, kernel)
+    launch(
+        _gate,
+        grid,
+        a,
+        b,
+        kernel,
+        kernel if bias is None else bias.contiguous(),
+        out,
+        *shape,
+        HAS_BIAS=bias is not None,
+        **tiles,
+    )
+    return out
+
+
+@gate.register_fake
+def _(a: Tensor, b: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.empty(a.shape, device=a.device, dtype=a.dtype)
+
+
+@torch.library.custom_op("relume::gdfn_backward", mutates_args=())
+def gate_backward(
+    grad: Tensor, a: Tensor, b: Tensor, kernel: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of a, b, kernel and bias (2 E), and what `gate` gave."""
+    grad, a, b, kernel = grad.contiguous(), a.contiguous(), b.contiguous(), kernel.contiguous()
+    of_u, of_v, of_a, of_b, out = (torch.empty_like(a) for _ in range(5))
+    grid, shape, tiles = _sizes(a, kernel)
+    taps, channels = kernel.shape[-1] ** 2, a.shape[-1]
+    partial = torch.empty(grid[0], taps + 1, 2 * channels, device=a.device, dtype=torch.float32)
+    launch(
+        _gate_backward, grid, grad, a, b, kernel, kernel if bias is None else bias.contiguous(), of_u, of_v, out, partial,
+        *shape, HAS_BIAS=bias is not None, **tiles,
+    )  # fmt: skip
+    launch(_depthwise_back, grid, of_u, kernel[:channels], of_a, *shape, **tiles)
+    launch(_depthwise_back, grid, of_v, kernel[channels:], of_b, *shape, **tiles)
+    sums = partial.sum(0)
+    return (
+        of_a,
+        of_b,
+        sums[:taps].t().reshape(kernel.shape).to(kernel.dtype),
+        sums[taps].to(kernel.dtype, copy=True),
+        out,
+    )
+
+
+@gate_backward.register_fake
+def _(
+    grad: Tensor, a: Tensor, b: Tensor, kernel: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    of_a, of_b, out = (torch.empty(a.shape, device=a.device, dtype=a.dtype) for _ in range(3))
+    of_kernel = torch.empty(kernel.shape, device=a.device, dtype=kernel.dtype)
+    return of_a, of_b, of_kernel, of_kernel.new_empty(kernel.shape[0]), out

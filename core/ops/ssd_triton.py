@@ -1,0 +1,308 @@
+"""Triton kernels of the state-space scan `ssd`, forward and backward; the notation is that of `core.ops.ssd_chunks`.
+
+Forward: what every chunk of Q steps adds to the state (`_states`), the states between chunks one after another (`_pass`), the
+output (`_output`). Backward: the first two again, from the end and with the output's gradient, then all gradients of a chunk at
+once (`_gradients`). Six launches and about 20 ms of bytes where the plain form takes thousands.
+
+Exponents are differences of float64 sums within a chunk, masked before the exponential: none is positive, so that strong decay
+cannot overflow. d/da_t is a sum over the links across t, never a difference of sums, which would cancel. Sums over the heads of
+a group run within a program; gradients of A and D are partial sums of programs. Nothing depends on the batch around a sample.
+Kept: the inputs, and the state before every chunk (P N / Q floats a step).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .dispatch import interpreted
+from .launching import block, launch, operator
+
+CHUNK = 64
+"""Q, steps that a program treats at once."""
+PASSED = 1024
+"""Elements of a state that a program passes from chunk to chunk."""
+
+
+@triton.jit
+def _decays(dt, A, step, length, head, heads, sample):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Step sizes of a chunk, and the sums of dt A up to every step, in float64."""
+    t = tl.load(dt + (sample * length + step) * heads + head, mask=step < length, other=0.0).to(tl.float32)
+    a = t.to(tl.float64) * tl.load(A + head).to(tl.float64)
+    return t, tl.cumsum(a, 0)
+
+
+@triton.jit
+def _tile(source, row, column, stride, rows, columns):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    mask = (row < rows)[:, None] & (column < columns)[None, :]
+    return tl.load(source + row[:, None] * stride + column[None, :], mask=mask, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _states(  # type: ignore[no-untyped-def]  # noqa: ANN202
+    v, w, dt, A, states, kept, length, heads, share, width, size, chunks, v_batch, v_step, w_batch, w_step,  # noqa: ANN001
+    BACKWARD: tl.constexpr, Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """``sum over s of factor_s v_s w_s^T``: forward of x and B into the state after the chunk; backward of dy and C before."""
+    sample = (tl.program_id(0) // chunks).to(tl.int64)
+    chunk = (tl.program_id(0) % chunks).to(tl.int64)
+    head = tl.program_id(1)
+    step = chunk * Q + tl.arange(0, Q)
+    p, n = tl.arange(0, P), tl.arange(0, N)
+    t, c = _decays(dt, A, step, length, head, heads, sample)
+    end = tl.sum(tl.where(tl.arange(0, Q) == Q - 1, c, 0.0), 0)
+    factor = tl.exp(c.to(tl.float32)) if BACKWARD else tl.exp((end - c).to(tl.float32)) * t
+    left = _tile(v + sample * v_batch + head * width, step, p, v_step, length, width) * factor[:, None]
+    right = _tile(w + sample * w_batch + head // share * size, step, n, w_step, length, size)
+    total = tl.dot(tl.trans(left), right, input_precision=PRECISION)
+    slot = (sample * (chunks + 1) + chunk + (0 if BACKWARD else 1)) * heads + head
+    where = slot * width * size + p[:, None] * size + n[None, :]
+    tl.store(states + where, total, mask=(p < width)[:, None] & (n < size)[None, :])
+    if not BACKWARD:
+        tl.store(kept + (sample * chunks + chunk) * heads + head, tl.exp(end.to(tl.float32)))
+
+
+@triton.jit
+def _pass(  # type: ignore[no-untyped-def]  # noqa: ANN202
+    states, kept, heads, elements, chunks, blocks,  # noqa: ANN001
+    BACKWARD: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """``h[i + 1] = kept[i] h[i] + what is there``; backwards ``h[i] = kept[i] h[i + 1] + what is there``. In place."""
+    sample = (tl.program_id(0) // blocks).to(tl.int64)
+    head = tl.program_id(1)
+    element = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
+    mask = element < elements
+    first = chunks if BACKWARD else 0
+    base = states + (sample * (chunks + 1) * heads + head) * elements + element
+    h = tl.load(base + first.to(tl.int64) * heads * elements if BACKWARD else base, mask=mask, other=0.0)
+    for i in range(chunks):
+        chunk = chunks - 1 - i if BACKWARD else i
+        target = chunk if BACKWARD else chunk + 1
+        here = base + target.to(tl.int64) * heads * elements
+        factor = tl.load(kept + (sample * chunks + chunk) * heads + head)
+        h = h * factor + tl.load(here, mask=mask, other=0.0)
+        tl.store(here, h, mask=mask)
+
+
+@triton.jit
+def _output(  # type: ignore[no-untyped-def]  # noqa: ANN202
+    x, dt, A, B, C, D, states, y, length, heads, share, width, size, chunks, x_batch, x_step, b_batch, b_step,  # noqa: ANN001
+    c_batch, c_step, d_head, d_width,  # noqa: ANN001
+    Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr, HAS_D: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    sample = (tl.program_id(0) // chunks).to(tl.int64)
+    chunk = (tl.program_id(0) % chunks).to(tl.int64)
+    head = tl.program_id(1)
+    place = tl.arange(0, Q)
+    step = chunk * Q + place
+    p, n = tl.arange(0, P), tl.arange(0, N)
+    t, c = _decays(dt, A, step, length, head, heads, sample)
+    v = _tile(x + sample * x_batch + head * width, step, p, x_step, length, width)
+    write = _tile(B + sample * b_batch + head // share * size, step, n, b_step, length, size)
+    read = _tile(C + sample * c_batch + head // share * size, step, n, c_step, length, size)
+    slot = (sample * (chunks + 1) + chunk) * heads + head
+    h = _tile(states + slot * width * size, p, n, size, width, size)
+    out = tl.dot(read, tl.trans(h), input_precision=PRECISION) * tl.exp(c.to(tl.float32))[:, None]
+    linked = place[:, None] >= place[None, :]
+    weight = tl.exp(tl.where(linked, c[:, None] - c[None, :], 0.0).to(tl.float32))
+    scores = tl.dot(read, tl.trans(write), input_precision=PRECISION)
+    out += tl.dot(tl.where(linked, weight * scores, 0.0), v * t[:, None], input_precision=PRECISION)
+    if HAS_D:
+        out += v * tl.load(D + head * d_head + p * d_width, mask=p < width, other=0.0)[None, :]
+    where = ((sample * length + step) * heads + head)[:, None] * width + p[None, :]
+    tl.store(y + where, out, mask=(step < length)[:, None] & (p < width)[None, :])
+
+
+@triton.jit
+def _gradients(  # type: ignore[no-untyped-def]  # noqa: ANN202
+    grad, x, dt, A, B, C, D, states, after, kept, of_x, of_dt, of_B, of_C, of_A, of_D,  # noqa: ANN001
+    length, heads, share, width, size, chunks, x_batch, x_step, b_batch, b_step, c_batch, c_step, d_head, d_width,  # noqa: ANN001
+    Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr, HAS_D: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Of one chunk and all heads of one group: `states` before chunks, `after` the gradients of the states after them."""
+    sample = (tl.program_id(0) // chunks).to(tl.int64)
+    chunk = (tl.program_id(0) % chunks).to(tl.int64)
+    group = tl.program_id(1)
+    groups = heads // share
+    place = tl.arange(0, Q)
+    step = chunk * Q + place
+    inside = step < length
+    p, n = tl.arange(0, P), tl.arange(0, N)
+    write = _tile(B + sample * b_batch + group * size, step, n, b_step, length, size)
+    read = _tile(C + sample * c_batch + group * size, step, n, c_step, length, size)
+    sum_B = tl.zeros((Q, N), tl.float32)
+    sum_C = tl.zeros((Q, N), tl.float32)
+    linked = place[:, None] >= place[None, :]
+    earlier = (place[:, None] < place[None, :]).to(tl.float32)
+    for i in range(share):
+        head = group * share + i
+        t, c = _decays(dt, A, step, length, head, heads, sample)
+        end = tl.sum(tl.where(place == Q - 1, c, 0.0), 0)
+        rise, fall = tl.exp(c.to(tl.float32)), tl.exp((end - c).to(tl.float32))
+        v = _tile(x + sample * x_batch + head * width, step, p, x_step, length, width)
+        where = ((sample * length + step) * heads + head)[:, None] * width + p[None, :]
+        here = inside[:, None] & (p < width)[None, :]
+        g = tl.load(grad + where, mask=here, other=0.0)
+        slot = (sample * (chunks + 1) + chunk) * heads + head
+        h = _tile(states + slot * width * size, p, n, size, width, size)
+        r = _tile(after + (slot + heads) * width * size, p, n, size, width, size)
+        u = v * t[:, None]
+        weight = tl.exp(tl.where(linked, c[:, None] - c[None, :], 0.0).to(tl.float32))
+        weight = tl.where(linked, weight, 0.0)
+        scores = tl.dot(read, tl.trans(write), input_precision=PRECISION)
+        met = weight * tl.dot(g, tl.trans(u), input_precision=PRECISION)
+        given = tl.dot(write, tl.trans(r), input_precision=PRECISION) * fall[:, None]
+        taken = tl.dot(read, tl.trans(h), input_precision=PRECISION) * rise[:, None]
+        of_u = tl.dot(tl.trans(weight * scores), g, input_precision=PRECISION) + given
+        sum_B += tl.dot(tl.trans(met), read, input_precision=PRECISION)
+        sum_B += tl.dot(u, r, input_precision=PRECISION) * fall[:, None]
+        sum_C += tl.dot(met, write, input_precision=PRECISION)
+        sum_C += tl.dot(g, h, input_precision=PRECISION) * rise[:, None]
+        crossing = tl.dot(
+            tl.where(place[:, None] > place[None, :], met * scores, 0.0), earlier, input_precision=PRECISION
+        )
+        of_a = tl.sum(tl.where(linked, crossing, 0.0), 0)
+        of_a += tl.sum(tl.where(linked, tl.sum(g * taken, 1)[:, None], 0.0), 0)
+        of_a += tl.sum(earlier * tl.sum(u * given, 1)[:, None], 0)
+        of_a += tl.load(kept + (sample * chunks + chunk) * heads + head) * tl.sum(tl.sum(h * r, 1), 0)
+        of_t = tl.sum(v * of_u, 1) + of_a * tl.load(A + head).to(tl.float32)
+        tl.store(of_dt + (sample * length + step) * heads + head, of_t, mask=inside)
+        tl.store(of_A + (sample * chunks + chunk) * heads + head, tl.sum(of_a * t, 0))
+        of_v = of_u * t[:, None]
+        if HAS_D:
+            of_v += g * tl.load(D + head * d_head + p * d_width, mask=p < width, other=0.0)[None, :]
+            partial = ((sample * chunks + chunk) * heads + head) * width + p
+            tl.store(of_D + partial, tl.sum(g * v, 0), mask=p < width)
+        tl.store(of_x + where, of_v, mask=here)
+    where = ((sample * length + step) * groups + group)[:, None] * size + n[None, :]
+    mask = inside[:, None] & (n < size)[None, :]
+    tl.store(of_B + where, sum_B, mask=mask)
+    tl.store(of_C + where, sum_C, mask=mask)
+
+
+# --------------------------------------------------------------------------------------------------------------- launches
+class _Sizes:
+    """What every launch needs to know of the scan's tensors."""
+
+    def __init__(self, x: Tensor, B: Tensor, D: Tensor | None) -> None:
+        self.batch, self.length, self.heads, self.width = x.shape
+        self.groups, self.size = B.shape[2:]
+        chunk = 2 * CHUNK if interpreted() else CHUNK
+        self.chunks = triton.cdiv(self.length, chunk)
+        self.shape = (self.length, self.heads, self.heads // self.groups, self.width, self.size, self.chunks)
+        self.tiles = {"Q": chunk, "P": block(self.width), "N": block(self.size)}
+        self.skips = (0, 0) if D is None else (D.stride(0), D.stride(1) if D.dim() == 2 and D.shape[1] > 1 else 0)
+
+    def states(self, x: Tensor) -> Tensor:
+        shape = (self.batch, self.chunks + 1, self.heads, self.width, self.size)
+        return torch.empty(shape, device=x.device, dtype=torch.float32)
+
+    def pass_on(self, states: Tensor, kept: Tensor, backward: bool) -> None:
+        elements = self.width * self.size
+        size = block(elements, most=elements if interpreted() else PASSED)
+        size = triton.next_power_of_2(size)
+        blocks = triton.cdiv(elements, size)
+        launch(
+            _pass, (self.batch * blocks, self.heads), states, kept, self.heads, elements, self.chunks, blocks,
+            BACKWARD=backward, BLOCK=size,
+        )  # fmt: skip
+
+
+PRECISION = "tf32x3"
+"""Of matrix products on tensor cores: about float32's error."""
+
+
+def _inner(t: Tensor) -> Tensor:
+    """(B, L, H, P) whose last two axes are contiguous: a view of a slice of a contiguous (B, L, D)."""
+    return t if t.stride(3) == 1 and (t.shape[2] == 1 or t.stride(2) == t.shape[3]) else t.contiguous()
+
+
+def _strides(*tensors: Tensor) -> list[int]:
+    return [s for t in tensors for s in t.stride()[:2]]
+
+
+def _fake(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, initial: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    sizes = _Sizes(x, B, D)
+    kept = torch.empty(sizes.batch, sizes.chunks, sizes.heads, device=x.device, dtype=torch.float32)
+    final = torch.empty(sizes.batch, sizes.heads, sizes.width, sizes.size, device=x.device, dtype=torch.float32)
+    return torch.empty(x.shape, device=x.device, dtype=torch.float32), final, sizes.states(x), kept
+
+
+def _run(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, initial: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Output, last state, the states before every chunk and the last one, and what a chunk keeps of a state."""
+    sizes = _Sizes(x, B, D)
+    y, _, states, kept = _fake(x, dt, A, B, C, D, initial)
+    x, B, C = _inner(x), _inner(B), _inner(C)
+    dt, A = dt.contiguous(), A.contiguous()
+    grid = (sizes.batch * sizes.chunks, sizes.heads)
+    launch(
+        _states, grid, x, B, dt, A, states, kept, *sizes.shape, *_strides(x, B),
+        BACKWARD=False, PRECISION=PRECISION, **sizes.tiles,
+    )  # fmt: skip
+    states[:, 0] = 0.0 if initial is None else initial
+    sizes.pass_on(states, kept, False)
+    launch(
+        _output, grid, x, dt, A, B, C, x if D is None else D, states, y, *sizes.shape, *_strides(x, B, C), *sizes.skips,
+        HAS_D=D is not None, PRECISION=PRECISION, **sizes.tiles, warps=8,
+    )  # fmt: skip
+    return y, states[:, -1].clone(), states, kept
+
+
+def _fake_backward(
+    grad: Tensor, grad_final: Tensor, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None,
+    states: Tensor, kept: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    made = [torch.empty(t.shape, device=x.device, dtype=torch.float32) for t in (x, dt, A, B, C, grad_final)]
+    of_D = torch.empty((0,) if D is None else D.shape, device=x.device, dtype=torch.float32)
+    return made[0], made[1], made[2], made[3], made[4], of_D, made[5]
+
+
+def _run_backward(
+    grad: Tensor, grad_final: Tensor, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None,
+    states: Tensor, kept: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    sizes = _Sizes(x, B, D)
+    of_x, of_dt, _, of_B, of_C, _, _ = _fake_backward(grad, grad_final, x, dt, A, B, C, D, states, kept)
+    x, B, C = _inner(x), _inner(B), _inner(C)
+    grad, dt, A = grad.contiguous(), dt.contiguous(), A.contiguous()
+    after = sizes.states(x)
+    launch(
+        _states, (sizes.batch * sizes.chunks, sizes.heads), grad, C, dt, A, after, kept, *sizes.shape, *_strides(grad, C),
+        BACKWARD=True, PRECISION=PRECISION, **sizes.tiles,
+    )  # fmt: skip
+    after[:, -1] = grad_final
+    sizes.pass_on(after, kept, True)
+    of_A = torch.empty_like(kept)
+    of_D = torch.empty((*kept.shape, sizes.width if D is not None else 0), device=x.device, dtype=torch.float32)
+    launch(
+        _gradients, (sizes.batch * sizes.chunks, sizes.groups), grad, x, dt, A, B, C, x if D is None else D, states, after,
+        kept, of_x, of_dt, of_B, of_C, of_A, of_D, *sizes.shape, *_strides(x, B, C), *sizes.skips,
+        HAS_D=D is not None, PRECISION=PRECISION, **sizes.tiles, warps=8, stages=1,
+    )  # fmt: skip
+    sums = of_D.sum((0, 1))
+    if D is not None:
+        sums = sums.sum(-1).reshape(D.shape) if D.numel() == sizes.heads else sums.reshape(D.shape)
+    return of_x, of_dt, of_A.sum((0, 1)), of_B, of_C, sums.reshape(-1) if D is None else sums, after[:, 0].clone()
+
+
+def _setup(ctx: Any, inputs: Any, output: Any) -> None:
+    ctx.save_for_backward(*inputs[:6], *output[2:])
+    ctx.mark_non_differentiable(*output[2:])
+    ctx.has_initial = inputs[6] is not None
+
+
+def _gradients_of(ctx: Any, backward: Any, grad: Tensor, grad_final: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+    *of, of_D, of_initial = backward(grad, grad_final, *ctx.saved_tensors)
+    return *of, None if ctx.saved_tensors[5] is None else of_D, of_initial if ctx.has_initial else None
+
+
+fused = operator("ssd", _run, _fake, _run_backward, _fake_backward, _setup, _gradients_of)
+"""``fused(x, dt, A, B, C, D, initial)``: output, last state, and what the backward pass needs; all in float32."""

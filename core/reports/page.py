@@ -1,0 +1,123 @@
+"""A comparison as one HTML page that needs no network: see page.html, whose script shows the data that is put into it."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from ..errors import UserError, printable
+from . import pictures
+from .comparison import Comparison, DataSet
+from .curves import curves
+from .files import Run
+from .states import UNCOMPARED
+
+TEMPLATE = Path(__file__).with_name("page.html")
+POINTS = 300
+"""Points of a curve in the page at most."""
+
+
+def write(comparison: Comparison, path: Path, *, side: int = 256, full: bool = False, most: int | None = None) -> int:
+    """Write the page; how many pictures it shows.
+
+    Args:
+        side: longer side in pixels of the pictures inside the page.
+        full: write the pictures in full beside it, in ``NAME_files``, for the page to show when they are looked at.
+        most: images of each data set that are shown, all when None. Every score is there in any case.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    folder = path.with_name(f"{path.stem}_files")
+    shown = 0
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sets = []
+        for data in comparison.sets:
+            described = of_set(data)
+            for n, image in enumerate(data.images[:most]):
+                found = pictures.of_image(data, image)
+                small = {label: pictures.encoded(pictures.thumbnail(p, side)) for label, p in found.items()}
+                files = dict(pictures.beside(folder, shown, found)) if full else {}
+                described["images"][n]["small"] = small
+                described["images"][n]["full"] = {k: quote(v) for k, v in files.items()}
+                described["images"][n]["size"] = (
+                    [max(p.shape[i] for p in found.values()) for i in (1, 0)] if found else []
+                )
+                shown += bool(found)
+            sets.append(described)
+        content = {
+            "labels": [e.label for e in comparison.entries],
+            "sets": sets,
+            "notes": comparison.notes,
+            "curves": of_curves(comparison),
+            "options": of_options(comparison),
+        }
+        path.write_text(filled(content), encoding="utf-8", errors="backslashreplace")
+    except OSError as e:
+        raise UserError(f"{path}: cannot be written ({e.strerror or e})") from e
+    return shown
+
+
+def filled(content: dict[str, Any]) -> str:
+    """The page with its data, in which nothing can end the script."""
+    text = json.dumps(content, allow_nan=False).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    title = html.escape(printable(" · ".join(content["labels"])))
+    return TEMPLATE.read_text(encoding="utf-8").replace("@TITLE@", title).replace("@DATA@", text)
+
+
+def plain(value: float) -> float | None:
+    """A number as JSON has it."""
+    return value if math.isfinite(value) else None
+
+
+def of_set(data: DataSet) -> dict[str, Any]:
+    """The figures of one data set."""
+    table = {
+        metric: [
+            {
+                "mean": plain(c.mean), "std": plain(c.deviation), "n": c.images, "rank": c.rank,
+                "diff": [plain(v) for v in (c.against.mean, c.against.low, c.against.high)],
+            }
+            for c in data.cells[metric]
+        ]
+        for metric in data.metrics
+    }  # fmt: skip
+    values = {m: [data.values(e, m).tolist() for e in data.entries] for m in data.metrics}
+    images: list[dict[str, Any]] = [
+        {"name": image, "scores": {m: [plain(v[n]) for v in values[m]] for m in data.metrics}}
+        for n, image in enumerate(data.images)
+    ]
+    digits = {m: data.digits(m) for m in data.metrics}
+    return {
+        "name": data.name, "metrics": data.metrics, "better": data.better, "table": table, "images": images, "digits": digits,
+    }  # fmt: skip
+
+
+def of_curves(comparison: Comparison) -> dict[str, list[list[list[float | None]]]]:
+    """By name, a curve for each entry, thinned; of losses, rates and scores."""
+    every = [curves(e.run) if isinstance(e.run, Run) else None for e in comparison.entries]
+    names = list(dict.fromkeys(n for c in every if c for n in c.points))
+    wanted = [n for n in names if n.startswith("l_") or ("/" in n and not n.startswith(("mean/", "epoch/")))]
+    return {
+        n: [[[x, plain(y)] for x, y in thinned(c.points.get(n, []))] if c else [] for c in every]
+        for n in sorted(wanted, key=lambda n: "/" in n)
+    }
+
+
+def thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Every so manieth point, and the last one."""
+    step = -(-len(points) // POINTS) or 1
+    return [*points[::step], *(points[-1:] if (len(points) - 1) % step else [])]
+
+
+def of_options(comparison: Comparison) -> list[list[str | None]]:
+    """Options that differ: the key, then each entry's value. Entries without an option file differ in nothing."""
+    every = [e.run.options for e in comparison.entries]
+    known = [o for o in every if o]
+    keys = [k for k in dict.fromkeys(k for o in known for k in o) if k not in UNCOMPARED]
+    return [[k, *(o.get(k) if o else "?" for o in every)] for k in keys if len({o.get(k) for o in known}) > 1]

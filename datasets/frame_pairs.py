@@ -1,0 +1,168 @@
+"""Clips in pairs: the same frames degraded and whole, in folders, LMDB databases and video files."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from ..core.errors import UserError
+from ..core.imaging.naming import natural_order
+from .base import ImageDataset, OnError, Phase
+from .clips import Clip, find_clips
+from .sources import IOBackend, Source, as_backend, listing, open_source, refuse_small
+from .transforms import Image, random_crop, random_flip_rotate, to_tensor
+
+
+class FrameList:
+    """Some images of a source, as a sequence of frames."""
+
+    def __init__(self, source: Source, names: Sequence[str], origin: str) -> None:
+        self.source, self.names, self.origin = source, list(names), origin
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def path(self, number: int) -> str:
+        """The file of a frame."""
+        return self.source.path(self.names[number])
+
+    def read(self, numbers: Sequence[int]) -> list[Image]:
+        """Frames by number, (H, W, 3) RGB at the files' own precision."""
+        return [self.source.pixels(self.names[number]) for number in numbers]
+
+    def size(self, number: int) -> tuple[int, int] | None:
+        """(height, width) of a frame, where its header tells."""
+        return self.source.size(self.names[number])
+
+
+Frames = Clip | FrameList
+
+
+def open_clips(root: str, backend: IOBackend) -> dict[str, Frames]:
+    """Clips by name (the folder below `root`, or the video file without suffix), in the order of their names.
+
+    Raises:
+        UserError: there are none.
+    """
+    if backend.type == "lmdb":
+        source = open_source(root, backend)
+        grouped: dict[str, list[str]] = defaultdict(list)
+        for name in source.files.values():
+            grouped[os.path.dirname(name)].append(name)
+        return {
+            clip: FrameList(source, sorted(names, key=natural_order), f"{root}/{clip}")
+            for clip, names in sorted(grouped.items())
+        }
+    root = os.path.expanduser(root)
+    clips: dict[str, Frames] = {}
+    for clip in find_clips(root):
+        name = os.path.relpath(clip.origin, root) if os.path.isdir(root) else os.path.basename(root)
+        name = os.path.basename(root.rstrip("/")) if name == "." else name
+        clips[os.path.splitext(name)[0] if os.path.isfile(clip.origin) else name] = clip
+    return dict(sorted(clips.items()))
+
+
+def refuse_unequal(gt: Mapping[str, Frames], lq: Mapping[str, Frames]) -> None:
+    """Check that two sets of clips have the same clips and frames.
+
+    Raises:
+        UserError: naming what only one of them has.
+    """
+    for one, other, where in ((gt, lq, "dataroot_lq"), (lq, gt, "dataroot_gt")):
+        if absent := [name for name in one if name not in other]:
+            raise UserError(f"{where}: has no clip {listing(absent, 3)}, which the other folder has")
+    for name, clip in gt.items():
+        if len(clip) == len(lq[name]):
+            continue
+        stems = [{os.path.splitext(os.path.basename(c.path(i)))[0] for i in range(len(c))} for c in (clip, lq[name])]
+        only = sorted(stems[0] ^ stems[1], key=natural_order)
+        named = f": only one has {listing(only, 3)}" if only else ""
+        raise UserError(f"clip {name}: {len(clip)} frames in gt and {len(lq[name])} in lq{named}")
+
+
+class FramePairs(ImageDataset):
+    """What data sets of clips share: reading frames of a pair, one crop and one turn for all of them.
+
+    Args:
+        scale: size of gt / size of lq.
+        gt_size: side of the training patch in gt; whole frames when None.
+        use_hflip, use_rot: see `random_flip_rotate`.
+        phase: nothing is random but in ``train``.
+        on_error: see `ImageDataset`.
+    """
+
+    def __init__(
+        self,
+        scale: int = 1,
+        gt_size: int | None = None,
+        use_hflip: bool = False,
+        use_rot: bool = False,
+        phase: Phase = "train",
+        on_error: OnError = "raise",
+    ) -> None:
+        super().__init__(on_error)
+        if gt_size is not None and gt_size % scale:
+            raise UserError(f"gt_size: {gt_size} must be a multiple of scale {scale}")
+        self.scale, self.gt_size, self.training = scale, gt_size, phase == "train"
+        self.use_hflip, self.use_rot = use_hflip, use_rot
+
+    def paired(self, lq: list[Image], gt: list[Image], path: str) -> tuple[Tensor, Tensor]:
+        """Frames as (t, 3, h, w) and (T, 3, H, W), in training cut and turned alike.
+
+        Raises:
+            UserError: frames are of several sizes, or lq and gt do not differ by `scale`.
+        """
+        for images in (lq, gt):
+            if len({image.shape for image in images}) > 1:
+                sizes = sorted({f"{i.shape[0]}x{i.shape[1]}" for i in images})
+                raise UserError(f"{path}: frames of one clip have several sizes: {', '.join(sizes)}")
+        small, large = lq[0].shape[:2], gt[0].shape[:2]
+        if large != (small[0] * self.scale, small[1] * self.scale):
+            what = f"{large[0]}x{large[1]} and lq {small[0]}x{small[1]}"
+            raise UserError(f"{path}: gt is {what}, which is not scale {self.scale}")
+        if self.training:
+            images = [*lq, *gt]
+            if self.gt_size is not None:
+                images = random_crop(images, self.gt_size, self.scale, path)
+            images = random_flip_rotate(images, self.use_hflip, self.use_rot)
+            lq, gt = images[: len(lq)], images[len(lq) :]
+        return stacked(lq), stacked(gt)
+
+
+def stacked(images: Sequence[Image]) -> Tensor:
+    """(T, 3, H, W) float32 in [0, 1]."""
+    return torch.stack([to_tensor(image) for image in images])
+
+
+class ListedPairs(FramePairs):
+    """Pairs of frames found by key in two folders or databases: ``000/00000000``, ``00001/0001/im4``."""
+
+    def __init__(self, dataroot_gt: str, dataroot_lq: str, io_backend: IOBackend | None, **settings: object) -> None:
+        super().__init__(**settings)  # type: ignore[arg-type]
+        self.gt = open_source(dataroot_gt, as_backend(io_backend))
+        self.lq = open_source(dataroot_lq, as_backend(io_backend))
+
+    def refuse_missing(self, keys: Iterable[str]) -> None:
+        """Check that both folders have every frame.
+
+        Raises:
+            UserError: some are missing; up to three are named.
+        """
+        every = list(keys)
+        for what, source in (("dataroot_gt", self.gt), ("dataroot_lq", self.lq)):
+            if missing := [key for key in every if key not in source.files]:
+                raise UserError(
+                    f"{what}: {len(missing)} of {len(every)} frames are not in {source.root}: {listing(missing, 3)}"
+                )
+
+    def frames(self, source: Source, keys: Sequence[str]) -> list[Image]:
+        """Images by key."""
+        return [source.pixels(source.files[key]) for key in keys]
+
+    def require_patch(self, size: int) -> None:
+        """Check, from headers, that frames are large enough for training patches of `size`."""
+        refuse_small([(self.gt, name) for name in self.gt.files.values()], size)

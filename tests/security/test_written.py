@@ -1,0 +1,186 @@
+"""What a run folder or an option file from elsewhere may have written: nothing outside the run's own folders."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from runs import options
+
+from relume.core.cli import main
+from relume.core.errors import UserError
+from relume.core.files import as_component, below, is_component, is_temporary, refuse_links, replacing, temporary_name
+from relume.core.imaging.gallery import Gallery
+from relume.core.imaging.storage import write_bytes
+from relume.core.options import OptionError, check
+from relume.core.runtime import checkpoint
+from relume.core.runtime.checkpoint import Checkpoints
+
+MARKER = "the user's own"
+
+
+@pytest.fixture(autouse=True)
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file and a folder of the user's, outside of every experiment; the working directory is beside them."""
+    (tmp_path / "home/models").mkdir(parents=True)
+    (tmp_path / "home/.bashrc").write_text(MARKER)
+    (tmp_path / "home/models/.net_g_5.pth.1.tmp").write_text(MARKER)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "home"
+
+
+def untouched(home: Path) -> bool:
+    files = {p.relative_to(home).as_posix(): p.read_text() for p in home.rglob("*") if p.is_file()}
+    return files == {".bashrc": MARKER, "models/.net_g_5.pth.1.tmp": MARKER}
+
+
+@pytest.mark.parametrize(
+    "link",
+    ["metrics.tmp", "metrics.jsonl", "toy.yml", "exit.json", "models", "visualization/held_out", "a/b/c.png", "."],
+)
+def test_links_in_a_run_folder_are_refused_by_name(link: str, mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = Path("experiments/toy") / link
+    place.parent.mkdir(parents=True)
+    place.symlink_to(mine / ("models" if "." not in place.name else ".bashrc"))
+    Path("o.yml").write_text(yaml.safe_dump(options()))
+    for arguments in (["--auto_resume"], []):
+        assert main(["train", "-opt", "o.yml", *arguments]) == 2
+        error = capsys.readouterr().err
+        assert str(place) in error and "link" in error and error.count("\n") == 1
+    assert untouched(mine) and place.is_symlink()
+
+
+def test_links_in_a_folder_of_curves_or_results_are_refused(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder, command in (("tb_logger/toy", "train"), ("results/toy", "test")):
+        Path(folder).mkdir(parents=True)
+        (Path(folder) / "x").symlink_to(mine)
+        Path("o.yml").write_text(yaml.safe_dump(options()))
+        more = ["--random_weights"] if command == "test" else []
+        assert main([command, "-opt", "o.yml", *more]) == 2
+        assert f"{folder}/x: the " in capsys.readouterr().err
+    assert untouched(mine)
+
+
+def test_what_an_experiment_is_in_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "scratch/toy").mkdir(parents=True)
+    (tmp_path / "experiments").symlink_to(tmp_path / "scratch")
+    refuse_links(tmp_path / "experiments/toy", "the experiment")
+    refuse_links(tmp_path / "experiments/absent", "the experiment")
+
+
+def test_sweeping_takes_only_plain_files_of_our_own(mine: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "training_states").mkdir(parents=True)
+    (run / "models").symlink_to(mine / "models")
+    (run / ".x.0123456789abcdef.tmp").symlink_to(mine / ".bashrc")
+    for name in (".mine.tmp", "x.tmp", ".x.tmp.png"):
+        (run / name).touch()
+    ours = temporary_name(run / "training_states/5.state")
+    ours.touch()
+    for _ in range(2):
+        Checkpoints(run).sweep()
+    assert untouched(mine) and not ours.exists() and (run / ".x.0123456789abcdef.tmp").is_symlink()
+    assert all((run / name).exists() for name in (".mine.tmp", "x.tmp", ".x.tmp.png"))
+
+
+@pytest.mark.parametrize("write", ["checkpoint", "storage", "replacing"])
+def test_temporary_files_have_names_that_nobody_foresees_and_follow_no_links(
+    write: str, mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "x.bin"
+    writers = {
+        "checkpoint": lambda: checkpoint.write_atomically(target, lambda file: file.write(b"new")),
+        "storage": lambda: write_bytes(target, b"new"),
+        "replacing": lambda: _replace(target),
+    }
+    assert temporary_name(target) != temporary_name(target)
+    target.symlink_to(mine / ".bashrc")
+    writers[write]()
+    assert untouched(mine) and not target.is_symlink() and target.read_bytes() == b"new"
+    foreseen = tmp_path / ".x.bin.00.tmp"
+    foreseen.symlink_to(mine / ".bashrc")
+    monkeypatch.setattr("secrets.token_hex", lambda n: "00")
+    with pytest.raises((UserError, FileExistsError)):
+        writers[write]()
+    assert untouched(mine)
+
+
+def _replace(target: Path) -> None:
+    with replacing(target) as file:
+        file.write(b"new")
+
+
+def test_a_replacement_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("old")
+    with pytest.raises(ZeroDivisionError), replacing(tmp_path / "x") as file:
+        file.write(b"new")
+        raise ZeroDivisionError
+    with replacing(tmp_path / "x", over=False) as file:
+        file.write(b"other")
+    assert (tmp_path / "x").read_text() == "old" and os.listdir(tmp_path).count("x") == 1
+    assert not [p for p in tmp_path.iterdir() if is_temporary(p)]
+
+
+# ------------------------------------------------------------------ names
+LEAVING = [
+    "/home/x/.ssh",
+    "../../x",
+    "..",
+    ".",
+    "a/b",
+    "a\\b",
+    "a\nb",
+    "a\x1b[31m",
+    "",
+    " ",
+    ".ssh",
+    "x" * 250,
+    "a;b",
+    "$(x)",
+]
+KINDS: dict[str, dict[str, Any]] = {
+    "name": {"name": None},
+    "datasets.val.name": {"datasets__val__name": None},
+    "val.suffix": {"val__suffix": None},
+}
+
+
+@pytest.mark.parametrize("key", KINDS)
+@pytest.mark.parametrize("name", LEAVING, ids=ascii)
+def test_names_are_one_component_of_a_path(key: str, name: str) -> None:
+    (path,) = KINDS[key]
+    with pytest.raises(OptionError) as caught:
+        check(options(**{path: name}) if path != "name" else {**options(), "name": name})
+    message = str(caught.value)
+    assert key in message and "\n" not in message and "\x1b" not in message
+    assert "no '/'" in message or "U+001B" in message
+    assert "path.experiments_root" in message or key != "name" or "U+001B" in message
+
+
+@pytest.mark.parametrize(
+    "name", ["EDSR_Lx2_f256b32-1e-4", "x4+ v1.5", "雾", "Müller", "007", "Urban100 (x4)", "lr=1e-4,b=2"]
+)
+def test_usual_names_pass(name: str) -> None:
+    opt = check(options(name, datasets__val__name=name, val__suffix=name))
+    assert (opt.name, opt.val.suffix) == (name, name)
+
+
+def test_names_of_weights_files_become_names_of_runs() -> None:
+    assert as_component("../a;b") == "_a_b" and as_component("...") == "unnamed" and as_component("雾 1") == "雾 1"
+    assert is_component(as_component("é" * 300))
+
+
+def test_pictures_stay_below_their_folder(tmp_path: Path) -> None:
+    import torch
+
+    gallery = Gallery(tmp_path / "out", lambda dataset, image, i: f"{image}/{image}.png", save_images=True)
+    with pytest.raises(UserError, match="lies outside"):
+        gallery.save("set", "../../../evil", 1, 0, {"output": torch.zeros(1, 3, 8, 8)})
+    assert not list(tmp_path.rglob("*.png"))
+    assert below(tmp_path, tmp_path / "a/b") == tmp_path / "a/b"
+    assert np.array_equal(gallery.save("set", "fine", 1, 0, {"output": torch.zeros(1, 3, 8, 8)}), [])
