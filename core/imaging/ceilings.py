@@ -26,7 +26,7 @@ class Ceilings(Section):
     """What files of data may be unpacked to."""
 
     max_pixels: Count = setting(1 << 28, "Pixels that a picture or a video's frame may have.")
-    max_unpacked_bytes: Count = setting(1 << 30, "Bytes that an entry of a zip or tar file may unpack to.")
+    max_unpacked_bytes: Count = setting(1_000_000_000, "Bytes that an entry of a zip or tar file may unpack to.")
 
 
 def use(ceilings: Ceilings) -> None:
