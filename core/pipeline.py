@@ -18,7 +18,7 @@ from .building import global_batch
 from .building.evaluator import build_evaluator, conditions
 from .building.first import first_iteration
 from .building.machine import say_what_is_ignored, seed_of, with_seed
-from .building.networks import build_ema, build_model, build_optimizers, lay_out, say_how_far_it_lags
+from .building.networks import build_ema, build_model, build_optimizers, compile_as, lay_out, say_how_far_it_lags
 from .building.pictures import training_pictures
 from .building.ranks import require_same_data, require_same_run
 from .building.schedules import build_schedules, say_where_they_end
@@ -39,6 +39,7 @@ from .runtime.checkpoint import Checkpoints
 from .runtime.gate import gate
 from .runtime.precision import autocast
 from .runtime.signals import Stopped, StopRequest
+from .runtime.speed import computing
 from .runtime.state import seed_everything
 from .trainer import Parts, Trainer
 
@@ -188,6 +189,9 @@ def test_pipeline(
         refuse_random_weights(checked, networks, random_weights)
         for network in networks.values():
             network.eval()
+            if checked.val.channels_last:
+                network.to(memory_format=torch.channels_last)
+            compile_as(network, checked.val.compile)
         with test_log(results_root, checked.name):
             log.info("%s", logger.header(checked, networks, device, cpu))
             say(notes)
@@ -243,7 +247,7 @@ def build_trainer(
     """
     seed = seed_of(opt)
     seed_everything(seed, 0, 0)  # the same initial weights on every rank
-    torch.use_deterministic_algorithms(opt.deterministic)
+    cleanup.enter_context(computing(train.matmul_precision, train.cudnn_benchmark, opt.deterministic))
     start = resume.iteration if resume else 0
 
     # Data
@@ -273,7 +277,7 @@ def build_trainer(
     if train.sync_bn:
         for key, network in trained.items():
             trained[key] = model.networks[key] = synchronised(network, device)
-    lay_out(train, trained, ema)
+    lay_out(train, opt.val, trained, ema)
 
     # Optimizers and their schedules
     blocks = model.training_blocks(train)

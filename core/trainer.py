@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ from .runtime.optimizers import modes
 from .runtime.precision import autocast
 from .runtime.predicated import Stepper, put_back
 from .runtime.signals import Stopped, StopRequest, how
+from .runtime.speed import Profiler
 from .runtime.state import (
     full_optimizer_state,
     full_state,
@@ -113,6 +115,7 @@ class Trainer:
         self.unproven: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
         """Entered around the first iterations of this process, in which values of the options show that nobody tried before."""
         self.writer = Writer(self.logging.async_save)
+        self.profiler = Profiler(self.train.profile, Path(parts.guard.folder), parts.device)
         self._logged: list[list[str]] = []
         """Names of what each update since the last look has logged, of the last step."""
         self._step: StepInProgress | None = None
@@ -163,7 +166,9 @@ class Trainer:
             self._step = StepInProgress([b.clone() for b in self._buffers])  # loading its samples may fail, too
             self.iteration += 1
             with self.unproven() if self.iteration <= self.first + PROVEN else contextlib.nullcontext():
+                self.profiler.before(self.iteration)
                 scalars = self.step()
+                self.profiler.after(self.iteration, self.iteration == self.until)
             self.means.add(scalars, self.parts.loader.epoch)
             in_bar = {**scalars, **self.means.line.values()} if self.parts.logger.bar else scalars
             self.parts.logger.step(self.iteration, self.rates, in_bar)

@@ -12,7 +12,6 @@ from ..errors import UserError
 from ..inference.network import explaining_channels
 from ..options.schema import Options
 from ..registry import MISSING
-from ..runtime import memory
 from ..runtime.gate import blame, owner, refusal
 from ..trainer import Parts
 
@@ -76,13 +75,7 @@ def said(error: Exception, key: str | None, opt: Options) -> UserError:
         found.key = "network_g"
         return found
     block = of(key, opt)
-    found = refusal(error, key or "train", block, "the first iterations failed: ")
-    if memory.ran_out(error):
-        found.args = (f"{found}{MEMORY}",)
-    return found
-
-
-MEMORY = "; less is needed with a smaller batch_size_per_gpu, gt_size or network"
+    return refusal(error, key or "train", block, "the first iterations failed: ")
 
 
 def of_shapes(text: str, pred: list[str], target: list[str], opt: Options) -> UserError:

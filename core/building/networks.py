@@ -18,8 +18,9 @@ from ..inference.tiling import Inference
 from ..models import MODELS
 from ..models.base import Model, model_class
 from ..options.checker import parameters
-from ..options.schema import Options, Train
+from ..options.schema import Options, Train, Val
 from ..runtime import checkpoint, distributed, memory
+from ..runtime.activations import recomputed
 from ..runtime.gate import gate, mentioned, refusal, without_it
 from ..runtime.optimizers import build_optimizer
 from .weights import load_pretrained
@@ -118,17 +119,30 @@ def build_ema(train: Train, model: Model, trained: Mapping[str, nn.Module], resu
     return ema
 
 
-def lay_out(train: Train, trained: Mapping[str, nn.Module], ema: EMA | None) -> None:
+def lay_out(train: Train, val: Val, trained: Mapping[str, nn.Module], ema: EMA | None) -> None:
     """Put networks into training mode, and into the memory layout, compiled form and shards that the options ask for."""
     for network in trained.values():
         network.train()
-        if train.channels_last:
+        if train.checkpoint_activations and not recomputed(network):
+            log.warning(
+                "train.checkpoint_activations: %s has no repeated blocks to compute again", type(network).__name__
+            )
+    for network in (*trained.values(), *(ema.networks.values() if ema else ())):
+        if train.channels_last:  # averages too: they are validated, and averaged with, in the same layout
             network.to(memory_format=torch.channels_last)
-        if train.compile:
-            network.compile(mode=None if train.compile is True else train.compile)
+    for network in trained.values():
+        compile_as(network, train.compile)
+    for network in ema.networks.values() if ema else ():
+        compile_as(network, val.compile)
     if train.strategy == "fsdp" and distributed.active():
         for network in (*trained.values(), *(ema.networks.values() if ema else ())):
             distributed.shard(network)
+
+
+def compile_as(network: nn.Module, how: bool | str) -> None:
+    """Compile a network in place when it is called, as options say it."""
+    if how:
+        network.compile(mode=None if how is True else str(how))
 
 
 def build_optimizers(model: Model, blocks: Mapping[str, Any]) -> dict[str, torch.optim.Optimizer]:

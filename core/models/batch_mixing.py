@@ -107,7 +107,7 @@ class BatchMixing:
 
 def seed_of(batch: Mapping[str, Any]) -> int:
     """What a batch's own draws come from: the seed of its first sample, or torch's global generator where it has none."""
-    return seeds_of(batch)[0] if "seed" in batch else int(torch.randint(2**62, ()))
+    return seeds_of(dict(batch))[0] if "seed" in batch else int(torch.randint(2**62, ()))
 
 
 def apply(name: Augmentation, gt: Tensor, lq: Tensor, scale: int, draws: Draws) -> Pair:

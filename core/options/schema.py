@@ -41,6 +41,7 @@ from ..runtime.distributed import Dist
 from ..runtime.logger import Logger
 from ..runtime.optimizers import OPTIMIZERS, OptimizerKeys
 from ..runtime.precision import Amp
+from ..runtime.speed import Precision, Profile
 
 Seed = Annotated[int, Range(least=0), OF_ANY_SIZE]
 NetworkBlock = Annotated[nn.Module, ARCHS]
@@ -104,6 +105,20 @@ class Train(Section):
     compile: bool | Literal["default", "reduce-overhead", "max-autotune"] = setting(
         False, "torch.compile, or its mode."
     )
+    checkpoint_activations: bool = setting(
+        False,
+        "Keep only the inputs of repeated blocks, and compute the rest again in the backward pass: less memory, slower.",
+    )
+    matmul_precision: Precision = setting(
+        "highest", "Of float32 products and convolutions on a GPU: highest is float32; high and medium allow TF32."
+    )
+    cudnn_benchmark: bool = setting(
+        False, "Let cuDNN try which convolutions are fastest; not with deterministic: true."
+    )
+    profile: Profile | None = setting(
+        None,
+        "Measure some iterations: {start: 10, steps: 5} writes a Chrome trace and a table to the experiment's folder.",
+    )
     grad_clip_norm: Positive | None = setting(None, "Largest total gradient norm.")
     grad_clip_value: Positive | None = setting(None, "Largest absolute value of a gradient element.")
     use_grad_clip: bool = setting(False, "Restormer's key: clip the gradient norm at 0.01.")
@@ -142,6 +157,10 @@ class Val(Section):
         False, "Save the output images, named after their inputs, with folders in front where names clash."
     )
     amp: Amp = setting("off", "Mixed precision of validation and test, whatever training has.")
+    channels_last: bool = setting(False, "NHWC memory layout of networks in test.py; validation has that of training.")
+    compile: bool | Literal["default", "reduce-overhead", "max-autotune"] = setting(
+        False, "torch.compile, or its mode, of networks in test.py and of averages in validation."
+    )
     score_input: bool = setting(
         False, "Also score the input itself (or what else needs no network), as the figure to beat."
     )

@@ -142,7 +142,13 @@ def gib(size: float) -> str:
     return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
 
 
+LESS = (
+    "What takes less: a smaller batch_size_per_gpu with train.accumulate, gt_size, train.amp: bf16, "
+    "train.checkpoint_activations: true; val.tile in a test"
+)
+
+
 def explained(error: BaseException) -> str:
     """One line on an error for which `ran_out` holds."""
     first: Any = (str(error).strip().splitlines() or [""])[0]
-    return f"out of memory ({type(error).__name__}: {first})"
+    return f"out of memory ({type(error).__name__}: {first}). {LESS}"

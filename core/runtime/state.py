@@ -52,7 +52,10 @@ def load_optimizer_state(
     settings = [{k: v for k, v in g.items() if k in named} for g in optimizer.param_groups]
     network = _sharded_owner(networks, optimizer)
     if network is None:
-        optimizer.load_state_dict(dict(state))
+        # Where counters go is for what is built to say: the state may be of another device.
+        places = [{k: g[k] for k in ("fused", "capturable") if k in g} for g in optimizer.param_groups]
+        saved = zip(state["param_groups"], places, strict=True)
+        optimizer.load_state_dict({**state, "param_groups": [{**group, **place} for group, place in saved]})
     else:
         from torch.distributed.checkpoint.state_dict import StateDictOptions, set_optimizer_state_dict
 

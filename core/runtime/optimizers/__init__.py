@@ -54,6 +54,14 @@ OPTIMIZERS = Registry(
 )
 
 
+def counting_there(settings: Mapping[str, Any], accepted: Iterable[str], device: torch.device) -> dict[str, bool]:
+    """What has an optimizer keep its counters on a GPU, where a step can then be taken back; nothing where options say how."""
+    if device.type != "cuda" or {"fused", "foreach", "capturable"} & settings.keys():
+        return {}
+    fused = {"fused"} & set(accepted) if settings["type"] in ("Adam", "AdamW") else set()
+    return dict.fromkeys(fused or {"capturable"} & set(accepted), True)
+
+
 def build_optimizer(parameters: NamedParameters, opt: Mapping[str, Any]) -> torch.optim.Optimizer:
     """Build the optimizer of ``opt = {type: AdamW, lr: 2e-4, ...}`` over named parameters that require gradients.
 
@@ -73,6 +81,7 @@ def build_optimizer(parameters: NamedParameters, opt: Mapping[str, Any]) -> torc
     for rule in opt.get("param_groups") or () if accepted else ():  # torch takes any key, and does nothing with it
         for key in (k for k in rule if k not in accepted and k not in ("params", "lr_scale")):
             raise UserError(unknown_key(key, f"param_groups ({settings['type']})", [*accepted, "params", "lr_scale"]))
+    settings |= counting_there(settings, accepted, named[0][1].device)
     rules = [scaled(rule, settings.get("lr")) for rule in opt.get("param_groups") or ()]
     groups = _groups(named, rules)
     divided = getattr(OPTIMIZERS.get(str(settings.get("type"))), "divided", None)

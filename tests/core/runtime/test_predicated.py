@@ -10,7 +10,10 @@ import torch
 from runs import differences
 from torch import Tensor
 
+from relume.core.runtime.optimizers import OPTIMIZERS as OPTIMIZERS_BY_NAME
+from relume.core.runtime.optimizers import counting_there
 from relume.core.runtime.predicated import Stepper, chosen, put_back
+from relume.core.runtime.state import load_optimizer_state
 
 NAN = float("nan")
 YES, NO = torch.tensor(True), torch.tensor(False)
@@ -89,3 +92,29 @@ def test_the_choice_between_integers_that_a_gpu_makes(sound: int, dtype: torch.d
     expected = (new if sound else old).clone()
     chosen(torch.tensor(sound, dtype=kind), [new.view(kind)], [old.view(kind)])
     assert torch.equal(new.view(kind), expected.view(kind))
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "expected"),
+    [
+        ("AdamW", {}, {"fused": True}),
+        ("Adam", {"foreach": True}, {}),
+        ("NAdam", {}, {"capturable": True}),
+        ("SGD", {}, {}),
+    ],
+)
+def test_counters_are_kept_on_a_gpu(kind: str, settings: dict[str, Any], expected: dict[str, bool]) -> None:
+    accepted = OPTIMIZERS_BY_NAME.parameters(kind)
+    given = {"type": kind, **settings}
+    assert counting_there(given, accepted, torch.device("cuda")) == expected
+    assert counting_there(given, accepted, torch.device("cpu")) == {}
+
+
+def test_a_state_of_another_device_leaves_counters_where_they_are_built() -> None:
+    parameters, one = made("AdamW", {})
+    stepped(parameters, one, 0, YES)
+    others, other = made("AdamW", {"fused": True})
+    load_optimizer_state({}, other.optimizer, one.optimizer.state_dict())
+    assert all(g["fused"] for g in other.optimizer.param_groups)
+    stepped(others, other, 1, YES)
+    assert [float(s["step"]) for s in other.optimizer.state.values()] == [2.0, 2.0]

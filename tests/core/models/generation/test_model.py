@@ -286,12 +286,11 @@ def test_schedules_count_samples_or_as_the_report_did() -> None:
     assert logs["fgw_lambda"] == 0.125 and round(float(logs["epsilon"]), 3) == 0.087, "the report's figures"
 
 
-def test_features_that_are_not_finite_are_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_features_that_are_not_finite_give_losses_that_are_not() -> None:
     model = build()
     with torch.no_grad():
         next(model.networks["g"].parameters()).fill_(torch.nan)
     update = only_update(model, batch())
-    assert "features of generated images are NaN" in caplog.text and "\n" not in caplog.messages[-1]
     assert not torch.isfinite(update.losses["l_flow"]), "so the trainer's guard skips the step"
 
 

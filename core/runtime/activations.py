@@ -1,0 +1,57 @@
+"""Activations that are computed again instead of kept: ``train.checkpoint_activations``, for networks of any kind."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+LISTS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
+
+
+def recomputed(network: nn.Module) -> int:
+    """Have the repeated blocks of a network keep only what goes in, in training, and compute the rest again for the backward
+    pass (Chen et al., "Training deep nets with sublinear memory cost", 2016). Results are the same, dropout included.
+
+    A block is an entry of a ``ModuleList``, ``ModuleDict`` or ``Sequential`` that has layers of its own, and no list of several
+    such entries in it. Blocks with batch statistics, which would be updated twice, are left as they are.
+
+    Returns:
+        How many blocks there are.
+    """
+    found = list(blocks(network))
+    for block in found:
+        block.forward = functools.partial(_again, block, block.forward)
+    return len(found)
+
+
+def blocks(network: nn.Module, listed: bool = False) -> Iterator[nn.Module]:
+    """The blocks of a network, or of a part of it, which may itself be an entry of a list."""
+    composite = listed and not isinstance(network, LISTS) and any(True for _ in network.children())
+    if composite and not any(map(repeats, network.modules())):
+        if not any(map(counts, network.modules())):
+            yield network
+        return
+    for child in network.children():
+        yield from blocks(child, isinstance(network, LISTS))
+
+
+def repeats(module: nn.Module) -> bool:
+    """Whether a module is a list of several that have layers of their own."""
+    entries = module.children() if isinstance(module, LISTS) else ()
+    return sum(not isinstance(e, LISTS) and any(True for _ in e.children()) for e in entries) > 1
+
+
+def counts(module: nn.Module) -> bool:
+    """Whether a layer updates statistics as it runs."""
+    return isinstance(module, nn.modules.batchnorm._NormBase) and module.track_running_stats
+
+
+def _again(block: nn.Module, forward: Any, *arguments: Any, **settings: Any) -> Any:
+    if not (block.training and torch.is_grad_enabled()):
+        return forward(*arguments, **settings)
+    return checkpoint(forward, *arguments, use_reentrant=False, **settings)
