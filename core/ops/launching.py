@@ -42,7 +42,7 @@ def tile(elements: int) -> int:
 
 def block(n: int, least: int = 16, most: int = 1 << 30) -> int:
     """The smallest power of two that holds `n`, within limits."""
-    return max(least, min(triton.next_power_of_2(n), most))
+    return int(max(least, min(triton.next_power_of_2(n), most)))
 
 
 def operator(

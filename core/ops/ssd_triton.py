@@ -78,11 +78,11 @@ def _pass(  # type: ignore[no-untyped-def]  # noqa: ANN202
     mask = element < elements
     first = chunks if BACKWARD else 0
     base = states + (sample * (chunks + 1) * heads + head) * elements + element
-    h = tl.load(base + first.to(tl.int64) * heads * elements if BACKWARD else base, mask=mask, other=0.0)
+    h = tl.load(base + first.to(tl.int64) * heads * elements if BACKWARD else base, mask=mask, other=0.0)  # type: ignore[union-attr]
     for i in range(chunks):
         chunk = chunks - 1 - i if BACKWARD else i
         target = chunk if BACKWARD else chunk + 1
-        here = base + target.to(tl.int64) * heads * elements
+        here = base + target.to(tl.int64) * heads * elements  # type: ignore[union-attr]
         factor = tl.load(kept + (sample * chunks + chunk) * heads + head)
         h = h * factor + tl.load(here, mask=mask, other=0.0)
         tl.store(here, h, mask=mask)
