@@ -183,12 +183,15 @@ def scale_of(lq: str, gt: str) -> int:
 
 
 def refuse_other_scales(opt: Options, scale: int) -> None:
-    """Raise UserError if the network cannot enlarge by `scale`; it is built, without memory, to ask it."""
+    """Raise UserError if the network cannot enlarge by `scale`; it is built, without memory where it can be, to ask it."""
     block = opt.networks.get("g")
     if block is None:
         return
     try:
-        with torch.device("meta"):
+        try:
+            with torch.device("meta"):
+                network = ARCHS.build(block)
+        except UserError:  # of these options, or of a library's network that cannot be built there
             network = ARCHS.build(block)
     except UserError as e:
         raise UserError(f"template: {block['type']} cannot have the scale {scale} of these pictures: {e}") from e

@@ -108,7 +108,9 @@ def weighed(build: Callable[[], nn.Module]) -> int | None:
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), torch.device("meta"):
             warnings.simplefilter("ignore")
             return bytes_of(build())
-    except UserError:
+    except UserError as e:
+        if "meta tensor" in str(e):  # a library's network that cannot be built there
+            return None
         raise
     except Exception:  # on the meta device anything may fail that works elsewhere; what does not, fails there as well
         return None

@@ -39,8 +39,8 @@ def chosen(asked: int | None, available: int, ranks: int, loading: int, on_gpu: 
         loading: processes of each rank that load while it computes.
         on_gpu: whether its tensors are on a GPU.
 
-    >>> chosen(None, 16, 2, 2, False), chosen(None, 2, 2, 4, False)
-    ((6, '16 cores for 2 ranks with 2 loading process(es) each'), (1, '2 cores for 2 ranks with 4 loading process(es) each'))
+    >>> chosen(4, 16, 2, 2, False)
+    (4, 'dist_params.threads')
     """
     if asked is not None:
         return asked, "dist_params.threads"
