@@ -62,7 +62,7 @@ def test_edits_are_a_distance(a: str, b: str, c: str) -> None:
         ("calculate_maniqa", METRICS, None),
         ("calculate_fsim", METRICS, None),
         ("PairedImageSRLRDataset", DATASETS, None),
-        ("REDSRecurrentDataset", DATASETS, None),
+        ("NTIREFoldersDataset", DATASETS, None),
         ("L3Loss", LOSSES, None),
         ("", LOSSES, None),
         ("x" * 10_000, LOSSES, None),

@@ -137,7 +137,7 @@ def test_dump_is_read_back_to_the_same(loaded: Loaded, write: Write) -> None:
         "dim: 16",
         "dim: 16\n  size: [4, 5]\n  folder: a/b\n  norm: '5e-4'\n  upsampler: ''\n  depths: []",
         "val:metrics={p: {type: options_score}}",
-        "name=12:30",
+        "path:results_root='12:30'",
     )
     assert load(write(dump(opt), "elsewhere/resolved.yml")) == opt
 
