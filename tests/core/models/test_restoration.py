@@ -50,13 +50,13 @@ def test_every_loss_is_logged_under_basicsrs_names() -> None:
     opt = options(train__total_iter=1)
     opt["train"].update(fft_opt={"type": "FFTLoss"}, my_own_opt={"type": "MSELoss", "loss_weight": 0.5})
     train_pipeline(opt)
-    assert [k for k in records(ROOT)[0] if k.startswith("l_")] == ["l_pix", "l_fft", "l_my_own"]
+    assert [k for k in records(ROOT)[0] if k.startswith("l_")] == ["l_pix", "l_fft", "l_my_own", "l_total"]
 
 
 def test_two_outputs_train_and_the_first_is_the_result() -> None:
     results = train_pipeline(two_outputs(train__pixel_opt={"type": "MSELoss"}, train__optim_g__lr=0.3))
     lines = [r for r in records(ROOT) if "lr" in r]
-    assert [k for k in lines[0] if k.startswith("l_")] == ["l_1_pix", "l_2_pix"]
+    assert [k for k in lines[0] if k.startswith("l_")] == ["l_1_pix", "l_2_pix", "l_total"]
     factors = weights(ROOT, 12)["params"]["factors"]
     assert factors[0] > 0.7 and factors[1] > 0.5, "both rise towards one, from a half and a quarter"
     assert lines[-1]["l_1_pix"] < lines[0]["l_1_pix"] and lines[-1]["l_2_pix"] < lines[0]["l_2_pix"]
