@@ -90,7 +90,8 @@ def execute(command: ModuleType | Any, argv: Sequence[str] | None, program: str)
             command.add_arguments(parser)
             arguments = parser.parse_args(argv)
             arguments.begun = begun
-            with trust.command_line(getattr(arguments, "trust_plugins", False)):
+            runs = getattr(command, "RUNS", False) and not getattr(arguments, "check", False)
+            with trust.command_line(getattr(arguments, "trust_plugins", False), runs):
                 command.run(arguments)
     except UserError as e:
         from .runtime import gate

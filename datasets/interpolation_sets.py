@@ -259,7 +259,7 @@ class SNUFILMDataset(Benchmark):
         example = " ".join(f"data/SNU-FILM/test/GOPRO_test/GOPR0384_11_00/00000{k}.png" for k in (1, 2, 3))
         triplets: list[Triplet] = []
         cut: int | None = None
-        for number, line in read_list(list_file, example):
+        for number, line in read_list(list_file, example, tails=True):
             paths = line.split()
             if len(paths) != 3:
                 raise UserError(

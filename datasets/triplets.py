@@ -196,8 +196,13 @@ class TripletDataset(FrameDataset):
 
 
 # ------------------------------------------------------------------ lists and folders
-def read_list(path: str | Path, example: str) -> list[tuple[int, str]]:
+def read_list(path: str | Path, example: str, tails: bool = False) -> list[tuple[int, str]]:
     """Line numbers and lines of a list file, blank ones left out.
+
+    Args:
+        path: of the list.
+        example: of its lines, for messages.
+        tails: only the ends of paths are used, so that they may begin anywhere.
 
     Raises:
         UserError: there is no such file, nothing in it, or a path in it that leads out of the data set's folder.
@@ -207,12 +212,17 @@ def read_list(path: str | Path, example: str) -> list[tuple[int, str]]:
     except UnreadableFile as e:
         raise UserError(f"{e}; expected a list with lines such as '{example}'") from e
     for number, line in lines:
-        leaving = next((p for p in line.split() if p.startswith(("/", "~")) or ".." in p.split("/") or is_url(p)), None)
+        leaving = next((p for p in line.split() if leads_out(p, tails)), None)
         if leaving is not None:
             raise UserError(f"{path}:{number}: '{printable(leaving)}' leads out of the data set's folder")
     if not lines:
         raise UserError(f"{path}: the list is empty; expected lines such as '{example}'")
     return lines
+
+
+def leads_out(path: str, tail: bool) -> bool:
+    """Whether a listed path leaves the folder that it is taken from; of a `tail`, where the path begins does not matter."""
+    return ".." in path.split("/") or (not tail and (path.startswith(("/", "~")) or is_url(path)))
 
 
 def existing(candidates: Iterable[Path], what: str) -> Path:

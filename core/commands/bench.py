@@ -40,6 +40,10 @@ SETTINGS = (
 )
 
 
+RUNS = True
+"""It does what its option file describes: the plug-ins that this very file names are asked for."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command line takes."""
     _arguments.add_option_file(parser)

@@ -31,6 +31,10 @@ SHEET = 12
 """Pairs in the contact sheet at most."""
 
 
+RUNS = True
+"""It does what its option file describes: the plug-ins that this very file names are asked for."""
+
+
 def training_set(opt: Options, folder: str) -> RealESRGANDataset:
     """The training set of an option file, on the photographs of another folder, degrading by itself.
 

@@ -29,6 +29,10 @@ from ._arguments import add_model, named
 DTYPES = {"float32": "off", "bfloat16": "bf16", "float16": "fp16", "fp32": "off", "bf16": "bf16", "fp16": "fp16"}
 
 
+RUNS = True
+"""It does what its option file describes: the plug-ins that this very file names are asked for."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command line takes."""
     parser.add_argument("-i", "--input", required=True, metavar="PATH", help="picture, folder, glob, list, clip, or -")

@@ -36,6 +36,10 @@ HEIGHT = 192
 """Of a picture in the sheet."""
 
 
+RUNS = True
+"""It does what its option file describes: the plug-ins that this very file names are asked for."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command line takes."""
     _arguments.add_option_file(parser)

@@ -30,6 +30,9 @@ from ..models.base import Model
 from ..runtime import distributed, logger
 from ._arguments import add_model, named
 
+RUNS = True
+"""It does what its option file describes: the plug-ins that this very file names are asked for."""
+
 
 def seeds_of(text: str) -> list[int]:
     """Seeds from a list of numbers and ranges, ascending, each once.

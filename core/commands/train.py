@@ -13,6 +13,9 @@ import argparse
 
 from ..runtime.signals import StopRequest
 
+RUNS = True
+"""It does what its option file describes: the plug-ins that this very file names are asked for."""
+
 
 def begin() -> StopRequest:
     """Listens to signals while everything is imported, read and built."""

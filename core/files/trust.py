@@ -32,13 +32,15 @@ def trusting(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def command_line(everything: bool) -> Iterator[None]:
+def command_line(everything: bool, runs: bool = False) -> Iterator[None]:
     """Inside, option files are what a command was given, and plug-ins are asked about.
 
     Args:
         everything: the user trusts all plug-ins; processes that are started inside are told.
+        runs: the command is there to run what the option file that it is given describes, and not to look at it: what that
+            very file names is asked for, and runs.
     """
-    token, before = _commanded.set(True), os.environ.get(VARIABLE)
+    token, before = _commanded.set(not runs), os.environ.get(VARIABLE)
     if everything:
         os.environ[VARIABLE] = "all"
     try:
@@ -52,8 +54,8 @@ def command_line(everything: bool) -> Iterator[None]:
 def require_trust(plugin: str, code: Path | None, folder: Path, first: bool) -> None:
     """Refuse to run a plug-in that a stranger's file names.
 
-    Code below the working directory runs, and what a file below it names. Where Python code asked for an option file, and no
-    command, what that very file names runs as well.
+    Code below the working directory runs, and what a file below it names. Where Python code, or a command that
+    runs it, was given an option file, what that very file names runs as well.
 
     Args:
         plugin: as the file names it.

@@ -176,7 +176,7 @@ def test_too_many_nonfinite_steps_stop_with_their_own_code_and_a_bundle(tmp_path
     assert done.returncode == EXIT_NONFINITE, done.stdout + done.stderr
     bundle = tmp_path / "experiments/toy/nonfinite_3_rank0.pt"
     assert bundle.exists() and str(bundle.relative_to(tmp_path)) in done.stderr
-    command = [sys.executable, str(REPO / "tools/replay.py"), str(bundle)]
+    command = [sys.executable, str(REPO / "tools/replay.py"), str(bundle), "--plugins"]
     replayed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
     assert replayed.returncode == 0, replayed.stderr
     assert "l_pix = inf" in replayed.stdout
