@@ -285,7 +285,8 @@ def test_edsr_and_a_missing_file_of_weights(capsys: pytest.CaptureFixture[str]) 
     sets()
     run("test", TEST_EDSR_LX4, *SMALL, expected=EXIT_USER_ERROR)
     path = "experiments/pretrained_models/EDSR/EDSR_Lx4_f256b32_DIV2K_official-76ee1c8f.pth"
-    assert capsys.readouterr().err == f"{path}: no such file. (path.pretrain_network_g)\n"
+    said = capsys.readouterr().err
+    assert re.fullmatch(rf"x\.yml:\d+:\d+: {re.escape(path)}: no such file\. \(path\.pretrain_network_g\)\n", said)
     network = build_network(
         {"type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 8, "num_block": 2, "upscale": 4}
     )

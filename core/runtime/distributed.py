@@ -11,6 +11,7 @@ import contextlib
 import datetime
 import functools
 import gc
+import inspect
 import logging
 import os
 import sys
@@ -426,9 +427,12 @@ def wrap(network: nn.Module, device: torch.device, find_unused: bool, broadcast_
     for parameter in network.parameters():
         if parameter.requires_grad:
             parameter.register_hook(functools.partial(_laid_out_like, parameter.stride()))
-    return nn.parallel.DistributedDataParallel(
-        network, device_ids=ids, find_unused_parameters=find_unused, broadcast_buffers=broadcast_buffers
-    )
+    wrapper = nn.parallel.DistributedDataParallel
+    new_name = (
+        "forward_sync_buffers" in inspect.signature(wrapper).parameters
+    )  # which newer torch asks for with a warning
+    buffers: dict[str, Any] = {"forward_sync_buffers" if new_name else "broadcast_buffers": broadcast_buffers}
+    return wrapper(network, device_ids=ids, find_unused_parameters=find_unused, **buffers)
 
 
 def _laid_out_like(strides: tuple[int, ...], gradient: torch.Tensor) -> torch.Tensor | None:

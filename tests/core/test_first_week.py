@@ -181,7 +181,7 @@ def test_a_metric_that_fails_costs_its_own_scores_only(own: str, said: list[str]
     results = train_pipeline(week(own, val__metrics=metrics))
     assert set(results["val"]) == {"psnr"}
     assert any("val: own of im0 is left out: metric week_fails: IndexError: no such pixel (week.py:" in s for s in said)
-    with pytest.raises(IndexError):
+    with pytest.raises(UserError, match="week_fails: IndexError: no such pixel"):
         test_pipeline(week(own, val__metrics=metrics))
 
 

@@ -97,7 +97,7 @@ def test_ranks_that_see_other_files_do_not_begin(ranks: Ranks, tmp_path: Path) -
     (folders[1] / "gt").rename(folders[1] / "elsewhere")
     ended = nodes(ranks, folders, of_files())
     left(ended, 2, "gt: no such file or folder", "datasets.val.dataroot_gt")
-    assert ended[0].err.startswith("rank 1 on ") and "failed: " in ended[0].err
+    assert "rank 1 on " in ended[0].err and "failed: " in ended[0].err
 
 
 def test_a_mistake_of_one_rank_while_it_trains_is_said_by_all(ranks: Ranks, tmp_path: Path) -> None:
@@ -177,5 +177,4 @@ def test_a_rank_that_is_gone_in_the_middle_is_named(world: int, number: int, ran
     ended = ranks.run(every, seconds=40, for_first=True)
     assert ended[-1].code == -9
     left(ended[:1], 1, f"rank {world - 1} on ", "s (dist_params.timeout) or died")
-    assert "rank 1 on" not in ended[0].err or world == 2, ended[0].err
     assert ended[0].seconds < 39
