@@ -8,6 +8,7 @@ input says under the same exposure, which is set by the brightest of the target:
 """
 
 import argparse
+import contextlib
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -62,8 +63,9 @@ def scores(opt: Any, model: Model, changes: Mapping[str, Any]) -> Scores:
     values["datasets"] = {"val": {**values["datasets"]["val"], **changes}}
     values["val"] = {**values["val"], "save_img": False, "score_input": False}
     plain = options.check(values)
-    with torch.no_grad(), tempfile.TemporaryDirectory() as folder:  # scores of single images go there
-        evaluator = build_evaluator(plain, plain.datasets, Path(folder), torch.device("cpu"), for_training=False)
+    with contextlib.ExitStack() as cleanup, torch.no_grad():
+        folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory()))  # scores of single images go there
+        evaluator = build_evaluator(plain, plain.datasets, folder, torch.device("cpu"), cleanup, for_training=False)
         (found,) = evaluator.run(model, 0).values()
     return found
 

@@ -94,9 +94,9 @@ def test_losses_come_first() -> None:
     assert losses_first(values) == "l_pix 0.123  l_ssim 1e-07  grad_norm 2"
 
 
-def wait_for(messages: list[str], count: int, seconds: float = 10.0) -> None:
+def wait_for(log: pytest.LogCaptureFixture, count: int, seconds: float = 10.0) -> None:
     end = time.monotonic() + seconds
-    while len(messages) < count and time.monotonic() < end:
+    while len(log.messages) < count and time.monotonic() < end:
         time.sleep(0.005)
 
 
@@ -107,10 +107,10 @@ def test_a_pipe_hears_of_a_long_silence_and_only_then(
     with caplog.at_level(logging.INFO, logger="relume"):
         beat = Heartbeat(lambda: "Iteration 3 of 7")
         try:
-            wait_for(caplog.messages, 2)
+            wait_for(caplog, 2)
             for _ in progress.progress("held_out", range(4)):
                 caplog.clear()
-                wait_for(caplog.messages, 1)
+                wait_for(caplog, 1)
             beat.within = ""
             last = caplog.messages[-1]
         finally:
@@ -128,7 +128,7 @@ def test_a_long_test_in_a_pipe_says_how_far_it_is(
         for i in progress.progress("pictures", iter(range(3))):
             if i == 2:
                 caplog.clear()
-                wait_for(caplog.messages, 1)
+                wait_for(caplog, 1)
     assert caplog.messages[0] == "pictures: 2" and Heartbeat.active is None
 
 
