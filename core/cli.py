@@ -4,6 +4,8 @@ Such a file has a docstring, whose first line ``relume --help`` shows without im
 ``add_arguments(parser)`` declares its arguments, ``run(arguments)`` does its work, prints what there is to say, and raises
 `UserError` for whatever the user can mend. A script of tools/ has the same two functions. There may be a third, ``begin()``:
 the context that it gives is entered first, before anything heavy is imported, and is ``arguments.begun``.
+With ``RUNS = True`` a command is there to do what its option file describes: the plug-ins that this very file names are asked
+for (`files.trust`).
 """
 
 from __future__ import annotations

@@ -23,13 +23,11 @@ from .triplets import FrameDataset, Switches, Triplet, existing
 from .videos import VIDEOS, Video
 
 
-class FrameFolder:
-    """The images of one folder, in the order of their names with numbers compared as numbers, as a sequence of frames."""
+class FrameList:
+    """Some images of a source, as a sequence of frames."""
 
-    def __init__(self, folder: str, names: Sequence[str]) -> None:
-        self.origin = folder
-        self.names = sorted(names, key=natural_order)
-        self.source = Source(folder, self.names)
+    def __init__(self, source: Source, names: Sequence[str], origin: str) -> None:
+        self.source, self.names, self.origin = source, list(names), origin
 
     def __len__(self) -> int:
         return len(self.names)
@@ -45,6 +43,14 @@ class FrameFolder:
     def size(self, number: int) -> tuple[int, int] | None:
         """(height, width) of a frame, where its header tells."""
         return self.source.size(self.names[number])
+
+
+class FrameFolder(FrameList):
+    """The images of one folder, in the order of their names with numbers compared as numbers, as a sequence of frames."""
+
+    def __init__(self, folder: str, names: Sequence[str]) -> None:
+        ordered = sorted(names, key=natural_order)
+        super().__init__(Source(folder, ordered), ordered, folder)
 
 
 Clip = Video | FrameFolder

@@ -9,7 +9,7 @@ from ..core.annotations import Count
 from ..core.errors import UserError
 from . import DATASETS
 from .base import Item, OnError, Phase
-from .frame_pairs import FramePairs, open_clips, refuse_unequal
+from .frame_pairs import FramePairs, open_clips, refuse_unequal, window_span
 from .sources import IOBackend, as_backend
 
 
@@ -57,10 +57,8 @@ class ClipsDataset(FramePairs):
         backend = as_backend(io_backend)
         self.gt, self.lq = open_clips(dataroot_gt, backend), open_clips(dataroot_lq, backend)
         refuse_unequal(self.gt, self.lq)
-        if not interval_list or min(interval_list) < 1:
-            raise UserError(f"interval_list: needs distances between frames of at least 1, not {interval_list}")
         self.num_frame, self.intervals, self.random_reverse = num_frame, list(interval_list), random_reverse
-        span = (num_frame - 1) * max(interval_list) + 1
+        span = window_span(num_frame, interval_list)
         for name, clip in self.gt.items() if self.training else ():
             if len(clip) < span:
                 raise UserError(f"num_frame: a window spans {span} frames, and clip {name} has {len(clip)}")
@@ -79,9 +77,7 @@ class ClipsDataset(FramePairs):
         if self.training:
             interval = random.choice(self.intervals)  # noqa: S311
             start = random.randint(0, count - 1 - (self.num_frame - 1) * interval)  # noqa: S311
-            numbers = [start + i * interval for i in range(self.num_frame)]
-            if self.random_reverse and random.random() < 0.5:  # noqa: S311
-                numbers.reverse()
+            numbers = self.reversed_at_random([start + i * interval for i in range(self.num_frame)])
         lq, gt = self.paired(self.lq[name].read(numbers), self.gt[name].read(numbers), self.gt[name].origin)
         paths = {"lq_path": self.lq[name].path(numbers[0]), "gt_path": self.gt[name].path(numbers[0])}
         return {"lq": lq, "gt": gt, "folder": name, "name": name.replace(os.sep, "_"), **paths}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -12,32 +13,9 @@ from torch import Tensor
 from ..core.errors import UserError
 from ..core.imaging.naming import natural_order
 from .base import ImageDataset, OnError, Phase
-from .clips import Clip, find_clips
+from .clips import Clip, FrameList, find_clips
 from .sources import IOBackend, Source, as_backend, listing, open_source, refuse_small
 from .transforms import Image, random_crop, random_flip_rotate, to_tensor
-
-
-class FrameList:
-    """Some images of a source, as a sequence of frames."""
-
-    def __init__(self, source: Source, names: Sequence[str], origin: str) -> None:
-        self.source, self.names, self.origin = source, list(names), origin
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def path(self, number: int) -> str:
-        """The file of a frame."""
-        return self.source.path(self.names[number])
-
-    def read(self, numbers: Sequence[int]) -> list[Image]:
-        """Frames by number, (H, W, 3) RGB at the files' own precision."""
-        return [self.source.pixels(self.names[number]) for number in numbers]
-
-    def size(self, number: int) -> tuple[int, int] | None:
-        """(height, width) of a frame, where its header tells."""
-        return self.source.size(self.names[number])
-
 
 Frames = Clip | FrameList
 
@@ -84,6 +62,17 @@ def refuse_unequal(gt: Mapping[str, Frames], lq: Mapping[str, Frames]) -> None:
         raise UserError(f"clip {name}: {len(clip)} frames in gt and {len(lq[name])} in lq{named}")
 
 
+def window_span(num_frame: int, interval_list: Sequence[int]) -> int:
+    """Frames of a clip that a window covers at the largest distance between its own.
+
+    Raises:
+        UserError: `interval_list` is empty, or has a distance below 1.
+    """
+    if not interval_list or min(interval_list) < 1:
+        raise UserError(f"interval_list: needs distances between frames of at least 1, not {interval_list}")
+    return (num_frame - 1) * max(interval_list) + 1
+
+
 class FramePairs(ImageDataset):
     """What data sets of clips share: reading frames of a pair, one crop and one turn for all of them.
 
@@ -94,6 +83,9 @@ class FramePairs(ImageDataset):
         phase: nothing is random but in ``train``.
         on_error: see `ImageDataset`.
     """
+
+    random_reverse = False
+    """Whether frames are given backwards half of the time."""
 
     def __init__(
         self,
@@ -109,6 +101,10 @@ class FramePairs(ImageDataset):
             raise UserError(f"gt_size: {gt_size} must be a multiple of scale {scale}")
         self.scale, self.gt_size, self.training = scale, gt_size, phase == "train"
         self.use_hflip, self.use_rot = use_hflip, use_rot
+
+    def reversed_at_random(self, numbers: list[int]) -> list[int]:
+        """The frames, or in training, where that is asked for, half of the time the frames backwards."""
+        return numbers[::-1] if self.training and self.random_reverse and random.random() < 0.5 else numbers  # noqa: S311
 
     def paired(self, lq: list[Image], gt: list[Image], path: str) -> tuple[Tensor, Tensor]:
         """Frames as (t, 3, h, w) and (T, 3, H, W), in training cut and turned alike.

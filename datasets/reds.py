@@ -10,7 +10,7 @@ from ..core.annotations import Count
 from ..core.errors import UserError
 from . import DATASETS
 from .base import Item, OnError, Phase
-from .frame_pairs import ListedPairs
+from .frame_pairs import ListedPairs, window_span
 from .sources import IOBackend
 from .triplets import read_list
 
@@ -44,8 +44,7 @@ class Reds(ListedPairs):
             raise UserError("dataroot_flow: flows that were computed beforehand are not read here; leave it out")
         if val_partition not in VALIDATION:
             raise UserError(f"val_partition: there is no '{val_partition}'; REDS4 and official are there")
-        if not interval_list or min(interval_list) < 1:
-            raise UserError(f"interval_list: needs distances between frames of at least 1, not {interval_list}")
+        span = window_span(num_frame, interval_list)
         held_out = VALIDATION[val_partition]
         self.lengths = {
             clip: count for clip, count in self._clips(meta_info_file).items() if (clip in held_out) == test_mode
@@ -53,7 +52,6 @@ class Reds(ListedPairs):
         if not self.lengths:
             which = "is one of" if test_mode else "is other than"
             raise UserError(f"{meta_info_file or dataroot_gt}: no clip {which} the validation clips of {val_partition}")
-        span = (num_frame - 1) * max(interval_list) + 1
         for clip, count in self.lengths.items():
             if span > count:
                 window = f"{num_frame} frames at a distance of {max(interval_list)} span {span}"
@@ -100,10 +98,6 @@ class Reds(ListedPairs):
         small, large = self.paired(lq, gt, path)
         key = self.key(clip, own)
         return {"lq": small, "gt": large, "key": key, "gt_path": path, "name": key.replace("/", "_")}
-
-    def reversed_at_random(self, numbers: list[int]) -> list[int]:
-        """The frames, or the frames backwards."""
-        return numbers[::-1] if self.training and self.random_reverse and random.random() < 0.5 else numbers  # noqa: S311
 
 
 @DATASETS.register()

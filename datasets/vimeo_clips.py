@@ -5,7 +5,6 @@ Lists have lines such as ``00001/0001 7 (256,448,3)``. The set of the same name 
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 
 import torch
@@ -123,8 +122,7 @@ class Vimeo90KNeighboursDataset(VimeoClips):
         )
 
     def load(self, index: int) -> Item:
-        backwards = self.training and self.random_reverse and random.random() < 0.5  # noqa: S311
-        item = self.item(index, self.numbers[::-1] if backwards else self.numbers, [CENTRE])
+        item = self.item(index, self.reversed_at_random(self.numbers), [CENTRE])
         return {**item, "gt": item["gt"][0]}
 
 
@@ -186,8 +184,7 @@ class Vimeo90KRecurrentDataset(VimeoClips):
         )
 
     def load(self, index: int) -> Item:
-        backwards = self.training and self.random_reverse and random.random() < 0.5  # noqa: S311
-        numbers = list(FRAMES)[::-1] if backwards else list(FRAMES)
+        numbers = self.reversed_at_random(list(FRAMES))
         item = self.item(index, numbers, numbers)
         if self.flip_sequence:
             item.update({k: torch.cat([item[k], item[k].flip(0)]) for k in ("lq", "gt")})

@@ -41,7 +41,6 @@ SETTINGS = (
 
 
 RUNS = True
-"""It does what its option file describes: the plug-ins that this very file names are asked for."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -32,7 +32,6 @@ SHEET = 12
 
 
 RUNS = True
-"""It does what its option file describes: the plug-ins that this very file names are asked for."""
 
 
 def training_set(opt: Options, folder: str) -> RealESRGANDataset:

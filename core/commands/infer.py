@@ -30,7 +30,6 @@ DTYPES = {"float32": "off", "bfloat16": "bf16", "float16": "fp16", "fp32": "off"
 
 
 RUNS = True
-"""It does what its option file describes: the plug-ins that this very file names are asked for."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -35,7 +35,6 @@ from ..runtime.distributed import named_device
 from ._arguments import add_model, named
 
 RUNS = True
-"""It does what its option file describes: the plug-ins that this very file names are asked for."""
 
 
 def build(file: str | None, weights: str | None, device: torch.device) -> InterpolationModel:

@@ -37,7 +37,6 @@ HEIGHT = 192
 
 
 RUNS = True
-"""It does what its option file describes: the plug-ins that this very file names are asked for."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -31,7 +31,6 @@ from ..runtime import distributed, logger
 from ._arguments import add_model, named
 
 RUNS = True
-"""It does what its option file describes: the plug-ins that this very file names are asked for."""
 
 
 def seeds_of(text: str) -> list[int]:

@@ -12,7 +12,6 @@ import argparse
 from . import _arguments, check
 
 RUNS = True
-"""It does what its option file describes: the plug-ins that this very file names are asked for."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

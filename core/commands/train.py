@@ -14,7 +14,6 @@ import argparse
 from ..runtime.signals import StopRequest
 
 RUNS = True
-"""It does what its option file describes: the plug-ins that this very file names are asked for."""
 
 
 def begin() -> StopRequest:

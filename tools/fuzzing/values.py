@@ -22,7 +22,7 @@ WORDS = (
     "/dev/null",
     "/dev/zero",
     "/proc/self/mem",
-    "/root/x\x00y",
+    "/nowhere/x\x00y",
     "~nobody/x",
     "~nosuchuser/x",
     "x" * 300,

@@ -15,7 +15,7 @@ from torch.nn.init import trunc_normal_
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...ops.flow_warp import flow_warp
-from ..ops.dcn import ModulatedDeformConvPack, modulated_deform_conv
+from ..ops.dcn import ModulatedDeformConvPack
 
 __all__ = [
     "DCNv2Pack",
@@ -115,20 +115,7 @@ class DCNv2Pack(ModulatedDeformConvPack):
     """Modulated deformable convolution whose offsets come from another feature."""
 
     def forward(self, x: Tensor, feat: Tensor) -> Tensor:  # type: ignore[override]
-        first, second, mask = torch.chunk(self.conv_offset(feat), 3, dim=1)
-        offset = torch.cat((first, second), dim=1)
-        return modulated_deform_conv(
-            x,
-            offset,
-            torch.sigmoid(mask),
-            self.weight,
-            self.bias,
-            self.stride,
-            self.padding,
-            self.dilation,
-            self.groups,
-            self.deformable_groups,
-        )
+        return self.guided(x, feat)
 
 
 class LayerNorm2d(nn.Module):

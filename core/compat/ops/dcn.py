@@ -94,6 +94,10 @@ class ModulatedDeformConvPack(ModulatedDeformConv):
         assert self.conv_offset.bias is not None
         nn.init.zeros_(self.conv_offset.bias)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        first, second, mask = torch.chunk(self.conv_offset(x), 3, dim=1)
+    def guided(self, x: Tensor, feat: Tensor) -> Tensor:
+        """`x` convolved at the offsets and with the masks that `feat` gives."""
+        first, second, mask = torch.chunk(self.conv_offset(feat), 3, dim=1)
         return super().forward(x, torch.cat((first, second), dim=1), torch.sigmoid(mask))
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return self.guided(x, x)
