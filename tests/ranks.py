@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import os
 import shutil
@@ -18,20 +17,12 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
-
-PRELOADED = (
-    "relume.core.commands.train",
-    "relume.core.pipeline",
-    "relume.core.imaging.opencv",
-    "relume.datasets.paired",
-    "torch._dynamo",
-    "torch.distributed.nn.functional",
-    "torch.distributed.checkpoint.state_dict",
-)
+from forking import forked, preload
 
 
 @dataclass
@@ -117,28 +108,11 @@ class Ranks:
         self._process.wait(30)
 
 
-def _fork(rank: Rank, files: tuple[str, str]) -> int:
-    pid = os.fork()
-    if pid:
-        return pid
-    try:
-        os.setpgid(0, 0)
-        for number, name in enumerate(files, 1):
-            os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.chdir(rank.folder)
-        os.environ.update(rank.env)
-        from relume.core import cli
+def _command(arguments: list[str]) -> NoReturn:
+    """What each rank does."""
+    from relume.core import cli
 
-        cli.as_process(lambda: cli.main(list(rank.arguments)))
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(1)
+    cli.as_process(lambda: cli.main(arguments))
 
 
 def _run(ranks: list[Rank], seconds: float, for_first: bool, folder: Path) -> list[dict[str, Any]]:
@@ -150,7 +124,10 @@ def _run(ranks: list[Rank], seconds: float, for_first: bool, folder: Path) -> li
     while waiting or len(ends) < len(ranks):
         now = time.monotonic() - began
         for i, rank in [w for w in waiting if w[1].after <= now]:
-            started[_fork(rank, files[i])] = i
+            for file in files[i]:
+                Path(file).unlink(missing_ok=True)
+            work = partial(_command, list(rank.arguments))
+            started[forked(work, rank.folder, rank.env, *files[i])] = i
             waiting.remove((i, rank))
         for pid, i in list(started.items()):
             if i in ends:
@@ -168,9 +145,7 @@ def _run(ranks: list[Rank], seconds: float, for_first: bool, folder: Path) -> li
 
 
 def _serve() -> None:
-    for module in PRELOADED:
-        importlib.import_module(module)
-
+    preload()
     folder = Path(tempfile.mkdtemp())  # no TemporaryDirectory, which every rank would remove at its exit
     try:
         while line := sys.stdin.readline():

@@ -18,6 +18,7 @@ from unittest.mock import ANY
 
 import torch
 import yaml
+from forking import PRELOADED
 
 import relume
 
@@ -100,7 +101,7 @@ def forked(
     a process fails, the others have 20 seconds to leave by themselves; the exit code is the first one that is not 0.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch._dynamo", "torch.utils.tensorboard", "cv2", "relume.core.pipeline"])
+    context.set_forkserver_preload([*PRELOADED])
     files = [folder / f".{name}_{os.urandom(4).hex()}" for name in ("stdout", "stderr")]
     written = [str(f) for f in files]
     processes = [context.Process(target=_become, args=(command, str(folder), dict(e), written)) for e in environments]
