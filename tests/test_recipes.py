@@ -11,7 +11,7 @@ import yaml
 
 import relume
 from relume.core import options
-from relume.core.options.reader import YAMLLoader, spelled
+from relume.core.options.reading.loader import YAMLLoader, spelled
 
 FOLDER = Path(relume.__file__).resolve().parent / "options"
 BLOCK = re.compile(r"^# (faithful|ours): (.*(?:\n#   .*)*)", re.MULTILINE)

@@ -17,7 +17,7 @@ from ..experiment import Resume
 from ..inference.tiling import Inference
 from ..models import MODELS
 from ..models.base import Model, model_class
-from ..options.checker import parameters
+from ..options.checking.kinds import parameters
 from ..options.schema import Options, Train, Val
 from ..runtime import checkpoint, distributed, memory
 from ..runtime.activations import recomputed

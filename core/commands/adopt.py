@@ -28,7 +28,7 @@ from ..options import dialect
 from ..options.nodes import Block, OptionError
 from ..options.plugins import activate
 from ..options.plugins.kinds import FolderPlugin
-from ..options.reader import read
+from ..options.reading.reader import read
 from ..registry import Registry
 from ..runtime.checkpoint import write_atomically
 from ..runtime.optimizers import OPTIMIZERS, OptimizerKeys

@@ -18,7 +18,7 @@ from ..annotations import Epochs
 from ..errors import UserError, in_one_line, printable
 from ..options import Options, counts, reference, resolve
 from ..options.places import missing
-from ..options.reader import spelled
+from ..options.reading.loader import spelled
 from . import _arguments
 
 DEFAULT = "default"

@@ -18,7 +18,7 @@ from ..models import MODELS
 from ..options import docstrings, reference
 from ..options.json_schema import is_json
 from ..options.plugins import import_plugin
-from ..options.reader import spelled
+from ..options.reading.loader import spelled
 from ..options.reference import FAMILIES, SECTIONS, Key
 from ..registry import article
 

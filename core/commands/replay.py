@@ -16,7 +16,7 @@ from .. import options
 from ..building.networks import build_model
 from ..errors import UserError, printable
 from ..options.nodes import Problem, to_python
-from ..options.reader import Source
+from ..options.reading.source import Source
 from ..runtime import checkpoint
 from ..runtime.state import seed_everything
 

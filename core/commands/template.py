@@ -19,7 +19,7 @@ from .. import options
 from ..errors import UserError, did_you_mean
 from ..options import Options, shipped
 from ..options.nodes import Block
-from ..options.reader import read
+from ..options.reading.reader import read
 from ..options.template import text
 
 SCALES = ("upscale", "scale")

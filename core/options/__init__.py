@@ -19,10 +19,11 @@ import yaml
 from ..annotations import plain
 from ..errors import without_secrets
 from ..imaging import ceilings
+from .checking.rules import RUNNING, OptionsChecker
 from .nodes import Block, OptionError, Place, Problem, from_python
 from .plugins import activate
-from .reader import YAMLDumper, read
-from .rules import RUNNING, OptionsChecker
+from .reading.loader import YAMLDumper
+from .reading.reader import read
 from .schema import Options
 
 log = logging.getLogger("relume")

@@ -23,10 +23,10 @@ from ..annotations import Epochs, Names, Range, fields
 from ..models import MODELS
 from ..models.base import Model, model_class
 from ..registry import MISSING, Parameter, Registry, registry_of
-from .checker import LISTS, MAPPINGS, expressible, parameters
+from .checking.keys import FROM_ABOVE, TRAIN_BLOCKS, networks_of, top_level_keys
+from .checking.kinds import LISTS, MAPPINGS, expressible, parameters
 from .docstrings import arguments, summary
-from .reader import BASE
-from .rules import FROM_ABOVE, TRAIN_BLOCKS, networks_of, top_level_keys
+from .reading.reader import BASE
 from .schema import PATH_KEYS, NetworkBlock, Options, Paths, Train, Val
 
 JSON = dict[str, Any]

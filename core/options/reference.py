@@ -23,9 +23,10 @@ from ..runtime.distributed import Dist
 from ..runtime.logger import Logger, Wandb
 from ..runtime.optimizers import OPTIMIZERS, OptimizerKeys
 from . import docstrings, shipped
-from .checker import describe, parameters
+from .checking.kinds import parameters
+from .checking.words import describe
 from .json_schema import is_json
-from .reader import YAMLLoader, spelled
+from .reading.loader import YAMLLoader, spelled
 from .schema import PATH_KEYS, Options, Paths, Train, Val
 
 SECTIONS: dict[str, type] = {

@@ -8,10 +8,10 @@ from typing import Any
 from ..annotations import plain
 from ..registry import Registry
 from . import reference
+from .checking.keys import FROM_ABOVE
 from .json_schema import is_json
-from .reader import spelled
+from .reading.loader import spelled
 from .reference import Key
-from .rules import FROM_ABOVE
 from .schema import Options
 
 INDENT = "  "

@@ -13,7 +13,7 @@ import numpy as np
 from relume.archs import ARCHS
 from relume.core.metrics import METRICS, MetricKeys
 from relume.core.models import MODELS
-from relume.core.options.checker import parameters
+from relume.core.options.checking.kinds import parameters
 from relume.core.options.schema import Dist, Logger, Options, Paths, Train, Val
 from relume.core.registry import Registry
 from relume.core.runtime.optimizers import OPTIMIZERS

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from relume.core.annotations import MAY_BE_INFINITE, Names, Range
-from relume.core.options.checker import BAD, Checker, describe
+from relume.core.options.checking.checker import Checker
+from relume.core.options.checking.kinds import BAD
+from relume.core.options.checking.words import describe
 from relume.core.options.nodes import Entry, Scalar, from_python
-from relume.core.options.reader import Source
+from relume.core.options.reading.source import Source
 from relume.losses import LOSSES
 
 

@@ -18,7 +18,7 @@ import relume
 from relume.core.options import load
 from relume.core.options.json_schema import json_schema
 from relume.core.options.plugins import import_plugin
-from relume.core.options.reader import YAMLLoader
+from relume.core.options.reading.loader import YAMLLoader
 
 SCHEMA = Path(relume.__file__).parent / "options" / "schema.json"
 OPTIONS = sorted(p for p in SCHEMA.parent.rglob("*.yml") if "_base_" not in p.parts)

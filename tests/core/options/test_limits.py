@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from relume.core.errors import LINE, MESSAGE
 from relume.core.options import OptionError, load
-from relume.core.options.reader import DEEPEST, MOST_BYTES, MOST_VALUES
+from relume.core.options.reading.loader import DEEPEST, MOST_VALUES
+from relume.core.options.reading.reader import MOST_BYTES
 
 Write = Callable[..., str]
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(

@@ -11,7 +11,8 @@ import yaml
 
 from relume.core.options import OptionError, load
 from relume.core.options.nodes import to_python
-from relume.core.options.reader import YAMLDumper, YAMLLoader, read
+from relume.core.options.reading.loader import YAMLDumper, YAMLLoader
+from relume.core.options.reading.reader import read
 
 Write = Callable[..., str]
 Check = Callable[..., Any]

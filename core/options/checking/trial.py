@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...schedulers import SCHEDULERS, build_scheduler
-from ..annotations import Epochs
-from ..errors import UserError, in_one_line
-from ..registry import Registry
-from ..runtime.optimizers import OPTIMIZERS, build_optimizer
+from ....schedulers import SCHEDULERS, build_scheduler
+from ...annotations import Epochs
+from ...errors import UserError, in_one_line
+from ...registry import Registry
+from ...runtime.optimizers import OPTIMIZERS, build_optimizer
 
 PER_GROUP = ("max_lr", "base_lr", "min_lr", "lr_lambda")
 """Options that may hold one value for every parameter group, of which a trial knows nothing."""

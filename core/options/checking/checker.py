@@ -2,40 +2,37 @@
 
 from __future__ import annotations
 
-import collections.abc
 import dataclasses
-import functools
 import math
-import re
 import types
 import typing
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal, Union
 
 from addict import Dict
 
-from ..annotations import MAY_BE_INFINITE, OF_ANY_SIZE, Epochs, Names, Range, Rule, Section, fields, plain
-from ..errors import VALUE, UserError, did_you_mean, listing, printable
-from ..registry import MISSING, Parameter, Registry, article, registry_of, unknown_key
-from .nodes import FORBIDDEN, Block, Entry, Items, Node, Place, Problem, Scalar, to_python
-
-BAD: Any = object()
-"""What a check returns when it has reported a mistake."""
+from ...annotations import MAY_BE_INFINITE, OF_ANY_SIZE, Epochs, Names, Range, Rule, Section, plain
+from ...errors import UserError, did_you_mean, listing, printable
+from ...registry import Parameter, Registry, article, registry_of, unknown_key
+from ..nodes import FORBIDDEN, Block, Entry, Items, Node, Place, Problem, Scalar, to_python
+from .kinds import (
+    BAD,
+    LISTS,
+    MAPPINGS,
+    SCALARS,
+    ceiling,
+    expressible,
+    is_infinite,
+    leaves,
+    literals,
+    parameters,
+    same_shape,
+    scalar,
+)
+from .words import describe, describe_node, join, shown
 
 MOST_PROBLEMS = 200
 """Mistakes after which no further keys are looked at."""
-LISTS = (list, tuple, collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection)
-MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
-MOST_THINGS, LONGEST, LARGEST = 10**6, 10**9, 1e100
-"""Of things that are counted, of other whole numbers, and of all numbers."""
-COUNTED = re.compile(
-    r"(^|_)(num|nums|n|depths?|blocks?|blks?|layers?|levels?|stages?|groups?|heads?|convs?|refinement|periods)($|_)"
-)
-TIMES = re.compile(r"iter|freq|step|sample|image|pixel|epoch|size|feat|ch(an.*)?s?$|dim|width")
-"""Parts of names of what there may be more of."""
-SCALARS = {bool: "true or false", int: "an integer", float: "a number", str: "a string", Path: "a path"}
-NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
 class Checker:
@@ -344,175 +341,6 @@ class Checker:
         if colon and field in block.entries:
             return self.problem(block.entries[field].node.place, join(key, field), rest)
         return self.problem(block.place, key, str(error))
-
-
-# -------------------------------------------------------------------- annotations
-@functools.cache
-def parameters(cls: Any) -> dict[str, Parameter]:
-    """The fields of a dataclass as options."""
-    hints = typing.get_type_hints(cls, include_extras=True)
-    found = {}
-    for f in fields(cls):
-        default = f.default
-        if f.default_factory is not dataclasses.MISSING:
-            default = f.default_factory
-        found[f.name] = Parameter(f.name, hints[f.name], MISSING if default is dataclasses.MISSING else default)
-    return found
-
-
-def scalar(node: Node, kind: type, exact: bool) -> Any:
-    """The value of `node` as a `kind` of `SCALARS`, or `BAD`."""
-    if not isinstance(node, Scalar):
-        return BAD
-    value = node.value
-    if kind in (str, Path):
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and node.text and not exact:
-            value = node.text  # name: 001 is a name
-        return kind(value) if isinstance(value, str) else BAD
-    if kind is bool or isinstance(value, bool):
-        return value if kind is bool and isinstance(value, bool) else BAD
-    if isinstance(value, str) and not exact and len(value) < VALUE and NUMBER.fullmatch(value):
-        value = float(value) if re.search(r"[.eE]", value) else int(value)
-    if kind is int and isinstance(value, float) and not exact and value.is_integer():
-        value = int(value)  # BasicSR writes iterations as !!float 5e3
-    accepted = (kind,) if exact or kind is int else (int, float)
-    return value if isinstance(value, accepted) else BAD
-
-
-def ceiling(kind: type, key: str) -> float:
-    """The largest number of a kind that an option takes which has no limit of its own; and the largest below zero.
-
-    Without it, a slip of a thousand zeros would be a loop over as many blocks, or an error of some library.
-    """
-    if kind is float:
-        return LARGEST
-    name = re.sub(r"\[\d+\]", "", key).rpartition(".")[2]
-    return MOST_THINGS if COUNTED.search(name) and not TIMES.search(name) else LONGEST
-
-
-def is_infinite(node: Node) -> bool:
-    """Whether a node is NaN or infinite, or a number too large to be anything else (1e999)."""
-    value = scalar(node, float, False)
-    return value is not BAD and isinstance(value, float) and not math.isfinite(value)
-
-
-def leaves(node: Node) -> typing.Iterator[Node]:
-    """The scalars in a node, at any depth."""
-    if isinstance(node, Block):
-        for entry in node.entries.values():
-            yield from leaves(entry.node)
-    elif isinstance(node, Items):
-        for item in node.items:
-            yield from leaves(item)
-    else:
-        yield node
-
-
-def expressible(annotation: Any) -> bool:
-    """Whether YAML can say a value of this type; tensors and functions it cannot."""
-    origin = typing.get_origin(annotation) or annotation
-    return (
-        origin in (typing.Annotated, Literal, Union, types.UnionType, None, type(None), Any)
-        or origin in SCALARS
-        or origin in LISTS
-        or origin in MAPPINGS
-        or dataclasses.is_dataclass(origin)
-    )
-
-
-def same_shape(annotation: Any, node: Node) -> bool:
-    """Whether a block, a list or a single value is what `annotation` takes, whatever is in it."""
-    if registry_of(annotation) is not None and typing.get_args(annotation)[0] is not str:
-        return isinstance(node, Block)
-    if typing.get_origin(annotation) is typing.Annotated:
-        return same_shape(typing.get_args(annotation)[0], node)
-    origin = typing.get_origin(annotation) or annotation
-    if origin in LISTS:
-        return isinstance(node, Items)
-    if origin in MAPPINGS or dataclasses.is_dataclass(origin):
-        return isinstance(node, Block)
-    return isinstance(node, Scalar)
-
-
-def literals(annotation: Any) -> list[str]:
-    """The strings that `annotation` accepts by name, anywhere in a union."""
-    if typing.get_origin(annotation) is Literal:
-        return [a for a in typing.get_args(annotation) if isinstance(a, str)]
-    if typing.get_origin(annotation) in (Union, types.UnionType):
-        return [s for a in typing.get_args(annotation) for s in literals(a)]
-    return []
-
-
-def describe(annotation: Any, many: bool = False) -> str:
-    """An annotation in words: ``"a list of integers"``; with `many`, ``"integers"``."""
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    registry = registry_of(annotation)
-    if registry is not None:
-        return (
-            f"blocks with a 'type' ({registry.noun})"
-            if many
-            else f"a block whose 'type' names {article(registry.noun)}"
-        )
-    if origin is typing.Annotated:
-        counted = any(isinstance(a, Range) and a.in_epochs for a in arguments[1:]) and not many
-        return describe(arguments[0], many) + (" (or a number of epochs: '3 epochs')" if counted else "")
-    if annotation is None or annotation is type(None):
-        return "null"
-    if annotation in SCALARS:
-        words = SCALARS[annotation]
-        return f"{words.split(' ', 1)[1]}s" if many and annotation is not bool else words
-    if origin is Literal:
-        return "one of " + ", ".join(map(spelled, arguments)) if len(arguments) > 1 else spelled(arguments[0])
-    if origin in (Union, types.UnionType):
-        options = [describe(a, many) for a in arguments if expressible(a)]
-        return " or ".join(dict.fromkeys(options))
-    if (origin or annotation) in LISTS:
-        inner = f" of {describe(arguments[0], many=True)}" if arguments and arguments[0] is not Any else ""
-        return f"lists{inner}" if many else f"a list{inner}"
-    if (origin or annotation) in MAPPINGS or dataclasses.is_dataclass(annotation):
-        return "blocks" if many else "a block"
-    return "values" if many else "a value"
-
-
-def number(value: Any) -> str:
-    """A number in digits, of which Python refuses to write more than some thousands."""
-    if isinstance(value, int) and abs(value) > 10**VALUE:
-        return f"{'-' if value < 0 else ''}about 2^{value.bit_length() - 1}"
-    return str(value)
-
-
-def spelled(value: Any) -> str:
-    """A scalar as YAML would have it, strings in quotes."""
-    names: dict[Any, str] = {None: "null", True: "true", False: "false"}
-    return (
-        f"'{printable(value)}'"
-        if isinstance(value, str)
-        else names[value]
-        if value is None or isinstance(value, bool)
-        else printable(number(value))
-    )
-
-
-def shown(value: Any) -> str:
-    """A value in messages that name it after its option."""
-    return spelled(value) if isinstance(value, (str, int, float, bool)) or value is None else printable(value)
-
-
-def describe_node(node: Node) -> str:
-    """``"the string 'six'"``, ``"a list"``."""
-    if isinstance(node, Block):
-        return "a block"
-    if isinstance(node, Items):
-        return "a list"
-    kinds = {str: "the string", bool: "", type(None): "", int: "the integer", float: "the number"}
-    kind = kinds.get(type(node.value), f"a {type(node.value).__name__}:")
-    return f"{kind} {spelled(node.value)}".strip()
-
-
-def join(key: str, name: str) -> str:
-    """A dotted key, as messages show it."""
-    name = printable(name)
-    return f"{key}.{name}" if key else name
 
 
 def frozen(values: Any) -> Any:

@@ -8,54 +8,36 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...archs import ARCHS
-from ...datasets import DATASETS
-from ...losses import LOSSES
-from ...losses.base import LossTraits
-from ..annotations import declared
-from ..errors import UserError, did_you_mean, printable
-from ..files.trust import require_trust
-from ..metrics import METRICS
-from ..models import MODELS
-from ..models.base import Model, model_class
-from ..registry import MISSING, Parameter, Registry, plugged, unknown_key
-from ..runtime.gate import refusal
-from .checker import BAD, Checker, join, parameters
-from .detection import network_of
-from .dialect import renamed_phases, translated, why_ignored
-from .nodes import Block, Entry, Items, Node, Place, Problem, Scalar, from_python
-from .plugins import activate, import_plugin, path_of
-from .refused import other_dialect, topic_of
-from .schema import (
-    PATH_KEYS,
-    LossBlock,
-    NetworkBlock,
-    OptimizerBlock,
-    Options,
-    Paths,
-    SchedulerBlock,
-    Train,
-    Val,
+from ....archs import ARCHS
+from ....datasets import DATASETS
+from ...errors import UserError, did_you_mean, printable
+from ...files.trust import require_trust
+from ...metrics import METRICS
+from ...models import MODELS
+from ...models.base import Model, model_class
+from ...registry import MISSING, Parameter, Registry, plugged, unknown_key
+from ...runtime.gate import refusal
+from ..detection import network_of
+from ..dialect import renamed_phases, translated, why_ignored
+from ..nodes import Block, Entry, Items, Node, Place, Problem, Scalar, from_python
+from ..plugins import activate, import_plugin, path_of
+from ..refused import other_dialect, topic_of
+from ..schema import PATH_KEYS, NetworkBlock, Options, Paths, Train, Val
+from ..wrappers import written_out
+from .checker import Checker
+from .keys import (
+    FROM_ABOVE,
+    PLACES,
+    TRAIN_BLOCKS,
+    USUAL_KEYS,
+    names_component,
+    networks_of,
+    top_level_keys,
 )
+from .kinds import BAD, parameters
 from .trial import TRIALS
-from .wrappers import written_out
-
-LOSS_SUFFIX = "_opt"
-OPTIMIZER_PREFIX = "optim_"
-SCHEDULER_PREFIX = "scheduler_"
-TRAIN_BLOCKS = {
-    f"^{OPTIMIZER_PREFIX}": OptimizerBlock,
-    f"^{SCHEDULER_PREFIX}": SchedulerBlock,
-    f"{LOSS_SUFFIX}$": LossBlock,
-}
-"""Forms of keys under ``train`` (regular expressions), and the components that they hold."""
-PLACES = ("dataroot", "meta_info", "layout", "filename_tmpl", "io_backend", "weights")
-"""How the parameters of data sets begin that say where the data is, and how it is kept there."""
-FROM_ABOVE = ("phase", "scale")
-"""Parameters of datasets that follow from the block's key and from the top level, unless the block gives them."""
-USUAL_KEYS = ("pixel_opt", "perceptual_opt", "gan_opt", "fft_opt", "optim_g", "optim_d")
-"""Names for did-you-mean where any name of a form is accepted."""
-
+from .whole import mistakes_in_best, mistakes_in_training
+from .words import join
 
 RUNNING = "plugins: running "
 """How a note begins that says whose code runs."""
@@ -336,7 +318,7 @@ class OptionsChecker(Checker):
         if cls in (Train, Val):
             self.defaults[key] = {k: p.default for k, p in self._own_options(cls).items() if k not in section}
         if cls is Train and self.model and len(self.problems) == before:
-            self._complete_training(block, section, self.model)
+            self.problems += mistakes_in_training(block, section, self.model, self.model_type, self.networks)
         return section
 
     def _without_discriminator(self, block: Block, model: type[Model]) -> Block:
@@ -360,46 +342,6 @@ class OptionsChecker(Checker):
         kept = {k: v for k, v in values.items() if v is not None or k in own or not names_component(k)}
         return super().completed(block, cls, kept, key)
 
-    def _complete_training(self, block: Block, values: Train, model: type[Model]) -> None:
-        if values.total_iter is None and values.total_epoch is None:
-            self.problem(block.place, "", "train lacks 'total_iter' (or 'total_epoch').")
-        if not any(k.startswith(OPTIMIZER_PREFIX) for k in values):
-            self.problem(
-                block.place, "train", "there is no optimizer; give one, such as optim_g: {type: Adam, lr: 2e-4}"
-            )
-        for key in model.discriminators:
-            if f"network_{key}" not in self.networks:
-                text = f"{self.model_type} is trained against a discriminator, 'network_{key}', which is missing"
-                self.problem(block.place, "train", text)
-            elif f"{OPTIMIZER_PREFIX}{key}" not in values:
-                needed = f"{OPTIMIZER_PREFIX}{key}: {{type: Adam, lr: 1e-4}}"
-                text = f"there is no optimizer of network_{key}; give one, such as {needed}"
-                self.problem(block.place, "train", text)
-        for key in () if model.discriminators else [k for k in values if k.endswith(LOSS_SUFFIX)]:
-            if declared(LOSSES.get(values[key]["type"]), "of_discriminator", LossTraits):
-                text = f"{values[key]['type']} needs a discriminator, which {self.model_type} does not have; SRGANModel has"
-                self.problem(block.entries[key].place, f"train.{key}", text)
-        # Each optimizer trains the network of its name, unless the model says otherwise.
-        if model.named_parameters is Model.named_parameters or model.optimizers:
-            trained = [f"{OPTIMIZER_PREFIX}{k}" for k in self._network_keys(block) if k not in model.frozen]
-            trained += [f"{OPTIMIZER_PREFIX}{k}" for k in model.optimizers]
-            for key in values:
-                if key.startswith(OPTIMIZER_PREFIX) and key not in trained:
-                    text = f"{self.model_type} has no use for '{key}'. Accepted: {', '.join(trained)}."
-                    self.problem(block.entries[key].place, f"train.{key}", text, say_key=False)
-        for key in [f"network_{k}" for k in model.frozen if k not in model.required_networks]:
-            if key not in self.networks:
-                self.problem(
-                    block.place, "train", f"{self.model_type} is trained with a teacher, '{key}', which is missing"
-                )
-        for key in values:
-            optimizer = f"{OPTIMIZER_PREFIX}{key.removeprefix(SCHEDULER_PREFIX)}"
-            if key.startswith(SCHEDULER_PREFIX) and optimizer not in values:
-                text = f"there is no {optimizer} whose learning rate it could set"
-                self.problem(block.entries[key].place, f"train.{key}", text)
-        if model.needs_losses and not any(k.endswith(LOSS_SUFFIX) for k in values):
-            self.problem(block.place, "train", "there is no loss; give at least one, such as pixel_opt: {type: L1Loss}")
-
     def unknown(self, entry: Entry, name: str, owner: str, accepted: Iterable[str], key: str) -> None:
         """As for any block, but showing forms of keys (``<name>_opt``) instead of the keys that happen to be in the file."""
         if not key and name.startswith("network_") and self.model:
@@ -420,18 +362,6 @@ class OptionsChecker(Checker):
         super().unknown(entry, name, owner, accepted, key)
 
 
-def mistakes_in_best(values: Options) -> Iterable[tuple[str, str]]:
-    """What is wrong with ``val.best`` beside these validation sets."""
-    names = [block.name or key for key, block in values.sets("val").items()]
-    dataset = values.val.chosen.dataset
-    if dataset is not None and dataset not in (*names, "mean"):
-        known = ", ".join((*names, "mean"))
-        yield (
-            "val.best.dataset",
-            f"no validation set is called '{dataset}'.{did_you_mean(dataset, names)} Known: {known}.",
-        )
-
-
 def without_null_sets(root: Block) -> Block:
     """Options without the data sets that are null: ``val: ~`` takes one out that a base file has."""
     entry = root.entries.get("datasets")
@@ -440,22 +370,3 @@ def without_null_sets(root: Block) -> Block:
     kept = {k: e for k, e in entry.node.entries.items() if not (isinstance(e.node, Scalar) and e.node.value is None)}
     datasets = entry._replace(node=replace(entry.node, entries=kept))
     return Block({**root.entries, "datasets": datasets}, root.place)
-
-
-def networks_of(model: type[Model]) -> list[str]:
-    """Keys of all networks that a model wrapper takes."""
-    every = (*model.required_networks, *model.optional_networks, *model.discriminators, *model.frozen)
-    return list(dict.fromkeys(every))
-
-
-def top_level_keys(model: type[Model] | None) -> dict[str, Parameter]:
-    """Keys that a model reads at the top level besides those that every file may have there."""
-    if model is None or model.top_level is None:
-        return {}
-    known = parameters(Options)
-    return {k: p for k, p in parameters(model.top_level).items() if k not in known}
-
-
-def names_component(key: str) -> bool:
-    """Whether a key outside the fixed ones holds a ``type:`` block, which null leaves out."""
-    return key.startswith("network_") or any(re.search(p, key) for p in TRAIN_BLOCKS)

@@ -1,0 +1,86 @@
+"""Annotations, nodes and values in the words of messages."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from typing import Any, Literal, Union
+
+from ...annotations import Range
+from ...errors import VALUE, printable
+from ...registry import article, registry_of
+from ..nodes import Block, Items, Node
+from .kinds import LISTS, MAPPINGS, SCALARS, expressible
+
+
+def describe(annotation: Any, many: bool = False) -> str:
+    """An annotation in words: ``"a list of integers"``; with `many`, ``"integers"``."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    registry = registry_of(annotation)
+    if registry is not None:
+        return (
+            f"blocks with a 'type' ({registry.noun})"
+            if many
+            else f"a block whose 'type' names {article(registry.noun)}"
+        )
+    if origin is typing.Annotated:
+        counted = any(isinstance(a, Range) and a.in_epochs for a in arguments[1:]) and not many
+        return describe(arguments[0], many) + (" (or a number of epochs: '3 epochs')" if counted else "")
+    if annotation is None or annotation is type(None):
+        return "null"
+    if annotation in SCALARS:
+        words = SCALARS[annotation]
+        return f"{words.split(' ', 1)[1]}s" if many and annotation is not bool else words
+    if origin is Literal:
+        return "one of " + ", ".join(map(spelled, arguments)) if len(arguments) > 1 else spelled(arguments[0])
+    if origin in (Union, types.UnionType):
+        options = [describe(a, many) for a in arguments if expressible(a)]
+        return " or ".join(dict.fromkeys(options))
+    if (origin or annotation) in LISTS:
+        inner = f" of {describe(arguments[0], many=True)}" if arguments and arguments[0] is not Any else ""
+        return f"lists{inner}" if many else f"a list{inner}"
+    if (origin or annotation) in MAPPINGS or dataclasses.is_dataclass(annotation):
+        return "blocks" if many else "a block"
+    return "values" if many else "a value"
+
+
+def number(value: Any) -> str:
+    """A number in digits, of which Python refuses to write more than some thousands."""
+    if isinstance(value, int) and abs(value) > 10**VALUE:
+        return f"{'-' if value < 0 else ''}about 2^{value.bit_length() - 1}"
+    return str(value)
+
+
+def spelled(value: Any) -> str:
+    """A scalar as YAML would have it, strings in quotes."""
+    names: dict[Any, str] = {None: "null", True: "true", False: "false"}
+    return (
+        f"'{printable(value)}'"
+        if isinstance(value, str)
+        else names[value]
+        if value is None or isinstance(value, bool)
+        else printable(number(value))
+    )
+
+
+def shown(value: Any) -> str:
+    """A value in messages that name it after its option."""
+    return spelled(value) if isinstance(value, (str, int, float, bool)) or value is None else printable(value)
+
+
+def describe_node(node: Node) -> str:
+    """``"the string 'six'"``, ``"a list"``."""
+    if isinstance(node, Block):
+        return "a block"
+    if isinstance(node, Items):
+        return "a list"
+    kinds = {str: "the string", bool: "", type(None): "", int: "the integer", float: "the number"}
+    kind = kinds.get(type(node.value), f"a {type(node.value).__name__}:")
+    return f"{kind} {spelled(node.value)}".strip()
+
+
+def join(key: str, name: str) -> str:
+    """A dotted key, as messages show it."""
+    name = printable(name)
+    return f"{key}.{name}" if key else name

@@ -1,0 +1,1 @@
+"""Option files as text: YAML within limits, located nodes of it, and files that build upon others."""
