@@ -29,7 +29,7 @@ def summary(
     lines = [
         f"{loader.describe(total_iter)}",
         f"{len(dataset)} images x {block.dataset_enlarge_ratio} (dataset_enlarge_ratio), {patches}; {batch}",
-        f"{epoch.sentence}; {total_iter:,} iterations in all: {epoch.epochs_of(total_iter):,.2f} epochs",
+        f"{epoch.sentence}; {epoch.said_of(total_iter)}",
     ]
     for name, of_set in evaluator.loaders.items():
         count = declared(of_set, "images", LoaderTraits)

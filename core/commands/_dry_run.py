@@ -8,15 +8,17 @@ import json
 import logging
 import platform
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 
+from ...datasets.base import ImageDataset
 from .. import options
 from ..building.machine import with_seed
 from ..building.weights import refuse_missing
-from ..errors import UserError
+from ..errors import UserError, in_one_line, listing
 from ..experiment import Experiment
 from ..inference.network import explaining_channels
 from ..ops import dispatch
@@ -39,6 +41,8 @@ PACKAGES = (
     "triton",
     "mamba-ssm",
 )
+READING = 10.0
+"""Seconds at most in which samples of a set are tried."""
 USABLE = 0.92
 """Share of a device's memory that can be counted on."""
 Row = tuple[str, str]
@@ -127,10 +131,35 @@ def of_machine(device: torch.device) -> Iterator[Row]:
 
 
 def of_data(trainer: Trainer, dataset: Any) -> Iterator[Row]:
-    """How many images were found."""
-    yield "training images", f"{len(dataset):,} found"
+    """How many images were found, and which of them cannot be read."""
+    skipping = isinstance(dataset, ImageDataset) and dataset.on_error == "skip"
+    yield (
+        "training images",
+        read_well(dataset, None if skipping else "end the training (on_error: skip leaves them out)"),
+    )
     for name, loader in trainer.parts.evaluator.loaders.items():
-        yield f"images of {name}", f"{loader.images:,} found; the first batch was tried"
+        yield f"images of {name}", read_well(loader.dataset)
+
+
+def read_well(dataset: Any, otherwise: str | None = None) -> str:
+    """How many samples there are; of those that could be read in some seconds, how many could not, and why.
+
+    Args:
+        otherwise: what those do, if they are not skipped.
+    """
+    tried, reasons = 0, list[str]()
+    began = time.monotonic()
+    for index in torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0)).tolist():
+        if tried and time.monotonic() - began > READING:
+            break
+        tried += 1
+        try:
+            dataset.load(index) if isinstance(dataset, ImageDataset) else dataset[index]
+        except Exception as e:  # a data set may be anybody's code
+            reasons.append(in_one_line(e))
+    of_them = "all" if tried == len(dataset) else f"{tried:,} of them, drawn at random,"
+    what = f"{len(reasons):,} skipped" if not (otherwise and reasons) else f"{len(reasons):,} would {otherwise}"
+    return f"{len(dataset):,} found, {of_them} tried: {what}{': ' if reasons else ''}{listing(reasons)}"
 
 
 def of_memory(opt: Options, device: torch.device, before: float) -> Iterator[Row]:

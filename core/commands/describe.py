@@ -2,14 +2,15 @@
 
 ``relume describe options/x.yml [--set-only] [--ranks 4] [--force_yml train:ema_decay=0.99 ...]``
 
-Numbers of iterations that are given in epochs are shown in both, if the training set is here. Its files are listed,
-not opened.
+Numbers of iterations are shown in epochs too, and those that are given in epochs in iterations, if the training set is here.
+Its files are listed, not opened.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -49,21 +50,24 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError(f"--ranks: must be at least 1, got {arguments.ranks}")
     resolved = resolve(_arguments.option_file(arguments), arguments.force_yml)
     rows = [row for row in resolved.rows() if matters(row, arguments.set_only)]
-    if not counts.given(resolved.options):
+    opt = resolved.options
+    if opt.train is None or not (opt.datasets or counts.given(opt)):
         print(table(rows))
         return
     try:
-        epoch = epoch_of(resolved.options, arguments.ranks)
+        epoch, total = epoch_of(opt, arguments.ranks)
     except Exception as e:  # a training set may be anybody's code
         print(table(rows))
-        print(f"\nEpochs are not counted in iterations: {in_one_line(e)}")
+        what = "Epochs are not counted in iterations" if counts.given(opt) else "Iterations are not counted in epochs"
+        print(f"\n{what}: {in_one_line(e)}")
         return
-    print(table((key, in_both(key, value, epoch), origin) for key, value, origin in rows))
-    print(f"\n{epoch.sentence}")
+    known = reference.iterations_in(opt)
+    print(table((key, in_both(key, value, epoch, key in known), origin) for key, value, origin in rows))
+    print(f"\n{epoch.sentence}; {epoch.said_of(total)}")
 
 
-def epoch_of(opt: Options, ranks: int) -> counts.Epoch:
-    """How long an epoch of the training set is, whose files are listed.
+def epoch_of(opt: Options, ranks: int) -> tuple[counts.Epoch, int]:
+    """How long an epoch of the training set is, whose files are listed; and the iterations of the whole run.
 
     Raises:
         UserError: it is not here.
@@ -74,20 +78,37 @@ def epoch_of(opt: Options, ranks: int) -> counts.Epoch:
         raise UserError("; ".join(absent))
     dataset = build_dataset(opt.datasets["train"], phase="train", scale=opt.scale)
     length = counts.length_of(dataset)
-    return counts.Epoch.of(counts.resolved(opt, length, ranks), length, ranks)
+    found = counts.resolved(opt, length, ranks)
+    assert found.train is not None
+    return counts.Epoch.of(found, length, ranks), found.train.total_iter
 
 
 class Both(str):
-    """A number of epochs and the iterations that they are, as text."""
+    """A number of epochs and the iterations that they are, or the reverse, as text."""
 
 
-def in_both(key: str, value: Any, epoch: counts.Epoch) -> Any:
-    """A value with the iterations that it stands for, where it is given in epochs."""
+def in_both(key: str, value: Any, epoch: counts.Epoch, counted: bool) -> Any:
+    """A value with the iterations that it stands for, where it is given in epochs.
+
+    Args:
+        counted: whether it is a number of iterations; then it comes with its epochs where it is not given in them.
+    """
     if key == "train.total_epoch" and value is not None:
         value = Epochs(value)
-    if not any(True for _ in counts.spans(value)):
+    if any(True for _ in counts.spans(value)):
+        return Both(f"{spelled(value)} (= {spelled(counts.in_iterations(value, epoch))} iterations)")
+    several = isinstance(value, (list, tuple))
+    numbers = list(value) if several else [value]
+    if not counted or not numbers or not all(isinstance(n, int) and n > 0 for n in numbers):
         return value
-    return Both(f"{spelled(value)} (= {spelled(counts.in_iterations(value, epoch))} iterations)")
+    if key == "datasets.train.iters":  # each has its own batch, and begins where the one before it ends
+        ends = [epoch.epochs_of(n) for n in itertools.accumulate(numbers)]
+        epochs = [end - before for end, before in zip(ends, [0.0, *ends], strict=False)]
+    else:
+        epochs = [epoch.epochs_of(n) for n in numbers]
+    shown = [counts.rounded(n) for n in epochs]
+    of_them = f"[{', '.join(shown)}] epochs" if several else str(Epochs(float(shown[0])))
+    return Both(f"{spelled(value)} (= {of_them})")
 
 
 def matters(row: tuple[str, Any, str], set_only: bool) -> bool:

@@ -75,6 +75,10 @@ class Epoch:
         """How many epochs so many iterations are."""
         return self.plan.samples(iterations) * self.ranks / self.samples
 
+    def said_of(self, total_iter: int) -> str:
+        """So many iterations of a whole run in words."""
+        return f"{total_iter:,} iterations in all: {self.epochs_of(total_iter):,.2f} epochs"
+
     @property
     def sentence(self) -> str:
         """The length of an epoch in words."""
@@ -93,6 +97,15 @@ def length_of(dataset: Any) -> int:
 def nearest(number: float) -> int:
     """The nearest whole number, of two the larger one, but at least 1."""
     return max(1, math.floor(number + 0.5))
+
+
+def rounded(epochs: float) -> str:
+    """A number of epochs, to two decimals, of less than one to four.
+
+    >>> rounded(300.0), rounded(12.345), rounded(0.00125)
+    ('300', '12.35', '0.0013')
+    """
+    return f"{epochs:.{2 if epochs >= 1 else 4}f}".rstrip("0").rstrip(".")
 
 
 def given(opt: Options) -> bool:

@@ -91,6 +91,11 @@ class Key:
         return spelled(value) if is_json(value) else f"{value!r}"
 
     @property
+    def counts_iterations(self) -> bool:
+        """Whether it is a number of iterations, which may be given in epochs."""
+        return any(isinstance(r, Range) and r.in_epochs for r in _extras(self.parameter.annotation))
+
+    @property
     def has_effect(self) -> bool:
         """Whether it does anything here."""
         return not self.text.startswith(ACCEPTED)
@@ -163,6 +168,18 @@ def component(family: str, name: str) -> list[Key]:
 def families_of(name: str) -> list[str]:
     """The families with a component called `name`."""
     return [family for family, (registry, _) in FAMILIES.items() if name in registry]
+
+
+def iterations_in(opt: Options) -> set[str]:
+    """Dotted keys of these options that are numbers of iterations."""
+    found = {k.place for s in ("train", "val", "logger") for k in section(s) if k.counts_iterations}
+    found |= {k.place.replace("<phase>", "train") for k in section("datasets") if k.counts_iterations}
+    found |= {k.place for s in ("train", "val") for k in model_keys(opt.model_type, s) if k.counts_iterations}
+    for name, block in (opt.train or {}).items():
+        kind = block.get("type") if isinstance(block, Mapping) else None
+        families = [f for f in ("schedulers", "losses") if kind in FAMILIES[f][0]]
+        found |= {f"train.{name}.{k.name}" for f in families for k in component(f, kind) if k.counts_iterations}
+    return found
 
 
 def uses(key: Key) -> list[tuple[str, Any]]:

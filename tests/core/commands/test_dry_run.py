@@ -7,16 +7,23 @@ import re
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from runs import options, records
 
 from relume.core.cli import main
+from relume.core.imaging.opencv import cv2
 from relume.core.options import shipped
 
 LAPTOP = [
-    n for n in shipped.names() if re.search(r"laptop/|quickstart|small/s\d|generation/faces", n) and "test/" not in n
+    n
+    for n in shipped.names()
+    if re.search(r"laptop/|quickstart|small/s\d|generation/(faces|ablation)", n)
+    and "test/" not in n
+    and "_base_" not in n
 ]
+"""What trains on a laptop without downloading anything, and own_pairs.yml, which needs the user's pictures."""
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +50,8 @@ def test_the_table_says_what_the_whole_training_takes(capsys: pytest.CaptureFixt
     assert rehearse(**changes, val__val_freq="100 epochs") == 0
     table = rows(capsys.readouterr().out)
     assert "torch " in table["packages"] and table["device"].startswith("cpu")
-    assert table["training images"] == "12 found" and table["images of held_out"].startswith("3 found")
+    assert table["training images"] == "12 found, all tried: 0 skipped"
+    assert table["images of held_out"] == "3 found, all tried: 0 skipped"
     assert re.match(r"about \d+\.\d h: 1,200 iterations \(2,400 samples\), 2 validation\(s\)", table["whole run"])
     assert re.match(r"\d\.\d{3} s a step", table["time"]) and "3 checkpoint(s)" in table["disk"]
     assert "GiB" in table["memory"]
@@ -98,9 +106,35 @@ def test_a_debugging_run_ends_by_itself(capsys: pytest.CaptureFixture[str]) -> N
     assert "another length" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("skip", [True, False])
+def test_what_cannot_be_read_is_told_with_its_reason(skip: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    for side in ("lq", "gt"):
+        Path(side).mkdir()
+        for i in range(6):
+            cv2.imwrite(f"{side}/{i}.png", np.full((16, 16, 3), 40 * i, np.uint8))
+    Path("gt/4.png").write_bytes(b"no picture")
+    pairs = {"type": "PairedImageDataset", "dataroot_lq": "lq", "dataroot_gt": "gt", "num_worker_per_gpu": 0}
+    train = {**pairs, "gt_size": 16, "use_shuffle": False, "on_error": "skip" if skip else "raise"}
+    assert rehearse(datasets={"train": train, "val": {"name": "held_out", **pairs}}) == 0
+    table = rows(capsys.readouterr().out)
+    found = table["training images"]
+    assert found.startswith("6 found, all tried: 1 " + ("skipped" if skip else "would end the training")), found
+    assert "gt/4.png: " in found and "gt/4.png: " in table["images of held_out"]
+
+
 @pytest.mark.skipif("RELUME_SLOW_TESTS" not in os.environ, reason="minutes; set RELUME_SLOW_TESTS to run it")
 @pytest.mark.parametrize("name", [n for n in LAPTOP if "own_pairs" not in n])
 def test_every_laptop_file_can_be_rehearsed(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", "-opt", f"relume:{name}", "--dry_run"]) == 0
+    assert main(["train", "-opt", name, "--dry_run"]) == 0
     table = rows(capsys.readouterr().out)
-    assert {"packages", "memory", "time", "whole run", "disk"} <= set(table)
+    assert {
+        "packages",
+        "device",
+        "kernels",
+        "training images",
+        "memory",
+        "largest batch",
+        "time",
+        "whole run",
+        "disk",
+    } <= {*table}

@@ -27,6 +27,9 @@ IN_EPOCHS: dict[str, Any] = {
 }
 
 
+MULTI_STEP = {"type": "MultiStepLR", "milestones": [4, 5], "gamma": 0.5}
+
+
 def in_epochs(**changes: Any) -> dict[str, Any]:
     """A run of 12 samples, six epochs."""
     opt = options(**{**IN_EPOCHS, **changes})
@@ -136,11 +139,10 @@ def test_options_in_epochs_are_written_and_read_again(tmp_path: Path) -> None:
 def test_a_run_in_epochs_equals_one_in_iterations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     same = {"train__total_iter": 12, "train__total_epoch": None, "train__warmup_iter": 1, "val__val_freq": 4}
-    plain = {"type": "MultiStepLR", "milestones": [4, 5], "gamma": 0.5}
     changes = {"datasets__train__batch_size_per_gpu": 6}
     train_pipeline(in_epochs(name="epochs", **changes))
     train_pipeline(
-        in_epochs(name="iterations", **changes, **same, train__scheduler=plain, logger__save_checkpoint_freq=2)
+        in_epochs(name="iterations", **changes, **same, train__scheduler=MULTI_STEP, logger__save_checkpoint_freq=2)
     )
     found = [
         [{k: v for k, v in r.items() if not k.startswith("perf/")} for r in records(Path("experiments") / name)]
@@ -166,7 +168,17 @@ def test_describe_shows_both_and_opens_nothing(
         shown = capsys.readouterr().out
         assert f"6 epochs (= {6 * iterations} iterations)" in shown
         assert f"[2 epochs, 5] (= [{2 * iterations}, 5] iterations)" in shown
-    assert "3 iterations (not 2.50: the batch does not divide it)" in shown
+    assert "3 iterations (not 2.50: the batch does not divide it); 18 iterations in all: 7.20 epochs" in shown
+    opt = option_files.check(options(datasets={"train": data}, train__scheduler=MULTI_STEP))
+    Path("y.yml").write_text(option_files.dump(opt))
+    assert main(["describe", "y.yml"]) == 0
+    rows = {
+        line.split(maxsplit=1)[0]: line.split(maxsplit=1)[1] for line in capsys.readouterr().out.splitlines() if line
+    }
+    assert rows["train.total_iter"].startswith("12 (= 2.4 epochs) ")
+    assert rows["train.scheduler.milestones"].startswith("[4, 5] (= [0.8, 1] epochs) ")
+    assert rows["val.val_freq"].startswith("4 (= 0.8 epochs) ") and rows["train.warmup_iter"].startswith("-1 ")
+    assert rows["An"].endswith("5 iterations; 12 iterations in all: 2.40 epochs")
     assert main(["describe", "x.yml", "--ranks", "0"]) == 2
     (tmp_path / "gt").rename(tmp_path / "elsewhere")
     assert main(["describe", "x.yml"]) == 0
