@@ -94,7 +94,8 @@ def compiled(kernel: Any, args: Any, warps: int, stages: int, constants: Any, ca
     with tempfile.NamedTemporaryFile(suffix=".cubin") as f:
         f.write(result.asm["cubin"])
         f.flush()
-        said = subprocess.run([str(tool), "-res-usage", f.name], capture_output=True, text=True, check=True).stdout
+        command = [str(tool), "-res-usage", f.name]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout  # nosec B603
     return int(re.findall(r"REG:(\d+)", said)[0]), result.metadata.shared, int(re.findall(r"STACK:(\d+)", said)[0])
 
 

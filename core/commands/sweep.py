@@ -227,7 +227,7 @@ def launch(path: str, one: Run, slot: int, jobs: int) -> subprocess.Popen[str]:
     gpus = visible_gpus()
     if jobs > 1 and len(gpus) > 1:
         environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
-    return subprocess.Popen(  # noqa: S603
+    return subprocess.Popen(  # noqa: S603  # nosec B603
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
     )
 

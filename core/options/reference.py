@@ -186,7 +186,8 @@ def uses(key: Key) -> list[tuple[str, Any]]:
     """Shipped option files that give the key themselves, with the value there."""
     found = []
     for file in shipped.names():
-        content = yaml.load(shipped.located(file).read_text(encoding="utf-8"), Loader=YAMLLoader)  # noqa: S506 - a SafeLoader
+        text = shipped.located(file).read_text(encoding="utf-8")
+        content = yaml.load(text, Loader=YAMLLoader)  # a SafeLoader  # noqa: S506  # nosec B506
         values = [v for place, v in _entries(content or {}, "", None) if _is(key, place)]
         found += [(file, values[0])] if values else []
     return found

@@ -169,7 +169,7 @@ def _first_host(nodes: str) -> str:
     if shutil.which("scontrol"):
         command = ["scontrol", "show", "hostnames", nodes]
         try:
-            said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)  # noqa: S603
+            said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)  # noqa: S603  # nosec B603
             if names := said.stdout.split():
                 return names[0]
         except (OSError, subprocess.SubprocessError):

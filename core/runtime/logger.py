@@ -127,7 +127,7 @@ def _git_state(folder: Path) -> str:
         return ""
     try:
         command = ["git", "-C", str(folder), "describe", "--always", "--dirty=-modified", "--abbrev=10"]
-        described = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)  # noqa: S603
+        described = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)  # noqa: S603  # nosec B603
     except (OSError, subprocess.SubprocessError):
         return ""
     return f", git {described.stdout.strip()}"

@@ -74,7 +74,7 @@ def peak_mib(prepare: Callable[..., Job], *arguments: str) -> float:
     """
     where = f"{prepare.__module__.rsplit('.', 1)[-1]}:{prepare.__qualname__}"
     command = [sys.executable, str(HERE.parent / "benchmark.py"), "--threads", str(torch.get_num_threads())]
-    run = subprocess.run([*command, "--alone", where, *arguments], capture_output=True, text=True)
+    run = subprocess.run([*command, "--alone", where, *arguments], capture_output=True, text=True)  # nosec B603
     if run.returncode:
         raise RuntimeError(f"measuring {where} {' '.join(arguments)} in a process of its own failed:\n{run.stderr}")
     return float(run.stdout.split()[-1])

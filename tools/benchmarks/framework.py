@@ -174,7 +174,7 @@ def startup() -> list[Row]:
     """From the command to the end of ``--check``, and to the first iteration, against importing torch."""
 
     def run(*command: str) -> Callable[[], None]:
-        return lambda: subprocess.run([sys.executable, *command], cwd=folder, check=True, capture_output=True) and None
+        return lambda: subprocess.run([sys.executable, *command], cwd=folder, check=True, capture_output=True) and None  # nosec B603
 
     quickstart = str(REPO / "options" / "quickstart.yml")
     train = str(REPO / "train.py")

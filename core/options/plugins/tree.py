@@ -280,7 +280,8 @@ def _attribute(package: ModuleType, name: str) -> Any:
     if found is None and name in _contents(Path(str(package.__file__))).defined:
         source = Path(str(package.__file__))
         package.__dict__["__builtins__"] = BUILTINS
-        exec(compile(source.read_text(encoding="utf-8"), str(source), "exec"), package.__dict__)  # noqa: S102
+        code = compile(source.read_text(encoding="utf-8"), str(source), "exec")
+        exec(code, package.__dict__)  # noqa: S102  # nosec B102
         found = package.__dict__[name]
     if found is None:
         raise AttributeError(f"{source_of(package)} has no '{name}'")
