@@ -299,7 +299,8 @@ def build_trainer(
     if distributed.is_main():
         log.info("%s", header)
         epoch = counts.Epoch.of(opt, counts.length_of(dataset), distributed.world_size())
-        log.info("%s", summary(opt.datasets["train"], dataset, epoch, loader, evaluator, train.total_iter))
+        block, last = opt.datasets["train"], train.total_iter
+        log.info("%s", summary(block, dataset, epoch, loader, evaluator, last, opt.val.chosen))
         if not opt.name.startswith("debug"):  # whose few steps no schedule was made for
             say_where_they_end(schedulers, trained, train.total_iter)
 

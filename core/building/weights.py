@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -76,12 +77,15 @@ def find_weights(opt: Options) -> Options:
     kind = model_class(opt.model_type)
     found: dict[str, Any] = {}
     for key in [k for k in opt.networks if k not in kind.frozen]:
-        own = [Checkpoints(root).network_path(key, which) for which in ("best", "latest", checkpoint.INTERRUPTED)]
-        newest = next((p for p in own if p.is_file()), None)
+        newest = trained_in(root, key)
         named = opt.path.get(f"pretrain_network_{key}")
-        if newest is None:
+        instead = instead_of_best(named, key) if named else None
+        if instead is not None:
+            found[f"pretrain_network_{key}"] = str(instead)
+            log.warning("network_%s: there is no %s; taking %s, which that run has", key, named, instead.name)
+        elif newest is None:
             continue
-        if not named:
+        elif not named:
             found[f"pretrain_network_{key}"] = str(newest)
             log.info("network_%s: path.pretrain_network_%s names no weights; taking those trained here", key, key)
         elif opt.train is not None and expanded(named).resolve().parent != newest.resolve().parent:
@@ -98,6 +102,20 @@ def find_weights(opt: Options) -> Options:
     values = opt.to_dict()
     values["path"] = {**values["path"], **found}
     return options.check(values)
+
+
+def trained_in(root: Path, key: str) -> Path | None:
+    """The weights that a run in the folder `root` has written: the best, or else the latest."""
+    own = [Checkpoints(root).network_path(key, which) for which in ("best", "latest", checkpoint.INTERRUPTED)]
+    return next((p for p in own if p.is_file()), None)
+
+
+def instead_of_best(named: str, key: str) -> Path | None:
+    """What the run has whose best weights are named and not there, because it scored nothing yet: the latest, or None."""
+    place = expanded(named)
+    if "://" in named or place.is_file() or place.name != f"net_{key}_{checkpoint.BEST}.pth":
+        return None
+    return trained_in(place.parent.parent, key)
 
 
 def refuse_random_weights(opt: Options, networks: Mapping[str, nn.Module], allowed: bool) -> None:

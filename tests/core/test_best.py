@@ -40,12 +40,14 @@ def scores() -> dict[str, dict[int, float]]:
 
 
 @pytest.mark.parametrize("of", [None, "held_out", "other", "mean"])
-def test_the_set_that_decides(of: str | None) -> None:
+def test_the_set_that_decides(of: str | None, said: list[str]) -> None:
     train_pipeline(two_sets(val__best={"metric": "score", **({"dataset": of} if of else {})}, train__optim_g__lr=0.03))
     by_set = scores()
     by_set["mean"] = {i: (v + by_set["other"][i]) / 2 for i, v in by_set["held_out"].items()}
     chosen = by_set[of or "held_out"]
     assert best_iteration() == max(chosen, key=chosen.__getitem__)
+    told = {None: "held_out, the first of 2 sets that has it", "mean": "all sets, their mean"}.get(of, of)
+    assert any(f"net_*_best.pth: by score of {told}" in line for line in said)
     assert not (ROOT / "training_states" / "best.state").exists()
 
 
