@@ -54,10 +54,41 @@ def load_pretrained(
         if grow:
             log.info("network_%s: %d of its tensors are new and start as initialised", key, len(differences))
             return
+        expected = [d for d in differences if part_of(d) in model.parts_of_stages] if key == "g" else []
+        if expected:
+            log.info("network_%s: as expected of a stage after that file's, %s", key, in_parts(expected))
+        differences = [d for d in differences if d not in expected]
         for line in differences[:20]:
             log.warning("network_%s: not loaded: %s", key, line)
         if len(differences) > 20:
             log.warning("network_%s: not loaded: %d more", key, len(differences) - 20)
+
+
+def part_of(difference: str) -> str:
+    """The part of a network that a line of `checkpoint.load_weights` is about, if it says what is missing or left over.
+
+    >>> part_of("missing condition.E.0.weight"), part_of("body.weight: (3,) in the file, (4,) in the network")
+    ('condition', '')
+    """
+    kind, _, name = difference.partition(" ")
+    return name.partition(".")[0] if kind in ("missing", "unexpected") else ""
+
+
+def in_parts(differences: Sequence[str]) -> str:
+    """How many tensors start as initialised and how many of the file are not used, by part.
+
+    >>> in_parts(["missing a.x", "missing a.y", "missing b.x", "unexpected c.x"])
+    '3 tensors start as initialised (a, b), 1 of the file is not used (c)'
+    """
+    said = []
+    for kind, what in (("missing", ("start", "starts", "as initialised")), ("unexpected", ("are", "is", "not used"))):
+        found = [part_of(d) for d in differences if d.startswith(f"{kind} ")]
+        if found:
+            one = len(found) == 1
+            noun = (" tensor" if one else " tensors") if kind == "missing" else " of the file"
+            parts = ", ".join(dict.fromkeys(found))
+            said.append(f"{len(found)}{noun} {what[one]} {what[2]} ({parts})")
+    return ", ".join(said)
 
 
 def taken(content: Mapping[str, Any], param_key: str | None, key: str) -> str:
