@@ -17,7 +17,7 @@ from . import changes, options
 from .building import global_batch
 from .building.evaluator import build_evaluator, conditions
 from .building.first import first_iteration
-from .building.machine import say_what_is_ignored, seed_of, with_seed
+from .building.machine import say_what_is_ignored, seed_of, with_seed, with_usable_precision
 from .building.networks import build_ema, build_model, build_optimizers, compile_as, lay_out, say_how_far_it_lags
 from .building.pictures import training_pictures
 from .building.ranks import require_same_data, require_same_run
@@ -187,6 +187,7 @@ def test_pipeline(
         cpu = cleanup.enter_context(threads.shared_out(checked.dist_params.threads, loading, device))
         model, networks = build_model(checked, device, for_training=False)
         refuse_random_weights(checked, networks, random_weights)
+        checked = with_usable_precision(checked, device, networks)
         for network in networks.values():
             network.eval()
             if checked.val.channels_last:
@@ -264,6 +265,8 @@ def build_trainer(
 
     # Networks, their weights and their averages
     model, networks = build_model(opt, device, for_training=True, resume=resume)
+    opt = with_usable_precision(opt, device, networks)
+    train = opt.train or train
     trained = {k: n for k, n in networks.items() if k not in model.frozen}
     seed_everything(seed, 0, distributed.rank())
     with gate("train"):
@@ -299,7 +302,8 @@ def build_trainer(
     if distributed.is_main():
         log.info("%s", header)
         epoch = counts.Epoch.of(opt, counts.length_of(dataset), distributed.world_size())
-        log.info("%s", summary(opt.datasets["train"], dataset, epoch, loader, evaluator, train.total_iter))
+        block, last = opt.datasets["train"], train.total_iter
+        log.info("%s", summary(block, dataset, epoch, loader, evaluator, last, opt.val.chosen))
         if not opt.name.startswith("debug"):  # whose few steps no schedule was made for
             say_where_they_end(schedulers, trained, train.total_iter)
 

@@ -11,6 +11,7 @@ import torch
 import relume
 from relume.archs import build_network
 from relume.core import options
+from relume.core.building.networks import build_model
 
 FOLDER = Path(relume.__file__).resolve().parent / "options" / "hdr"
 FILES = sorted(FOLDER.rglob("*.yml"))
@@ -75,3 +76,25 @@ def test_stage_2_starts_where_stage_1_ends() -> None:
         expected = f"experiments/{options.load(FOLDER / f'{stage_1}.yml').name}/models/net_g_latest.pth"
         assert opt.path.pretrain_network_g == opt.path.pretrain_network_S1 == expected
         assert opt.path.param_key_g == "params_ema" and opt.path.strict_load_g is False
+
+
+def test_what_stage_1_lacks_is_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    teacher = build_network(options.load(FOLDER / "small/s1.yml").network_g).state_dict()
+    torch.save({"params_ema": teacher}, tmp_path / "s1.pth")
+    paths = [f"path:pretrain_network_{k}={tmp_path / 's1.pth'}" for k in ("g", "S1")]
+    opt = options.load(FOLDER / "small/s2.yml", paths)
+    with caplog.at_level("INFO", "relume"):
+        _, networks = build_model(opt, torch.device("cpu"), for_training=True)
+        assert not [r for r in caplog.records if r.levelname == "WARNING"]
+        (said,) = (r.getMessage() for r in caplog.records if "as expected" in r.getMessage())
+        assert (
+            "32 tensors start as initialised (condition, denoise, diffusion), 16 of the file are not used (E)" in said
+        )
+        shared = [k for k in networks["g"].state_dict() if k in teacher]
+        del teacher[shared[0]]
+        torch.save({"params_ema": teacher}, tmp_path / "s1.pth")
+        opt = options.load(FOLDER / "small/s2.yml", [paths[0], "path:pretrain_network_S1=~"])
+        build_model(opt, torch.device("cpu"), for_training=True)
+    assert [r.getMessage() for r in caplog.records if r.levelname == "WARNING"][:1] == [
+        f"network_g: not loaded: missing {shared[0]}"
+    ]

@@ -11,6 +11,8 @@ import yaml
 
 import relume
 from relume.core import options
+from relume.core.building.weights import find_weights
+from relume.core.errors import expanded
 from relume.core.options.reading.loader import YAMLLoader, spelled
 
 FOLDER = Path(relume.__file__).resolve().parent / "options"
@@ -31,6 +33,23 @@ NEEDED = [
     *(f"vfi/ablation/{n}.yml" for n in ("mamba2_only", "gated_attn_only", "mhc")),
     "hdr/s1.yml",
 ]
+
+
+TESTS = {
+    **{f"underwater/test/{n}": f"underwater/{n}" for n in ("spectroformer", "agssf1", "phaseformer")},
+    **{f"underwater/test/{n}": f"underwater/{n}" for n in ("phaseformer_learned", "phaseformer_learned_b8")},
+    **{f"underwater/test/paper/{p.stem}": f"underwater/paper/{p.stem}" for p in FOLDER.glob("underwater/paper/*.yml")},
+    "underwater/test/spectroformer_lsui": "underwater/lsui/spectroformer",
+    "underwater/test/spectroformer_lsui_ddp": "underwater/lsui/spectroformer_ddp",
+    **{f"hdr/test/{n}": f"hdr/{n}" for n in ("s1", "s1_recover", "s2", "deblur_s1", "deblur_s2")},
+    "hdr/test/deblur_s2_hide": "hdr/deblur_s2",
+    **{f"vfi/test/{n}": "vfi/phase2" for n in ("vimeo90k", "snu_film", "xtest_2k", "xtest_4k", "xiph", "ucf101")},
+    **{f"vfi/test/phase3_{n}": "vfi/phase3" for n in ("vimeo90k", "snu_film", "xtest_2k", "xtest_4k")},
+    "vfi/test/phase1_vimeo90k": "vfi/phase1",
+    **{f"generation/test/{n}": f"generation/{n}" for n in ("cifar10", "cifar10_ddp", "cifar10_legacy", "cifar10_edm")},
+    "generation/test/faces": "generation/faces",
+}
+"""Test files, and the trainings whose weights they test."""
 
 
 def read(text: str) -> Any:
@@ -67,3 +86,20 @@ def test_what_the_originals_guides_expect_is_said_to_be_not_measured() -> None:
         assert re.search(
             r"^# Expected by the original's (guide|report|plan), not measured here: .*\d", text, re.MULTILINE
         ), name
+
+
+@pytest.mark.parametrize("name", TESTS)
+def test_a_test_file_takes_what_its_training_has_written(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    training, opt = (options.load(FOLDER / f"{n}.yml") for n in (TESTS[name], name))
+    blocks = [{k: v for k, v in o.network_g.items() if v not in (None, False)} for o in (opt, training)]
+    assert blocks[0] == blocks[1] and opt.sets("val", "test")
+    models = Path("experiments", training.name, "models")
+    models.mkdir(parents=True)
+    for which in ("latest", "best"):
+        (models / f"net_g_{which}.pth").touch()
+        found = find_weights(opt).path.pretrain_network_g
+        assert expanded(found).resolve().parent == models.resolve()
+        assert which in found or opt.path.get("pretrain_network_g"), "the best, or the latest where nothing was scored"

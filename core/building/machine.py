@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from ..options.schema import Options
 from ..runtime import distributed
+from ..runtime.precision import usable
 
 log = logging.getLogger("relume")
 
@@ -41,3 +43,17 @@ def say_what_is_ignored(opt: Options, device: torch.device) -> None:
             opt.num_gpu,
             opt.num_gpu,
         )
+
+
+def with_usable_precision(opt: Options, device: torch.device, networks: Mapping[str, nn.Module]) -> Options:
+    """Options that ask for bf16 in place of fp16 where this device takes minutes for it, which is said."""
+    count = sum(p.numel() for network in networks.values() for p in network.parameters())
+    for name, section in (("train", opt.train), ("val", opt.val)):
+        if section is None or (instead := usable(section.amp, device, count)) == section.amp:
+            continue
+        log.warning(
+            "%s.amp: %s is tens of times slower on a CPU; computing in %s instead (off computes in float32)",
+            *(name, section.amp, instead),
+        )
+        opt = dataclasses.replace(opt, **{name: dataclasses.replace(section, amp=instead)})
+    return opt

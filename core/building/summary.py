@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ...datasets.base import DatasetTraits, LoaderTraits
@@ -10,10 +11,11 @@ from ...datasets.loading.options import Loader
 from ..annotations import declared
 from ..evaluation import Evaluator
 from ..options.counts import Epoch
+from ..options.schema import Best
 
 
 def summary(
-    block: Loader, dataset: Any, epoch: Epoch, loader: TrainLoader, evaluator: Evaluator, total_iter: int
+    block: Loader, dataset: Any, epoch: Epoch, loader: TrainLoader, evaluator: Evaluator, total_iter: int, best: Best
 ) -> str:
     """The training set and the validation sets in some lines: how many images, how they are batched, how many epochs that is.
 
@@ -21,6 +23,7 @@ def summary(
         block: of the training set.
         epoch: how long one is.
         total_iter: iterations of the whole run.
+        best: the block ``val.best``.
     """
     patch = declared(dataset, "gt_size", DatasetTraits)
     sizes = block.gt_sizes or ([patch] if patch else [])
@@ -34,4 +37,20 @@ def summary(
     for name, of_set in evaluator.loaders.items():
         count = declared(of_set, "images", LoaderTraits)
         lines.append(f"Validation set {name}: {'an unknown number of' if count is None else count} images")
+    if evaluator.best is not None and evaluator.loaders:
+        lines.append(deciding(evaluator.best, list(evaluator.loaders), best))
     return "\n\t".join(lines)
+
+
+def deciding(metric: str, sets: Sequence[str], best: Best) -> str:
+    """By which metric of which validation set weights become ``net_<key>_best.pth``.
+
+    >>> deciding("psnr", ["small", "large"], Best())
+    'net_*_best.pth: by psnr of small, the first of 2 sets that has it (val.best: {dataset: mean} takes the mean of all)'
+    """
+    if best.dataset is not None:
+        return f"net_*_best.pth: by {metric} of {'all sets, their mean' if best.dataset == 'mean' else best.dataset}"
+    if len(sets) == 1:
+        return f"net_*_best.pth: by {metric} of {sets[0]}"
+    more = "(val.best: {dataset: mean} takes the mean of all)"
+    return f"net_*_best.pth: by {metric} of {sets[0]}, the first of {len(sets)} sets that has it {more}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -53,10 +54,41 @@ def load_pretrained(
         if grow:
             log.info("network_%s: %d of its tensors are new and start as initialised", key, len(differences))
             return
+        expected = [d for d in differences if part_of(d) in model.parts_of_stages] if key == "g" else []
+        if expected:
+            log.info("network_%s: as expected of a stage after that file's, %s", key, in_parts(expected))
+        differences = [d for d in differences if d not in expected]
         for line in differences[:20]:
             log.warning("network_%s: not loaded: %s", key, line)
         if len(differences) > 20:
             log.warning("network_%s: not loaded: %d more", key, len(differences) - 20)
+
+
+def part_of(difference: str) -> str:
+    """The part of a network that a line of `checkpoint.load_weights` is about, if it says what is missing or left over.
+
+    >>> part_of("missing condition.E.0.weight"), part_of("body.weight: (3,) in the file, (4,) in the network")
+    ('condition', '')
+    """
+    kind, _, name = difference.partition(" ")
+    return name.partition(".")[0] if kind in ("missing", "unexpected") else ""
+
+
+def in_parts(differences: Sequence[str]) -> str:
+    """How many tensors start as initialised and how many of the file are not used, by part.
+
+    >>> in_parts(["missing a.x", "missing a.y", "missing b.x", "unexpected c.x"])
+    '3 tensors start as initialised (a, b), 1 of the file is not used (c)'
+    """
+    said = []
+    for kind, what in (("missing", ("start", "starts", "as initialised")), ("unexpected", ("are", "is", "not used"))):
+        found = [part_of(d) for d in differences if d.startswith(f"{kind} ")]
+        if found:
+            one = len(found) == 1
+            noun = (" tensor" if one else " tensors") if kind == "missing" else " of the file"
+            parts = ", ".join(dict.fromkeys(found))
+            said.append(f"{len(found)}{noun} {what[one]} {what[2]} ({parts})")
+    return ", ".join(said)
 
 
 def taken(content: Mapping[str, Any], param_key: str | None, key: str) -> str:
@@ -76,12 +108,15 @@ def find_weights(opt: Options) -> Options:
     kind = model_class(opt.model_type)
     found: dict[str, Any] = {}
     for key in [k for k in opt.networks if k not in kind.frozen]:
-        own = [Checkpoints(root).network_path(key, which) for which in ("best", "latest", checkpoint.INTERRUPTED)]
-        newest = next((p for p in own if p.is_file()), None)
+        newest = trained_in(root, key)
         named = opt.path.get(f"pretrain_network_{key}")
-        if newest is None:
+        instead = instead_of_best(named, key) if named else None
+        if instead is not None:
+            found[f"pretrain_network_{key}"] = str(instead)
+            log.warning("network_%s: there is no %s; taking %s, which that run has", key, named, instead.name)
+        elif newest is None:
             continue
-        if not named:
+        elif not named:
             found[f"pretrain_network_{key}"] = str(newest)
             log.info("network_%s: path.pretrain_network_%s names no weights; taking those trained here", key, key)
         elif opt.train is not None and expanded(named).resolve().parent != newest.resolve().parent:
@@ -98,6 +133,20 @@ def find_weights(opt: Options) -> Options:
     values = opt.to_dict()
     values["path"] = {**values["path"], **found}
     return options.check(values)
+
+
+def trained_in(root: Path, key: str) -> Path | None:
+    """The weights that a run in the folder `root` has written: the best, or else the latest."""
+    own = [Checkpoints(root).network_path(key, which) for which in ("best", "latest", checkpoint.INTERRUPTED)]
+    return next((p for p in own if p.is_file()), None)
+
+
+def instead_of_best(named: str, key: str) -> Path | None:
+    """What the run has whose best weights are named and not there, because it scored nothing yet: the latest, or None."""
+    place = expanded(named)
+    if "://" in named or place.is_file() or place.name != f"net_{key}_{checkpoint.BEST}.pth":
+        return None
+    return trained_in(place.parent.parent, key)
 
 
 def refuse_random_weights(opt: Options, networks: Mapping[str, nn.Module], allowed: bool) -> None:

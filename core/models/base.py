@@ -90,6 +90,8 @@ class Model:
     """Whether `updates` is asked to keep pictures; the trainer sets it for the steps whose pictures it shows."""
     pictures: Mapping[str, Tensor] = MappingProxyType({})
     """What `keep_pictures` has kept of this step."""
+    parts_of_stages: ClassVar[tuple[str, ...]] = ()
+    """Parts of ``network_g`` that a stage and the one before it do not share; of its weights they may lack or be left over."""
     counts_images: ClassVar[bool] = False
     """Whether progress is spoken of in thousands of images, so that the log says how many seconds those take."""
 

@@ -134,6 +134,7 @@ class DiffIRS2Model(Model):
     """
 
     frozen = ("S1",)
+    parts_of_stages = ("condition", "denoise", "diffusion", "E")
     optimizers = ("e",)
     find_unused_parameters = True  # in the first phase; in the second torch remarks, once, that it finds none
 

@@ -87,6 +87,12 @@ class InterpolationModel(Model):
                 raise UserError(f"train.{option}: {type(networks['g']).__name__} has no part called '{part}'")
         self.parts = dict(networks["g"].named_children())
         self.trained: set[str] | None = None
+        if (
+            losses
+            and not (flow_first or warp_weight)
+            and declared(networks["g"], "flow_estimator", NetworkTraits) is not None
+        ):
+            say_that_flow_hardly_learns()
         self.flow_losses = [key for key, loss in self.losses.items() if declared(loss, "looks_at_flow", LossTraits)]
 
     def begin(self, step: int) -> None:
@@ -180,6 +186,15 @@ class InterpolationModel(Model):
         time = torch.as_tensor(batch.get("timestep", 0.5)).to(batch["img0"]).reshape(-1, 1, 1, 1)
         nearer = torch.where(time > 0.5, batch["img1"], batch["img0"])
         return {"input": torch.lerp(batch["img0"], batch["img1"], time), "copy": nearer}
+
+
+def say_that_flow_hardly_learns() -> None:
+    """Warn that a synthesis that does without flow leaves it little to learn from."""
+    if distributed.is_main():
+        log.warning(
+            "flow hardly learns beside a synthesis that does without it (docs/interpolation.md); train.flow_first and "
+            "train.warp_weight change that: options/vfi/phase2_flow_first.yml"
+        )
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from ..load import Restorer
 from ..models.base import Model
 from ..models.generation.model import GenerationModel
 from ..models.interpolation import InterpolationModel
-from ..runtime.precision import Amp, autocast
+from ..runtime.precision import Amp, autocast, usable
 from .pictures import Picture, resized
 
 log = logging.getLogger("relume")
@@ -73,6 +73,10 @@ class Enhancer:
         refuse_other_tasks(self.model)
         self.network = self.model.networks["g"]
         self.device = next(self.network.parameters()).device
+        parameters = sum(p.numel() for p in self.network.parameters())
+        if (dtype := usable(settings.dtype, self.device, parameters)) != settings.dtype:
+            log.warning("--dtype: %s is tens of times slower on a CPU; computing in %s", settings.dtype, dtype)
+            self.settings = dataclasses.replace(settings, dtype=dtype)
         self.multiple = size_multiple(self.network)
         self.transfer = transfer_of(restorer.description)
         self.own = self.model.inference

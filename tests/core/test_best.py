@@ -13,6 +13,7 @@ from relume.core import options as option_files
 from relume.core.errors import UserError
 from relume.core.pipeline import test_pipeline as evaluate
 from relume.core.pipeline import train_pipeline
+from relume.core.runtime import precision
 
 ROOT = Path("experiments/toy")
 
@@ -40,12 +41,14 @@ def scores() -> dict[str, dict[int, float]]:
 
 
 @pytest.mark.parametrize("of", [None, "held_out", "other", "mean"])
-def test_the_set_that_decides(of: str | None) -> None:
+def test_the_set_that_decides(of: str | None, said: list[str]) -> None:
     train_pipeline(two_sets(val__best={"metric": "score", **({"dataset": of} if of else {})}, train__optim_g__lr=0.03))
     by_set = scores()
     by_set["mean"] = {i: (v + by_set["other"][i]) / 2 for i, v in by_set["held_out"].items()}
     chosen = by_set[of or "held_out"]
     assert best_iteration() == max(chosen, key=chosen.__getitem__)
+    told = {None: "held_out, the first of 2 sets that has it", "mean": "all sets, their mean"}.get(of, of)
+    assert any(f"net_*_best.pth: by score of {told}" in line for line in said)
     assert not (ROOT / "training_states" / "best.state").exists()
 
 
@@ -112,6 +115,17 @@ def test_the_line_of_an_archived_run_says_how_to_go_on_with_it(capsys: pytest.Ca
     source.rename(target)
     train_pipeline(options(), auto_resume=True)
     assert "Resumed at iteration 6" in capsys.readouterr().out and not differences(weights(ROOT, 6), first)
+
+
+def test_fp16_of_a_large_network_is_bf16_on_a_cpu(monkeypatch: pytest.MonkeyPatch, said: list[str]) -> None:
+    monkeypatch.setattr(precision, "MANY", 1)
+    train_pipeline(options(train__amp="fp16", val__amp="fp16", train__total_iter=2))
+    assert [line for line in said if "fp16 is tens of times slower" in line] == [
+        f"{section}.amp: fp16 is tens of times slower on a CPU; computing in bf16 instead (off computes in float32)"
+        for section in ("train", "val")
+    ]
+    state = torch.load(ROOT / "training_states" / "2.state", weights_only=True)
+    assert not state["scaler"]["g"], "bf16 needs no scale"
 
 
 @pytest.mark.parametrize(("amp", "dtype"), [("off", torch.float32), ("bf16", torch.bfloat16)])

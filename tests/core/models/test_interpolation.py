@@ -162,6 +162,17 @@ def test_flow_is_learned_first_by_itself() -> None:
             assert (pred >= torch.minimum(*warped) - 1e-6).all() and (pred <= torch.maximum(*warped) + 1e-6).all()
 
 
+@pytest.mark.parametrize("settings", [{}, {"flow_first": 1}, {"warp_weight": 1.0}])
+def test_flow_that_hardly_learns_is_said(settings: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    losses = {"pixel": {"type": "L1Loss"}}
+    model(network(use_flow=True), losses, **settings)
+    assert ("vfi/phase2_flow_first.yml" in caplog.text) == (not settings)
+    caplog.clear()
+    model(network(), losses)
+    model(network(use_flow=True))
+    assert not caplog.text, "no flow to learn, or nothing to learn"
+
+
 def test_flow_that_is_not_there_is_one_line() -> None:
     with pytest.raises(UserError, match=r"train\.flow_first: HybridVFI has no part called 'flow_estimator'"):
         model(network(), flow_first=1)
