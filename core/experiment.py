@@ -165,8 +165,10 @@ class Experiment:
         if self.tensorboard.exists():
             lines.append(f"curves    tensorboard --logdir {self.tensorboard}")
         lines.append(f"options   {self.root / (self.opt.name + '.yml')}")
-        own = [f"next      {self.next_command()}"] if self.opt.sets("val", "test") else []
-        lines += [*own, f"{'' if own else 'next':<9} on a folder of pictures: {self.next_command(pictures=True)}"]
+        commands = [self.next_command()] if self.opt.sets("val", "test") else []
+        if not (self.opt.train or {}).get("inputs"):  # a folder of pictures has nothing but lq
+            commands.append(f"on a folder of pictures: {self.next_command(pictures=True)}")
+        lines += [f"{'' if i else 'next':<9} {command}" for i, command in enumerate(commands)]
         return "\n\t".join(lines)
 
     def next_command(self, pictures: bool = False) -> str:

@@ -69,8 +69,6 @@ def _loaded(
         described = description.read(str(source))
         source = description.options_of(described, str(source))
     model = _build(_options(source, opt, untrained), param_key, device)
-    if described.get("inputs"):
-        model.inputs = described["inputs"]  # type: ignore[attr-defined] # of models that have some: an option of training
     return model, described
 
 

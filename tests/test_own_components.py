@@ -9,9 +9,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import yaml
 from runs import REPO, train
+
+from relume.core import cli
+from relume.core.imaging.image_io import imwrite
 
 PAGE = (REPO / "docs" / "own_components.md").read_text(encoding="utf-8")
 FILES = {
@@ -66,10 +71,46 @@ def results(folder: Path, name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "experiments" / name / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_the_page_trains_with_all_its_components_from_one_option_file(tmp_path: Path) -> None:
-    assert len(FILES) == 7
+def write_files(folder: Path) -> None:
     for name, text in FILES.items():
-        (tmp_path / name).write_text(text, encoding="utf-8")
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def write_masked_pairs(folder: Path) -> None:
+    """Four pairs for training and two for validation with their masks, where the page's option file looks for them."""
+    rng = np.random.RandomState(0)
+    for part, count in (("train", 4), ("val", 2)):
+        for i in range(count):
+            gt = rng.randint(0, 256, (40, 45, 3), np.uint8)
+            mask = np.zeros((40, 45, 1), np.uint8)
+            mask[5 * i + 3 : 5 * i + 20, 7:30] = 255
+            for kind, image in (("lq", gt * (mask == 0)), ("gt", gt), ("mask", mask)):
+                imwrite(folder / f"data/{part}/{kind}/{i}.png", image)
+
+
+def test_the_page_trains_and_tests_pictures_with_a_mask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_files(tmp_path)
+    write_masked_pairs(tmp_path)
+    shorter = ["train:total_iter=2", "train:scheduler:hold=1", "val:val_freq=2"]
+    assert cli.main(["train", "-opt", "masks.yml", "--force_yml", *shorter]) == 0
+    (scores,) = [line["metrics"] for line in results(tmp_path, "masks") if "metrics" in line]
+    opt = yaml.safe_load((tmp_path / "experiments/masks/masks.yml").read_text())
+    weights = "experiments/masks/models/net_g_2.pth"
+    alone = {k: opt[k] for k in ("model_type", "num_gpu", "plugins", "network_g")}
+    alone |= {"name": "alone", "path": {"pretrain_network_g": weights}, "datasets": {"val": opt["datasets"]["val"]}}
+    alone["val"] = {"inputs": ["lq", "mask"], "metrics": {"psnr": opt["val"]["metrics"]["psnr"]}}
+    (tmp_path / "alone.yml").write_text(yaml.safe_dump(alone), encoding="utf-8")
+    assert cli.main(["test", "-opt", "alone.yml"]) == 0
+    found = [
+        json.loads(line) for line in Path("results/alone/visualization/held_out_scores.jsonl").read_text().splitlines()
+    ]
+    assert np.mean([line["psnr"] for line in found]) == pytest.approx(scores["psnr"], abs=1e-3)
+
+
+def test_the_page_trains_with_all_its_components_from_one_option_file(tmp_path: Path) -> None:
+    assert len(FILES) == 9
+    write_files(tmp_path)
     shorter = ["train:total_iter=2", "train:scheduler:hold=1", "val:val_freq=2", "logger:print_freq=1"]
     command = [sys.executable, str(REPO / "train.py"), "-opt", "own.yml", "--force_yml", *shorter]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)

@@ -52,7 +52,7 @@ def build_model(
     own = MODELS.parameters(opt.model_type)
     settings = {k: v for k, v in blocks.items() if k in own and k not in kind.inference_options}
     settings = {k: v for k, v in settings.items() if not isinstance(v, Epochs)}  # only training knows how long they are
-    settings.update({k: opt.val[k] for k in kind.inference_options if k in opt.val})
+    settings.update({k: opt.val[k] for k in (*kind.inference_options, *kind.shared_options) if k in opt.val})
     with gate("train" if for_training else "model_type", settings):
         model: Model = kind(networks, losses, **settings)
         if kind.top_level is not None:

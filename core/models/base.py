@@ -101,8 +101,15 @@ class Model:
     """Whether training without any ``*_opt`` loss is an option error."""
     inference_options: ClassVar[tuple[str, ...]] = ()
     """Constructor parameters that concern `predict`: keys of the ``val`` section."""
+    shared_options: ClassVar[tuple[str, ...]] = ()
+    """Constructor parameters that concern both: keys of ``train``, or of ``val`` in a file without ``train``."""
     inference: Inference = Inference()
     """How `predict` calls a network on an image: padded to its multiple, tiled if ``val.tile`` says so."""
+
+    @classmethod
+    def takes(cls, option: str, section: str) -> bool:
+        """Whether a parameter of the constructor is a key of this section, ``train`` or ``val``."""
+        return option in cls.shared_options or (option in cls.inference_options) == (section == "val")
 
     def __init__(self, networks: dict[str, nn.Module], losses: dict[str, nn.Module]) -> None:
         self.networks = dict(networks)

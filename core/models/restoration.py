@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -68,6 +69,7 @@ class RestorationModel(Model):
         multi_scale: factors, one of which is drawn for every batch to resize it by; none when omitted.
         inputs: items of the samples that the network is called with, in this order: ``[lq, mask]`` where the data set's
             samples have a mask as well; ``lq`` alone when omitted. Images of the input's size are padded and tiled with it.
+            A file without ``train`` has it under ``val``.
         mixing_augs: Restormer's mixup of whole batches, ``{mixup: true, mixup_beta: 1.2, use_identity: true}``.
         use_moa: change every batch by one augmentation of `moa_augs`, see `batch_mixing`.
         moa_augs: those to choose from.
@@ -76,10 +78,12 @@ class RestorationModel(Model):
             `core.inference.self_ensemble`; of *the* output, for models of one input.
 
     Raises:
-        UserError: `output_losses` and the losses do not fit together, or the number of outputs is needed and not given.
+        UserError: `output_losses` and the losses do not fit together, the number of outputs is needed and not given, or the
+            network is called with other than `inputs`.
     """
 
     inference_options: ClassVar[tuple[str, ...]] = ("self_ensemble",)
+    shared_options: ClassVar[tuple[str, ...]] = ("inputs",)
 
     def __init__(
         self,
@@ -118,11 +122,17 @@ class RestorationModel(Model):
             self.losses["balance_outputs"] = self.balance_outputs
         self.inputs = inputs or ["lq"]
         if self_ensemble != "none" and len(self.inputs) > 1:
-            raise UserError("val.self_ensemble: is for networks of one input; train.inputs has several")
+            raise UserError("val.self_ensemble: is for networks of one input; inputs has several")
+        refuse_other_inputs(networks["g"], self.inputs)
         self.self_ensemble = self_ensemble
         self.multi_scale = MultiScale(multi_scale) if multi_scale is not None else None
         self.mixup = Mixup.from_options(mixing_augs)
         self.mixing = BatchMixing(moa_augs, moa_probs) if use_moa else None
+
+    @classmethod
+    def mistakes(cls, opt: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        if opt["train"] is not None and "inputs" in opt["val"]:
+            yield "val.inputs", "is for files without 'train'; here train.inputs says it, for validation as well"
 
     def updates(self, batch: Batch, step: int) -> Iterator[Update]:
         given = self.given(batch)
@@ -220,6 +230,22 @@ class RestorationModel(Model):
         outputs = as_tuple(self.inference(self.networks["g"], image))
         place: int = network_trait(self.networks["g"], "result_output")
         return outputs[place % len(outputs)]
+
+
+def refuse_other_inputs(network: nn.Module, inputs: list[str]) -> None:
+    """Raise UserError if a network cannot be called with so many items of the samples."""
+    try:
+        signature = inspect.signature(network.forward)
+    except (TypeError, ValueError):  # of what is not written in Python
+        return
+    try:
+        signature.bind(*inputs)
+    except TypeError as e:
+        kind = type(network).__name__
+        raise UserError(
+            f"network_g: {kind} is called with {', '.join(inputs)}, and its forward takes {', '.join(signature.parameters)}; "
+            "name the items of the samples that it needs, such as train: {inputs: [lq, mask]} (val: in a file without train)"
+        ) from e
 
 
 class Called:

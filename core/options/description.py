@@ -55,7 +55,7 @@ def describe(opt: Options, key: str = "g", average: bool = False, iteration: int
         "scale": values["scale"],
         "plugins": values["plugins"],
         "val": {k: values["val"][k] for k in settings if k in values["val"]},
-        "inputs": (values["train"] or {}).get("inputs"),
+        "inputs": (values["train"] or values["val"]).get("inputs"),
         "range": [0.0, 1.0],
         "colour": "rgb",
         **{k: of_data(data, k) for k in DATA},
@@ -109,7 +109,7 @@ def options_of(described: Mapping[str, Any], path: str | Path) -> Options:
         "scale": described["scale"],
         f"network_{key}": described["network"],
         "path": {f"pretrain_network_{key}": str(path)},
-        "val": described["val"],
+        "val": {**described["val"], **({"inputs": described["inputs"]} if described.get("inputs") else {})},
         "plugins": [p for p in described.get("plugins", ()) if plugged.known(p)],  # never imported for a file's sake
     }
     try:

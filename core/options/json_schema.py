@@ -179,7 +179,7 @@ class _Builder:
                 parameters_here = [
                     p
                     for k, p in MODELS.parameters(name).items()
-                    if k not in own and (k in model.inference_options) == (cls is Val)
+                    if k not in own and model.takes(k, "val" if cls is Val else "train")
                 ]
                 own.update(self.properties(parameters_here, arguments(model)))
         if cls is Train:

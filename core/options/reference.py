@@ -145,7 +145,7 @@ def model_keys(model_type: str, section: str) -> list[Key]:
     return [
         Key(section, k, p, docs.get(k, ""), f"{section}.{k}")
         for k, p in MODELS.parameters(model_type).items()
-        if (k in kind.inference_options) == (section == "val")
+        if kind.takes(k, section)
     ]
 
 

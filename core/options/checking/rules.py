@@ -288,7 +288,7 @@ class OptionsChecker(Checker):
         if self.model is None:
             return {}
         own = MODELS.parameters(self.model_type)
-        return {k: p for k, p in own.items() if (k in self.model.inference_options) == (cls is Val)}
+        return {k: p for k, p in own.items() if self.model.takes(k, "val" if cls is Val else "train")}
 
     def _network_keys(self, block: Block) -> list[str]:
         """Keys of the networks that the model takes; of all that `block` mentions, while the model is unknown."""

@@ -127,3 +127,16 @@ def test_the_self_ensemble_is_the_mean_over_eight_symmetries() -> None:
     torch.testing.assert_close(model.predict({"lq": x})["output"], expected)
     with pytest.raises(UserError, match=r"val\.self_ensemble"):
         RestorationModel({"g": network}, {}, self_ensemble="hflip", inputs=["lq", "mask"])
+
+
+def test_a_network_of_other_inputs_is_refused_before_it_is_called() -> None:
+    class Masked(nn.Conv2d):
+        def forward(self, lq: torch.Tensor, mask: torch.Tensor, vector: torch.Tensor | None = None) -> torch.Tensor:
+            return super().forward(lq)
+
+    network = Masked(3, 3, 3)
+    for wrong in (None, ["lq", "a", "b", "c"]):
+        with pytest.raises(UserError, match=r"its forward takes lq, mask, vector; name .*inputs: .lq, mask."):
+            RestorationModel({"g": network}, {}, inputs=wrong)
+    for right in (["lq", "mask"], ["lq", "mask", "prompt"]):
+        RestorationModel({"g": network}, {}, inputs=right)

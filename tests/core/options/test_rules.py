@@ -262,6 +262,15 @@ def test_a_file_for_testing_needs_no_training(loaded: Loaded, good: str) -> None
     assert loaded(train, "val: {metrics: {p: {type: options_score, better: lower}}}\n").train is None
 
 
+def test_a_file_for_testing_says_under_val_what_the_network_is_called_with(
+    loaded: Loaded, mistakes: Mistakes, good: str
+) -> None:
+    train = good[good.index("train:\n  total_iter") :]
+    assert loaded(train, "val: {inputs: [lq, mask]}\n").val["inputs"] == ["lq", "mask"]
+    (line,) = mistakes(train, f"{train}val: {{inputs: [lq, mask]}}\n")
+    assert "val.inputs: is for files without 'train'" in line
+
+
 # ------------------------------------------------------------------ datasets
 def test_what_datasets_get_from_above(loaded: Loaded, mistakes: Mistakes) -> None:
     opt = loaded()
