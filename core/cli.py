@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     known = commands()
     if first and not first.startswith("-"):
         hint = did_you_mean(first, known)
-        print(f"relume: there is no command '{printable(first)}'.{hint} Commands: {', '.join(known)}.", file=sys.stderr)
+        streams.complain(f"relume: there is no command '{printable(first)}'.{hint} Commands: {', '.join(known)}.")
         return EXIT_USER_ERROR
     parser = _overview(known)
     parser.parse_args([first, *rest] if first else [])  # --help, --version, or an argument that nobody knows
@@ -98,11 +98,12 @@ def execute(command: ModuleType | Any, argv: Sequence[str] | None, program: str)
     except UserError as e:
         from .runtime import gate
 
-        sys.stderr.write(gate.wanted(e, getattr(arguments, "debug", False)))
+        if wanted := gate.wanted(e, getattr(arguments, "debug", False)):
+            streams.complain(wanted.rstrip("\n"))
         say(e)
         return e.code
     except KeyboardInterrupt:  # before the trainer listens, or for the second time
-        print("interrupted", file=sys.stderr)
+        streams.complain("interrupted")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         if not streams.nobody_reads(sys.stdout):
@@ -112,23 +113,20 @@ def execute(command: ModuleType | Any, argv: Sequence[str] | None, program: str)
     except UnicodeEncodeError as e:
         if e.encoding.lower().replace("-", "") in ("utf8", "utf16", "utf32"):
             raise
-        print(
-            f"{e.object!a}: cannot be said in {e.encoding}, the encoding of this system; set PYTHONUTF8=1",
-            file=sys.stderr,
-        )
+        streams.complain(f"{e.object!a}: cannot be said in {e.encoding}, the encoding of this system; set PYTHONUTF8=1")
         return EXIT_USER_ERROR
     except OSError as e:
         line = streams.system_error(e)
         if line is None:
             raise
-        print(message(line), file=sys.stderr)
+        streams.complain(message(line))
         return EXIT_USER_ERROR
     except Exception as e:
         from .runtime import memory
 
         if not memory.ran_out(e):
             raise
-        print(message(memory.explained(e)), file=sys.stderr)
+        streams.complain(message(memory.explained(e)))
         return EXIT_USER_ERROR
     return 0
 
@@ -141,9 +139,9 @@ def say(error: UserError) -> None:
 
         last_words.tell_launcher(error)
     if rank == "0":
-        print(message(str(error)), file=sys.stderr)
+        streams.complain(message(str(error)))
     elif not error.everywhere:
-        print(message(f"rank {rank}: {error}"), file=sys.stderr)
+        streams.complain(message(f"rank {rank}: {error}"))
 
 
 def leave(code: int) -> NoReturn:
@@ -174,7 +172,7 @@ def as_process(run: Callable[[], int]) -> NoReturn:
         line = streams.system_error(e)
         if line is None:
             raise
-        print(line, file=sys.stderr)
+        streams.complain(line)
         streams.silence()
         code = EXIT_USER_ERROR
     leave(streams.finished(code))

@@ -92,18 +92,25 @@ def train(
     )
 
 
+UNREAD, CLOSED = "unread", "closed"
+"""What standard output may be besides a file: a pipe whose reader is gone, and nothing."""
+
+
 def forked(
-    command: list[str], folder: Path, environments: Sequence[Mapping[str, str]]
+    command: list[str], folder: Path, environments: Sequence[Mapping[str, str]], stdout: str | None = None
 ) -> subprocess.CompletedProcess[str]:
     """``python *command`` in `folder`, in one process for each environment, forked from one that has imported torch.
 
-    That import, and the one of the compiler which optimizers ask for, take seconds, more than the runs of these tests. When
-    a process fails, the others have 20 seconds to leave by themselves; the exit code is the first one that is not 0.
+    The import of torch, and the one of the compiler which optimizers ask for, take seconds, more than the runs of these tests.
+    When a process fails, the others have 20 seconds to leave by themselves; the exit code is the first one that is not 0.
+
+    Args:
+        stdout: what standard output is to be, ``/dev/full``, `UNREAD` or `CLOSED`, instead of being kept.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*PRELOADED])
     files = [folder / f".{name}_{os.urandom(4).hex()}" for name in ("stdout", "stderr")]
-    written = [str(f) for f in files]
+    written = [stdout or str(files[0]), str(files[1])]
     processes = [context.Process(target=_become, args=(command, str(folder), dict(e), written)) for e in environments]
     for process in processes:
         process.start()
@@ -117,17 +124,29 @@ def forked(
         process.kill()
     if waiting and not failed:
         raise subprocess.TimeoutExpired(command, 600)
-    out, err = (f.read_text() for f in files)
+    out, err = (f.read_text() if f.exists() else "" for f in files)
     for file in files:
-        file.unlink()
+        file.unlink(missing_ok=True)
     return subprocess.CompletedProcess(command, failed, out, err)
 
 
 def _become(command: list[str], folder: str, environment: dict[str, str], files: list[str]) -> None:
     """Run a script in this process as if it had been started for it."""
     for descriptor, file in zip((1, 2), files, strict=True):
-        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), descriptor)
-    sys.stdout, sys.stderr = (os.fdopen(d, "w", buffering=1, closefd=False) for d in (1, 2))
+        if file == UNREAD:
+            reading, writing = os.pipe()
+            os.close(reading)
+        elif file != CLOSED:
+            writing = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        if file == CLOSED:
+            os.close(descriptor)
+        else:
+            os.dup2(writing, descriptor)
+    encoding = environment.get("PYTHONIOENCODING")
+    sys.stdout, sys.stderr = (
+        None if file == CLOSED else os.fdopen(d, "w", buffering=1, closefd=False, encoding=encoding)  # type: ignore[assignment]
+        for d, file in zip((1, 2), files, strict=True)
+    )
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import io
 import logging
 import os
 import select
@@ -31,24 +33,60 @@ def system_error(error: OSError) -> str | None:
     return f"{name}: {error.strerror}{HINTS.get(error.errno or 0, '')}"
 
 
+def complain(line: str) -> None:
+    """Print a line to standard error, if that takes it: what it says must not be lost in a traceback about how it is said."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
+
+
 def steady() -> None:
     """Make sure that there is something to write to, and that it takes every character.
 
-    A closed stream (``>&-``) is replaced by one that leads nowhere. Characters that the console's encoding lacks are written as
-    ``\\\\u6570``.
+    A closed stream (``>&-``) is replaced by one that leads nowhere, and so is its descriptor: else the next file that is opened
+    would get its number, and what libraries print would go into that file. Characters that the console's encoding lacks are
+    written as ``\\\\u6570``.
     """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  (for as long as the process lives)
+            nowhere = io.BufferedWriter(Nowhere())
+            setattr(sys, name, io.TextIOWrapper(nowhere, encoding="utf-8", errors="backslashreplace"))
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+class Nowhere(io.RawIOBase):
+    """What a closed stream leads to. It knows whether something was to be written."""
+
+    lost = False
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return 1  # where `steady` has put something that takes everything
+
+    def write(self, data: Any, /) -> int:
+        self.lost = True
+        return memoryview(data).nbytes
+
+
+def closed(stream: Any) -> Nowhere | None:
+    """What stands for a stream that this process was started without; None for any other."""
+    raw = getattr(getattr(stream, "buffer", None), "raw", None)
+    return raw if isinstance(raw, Nowhere) else None
 
 
 def finished(code: int) -> int:
     """Write what is still to be written to standard output; the exit code, given what it would be otherwise.
 
-    A run whose lines nobody could read is complete, and yet says by its exit code that they are lost.
+    A run whose lines nobody could read is complete, and yet says by its exit code that they are lost. Where standard output is
+    closed, a run's log is missed by nobody, since its file has it; what a command was asked to print is.
     """
     lost = StandardOutput.lost
     try:
@@ -56,8 +94,11 @@ def finished(code: int) -> int:
     except OSError as e:
         silence()
         if lost is None and not isinstance(e, BrokenPipeError):
-            print(f"standard output cannot be written ({e.strerror or e})", file=sys.stderr)
+            complain(f"standard output cannot be written ({e.strerror or e})")
         lost = lost or e
+    if (nowhere := closed(sys.stdout)) is not None and nowhere.lost:
+        complain("standard output is closed: what was to be printed there is lost")
+        return code or EXIT_USER_ERROR
     if lost is not None:
         return code or (EXIT_BROKEN_PIPE if isinstance(lost, BrokenPipeError) else EXIT_USER_ERROR)
     return code
@@ -92,9 +133,7 @@ class Forgiving(logging.Handler):
             return
         self.failed = True
         self.note(error)
-        print(
-            f"{self.where} cannot be written ({error.strerror or error}); the run goes on without it", file=sys.stderr
-        )
+        complain(f"{self.where} cannot be written ({error.strerror or error}); the run goes on without it")
 
     def note(self, error: OSError) -> None:
         """Called with the first error."""
@@ -117,6 +156,11 @@ class StandardOutput(Forgiving, logging.StreamHandler[TextIO]):
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Nothing, where standard output is closed."""
+        if closed(sys.stdout) is None:
+            super().emit(record)
 
     @property
     def stream(self) -> Any:  # type: ignore[override]  # looked up anew for every line

@@ -2,42 +2,80 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
-from runs import options
+from runs import CLOSED, REPO, UNREAD, forked, options
 
 from relume.core import cli
 from relume.core.errors import EXIT_BROKEN_PIPE, EXIT_USER_ERROR
 from relume.core.runtime import logger, streams
 
+pytestmark = pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+
+
+# ------------------------------------------------------------------ what is asked for on standard output, by every command
+PRINTS = [
+    *(["--help"], ["--version"]),
+    *([command, "--help"] for command in cli.commands()),
+    *(["list", "schedulers"], ["explain", "L1Loss"], ["template", "sr/x2"], ["runs", "."], ["clean", "toy"]),
+    *(["check", "o.yml"], ["describe", "o.yml"], ["train", "-opt", "o.yml", "--check"]),
+    *(["test", "-opt", "o.yml", "--check"], ["sweep", "-opt", "o.yml", "--dry-run", "manual_seed=1,2"]),
+]
+
+
+@pytest.fixture(scope="module")
+def some_run(tmp_path_factory):
+    """A folder with an option file and a run."""
+    folder = tmp_path_factory.mktemp("prints")
+    (folder / "o.yml").write_text(yaml.safe_dump(options(path={"experiments_root": str(folder)})))
+    (folder / "toy").mkdir()
+    (folder / "toy/metrics.jsonl").write_text('{"iter": 1, "l_total": 0.5}\n')
+    (folder / "toy/toy.yml").write_text(yaml.safe_dump(options()))
+    return folder
+
+
+@pytest.mark.parametrize("arguments", PRINTS, ids=" ".join)
+def test_what_cannot_be_printed_is_no_success(arguments, some_run, monkeypatch, capsys):
+    monkeypatch.chdir(some_run)
+    for place, code in (("/dev/full", EXIT_USER_ERROR), (None, EXIT_USER_ERROR), (os.devnull, 0)):
+        capsys.readouterr()
+        with contextlib.ExitStack() as opened, contextlib.suppress(OSError):  # closing writes what a buffer still has
+            monkeypatch.setattr(sys, "stdout", opened.enter_context(open(place, "w")) if place else None)
+            with pytest.raises(SystemExit) as left:
+                cli.as_process(lambda: cli.main(arguments))
+        said = capsys.readouterr().err
+        assert left.value.code == code, (place, said)
+        assert not code or ("standard output" in said.splitlines()[-1] and "Traceback" not in said), (place, said)
+
+
+def test_what_cannot_be_complained_of_has_its_exit_code(monkeypatch, capsys):
+    for arguments in (["list", "nothing"], ["list", "--nothing"], ["nothing"], ["train"]):
+        with (
+            contextlib.suppress(OSError),
+            open("/dev/full", "w", buffering=1) as full,
+            pytest.raises(SystemExit) as left,
+        ):
+            monkeypatch.setattr(sys, "stderr", full)
+            cli.as_process(lambda arguments=arguments: cli.main(arguments))
+        assert left.value.code == EXIT_USER_ERROR
+
+
+# ------------------------------------------------------------------ what a training says while it runs
 KINDS = {
-    "a console of Western Europe": ({"PYTHONIOENCODING": "cp1252"}, subprocess.PIPE, 0),
-    "a full disk": ({}, "full", EXIT_USER_ERROR),
-    "a reader that has stopped": ({}, "pipe", EXIT_BROKEN_PIPE),
-    "nothing": ({}, "closed", 0),
+    "a console of Western Europe": ({"PYTHONIOENCODING": "cp1252"}, None, 0),
+    "a full disk": ({}, "/dev/full", EXIT_USER_ERROR),
+    "a reader that has stopped": ({}, UNREAD, EXIT_BROKEN_PIPE),
+    "nothing": ({}, CLOSED, 0),
 }
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
-@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"]], ids=" ".join)
-def test_help_that_cannot_be_written_is_no_success(arguments, unbuffered):
-    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
-    with open("/dev/full", "w") as full:
-        command = [sys.executable, "-m", "relume", *arguments]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment, check=False)
-    assert done.returncode == EXIT_USER_ERROR
-    assert "No space left on device" in done.stderr and len(done.stderr.splitlines()) == 1
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_training_is_complete_whatever_takes_its_lines(kind, tmp_path):
     changed, where, code = KINDS[kind]
@@ -45,25 +83,19 @@ def test_a_training_is_complete_whatever_takes_its_lines(kind, tmp_path):
     root.mkdir()
     opt = options(train__total_iter=2, val__val_freq=2, path__experiments_root=str(root / "experiments"))
     (root / "o.yml").write_text(yaml.safe_dump(opt, allow_unicode=True), encoding="utf-8")
-    command = [sys.executable, "-m", "relume", "train", "-opt", str(root / "o.yml")]
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"} | changed
-    out: int = where if isinstance(where, int) else os.open("/dev/full", os.O_WRONLY)
-    if where == "pipe":
-        reading, out = os.pipe()
-        os.close(reading)
-    if where == "closed":
-        command = ["sh", "-c", 'exec "$@" >&-', "sh", *command]
-    done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, env=environment, check=False, cwd=tmp_path)
-    said = done.stderr.decode()
-    assert done.returncode == code, said
-    assert "Traceback" not in said and "Logging error" not in said and len(said.splitlines()) <= 1
+    command = [str(REPO / "train.py"), "-opt", str(root / "o.yml")]
+    done = forked(command, tmp_path, [{**os.environ, "OMP_NUM_THREADS": "1", **changed}], stdout=where)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr and "Logging error" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 1
     assert (root / "experiments/toy/training_states/2.sha256").exists()
     (log,) = (root / "experiments/toy").glob("train_*.log")
     assert str(root) in log.read_text(encoding="utf-8")
-    if where == subprocess.PIPE:
-        assert "\\u6570\\u636e" in done.stdout.decode("ascii")
+    if where is None:
+        assert "\\u6570\\u636e" in done.stdout
 
 
+# ------------------------------------------------------------------ what the system refuses
 @pytest.mark.parametrize(
     "code", [errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.EROFS, errno.ENAMETOOLONG, errno.EACCES]
 )
