@@ -6,11 +6,13 @@ from typing import Annotated
 
 import numpy as np
 
+from ...losses.ssim import gaussian
 from ..annotations import NonNegative, Positive, Range
 from ..errors import UserError
-from . import metric
+from . import metric, package_ssim
 from .images import ColorOrder, Image, InputOrder, luma, prepared
-from .ssim import gaussian, similarity, smoother
+from .package_ssim import LEAST, Engine
+from .ssim import similarity, smoother
 
 EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Of the scales, finest first."""
@@ -28,8 +30,9 @@ def calculate_msssim(
     input_order: InputOrder = "HWC",
     color_order: ColorOrder | None = None,
     data_range: Positive | None = None,
+    engine: Engine = "auto",
 ) -> float:
-    """MS-SSIM as the package pytorch-msssim defines it. Higher is better.
+    """MS-SSIM as the package pytorch-msssim defines it, its window of float32 numbers included. Higher is better.
 
     Contrast-structure at every scale, times SSIM at the coarsest, each to its exponent; scales are halved by 2x2 means,
     and negative factors count as 0. Computed per channel, then averaged.
@@ -44,6 +47,7 @@ def calculate_msssim(
         input_order: layout of arrays.
         color_order: of three channels; bgr for arrays and rgb for tensors when omitted.
         data_range: full scale; from the images when omitted.
+        engine: who computes, which changes the time and no digit: pytorch_msssim, our own code, or auto (`package_ssim`).
 
     Raises:
         UserError: images too small for so many scales.
@@ -61,7 +65,12 @@ def calculate_msssim(
     check_size(owner, min(x.shape[:2]), scales)
     if test_y_channel:
         x, y = luma(x), luma(y)
-    smooth = smoother(gaussian(WINDOW // 2, 1.5))
+    few = f"has five scales, for at least {LEAST} pixels a side"
+    obstacle = few if scales != len(EXPONENTS) or min(x.shape[:2]) < LEAST else ""
+    taps = gaussian(WINDOW, 1.5).double().numpy()
+    if package_ssim.chosen(owner, engine, x, obstacle):
+        return package_ssim.score(x, y, taps, several_scales=True)
+    smooth = smoother(taps)
     factors = []
     for scale in range(scales):
         if scale:

@@ -21,8 +21,9 @@ import numpy as np
 
 from ..annotations import NonNegative, Positive, Range
 from ..errors import UserError
-from . import metric
+from . import metric, package_ssim
 from .images import ColorOrder, Image, InputOrder, luma, prepared, views
+from .package_ssim import Engine
 
 Smooth = Callable[[np.ndarray], np.ndarray]
 """Local means of an image (H, W, C)."""
@@ -95,6 +96,7 @@ def calculate_ssim(
     color_order: ColorOrder | None = None,
     data_range: Positive | None = None,
     ssim3d: bool = False,
+    engine: Engine = "auto",
 ) -> float:
     """SSIM, BasicSR's and the Matlab reference's: mean over pixels, then over channels. Higher is better.
 
@@ -108,6 +110,7 @@ def calculate_ssim(
         data_range: full scale; from the images when omitted.
         ssim3d: what HINet's and NAFNet's own code computes under this name: the window also spans the channels, and images
             (with `test_y_channel` their luma) are continued at their borders instead of left out there.
+        engine: who computes, which changes the time and no digit: pytorch_msssim, our own code, or auto (`package_ssim`).
 
     Raises:
         UserError: the images have fewer than 11 pixels a side.
@@ -125,7 +128,11 @@ def calculate_ssim(
     scores = []
     for x_view, y_view in zip(views(x), views(y), strict=True):
         a, b = (luma(x_view), luma(y_view)) if test_y_channel else (x_view, y_view)
-        smooth = through_channels(gaussian(5, 1.5), a.shape[2]) if ssim3d else smoother(gaussian(5, 1.5))
+        taps = gaussian(5, 1.5)
+        if package_ssim.chosen("calculate_ssim", engine, a, "has no ssim3d" if ssim3d else ""):
+            scores.append(package_ssim.score(a, b, taps))
+            continue
+        smooth = through_channels(taps, a.shape[2]) if ssim3d else smoother(taps)
         scores.append(float(similarity(a, b, smooth)[0].mean()))
     return sum(scores) / len(scores)
 
@@ -138,12 +145,15 @@ def calculate_ssim_pt(
     test_y_channel: bool = False,
     color_order: ColorOrder | None = None,
     data_range: Positive | None = None,
+    engine: Engine = "auto",
 ) -> float:
     """SSIM, BasicSR's for tensors in [0, 1]: `calculate_ssim` of images that were not rounded. Higher is better.
 
     Arguments as of `calculate_ssim`.
     """
-    return calculate_ssim(img, img2, crop_border, test_y_channel, color_order=color_order, data_range=data_range)
+    return calculate_ssim(
+        img, img2, crop_border, test_y_channel, color_order=color_order, data_range=data_range, engine=engine
+    )
 
 
 @metric("higher", "ssim_skimage")

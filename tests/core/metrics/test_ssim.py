@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from relume.core.errors import UserError
-from relume.core.metrics import calculate_metric
+from relume.core.metrics import calculate_metric, package_ssim
 
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
@@ -68,9 +68,38 @@ def test_the_underwater_literature(golden):
     assert score("ssim_funie", bytes_) == pytest.approx(case["funie_ssim_u8"], abs=1e-9)
 
 
-def test_formula():
+@pytest.mark.parametrize("engine", ["pytorch_msssim", "own"])
+def test_formula(engine):
     pair = images()
-    assert score("ssim", pair) == pytest.approx(per_channel(pair, gaussian(11)), abs=1e-12)
+    assert score("ssim", pair, engine=engine) == pytest.approx(per_channel(pair, gaussian(11)), abs=1e-12)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize(("height", "width"), [(11, 40), (171, 163)])
+def test_engines_agree(height, width, channels):
+    rng = np.random.RandomState(height)
+    bright = np.clip(250 + rng.randn(2, height, width, channels), 0, 255).astype(np.uint8)
+    for kind in ("ssim", "msssim"):
+        for pair in (images(height, width, channels), bright):
+            if kind == "ssim" or height > 160:
+                scores = [score(kind, pair, engine=engine) for engine in ("own", "pytorch_msssim", "auto")]
+                assert scores[1:] == pytest.approx([scores[0]] * 2, abs=1e-12)
+
+
+def test_the_package_computes_where_it_applies_and_runs_at_speed(monkeypatch):
+    taken = []
+    monkeypatch.setattr(package_ssim, "score", lambda x, y, taps, several=False, **more: taken.append(x.shape) or 0.5)
+    for kind in ("ssim", "ssim_pt", "msssim"):
+        assert score(kind, images(200, 161)) == 0.5 != score(kind, images(200, 161), engine="own")
+        assert score(kind, images(200, 161), test_y_channel=True) == 0.5
+    assert score("ssim", images(), ssim3d=True) != 0.5 != score("msssim", images(160, 200), scales=4)
+    monkeypatch.setattr(package_ssim, "PIXELS", 200 * 161 - 1)
+    assert score("ssim", images(200, 161)) != 0.5 == score("ssim", images(200, 161), engine="pytorch_msssim")
+    for kind, options in {"ssim": {"ssim3d": True}, "msssim": {"scales": 4}}.items():
+        with pytest.raises(UserError, match=r"engine: pytorch_msssim has .*engine: auto takes our own code"):
+            score(kind, images(200, 161), engine="pytorch_msssim", **options)
+    with pytest.raises(UserError, match="engine: 'fast' is not possible"):
+        score("ssim", images(), engine="fast")
 
 
 @pytest.mark.parametrize("channels", [1, 5, 7])
