@@ -15,6 +15,7 @@ from ..core.errors import UserError, printable
 from ..core.imaging.opencv import cv2
 from ..core.imaging.storage import UnreadableFile, is_url, read_lines
 from .base import ImageDataset, Item, OnError, Phase
+from .origins import advice
 from .sources import Source, listing, refuse_small
 from .transforms import Image, resize, to_tensor, too_small
 
@@ -235,7 +236,7 @@ def existing(candidates: Iterable[Path], what: str) -> Path:
     for path in every:
         if path.is_dir():
             return path
-    raise UserError(f"{every[0]}: there is no such folder. {what}")
+    raise UserError(f"{every[0]}: there is no such folder. {what}.{advice(str(every[0]))}")
 
 
 def shrink_by_area(image: Image, height: int, width: int) -> Image:

@@ -29,6 +29,7 @@ from typing import Literal, NamedTuple, get_args
 
 from ..core.errors import UserError, did_you_mean
 from ..core.imaging.storage import is_url, join
+from .origins import advice
 from .sources import listing
 
 PairedLayout = Literal["LSUI", "UIEB", "EUVP", "UFO-120"]
@@ -109,7 +110,7 @@ def _missing(root: str, names: Sequence[str]) -> list[str]:
 def _refuse(layout: str, root: str, needed: Sequence[str], instead: Sequence[str] = ()) -> None:
     folder = os.path.expanduser(root)
     if not os.path.isdir(folder):
-        raise UserError(f"{root}: there is no such folder (layout {layout})")
+        raise UserError(f"{root}: there is no such folder (layout {layout}).{advice(root)}")
     there = sorted(os.listdir(folder))
     either = f" (or {', '.join(instead)})" if instead else ""
     raise UserError(

@@ -55,5 +55,6 @@ def with_usable_precision(opt: Options, device: torch.device, networks: Mapping[
             "%s.amp: %s is tens of times slower on a CPU; computing in %s instead (off computes in float32)",
             *(name, section.amp, instead),
         )
-        opt = dataclasses.replace(opt, **{name: dataclasses.replace(section, amp=instead)})
+        changed: dict[str, Any] = {name: dataclasses.replace(section, amp=instead)}
+        opt = dataclasses.replace(opt, **changed)
     return opt

@@ -4,6 +4,7 @@
 ``relume prepare lmdb  FOLDER OUT.lmdb [--kind radiance]``     pack a folder into an LMDB database
 ``relume prepare meta  FOLDER OUT.txt [--kind radiance]``      list a folder's images and their sizes
 ``relume prepare hdr   FOLDER OUT [--renditions 4]``           make HDR scenes of photographs, and their pictures
+``relume prepare data  [NAME [FOLDER [OUT]]]``                 published data sets: where from, and from download to layout
 ``relume prepare check LQ GT [--scale 4] [--val LQ GT]``        partners, sizes, damage, pictures that train and val share
 
 A kind is ``images`` (8- and 16-bit), ``radiance`` (.hdr, .exr, .pfm, .npy, .tif) or ``prompts`` (.txt with dgain and gamma).
@@ -30,22 +31,11 @@ from ...datasets.sources import Folder, Source, lmdb_key
 from ..errors import UserError, printable, require
 from ..imaging.image_io import READERS, Readers, imwrite
 from ..imaging.storage import first_line, write_bytes
-from ..preparation import checks
+from ..preparation import checks, published
+from ..preparation.crops import windows
 
 KINDS: dict[str, Readers] = {"images": READERS, "radiance": RADIANCE_READERS, "prompts": PROMPTS}
 """What folders hold, and how it is read."""
-
-
-def windows(length: int, size: int, step: int, least: int) -> list[int]:
-    """Where windows along one side begin: every `step`, and one more at the end if it adds more than `least` pixels.
-
-    >>> windows(1000, 480, 240, 0), windows(964, 480, 240, 10)
-    ([0, 240, 480, 520], [0, 240, 480])
-    """
-    starts = list(range(0, length - size + 1, step))
-    if length - (starts[-1] + size) > least:
-        starts.append(length - size)
-    return starts
 
 
 def crop_one(name: str, source: Folder, out: str, size: int, step: int, least: int) -> int:
@@ -201,6 +191,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     pairs.add_argument("--scale", type=int, default=1, help="targets are so many times as large (1)")
     pairs.add_argument("--val", nargs=2, metavar=("LQ", "GT"), help="validation pairs, which shall share no picture")
     pairs.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads")
+    data = commands.add_parser("data", help="published data sets: where they come from; from download to layout")
+    data.add_argument("name", nargs="?", help="which; all of them in a table when omitted")
+    data.add_argument("folder", nargs="?", help="the download; what is known of the data set when omitted")
+    data.add_argument("out", nargs="?", help="where the data go, for those that do not stay where they are")
+    data.add_argument("--seed", type=int, default=0, help="of the draw of what is held out (0)")
+    data.add_argument("--list", help="file with the names of what is held out, one a line, instead")
     for name, what in helps.items():
         command = commands.add_parser(name, help=what)
         command.add_argument("folder", help="images, sub-folders included")
@@ -237,6 +233,10 @@ def run(arguments: argparse.Namespace) -> None:
     """Do what the command line asks for."""
     if arguments.command == "check":
         check(arguments)
+        return
+    if arguments.command == "data":
+        a = arguments
+        print(published.prepare(a.name, a.folder, a.out, a.seed, a.list))
         return
     if arguments.command == "crop":
         size, step, least = arguments.size, arguments.step, arguments.least

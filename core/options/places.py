@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ...datasets.origins import advice
 from ..errors import did_you_mean, expanded
 from .schema import Options
 
@@ -35,7 +36,8 @@ def missing(opt: Options, phases: Sequence[str] = (), weights: bool = True) -> l
             if place.parent.is_dir()
             else ""
         )
-        lines.append(f"{value}: no such {what}.{near} ({key})")
+        where = advice(value) if what == "file or folder" else ""
+        lines.append(f"{value}: no such {what}.{near} ({key}){where}")
     return lines
 
 
