@@ -57,17 +57,22 @@ class DepthwiseConv(nn.Module):
 
 
 class ConvFFN(nn.Module):
-    """Two linear layers, and a convolution between them, beside its input. (B, H, W, C) -> same."""
+    """Two linear layers, and a convolution between them, beside its input. (B, H, W, C) -> same.
 
-    def __init__(self, dim: int, hidden: int, kernel_size: int) -> None:
+    Training leaves out the share `drop` of what goes into and out of the second layer.
+    """
+
+    def __init__(self, dim: int, hidden: int, kernel_size: int, drop: float = 0.0) -> None:
         super().__init__()
+        self.drop = drop
         self.fc1 = nn.Linear(dim, hidden)
         self.dwconv = DepthwiseConv(hidden, kernel_size)
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.gelu(self.fc1(x))
-        return self.fc2(x + self.dwconv(x))
+        x = F.dropout(x + self.dwconv(x), self.drop, self.training)
+        return F.dropout(self.fc2(x), self.drop, self.training)
 
 
 class SpatialGate(nn.Module):

@@ -28,7 +28,7 @@ from .errors import UserError, expanded
 from .experiment import Experiment, Resume, find_resume, save_options
 from .files import below, refuse_links
 from .guard import Guard
-from .inference.network import explaining_channels
+from .inference.network import channels_innermost, explaining_channels
 from .metrics import report
 from .options import counts
 from .options.description import describe
@@ -191,7 +191,7 @@ def test_pipeline(
         for network in networks.values():
             network.eval()
             if checked.val.channels_last:
-                network.to(memory_format=torch.channels_last)
+                channels_innermost(network)
             compile_as(network, checked.val.compile)
         with test_log(results_root, checked.name):
             log.info("%s", logger.header(checked, networks, device, cpu))

@@ -14,6 +14,7 @@ from ...losses import build_loss
 from ..annotations import Epochs
 from ..ema import EMA
 from ..experiment import Resume
+from ..inference.network import channels_innermost
 from ..inference.tiling import Inference
 from ..models import MODELS
 from ..models.base import Model, model_class
@@ -129,7 +130,7 @@ def lay_out(train: Train, val: Val, trained: Mapping[str, nn.Module], ema: EMA |
             )
     for network in (*trained.values(), *(ema.networks.values() if ema else ())):
         if train.channels_last:  # averages too: they are validated, and averaged with, in the same layout
-            network.to(memory_format=torch.channels_last)
+            channels_innermost(network)
     for network in trained.values():
         compile_as(network, train.compile)
     for network in ema.networks.values() if ema else ():

@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ..annotations import declared
 from ..errors import UserError
@@ -77,3 +78,15 @@ def network_trait(net: object, name: str) -> Any:
     while not hasattr(net, name) and isinstance(inner := getattr(net, "module", None), nn.Module):
         net = inner  # what wraps networks calls them `module`
     return declared(net, name, NetworkTraits)
+
+
+def channels_innermost(network: nn.Module) -> None:
+    """Lay out weights of images (4-D) with channels innermost. Others, as of 3-D convolutions, have no such layout.
+
+    ``Module.to(memory_format=...)`` raises for a network that has both.
+    """
+
+    def laid_out(t: Tensor) -> Tensor:
+        return t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t
+
+    network._apply(laid_out)

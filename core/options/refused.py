@@ -15,8 +15,8 @@ TOPICS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         ),
         (r"(?i)event|voxel|^efnet", "event cameras, whose data are not read here"),
         (
-            r"(?i)^videogan|^video.*gan(model|dataset)|^(duf|tof|psrt)\w*$|^real(basic)?vsr",
-            "video by these networks or wrappers, which are not here: BasicVSR, IconVSR, BasicVSR++ and EDVR are",
+            r"(?i)^videogan|^video.*gan(model|dataset)|^(psrt)\w*$|^real(basic)?vsr",
+            "video by these networks or wrappers, which are not here: BasicVSR, IconVSR, BasicVSR++, EDVR, DUF and TOFlow are",
         ),
         (
             r"^(Multi)?Ref[A-Z]|^(Multi)?(Contras|Correspondence)[A-Z]|^MRAPA",

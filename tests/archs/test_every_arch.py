@@ -13,6 +13,7 @@ from filling import image, waves
 from torch import Tensor, nn
 
 from relume.archs import ARCHS, build_network
+from relume.core.inference.network import channels_innermost
 from relume.core.inference.tiling import Inference, size_multiple
 
 Inputs = Callable[[int, int], tuple[Tensor, ...]]
@@ -40,6 +41,11 @@ def two_images(height: int, width: int) -> tuple[Tensor, ...]:
 
 def clip(height: int, width: int) -> tuple[Tensor, ...]:
     return (torch.stack([image(f"x{i}", 1, 3, height, width) for i in range(5)], 1),)
+
+
+def seven_frames(height: int, width: int) -> tuple[Tensor, ...]:
+    """A quarter of the size: these networks have one width, which is not small."""
+    return (torch.stack([image(f"x{i}", 1, 3, height // 4, width // 4) for i in range(7)], 1),)
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,14 @@ TINY: dict[str, Tiny] = {
     "BasicVSRPlusPlus": Tiny({"mid_channels": 16, "num_blocks": 1}, clip, any_size=False),
     "DiffIRS1": Tiny({**LEVELS, "n_encoder_res": 1}, image_and_target),
     "DiffIRS2": Tiny({**LEVELS, "n_encoder_res": 1}, image_and_prior, one_image),
+    "DRSformer": Tiny({"dim": 4, "num_blocks": [1, 1, 1, 1], "heads": [1, 1, 2, 2]}),
+    "DUF": Tiny({"num_layer": 16, "scale": 1}, seven_frames, any_size=False),
+    "ECBSR": Tiny(
+        {
+            **{"num_in_ch": 3, "num_out_ch": 3, "num_block": 1, "num_channel": 4, "with_idt": True},
+            **{"act_type": "prelu", "scale": 2},
+        }
+    ),
     "EDSR": Tiny({"num_in_ch": 3, "num_out_ch": 3, "num_feat": 4, "num_block": 1, "upscale": 2}),
     "EDVR": Tiny(
         {
@@ -128,14 +142,22 @@ TINY: dict[str, Tiny] = {
     ),
     "Phaseformer": Tiny({**NARROW, "channels": [8, 16, 32, 64], "phase_gate": "spatial"}),
     "RCAN": Tiny({"num_in_ch": 3, "num_out_ch": 3, "num_feat": 16, "num_group": 1, "num_block": 1, "upscale": 2}),
+    "RIDNet": Tiny({"in_channels": 3, "mid_channels": 16, "out_channels": 3, "num_block": 1, "img_range": 1.0}),
     "RRDBNet": Tiny({"num_in_ch": 3, "num_out_ch": 3, "scale": 2, "num_feat": 4, "num_block": 1, "num_grow_ch": 2}),
     "Restormer": Tiny(LEVELS),
     "Spectroformer": Tiny(
         {"dim": 4, "num_blocks": [1, 1, 1, 1], "num_refinement_blocks": 1, "num_heads": [1, 1, 2, 2]},
     ),
+    "SRFormer": Tiny(
+        {
+            **{"embed_dim": 8, "depths": [2], "num_heads": [2], "window_size": 4, "img_size": 8, "mlp_ratio": 1},
+            **{"upscale": 2, "upsampler": "pixelshuffledirect", "drop_path_rate": 0.0},
+        }
+    ),
     "SRVGGNetCompact": Tiny({"num_feat": 4, "num_conv": 1, "upscale": 2}),
     "SpyNet": Tiny({}, two_images, any_size=False),
     "SpectroformerAGSSF": Tiny({**NARROW, "channels": [8, 16, 32, 64], "phase_gate": "spatial"}),
+    "TOFlow": Tiny({}, seven_frames, any_size=False),
 }
 """One entry for each name in ARCHS, discriminators aside."""
 
@@ -239,7 +261,7 @@ def test_channels_last_changes_nothing(name: str) -> None:
     backward(expected)
     gradients = {k: g.clone() for k, g in trained(network, name).items()}
     network.zero_grad()
-    network.to(memory_format=torch.channels_last)
+    channels_innermost(network)
     inputs = [
         x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
         for x in tiny(name).training_inputs(32, 40)
