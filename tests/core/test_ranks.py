@@ -178,3 +178,5 @@ def test_a_rank_that_is_gone_in_the_middle_is_named(world: int, number: int, ran
     assert ended[-1].code == -9
     left(ended[:1], 1, f"rank {world - 1} on ", "s (dist_params.timeout) or died")
     assert ended[0].seconds < 39
+    sound = [f"rank {r} on" for r in range(world - 1)]
+    assert not any(name in end.err + end.out for name in sound for end in ended[:-1]), ended
