@@ -89,11 +89,13 @@ def test_ranks_that_see_other_files_do_not_begin(ranks: Ranks, tmp_path: Path) -
     other = folders[1] / "gt" / "other.png"
     other.write_bytes((folders[0] / "gt/6.png").read_bytes())
     ended = nodes(ranks, folders, of_files())
-    left(ended, 2, "rank 1 on ", "names of 'held_out'")
+    left(ended, 2, "rank 1 on ", "names of 'held_out': 6.png on rank 0, other.png on rank 1")
     assert "samples of" not in ended[0].err
     other.unlink()
     (folders[1] / "gt/6.png").write_bytes((folders[0] / "gt/6.png").read_bytes() + b"more")
-    left(nodes(ranks, folders, of_files()), 2, "sizes of files of 'held_out'")
+    size = (folders[0] / "gt/6.png").stat().st_size
+    said = f"sizes of files of 'held_out': 6.png of {size} bytes on rank 0, 6.png of {size + 4} bytes on rank 1"
+    left(nodes(ranks, folders, of_files()), 2, said)
     (folders[1] / "gt").rename(folders[1] / "elsewhere")
     ended = nodes(ranks, folders, of_files())
     left(ended, 2, "gt: no such file or folder", "datasets.val.dataroot_gt")
