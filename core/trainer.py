@@ -119,7 +119,8 @@ class Trainer:
         self._logged: list[list[str]] = []
         """Names of what each update since the last look has logged, of the last step."""
         self._step: StepInProgress | None = None
-        self._reporting = False
+        self._unsaid = False
+        """Whether the line of the iteration that was made last is still to be written."""
         self.means = RunningMeans(parts.device)
         self.begun = False
         """Whether a step was taken in this process."""
@@ -161,7 +162,9 @@ class Trainer:
             self.validate()
             if self.pending_validation:  # interrupted again, which the checkpoint already says
                 self.leave()
-            self.save_results()
+            # What was resumed may be no checkpoint of this folder: an interrupted state, or another run's.
+            known = distributed.broadcast(self.parts.checkpoints.has(self.iteration))
+            (self.save_results if known else self.save)()
         while self.iteration < self.until:
             self._step = StepInProgress([b.clone() for b in self._buffers])  # loading its samples may fail, too
             self.iteration += 1
@@ -179,11 +182,9 @@ class Trainer:
             if last or self.leaving or any(map(self.due, self.looking)):
                 lost = self.look()
                 scalars = {k: v for k, v in scalars.items() if k not in lost}
-            if self.due(self.logging.print_freq) or last:
-                self._reporting = True
+            if self._unsaid:
                 self.report(scalars)
-                self._reporting = False
-            self.pending_validation = self.due(self.val.val_freq) or last
+                self._unsaid = False
             if self.due(self.logging.save_checkpoint_freq) or last or self.leaving:
                 self.save()  # first, so that nothing that happens in a validation can lose it
             if self.pending_validation:
@@ -236,7 +237,9 @@ class Trainer:
         self.rates = [float(g["lr"]) for g in stepped.param_groups] if stepped else []
         for scheduler in self.parts.schedulers.values():
             scheduler.step()
-        self._step = None
+        last, self._step = self.iteration == self.until, None
+        self._unsaid = self.due(self.logging.print_freq) or last
+        self.pending_validation = self.due(self.val.val_freq) or last
         if model.pictures and self.parts.show is not None:
             self.parts.show(model.pictures, self.iteration)
         scalars["perf/data_time"] = loaded - began
@@ -365,7 +368,6 @@ class Trainer:
     def validate(self) -> None:
         """Score every validation set; keep the best weights. A signal in the middle leaves it to the resumed run."""
         parts = self.parts
-        self.pending_validation = False
         for network in (*parts.networks.values(), *self.averages.values()):
             distributed.align_buffers(network)  # all score what the checkpoint holds, as a resumed run would
         try:
@@ -377,8 +379,8 @@ class Trainer:
                 results = parts.evaluator.run(parts.model, self.iteration, interrupted=self.interrupted)
         except Interrupted as stop:
             self.leaving = self.leaving or stop.code
-            self.pending_validation = True
             return
+        self.pending_validation = False  # only now: what fails on the way is to be made good
         self.last_results = results
         best, chosen = parts.evaluator.best, self.val.chosen
         decisive = decided_by(results, best, chosen.dataset)
@@ -489,7 +491,7 @@ class Trainer:
             self.iteration -= 1
             for buffer, before in zip(self._buffers, step.buffers, strict=True):
                 buffer.data.copy_(before)
-        whole = not (self._reporting and distributed.world_size() > 1)
+        whole = step is not None or not (self._unsaid and distributed.world_size() > 1)
         lost = whole and self.iteration > self.saved and distributed.is_main()
         self.writer.wait()
         if not lost or any(map(distributed.is_sharded, self.parts.networks.values())):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +20,25 @@ OURS = ("archs", "core", "datasets", "losses", "schedulers")
 MOST = 5
 """Differences that a message names."""
 ABSENT = "nothing"
+STRETCH = 1000
+"""Texts of a long list that travel at once."""
 
 
 def require(facts: Mapping[str, Any]) -> None:
     """Compare what this rank knows with what rank 0 does.
 
     Args:
-        facts: values by name (of what `messages.pack` sends).
+        facts: values by name (of what `messages.pack` sends); a list of texts may be long.
 
     Raises:
-        RanksError: some rank's differ. It names rank, keys and both values, and is the same on all ranks.
+        RanksError: some rank's differ. It names rank, keys and both values, of lists the first in which they differ, and is
+            the same on all ranks.
     """
     if distributed.world_size() == 1:
         return
+    lists = {k: v for k, v in facts.items() if isinstance(v, list)}
     mine = {k: v if isinstance(v, (int, float, str, bool, type(None))) else str(v) for k, v in facts.items()}
+    mine.update({k: _digest(v) for k, v in lists.items()})
     # The values travel only where their digests differ: there may be many ranks.
     digest = _digest(mine)
     same = distributed.gather(distributed.broadcast(digest) == digest)
@@ -42,6 +48,8 @@ def require(facts: Mapping[str, Any]) -> None:
     theirs = distributed.broadcast(mine)
     who = differing[0]
     said = distributed.gather(list(differences(theirs, mine)) if distributed.rank() == who else [])[who]
+    long = set(distributed.broadcast(list(lists)))
+    said = [(k, *(first_difference(lists.get(k, []), who) if k in long else (a, b))) for k, a, b in said]
     names = distributed.named()
     more = f" (and {len(differing) - 1} more ranks differ)" if len(differing) > 1 else ""
     left = f"; {len(said) - MOST} more" if len(said) > MOST else ""
@@ -74,5 +82,23 @@ def of_code(plugins: Iterable[str] = ()) -> dict[str, str]:
     return versions | {f"code of {name}": hashlib.sha256(f.read_bytes()).hexdigest()[:12] for name, f in files.items()}
 
 
-def _digest(facts: Mapping[str, Any]) -> str:
-    return hashlib.sha256(repr(sorted(facts.items())).encode()).hexdigest()
+def first_difference(mine: Sequence[str], who: int) -> tuple[str, str]:
+    """The first texts in which the lists of rank 0 and of rank `who` differ; all ranks call it together.
+
+    Only digests of stretches travel, and the one stretch that it is about: lists may have millions of names.
+    """
+    stretches = [mine[i : i + STRETCH] for i in range(0, len(mine), STRETCH)]
+    own = [_digest(s) for s in stretches]
+    theirs = distributed.broadcast(own)
+    at = next((i for i, (a, b) in enumerate(zip(theirs, own, strict=False)) if a != b), min(len(theirs), len(own)))
+    at = distributed.gather(at)[who]
+    here = list(stretches[at]) if at < len(stretches) else []
+    there = distributed.broadcast(here)
+    pairs = itertools.zip_longest(there, here, fillvalue=ABSENT)
+    found: tuple[str, str] = distributed.gather(next((p for p in pairs if p[0] != p[1]), (ABSENT, ABSENT)))[who]
+    return found
+
+
+def _digest(facts: Mapping[str, Any] | Sequence[str]) -> str:
+    said = sorted(facts.items()) if isinstance(facts, Mapping) else facts
+    return hashlib.sha256(repr(said).encode()).hexdigest()

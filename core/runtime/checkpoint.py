@@ -223,6 +223,10 @@ class Checkpoints:
         found = (re.fullmatch(r"(\d+)\.sha256", p.name) for p in self.states.glob("*.sha256"))
         return sorted(int(m.group(1)) for m in found if m)
 
+    def has(self, iteration: int) -> bool:
+        """Whether there is a complete checkpoint of `iteration`, by its name."""
+        return self._manifest(iteration).is_file()
+
     def save(self, iteration: int, networks: Mapping[str, State], state: State) -> None:
         """Write the checkpoint of `iteration`; older ones are pruned only once it is complete. Errors are `persist`'s.
 

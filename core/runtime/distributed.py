@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from ..annotations import Count, Positive, Range, Section, setting
 from ..errors import UserError
-from . import launchers, messages
+from . import launchers, messages, roll_call
 from .launchers import restarted
 from .meeting import Meeting, RanksError
 
@@ -143,6 +143,7 @@ def connect(device: torch.device) -> None:
             f"(dist_params.timeout): {said[0] if said else type(e).__name__}"
         ) from e
     _hosts = dist.new_group(backend="gloo") if backend == "nccl" else None
+    _meeting.roll.listen()
 
 
 def _device(local_rank: int) -> torch.device:
@@ -182,15 +183,12 @@ def _failed_elsewhere(error: Exception) -> RanksError | None:
     if (failure := _meeting.failure(1.0)) is not None:
         return failure
     try:
-        silent = _meeting.roll_call(ROLL_CALL)
+        absent = _meeting.roll_call(ROLL_CALL)
     except RanksError as e:
         return e
-    if not silent:
-        return None
-    _meeting.lost.update(silent)
-    names = ", ".join(map(_meeting.name, silent))
-    seconds = f"{_settings.timeout:g} s (dist_params.timeout)"
-    return RanksError(f"{names} did not answer within {seconds} or died: {first}", 1, silent)
+    _meeting.lost.update(absent.dead)
+    who = absent.dead or absent.busy
+    return RanksError(roll_call.said_of(absent, _meeting.name, _settings.timeout, first), 1, who) if who else None
 
 
 def _of_collective(error: Exception) -> bool:
@@ -272,6 +270,8 @@ def _connected() -> bool:
 def shut_down() -> None:
     """Leave the other ranks, if there are any."""
     global _meeting
+    if _meeting is not None:
+        _meeting.roll.close()
     _meeting = None
     _leave_group()
 

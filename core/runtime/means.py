@@ -74,7 +74,11 @@ class RunningMeans:
                 self.whole.add(name, value)
 
     def take(self) -> dict[str, Tensor]:
-        """The means for a line, by their names there; the next line's begin after this one."""
+        """The means for a line over all ranks, by their names there; the next line's begin after this one.
+
+        All ranks call it together. Whether they were aligned before, for a checkpoint, does not show in any digit.
+        """
+        self.align()
         found = {f"mean/{k}": v for k, v in self.line.values().items()}
         found.update({f"epoch/{k}": v for k, v in self.whole.values().items()})
         self.line.clear()

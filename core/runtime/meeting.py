@@ -25,6 +25,7 @@ import torch.distributed as dist
 from ..errors import UserError, in_one_line
 from . import messages
 from .launchers import Place
+from .roll_call import Absent, RollCall
 
 log = logging.getLogger("relume")
 
@@ -64,6 +65,7 @@ class Meeting:
     Attributes:
         others: what each rank said of itself, with its ``host``.
         lost: ranks of which nothing is expected any more.
+        roll: called when ranks have lost touch.
 
     Raises:
         UserError: rank 0 cannot be reached, its port is taken, another run answers there, or some rank does not come.
@@ -80,6 +82,7 @@ class Meeting:
         store = _keep(place, timeout) if place.rank == 0 and not place.kept else _reach(place, timeout)
         # torchrun keeps its store over a restart, and a process may run twice: what was said before must not be heard.
         self.store = dist.PrefixStore(f"relume/{place.run or 'run'}/{place.attempt}/{_meetings}", store)
+        self.roll = RollCall(self.store, place.rank, place.world, FAILED)
         if self.store.add(f"came/{place.rank}", 1) > 1:
             raise UserError(
                 f"rank {place.rank} came twice to {place.address}:{place.port}: two runs meet there. MASTER_PORT (for SLURM, "
@@ -210,19 +213,21 @@ class Meeting:
             late = self._wait({0: FAILED}, seconds, None)
             return None if late else self._failure()
         except RanksError as e:  # the store is gone
-            return e
+            return self._failure(self.roll.heard) if self.roll.heard is not None else e
 
-    def roll_call(self, seconds: float) -> list[int]:
-        """The ranks that do not come to this call within some seconds; all others do, having lost touch with one another.
+    def roll_call(self, seconds: float) -> Absent:
+        """The ranks that do not come to this call within some seconds; see `RollCall.call`.
 
         Raises:
             RanksError: the rank that keeps the store is gone.
         """
-        self._say(f"here/{self.rank}", None)
-        return self._wait({r: f"here/{r}" for r in range(self.world)}, seconds, None)
+        try:
+            return self.roll.call(seconds)
+        except RuntimeError as e:
+            raise self._gone() from e
 
-    def _failure(self) -> RanksError:
-        said = json.loads(self.store.get(FAILED))
+    def _failure(self, heard: bytes | None = None) -> RanksError:
+        said = json.loads(heard or self.store.get(FAILED))
         whose = "" if said["of_all"] else f"rank {said['rank']} on {said['host']} failed: "
         return RanksError(f"{whose}{said['why']}", int(said["code"]))
 

@@ -1,8 +1,7 @@
-"""What a dataset consists of, in few words: so that ranks on different nodes can tell whether they see the same files."""
+"""What a dataset consists of, so that ranks on different nodes can tell whether they see the same files."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 from typing import Any
 
@@ -13,21 +12,21 @@ MOST_SIZES = 2000
 """Files whose sizes are asked for, spread evenly: on a remote file system each is a question."""
 
 
-def contents(dataset: Any) -> dict[str, int | str]:
-    """Number of samples, digest of their names relative to the folder that has them all, digest of sizes of local files.
+def contents(dataset: Any) -> dict[str, int | list[str]]:
+    """Number of samples, their names relative to the folder that has them all, and the sizes of those that are local files.
 
     Names are those of `DatasetTraits.result_path`; where a dataset knows none, only the number is there.
     """
-    found: dict[str, int | str] = {"samples": len(dataset)}
+    found: dict[str, int | list[str]] = {"samples": len(dataset)}
     path_of = declared(dataset, "result_path", DatasetTraits)
     paths = [str(path) for i in range(len(dataset)) if (path := path_of(i)) is not None]
     if not paths:
         return found
-    found["names"] = _digest(relative(paths))
+    found["names"] = names = relative(paths)
     step = max(1, len(paths) // MOST_SIZES)
-    sizes = [size for path in paths[::step] if (size := _size(path)) is not None]
-    if sizes:
-        found["sizes of files"] = _digest([str(s) for s in sizes])
+    sizes = [(name, _size(path)) for name, path in zip(names[::step], paths[::step], strict=True)]
+    if any(size is not None for _, size in sizes):
+        found["sizes of files"] = [f"{name} of {size} bytes" for name, size in sizes if size is not None]
     return found
 
 
@@ -47,10 +46,3 @@ def _size(path: str) -> int | None:
         return os.stat(path).st_size
     except (OSError, ValueError):
         return None
-
-
-def _digest(texts: list[str]) -> str:
-    whole = hashlib.sha256()
-    for text in texts:
-        whole.update(text.encode(errors="surrogateescape") + b"\0")
-    return whole.hexdigest()[:16]

@@ -93,6 +93,17 @@ def test_a_step_that_cannot_have_its_samples_was_not_made(monkeypatch: pytest.Mo
     assert [r["iter"] for r in records(ROOT) if "lr" in r] == list(range(1, 13))
 
 
+def test_a_validation_that_failed_is_made_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    train_pipeline(options("straight"))
+    with monkeypatch.context() as patch:
+        fail_at(patch, Evaluator, "run", 2, RuntimeError("a rank is gone"))
+        with pytest.raises(RuntimeError, match="a rank is gone"):
+            train_pipeline(options())
+    assert Checkpoints(ROOT).interrupted() == 8  # for which there is no checkpoint
+    train_pipeline(options(), auto_resume=True)
+    assert differences(outcome(Path()), outcome(Path(), "straight")) == []
+
+
 def test_batch_statistics_of_the_step_that_failed_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {"val__val_freq": None, "network_g__dropout": 0.0}
     train_pipeline(options("straight", **settings))

@@ -89,11 +89,13 @@ def test_ranks_that_see_other_files_do_not_begin(ranks: Ranks, tmp_path: Path) -
     other = folders[1] / "gt" / "other.png"
     other.write_bytes((folders[0] / "gt/6.png").read_bytes())
     ended = nodes(ranks, folders, of_files())
-    left(ended, 2, "rank 1 on ", "names of 'held_out'")
+    left(ended, 2, "rank 1 on ", "names of 'held_out': 6.png on rank 0, other.png on rank 1")
     assert "samples of" not in ended[0].err
     other.unlink()
     (folders[1] / "gt/6.png").write_bytes((folders[0] / "gt/6.png").read_bytes() + b"more")
-    left(nodes(ranks, folders, of_files()), 2, "sizes of files of 'held_out'")
+    size = (folders[0] / "gt/6.png").stat().st_size
+    said = f"sizes of files of 'held_out': 6.png of {size} bytes on rank 0, 6.png of {size + 4} bytes on rank 1"
+    left(nodes(ranks, folders, of_files()), 2, said)
     (folders[1] / "gt").rename(folders[1] / "elsewhere")
     ended = nodes(ranks, folders, of_files())
     left(ended, 2, "gt: no such file or folder", "datasets.val.dataroot_gt")
@@ -178,3 +180,5 @@ def test_a_rank_that_is_gone_in_the_middle_is_named(world: int, number: int, ran
     assert ended[-1].code == -9
     left(ended[:1], 1, f"rank {world - 1} on ", "s (dist_params.timeout) or died")
     assert ended[0].seconds < 39
+    sound = [f"rank {r} on" for r in range(world - 1)]
+    assert not any(name in end.err + end.out for name in sound for end in ended[:-1]), ended

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from runs import options, records
 from relume.core.imaging.image_io import imread
 from relume.core.ops import dispatch
 from relume.core.pipeline import train_pipeline
+from relume.core.runtime import distributed
 from relume.core.runtime.means import RunningMeans
 
 CPU = torch.device("cpu")
@@ -45,6 +49,36 @@ def test_what_is_not_finite_is_left_out() -> None:
     means.add({"l_never": math.nan}, 0)
     found = means.take()
     assert found["mean/l_a"] == 2.0 and found["mean/l_never"].isnan()
+
+
+def test_a_checkpoint_within_an_epoch_does_not_show_in_the_means_of_three_ranks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    values = torch.rand(3, 40, generator=torch.Generator().manual_seed(3))
+    meeting, stacks = threading.Barrier(3), {}
+
+    def mean(stack: torch.Tensor) -> torch.Tensor:
+        stacks[threading.get_ident()] = stack
+        meeting.wait(60)
+        found = torch.stack([stacks[k] for k in sorted(stacks)]).mean(dim=0)
+        meeting.wait(60)
+        return found
+
+    monkeypatch.setattr(distributed, "active", lambda: True)
+    monkeypatch.setattr(distributed, "mean", mean)
+
+    def rank(own: list[float], often: bool) -> torch.Tensor:
+        means = RunningMeans(CPU)
+        for i, value in enumerate(own):
+            means.add({"l_a": value}, 0)
+            if often and i % 3 == 0:
+                means.align()
+        return means.take()["epoch/l_a"].float()
+
+    with ThreadPoolExecutor(3) as ranks:
+        told = [list(ranks.map(partial(rank, often=often), values.tolist())) for often in (False, True)]
+    assert len({float(v) for each in told for v in each}) == 1
+    assert float(told[0][0]) == pytest.approx(float(values.mean()))
 
 
 def test_a_state_goes_on_bit_for_bit() -> None:
