@@ -14,7 +14,7 @@ from .base import (
     NonFiniteError,
     UserError,
 )
-from .names import SHOWN, did_you_mean, edits, listing
+from .names import SHOWN, did_you_mean, edits, listing, meant
 from .paths import expanded, unreadable
 from .text import LINE, MESSAGE, VALUE, in_cell, in_one_line, message, printable, redacted, without_secrets
 
@@ -36,6 +36,7 @@ __all__ = [
     "in_cell",
     "in_one_line",
     "listing",
+    "meant",
     "message",
     "printable",
     "redacted",

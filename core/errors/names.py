@@ -71,6 +71,7 @@ COMMON_MISTAKES: dict[str, tuple[str, ...]] = {
     "lr_scheduler": ("scheduler",),
     "sched": ("scheduler",),
     "scheme": ("scheduler",),
+    "lr_scheme": ("scheduler",),
     "warmup": ("warmup_iter",),
     "warmup_iters": ("warmup_iter",),
     "warmup_steps": ("warmup_iter",),
@@ -95,6 +96,8 @@ COMMON_MISTAKES: dict[str, tuple[str, ...]] = {
     "losses": ("pixel_opt",),
     "criterion": ("pixel_opt",),
     "pixel_loss": ("pixel_opt",),
+    "pixel_criterion": ("pixel_opt",),
+    "pixel_weight": ("pixel_opt",),
     "gan_loss": ("gan_opt",),
     "seed": ("manual_seed",),
     "random_seed": ("manual_seed",),
@@ -104,6 +107,7 @@ COMMON_MISTAKES: dict[str, tuple[str, ...]] = {
     "model": ("model_type", "network_g"),
     "network": ("network_g",),
     "net_g": ("network_g",),
+    "netg": ("network_g",),
     "generator": ("network_g",),
     "arch": ("network_g",),
     "upscale": ("upscale", "scale"),
@@ -116,6 +120,7 @@ COMMON_MISTAKES: dict[str, tuple[str, ...]] = {
     "pretrain": ("pretrain_network_g",),
     "pretrain_model_g": ("pretrain_network_g",),
     "pretrained_model": ("pretrain_network_g",),
+    "pretrain_model": ("pretrain_network_g",),
     "pretrain_network": ("pretrain_network_g",),
     "checkpoint": ("pretrain_network_g",),
     "checkpoint_path": ("pretrain_network_g",),
@@ -125,6 +130,7 @@ COMMON_MISTAKES: dict[str, tuple[str, ...]] = {
     "resume": ("resume_state",),
     "resume_from": ("resume_state",),
     "resume_from_checkpoint": ("resume_state",),
+    "output": ("experiments_root",),
     "output_dir": ("experiments_root",),
     "save_dir": ("experiments_root",),
     "default_root_dir": ("experiments_root",),
@@ -132,6 +138,8 @@ COMMON_MISTAKES: dict[str, tuple[str, ...]] = {
     "check_val_every_n_epoch": ("val_freq",),
     "val_check_interval": ("val_freq",),
     "val_interval": ("val_freq",),
+    "val_every": ("val_freq",),
+    "interval": ("val_freq",),
     "eval_freq": ("val_freq",),
     "save_images": ("save_img",),
     "save_image": ("save_img",),
@@ -188,14 +196,24 @@ def did_you_mean(word: str, known: Iterable[str], files: bool = False) -> str:
     ('', '')
     """
     word = str(word)
-    by_lower = {k.lower(): k for k in known}
-    for key in COMMON_MISTAKES.get(word.lower(), ()):
-        if key.lower() in by_lower:
-            return f" Did you mean '{by_lower[key.lower()]}'?"
+    known = list(known)
+    if (found := meant(word, known)) is not None and found != word:
+        return f" Did you mean '{found}'?"
     if not word.strip() or len(word) > VALUE:
         return ""
-    near = [(distance, k) for k in by_lower.values() if (distance := slips(word, k, files)) is not None]
+    near = [(distance, k) for k in known if (distance := slips(word, k, files)) is not None]
     return f" Did you mean '{printable(min(near)[1])}'?" if near else ""
+
+
+def meant(word: str, known: Iterable[str]) -> str | None:
+    """What of `known` a word is, but for capitals, or is called in other frameworks.
+
+    >>> meant("bs", ["name", "batch_size_per_gpu"]), meant("NAME", ["name"]), meant("nmae", ["name"])
+    ('batch_size_per_gpu', 'name', None)
+    """
+    by_lower = {k.lower(): k for k in known}
+    words = (*COMMON_MISTAKES.get(word.lower(), ()), word.lower())
+    return next((by_lower[w.lower()] for w in words if w.lower() in by_lower), None)
 
 
 def slips(word: str, known: str, files: bool = False) -> int | None:

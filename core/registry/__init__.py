@@ -307,8 +307,9 @@ class Registry:
         theirs = [n for plugin in plugged.active() for n in plugin.names(self)]
         every = [*self.names(), *self._aliases, *self.library_names(), *theirs]
         known = listing(every, str(name), self.command) or "none"
-        text = f"no {self.noun} is called '{printable(name)}'.{did_you_mean(str(name), every)} Known: {known}."
-        text += f" {advice}" if (advice := self._library_advice(str(name))) else ""
+        hint = did_you_mean(str(name), every)
+        text = f"no {self.noun} is called '{printable(name)}'.{hint} Known: {known}."
+        text += f" {advice}" if not hint and (advice := self._library_advice(str(name))) else ""
         for module, error in self._unimportable.items():
             spec = importlib.util.find_spec(module)
             source = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""

@@ -38,10 +38,17 @@ def article(noun: str) -> str:
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
-def unknown_key(key: object, owner: str, accepted: Iterable[str], near: Iterable[str] | None = None) -> str:
-    """The message for an option that `owner` does not have; `near` is what may be suggested, `accepted` when omitted."""
+def unknown_key(
+    key: object, owner: str, accepted: Iterable[str], near: Iterable[str] | None = None, elsewhere: str = ""
+) -> str:
+    """The message for an option that `owner` does not have.
+
+    Args:
+        near: what may be suggested; `accepted` when omitted.
+        elsewhere: what to say where none of them is near.
+    """
     accepted = list(accepted)
-    hint = did_you_mean(str(key), accepted if near is None else near)
+    hint = did_you_mean(str(key), accepted if near is None else near) or elsewhere
     about = re.search(r"\(([\w.]+)\)$", owner)
     page = about[1] if about else owner if re.fullmatch(r"[\w.]+", owner) else ""
     known = listing(accepted, str(key), f"relume explain {page}".strip()) or "no options"

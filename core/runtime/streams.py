@@ -146,6 +146,14 @@ class LogFile(Forgiving, logging.FileHandler):
         super().__init__(path, encoding="utf-8", errors="backslashreplace")
         self.where = str(path)
 
+    def close(self) -> None:
+        """Close the file. What a full disk did not take is lost, which has been said, and hides no other error."""
+        try:
+            super().close()
+        except OSError:
+            if not self.failed:
+                raise
+
 
 class StandardOutput(Forgiving, logging.StreamHandler[TextIO]):
     """Writes to what ``sys.stdout`` is at the moment of writing, which notebooks and tests replace."""

@@ -388,6 +388,33 @@ def test_common_words_are_known(word: str, known: list[str], meant: str) -> None
     assert did_you_mean(word, ["zzz"]) == ""
 
 
+@pytest.mark.parametrize(
+    ("place", "key", "meant"),
+    [
+        ("", "lr", "train.optim_g.lr"),
+        ("", "batch_size", "datasets.train.batch_size_per_gpu"),
+        ("", "epochs", "train.total_epoch"),
+        ("", "resume_from", "path.resume_state"),
+        ("train", "val_freq", "val.val_freq"),
+        ("train", "num_workers", "datasets.train.num_worker_per_gpu"),
+        ("train.optim_g", "scheduler", "train.scheduler"),
+        ("val", "print_freq", "logger.print_freq"),
+        ("datasets.train", "manual_seed", "manual_seed"),
+    ],
+)
+def test_a_key_in_another_section_is_sent_home(place: str, key: str, meant: str) -> None:
+    opt = options(train__pixel_opt={"type": "L1Loss"})
+    block = opt
+    for part in filter(None, place.split(".")):
+        block = block[part]
+    block[key] = 1
+    Path("x.yml").write_text(yaml.safe_dump(opt))
+    with pytest.raises(OptionError) as caught:
+        resolve("x.yml")
+    (problem,) = caught.value.problems
+    assert f"unknown key '{key}'" in problem.text and f" Did you mean '{meant}'?" in problem.text
+
+
 def test_a_wrong_scale_is_the_cause_and_no_patch_is() -> None:
     pictures("lq", 2, (12, 12))
     pictures("gt", 2, (48, 48))

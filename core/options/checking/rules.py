@@ -25,6 +25,7 @@ from ..refused import other_dialect, topic_of
 from ..schema import PATH_KEYS, NetworkBlock, Options, Paths, Train, Val
 from ..wrappers import written_out
 from .checker import Checker
+from .elsewhere import elsewhere
 from .keys import (
     FROM_ABOVE,
     PLACES,
@@ -350,16 +351,14 @@ class OptionsChecker(Checker):
                 entry.place, name, f"{self.model_type} has no use for '{name}'. Accepted: {known}.", say_key=False
             )
             return
+        near = None
         if key == "train":
             listed = [a for a in accepted if not names_component(a)]
-            text = unknown_key(name, owner, [*listed, "optim_<name>", "<name>_opt"], near=(*listed, *USUAL_KEYS))
-            self.problem(entry.place, join(key, name), text, say_key=False)
-            return
+            accepted, near = [*listed, "optim_<name>", "<name>_opt"], (*listed, *USUAL_KEYS)
+        text = unknown_key(name, owner, accepted, near, elsewhere(name, key))
         if key.startswith("network_") and not plugged.active() and not did_you_mean(name, accepted):
-            text = f"{unknown_key(name, owner, accepted)} A fork's copy that has it is named under plugins: [file.py]."
-            self.problem(entry.place, join(key, name), text, say_key=False)
-            return
-        super().unknown(entry, name, owner, accepted, key)
+            text += " A fork's copy that has it is named under plugins: [file.py]."
+        self.problem(entry.place, join(key, name), text, say_key=False)
 
 
 def without_null_sets(root: Block) -> Block:
