@@ -10,7 +10,7 @@ SMALL = [
     "train:total_iter=3",
     "val:val_freq=3",
     "logger:print_freq=1",
-    "logger:save_checkpoint_freq=1",
+    "logger:save_checkpoint_freq=2",
     "logger:keep_checkpoints=1",
 ]
 PHOTOGRAPHS = ["datasets:train:shorter_side=96", "datasets:train:gt_size=32", "datasets:train:batch_size_per_gpu=2"]
