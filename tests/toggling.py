@@ -22,7 +22,7 @@ import torch
 from relume.core import options
 from relume.core.errors import UserError
 from relume.core.options import Resolved, reference
-from relume.core.options.reader import spelled
+from relume.core.options.reading.loader import spelled
 from relume.core.pipeline import train_pipeline
 
 Kept = dict[str, Any]
