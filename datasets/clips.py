@@ -211,7 +211,7 @@ class X4K1000FPSDataset(ClipDataset):
     """X-TRAIN of X4K1000FPS (Sim et al., XVFI, ICCV 2021): 4408 clips of 65 frames of 768x768, ``<scene>/<clip>/0000.png`` ...
 
     One sample per clip and epoch; place and distance are drawn anew. Clips are downloaded as videos, and have to be decoded to
-    frames first (the authors' ``decode_mp4.py``, or ffmpeg).
+    frames first: ``relume prepare frames datasets/X4K1000FPS/train datasets/X4K1000FPS/train``.
 
     Args:
         dataroot: folder of the scenes, or that which holds it as ``train``.
@@ -248,7 +248,9 @@ class X4K1000FPSDataset(ClipDataset):
         for scene in sorted(p for p in root.iterdir() if p.is_dir()):
             for entry in sorted(scene.iterdir()):
                 if entry.suffix == ".mp4" and not entry.with_suffix("").is_dir():
-                    raise UserError(f"{entry}: is a video; decode it to {entry.with_suffix('')}/0000.png ... first")
+                    raise UserError(
+                        f"{entry}: is a video; decode all of them first: relume prepare frames {root} {root}"
+                    )
                 if entry.is_dir():
                     images = [n for n in os.listdir(entry) if n.endswith(".png")]
                     if not images:

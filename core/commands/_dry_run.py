@@ -41,7 +41,7 @@ PACKAGES = (
     "triton",
     "mamba-ssm",
 )
-READING = 10.0
+READING = 5.0
 """Seconds at most in which samples of a set are tried."""
 USABLE = 0.92
 """Share of a device's memory that can be counted on."""

@@ -4,6 +4,7 @@
 ``relume prepare lmdb  FOLDER OUT.lmdb [--kind radiance]``     pack a folder into an LMDB database
 ``relume prepare meta  FOLDER OUT.txt [--kind radiance]``      list a folder's images and their sizes
 ``relume prepare hdr   FOLDER OUT [--renditions 4]``           make HDR scenes of photographs, and their pictures
+``relume prepare frames FOLDER OUT [--first 0]``               decode videos (X4K1000FPS, ...) to folders of PNG frames
 ``relume prepare data  [NAME [FOLDER [OUT]]]``                 published data sets: where from, and from download to layout
 ``relume prepare check LQ GT [--scale 4] [--val LQ GT]``        partners, sizes, damage, pictures that train and val share
 
@@ -31,7 +32,7 @@ from ...datasets.sources import Folder, Source, lmdb_key
 from ..errors import UserError, printable, require
 from ..imaging.image_io import READERS, Readers, imwrite
 from ..imaging.storage import first_line, write_bytes
-from ..preparation import checks, published
+from ..preparation import checks, frames, published
 from ..preparation.crops import windows
 
 KINDS: dict[str, Readers] = {"images": READERS, "radiance": RADIANCE_READERS, "prompts": PROMPTS}
@@ -185,6 +186,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command line takes."""
     commands = parser.add_subparsers(dest="command", required=True)
     helps = {"crop": "cut into sub-images", "lmdb": "pack into LMDB", "meta": "list images", "hdr": "make HDR scenes"}
+    helps["frames"] = "decode videos to folders of frames"
     pairs = commands.add_parser("check", help="check pairs")
     pairs.add_argument("lq", help="inputs")
     pairs.add_argument("gt", help="targets of the same names")
@@ -199,13 +201,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--list", help="file with the names of what is held out, one a line, instead")
     for name, what in helps.items():
         command = commands.add_parser(name, help=what)
-        command.add_argument("folder", help="images, sub-folders included")
+        command.add_argument("folder", help="videos or images, sub-folders included")
         command.add_argument("out", help="what to write")
         if name in ("lmdb", "meta"):
             command.add_argument("--kind", choices=KINDS, default="images", help="what the folder holds")
         if name == "hdr":
             command.add_argument("--renditions", type=int, default=1, help="pictures of each scene")
             command.add_argument("--side", type=int, help="shorter side to shrink photographs to")
+        if name == "frames":
+            command.add_argument("--first", type=int, default=0, help="number of a video's first frame (0)")
+            command.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="videos at once")
         if name == "crop":
             command.add_argument("--size", type=int, default=480, help="side of a sub-image")
             command.add_argument("--step", type=int, default=240, help="distance between sub-images")
@@ -237,6 +242,12 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.command == "data":
         a = arguments
         print(published.prepare(a.name, a.folder, a.out, a.seed, a.list))
+        return
+    if arguments.command == "frames":
+        if arguments.first < 0:
+            raise UserError(f"--first: at least 0, not {arguments.first}")
+        videos, count = frames.decode(arguments.folder, arguments.out, arguments.first, arguments.workers)
+        print(f"{count} frames of {videos} videos: {arguments.out}")
         return
     if arguments.command == "crop":
         size, step, least = arguments.size, arguments.step, arguments.least

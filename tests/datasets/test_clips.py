@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from relume.core.cli import main
 from relume.core.errors import UserError
 from relume.core.imaging.image_io import imwrite
 from relume.datasets import build_dataset
@@ -22,8 +23,8 @@ def write_frames(folder: Path, count: int, size: tuple[int, int] = (24, 32)) -> 
         imwrite(folder / f"{i:04d}.png", np.full((*size, 3), 4 * i, np.uint8))
 
 
-def write_video(path: Path, count: int, size: tuple[int, int] = (32, 48)) -> None:
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 25, size[::-1])
+def write_video(path: Path, count: int, size: tuple[int, int] = (32, 48), codec: str = "MJPG") -> None:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), 25, size[::-1])
     assert writer.isOpened()
     for i in range(count):
         writer.write(np.full((*size, 3), 4 * i, np.uint8))
@@ -84,10 +85,31 @@ def test_x4k_that_is_not_as_published(x4k):
         build("X4K1000FPSDataset", x4k, stride=[9, 9])
     (x4k / "train/004").mkdir()
     (x4k / "train/004/occ001.mp4").touch()
-    with pytest.raises(UserError, match=r"occ001\.mp4: is a video; decode it"):
+    with pytest.raises(UserError, match=r"occ001\.mp4: is a video; .*relume prepare frames"):
         build("X4K1000FPSDataset", x4k)
     with pytest.raises(UserError, match="has no clips"):
         build("X4K1000FPSDataset", x4k / "train/002/occ009")
+
+
+def test_downloaded_videos_become_the_folders_that_the_dataset_reads(tmp_path, capsys):
+    root = str(tmp_path / "train")
+    for name, count in (("002/occ008", 9), ("003/occ001", 5)):
+        (tmp_path / "train" / name).parent.mkdir(parents=True)
+        write_video(tmp_path / f"train/{name}.mp4", count, codec="mp4v")
+    (tmp_path / "train/002/occ008.unfinished").mkdir()
+    for _ in range(2):  # the second finds everything done
+        assert main(["prepare", "frames", root, root, "--workers", "1"]) == 0
+        assert capsys.readouterr().out.strip() == f"14 frames of 2 videos: {root}"
+    assert sorted(p.name for p in (tmp_path / "train/003/occ001").iterdir()) == [f"{i:04d}.png" for i in range(5)]
+    item = build("X4K1000FPSDataset", tmp_path, phase="val", stride=[2, 4])[0]
+    assert [level(item[k]) for k in ("img0", "gt", "img1")] == pytest.approx([0, 2, 4], abs=1)  # lossy
+    write_video(tmp_path / "train/003/occ001.avi", 3)
+    assert main(["prepare", "frames", root, root]) == 2 and "would share the folder" in capsys.readouterr().err
+    assert main(["prepare", "frames", root, root, "--first", "-1"]) == 2
+    assert main(["prepare", "frames", str(tmp_path / "train/002/occ008"), root]) == 2
+    assert "has no videos" in capsys.readouterr().err
+    assert main(["prepare", "frames", str(tmp_path / "train/003/occ001.avi"), str(tmp_path / "x"), "--first", "1"]) == 0
+    assert sorted(p.name for p in (tmp_path / "x/occ001").iterdir()) == ["0001.png", "0002.png", "0003.png"]
 
 
 def test_videos_and_folders_are_found(tmp_path):
