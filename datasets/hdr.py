@@ -68,6 +68,7 @@ class LdrHdrDataset(ImageDataset):
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next sample.
         with_dgain: give each sample's ``dgain`` and ``gamma`` as well, on which a network may be conditioned
             (``train.inputs: [lq, dgain]`` of RestorationModel).
+        recursive: search the sub-folders of folders that have pictures themselves; in test sets not, when omitted.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class LdrHdrDataset(ImageDataset):
         std: list[Positive] | None = None,
         on_error: OnError = "raise",
         with_dgain: bool = False,
+        recursive: bool | None = None,
     ) -> None:
         super().__init__(on_error)
         self.with_dgain = with_dgain
@@ -124,6 +126,7 @@ class LdrHdrDataset(ImageDataset):
             *(dataroot_lq, truth, backend, filename_tmpl, meta_info_file),
             gt_readers=RADIANCE_READERS,
             surplus=dataroot_alignratio is not None,
+            recursive=phase != "test" if recursive is None else recursive,
         )
         self.prompts: list[str] = []
         if self.curves.needs_own and dataroot_dgain is not None:

@@ -76,6 +76,7 @@ class PairedImageDataset(ImageDataset):
         task: of forks: ``CAR`` for pairs in gray of the files' bits; ``denoising_color`` and ``denoising_gray`` for ``lq`` that
             is ``gt`` plus white Gaussian noise (not clipped; outside training always the same), whatever lies in `dataroot_lq`.
         noise: its standard deviation, in 1/255.
+        recursive: search the sub-folders of folders that have images themselves; in test sets not, when omitted.
     """
 
     def __init__(
@@ -105,8 +106,10 @@ class PairedImageDataset(ImageDataset):
         on_error: OnError = "raise",
         task: Task | None = None,
         noise: NonNegativeNumber | None = None,
+        recursive: bool | None = None,
     ) -> None:
         super().__init__(on_error)
+        self.recursive = (phase != "test" or layout is not None) if recursive is None else recursive
         self.check_options({"task": task, "noise": noise, "dataroot_gt": dataroot_gt, "scale": scale, "color": color})
         self.noise = noise if task in DENOISING else None
         if task in DENOISING:
@@ -162,7 +165,7 @@ class PairedImageDataset(ImageDataset):
 
     def find(self, lq: str, gt: str | None, backend: IOBackend, template: str, meta: str | None) -> list[Sample]:
         """The samples of one root."""
-        return find_samples(lq, gt, backend, template, meta)
+        return find_samples(lq, gt, backend, template, meta, recursive=self.recursive)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -283,6 +286,7 @@ class SingleImageDataset(PairedImageDataset):
         mean: subtracted from each channel.
         std: divides each channel.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next one.
+        recursive: search the sub-folders of folders that have images themselves; only those of a `layout` when omitted.
     """
 
     def __init__(
@@ -296,6 +300,7 @@ class SingleImageDataset(PairedImageDataset):
         mean: list[float] | None = None,
         std: list[Positive] | None = None,
         on_error: OnError = "raise",
+        recursive: bool | None = None,
     ) -> None:
         if layout is not None:
             dataroot_lq = single_folders(layout, as_roots(dataroot_lq, "dataroot_lq"))
@@ -309,6 +314,7 @@ class SingleImageDataset(PairedImageDataset):
             mean=mean,
             std=std,
             on_error=on_error,
+            recursive=layout is not None if recursive is None else recursive,
         )
 
 

@@ -67,6 +67,7 @@ def find_samples(
     meta_file: str | None = None,
     gt_readers: Readers = READERS,
     surplus: bool = False,
+    recursive: bool = True,
 ) -> list[Sample]:
     """The samples of one root, sorted by name, in linear time. Suffixes need not agree; sub-folders must.
 
@@ -78,12 +79,14 @@ def find_samples(
         meta_file: BasicSR's list of the ground truths (or inputs, when alone) to use; all when None.
         gt_readers: decoders of the ground truths.
         surplus: leave out inputs without a ground truth.
+        recursive: see `sources.Folder`; a list says itself where its files are.
 
     Raises:
         UserError: a folder is missing or empty, or files lack a partner; up to ten are named.
     """
-    lq = open_source(lq_root, backend)
-    gt = open_source(gt_root, backend, gt_readers) if isinstance(gt_root, str) else gt_root
+    recursive = recursive or meta_file is not None
+    lq = open_source(lq_root, backend, recursive=recursive)
+    gt = open_source(gt_root, backend, gt_readers, recursive) if isinstance(gt_root, str) else gt_root
     main = gt or lq
     keys = list(main.files)
     if meta_file is not None:

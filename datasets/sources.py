@@ -102,11 +102,25 @@ class Source:
 
 
 class Folder(Source):
-    """The images in a folder and its sub-folders, on disk (``~`` is expanded) or behind an fsspec URL."""
+    """The images in a folder and its sub-folders, on disk (``~`` is expanded) or behind an fsspec URL.
 
-    def __init__(self, root: str, readers: Readers = READERS) -> None:
+    Args:
+        recursive: whether sub-folders are searched though the folder has files of its own.
+    """
+
+    def __init__(self, root: str, readers: Readers = READERS, recursive: bool = True) -> None:
         root = root if is_url(root) else os.path.expanduser(root)
-        super().__init__(root, with_suffix(root, list_files(root), readers), readers)
+        found = with_suffix(root, list_files(root), readers)
+        own = found if recursive else [name for name in found if "/" not in name]
+        if recursive or len(own) == len(found):
+            own = found
+        elif not own:
+            own = found
+            log.info("%s: has no files to read itself; those in its sub-folders are taken", root)
+        else:
+            more = len(found) - len(own)
+            log.info("%s: %d files in sub-folders are left out (recursive: true takes them too)", root, more)
+        super().__init__(root, own, readers)
 
 
 _told_of_others: set[str] = set()
@@ -210,9 +224,13 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_close_databases)  # both processes open them again when they next read
 
 
-def open_source(root: str, backend: IOBackend, readers: Readers = READERS) -> Source:
-    """The images under `root`; ``~`` is expanded. In a folder, files that `readers` has no suffix for are left out."""
-    return Lmdb(root, readers) if backend.type == "lmdb" else Folder(root, readers)
+def open_source(root: str, backend: IOBackend, readers: Readers = READERS, recursive: bool = True) -> Source:
+    """The images under `root`; ``~`` is expanded. In a folder, files that `readers` has no suffix for are left out.
+
+    Args:
+        recursive: see `Folder`.
+    """
+    return Lmdb(root, readers) if backend.type == "lmdb" else Folder(root, readers, recursive)
 
 
 def refuse_small(files: Sequence[tuple[Source, str]], patch: int) -> None:

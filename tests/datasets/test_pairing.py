@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from relume.core.errors import UserError
+from relume.core.imaging.image_io import imwrite
 from relume.core.imaging.storage import write_bytes
+from relume.datasets import build_dataset
 from relume.datasets.pairing import find_roots, find_samples
 from relume.datasets.sources import IOBackend
 
@@ -114,3 +117,20 @@ def test_roots_of_the_options():
 def test_roots_that_do_not_fit_together(arguments, message):
     with pytest.raises(UserError, match=message):
         find_roots(*arguments)
+
+
+def test_test_sets_leave_sub_folders_out_unless_told(tmp_path, caplog):
+    for kind in ("lq", "gt"):
+        for name in ("a", "old/b", "mine/c"):
+            imwrite(tmp_path / kind / f"{name}.png", np.zeros((4, 4, 3), np.uint8))
+    pair = {"type": "PairedImageDataset", **{f"dataroot_{k}": str(tmp_path / k) for k in ("lq", "gt")}}
+    single = {"type": "SingleImageDataset", "dataroot_lq": str(tmp_path / "lq")}
+    for block, phase, count in ((pair, "train", 3), (pair, "val", 3), (pair, "test", 1), (single, "test", 1)):
+        assert len(build_dataset(block, phase=phase, scale=1)) == count
+    for block in (pair, single):
+        assert len(build_dataset({**block, "recursive": True}, phase="test", scale=1)) == 3
+    with caplog.at_level("INFO", "relume"):
+        build_dataset(single, phase="test", scale=1)
+    assert "2 files in sub-folders are left out (recursive: true takes them too)" in caplog.text
+    (tmp_path / "lq/a.png").unlink()
+    assert len(build_dataset(single, phase="test", scale=1)) == 2, "a folder of folders"
