@@ -10,14 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ....datasets.video_tests import duf_downsample as thinned_out
 from ...imaging.opencv import cv2
 from ..utils.img_util import img2tensor, padding
 from ..utils.misc import scandir
 from .transforms import mod_crop
 
 __all__ = [
+    "duf_downsample",
     "generate_frame_indices",
     "padding",
+    "paired_DP_paths_from_folder",
     "paired_paths_from_folder",
     "paired_paths_from_lmdb",
     "paired_paths_from_meta_info_file",
@@ -59,6 +62,16 @@ def paired_paths_from_folder(
             }
         )
     return paths
+
+
+def paired_DP_paths_from_folder(  # noqa: N802
+    folders: Sequence[str], keys: Sequence[str], filename_tmpl: str = "{}"
+) -> list[dict[str, str]]:
+    """As `paired_paths_from_folder` with the folders and keys of two views first: left, right, ground truth."""
+    left, right = (
+        paired_paths_from_folder([folders[i], folders[2]], [keys[i], keys[2]], filename_tmpl) for i in (0, 1)
+    )
+    return [{**first, **second} for first, second in zip(left, right, strict=True)]
 
 
 def paired_paths_from_meta_info_file(
@@ -114,6 +127,17 @@ def read_img_seq(path: Any, require_mod_crop: bool = False, scale: int = 1, retu
         frames = [mod_crop(frame, scale) for frame in frames]
     stacked: Tensor = torch.stack(img2tensor(frames, bgr2rgb=True, float32=True))
     return (stacked, [Path(file).stem for file in files]) if return_imgname else stacked
+
+
+def duf_downsample(x: Tensor, kernel_size: int = 13, scale: int = 4) -> Tensor:
+    """Frames (B, T, C, H, W) or (T, C, H, W), blurred by a Gaussian and thinned out, as DUF's inputs are.
+
+    Raises:
+        ValueError: the kernel is not BasicSR's, of 13 pixels.
+    """
+    if kernel_size != 13:
+        raise ValueError("Relume's stand-in for duf_downsample has a kernel of 13 pixels")
+    return torch.stack([thinned_out(clip, scale) for clip in x]) if x.dim() == 5 else thinned_out(x, scale)
 
 
 def generate_frame_indices(crt_idx: int, max_frame_num: int, num_frames: int, padding: str = "reflection") -> list[int]:

@@ -26,10 +26,10 @@ def _size(image: Any) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def _cut(image: Any, top: int, left: int, size: int) -> Any:
+def _cut(image: Any, top: int, left: int, height: int, width: int) -> Any:
     if isinstance(image, Tensor):
-        return image[..., top : top + size, left : left + size]
-    return image[top : top + size, left : left + size, ...]
+        return image[..., top : top + height, left : left + width]
+    return image[top : top + height, left : left + width, ...]
 
 
 def paired_random_crop(
@@ -40,18 +40,38 @@ def paired_random_crop(
     Raises:
         ValueError: sizes are not `scale` apart, or smaller than the patch.
     """
+    return paired_random_crop_hw(img_gts, img_lqs, gt_patch_size, gt_patch_size, scale, gt_path)
+
+
+def paired_random_crop_hw(
+    img_gts: Images,
+    img_lqs: Images,
+    gt_patch_size_h: int,
+    gt_patch_size_w: int,
+    scale: int,
+    gt_path: str | None = None,
+) -> tuple[Images, Images]:
+    """As `paired_random_crop`, of patches that are not square."""
     gts = img_gts if isinstance(img_gts, list) else [img_gts]
     lqs = img_lqs if isinstance(img_lqs, list) else [img_lqs]
     height, width = _size(lqs[0])
-    size = gt_patch_size // scale
+    rows, columns = gt_patch_size_h // scale, gt_patch_size_w // scale
     if _size(gts[0]) != (height * scale, width * scale):
         raise ValueError(f"Scale mismatches. GT {_size(gts[0])} is not {scale}x multiplication of LQ {height, width}.")
-    if height < size or width < size:
-        raise ValueError(f"LQ {height, width} is smaller than patch size ({size}, {size}). Please remove {gt_path}.")
-    top, left = random.randint(0, height - size), random.randint(0, width - size)  # noqa: S311
-    lqs = [_cut(image, top, left, size) for image in lqs]
-    gts = [_cut(image, top * scale, left * scale, gt_patch_size) for image in gts]
+    if height < rows or width < columns:
+        raise ValueError(f"LQ {height, width} is smaller than patch size ({rows}, {columns}). Please remove {gt_path}.")
+    top, left = random.randint(0, height - rows), random.randint(0, width - columns)  # noqa: S311
+    lqs = [_cut(image, top, left, rows, columns) for image in lqs]
+    gts = [_cut(image, top * scale, left * scale, gt_patch_size_h, gt_patch_size_w) for image in gts]
     return (gts[0] if len(gts) == 1 else gts), (lqs[0] if len(lqs) == 1 else lqs)
+
+
+def paired_random_crop_DP(  # noqa: N802
+    img_lqLs: Images, img_lqRs: Images, img_gts: Images, gt_patch_size: int, scale: int, gt_path: str | None = None
+) -> tuple[Images, Images, Images]:
+    """As `paired_random_crop`, of two views and a ground truth: left, right, ground truth."""
+    truth, views = paired_random_crop(img_gts, [img_lqLs, img_lqRs], gt_patch_size, scale, gt_path)
+    return views[0], views[1], truth
 
 
 def augment(

@@ -6,7 +6,7 @@ from .dist_util import get_dist_info, master_only
 from .download_util import load_file_from_url
 from .file_client import FileClient
 from .img_process_util import USMSharp, filter2D, usm_sharp
-from .img_util import crop_border, imfrombytes, img2tensor, imwrite, padding, tensor2img
+from .img_util import crop_border, imfrombytes, imfrombytesDP, img2tensor, imwrite, padding, padding_DP, tensor2img
 from .logger import get_env_info, get_root_logger
 from .matlab_functions import imresize
 from .misc import get_time_str, scandir, set_random_seed, sizeof_fmt
@@ -23,12 +23,14 @@ __all__ = [
     "get_root_logger",
     "get_time_str",
     "imfrombytes",
+    "imfrombytesDP",
     "img2tensor",
     "imresize",
     "imwrite",
     "load_file_from_url",
     "master_only",
     "padding",
+    "padding_DP",
     "rgb2ycbcr",
     "rgb2ycbcr_pt",
     "scandir",

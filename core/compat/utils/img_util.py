@@ -78,15 +78,34 @@ def crop_border(imgs: Any, crop_border: int) -> Any:
     return imgs[crop_border:-crop_border, crop_border:-crop_border, ...]
 
 
+def imfrombytesDP(content: bytes, flag: str = "color", float32: bool = False) -> np.ndarray:  # noqa: N802
+    """As `imfrombytes` of a picture in 16 bits, one of two views."""
+    image = imfrombytes(content, flag if flag == "grayscale" else "unchanged")
+    return image.astype(np.float32) / 65535.0 if float32 else image
+
+
 def padding(img_lq: np.ndarray, img_gt: np.ndarray, gt_size: int) -> tuple[np.ndarray, np.ndarray]:
     """A pair (H, W, C) mirrored at the right and bottom to at least `gt_size`, as data sets of Restormer and NAFNet do it."""
-    height, width = img_lq.shape[:2]
+    lq, gt = _padded([img_lq, img_gt], gt_size)
+    return lq, gt
+
+
+def padding_DP(  # noqa: N802
+    img_lqL: np.ndarray, img_lqR: np.ndarray, img_gt: np.ndarray, gt_size: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As `padding`, of two views and a ground truth."""
+    left, right, gt = _padded([img_lqL, img_lqR, img_gt], gt_size)
+    return left, right, gt
+
+
+def _padded(images: list[np.ndarray], gt_size: int) -> list[np.ndarray]:
+    height, width = images[0].shape[:2]
     down, right = max(0, gt_size - height), max(0, gt_size - width)
     if not (down or right):
-        return img_lq, img_gt
+        return images
 
     def padded(image: np.ndarray) -> np.ndarray:
         made = np.asarray(cv2.copyMakeBorder(image, 0, down, 0, right, cv2.BORDER_REFLECT))
         return made[..., None] if made.ndim == 2 else made
 
-    return padded(img_lq), padded(img_gt)
+    return [padded(image) for image in images]

@@ -153,9 +153,12 @@ def _import(
     top = name.partition(".")[0]
     if level:
         target = importlib.util.resolve_name("." * level + name, here["__package__"])
+        if name and (instead := _instead_of_absent(target, name)) is not None:
+            target = instead
     elif (base := _base_with(top, str(here.get("__file__", "")))) is not None:
+        base, within = _of_basicsr(base, name) if fromlist else (base, name)
         announce(base)
-        target = f"{PACKAGE}.{tag(base)}.{name}"
+        target = f"{PACKAGE}.{tag(base)}.{within}"
     elif top == BASICSR:
         target = name
     else:
@@ -217,7 +220,11 @@ def _within_basicsr(target: str) -> str | None:
     return ".".join(parts[1:]) if parts and parts[0] == BASICSR else None
 
 
-OLDER = ((r"^models\.archs\b", "archs"), (r"^models\.losses\b", "losses"), (r"^losses\.basic_loss$", "losses.losses"))
+OLDER = (
+    (r"^models\.archs\b", "archs"),
+    (r"^models\.losses\b", "losses"),
+    (r"^losses\.(basic|gan)_loss$", "losses.losses"),
+)
 """Where modules of BasicSR before 1.3 are in `COMPAT`."""
 
 
@@ -232,6 +239,28 @@ def _ours(inside: str) -> ModuleType | None:
         if e.name and name.startswith(e.name):
             return None
         raise
+
+
+def _of_basicsr(base: Path, name: str) -> tuple[Path, str]:
+    """Where a module starts from: the folder with ``basicsr``, for ``package.basicsr.archs.x`` of a package with one inside."""
+    parts = name.split(".")
+    if BASICSR not in parts[1:]:
+        return base, name
+    depth = parts.index(BASICSR, 1)
+    return base.joinpath(*parts[:depth]), ".".join(parts[depth:])
+
+
+AREAS = ("archs", "data", "losses", "metrics", "utils")
+"""Rooms of `COMPAT`."""
+
+
+@functools.cache
+def _instead_of_absent(target: str, name: str) -> str | None:
+    """What a relative import in a file that was taken out of its fork means: ``.arch_util`` is ``basicsr.archs.arch_util``."""
+    if not target.startswith(f"{PACKAGE}.") or _within_basicsr(target) is not None or located(target) is not None:
+        return None
+    places = [name] if name.split(".")[0] in AREAS else [f"{area}.{name}" for area in AREAS]
+    return next((f"{BASICSR}.{place}" for place in places if _ours(place) is not None), None)
 
 
 @functools.cache

@@ -7,23 +7,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.signal import convolve2d
 from skimage.color import rgb2ycbcr as by_skimage
 
 from relume.core.compat.archs import arch_util
 from relume.core.compat.data import data_util, degradations, transforms
 from relume.core.compat.losses.loss_util import weight_reduce_loss, weighted_loss
+from relume.core.compat.losses.losses import WeightedTVLoss
 from relume.core.compat.metrics.metric_util import reorder_image, to_y_channel
+from relume.core.compat.ops.fused_act import fused_leaky_relu
+from relume.core.compat.ops.upfirdn2d import upfirdn2d
 from relume.core.compat.utils import (
     FileClient,
     bgr2ycbcr,
+    flow_util,
     imfrombytes,
     img2tensor,
     imresize,
     imwrite,
+    padding_DP,
     rgb2ycbcr,
     rgb2ycbcr_pt,
     scandir,
@@ -170,3 +177,48 @@ def test_noise_has_the_strength_that_is_asked_for() -> None:
     shot = degradations.random_add_poisson_noise_pt(torch.rand(2, 3, 16, 16), (0, 0))
     assert 0 <= float(shot.min()) <= float(shot.max()) <= 1
     assert degradations.random_add_jpg_compression(flat, (90, 95)) == pytest.approx(0.5, abs=0.02)
+
+
+def test_flow_files(tmp_path: Path) -> None:
+    flow = RNG.normal(0, 0.1, (6, 9, 2)).astype(np.float32)
+    flow_util.flowwrite(flow, str(tmp_path / "deep" / "a.flo"))
+    assert np.array_equal(flow_util.flowread(str(tmp_path / "deep" / "a.flo")), flow)
+    dx, dy = flow_util.quantize_flow(flow)
+    cv2.imwrite(str(tmp_path / "a.png"), np.concatenate([dx, dy]))
+    found = flow_util.flowread(str(tmp_path / "a.png"), quantize=True)
+    step = 0.04 / 255 * np.array([9, 6])
+    assert found.dtype == np.float32 and (np.abs(found - np.clip(flow, -step * 127, step * 127)) <= step).all()
+    (tmp_path / "b.flo").write_bytes(b"nothing of the kind")
+    with pytest.raises(ValueError, match="PIEH"):
+        flow_util.flowread(str(tmp_path / "b.flo"))
+
+
+def test_upfirdn2d_is_its_formula() -> None:
+    x, kernel = torch.rand(2, 3, 4, 5, dtype=torch.float64), torch.rand(3, 4, dtype=torch.float64)
+    for up, down, pad in ((1, 1, (0, 0)), (2, 1, (2, 1)), (1, 2, (1, 2)), (2, 3, (3, -1))):
+        spread = np.zeros((2, 3, 4 * up, 5 * up))
+        spread[:, :, ::up, ::up] = x
+        whole = np.stack([[convolve2d(plane, kernel) for plane in image] for image in spread])  # all that overlaps
+        top, left = kernel.shape[0] - 1 - pad[0], kernel.shape[1] - 1 - pad[0]
+        height = spread.shape[2] + sum(pad) - kernel.shape[0] + 1
+        width = spread.shape[3] + sum(pad) - kernel.shape[1] + 1
+        expected = np.pad(whole, [(0, 0), (0, 0), (8, 8), (8, 8)])[:, :, top + 8 :, left + 8 :][..., :height, :width]
+        assert np.allclose(upfirdn2d(x, kernel, up, down, pad), expected[..., ::down, ::down])
+    bias = torch.tensor([1.0, -2.0, 0.0])
+    y = fused_leaky_relu(x.float(), bias)
+    assert torch.allclose(y, F.leaky_relu(x.float() + bias[:, None, None], 0.2) * 2**0.5)
+
+
+def test_two_views_are_cropped_and_padded_alike() -> None:
+    gt = RNG.random((20, 30, 3), np.float32)
+    left, right, truth = transforms.paired_random_crop_DP(gt + 1, gt + 2, gt, 8, 1)
+    assert np.allclose(left - 1, truth, atol=1e-6) and np.allclose(right - 2, truth, atol=1e-6)
+    assert [x.shape for x in padding_DP(gt, gt, gt, 32)] == [(32, 32, 3)] * 3
+    truth, lq = transforms.paired_random_crop_hw(np.repeat(np.repeat(gt, 2, 0), 2, 1), gt, 8, 12, 2)
+    assert truth.shape[:2] == (8, 12) and np.array_equal(truth[::2, ::2], lq)
+
+
+def test_weighted_total_variation() -> None:
+    x = torch.rand(1, 2, 5, 6)
+    down, right = (x[:, :, 1:] - x[:, :, :-1]).abs(), (x[..., 1:] - x[..., :-1]).abs()
+    assert torch.isclose(WeightedTVLoss(2.0)(x), 2 * (down.mean() + right.mean()))

@@ -82,6 +82,73 @@ def test_a_package_over_an_installed_basicsr(whole: bool, inits: bool, tmp_path:
     assert made(opt).shape == (2, 3, 16, 24)
 
 
+def test_a_file_that_was_taken_out_of_its_fork(tmp_path: Path) -> None:
+    """Its relative imports are of files that stayed behind; BasicSR has them, and so has Relume."""
+    text = """
+        from torch import nn
+        from ..utils.registry import ARCH_REGISTRY
+        from .arch_util import make_layer, ResidualBlockNoBN
+        from ..losses.loss_util import weighted_loss
+        from .vgg_arch import VGGFeatureExtractor
+        from basicsr.archs.spynet_arch import SpyNet
+        from basicsr.archs.basicvsr_arch import ConvResidualBlocks
+        from basicsr.archs.swinir_arch import RSTB, PatchEmbed, window_partition
+        from basicsr.ops.upfirdn2d import upfirdn2d
+        from basicsr.losses.gan_loss import GANLoss
+
+        @ARCH_REGISTRY.register()
+        class LoneNet(nn.Module):
+            def __init__(self, num_feat=4):
+                super().__init__()
+                self.body = nn.Sequential(nn.Conv2d(3, num_feat, 3, 1, 1), make_layer(ResidualBlockNoBN, 2, num_feat=num_feat))
+                self.last = ConvResidualBlocks(num_feat, 3, 1)
+
+            def forward(self, x):
+                return self.last(self.body(x))
+    """
+    for place in ("lone_arch.py", "archs/lone_arch.py", "a/b/archs/lone_arch.py"):
+        fork = write(tmp_path / place[:5].strip("/"), {place: text})
+        assert made(checked([fork / place], type="LoneNet")).shape == IMAGE.shape
+
+
+def test_a_package_with_a_basicsr_inside(tmp_path: Path) -> None:
+    """CodeFormer's layout: files are imported under two names, and are the same all the same."""
+    archs = "face/basicsr/archs"
+    fork = write(
+        tmp_path,
+        {
+            "face/basicsr/__init__.py": "raise RuntimeError('nobody runs this')",
+            "face/basicsr/utils/registry.py": "raise RuntimeError('registers must register in Relume')",
+            f"{archs}/parts_arch.py": """
+                from torch import nn
+                from face.basicsr.utils.registry import ARCH_REGISTRY
+
+                @ARCH_REGISTRY.register()
+                class Parts(nn.Conv2d):
+                    pass
+            """,
+            f"{archs}/outer_arch.py": """
+                from torch import nn
+                from basicsr.archs import parts_arch
+                from face.basicsr.archs.parts_arch import Parts
+                from face.basicsr.utils.registry import ARCH_REGISTRY
+
+                @ARCH_REGISTRY.register()
+                class OuterNet(nn.Module):
+                    def __init__(self):
+                        super().__init__()
+                        assert parts_arch.Parts is Parts
+                        self.conv = Parts(3, 3, 3, padding=1)
+
+                    def forward(self, x):
+                        return self.conv(x)
+            """,
+        },
+    )
+    for plugin in (fork, fork / archs / "outer_arch.py"):
+        assert made(checked([plugin], type="OuterNet")).shape == IMAGE.shape
+
+
 @pytest.mark.parametrize("whole", [False, True])
 def test_plain_torch_files(whole: bool, tmp_path: Path) -> None:
     folder = write(tmp_path, TORCH)

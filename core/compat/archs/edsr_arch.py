@@ -1,0 +1,5 @@
+"""``basicsr.archs.edsr_arch``."""
+
+from ....archs.edsr import EDSR
+
+__all__ = ["EDSR"]

@@ -1,0 +1,5 @@
+"""``basicsr.archs.srresnet_arch``."""
+
+from ....archs.msrresnet import MSRResNet
+
+__all__ = ["MSRResNet"]
