@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.errors import UserError, expanded, require
+from ..core.files.ceilings import refuse_total
 from ..core.imaging import ceilings
 from . import DATASETS
 from .base import Phase
@@ -85,6 +86,7 @@ def read_archive(archive: Path, training: bool) -> tuple[np.ndarray, np.ndarray]
     """The images inside the tar file, which is not unpacked."""
     try:
         with tarfile.open(archive) as tar:
+            refuse_total((tar.getmember(f"{BINARY}/{name}").size for name in BATCHES[training]), str(archive))
 
             def read(name: str) -> bytes:
                 member = tar.extractfile(f"{BINARY}/{name}")

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from ..core.annotations import Count
 from ..core.errors import UserError
+from ..core.files.ceilings import refuse_total
 from ..core.imaging import ceilings
 from ..core.imaging.image_io import READERS
 from ..core.imaging.storage import MissingFile, UnreadableFile, first_line, is_hidden, is_url, join
@@ -33,6 +34,7 @@ class Zip(Source):
                 entries = archive.infolist()
         except Exception as e:  # a damaged directory makes zipfile trip over whatever it says
             raise UnreadableFile(f"{root}: cannot be read as a zip file ({first_line(e)})") from e
+        refuse_total((e.file_size for e in entries), root, UnreadableFile)
         # Old programs for Windows write its separator, against the specification.
         named = ((e.filename.replace("\\", "/"), e) for e in entries if not e.is_dir())
         self.entries = {name: e for name, e in named if not is_hidden(name)}

@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from .base import UserError
 
@@ -31,17 +32,22 @@ def printable(text: object, most: int = VALUE) -> str:
     return "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else _escaped(c) for c in shown)
 
 
+WORDS = (
+    r"token(?!iz)|secret|signature|password|passwd|passphrase|credential|api[-_]?key|access[-_]?key|account[-_]?key|"
+    r"auth(?!or)|bearer|jwt|session|policy"
+)
+"""In names of what nobody else should know."""
+QUOTED = r"\"[^\"]*\"|'[^']*'|[^&;#\s'\"]+"
+USER = r"[^/\\\s'\"?#]+|(?!\d+/)[^/\\\s'\"?#:@]+:(?!\d+(?:/|$))[^\s'\"?#]+"
+"""What stands before the host: a name with or without a password, in which users write '@' and '/' as they are."""
 SECRETS = (
-    (re.compile(r"(?<=://)[^/\s@?#'\"]+@"), "***@"),
-    (
-        re.compile(
-            r"(?i)([?&;](?:[\w-]*(?:token|secret|signature|password|passwd|credential|api[-_]?key|access[-_]?key)[\w-]*|sig|key)=)"
-            r"[^&;#\s'\"]+"
-        ),
-        r"\1***",
-    ),
+    # A path has made one '/' of two.
+    (re.compile(rf"(?i)(?<![\w/.-])([a-z][a-z0-9+.-]{{0,30}}:(?://?|\\\\?))(?:{USER})@"), r"\1***@"),
+    (re.compile(rf"(?i)([?&;#](?:[\w.-]*(?:{WORDS})[\w.-]*|sig|key|pwd|pass|pw|code)=)(?:{QUOTED})"), r"\1***"),
+    (re.compile(r"(?<![A-Za-z0-9])(hf|gh[pousr]|glpat|sk|xox[abp])([_-])[A-Za-z0-9_-]{16,}"), r"\1\2***"),
 )
 """What in URLs only their owner should know, and what stands in its place."""
+PERCENT = re.compile(r"(?<=[?&;#])((?:[\w.-]|%[0-9A-Fa-f]{2})+)(?==)")
 
 
 def redacted(text: object) -> str:
@@ -51,7 +57,10 @@ def redacted(text: object) -> str:
     ('s3://***@bucket/x.png', 'https://h/x?token=***&n=1')
     """
     shown = str(text)
-    for pattern, instead in SECRETS if "://" in shown else ():
+    if ":/" not in shown and ":\\" not in shown:
+        return shown
+    shown = PERCENT.sub(lambda m: unquote(m[1]) if "%" in m[1] else m[1], shown)
+    for pattern, instead in SECRETS:
         shown = pattern.sub(instead, shown)
     return shown
 

@@ -1,5 +1,6 @@
 """Files that are written: whole or not at all, under no name that a stranger can have prepared, and below their folder."""
 
+from . import reading
 from .links import refuse_links
 from .names import COMPONENT, as_component, below, is_component
 from .replacing import is_temporary, replacing, temporary_name
@@ -10,6 +11,7 @@ __all__ = [
     "below",
     "is_component",
     "is_temporary",
+    "reading",
     "refuse_links",
     "replacing",
     "temporary_name",

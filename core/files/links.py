@@ -9,7 +9,7 @@ from ..errors import UserError, printable
 
 
 def refuse_links(folder: Path, told: str) -> None:
-    """Refuse a folder that is a link, or that has one in it, at any depth.
+    """Refuse a folder that is a link, or that has one, or anything else but files and folders, in it, at any depth.
 
     Args:
         folder: need not be there. What it is in may be a link.
@@ -27,6 +27,11 @@ def refuse_links(folder: Path, told: str) -> None:
                 for entry in found:
                     if entry.is_symlink():
                         _refuse(folder, Path(entry.path), told)
+                    if not entry.is_file(follow_symlinks=False) and not entry.is_dir(follow_symlinks=False):
+                        raise UserError(
+                            f"{printable(entry.path)}: {told} has a pipe, a socket or a device in it, which a run would "
+                            "wait for, or write to. Remove it"
+                        )
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(entry.path)
         except (FileNotFoundError, NotADirectoryError):

@@ -1,44 +1,16 @@
-"""How much a file may unpack to: files of a megabyte can ask for the memory of a whole machine.
-
-Sizes are read from headers, before anything is decoded. The ceilings in force are those of the options that were checked last;
-they stand in the environment, so that loading processes have them too.
-"""
+"""What pictures and entries of archives would unpack to, read from their headers before anything is decoded."""
 
 from __future__ import annotations
 
-import os
 import re
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import IO, Annotated
+from typing import IO
 
-from ..annotations import OF_ANY_SIZE, Range, Section, setting
 from ..errors import printable
+from ..files.ceilings import in_force
 from .image_header import JPEG_START, PNG_START, image_size
 from .storage import UnreadableFile
-
-Size = Annotated[int, Range(least=1), OF_ANY_SIZE]
-VARIABLE = "RELUME_CEILINGS"
-
-
-@dataclass(frozen=True, eq=False)
-class Ceilings(Section):
-    """What files of data may be unpacked to."""
-
-    max_pixels: Size = setting(1 << 28, "Pixels that a picture or a video's frame may have.")
-    max_unpacked_bytes: Size = setting(1 << 30, "Bytes that an entry of a zip or tar file may unpack to.")
-
-
-def use(ceilings: Ceilings) -> None:
-    """Put ceilings in force, here and in processes that are started from now on."""
-    os.environ[VARIABLE] = f"{ceilings.max_pixels} {ceilings.max_unpacked_bytes}"
-
-
-def in_force() -> Ceilings:
-    """The ceilings of the options that were checked last."""
-    found = re.fullmatch(r"(\d{1,18}) (\d{1,18})", os.environ.get(VARIABLE, ""))
-    return Ceilings(int(found[1]), int(found[2])) if found else Ceilings()
 
 
 def refuse_pixels(height: int, width: int, name: str) -> None:

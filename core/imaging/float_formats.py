@@ -14,14 +14,17 @@ import io
 import math
 import os
 import tempfile
+import zipfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import UserError, require
+from ..files.ceilings import refuse_total
 from . import conventions, radiance_format
-from .ceilings import refuse_large, refuse_pixels
+from .ceilings import refuse_large, refuse_pixels, unpacked
 from .storage import UnreadableFile, first_line
 
 REC_709 = (0.64, 0.33, 0.30, 0.60, 0.15, 0.06, 0.3127, 0.3290)
@@ -145,6 +148,30 @@ def load_array(data: bytes, name: str) -> np.ndarray:
     if not isinstance(array, np.ndarray):
         raise UnreadableFile(f"{name}: is an archive of arrays (.npz); one array (.npy) is expected")
     return array
+
+
+def load_arrays(path: str | Path, names: Sequence[str]) -> list[np.ndarray]:
+    """Arrays of an archive (.npz), by their names in it.
+
+    Raises:
+        UnreadableFile: it is damaged, lacks one, holds Python objects, or unpacks to more than the ceilings allow.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = [archive.getinfo(f"{name}.npy") for name in names]
+            refuse_total((e.file_size for e in entries), str(path), UnreadableFile)
+            return [
+                load_array(
+                    unpacked(partial(archive.open, e), e.file_size, f"{path}/{e.filename}"), f"{path}/{e.filename}"
+                )
+                for e in entries
+            ]
+    except UserError:
+        raise
+    except Exception as e:  # a password, an unknown compression, what each decompressor says of damage, ...
+        raise UnreadableFile(
+            f"{path}: cannot be read as an archive with {' and '.join(names)} ({first_line(e)})"
+        ) from e
 
 
 def as_float(image: np.ndarray, name: str) -> np.ndarray:

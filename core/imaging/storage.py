@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, did_you_mean, expanded, printable, redacted, require
-from ..files import replacing
+from ..files import reading, replacing
 
 
 class UnreadableFile(UserError):
@@ -71,7 +71,8 @@ def read_bytes(path: str | Path) -> bytes:
         if is_url(path):
             filesystem, inner = _remote(str(path))
             return bytes(filesystem.cat_file(inner))
-        return expanded(path).read_bytes()
+        plain = expanded(path)
+        return plain.read_bytes() if str(plain).startswith(reading.INHERITED) else reading.content(plain)
     except UserError:
         raise
     except FileNotFoundError as e:

@@ -17,6 +17,7 @@ from ...datasets.base import DatasetTraits, Pictures
 from ..annotations import declared
 from ..errors import UserError, expanded, require
 from ..features.base import FeatureExtractor
+from ..imaging.float_formats import load_arrays
 from ..imaging.storage import write_bytes
 from ..runtime import distributed
 from .generative import Moments
@@ -155,10 +156,10 @@ def published_moments(owner: str, path: Path, extractor: FeatureExtractor, needs
     if needs_vectors:
         raise UserError(f"{owner}: needs features, and {path} has moments only; give the dataset a `reference`")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            mean, covariance = (torch.from_numpy(np.asarray(archive[k], np.float64)) for k in ("mu", "sigma"))
-    except (OSError, ValueError, KeyError) as e:
-        raise UserError(f"{owner}: stats: {path} cannot be read as an archive with mu and sigma ({e})") from e
+        found = load_arrays(path, ("mu", "sigma"))
+        mean, covariance = (torch.from_numpy(np.asarray(array, np.float64)) for array in found)
+    except (UserError, TypeError, ValueError) as e:
+        raise UserError(f"{owner}: stats: {e}") from e
     if mean.shape != (extractor.dim,) or covariance.shape != (extractor.dim, extractor.dim):
         raise UserError(
             f"{owner}: {path} has {mean.numel()} features, but {extractor.id} gives {extractor.dim}: another network's"

@@ -18,7 +18,7 @@ import yaml
 
 from ..annotations import plain
 from ..errors import without_secrets
-from ..imaging import ceilings
+from ..files import ceilings
 from .checking.rules import RUNNING, OptionsChecker
 from .nodes import Block, OptionError, Place, Problem, from_python
 from .plugins import activate

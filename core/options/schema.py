@@ -32,7 +32,7 @@ from ..annotations import (
 )
 from ..errors import did_you_mean
 from ..files import COMPONENT
-from ..imaging.ceilings import Ceilings
+from ..files.ceilings import Ceilings
 from ..inference.parts import Cut, EqualParts, Grid, SideBySide
 from ..inference.tiling import Padding
 from ..metrics import METRICS, MetricKeys

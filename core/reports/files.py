@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import UserError, expanded
+from ..files import reading
 
 Direction = Literal["higher", "lower"]
 INPUT = "_input"
 """Ending of the names of scores that the input itself has."""
+MOST_BYTES = 4_000_000
+"""Of an option file that is read here; no training writes such a one."""
 METRICS_FOLDER = Path(__file__).parents[1] / "metrics"
 
 
@@ -54,7 +57,7 @@ class Run:
         if self.option_file is None:
             return {}
         try:
-            return flat(self.option_file.read_text(encoding="utf-8", errors="replace"))
+            return flat(reading.text(self.option_file, MOST_BYTES))
         except OSError as e:
             self.broken.append(f"{self.option_file}: {e.strerror or e}")
             return {}
@@ -63,7 +66,7 @@ class Run:
         """The lines of ``metrics.jsonl`` that contain `only`. What is no JSON object is left out, and noted in `broken`."""
         path = self.root / "metrics.jsonl"
         try:
-            lines = path.read_bytes().split(b"\n")
+            lines = reading.content(path).split(b"\n")
         except FileNotFoundError:
             return
         except OSError as e:
@@ -77,7 +80,7 @@ class Run:
                 entry = json.loads(whole)
                 if not isinstance(entry, dict):
                     raise TypeError
-            except (ValueError, TypeError):
+            except (ValueError, TypeError, RecursionError):
                 last = number >= len(lines) - 1
                 why = "the last line was cut short" if last else "is no JSON object"
                 said = f"{path}:{number}: {why}; it is left out"
@@ -100,7 +103,7 @@ class Run:
         """The last record of a training step, read from the end of the file; empty where there is none."""
         path = self.root / "metrics.jsonl"
         try:
-            with path.open("rb") as file:
+            with reading.opened(path) as file:
                 size = file.seek(0, os.SEEK_END)
                 file.seek(max(0, size - (1 << 16)))
                 lines = file.read().split(b"\n")
@@ -109,7 +112,7 @@ class Run:
         for line in reversed(lines):
             try:
                 entry = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(entry, dict) and "metrics" not in entry and "iter" in entry:
                 return entry
@@ -122,9 +125,9 @@ class Run:
         if self.tested:
             path = self.root / "metrics.json"
             try:
-                content = json.loads(path.read_text(encoding="utf-8"))
+                content = json.loads(reading.text(path))
                 found = {k: v for k, v in content.items() if isinstance(v, dict)}
-            except (OSError, ValueError, AttributeError) as e:
+            except (OSError, ValueError, AttributeError, RecursionError) as e:
                 self.broken.append(f"{path}: {e}")
         for entry in self.validations:
             found[entry["dataset"]] = entry["metrics"]
@@ -166,11 +169,16 @@ class Run:
         found: dict[str, dict[str, dict[str, Any]]] = {}
         for path in sorted((self.root / "visualization").glob("*_scores.jsonl")):
             rows: dict[str, dict[str, Any]] = {}
-            for place, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+            try:
+                lines = reading.text(path).splitlines()
+            except OSError as e:
+                self.broken.append(f"{path}: {e.strerror or e}")
+                continue
+            for place, line in enumerate(lines, 1):
                 try:
                     row = json.loads(line)
                     rows[str(row["image"])] = row
-                except (ValueError, TypeError, KeyError):
+                except (ValueError, TypeError, KeyError, RecursionError):
                     self.broken.append(f"{path}:{place}: is no JSON object with an image; it is left out")
             if rows:
                 found[path.name.removesuffix("_scores.jsonl")] = rows

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import UserError
+from ..files import is_temporary, refuse_links
 from ..runtime import lock
 from ..runtime.checkpoint import Checkpoints
 from .files import Run
@@ -32,6 +34,10 @@ def leftovers(run: Run, *, pictures: bool = False, archived: bool = False) -> tu
         pictures: count pictures of earlier validations.
         archived: count a run that was moved aside as a whole.
     """
+    try:
+        refuse_links(run.root, "the run")
+    except UserError as e:  # what is deleted through a link lies elsewhere
+        return [], [f"{e}. It is left alone"]
     if (owner := lock.owner(run.root)) is not None:
         return [], [f"{run.root}: is running (process {owner.pid} on {owner.host}), and is left alone"]
     named = named_elsewhere(run)
@@ -51,7 +57,7 @@ def leftovers(run: Run, *, pictures: bool = False, archived: bool = False) -> tu
         found.append(Leftover(path, freed(path), "an older checkpoint"))
     if newest is None and not problems and list(numbered(run.root)):
         said.append(f"{run.root}: has no complete checkpoint, so that all of its weights are kept")
-    found += [Leftover(p, freed(p), "half written") for p in sorted(run.root.rglob(".*.tmp")) if p.is_file()]
+    found += [Leftover(p, freed(p), "half written") for p in sorted(run.root.rglob(".*.tmp*")) if is_temporary(p)]
     if pictures:
         found += [Leftover(p, freed(p), "an earlier validation's picture") for p in earlier_pictures(run.root)]
     return found, said

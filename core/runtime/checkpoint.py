@@ -22,8 +22,9 @@ from typing import IO, Any, TypeVar, cast
 import torch
 from torch import nn
 
-from ..errors import UserError, did_you_mean, expanded, require
-from ..files import is_temporary, replacing, temporary_name
+from ..errors import UserError, did_you_mean, expanded, printable, require
+from ..files import is_temporary, reading, replacing, temporary_name
+from .strange import refuse_bomb, refuse_nesting
 from .weights import State, of_network, refuse_other_kinds
 
 log = logging.getLogger("relume")
@@ -32,6 +33,10 @@ BEST = "best"
 """Name of the checkpoint with the best scores."""
 INTERRUPTED = "interrupted"
 """In place of an iteration: the checkpoint that an error left, see `Checkpoints.save_interrupted`."""
+MOST_BYTES = 1 << 20
+"""Of a manifest."""
+OURS = re.compile(r"(?:\.\./models/)?[^/\0]+")
+"""Files that a manifest names, relative to its folder."""
 ENTRY = "relume"
 """Entry of a weights file that says which network it is for: see `core.options.description`."""
 
@@ -157,7 +162,7 @@ def save(path: Path, state: Any) -> str:
 
 def checksum(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
+    with reading.opened(path) as file:
         return checksum_of(file)
 
 
@@ -184,7 +189,10 @@ def load(path: str | Path, map_location: str | torch.device = "cpu") -> Any:
     try:
         if path.suffix == ".safetensors":
             return require("safetensors.torch", str(path)).load_file(str(path), device=str(map_location))
-        return torch.load(path, map_location=map_location, weights_only=True)
+        refuse_bomb(path)
+        found = torch.load(path, map_location=map_location, weights_only=True)
+        refuse_nesting(found, path)
+        return found
     except pickle.UnpicklingError as e:
         named = re.search(r"GLOBAL (\S+)", str(e))
         raise UserError(
@@ -284,7 +292,7 @@ class Checkpoints:
 
     def _entries(self, name: int | str) -> list[tuple[str, str]]:
         """(checksum, file) of a manifest's lines, ``("", line)`` for what is no such line."""
-        lines = self._manifest(name).read_text(errors="replace").splitlines()
+        lines = reading.text(self._manifest(name), MOST_BYTES).splitlines()
         parts = [line.partition("  ") for line in lines]
         return [(digest if gap else "", file if gap else digest) for digest, gap, file in parts]
 
@@ -305,11 +313,16 @@ class Checkpoints:
         manifest = self._manifest(iteration)
         if not manifest.is_file():
             return f"{manifest} is missing: the checkpoint was never completed"
-        entries = self._entries(iteration)
+        try:
+            entries = self._entries(iteration)
+        except OSError:
+            entries = []
         if not entries or not all(digest for digest, _ in entries):
             return f"{manifest} is torn"
         for name in dict.fromkeys(file for _, file in entries):
             path = self.states / name
+            if not OURS.fullmatch(name):
+                return f"{manifest} names {printable(name)!r}, which is no file of a checkpoint"
             if not path.is_file():
                 return f"{path} is missing"
             if checksum(path) not in [digest for digest, file in entries if file == name]:

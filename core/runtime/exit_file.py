@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EXIT_INTERRUPTED, EXIT_NONFINITE, EXIT_PREEMPTED, EXIT_USER_ERROR
+from ..files import reading
 
 FILE = "exit.json"
+MOST_BYTES = 1 << 20
 OUTCOMES = {
     0: "complete",
     EXIT_USER_ERROR: "mistake",
@@ -49,7 +51,15 @@ class Words:
 def read(folder: Path) -> Words | None:
     """What ``exit.json`` of an experiment says; None where there is none, or none that can be read."""
     try:
-        content: Mapping[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        return Words(**content)
-    except (OSError, ValueError, TypeError):
+        content: Mapping[str, Any] = json.loads(reading.text(folder / FILE, MOST_BYTES))
+        words = Words(**content)
+        return words if _is_sane(words) else None
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
+
+
+def _is_sane(words: Words) -> bool:
+    """Whether the values are of the kinds that `Words` says."""
+    numbers = (words.code, words.iteration or 0, words.rank, words.ranks, words.attempt)
+    texts = (words.outcome, words.reason, words.session, words.host, words.time)
+    return all(type(n) is int for n in numbers) and all(isinstance(t, str) for t in texts)

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..errors import UserError
+from ..files import reading
 
 BEAT = 15.0
 """Seconds between signs of life."""
@@ -136,8 +137,8 @@ def _read(path: Path) -> tuple[Owner | None, float]:
     """Whose lock it is, None if that cannot be read, and the seconds since the last sign of life."""
     age = _now(path.parent) - path.stat().st_mtime
     try:
-        return Owner(**json.loads(path.read_text())), age
-    except (ValueError, TypeError):
+        return Owner(**json.loads(reading.text(path, 1 << 20))), age
+    except (ValueError, TypeError, RecursionError, OSError):
         return None, age
 
 

@@ -21,7 +21,7 @@ import torch
 
 from ..annotations import Count, Iterations, Section, plain, setting
 from ..errors import LINE, UserError, printable, redacted, require, without_secrets
-from ..files import replacing
+from ..files import reading, replacing
 from . import distributed
 from .checkpoint import first_line, write_atomically
 from .gate import Provoked
@@ -386,15 +386,16 @@ def _reopen_records(path: Path, start: int, validated: bool) -> Any:
     """``metrics.jsonl``, ready to append; lines of iterations and validations that a resumed run will repeat are dropped."""
     kept = []
     if path.exists():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in reading.text(path).splitlines():
             try:
                 entry = json.loads(line)
-            except json.JSONDecodeError:  # the line that a kill cut short
+            except (ValueError, RecursionError):  # the line that a kill cut short
                 continue
             if not isinstance(entry, dict):
                 continue
             repeated = "metrics" in entry and not validated
-            if entry.get("iter", 0) <= (start - 1 if repeated else start):
+            at = entry.get("iter", 0)
+            if isinstance(at, int) and at <= (start - 1 if repeated else start):
                 kept.append(line + "\n")
     with replacing(path) as file:
         file.write("".join(kept).encode())

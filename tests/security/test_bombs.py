@@ -18,6 +18,7 @@ from runs import options
 from torch import nn
 
 from relume.core.errors import UserError
+from relume.core.files.ceilings import VARIABLE
 from relume.core.imaging import ceilings
 from relume.core.imaging.float_formats import FLOAT_READERS, load_array
 from relume.core.imaging.image_io import read_pixels
@@ -30,7 +31,7 @@ from relume.datasets.image_folder import Zip
 
 @pytest.fixture(autouse=True)
 def usual(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv(ceilings.VARIABLE, "")
+    monkeypatch.setenv(VARIABLE, "")
     yield
 
 
