@@ -112,7 +112,7 @@ class Guard:
         Returns:
             Whether the update is to be applied, and whether it failed: neither, where only the scale was too large.
         """
-        losses = torch.stack([v.detach().float() for u in updates for v in u.losses.values()])
+        losses = torch.cat([u.terms.detach() for u in updates])
         bad_loss = (~torch.isfinite(losses)).any().float()
         norm = norm.detach().float()
         bad_norm = (~torch.isfinite(norm)).float()

@@ -41,7 +41,8 @@ from .runtime.precision import autocast
 from .runtime.signals import Stopped, StopRequest
 from .runtime.speed import computing
 from .runtime.state import seed_everything
-from .trainer import Parts, Trainer
+from .trainer import Trainer
+from .training.parts import Parts
 
 log = logging.getLogger("relume")
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,22 +14,22 @@ import torch
 from torch import Tensor, nn
 
 from .changes import left_out, remembered
-from .ema import EMA, evaluating
+from .ema import evaluating
 from .errors import NonFiniteError
-from .evaluation import Evaluator, Interrupted, is_better
-from .guard import Guard, spoilt
-from .models.base import Batch, Model, Update
+from .evaluation import Interrupted
+from .guard import spoilt
+from .models.base import Batch
 from .ops import dispatch
 from .options import dump
 from .options.schema import Train, Val
 from .runtime import checkpoint, distributed
 from .runtime.background import Writer
-from .runtime.checkpoint import ENTRY, Checkpoints
-from .runtime.logger import Logger, RunLogger
+from .runtime.checkpoint import ENTRY
+from .runtime.logger import Logger
 from .runtime.means import RunningMeans
 from .runtime.optimizers import modes
 from .runtime.precision import autocast
-from .runtime.predicated import Stepper, put_back
+from .runtime.predicated import put_back
 from .runtime.signals import Stopped, StopRequest, how
 from .runtime.speed import Profiler
 from .runtime.state import (
@@ -40,45 +39,13 @@ from .runtime.state import (
     peak_memory_gib,
     seed_everything,
 )
+from .training.best import MEAN, decided_by, mean_of, remember
+from .training.parts import Parts
+from .training.update import Updater
 
 log = logging.getLogger("relume")
 PROVEN = 10
 """Iterations of a process after which nothing is new."""
-MEAN = "mean"
-"""In place of a validation set's name: all of them, by their mean."""
-
-
-@dataclass
-class Parts:
-    """What the pipeline built and the trainer puts to work."""
-
-    model: Model
-    networks: dict[str, nn.Module]
-    """Trained networks, unwrapped: what is saved, averaged and evaluated."""
-    ema: EMA | None
-    optimizers: dict[str, torch.optim.Optimizer]
-    schedulers: dict[str, Any]
-    loader: Any
-    evaluator: Evaluator
-    checkpoints: Checkpoints
-    logger: RunLogger
-    guard: Guard
-    device: torch.device
-    descriptions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Of each trained network, what its weights say of themselves."""
-    best: dict[str, Any] = field(default_factory=dict)
-    show: Callable[[Mapping[str, Tensor], int], None] | None = None
-    """Shows pictures of a training sample, by label, of an iteration."""
-
-
-@dataclass
-class StepInProgress:
-    """What an error in the middle of a step leaves to be put right."""
-
-    buffers: Sequence[Tensor]
-    """As they were before the step."""
-    applied: bool = False
-    """Whether an optimizer has stepped."""
 
 
 class Trainer:
@@ -116,9 +83,8 @@ class Trainer:
         """Entered around the first iterations of this process, in which values of the options show that nobody tried before."""
         self.writer = Writer(self.logging.async_save)
         self.profiler = Profiler(self.train.profile, Path(parts.guard.folder), parts.device)
-        self._logged: list[list[str]] = []
-        """Names of what each update since the last look has logged, of the last step."""
-        self._step: StepInProgress | None = None
+        self._before: list[Tensor] | None = None
+        """Buffers as they were before the step that is under way, for an error to put them back; None between steps."""
         self._unsaid = False
         """Whether the line of the iteration that was made last is still to be written."""
         self.means = RunningMeans(parts.device)
@@ -128,11 +94,7 @@ class Trainer:
         self.rates: list[float] = []
         """Learning rates of the last step, one per parameter group of the model's leading optimizer, or else of the first that
         it asked for."""
-        amp = self.train.amp
-        # One for each: an overflow in one network would lower the scale of all, and each update would count as a step.
-        self.steppers = {k: Stepper(o) for k, o in parts.optimizers.items()}
-        self.scalers = {k: torch.amp.GradScaler(parts.device.type, enabled=amp == "fp16") for k in parts.optimizers}
-        self._loose = _parameters_outside_ddp(parts)
+        self.updater = Updater(parts, self.train)
         self._buffers = [b for n in parts.networks.values() for b in n.buffers()]
 
     # ---------------------------------------------------------------- the loop
@@ -155,6 +117,28 @@ class Trainer:
 
     def run(self) -> None:
         """The loop of `fit`."""
+        self.begin()
+        while self.iteration < self.until:
+            scalars = self.advance()
+            if self.last or self.leaving or any(map(self.due, self.looking)):
+                lost = self.look()
+                scalars = {k: v for k, v in scalars.items() if k not in lost}
+            if self._unsaid:
+                self.report(scalars)
+            if self.due(self.logging.save_checkpoint_freq) or self.last or self.leaving:
+                self.save()  # first, so that nothing that happens in a validation can lose it
+            if self.pending_validation:
+                self.validate()
+                if self.saved != self.iteration and self.leaving:
+                    self.save()
+                elif not self.pending_validation:
+                    self.save_results()
+            if self.leaving and (not self.last or self.pending_validation):
+                self.leave()
+        self.writer.finish()
+
+    def begin(self) -> None:
+        """What comes before the first iteration: a validation that the run before did not come to."""
         modes.begin(self.parts.optimizers.values())
         if distributed.is_main():
             self.parts.checkpoints.sweep()  # while nothing is written in the background
@@ -165,37 +149,27 @@ class Trainer:
             # What was resumed may be no checkpoint of this folder: an interrupted state, or another run's.
             known = distributed.broadcast(self.parts.checkpoints.has(self.iteration))
             (self.save_results if known else self.save)()
-        while self.iteration < self.until:
-            self._step = StepInProgress([b.clone() for b in self._buffers])  # loading its samples may fail, too
-            self.iteration += 1
-            with self.unproven() if self.iteration <= self.first + PROVEN else contextlib.nullcontext():
-                self.profiler.before(self.iteration)
-                scalars = self.step()
-                self.profiler.after(self.iteration, self.iteration == self.until)
-            self.means.add(scalars, self.parts.loader.epoch)
-            in_bar = {**scalars, **self.means.line.values()} if self.parts.logger.bar else scalars
-            self.parts.logger.step(self.iteration, self.rates, in_bar)
-            if kernels := dispatch.decisions() if not self.begun else "":
-                log.info("Kernels: %s", kernels)
-            self.begun = True
-            last = self.iteration == self.until
-            if last or self.leaving or any(map(self.due, self.looking)):
-                lost = self.look()
-                scalars = {k: v for k, v in scalars.items() if k not in lost}
-            if self._unsaid:
-                self.report(scalars)
-                self._unsaid = False
-            if self.due(self.logging.save_checkpoint_freq) or last or self.leaving:
-                self.save()  # first, so that nothing that happens in a validation can lose it
-            if self.pending_validation:
-                self.validate()
-                if self.saved != self.iteration and self.leaving:
-                    self.save()
-                elif not self.pending_validation:
-                    self.save_results()
-            if self.leaving and (not last or self.pending_validation):
-                self.leave()
-        self.writer.finish()
+
+    def advance(self) -> dict[str, Tensor | float]:
+        """The next iteration: a step, watched, counted and shown; what it logs."""
+        self._before = [b.clone() for b in self._buffers]  # now: loading the step's samples may fail, too
+        self.iteration += 1
+        with self.unproven() if self.iteration <= self.first + PROVEN else contextlib.nullcontext():
+            self.profiler.before(self.iteration)
+            scalars = self.step()
+            self.profiler.after(self.iteration, self.last)
+        self.means.add(scalars, self.parts.loader.epoch)
+        in_bar = {**scalars, **self.means.line.values()} if self.parts.logger.bar else scalars
+        self.parts.logger.step(self.iteration, self.rates, in_bar)
+        if kernels := dispatch.decisions() if not self.begun else "":
+            log.info("Kernels: %s", kernels)
+        self.begun = True
+        return scalars
+
+    @property
+    def last(self) -> bool:
+        """Whether the current iteration is the run's last."""
+        return self.iteration == self.until
 
     def due(self, every: int | None) -> bool:
         """Whether the current iteration is a multiple of `every`."""
@@ -205,7 +179,7 @@ class Trainer:
     def step(self) -> dict[str, Tensor | float]:
         """One iteration: every update that the model asks for, over all micro-batches; then schedules and averages."""
         began = time.perf_counter()
-        self._logged = []
+        self.updater.begin()
         before = self.parts.loader.position
         batches: list[Batch] = [next(self.parts.loader) for _ in range(self.parts.loader.micro_batches(self.iteration))]
         self.parts.model.samples_seen = seen = self.parts.loader.position
@@ -213,7 +187,7 @@ class Trainer:
         if self.parts.guard.must_look(batches):
             self.look()
         seed_everything(self.seed, self.iteration, distributed.rank())
-        buffers = self._step.buffers if self._step is not None else [b.clone() for b in self._buffers]
+        buffers = self._before if self._before is not None else [b.clone() for b in self._buffers]
         scalars: dict[str, Tensor | float] = {}
         model = self.parts.model
         model.showing, model.pictures = self.due(self.logging.train_image_freq) and distributed.is_main(), {}
@@ -221,10 +195,10 @@ class Trainer:
         asked: set[str] = set()
         sound = self.parts.guard.begin(batches)
         failed = ~sound  # where steps count no longer, batch statistics stay as they are, too
-        while updates := self.differentiate(generators):
+        while updates := self.updater.differentiate(generators):
             asked.add(updates[0].optimizer)
             # After a bad update the rest of the step would build on one that did not happen: it does not count either.
-            sound, worse = self.apply(updates, batches, scalars, sound)
+            sound, worse = self.updater.apply(self.iteration, updates, batches, scalars, sound)
             failed = failed | worse
         if asked:
             self.parts.guard.close(sound, failed)
@@ -237,9 +211,9 @@ class Trainer:
         self.rates = [float(g["lr"]) for g in stepped.param_groups] if stepped else []
         for scheduler in self.parts.schedulers.values():
             scheduler.step()
-        last, self._step = self.iteration == self.until, None
-        self._unsaid = self.due(self.logging.print_freq) or last
-        self.pending_validation = self.due(self.val.val_freq) or last
+        self._before = None
+        self._unsaid = self.due(self.logging.print_freq) or self.last
+        self.pending_validation = self.due(self.val.val_freq) or self.last
         if model.pictures and self.parts.show is not None:
             self.parts.show(model.pictures, self.iteration)
         scalars["perf/data_time"] = loaded - began
@@ -248,104 +222,16 @@ class Trainer:
             scalars["perf/seconds_per_kimg"] = 1000 * scalars["perf/time"] / (seen - before)
         return scalars
 
-    def differentiate(self, generators: Sequence[Iterator[Update]]) -> list[Update]:
-        """The next update of every micro-batch, back-propagated; an empty list when the step is over."""
-        for optimizer in self.parts.optimizers.values():
-            optimizer.zero_grad(set_to_none=True)
-        updates: list[Update] = []
-        for i, generator in enumerate(generators):
-            with self.synchronised(i == len(generators) - 1):
-                with autocast(self.parts.device, self.train.amp):
-                    update = next(generator, None)
-                if update is None:
-                    break
-                total = torch.stack([v.float() for v in update.losses.values()]).sum()
-                self.scalers[update.optimizer].scale(total / len(generators)).backward()
-            updates.append(update)
-        if updates and (len(updates) != len(generators) or len({u.optimizer for u in updates}) != 1):
-            raise RuntimeError("the model's micro-batches asked for different updates")
-        return updates
-
-    def apply(
-        self, updates: list[Update], batches: list[Batch], scalars: dict[str, Tensor | float], going: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Step the optimizer where every rank's losses and gradients are finite, which only the device knows.
-
-        Args:
-            going: whether the step still counts, (), boolean.
-
-        Returns:
-            Whether the update counts, and whether it has failed; neither, where fp16's scale was too large.
-        """
-        name = updates[0].optimizer
-        optimizer, scaler, guard = self.parts.optimizers[name], self.scalers[name], self.parts.guard
-        for p in self._loose:
-            if p.grad is not None:
-                distributed.mean(p.grad)
-        scale = growth = None
-        if scaler.is_enabled():
-            scaler.unscale_(optimizer)
-            scale, growth = kept_scale(scaler)
-        parameters = [p for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
-        norms = gradient_norms(parameters, self.parts.device)
-        norm = torch.linalg.vector_norm(norms)
-        sound, failed = guard.judge(self.iteration, updates, batches, parameters, norms, norm, going, scale)
-        logged = set(scalars)
-        collect(scalars, updates, norm, self.parts.model.leading)
-        new = [k for k in scalars if k not in logged]
-        if self._logged:  # after another update, which may have failed: then this one did not happen
-            scalars.update({k: torch.where(going, scalars[k], torch.nan) for k in new})
-        self._logged.append(new)
-        if self._step is not None:
-            self._step.applied = True
-        self.clip(parameters, norm)
-        self.steppers[name].step(sound)
-        if scale is not None and growth is not None:
-            scaler.update()  # lowers the scale after an overflow, which is to stay if that is no overflow but a bad step
-            put_back(going & ~failed, list(kept_scale(scaler, own=True)), [scale, growth])
-        return sound, failed
-
     def look(self) -> set[str]:
-        """Have the guard say what was bad since the last look. Waits for the device.
-
-        Returns:
-            The names of the last step's scalars that are of updates which did not count.
-
-        Raises:
-            NonFiniteError: too many steps were.
-        """
-        guard = self.parts.guard
-        updates, logged, self._logged = len(guard.entries), self._logged, []
-        context = {
-            "options": self.opt_text,
-            "plugins": lambda: bool(self.opt.get("plugins")),
-            "seed": lambda: self.seed,
-            "rank": distributed.rank,
-        }
-        lost = guard.look(self.parts.networks, lambda: {k: value() for k, value in context.items()})
-        for stepper in self.steppers.values():
-            stepper.settle()
-        first = updates - len(logged)
-        return {name for place, names in enumerate(logged, first) if place in lost for name in names}
-
-    def clip(self, parameters: list[nn.Parameter], norm: Tensor) -> None:
-        """Clip gradients by value and by norm, as the options say."""
-        value = self.train.grad_clip_value
-        largest = self.train.grad_clip_norm or (0.01 if self.train.use_grad_clip else None)
-        if value:
-            nn.utils.clip_grad_value_(parameters, value)
-            norm = torch.linalg.vector_norm(gradient_norms(parameters, self.parts.device)) if largest else norm
-        if largest:
-            nn.utils.clip_grads_with_norm_(parameters, largest, norm)
-
-    @contextlib.contextmanager
-    def synchronised(self, last: bool) -> Iterator[None]:
-        """Gradients travel between ranks with the last micro-batch only."""
-        with contextlib.ExitStack() as stack:
-            for network in self.parts.model.networks.values():
-                if not last and isinstance(network, nn.parallel.DistributedDataParallel):
-                    stack.enter_context(network.no_sync())
-            yield
+        """See `Updater.look`."""
+        return self.updater.look(
+            lambda: {
+                "options": dump(self.opt),
+                "plugins": bool(self.opt.get("plugins")),
+                "seed": self.seed,
+                "rank": distributed.rank(),
+            }
+        )
 
     # ---------------------------------------------------------------- now and then
     def report(self, scalars: Mapping[str, Tensor | float]) -> None:
@@ -364,6 +250,7 @@ class Trainer:
         of_ranks["perf/samples"] = self.parts.loader.position
         means["perf/memory_gib"] = peak_memory_gib(self.parts.device)
         self.parts.logger.iteration(self.iteration, self.parts.loader.epoch, self.rates, means, of_ranks, steps)
+        self._unsaid = False
 
     def validate(self) -> None:
         """Score every validation set; keep the best weights. A signal in the middle leaves it to the resumed run."""
@@ -388,7 +275,8 @@ class Trainer:
         if best is not None and decisive is not None:
             for scheduler in parts.schedulers.values():
                 scheduler.step_metric(with_mean[decisive][best])
-        improved = (decisive, best) in self.remember(with_mean)
+        better = {m: parts.evaluator.better[m] for m in parts.evaluator.metrics}
+        improved = (decisive, best) in remember(parts.best, with_mean, better, self.iteration)
         parts.logger.validation(self.iteration, results, parts.best, self.said_of(results), parts.evaluator.better)
         if not improved:
             return
@@ -414,19 +302,6 @@ class Trainer:
         averaged = ["EMA"] if self.parts.ema and self.parts.ema.networks else []
         short = {d: self.parts.evaluator.counted(d) for d in results}
         return {d: ", ".join([*averaged, *([few] if few else [])]) for d, few in short.items()}
-
-    def remember(self, results: Mapping[str, Mapping[str, float]]) -> set[tuple[str, str]]:
-        """Update the records; the (dataset, metric) pairs that have improved."""
-        improved = set()
-        for dataset, metrics in results.items():
-            for metric in [m for m in self.parts.evaluator.metrics if m in metrics]:
-                value = metrics[metric]
-                records = self.parts.best.setdefault(dataset, {})
-                record = records.get(metric)
-                if record is None or is_better(value, record["value"], self.parts.evaluator.better[metric]):
-                    records[metric] = {"value": value, "iter": self.iteration}
-                    improved.add((dataset, metric))
-        return improved
 
     def weights(self) -> dict[str, dict[str, Any]]:
         """`contents`, which all ranks have agreed to keep.
@@ -486,12 +361,12 @@ class Trainer:
         the main one writes what it has, unless networks are split over ranks, or another rank was lost in the middle of a
         report, which the resumed run could not make good.
         """
-        step, self._step = self._step, None
-        if step is not None:
+        before, self._before = self._before, None
+        if before is not None:
             self.iteration -= 1
-            for buffer, before in zip(self._buffers, step.buffers, strict=True):
-                buffer.data.copy_(before)
-        whole = step is not None or not (self._unsaid and distributed.world_size() > 1)
+            for buffer, value in zip(self._buffers, before, strict=True):
+                buffer.data.copy_(value)
+        whole = before is not None or not (self._unsaid and distributed.world_size() > 1)
         lost = whole and self.iteration > self.saved and distributed.is_main()
         self.writer.wait()
         if not lost or any(map(distributed.is_sharded, self.parts.networks.values())):
@@ -504,7 +379,7 @@ class Trainer:
         except Exception as e:
             log.error("the state after iteration %d cannot be saved: %s", self.iteration, checkpoint.first_line(e))
             return
-        half = "; a part of the next one is in its weights" if step is not None and step.applied else ""
+        half = "; a part of the next one is in its weights" if before is not None and self.updater.applied else ""
         log.warning(
             "The state after iteration %d is kept in %s%s; --auto_resume continues from it", self.iteration, path, half
         )
@@ -521,7 +396,7 @@ class Trainer:
             "global_batch": parts.loader.batch_of(self.iteration + 1),
             "optimizers": {k: full_optimizer_state(parts.networks, o) for k, o in parts.optimizers.items()},
             "schedulers": {k: s.state_dict() for k, s in parts.schedulers.items()},
-            "scaler": {k: s.state_dict() for k, s in self.scalers.items()},
+            "scaler": {k: s.state_dict() for k, s in self.updater.scalers.items()},
             "model": parts.model.state_dict(),
             "best": parts.best,
             "results": self.last_results,
@@ -540,7 +415,7 @@ class Trainer:
                 load_optimizer_state(parts.networks, optimizer, state["optimizers"][key])
         for key, scheduler in parts.schedulers.items():
             scheduler.load_state_dict(state["schedulers"][key])
-        for key, scaler in self.scalers.items():
+        for key, scaler in self.updater.scalers.items():
             # States from before each optimizer had a scaler of its own hold one for all.
             scale = state["scaler"] if "scale" in state["scaler"] else state["scaler"].get(key)
             if scaler.is_enabled() and scale:
@@ -558,73 +433,3 @@ class Trainer:
         self.writer.finish()
         what = f"{how(self.leaving)} at iteration {self.iteration}; the checkpoint is saved"
         raise Stopped(f"{what}. Continue with --auto_resume", self.leaving)
-
-    def opt_text(self) -> str:
-        """The resolved options as YAML text."""
-        return dump(self.opt)
-
-
-def decided_by(results: Mapping[str, Mapping[str, float]], metric: str | None, dataset: str | None) -> str | None:
-    """The validation set by which weights are the best: `dataset` if it has the metric, or else the first that has it."""
-    having = [d for d, metrics in results.items() if metric in metrics]
-    if dataset == MEAN:
-        return MEAN if having else None
-    return dataset if dataset in having else next(iter(having), None) if dataset is None else None
-
-
-def mean_of(results: Mapping[str, Mapping[str, float]], metric: str | None) -> dict[str, float]:
-    """The mean of a metric over the validation sets that have it."""
-    values = [metrics[metric] for metrics in results.values() if metric is not None and metric in metrics]
-    return {metric: sum(values) / len(values)} if metric is not None and values else {}
-
-
-def gradient_norms(parameters: Sequence[nn.Parameter], device: torch.device) -> Tensor:
-    """Euclidean norms (k,) of the gradients, of the whole ones where parameters are sharded; (0,) without any."""
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    if not gradients:
-        return torch.zeros(0, device=device)
-    found = torch._foreach_norm(gradients)
-    dtypes = {n.dtype for n in found}
-    norms = torch.stack(found if len(dtypes) == 1 else [n.float() for n in found])
-    return norms.full_tensor() if hasattr(norms, "full_tensor") else norms
-
-
-def kept_scale(scaler: torch.amp.GradScaler, own: bool = False) -> tuple[Tensor, Tensor]:
-    """The scale of fp16's gradients and the steps since it grew, as they are on the device: copies, or its `own`."""
-    scale, growth = scaler._scale, scaler._growth_tracker
-    assert scale is not None and growth is not None
-    return (scale, growth) if own else (scale.clone(), growth.clone())
-
-
-def collect(
-    scalars: dict[str, Tensor | float], updates: Sequence[Update], norm: Tensor, leading: str | None = None
-) -> None:
-    """Add the updates' terms and logs, averaged over micro-batches and detached, to what is logged.
-
-    The sum of the terms, ``l_total``, and the gradient norm are logged under their optimizer's name, without one for the
-    `leading` optimizer, or else a step's first.
-    """
-    for found in ([u.losses for u in updates], [u.logs for u in updates]):
-        for name in found[0]:
-            scalars[name] = torch.stack([torch.as_tensor(f[name]).detach().float() for f in found]).mean()
-    first = updates[0].optimizer == leading if leading else "grad_norm" not in scalars
-    whose = "" if first else f"_{updates[0].optimizer}"
-    scalars[f"l_total{whose}"] = torch.stack([scalars_of(u).sum() for u in updates]).mean()
-    scalars[f"grad_norm{whose}"] = norm.detach()
-
-
-def scalars_of(update: Update) -> Tensor:
-    """The terms of an update, (n,), detached."""
-    return torch.stack([v.detach().float() for v in update.losses.values()])
-
-
-def _parameters_outside_ddp(parts: Parts) -> list[nn.Parameter]:
-    """Trained parameters that no wrapper synchronises (learned loss weights): the trainer averages their gradients."""
-    if not distributed.active():
-        return []
-    # What was frozen when its network was wrapped is not DDP's business, even if the model trains it later.
-    covered = {
-        id(p) for n in parts.networks.values() for p in n.parameters() if p.requires_grad or distributed.is_sharded(n)
-    }
-    every = {id(p): p for o in parts.optimizers.values() for g in o.param_groups for p in g["params"]}
-    return [p for key, p in every.items() if key not in covered]

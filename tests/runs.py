@@ -62,34 +62,37 @@ def train(
     *arguments: str,
     env: Mapping[str, str] | None = None,
     ranks: int = 1,
-    torchrun: bool = False,
+    torchrun: Sequence[str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """``python train.py`` in `folder`, which is created; by several ranks, which torchrun starts if it is wanted."""
+    """``python train.py`` in `folder`, which is created; by several ranks, or by torchrun with some arguments of its own."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "opt.yml").write_text(yaml.safe_dump(dict(opt), sort_keys=False))
     command = [str(REPO / "train.py"), "-opt", "opt.yml", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **(env or {})}
-    if ranks == 1:
+    if ranks == 1 and torchrun is None:
         return forked(command, folder, [environment])
     command += ["--launcher", "pytorch"]
-    if not torchrun:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
-        own = [{"RANK": str(r), "LOCAL_RANK": str(r), "LOCAL_WORLD_SIZE": str(ranks)} for r in range(ranks)]
-        return forked(command, folder, [{**environment, **place, **rank} for rank in own])
-    launch = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={ranks}", "--master_port=0"]
-    launch += ["--rdzv_backend=c10d", "--rdzv_endpoint=localhost:0"]
-    return subprocess.run(
-        [*launch, *command],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    if torchrun is None:
+        return forked(command, folder, by_hand(ranks, environment))
+    return forked(launched(ranks, *torchrun, *command), folder, [environment])
+
+
+def by_hand(ranks: int, environment: Mapping[str, str]) -> list[dict[str, str]]:
+    """The environments of ranks that are started by hand on this machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
+    own = [{"RANK": str(r), "LOCAL_RANK": str(r), "LOCAL_WORLD_SIZE": str(ranks)} for r in range(ranks)]
+    return [{**environment, **place, **rank} for rank in own]
+
+
+def launched(ranks: int, *command: str) -> list[str]:
+    """What starts a command in several ranks of this machine, for `forked`: torchrun, which then need not import torch."""
+    import torch.distributed.run
+
+    place = ["--rdzv_backend=c10d", "--rdzv_endpoint=localhost:0"]
+    return [str(torch.distributed.run.__file__), f"--nproc_per_node={ranks}", *place, *command]
 
 
 UNREAD, CLOSED = "unread", "closed"

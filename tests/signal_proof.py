@@ -1,4 +1,4 @@
-"""Several ranks, and a signal at every point of a run: started by tests/core/runtime/test_agreement.py under torchrun.
+"""Several ranks, and a signal at every point of a run: started by tests/core/runtime/test_agreement.py.
 
 A point is the beginning or the end of a collective or of a phase (step, validation, save, report). Each run raises SIGTERM at
 the n-th of them, on rank 0, on all others or on all, and must end on all ranks alike; then it is resumed to its end.

@@ -13,7 +13,7 @@ from ..inference.network import explaining_channels
 from ..options.schema import Options
 from ..registry import MISSING
 from ..runtime.gate import blame, owner, refusal
-from ..trainer import Parts
+from ..training.parts import Parts
 
 FACTORS = re.compile(r"(up_?)?scale(_factor)?|upsampling|sf")
 """How networks call the factor by which they enlarge."""

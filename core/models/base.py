@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -33,6 +34,11 @@ class Update:
     optimizer: str
     losses: Mapping[str, Tensor]
     logs: Mapping[str, Tensor | float] = field(default_factory=dict)
+
+    @cached_property
+    def terms(self) -> Tensor:
+        """The losses one after the other, (n,), float32."""
+        return torch.stack([v.float() for v in self.losses.values()])
 
 
 def model_class(name: str) -> type[Model]:

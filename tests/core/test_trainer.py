@@ -521,7 +521,7 @@ def test_a_state_with_one_scale_for_all_optimizers_gives_it_to_each(monkeypatch:
 
     def as_before(self: Trainer, state: Mapping[str, Any]) -> None:
         load(self, {**state, "scaler": {**state["scaler"]["g"], "scale": 1024.0}})
-        restored.extend(scaler.get_scale() for scaler in self.scalers.values())
+        restored.extend(scaler.get_scale() for scaler in self.updater.scalers.values())
 
     monkeypatch.setattr(Trainer, "load_state", as_before)
     train_pipeline(options(train__amp="fp16", train__total_iter=3, val__val_freq=None), auto_resume=True)

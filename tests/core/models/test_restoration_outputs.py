@@ -15,7 +15,8 @@ from relume.core.guard import Guard
 from relume.core.models.restoration import RestorationModel
 from relume.core.pipeline import train_pipeline
 from relume.core.runtime.optimizers import build_optimizer
-from relume.core.trainer import Parts, Trainer
+from relume.core.trainer import Trainer
+from relume.core.training.parts import Parts
 from relume.losses import build_loss
 from relume.losses.vgg import VGGFeatures
 from relume.tests import runs

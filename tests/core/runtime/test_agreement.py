@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from runs import REPO
+from runs import REPO, by_hand, forked
 
 
 @pytest.mark.parametrize(("ranks", "strategy", "stride"), [(2, "ddp", 9), (4, "fsdp", 70)])
@@ -17,17 +15,8 @@ def test_a_signal_at_any_point_is_answered_by_all_ranks_together(
     ranks: int, strategy: str, stride: int, tmp_path: Path
 ) -> None:
     stride = 1 if os.environ.get("RELUME_SLOW_TESTS") else stride
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={ranks}", "--rdzv_backend=c10d"]
-    command += ["--rdzv_endpoint=localhost:0", str(REPO / "tests" / "signal_proof.py"), str(stride), strategy]
-    done = subprocess.run(
-        command,
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=570,
-        check=False,
-    )
+    command = [str(REPO / "tests" / "signal_proof.py"), str(stride), strategy]
+    done = forked(command, tmp_path, by_hand(ranks, {**os.environ, "OMP_NUM_THREADS": "1"}))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     said = json.loads(done.stdout.splitlines()[-1])
     assert said["points"] > 50 and said["stopped"] > said["runs"] // 3

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from runs import REPO, options
+from runs import REPO, options, train
 
 from relume.core import cli, pipeline
 from relume.core.errors import UserError
@@ -226,6 +226,16 @@ def test_one_mistake_is_one_line_with_its_rank(
         failure = ProcessFailure(0, 1, 2, str(tmp_path / "error.json"))
         assert failure.message["message"] == str(error)  # type: ignore[index]
         assert abs(failure.timestamp - time.time()) < 60
+
+
+def test_torchrun_starts_a_mistake_again_which_says_so_at_once() -> None:
+    wrong = options(**SHORT, datasets__train__batch_size_per_gpu=100)
+    done = train(Path(), wrong, torchrun=["--max-restarts=1"])
+    assert done.returncode == 1, done.stderr
+    assert (said()["code"], said()["attempt"], said()["iteration"]) == (2, 1, None)
+    lines = [line for line in done.stderr.splitlines() if line.startswith((last_words.AGAIN, "one iteration takes"))]
+    assert len(lines) == 2 and lines[1] == f"{last_words.AGAIN}{lines[0]}", done.stderr
+    assert 'train.py", line' not in done.stderr
 
 
 HANDLED = "--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
