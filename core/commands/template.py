@@ -24,7 +24,10 @@ from ..options.template import text
 
 SCALES = ("upscale", "scale")
 """What the parameter of an enlarging network is called."""
-CHANNELS = {"num_in_ch": 3, "num_out_ch": 3, "inp_channels": 3, "out_channels": 3}
+USUAL: Mapping[str, Any] = {
+    **dict.fromkeys(("num_in_ch", "num_out_ch", "inp_channels", "in_channels", "out_channels"), 3),
+    **{"mid_channels": 64, "num_block": 4, "num_channel": 16, "with_idt": False, "act_type": "prelu"},
+}
 """Parameters without a default in some networks."""
 RESTORATION = "RestorationModel"
 STEPS = 100_000
@@ -66,9 +69,24 @@ def run(arguments: argparse.Namespace) -> None:
 def head(opt: Options, asked: str) -> list[str]:
     """The comment above the file."""
     networks = ", ".join(block["type"] for block in opt.networks.values())
-    return [
+    lines = [
         f"Every key of a training of {networks}, made by 'relume template {asked}'.",
         "What stands here by default may be left out. 'relume explain KEY' says more of a key.",
+    ]
+    if asked in ARCHS and (ready := ready_files(asked)):
+        lines += ["Ready files with it, to start from instead:", *(f"  relume template {name}" for name in ready)]
+    if opt.train is not None and not opt.sets("val"):
+        lines.append(
+            "There is no validation: --val_lq and --val_gt add held-out pairs, without which nothing is scored."
+        )
+    return lines
+
+
+def ready_files(arch: str) -> list[str]:
+    """Shipped files that train an architecture at its whole size, by their names."""
+    own = [name for name in shipped.names() if Path(name).stem == arch.lower()]
+    return [
+        name for name in own if not name.startswith(shipped.BLOCKS) and not {"laptop", "test"} & set(name.split("/"))
     ]
 
 
@@ -112,8 +130,8 @@ def of_architecture(arch: str, scale: int | None) -> dict[str, Any]:
     for name in shipped.names() if enlarging is None else ():
         if not name.startswith(shipped.BLOCKS) and is_training(name, arch):
             return options.resolve(name).options.to_dict()
-    channels = {k: v for k, v in CHANNELS.items() if k in parameters and parameters[k].required}
-    network: dict[str, Any] = {"type": arch, **channels}
+    needed = {k: v for k, v in USUAL.items() if k in parameters and parameters[k].required}
+    network: dict[str, Any] = {"type": arch, **needed}
     if enlarging is not None:
         default = parameters[enlarging].default
         scale = scale or (default if isinstance(default, int) else 4)

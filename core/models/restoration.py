@@ -131,7 +131,7 @@ class RestorationModel(Model):
 
     @classmethod
     def mistakes(cls, opt: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        if opt["train"] is not None and "inputs" in opt["val"]:
+        if opt["train"] is not None and opt["val"].get("inputs") is not None:
             yield "val.inputs", "is for files without 'train'; here train.inputs says it, for validation as well"
 
     def updates(self, batch: Batch, step: int) -> Iterator[Update]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..annotations import plain
+from ..models.base import model_class
 from ..registry import Registry
 from . import reference
 from .checking.keys import FROM_ABOVE
@@ -68,6 +69,7 @@ def section(name: str, block: Mapping[str, Any], model_type: str) -> Iterator[st
     own = reference.section(name)
     models = reference.model_keys(model_type, name) if name in ("train", "val") else []
     keys = {k.name: k for k in [*own, *models] if not is_pattern(k)}
+    elsewhere = model_class(model_type).shared_options if name == "val" else ()
     for key in own:
         if f"{name}.{key.name}" in reference.SECTIONS and block.get(key.name):
             yield f"{INDENT}{key.name}:  # {key.text}"
@@ -89,7 +91,8 @@ def section(name: str, block: Mapping[str, Any], model_type: str) -> Iterator[st
         yield from (entry(k, None, INDENT) for k in own if k.name == WEIGHTS and k.name not in block)
     for label, key in keys.items():
         default = reference.default_of(key.parameter)
-        if key not in own and label not in block and not key.parameter.required and is_json(default):
+        given = label in block or label in elsewhere
+        if key not in own and not given and not key.parameter.required and is_json(default):
             yield entry(key, default, INDENT)
 
 

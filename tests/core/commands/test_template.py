@@ -73,8 +73,10 @@ def test_the_scale_is_that_of_the_pictures(capsys: pytest.CaptureFixture[str]) -
     opt = load("mine.yml")
     assert (opt.name, opt.scale, opt.network_g.upscale) == ("twice", 2, 2)
     assert opt.datasets["train"].extra["dataroot_lq"] == "lq" and opt.datasets["val"].extra["dataroot_gt"] == "gt"
-    printed(capsys, "EDSR", "--lq", "lq", "--gt", "gt")
+    assert "no validation" not in Path("mine.yml").read_text()
+    text = printed(capsys, "EDSR", "--lq", "lq", "--gt", "gt")
     assert list(load("mine.yml").datasets) == ["train"]
+    assert "There is no validation: --val_lq" in text and "relume template relume:sr/x2/edsr.yml\n" in text
 
 
 @pytest.mark.parametrize(
