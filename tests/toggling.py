@@ -45,7 +45,7 @@ def outcome(values: Mapping[str, Any], folder: Path) -> Kept:
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         train_pipeline(opt)
     lines = [TIMES.sub("", line) for line in said.getvalue().splitlines()]
-    plan = [line.replace(str(folder), "") for line in lines if "Command:" not in line and "CPU thread" not in line]
+    plan = [line.replace(str(folder), "") for line in lines if not re.search("Command:|CPU thread|Relume .* git", line)]
     found: Kept = {"plan": plan, "files": [], "records": []}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         name = TIMES.sub("", str(path.relative_to(folder)))
