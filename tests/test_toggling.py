@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 SLOW = "RELUME_SLOW_TESTS" in os.environ
 SMALL = [
@@ -17,6 +18,10 @@ PHOTOGRAPHS = ["datasets:train:shorter_side=96", "datasets:train:gt_size=32", "d
 HELD_OUT = ["datasets:val:shorter_side=48", "datasets:val:renditions=1", "datasets:val:num_worker_per_gpu=0"]
 TINY = ["network_g:dim=8", "network_g:num_blocks=[1,1,1,1]", "network_g:num_refinement_blocks=1"]
 FEW = [f"datasets:val_{n}:{k}" for n in ("medium", "large", "extreme") for k in ("renditions=1",)]
+FASTER = re.compile(
+    r"num_worker|prefetch|pin_memory|timeout|persistent|async_save|cudnn|matmul|val\.pbar|num_gpu|channels_last"
+)
+"""Options that change how fast a run is on some machines, and nothing else."""
 RECIPES = {
     "quickstart": [*PHOTOGRAPHS, *HELD_OUT, "train:warmup_iter=1", "train:scheduler:T_max=3"],
     "underwater/laptop/phaseformer": [*PHOTOGRAPHS, *HELD_OUT, "train:warmup_iter=1"],

@@ -27,7 +27,9 @@ from relume.core.pipeline import train_pipeline
 
 Kept = dict[str, Any]
 """What a run leaves, by what it is."""
-TIMES = re.compile(r"\[eta: [^]]*\]|\[s/kimg: [^]]*\]|\([\d.]+ s\)|\d+:\d\d:\d\d|\d{8}_\d{6}|[\d.]+ s\b")
+TIMES = re.compile(
+    r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+|\[eta: [^]]*\]|\[s/kimg: [^]]*\]|\([\d.]+ s\)|\d+:\d\d:\d\d|\d{8}_\d{6}|[\d.]+ s\b"
+)
 """What two runs of the same options say differently."""
 
 
@@ -42,8 +44,8 @@ def outcome(values: Mapping[str, Any], folder: Path) -> Kept:
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         train_pipeline(opt)
-    lines = [TIMES.sub("", line.partition(" INFO: ")[2] or line) for line in said.getvalue().splitlines()]
-    plan = [line.replace(str(folder), "") for line in lines if "Command:" not in line and "CPU thread" not in line]
+    lines = [TIMES.sub("", line) for line in said.getvalue().splitlines()]
+    plan = [line.replace(str(folder), "") for line in lines if not re.search("Command:|CPU thread|Relume .* git", line)]
     found: Kept = {"plan": plan, "files": [], "records": []}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         name = TIMES.sub("", str(path.relative_to(folder)))

@@ -7,6 +7,7 @@ which is a few sums instead.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -16,7 +17,8 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from ..errors import UserError
-from .dispatch import device_obstacle, use_kernel
+from . import foreign
+from .dispatch import device_obstacle, mode_of, note, use_kernel
 
 CACHED = 1 << 17
 """Elements of the input that the gradient of the weights treats at once on a CPU."""
@@ -62,6 +64,10 @@ def causal_conv1d(
     bias = None if bias is None else bias.to(x.dtype)
     before = None if initial_states is None else initial_states.to(x.dtype).transpose(1, 2)
     rows = x.transpose(1, 2)
+    theirs = _packages(x, weight, before, return_final_states)
+    if theirs is not None:
+        result: Tensor = theirs(_aligned(x), weight, bias, activation=activation)
+        return result
     if use_kernel("causal_conv1d", functools.partial(_obstacle, rows, weight, bias, before)):
         from .causal_conv1d_triton import fused as run
     else:
@@ -71,6 +77,26 @@ def causal_conv1d(
         return y
     width = weight.shape[1] - 1
     return y, _after(rows, before, width)[:, x.shape[2] :].transpose(1, 2)
+
+
+def _packages(x: Tensor, weight: Tensor, before: Tensor | None, states: bool) -> Callable[..., Tensor] | None:
+    """The kernel of the package causal-conv1d, which mamba-ssm uses, where it is installed, takes these tensors, and ours is
+    not asked for: of 2 to 4 taps, from the beginning of a sequence."""
+    if not x.is_cuda or mode_of("causal_conv1d") != "auto" or not 2 <= weight.shape[1] <= 4:
+        return None
+    if torch.compiler.is_compiling() or before is not None or states or x.dtype == torch.float64 or x.shape[1] % 8:
+        return None
+    found = foreign.function_or_none("causal_conv1d", "causal_conv1d_fn")
+    if found is not None:
+        note("causal_conv1d", "causal-conv1d's")
+    return found
+
+
+def _aligned(x: Tensor) -> Tensor:
+    """The same (B, D, L) as that kernel reads it: one step after the other, or channels together, from multiples of 8 on."""
+    if x.stride(2) == 1 or (x.stride(1) == 1 and x.stride(0) % 8 == x.stride(2) % 8 == 0):
+        return x
+    return x.transpose(1, 2).contiguous().transpose(1, 2)
 
 
 def _obstacle(x: Tensor, weight: Tensor, *others: Tensor | None) -> str | None:

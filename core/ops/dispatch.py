@@ -21,6 +21,8 @@ from ..errors import UserError, did_you_mean
 MODES = ("auto", "off", "on")
 DECISIONS: dict[str, str] = {}
 """Of every op that ran in this process, why its fused kernel did not; empty for one that did."""
+FOREIGN: dict[str, str] = {}
+"""Of those, whose kernel it was, where it was not ours."""
 NAMES = {
     "layer_norm": "layer norm",
     "rms_norm": "gated RMS norm",
@@ -84,9 +86,18 @@ def use_kernel(op: str, obstacle: Callable[[], str | None]) -> bool:
     return reason is None
 
 
+def note(op: str, whose: str) -> None:
+    """Note that `op` runs the kernel of another package."""
+    DECISIONS[NAMES[op]] = ""
+    FOREIGN[NAMES[op]] = whose
+
+
 def decisions() -> str:
     """In words, which kernels run, and why others do not; empty where no op with kernels has run."""
-    said = (f"{op}: plain PyTorch ({reason})" if reason else f"{op}: fused" for op, reason in DECISIONS.items())
+    said = []
+    for op, reason in DECISIONS.items():
+        fused = f"fused, {FOREIGN[op]}" if op in FOREIGN else "fused"
+        said.append(f"{op}: plain PyTorch ({reason})" if reason else f"{op}: {fused}")
     return "; ".join(said)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UserError
-from .dispatch import device_obstacle, use_kernel
+from . import foreign
+from .dispatch import device_obstacle, mode_of, note, use_kernel
 from .precision import at_least_float32
 
 WIDEST = 8192
@@ -44,12 +47,28 @@ def rmsnorm_gated(
             f"rmsnorm_gated: weight must have x's channels, z its shape, and group_size divide them; "
             f"they are {shapes}, group_size {size}"
         )
+    theirs = _mambas(x)
+    if theirs is not None:
+        gated: Tensor = theirs(x, weight, None, z, eps, size, norm_before_gate)
+        return gated
     if use_kernel("rms_norm", functools.partial(_obstacle, x, weight, z, size)):
         from .rms_norm_triton import fused
 
         result: Tensor = fused(x, weight, z, eps, size, norm_before_gate)[0]
         return result
     return plain(x, weight, z, eps, size, norm_before_gate)
+
+
+def _mambas(x: Tensor) -> Callable[..., Tensor] | None:
+    """mamba-ssm's kernel, where it is installed and ours is not asked for: a Triton kernel that GPUs have run."""
+    if not x.is_cuda or mode_of("rms_norm") != "auto" or x.dtype == torch.float64 or x.shape[-1] > WIDEST:
+        return None
+    if torch.compiler.is_compiling():  # which fuses ours
+        return None
+    found = foreign.function_or_none("mamba_ssm.ops.triton.layernorm_gated", "rmsnorm_fn")
+    if found is not None:
+        note("rms_norm", "mamba-ssm's")
+    return found
 
 
 def plain(x: Tensor, weight: Tensor, z: Tensor | None, eps: float, size: int, norm_before_gate: bool) -> Tensor:

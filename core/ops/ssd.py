@@ -4,26 +4,22 @@
 else. In float32 they agree to about 1e-6 of the largest value, 1e-5 under strong decay. `core.ops.dispatch` says how to choose.
 
 mamba-ssm's installer compiles CUDA code that nothing here uses, or downloads it by a guessed name, and importing the package
-takes more than its kernels do. This installs the kernels in seconds::
+takes more than its kernels do. This installs the kernels::
 
-    pip install einops packaging huggingface_hub
-    MAMBA_SKIP_CUDA_BUILD=TRUE MAMBA_FORCE_BUILD=TRUE pip install mamba-ssm --no-build-isolation --no-deps
+    MAMBA_SKIP_CUDA_BUILD=TRUE MAMBA_FORCE_BUILD=TRUE pip install --no-build-isolation 'relume[mamba]'
 """
 
 from __future__ import annotations
 
 import functools
-import importlib
-import importlib.util
-import sys
 from collections.abc import Callable
-from types import ModuleType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UserError
+from . import foreign
 from .dispatch import device_obstacle, use_kernel
 from .ssd_chunks import scan_chunks
 
@@ -52,7 +48,8 @@ def ssd(
     """``h_t = exp(dt_t A) h_{t-1} + dt_t x_t B_t^T``, ``y_t = h_t C_t + D x_t``, per head, in time and memory linear in L.
 
     Heads share B and C in groups: heads 0 .. H/G - 1 use group 0, and so on. Computed in float32 (float64 for float64
-    inputs) whatever the inputs and autocast; gradients of every tensor argument.
+    inputs) whatever the inputs and autocast, but for mamba-ssm's kernels, which take x, B and C in bfloat16 if all three are
+    (as under AMP), and sum in float32; gradients of every tensor argument.
 
     Args:
         x: (B, L, H, P), L >= 1.
@@ -94,8 +91,10 @@ def ssd(
         if tuple(dt_limit) != (0.0, float("inf")):
             dt = dt.clamp(*dt_limit)
         skip, initial = (None if t is None else t.to(exact) for t in (D, initial_states))
-        y, final = run(x.to(exact), dt, A.to(exact), B.to(exact), C.to(exact), skip, initial, chunk_size)
-        y = y if z is None else y * F.silu(z.to(exact))
+        short = run is _fused and {x.dtype, B.dtype, C.dtype} == {torch.bfloat16} and _mamba_takes(x)
+        signals = (x, B, C) if short else (x.to(exact), B.to(exact), C.to(exact))
+        y, final = run(signals[0], dt, A.to(exact), *signals[1:], skip, initial, chunk_size)
+        y = y if z is None else y.to(exact) * F.silu(z.to(exact))
     y = y.to(x.dtype)
     return (y, final) if return_final_states else y
 
@@ -207,35 +206,5 @@ def _mamba_takes(x: Tensor) -> bool:
 
 @functools.cache
 def kernel() -> Callable[..., tuple[Tensor, Tensor]]:
-    """mamba-ssm's ``mamba_chunk_scan_combined``, imported when first wanted.
-
-    Importing the package runs its language models and its compiled extension, either of which may be missing; the kernels need
-    neither, so if that fails they are imported from the package's folder alone.
-    """
-    name = "mamba_ssm.ops.triton.ssd_combined"
-    try:
-        module = importlib.import_module(name)
-    except Exception:  # of whatever kind: a missing extension, an incompatible dependency of the language models
-        module = _import_beside(name)
-    result: Callable[..., tuple[Tensor, Tensor]] = module.mamba_chunk_scan_combined
-    return result
-
-
-def _import_beside(name: str) -> ModuleType:
-    """Import a submodule without running its top package's ``__init__``, and leave no trace of having done so on failure."""
-    top = name.split(".")[0]
-    spec = importlib.util.find_spec(top)
-    if spec is None:
-        raise ModuleNotFoundError(f"No module named '{top}'", name=top)
-    before = set(sys.modules)
-    stub = ModuleType(top)
-    stub.__path__ = list(spec.submodule_search_locations or ())
-    sys.modules[top] = stub
-    try:
-        return importlib.import_module(name)
-    except BaseException:
-        for key in set(sys.modules) - before:
-            del sys.modules[key]
-        raise
-    finally:
-        sys.modules.pop(top, None)
+    """mamba-ssm's ``mamba_chunk_scan_combined``, imported when first wanted."""
+    return foreign.function("mamba_ssm.ops.triton.ssd_combined", "mamba_chunk_scan_combined")

@@ -1,4 +1,4 @@
-"""mamba-ssm's Triton kernels, run by Triton's interpreter on a CPU, against the plain scan.
+"""mamba-ssm's Triton kernels, run by Triton's interpreter on a CPU, against the plain scan and gated normalisation.
 
 A script, since the interpreter is chosen when Triton is imported. Prints the largest relative difference of outputs and of
 gradients.
@@ -15,7 +15,7 @@ os.environ["TRITON_INTERPRET"] = "1"
 import torch
 from triton.runtime.autotuner import Autotuner
 
-from relume.core.ops import ssd
+from relume.core.ops import foreign, rms_norm, ssd
 
 
 def without_tuning(self, *args, **kwargs):
@@ -40,6 +40,13 @@ def main() -> None:
         given = [t.clone().requires_grad_() for t in drawn]
         y, last = run(*given, 16)
         results.append([y, last, *torch.autograd.grad((y * grad).sum() + last.square().sum(), given)])
+    fused = foreign.function("mamba_ssm.ops.triton.layernorm_gated", "rmsnorm_fn")
+    for before in (True, False):
+        x, z, weight, grad = torch.randn(3, 5, 24), torch.randn(3, 5, 24), torch.rand(24), torch.randn(3, 5, 24)
+        for of, run in zip(results, (rms_norm.plain, lambda x, w, *more: fused(x, w, None, *more)), strict=True):
+            given = [t.clone().requires_grad_() for t in (x, weight, z)]
+            y = run(*given, 1e-5, 12, before)
+            of += [y, *torch.autograd.grad((y * grad).sum(), given)]
     print(max(((a - b).abs().max() / a.abs().max()).item() for a, b in zip(*results, strict=True)))
 
 

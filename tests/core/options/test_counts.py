@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from runs import options, records
 
+import relume
 from relume.core import options as option_files
 from relume.core.annotations import Epochs
+from relume.core.building.schedules import build_schedules
 from relume.core.cli import main
 from relume.core.options import OptionError, counts
 from relume.core.options.counts import Epoch
 from relume.core.pipeline import train_pipeline
 from relume.datasets.loading.sampler import Plan
 
+FOLDER = Path(relume.__file__).parent / "options"
 IN_EPOCHS: dict[str, Any] = {
     "train__total_iter": None,
     "train__total_epoch": 6,
@@ -65,6 +70,43 @@ def test_an_epoch_is_the_nearest_whole_number_and_divides_any_number_of_them(len
 def test_the_originals_epochs() -> None:
     assert Epoch(3879, Plan(6)).iterations == 647 and Epoch(3879, Plan(4)).iterations == 970  # the last batch is short
     assert Epoch(51313, Plan(4)).iterations == 12828  # the last batch is left out
+
+
+def rates(name: str, length: int, batch: int, ranks: int) -> tuple[float, list[float]]:
+    """How many epochs a shipped recipe takes at this batch, and its learning rate at the end of some of them."""
+    opt = option_files.load(FOLDER / name, [f"datasets:train:batch_size_per_gpu={batch}"])
+    opt = counts.resolved(opt, length, ranks)
+    assert opt.train is not None
+    epoch = Epoch.of(opt, length, ranks)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=opt.train.optim_g["lr"])
+    blocks = {"scheduler": opt.train.scheduler}
+    schedule = build_schedules({"g": optimizer}, blocks, opt.train, lambda n: n * batch * ranks, None)["g"]
+    last = round(epoch.epochs_of(opt.train.total_iter))
+    ends = {epoch.iterations_of(n) for n in (40, last // 4, last // 2, 3 * last // 4, last - 1)}
+    found = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of torch: no step was taken before the schedule's
+        for iteration in range(1, max(ends) + 1):
+            if iteration in ends:
+                found.append(optimizer.param_groups[0]["lr"])
+            schedule.step()
+    return epoch.epochs_of(opt.train.total_iter), found
+
+
+@pytest.mark.parametrize(
+    ("name", "length"),
+    [
+        ("underwater/spectroformer.yml", 24),
+        ("underwater/paper/phaseformer_uieb.yml", 24),
+        ("vfi/ablation/hybrid.yml", 2400),
+    ],
+)
+def test_a_recipe_has_the_same_epochs_and_schedule_at_any_batch_and_on_any_ranks(name: str, length: int) -> None:
+    epochs, usual = rates(name, length, 4, 1)
+    assert epochs == option_files.load(FOLDER / name).train.total_epoch
+    for batch, ranks in ((8, 1), (4, 2)):
+        other, found = rates(name, length, batch, ranks)
+        assert other == epochs and found == pytest.approx(usual, rel=0.05)  # VFI's warm-up has 2000 iterations
 
 
 def test_repeats_count() -> None:
