@@ -9,9 +9,13 @@ import pytest
 import torch
 
 import relume
+from relume.archs import build_network
 from relume.core import options
 from relume.core.imaging.image_io import imwrite
+from relume.core.inference.tiling import Inference
+from relume.core.models.interpolation import InterpolationModel
 from relume.core.pipeline import test_pipeline as run_test
+from relume.datasets import build_dataset
 
 FOLDER = Path(relume.__file__).resolve().parent / "options" / "vfi" / "test"
 SMALL = {
@@ -87,3 +91,25 @@ def test_x_test_asks_directly_or_by_halving(tmp_path: Path) -> None:
         imwrite(tmp_path / f"Type1/TEST01/{i:04d}.png", random_frame(i, (32, 32)))
     direct, halved = (run("xtest_4k", tmp_path, tmp_path, recursive=r)["X-TEST_4K"] for r in (False, True))
     assert direct["psnr_input"] == halved["psnr_input"] and direct["psnr"] != halved["psnr"]
+
+
+def test_large_frames_are_tiled_and_that_changes_little() -> None:
+    for name in ("xtest_2k", "xtest_4k", "xiph", "phase3_xtest_2k", "phase3_xtest_4k"):
+        val = options.load(FOLDER / f"{name}.yml").val
+        assert val.tile == 768 and val.tile_overlap >= 192 and val.tile % 128 == 0  # of which a quarter is flow's size
+        assert options.load(FOLDER / f"{name}.yml", ["val:tile=~"]).val.tile is None
+    torch.manual_seed(0)
+    block = {**SMALL, "type": "HybridVFI", "backbone_mode": "hybrid", "mamba": {"d_state": 4, "headdim": 16}}
+    network = build_network({**block, "use_flow": True, "flow_c": [8, 8, 8], "drop_path": 0}).eval()
+    model = InterpolationModel({"g": network}, {})
+    moving = {"type": "SyntheticMotionDataset", "source": "skimage", "gt_size": 160, "shorter_side": 256}
+    item = build_dataset({**moving, "motion": [4, 16], "renditions": 1}, phase="val", scale=1)[1]
+    batch = {key: item[key][None] for key in ("img0", "img1", "gt")}
+    made = []
+    for tile in (None, 96):
+        model.inference = Inference(tile, 32, None, "centred", None)
+        with torch.no_grad():
+            made.append(model.predict(batch)["output"])
+    scores = [float(-10 * (out - batch["gt"]).square().mean().log10()) for out in made]
+    assert 0 < abs(scores[0] - scores[1]) < 0.1
+    assert float((made[0] - made[1]).abs().mean()) * 255 < 1

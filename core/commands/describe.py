@@ -3,7 +3,7 @@
 ``relume describe options/x.yml [--set-only] [--ranks 4] [--force_yml train:ema_decay=0.99 ...]``
 
 Numbers of iterations are shown in epochs too, and those that are given in epochs in iterations, if the training set is here.
-Its files are listed, not opened.
+Its files are listed, not opened. The memory that a training takes is estimated, and the batch that this machine allows.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from ...datasets import build_dataset
 from ..annotations import Epochs
 from ..errors import UserError, in_one_line, printable
-from ..options import Options, counts, reference, resolve
+from ..options import Options, Resolved, counts, reference, resolve
 from ..options.places import missing
 from ..options.reading.loader import spelled
 from . import _arguments
@@ -49,6 +49,23 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.ranks < 1:
         raise UserError(f"--ranks: must be at least 1, got {arguments.ranks}")
     resolved = resolve(_arguments.option_file(arguments), arguments.force_yml)
+    show(resolved, arguments)
+    if resolved.options.train is not None and "train" in resolved.options.datasets and not arguments.set_only:
+        print(f"\n{memory_of(resolved.options)}")
+
+
+def memory_of(opt: Options) -> str:
+    """What a training takes, and into which micro-batches the memory at hand divides it."""
+    from ..building.footprint import memory_line
+
+    try:
+        return memory_line(opt)
+    except Exception as e:  # networks and losses may be anybody's code
+        return f"Memory is not estimated: {in_one_line(e)}"
+
+
+def show(resolved: Resolved, arguments: argparse.Namespace) -> None:
+    """Print the table, and how long an epoch is."""
     rows = [row for row in resolved.rows() if matters(row, arguments.set_only)]
     opt = resolved.options
     if opt.train is None or not (opt.datasets or counts.given(opt)):

@@ -1,0 +1,197 @@
+"""What memory a training takes, by what one small sample leaves behind for its gradient; and which batch that allows."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import options
+from ..errors import UserError
+from ..inference.tiling import size_multiple
+from ..models.base import Batch
+from ..models.interpolation import InterpolationModel
+from ..options.schema import Options
+from ..runtime.precision import autocast, usable
+from ..runtime.state import whole_memory_gib
+from .networks import build_model
+
+GB = 1e9
+USABLE = 0.92
+"""Share of a device's memory that can be counted on."""
+SIDES = (64, 96)
+"""Sides of the patches that are tried; what a sample leaves behind grows as a line with its pixels."""
+LARGE = (192,)
+"""For losses that refuse small patches (MS-SSIM of five scales)."""
+OVERHEAD = 1.1
+"""What the backward pass makes besides, as a factor: so estimates are within a tenth of what DiffIR and HybridVFI took."""
+LATE = 10**9
+"""An iteration in which everything is trained that is trained by phases."""
+COPIES = 4
+"""Of a network's weights: themselves, gradients, and Adam's two."""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a training takes.
+
+    Args:
+        sample: bytes of a sample in its largest patch.
+        fixed: bytes besides: weights, gradients, the optimizer's state and averages.
+        side: of that patch in the ground truth, in pixels.
+        batch: samples on one device that make an iteration, whatever they are divided into.
+        precision: what is computed in.
+    """
+
+    sample: int
+    fixed: int
+    side: int
+    batch: int
+    precision: str
+
+    def sentence(self, memory: float, where: str) -> str:
+        """The estimate, and the division into micro-batches that fits into so many bytes of memory."""
+        what = (
+            f"Memory: about {in_gb(self.sample)} for a sample of {self.side} x {self.side} in {self.precision}, and "
+            f"{in_gb(self.fixed)} besides (estimated)"
+        )
+        fits = divided(self.batch, self.sample, memory - self.fixed)
+        if fits is None:
+            return f"{what}; {where} has {in_gb(memory)} to count on, too little for one"
+        return f"{what}; {where} has {in_gb(memory)} to count on: batch x accumulate {fits} x {self.batch // fits}"
+
+
+def in_gb(count: float) -> str:
+    """Bytes in GB.
+
+    >>> in_gb(16.8e9), in_gb(4.2e7)
+    ('16.8 GB', '0.04 GB')
+    """
+    return f"{count / GB:.1f} GB" if count >= GB else f"{count / GB:.2f} GB"
+
+
+def divided(batch: int, sample: float, memory: float) -> int | None:
+    """The largest part of a batch that fits and divides it without a remainder; None where not one sample fits.
+
+    >>> divided(8, 16.8, 0.92 * 24), divided(8, 16.8, 0.92 * 80), divided(8, 16.8, 12)
+    (1, 4, None)
+    """
+    return max((n for n in range(1, batch + 1) if batch % n == 0 and n * sample <= memory), default=None)
+
+
+def memory_line(opt: Options) -> str:
+    """The estimate for a training on the machine at hand: its GPU, or its own memory.
+
+    Raises:
+        UserError: it cannot be estimated.
+    """
+    gpu = opt.num_gpu != 0 and torch.cuda.is_available()
+    device = torch.device("cuda" if gpu else "cpu")
+    where = torch.cuda.get_device_name(device) if gpu else "this machine"
+    return footprint(opt).sentence(USABLE * whole_memory_gib(device) * 2**30, where)
+
+
+def footprint(opt: Options) -> Footprint:
+    """What a training takes, from a forward pass with one small sample on the CPU. No weights and no data are read.
+
+    Raises:
+        UserError: it trains on whole images, or needs more than pictures in pairs or frames.
+    """
+    if opt.train is None or "train" not in opt.datasets:
+        raise UserError("it trains nothing")
+    side, batch = largest_step(opt)
+    with silent():
+        model, networks = build_model(without_weights(opt), torch.device("cpu"), for_training=True)
+    multiple = math.lcm(*(size_multiple(n) for n in networks.values())) * opt.scale
+    shared = {p.untyped_storage()._cdata for n in (*networks.values(), model.losses) for p in n.parameters()}
+    amp = usable(opt.train.amp, torch.device("cpu"))
+    for sides in (SIDES, LARGE):
+        rounded = sorted({max(-(-min(s, side) // multiple) * multiple, multiple) for s in sides})
+        try:
+            with autocast(torch.device("cpu"), amp):
+                left = [left_behind(model, sample(model, s, opt.scale), shared) for s in rounded]
+            break
+        except Exception as e:
+            if sides is LARGE:
+                raise UserError(f"one small sample cannot be tried ({e})") from e
+    slope = (left[-1] - left[0]) / (rounded[-1] ** 2 - rounded[0] ** 2) if len(left) > 1 else left[0] / rounded[0] ** 2
+    trained = sum(p.numel() * p.element_size() for n in networks.values() for p in n.parameters() if p.requires_grad)
+    whole = sum(p.numel() * p.element_size() for n in networks.values() for p in n.parameters())
+    averages = trained if opt.train.ema_decay or opt.train.ema_halflife else 0
+    return Footprint(
+        sample=int(OVERHEAD * max(left[-1] + slope * (side**2 - rounded[-1] ** 2), 1)),
+        fixed=whole + (COPIES - 1) * trained + averages,
+        side=side,
+        batch=batch,
+        precision="float32" if amp == "off" else opt.train.amp,
+    )
+
+
+def largest_step(opt: Options) -> tuple[int, int]:
+    """The side of the patches that take the most memory together, and how many make an iteration on one device.
+
+    Raises:
+        UserError: images are trained on as large as they are.
+    """
+    block, accumulate = opt.datasets["train"], opt.train.accumulate if opt.train else 1
+    if block.gt_sizes:
+        batches = block.mini_batch_sizes or [block.batch_size_per_gpu] * len(block.gt_sizes)
+        parts = block.accumulates or [accumulate] * len(block.gt_sizes)
+        stages = [(n * side**2, side, n * k) for side, n, k in zip(block.gt_sizes, batches, parts, strict=True)]
+        return max(stages)[1:]
+    patch, resized = block.get("gt_size"), block.get("resize")
+    if not patch and not resized:
+        raise UserError("it trains on images as large as they are")
+    return patch or math.isqrt(resized[0] * resized[1]), block.batch_size_per_gpu * accumulate
+
+
+def without_weights(opt: Options) -> Options:
+    """Options that read no weights, neither of networks nor of feature extractors."""
+    values = opt.to_dict()
+    values["path"] = {k: v for k, v in values["path"].items() if not k.startswith("pretrain_network_")}
+    for block in [b for k, b in values["train"].items() if k.endswith("_opt") and isinstance(b, dict)]:
+        if "Perceptual" in str(block.get("type")):
+            block["weights"] = "random"
+    return options.check(values)
+
+
+def sample(model: Any, side: int, scale: int) -> Batch:
+    """A batch of one, whose ground truth has so many pixels a side: (1, 3, side, side) in [0, 1]."""
+    truth = torch.rand(1, 3, side, side)
+    if isinstance(model, InterpolationModel):
+        frames = {"img0": torch.rand_like(truth), "img1": torch.rand_like(truth), "gt": truth}
+        return {**frames, "timestep": torch.tensor([0.5]), "flow": torch.zeros(1, 4, side, side)}
+    small = torch.rand(1, 3, side // scale, side // scale)
+    return {"lq": small, "gt": truth, "gt_recover": truth, "seed": torch.zeros(1, dtype=torch.int64)}
+
+
+def left_behind(model: Any, batch: Batch, shared: set[int]) -> int:
+    """Bytes that the forward passes of an iteration keep for the gradient, the weights themselves aside."""
+    kept: dict[int, Tensor] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        if (storage := tensor.untyped_storage())._cdata not in shared:
+            kept[storage._cdata] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        update = next(iter(model.updates(batch, LATE)))
+    del update
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Inside, building says nothing."""
+    log = logging.getLogger("relume")
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
