@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError, expanded
+from .errors import UserError, expanded, lines
 from .evaluation import INPUT
 from .files import below, refuse_links
 from .options import Options, dump
@@ -99,7 +99,7 @@ class Experiment:
                 with contextlib.suppress(OSError):
                     self.root.mkdir(parents=True, exist_ok=True)
                     with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
-                        file.write("".join(traceback.format_exception(e)))
+                        file.write(lines("".join(traceback.format_exception(e))))
             raise
 
     def _only_logs(self) -> bool:

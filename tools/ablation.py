@@ -19,7 +19,7 @@ import relume
 from relume.archs import build_network
 from relume.core import options
 from relume.core.cli import script
-from relume.core.errors import UserError
+from relume.core.errors import UserError, table_row
 from relume.core.evaluation import INPUT, image_stem
 from relume.core.experiment import Experiment
 from relume.core.imaging.image_io import imread, imwrite
@@ -96,7 +96,7 @@ def table(runs: Sequence[Run]) -> str:
         rows.append(
             [run.label, f"{run.parameters:,}", *figures, "" if run.cpu_minutes is None else f"{run.cpu_minutes:.1f}"]
         )
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+    return "\n".join(map(table_row, rows)) + "\n"
 
 
 def figure(value: float | None) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 from relume.core import options
 from relume.core.cli import script
-from relume.core.errors import UserError
+from relume.core.errors import UserError, table_row
 from relume.core.imaging.image_io import imread, imwrite
 from relume.core.imaging.visual import grid
 from relume.core.pipeline import test_pipeline, train_pipeline
@@ -48,7 +48,7 @@ def table(rows: Mapping[str, tuple[Scores, float | None]], metrics: Sequence[str
     lines = [["", *metrics, "CPU minutes"], ["---", *["---:"] * (len(metrics) + 1)]]
     for name, (scores, minutes) in rows.items():
         lines.append([name, *(f"{scores[m]:#.3g}" for m in metrics), "" if minutes is None else f"{minutes:.1f}"])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    return "\n".join(map(table_row, lines)) + "\n"
 
 
 def grid_of(opt: Any) -> Path:

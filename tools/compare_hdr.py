@@ -23,7 +23,7 @@ import relume
 from relume.core import options
 from relume.core.building.evaluator import build_evaluator
 from relume.core.cli import script
-from relume.core.errors import UserError
+from relume.core.errors import UserError, table_row
 from relume.core.imaging.image_io import imwrite
 from relume.core.imaging.srgb import to_srgb
 from relume.core.imaging.visual import grid
@@ -86,7 +86,7 @@ def table(rows: Mapping[str, Scores]) -> str:
     metrics = list(next(iter(rows.values())))
     lines = [["", *metrics], ["---", *["---:"] * len(metrics)]]
     lines += [[label, *(f"{found[m]:#.4g}" for m in metrics)] for label, found in rows.items()]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    return "\n".join(map(table_row, lines)) + "\n"
 
 
 @torch.no_grad()

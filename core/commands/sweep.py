@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 
 from .. import options
-from ..errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, UserError, in_cell
+from ..errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, UserError, table_row
 from ..experiment import Experiment, find_resume
 from ..imaging.storage import write_bytes
 from ..options import Options
@@ -278,7 +278,7 @@ def table(runs: Sequence[Run]) -> str:
         done = [one for one in group if one.code == 0]
         cells = [spread([found[one.opt.name].get(column) for one in done]) for column in columns]
         rows.append([*(value for _, value in setting), f"{len(done)} of {len(group)}", *cells])
-    return "\n".join(f"| {' | '.join(map(in_cell, row))} |" for row in rows) + "\n"
+    return "\n".join(map(table_row, rows)) + "\n"
 
 
 def spread(values: Iterable[float | None]) -> str:

@@ -14,9 +14,10 @@ from .base import (
     NonFiniteError,
     UserError,
 )
+from .escaping import escaped, table_row
 from .names import SHOWN, did_you_mean, edits, listing, meant
 from .paths import expanded, unreadable
-from .text import LINE, MESSAGE, VALUE, in_cell, in_one_line, message, printable, redacted, without_secrets
+from .text import LINE, MESSAGE, VALUE, in_one_line, lines, message, printable, redacted, without_secrets
 
 __all__ = [
     "EXIT_BROKEN_PIPE",
@@ -32,15 +33,17 @@ __all__ = [
     "UserError",
     "did_you_mean",
     "edits",
+    "escaped",
     "expanded",
-    "in_cell",
     "in_one_line",
+    "lines",
     "listing",
     "meant",
     "message",
     "printable",
     "redacted",
     "require",
+    "table_row",
     "unreadable",
     "without_secrets",
 ]

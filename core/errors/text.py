@@ -38,16 +38,20 @@ WORDS = (
 )
 """In names of what nobody else should know."""
 QUOTED = r"\"[^\"]*\"|'[^']*'|[^&;#\s'\"]+"
-USER = r"[^/\\\s'\"?#]+|(?!\d+/)[^/\\\s'\"?#:@]+:(?!\d+(?:/|$))[^\s'\"?#]+"
-"""What stands before the host: a name with or without a password, in which users write '@' and '/' as they are."""
+USER = r"[^/\\\s'\"?#]{1,300}|(?!\d+/)[^/\\\s'\"?#:@]{1,99}:(?!\d+(?:/|$))[^\s'\"?#]{1,300}"
+"""What stands before the host: a name with or without a password, in which users write '@' and '/' as they are. Lengths are
+bounded, so that a long text is not gone through again for each of its characters."""
 SECRETS = (
     # A path has made one '/' of two.
     (re.compile(rf"(?i)(?<![\w/.-])([a-z][a-z0-9+.-]{{0,30}}:(?://?|\\\\?))(?:{USER})@"), r"\1***@"),
-    (re.compile(rf"(?i)([?&;#](?:[\w.-]*(?:{WORDS})[\w.-]*|sig|key|pwd|pass|pw|code)=)(?:{QUOTED})"), r"\1***"),
-    (re.compile(r"(?<![A-Za-z0-9])(hf|gh[pousr]|glpat|sk|xox[abp])([_-])[A-Za-z0-9_-]{16,}"), r"\1\2***"),
+    (
+        re.compile(rf"(?i)([?&;#](?:[\w.-]{{0,40}}(?:{WORDS})[\w.-]{{0,40}}|sig|key|pwd|pass|pw|code)=)(?:{QUOTED})"),
+        r"\1***",
+    ),
+    (re.compile(r"(?<![A-Za-z0-9])(hf|gh[pousr]|glpat|sk|xox[abp])([_-])[A-Za-z0-9_-]{16,300}"), r"\1\2***"),
 )
 """What in URLs only their owner should know, and what stands in its place."""
-PERCENT = re.compile(r"(?<=[?&;#])((?:[\w.-]|%[0-9A-Fa-f]{2})+)(?==)")
+PERCENT = re.compile(r"(?<=[?&;#])((?:[\w.-]|%[0-9A-Fa-f]{2}){1,99})(?==)")
 
 
 def redacted(text: object) -> str:
@@ -78,16 +82,6 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
-def in_cell(text: object) -> str:
-    r"""Text that came from outside as one cell of a Markdown table, in which it means nothing but itself.
-
-    >>> in_cell("a|b\n<i>"), in_cell("[x](y)")
-    ('a\\|b\\n&lt;i&gt;', '\\[x\\](y)')
-    """
-    shown = printable(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([|`*\[\]])", r"\\\1", shown)
-
-
 def message(text: str) -> str:
     """A message of any number of lines, fit for a terminal: each line `printable`, and no more of them than one can read."""
     lines: list[str] = []
@@ -100,6 +94,20 @@ def message(text: str) -> str:
             lines[-1] = f"... and {len(every) - len(lines) + 1} more lines"
             break
     return "\n".join(lines)
+
+
+def lines(text: str) -> str:
+    r"""Text in several lines of ours, with tabs, as logs take it: without what a terminal would act on, and without secrets.
+
+    >>> lines("a\n\tb\x1b[2J")
+    'a\n\tb\\x1b[2J'
+    """
+    whole = redacted(text)
+    if whole.isprintable():
+        return whole
+    return "".join(
+        c if c in "\n\t" or c.isprintable() or unicodedata.category(c) == "Zs" else _escaped(c) for c in whole
+    )
 
 
 def in_one_line(error: BaseException) -> str:

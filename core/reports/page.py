@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import html
 import json
 import math
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ..errors import UserError, printable
+from ..errors import UserError, escaped, printable
 from . import pictures
 from .comparison import Comparison, DataSet
 from .curves import curves
@@ -17,6 +16,8 @@ from .files import INPUT
 from .states import UNCOMPARED
 
 TEMPLATE = Path(__file__).with_name("page.html")
+LONGEST = 5000
+"""Characters of a name or value in the page at most."""
 POINTS = 300
 """Points of a curve in the page at most."""
 
@@ -57,16 +58,25 @@ def write(comparison: Comparison, path: Path, *, side: int = 256, full: bool = F
             "curves": of_curves(comparison),
             "options": of_options(comparison),
         }
-        path.write_text(filled(content), encoding="utf-8", errors="backslashreplace")
+        path.write_text(filled(plainly(content)), encoding="utf-8", errors="backslashreplace")
     except OSError as e:
         raise UserError(f"{path}: cannot be written ({e.strerror or e})") from e
     return shown
 
 
+def plainly(value: Any) -> Any:
+    """The data of a page, whose names and values are on one line each and hold nothing that turns the direction of writing."""
+    if isinstance(value, dict):
+        return {plainly(k): plainly(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [plainly(v) for v in value]
+    return printable(value, LONGEST) if isinstance(value, str) and not value.startswith("data:") else value
+
+
 def filled(content: dict[str, Any]) -> str:
     """The page with its data, in which nothing can end the script."""
     text = json.dumps(content, allow_nan=False).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-    title = html.escape(printable(" · ".join(content["labels"])))
+    title = escaped(" · ".join(content["labels"]), "html")
     return TEMPLATE.read_text(encoding="utf-8").replace("@TITLE@", title).replace("@DATA@", text)
 
 

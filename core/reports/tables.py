@@ -5,17 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import math
-import re
 from collections.abc import Callable
 
-from ..errors import printable
+from ..errors import escaped
+from ..errors.escaping import Form
 from .comparison import Comparison, DataSet
 from .files import INPUT
-
-LATEX = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$",
-    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
-}  # fmt: skip
 
 
 def markdown(comparison: Comparison) -> str:
@@ -23,11 +18,11 @@ def markdown(comparison: Comparison) -> str:
     parts = []
     for data in comparison.sets:
         arrows = {m: "↑" if data.better[m] == "higher" else "↓" for m in columns(data)}
-        rows = cells(data, plain_markdown, "**{}**".format, "<u>{}</u>".format)
-        head = ["", *(f"{plain_markdown(m)} {arrows[m]}" for m in columns(data))]
+        rows = cells(data, "markdown", "**{}**".format, "<u>{}</u>".format)
+        head = ["", *(f"{escaped(m, 'markdown')} {arrows[m]}" for m in columns(data))]
         lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
         table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        parts.append(f"{plain_markdown(data.name)}, {size(data)}\n\n{table}\n")
+        parts.append(f"{escaped(data.name, 'markdown')}, {size(data)}\n\n{table}\n")
     return "\n".join(parts)
 
 
@@ -37,10 +32,10 @@ def latex(comparison: Comparison) -> str:
     for data in comparison.sets:
         names = columns(data)
         arrows = {m: r"$\uparrow$" if data.better[m] == "higher" else r"$\downarrow$" for m in names}
-        rows = cells(data, plain_latex, r"\textbf{{{}}}".format, r"\underline{{{}}}".format)
-        head = ["", *(f"{plain_latex(m)} {arrows[m]}" for m in names)]
+        rows = cells(data, "latex", r"\textbf{{{}}}".format, r"\underline{{{}}}".format)
+        head = ["", *(f"{escaped(m, 'latex')} {arrows[m]}" for m in names)]
         body = [" & ".join(row) + r" \\" for row in rows]
-        lines = [f"% {printable(data.name)}, {size(data)}; needs \\usepackage{{booktabs}}"]
+        lines = [f"% {escaped(data.name, 'latex')}, {size(data)}; needs \\usepackage{{booktabs}}"]
         lines += [rf"\begin{{tabular}}{{l{'r' * len(names)}}}", r"\toprule", " & ".join(head) + r" \\", r"\midrule"]
         parts.append("\n".join([*lines, *body, r"\bottomrule", r"\end{tabular}"]) + "\n")
     return "\n".join(parts)
@@ -57,7 +52,8 @@ def comma_separated(comparison: Comparison) -> str:
             for entry, cell in zip(data.entries, data.cells[metric], strict=True):
                 figures = [cell.mean, cell.deviation, cell.against.mean, cell.against.low, cell.against.high]
                 shown = ["" if math.isnan(f) else repr(f) for f in figures]
-                about = [printable(entry.label), printable(data.name), metric, data.better[metric], cell.images]
+                names = [escaped(t, "csv") for t in (entry.label, data.name, metric)]
+                about = [*names, data.better[metric], cell.images]
                 writer.writerow([*about, *shown, cell.rank or ""])
     return file.getvalue()
 
@@ -72,9 +68,7 @@ def size(data: DataSet) -> str:
     return f"{len(data.images)} pictures" if data.images else "means only"
 
 
-def cells(
-    data: DataSet, escape: Callable[[str], str], best: Callable[[str], str], second: Callable[[str], str]
-) -> list[list[str]]:
+def cells(data: DataSet, form: Form, best: Callable[[str], str], second: Callable[[str], str]) -> list[list[str]]:
     """The rows: the input's, where it was scored, then one for each entry."""
     rows = []
     if any(f"{m}{INPUT}" in data.metrics for m in columns(data)):
@@ -85,7 +79,7 @@ def cells(
             inputs.append(f"{cell.mean:.{data.digits(metric)}f}" if cell is not None and known else "-")
         rows.append(["input", *inputs])
     for i, entry in enumerate(data.entries):
-        row = [escape(entry.label)]
+        row = [escaped(entry.label, form)]
         for metric in columns(data):
             cell = data.cells[metric][i]
             text = "-" if math.isnan(cell.mean) else f"{cell.mean:.{data.digits(metric)}f}"
@@ -93,13 +87,3 @@ def cells(
             row.append(marked(text) if marked else text)
         rows.append(row)
     return rows
-
-
-def plain_markdown(text: str) -> str:
-    """A name that Markdown takes for nothing else."""
-    return re.sub(r"([\\`*_\[\]<>|~])", r"\\\1", printable(text))
-
-
-def plain_latex(text: str) -> str:
-    """A name that LaTeX takes for nothing else."""
-    return "".join(LATEX.get(c, c) for c in printable(text))

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from ..errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, in_one_line
+from ..errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, in_one_line, redacted
 from ..files import replacing
 from . import distributed, gate, lock
 from .exit_file import FILE, OUTCOMES, Words, read
@@ -103,7 +103,7 @@ class LastWords:
         words = Words(
             code=code,
             outcome=OUTCOMES.get(code, "failed"),
-            reason=reason,
+            reason=redacted(reason),
             iteration=self.iteration() if self.iteration is not None else None,
             rank=rank,
             ranks=ranks,
@@ -137,7 +137,7 @@ def tell_launcher(error: BaseException) -> None:
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if path:
         # The form that torch.distributed.elastic reads.
-        words = {"message": in_one_line(error), "extraInfo": {"timestamp": str(int(time.time()))}}
+        words = {"message": redacted(in_one_line(error)), "extraInfo": {"timestamp": str(int(time.time()))}}
         with contextlib.suppress(OSError):
             Path(path).write_text(json.dumps({"message": words}), encoding="utf-8")
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from ..annotations import Count, Iterations, Section, plain, setting
-from ..errors import LINE, UserError, printable, redacted, require, without_secrets
+from ..errors import LINE, UserError, lines, printable, redacted, require, without_secrets
 from ..files import reading, replacing
 from . import distributed
 from .checkpoint import first_line, write_atomically
@@ -60,10 +60,14 @@ class Logger(Section):
 class Outside(logging.Filter):
     """Makes one line of each text that a log line quotes, so that names of files neither forge lines nor reach terminals.
 
-    A record of a bare ``%s`` is a message of ours, in as many lines as it has.
+    A record of a bare ``%s`` is a message of ours, in as many lines as it has. No record has secrets in it.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.msg, str) and not record.args:
+            record.msg = lines(record.msg)
+        if record.msg == "%s" and isinstance(record.args, tuple):
+            record.args = tuple(lines(a) if isinstance(a, str) else a for a in record.args)
         if record.msg != "%s" and isinstance(record.args, tuple):
             record.args = tuple(
                 one_line(a) if isinstance(a, (str, PurePath, BaseException)) else a for a in record.args
@@ -359,7 +363,7 @@ class RunLogger:
             what = str(error) if plain else "".join(traceback.format_exception(error))
             if isinstance(error, Provoked):
                 error.logged = True
-            self.file.handle(log.makeRecord(log.name, logging.ERROR, "", 0, "%s", (what,), None))
+            self.file.handle(log.makeRecord(log.name, logging.ERROR, "", 0, "%s", (lines(what),), None))
         self.close()
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,10 @@ from runs import options
 from relume.core.cli import main
 from relume.core.commands.prepare import pack
 from relume.core.commands.sweep import Run, table
-from relume.core.errors import UserError, in_cell, printable, redacted, without_secrets
+from relume.core.errors import UserError, escaped, printable, redacted, without_secrets
 from relume.core.imaging import storage
 from relume.core.options import check, dump, load
+from relume.core.runtime.last_words import LastWords
 from relume.core.runtime.logger import Outside
 
 HIDDEN = [
@@ -27,6 +29,14 @@ HIDDEN = [
     "https://h/x?sig=SECRET#y",
     "https://h/x?access_token=SECRET",
     "az://c/x?sp=r&sig=SECRET",
+    "s3://KEY:a@SECRET@bucket/x.pth",
+    "s3://KEY:a/SECRET@bucket/x.pth",
+    "HTTPS://u:SECRET@h/x",
+    "https://h/x?%74oken=SECRET",
+    "https://h/x#access_token=SECRET",
+    "https://h/x?auth=SECRET&pwd=SECRET&jwt=SECRET",
+    "https://h/x?Policy=SECRET&Signature=SECRET&Key-Pair-Id=1",
+    "https://h/hf_0123456789abcdefSECRET/x",
 ]
 
 
@@ -48,8 +58,46 @@ def test_secrets_of_urls(
     assert "SECRET" not in capsys.readouterr().err
 
 
+USUAL = [
+    "https://h/x?n=1&monkey=2", "s3://bucket/a@b.png", "user@host", "a?token=x", "file:///a/b", "https://host:8080/a@2x.png",
+    "/data/x:/a@b", "https://h:80/x@y?keyframe=1&author=x", "path/to: /a@b", "C:\\data\\a@b", "hf://org/model@main/file.pth",
+    "s3://bucket/dir:a/b@c.png", "tokenizer=5 https://a/b",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text", ["https://" + "a:" * 50_000, "s3://" * 20_000, "a:/" * 20_000, "https://h/?" + "token" * 20_000]
+)
+def test_long_texts_are_gone_through_quickly(text: str) -> None:
+    began = time.process_time()
+    redacted(text)
+    assert time.process_time() - began < 5
+
+
+def test_paths_and_logged_lines_hold_no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a path has been made of the URL, which leaves one of its slashes, and in files that a run leaves."""
+    monkeypatch.chdir(tmp_path)
+    url = "https://KEY:SECRET@127.0.0.1:9/x"
+    assert "SECRET" not in redacted(Path(url)) and "SECRET" not in printable(Path(url))
+    words = LastWords(tmp_path / "run")
+    words.own()
+    words.begin()
+    (tmp_path / "run").mkdir()
+    words.write(2, f"{url}: cannot be read")
+    log = logging.getLogger("relume.secret")
+    handler = logging.FileHandler(tmp_path / "run/train.log")
+    handler.addFilter(Outside())
+    log.addHandler(handler)
+    log.warning("%s", f"taking {url}")
+    log.warning(f"taking {url}")
+    log.removeHandler(handler)
+    handler.close()
+    written = [p.read_text() for p in (tmp_path / "run").iterdir()]
+    assert len(written) == 2 and all("SECRET" not in text and "***" in text for text in written)
+
+
 def test_what_holds_no_secret_stays() -> None:
-    for text in ("https://h/x?n=1&monkey=2", "s3://bucket/a@b.png", "user@host", "a?token=x", "file:///a/b"):
+    for text in USUAL:
         assert redacted(text) == text
     opt = check(options())
     assert yaml.safe_load(dump(opt))["name"] == opt.name
@@ -93,7 +141,7 @@ def test_log_lines_cannot_be_forged(caplog: pytest.LogCaptureFixture) -> None:
 
 @pytest.mark.parametrize("text", ["a|b", "a\nb", "<script>", "[x](http://y)", "`x`", "\x1b[31m"])
 def test_cells_of_tables_mean_nothing(text: str) -> None:
-    cell = in_cell(text)
+    cell = escaped(text, "markdown")
     assert "\n" not in cell and "<" not in cell and "\x1b" not in cell
     assert cell.count("|") == cell.count("\\|") and cell.count("[") == cell.count("\\[")
 

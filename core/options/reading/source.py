@@ -134,6 +134,8 @@ class Source:
             at = self.place(key.start_mark.line, key.start_mark.column)
             if not isinstance(key, yaml.ScalarNode):
                 self.problem(at, "a key must be a single value")
+            elif not key.value.isprintable():  # it would reach logs, tables and names of files
+                self.problem(at, f"the key '{printable(key.value)}' has control characters or line breaks in it")
             elif key.tag == f"{TAG}merge":
                 merged = {**self._merged(value), **merged}
             else:
