@@ -124,6 +124,7 @@ class LdrHdrDataset(ImageDataset):
             *(dataroot_lq, truth, backend, filename_tmpl, meta_info_file),
             gt_readers=RADIANCE_READERS,
             surplus=dataroot_alignratio is not None,
+            on_error=on_error,
         )
         self.prompts: list[str] = []
         if self.curves.needs_own and dataroot_dgain is not None:

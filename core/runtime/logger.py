@@ -22,7 +22,7 @@ import torch
 from ..annotations import Count, Iterations, Section, plain, setting
 from ..errors import LINE, UserError, printable, redacted, require, without_secrets
 from ..files import replacing
-from . import distributed
+from . import distributed, records
 from .checkpoint import first_line, write_atomically
 from .gate import Provoked
 from .progress import Bar, Heartbeat, Pace, for_terminal, losses_first
@@ -387,14 +387,11 @@ def _reopen_records(path: Path, start: int, validated: bool) -> Any:
     kept = []
     if path.exists():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:  # the line that a kill cut short
-                continue
-            if not isinstance(entry, dict):
+            entry = records.parse(line)
+            if entry is None:
                 continue
             repeated = "metrics" in entry and not validated
-            if entry.get("iter", 0) <= (start - 1 if repeated else start):
+            if records.iteration_of(entry) <= (start - 1 if repeated else start):
                 kept.append(line + "\n")
     with replacing(path) as file:
         file.write("".join(kept).encode())
