@@ -176,7 +176,9 @@ def encoded(path: str | Path, image: Tensor | np.ndarray, bit_depth: int = 8) ->
             f"{path}: {suffix or 'a file without suffix'} cannot hold 16 bits per sample; .png and .tiff can"
         )
     try:
-        data = cv2.imencode(_ENCODERS.get(suffix, suffix), np.ascontiguousarray(pixels))[1]
+        written, data = cv2.imencode(_ENCODERS.get(suffix, suffix), np.ascontiguousarray(pixels))
     except cv2.error as e:
         raise UserError(f"{path}: this image ({pixels.shape}) cannot be written as '{suffix}'") from e
+    if not written:  # JPEG 2000 of fewer than 32 pixels a side
+        raise UserError(f"{path}: this image ({pixels.shape}) cannot be written as '{suffix}'")
     return bytes(data)
