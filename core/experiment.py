@@ -166,7 +166,7 @@ class Experiment:
             lines.append(f"curves    tensorboard --logdir {self.tensorboard}")
         lines.append(f"options   {self.root / (self.opt.name + '.yml')}")
         commands = [self.next_command()] if self.opt.sets("val", "test") else []
-        if not (self.opt.train or {}).get("inputs"):  # a folder of pictures has nothing but lq
+        if not (self.opt.train and self.opt.train.get("inputs")):  # a folder of pictures has nothing but lq
             commands.append(f"on a folder of pictures: {self.next_command(pictures=True)}")
         lines += [f"{'' if i else 'next':<9} {command}" for i, command in enumerate(commands)]
         return "\n\t".join(lines)

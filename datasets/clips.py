@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from ..core.annotations import Count
 from ..core.errors import UserError, expanded
 from ..core.imaging.image_io import READERS
 from ..core.imaging.naming import natural_order
-from ..core.imaging.storage import walk
+from ..core.imaging.storage import UnreadableFile, is_hidden, walk
 from . import DATASETS
 from .base import OnError, Phase
 from .pairing import as_roots
@@ -21,6 +22,13 @@ from .sources import Source, refuse_small, with_suffix
 from .transforms import Image
 from .triplets import FrameDataset, Switches, Triplet, existing
 from .videos import VIDEOS, Video
+
+log = logging.getLogger("relume")
+
+
+def tolerated(on_error: OnError) -> list[str] | None:
+    """Where `find_clips` is to put what it passes over; None where it is to pass over nothing."""
+    return [] if on_error == "skip" else None
 
 
 class FrameList:
@@ -56,8 +64,11 @@ class FrameFolder(FrameList):
 Clip = Video | FrameFolder
 
 
-def find_clips(root: str) -> list[Clip]:
+def find_clips(root: str, left_out: list[str] | None = None) -> list[Clip]:
     """A video file, or all videos and folders with images below a folder, sorted by path.
+
+    Args:
+        left_out: gets the names of videos that cannot be decoded, which are then passed over where there are others.
 
     Raises:
         UserError: there is neither, or a video cannot be decoded.
@@ -72,7 +83,16 @@ def find_clips(root: str) -> list[Clip]:
         images = with_suffix(folder, [f for f in files if not f.lower().endswith(VIDEOS)], READERS)
         if images:
             clips.append((folder, FrameFolder(folder, images)))
-        clips += [(p, Video(p)) for p in (os.path.join(folder, f) for f in files) if p.lower().endswith(VIDEOS)]
+        for path in (os.path.join(folder, f) for f in files if f.lower().endswith(VIDEOS)):
+            try:
+                clips.append((path, Video(path)))
+            except UnreadableFile as e:
+                if left_out is None:
+                    raise
+                log.warning("skipped: %s", e)
+                left_out.append(path)
+    if not clips and left_out:
+        raise UserError(f"none of the {len(left_out)} videos in {root} can be decoded; the last messages say why")
     if not clips:
         raise UserError(f"{root}: has neither images nor videos (looked for {', '.join((*READERS, *VIDEOS))})")
     return [clip for _, clip in sorted(clips, key=lambda pair: pair[0])]
@@ -194,7 +214,7 @@ class VideoDataset(ClipDataset):
         on_error: OnError = "raise",
     ) -> None:
         super().__init__(
-            [clip for root in as_roots(dataroot, "dataroot") for clip in find_clips(root)],
+            [clip for root in as_roots(dataroot, "dataroot") for clip in find_clips(root, tolerated(on_error))],
             stride,
             any_time,
             per_frame=True,
@@ -245,14 +265,14 @@ class X4K1000FPSDataset(ClipDataset):
         wanted = "X4K1000FPS has train/<scene>/<clip>/0000.png to 0064.png (https://github.com/JihyongOh/XVFI)"
         root = root / "train" if (root / "train").is_dir() else existing([root], wanted)
         clips: list[Clip] = []
-        for scene in sorted(p for p in root.iterdir() if p.is_dir()):
-            for entry in sorted(scene.iterdir()):
+        for scene in sorted(p for p in root.iterdir() if p.is_dir() and not is_hidden(p.name)):
+            for entry in sorted(p for p in scene.iterdir() if not is_hidden(p.name)):
                 if entry.suffix == ".mp4" and not entry.with_suffix("").is_dir():
                     raise UserError(
                         f"{entry}: is a video; decode all of them first: relume prepare frames {root} {root}"
                     )
                 if entry.is_dir():
-                    images = [n for n in os.listdir(entry) if n.endswith(".png")]
+                    images = [n for n in os.listdir(entry) if n.endswith(".png") and not is_hidden(n)]
                     if not images:
                         raise UserError(f"{entry}: has no frames. {wanted}")
                     clips.append(FrameFolder(str(entry), images))

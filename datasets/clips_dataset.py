@@ -9,7 +9,7 @@ from ..core.annotations import Count
 from ..core.errors import UserError
 from . import DATASETS
 from .base import Item, OnError, Phase
-from .frame_pairs import FramePairs, open_clips, refuse_unequal, window_span
+from .frame_pairs import FramePairs, open_both, refuse_unequal, window_span
 from .sources import IOBackend, as_backend
 
 
@@ -55,7 +55,7 @@ class ClipsDataset(FramePairs):
     ) -> None:
         super().__init__(scale, gt_size, use_hflip, use_rot, phase, on_error)
         backend = as_backend(io_backend)
-        self.gt, self.lq = open_clips(dataroot_gt, backend), open_clips(dataroot_lq, backend)
+        self.gt, self.lq = open_both(dataroot_gt, dataroot_lq, backend, on_error)
         refuse_unequal(self.gt, self.lq)
         self.num_frame, self.intervals, self.random_reverse = num_frame, list(interval_list), random_reverse
         span = window_span(num_frame, interval_list)

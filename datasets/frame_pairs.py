@@ -13,15 +13,34 @@ from torch import Tensor
 from ..core.errors import UserError
 from ..core.imaging.naming import natural_order
 from .base import ImageDataset, OnError, Phase
-from .clips import Clip, FrameList, find_clips
+from .clips import Clip, FrameList, find_clips, tolerated
 from .sources import IOBackend, Source, as_backend, listing, open_source, refuse_small
 from .transforms import Image, random_crop, random_flip_rotate, to_tensor
 
 Frames = Clip | FrameList
 
 
-def open_clips(root: str, backend: IOBackend) -> dict[str, Frames]:
+def open_both(
+    gt: str, lq: str | None, backend: IOBackend, on_error: OnError
+) -> tuple[dict[str, Frames], dict[str, Frames]]:
+    """The clips of both folders by name; where errors are skipped, without those that one of them cannot be decoded of.
+
+    Without `lq` both are the same.
+    """
+    left_out = tolerated(on_error)
+    whole = open_clips(gt, backend, left_out)
+    degraded = open_clips(lq, backend, left_out) if lq else whole
+    for name in left_out or ():
+        whole.pop(name, None)
+        degraded.pop(name, None)
+    return whole, degraded
+
+
+def open_clips(root: str, backend: IOBackend, left_out: list[str] | None = None) -> dict[str, Frames]:
     """Clips by name (the folder below `root`, or the video file without suffix), in the order of their names.
+
+    Args:
+        left_out: gets the names of clips that are videos which cannot be decoded; see `find_clips`.
 
     Raises:
         UserError: there are none.
@@ -36,11 +55,14 @@ def open_clips(root: str, backend: IOBackend) -> dict[str, Frames]:
             for clip, names in sorted(grouped.items())
         }
     root = os.path.expanduser(root)
+    files = None if left_out is None else list[str]()
     clips: dict[str, Frames] = {}
-    for clip in find_clips(root):
+    for clip in find_clips(root, files):
         name = os.path.relpath(clip.origin, root) if os.path.isdir(root) else os.path.basename(root)
         name = os.path.basename(root.rstrip("/")) if name == "." else name
         clips[os.path.splitext(name)[0] if os.path.isfile(clip.origin) else name] = clip
+    if left_out is not None:
+        left_out += [os.path.splitext(os.path.relpath(file, root))[0] for file in files or ()]
     return dict(sorted(clips.items()))
 
 

@@ -127,6 +127,7 @@ class LdrHdrDataset(ImageDataset):
             gt_readers=RADIANCE_READERS,
             surplus=dataroot_alignratio is not None,
             recursive=phase != "test" if recursive is None else recursive,
+            on_error=on_error,
         )
         self.prompts: list[str] = []
         if self.curves.needs_own and dataroot_dgain is not None:

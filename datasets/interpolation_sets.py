@@ -23,6 +23,7 @@ import numpy as np
 from ..core.errors import UserError, did_you_mean, expanded
 from ..core.imaging.image_io import to_float
 from ..core.imaging.naming import natural_order
+from ..core.imaging.storage import is_hidden
 from . import DATASETS
 from .base import OnError, Phase
 from .sources import listing
@@ -185,7 +186,9 @@ class UCF101InterpolationDataset(Benchmark):
     def __init__(self, dataroot: str, on_error: OnError = "raise") -> None:
         wanted = "ucf101_interp_ours has a folder per sample, with frame_00.png, frame_01_gt.png and frame_02.png"
         root = existing([expanded(dataroot)], wanted)
-        folders = sorted((p.name for p in root.iterdir() if p.is_dir()), key=lambda n: (len(n), n))
+        folders = sorted(
+            (p.name for p in root.iterdir() if p.is_dir() and not is_hidden(p.name)), key=lambda n: (len(n), n)
+        )
         if not folders:
             raise UserError(f"{root}: has no folders. {wanted}")
         triplets = [
@@ -307,12 +310,15 @@ class XTestDataset(Benchmark):
         wanted = "X-TEST has Type1/TEST01_.../0000.png to 0032.png (https://github.com/JihyongOh/XVFI)"
         root = expanded(dataroot)
         root = root / "test" if (root / "test").is_dir() else existing([root], wanted)
-        clips = sorted(f"{t.name}/{c.name}" for t in root.glob("Type*") for c in t.iterdir() if c.is_dir())
+        scenes = (c for kind in root.glob("Type*") for c in kind.iterdir() if c.is_dir() and not is_hidden(c.name))
+        clips = sorted(f"{c.parent.name}/{c.name}" for c in scenes)
         if not clips:
             raise UserError(f"{root}: has no clips. {wanted}")
         triplets = []
         for clip in clips:
-            frames = sorted((n for n in os.listdir(root / clip) if n.endswith(".png")), key=natural_order)
+            frames = sorted(
+                (n for n in os.listdir(root / clip) if n.endswith(".png") and not is_hidden(n)), key=natural_order
+            )
             if len(frames) <= self.LAST:
                 raise UserError(f"{root / clip}: has {len(frames)} frames, and needs {self.LAST + 1}. {wanted}")
             for k in range(1, multiple):

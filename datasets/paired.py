@@ -165,7 +165,7 @@ class PairedImageDataset(ImageDataset):
 
     def find(self, lq: str, gt: str | None, backend: IOBackend, template: str, meta: str | None) -> list[Sample]:
         """The samples of one root."""
-        return find_samples(lq, gt, backend, template, meta, recursive=self.recursive)
+        return find_samples(lq, gt, backend, template, meta, recursive=self.recursive, on_error=self.on_error)
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -8,7 +8,8 @@ from typing import NamedTuple
 from ..core.errors import UserError, printable
 from ..core.imaging.image_io import READERS, Readers
 from ..core.imaging.storage import join, read_lines
-from .sources import IOBackend, Source, listing, open_source, parse_meta_line
+from .base import OnError
+from .sources import IOBackend, Source, listing, open_source, parse_meta_line, pass_over_missing
 
 
 class Sample(NamedTuple):
@@ -68,6 +69,7 @@ def find_samples(
     gt_readers: Readers = READERS,
     surplus: bool = False,
     recursive: bool = True,
+    on_error: OnError = "raise",
 ) -> list[Sample]:
     """The samples of one root, sorted by name, in linear time. Suffixes need not agree; sub-folders must.
 
@@ -80,6 +82,7 @@ def find_samples(
         gt_readers: decoders of the ground truths.
         surplus: leave out inputs without a ground truth.
         recursive: see `sources.Folder`; a list says itself where its files are.
+        on_error: ``skip`` passes over files that the list has and the folder has not.
 
     Raises:
         UserError: a folder is missing or empty, or files lack a partner; up to ten are named.
@@ -93,10 +96,10 @@ def find_samples(
         wanted = [parse_meta_line(line)[0] for _, line in read_lines(meta_file)]
         keys = [n if n in main.files else n.rpartition(".")[0] for n in wanted]
         absent = [n for n, k in zip(wanted, keys, strict=True) if k not in main.files]
-        if absent:
-            raise UserError(f"{main.root}: lacks {len(absent)} files that {meta_file} lists: {listing(absent)}")
         if not keys:
             raise UserError(f"{meta_file}: is empty")
+        pass_over_missing(main.root, meta_file, wanted, absent, on_error)
+        keys = [k for k in keys if k in main.files]
     if gt is None:
         return [Sample(lq, lq.files[k], None, None) for k in keys]
     refuse_template(template)

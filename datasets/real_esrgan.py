@@ -27,13 +27,13 @@ from ..core.degradations.second_order import (
 )
 from ..core.errors import UserError
 from ..core.imaging.image_io import to_float
-from ..core.imaging.storage import read_bytes
+from ..core.imaging.storage import read_lines
 from . import DATASETS
 from .base import ImageDataset, Item, OnError, Phase
 from .paired import PairedImageDataset, shares
 from .pairing import Sample, as_roots, find_samples
 from .photographs import shipped_photographs, shrink
-from .sources import IOBackend, Source, as_backend, listing, open_source
+from .sources import IOBackend, Source, as_backend, open_source, pass_over_missing
 from .transforms import pad_to, random_crop, random_flip_rotate, to_tensor
 
 SMALLEST_KERNEL = 7
@@ -324,28 +324,27 @@ class RealESRGANPairedDataset(PairedImageDataset):
         if meta is None:
             return super().find(lq, gt, backend, template, meta)
         assert gt is not None
-        return listed_pairs(open_source(lq, backend), open_source(gt, backend), meta)
+        return listed_pairs(open_source(lq, backend), open_source(gt, backend), meta, self.on_error)
 
 
-def listed_pairs(lq: Source, gt: Source, meta: str) -> list[Sample]:
+def listed_pairs(lq: Source, gt: Source, meta: str, on_error: OnError = "raise") -> list[Sample]:
     """The pairs that a list names, ground truth first.
 
     Raises:
-        UserError: a line is no pair, or a file is not there; up to ten are named.
+        UserError: a line is no pair, or a file is not there and not to be passed over; up to ten are named.
     """
-    lines = [line.strip() for line in read_bytes(meta).decode().splitlines() if line.strip()]
-    pairs = [[part.strip() for part in line.split(",")] for line in lines]
-    wrong = [i for i, pair in enumerate(pairs) if len(pair) != 2]
-    if wrong:
-        raise UserError(f"{meta}:{wrong[0] + 1}: a line is 'ground truth, input'; got '{lines[wrong[0]]}'")
+    lines = read_lines(meta)
+    pairs = [[part.strip() for part in line.split(",")] for _, line in lines]
+    for (number, line), pair in zip(lines, pairs, strict=True):
+        if len(pair) != 2:
+            raise UserError(f"{meta}:{number}: a line is 'ground truth, input'; got '{line}'")
     if not pairs:
         raise UserError(f"{meta}: is empty")
     found = [(_key(gt, g), _key(lq, q)) for g, q in pairs]
     for source, column in ((gt, 0), (lq, 1)):
         absent = [pair[column] for pair, keys in zip(pairs, found, strict=True) if keys[column] not in source.files]
-        if absent:
-            raise UserError(f"{source.root}: lacks {len(absent)} files that {meta} lists: {listing(absent)}")
-    return [Sample(lq, lq.files[q], gt, gt.files[g]) for g, q in found]
+        pass_over_missing(source.root, meta, [pair[column] for pair in pairs], absent, on_error)
+    return [Sample(lq, lq.files[q], gt, gt.files[g]) for g, q in found if g in gt.files and q in lq.files]
 
 
 def _key(source: Source, name: str) -> str:

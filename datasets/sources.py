@@ -254,6 +254,19 @@ def refuse_small(files: Sequence[tuple[Source, str]], patch: int) -> None:
         )
 
 
+def pass_over_missing(root: str, meta: str, wanted: Sequence[str], absent: Sequence[str], on_error: str) -> None:
+    """What is done about files that a list has and a source has not: one line in the log where errors are skipped.
+
+    Raises:
+        MissingFile: errors are not skipped, or nothing of the list is there; up to ten are named.
+    """
+    said = f"{root}: lacks {len(absent)} files that {meta} lists: {listing(absent)}"
+    if absent and (on_error != "skip" or len(absent) == len(wanted)):
+        raise MissingFile(said)
+    if absent:
+        log.warning("skipped: %s", said)
+
+
 def parse_meta_line(line: str) -> tuple[str, tuple[int, int] | None]:
     """Name and (height, width) from a line of BasicSR's meta files: ``0001.png (480,480,3) 1``; size and rest are optional.
 

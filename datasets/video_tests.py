@@ -14,7 +14,7 @@ from ..core.errors import UserError
 from . import DATASETS
 from .base import Item, OnError
 from .frame_indices import FramePadding, generate_frame_indices
-from .frame_pairs import FramePairs, Frames, open_clips, refuse_unequal, stacked
+from .frame_pairs import FramePairs, Frames, open_both, refuse_unequal, stacked
 from .sources import IOBackend, as_backend, listing
 from .transforms import Image
 from .triplets import read_list
@@ -41,8 +41,7 @@ class TestClips(FramePairs):
     ) -> None:
         super().__init__(scale=scale, phase="test", on_error=on_error)
         backend = as_backend(io_backend)
-        self.gt = open_clips(dataroot_gt, backend)
-        self.lq = open_clips(dataroot_lq, backend) if dataroot_lq else self.gt
+        self.gt, self.lq = open_both(dataroot_gt, dataroot_lq, backend, on_error)
         if meta_info_file:
             listed = [line.split()[0] for _, line in read_list(meta_info_file, "calendar")]
             for clips, root in ((self.gt, dataroot_gt), (self.lq, dataroot_lq)):

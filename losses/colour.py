@@ -10,7 +10,7 @@ from ..core.annotations import Count
 from ..core.errors import UserError
 from ..core.runtime.constants import constant
 from . import LOSSES
-from .common import checked_choice, comparable, full_precision
+from .common import at_least, checked_choice, comparable, full_precision
 from .pixel import CRITERIA, Criterion
 
 CHROMA = [[-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]]
@@ -58,6 +58,10 @@ class ScaledConsistencyLoss(ConsistencyLoss):
     def __init__(self, loss_weight: float = 1.0, criterion: Criterion = "l1", scale: Count = 4) -> None:
         super().__init__(loss_weight, criterion)
         self.scale = scale
+
+    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+        at_least(type(self).__name__, pred, self.scale, f"scale {self.scale}")
+        return super().forward(pred, target)
 
 
 @LOSSES.register()

@@ -66,6 +66,18 @@ def reduced(loss: Tensor, reduction: str, weight: Tensor | None = None) -> Tenso
     return loss.sum() / torch.where(total == 0, torch.ones_like(total), total)
 
 
+def check_weight(owner: str, weight: Tensor | None, image: Tensor) -> None:
+    """Raise UserError unless a weight, if there is one, can multiply (B, C, H, W) images pixel by pixel."""
+    if weight is not None and (
+        weight.dim() != image.dim()
+        or weight.shape[2:] != image.shape[2:]
+        or any(w not in (1, n) for w, n in zip(weight.shape[:2], image.shape[:2], strict=True))
+    ):
+        raise UserError(
+            f"{owner}: the weight {shape_of(weight)} does not fit images {shape_of(image)}; it has one channel, or theirs"
+        )
+
+
 def at_least(owner: str, image: Tensor, side: int, what: str) -> None:
     """Raise UserError unless (B, C, H, W) images have so many pixels a side, which `what` needs."""
     height, width = image.shape[-2:]

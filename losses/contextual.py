@@ -70,7 +70,7 @@ class ContextualLoss(WithFrozenNetwork):
         weights: see `PerceptualLoss`.
 
     Raises:
-        UserError: unknown layer, or no weights file.
+        UserError: unknown layer, no weights file, or images too small or of 2 or more than 3 channels.
     """
 
     network: VGGFeatures
@@ -102,6 +102,7 @@ class ContextualLoss(WithFrozenNetwork):
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
         pred, target = comparable("ContextualLoss", pred, target)
+        self.network.check(pred)
         with full_precision(pred):
             found = self.network((pred - self.mean) / self.std)
             with torch.no_grad():

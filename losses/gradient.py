@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import LOSSES
-from .common import Reduction, at_least, checked_choice, comparable, full_precision, reduced
+from .common import Reduction, at_least, check_weight, checked_choice, comparable, full_precision, reduced
 from .pixel import L1Loss
 
 Operator = Literal["laplacian", "sobel"]
@@ -115,6 +115,7 @@ class TVLoss(nn.Module):
 
     def forward(self, pred: Tensor, target: Tensor | None = None, weight: Tensor | None = None) -> Tensor:
         """The loss; `weight`, (B, 1, H, W) or (B, C, H, W), belongs to the upper or left pixel of a pair."""
+        check_weight("TVLoss", weight, pred)
         upper, left = (None, None) if weight is None else (weight[:, :, :-1], weight[:, :, :, :-1])
         at_least("TVLoss", pred, 2, "a difference of neighbours")
         vertical: Tensor = self.distance(pred[:, :, :-1], pred[:, :, 1:], upper)

@@ -89,16 +89,10 @@ class PerceptualLoss(WithFrozenNetwork):
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
         """Features of images (B, 3, H, W), or (B, 1, H, W), which are taken for gray."""
-        if x.shape[1] not in (1, 3):
-            raise UserError(f"PerceptualLoss: images need 1 or 3 channels, these have {x.shape[1]}")
-        x = x.expand(-1, 3, -1, -1)
         if self.resize is not None:
             x = F.interpolate(x, size=(self.resize, self.resize), mode="bilinear", align_corners=False)
-        if min(x.shape[-2:]) < self.network.smallest_side:
-            raise UserError(
-                f"PerceptualLoss: images of {x.shape[-2]}x{x.shape[-1]} are too small for {self.network.names[-1]}, "
-                f"which needs {self.network.smallest_side} pixels"
-            )
+        self.network.check(x)
+        x = x.expand(-1, 3, -1, -1)
         x = (x + 1) / 2 if self.range_norm else x
         features: dict[str, Tensor] = self.network(((x - self.mean) / self.std).to(self.mean.dtype))
         return features

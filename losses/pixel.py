@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import LOSSES
-from .common import Reduction, checked_choice, comparable, reduced
+from .common import Reduction, check_weight, checked_choice, comparable, reduced
 
 
 class PixelLoss(nn.Module):
@@ -30,8 +30,14 @@ class PixelLoss(nn.Module):
         raise NotImplementedError
 
     def forward(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-        """The loss; `weight`, (B, 1, H, W) or (B, C, H, W), multiplies it per pixel and divides the mean."""
+        """The loss; `weight`, (B, 1, H, W) or (B, C, H, W), multiplies it per pixel and divides the mean.
+
+        Raises:
+            UserError: shapes that do not fit.
+        """
         pred, target = comparable(type(self).__name__, pred, target)
+        if weight is not None:
+            check_weight(type(self).__name__, weight, pred)
         return self.loss_weight * reduced(self.distance(pred, target), self.reduction, weight)
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import UserError, expanded
+from ..core.runtime.weights import refuse_nonfinite, refuse_other_kinds
 
 RANDOM = "random"
 
@@ -42,7 +43,11 @@ def pretrained_state(
         if not isinstance(found, Tensor) or found.shape != shape:
             what = "nothing" if found is None else f"{tuple(getattr(found, 'shape', ()))}"
             raise UserError(f"{owner}: {path} does not fit: {key} should have shape {tuple(shape)}, there is {what}")
-    return {key: state[key].float() for key in shapes}
+    needed = {key: state[key] for key in shapes}
+    like = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
+    refuse_other_kinds(needed, like, path)
+    refuse_nonfinite(needed, path, like)
+    return {key: value.float() for key, value in needed.items()}
 
 
 def random_state(shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:

@@ -44,6 +44,7 @@ class VGGFeatures(nn.Module):
         super().__init__()
         names = layer_names(vgg_type)
         self.wanted = frozenset(layers)
+        self.owner = owner
         for layer in self.wanted:
             if layer not in names:
                 accepted = ", ".join(names)
@@ -75,6 +76,16 @@ class VGGFeatures(nn.Module):
     def smallest_side(self) -> int:
         """Images need at least this height and width."""
         return int(2 ** sum(name.startswith("pool") for name in self.names))
+
+    def check(self, images: Tensor) -> None:
+        """Raise UserError unless images (B, C, H, W) are gray or RGB, and large enough for the deepest layer."""
+        if images.shape[1] not in (1, 3):
+            raise UserError(f"{self.owner}: images need 1 or 3 channels, these have {images.shape[1]}")
+        if min(images.shape[-2:]) < self.smallest_side:
+            raise UserError(
+                f"{self.owner}: images of {images.shape[-2]}x{images.shape[-1]} are too small for {self.names[-1]}, "
+                f"which needs {self.smallest_side} pixels"
+            )
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """`x` (B, 3, H, W), normalised as the weights expect; activations by layer name, shallowest first."""

@@ -1,8 +1,8 @@
 """Every shipped option file runs: trainings for two iterations, tests from random weights, on data in their own layout.
 
-With RELUME_SLOW_TESTS=1 all of them run, trainings twice where that is fast, bit for bit (`FILES=part` chooses by name); else some
-small ones do. Networks are the files' own; patches and batches are small. The files of ``restoration`` and ``sr`` run in
-`test_ready_options`.
+With RELUME_SLOW_TESTS=1 all of them run, trainings twice where that is fast, bit for bit (`FILES=part` chooses by name);
+else some small ones do. Networks are the files' own; patches and batches are small. The files of ``restoration`` and
+``sr`` run in `test_ready_options`.
 """
 
 from __future__ import annotations

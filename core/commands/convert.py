@@ -27,6 +27,7 @@ from .. import options
 from ..errors import UserError, require
 from ..options import Options, description
 from ..runtime import checkpoint, pickles
+from ..runtime.weights import refuse_nonfinite, refuse_other_kinds
 from ._arguments import add_trust
 
 STUBBED = (
@@ -52,6 +53,7 @@ def fitted(state: dict[str, Tensor], block: Mapping[str, Any]) -> tuple[dict[str
     """
     network = build_network(block)
     own = network.state_dict()
+    refuse_other_kinds(state, own, "the weights")
     given = state
     state = {k: v for k, v in given.items() if k in own or k != "model.map_augment.weight"}
     if "model.map_layer0.weight" in state:  # one of EDM's
@@ -98,6 +100,7 @@ def convert(source: Path, target: Path, opt: Options | None = None, stubbed: Seq
             f", without {len(dropped)} that the network does not have ({', '.join(dropped[:3])})" if dropped else ""
         )
         notes += f"; not in the original, as initialised: {', '.join(added)}" if added else ""
+    refuse_nonfinite(state, source)
     entry = {} if described is None else {checkpoint.ENTRY: {**described, "average": None}}
     if target.suffix == ".safetensors":
         module = require("safetensors.torch", str(target))

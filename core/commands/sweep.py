@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
 import queue
 import re
@@ -18,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from ..errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, UserError, table_row
 from ..experiment import Experiment, find_resume
 from ..imaging.storage import write_bytes
 from ..options import Options
+from ..reports import files
 from ..runtime.checkpoint import Checkpoints
 from . import _arguments
 
@@ -247,20 +247,7 @@ def last_line(text: str) -> str:
 # ------------------------------------------------------------------ comparing
 def scores(root: Path) -> dict[str, float]:
     """The last validation's means of an experiment, ``dataset/metric``; empty when there was none."""
-    found: dict[str, tuple[int, Mapping[str, float | None]]] = {}
-    path = root / "metrics.jsonl"
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # the line that a kill cut short
-        if "metrics" in entry:
-            found[entry["dataset"]] = (entry["iter"], entry["metrics"])
-    return {
-        f"{dataset}/{metric}": float("nan") if value is None else value
-        for dataset, (_, metrics) in found.items()
-        for metric, value in metrics.items()
-    }
+    return {f"{d}/{m}": value for d, metrics in files.Run(root).means.items() for m, value in metrics.items()}
 
 
 def table(runs: Sequence[Run]) -> str:

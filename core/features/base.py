@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError, expanded
 from ..runtime import checkpoint
-from ..runtime.weights import unwrap
+from ..runtime.weights import refuse_nonfinite, unwrap
 
 RANDOM = "random"
 """In place of a path to weights: those that the library initialises, from a fixed seed. For tests."""
@@ -88,4 +88,6 @@ def verified_state(owner: str, weights: str, sha256: str | None, where: str) -> 
     state = checkpoint.load(path)
     if not isinstance(state, Mapping):
         raise UserError(f"{owner}: {path} holds no state dict but {type(state).__name__}")
-    return unwrap(state, None, path)
+    tensors = unwrap(state, None, path)
+    refuse_nonfinite(tensors, path)
+    return tensors

@@ -3,13 +3,16 @@
 | said by | format | done here |
 |---|---|---|
 | Exif orientation | PNG (``eXIf``, W3C PNG third edition), WebP (``EXIF``); OpenCV turns JPEG and TIFF | turned upright |
-| maxval | PGM, PPM, plain and raw (pgm(5), ppm(5)) | samples / maxval |
+| maxval | PGM, PPM, plain and raw, PAM (pgm(5), ppm(5), pam(5)) | samples / maxval |
+| precision | JPEG 2000 (SIZ, ISO/IEC 15444-1), TIFF of 10, 12 and 14 bits | samples / (2^bits - 1) |
+| a second page, frame or image | TIFF, animated PNG and WebP | the first is read, and a line says so |
 | PhotometricInterpretation 0, white is zero | TIFF 6.0; OpenCV inverts 8-bit samples | 16-bit samples inverted |
 | PhotometricInterpretation 5 and above | TIFF of 16 bits: CMYK, Lab | refused |
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 import struct
 from collections.abc import Iterator
@@ -20,9 +23,12 @@ from .ceilings import refuse_large
 from .image_header import PNG_START, is_truncated
 from .storage import UnreadableFile
 
-ORIENTATION, PHOTOMETRIC = 0x0112, 0x0106
-WHITE_IS_ZERO, PALETTE = 0, 3
-NETPBM = re.compile(rb"P[2356]\s")
+ORIENTATION, PHOTOMETRIC, BITS, SAMPLES, KIND = 0x0112, 0x0106, 0x0102, 0x0115, 0x00FE
+WHITE_IS_ZERO, PALETTE, CMYK = 0, 3, 5
+TIFF_START = (b"II", b"MM")
+JPEG_2000 = (b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51")
+NETPBM = re.compile(rb"P[23567]\s")
+PAM = re.compile(rb"^(WIDTH|HEIGHT|MAXVAL|DEPTH)[ \t]+(\d{1,9})\s*$", re.MULTILINE)
 TOKEN = re.compile(rb"\s*(?:#[^\n\r]*[\n\r]\s*)*(\d+)")
 
 
@@ -35,8 +41,8 @@ def decode(data: bytes, name: str, flags: int) -> np.ndarray:
         flags: OpenCV's ``IMREAD_*``.
 
     Returns:
-        The file's integers, which span their type, or floats; floats in [0, 1] of a Netpbm file with another maxval than 255
-        and 65535.
+        The file's integers, which span their type, or floats; floats in [0, 1] where the file says another
+        sample for white than its type's largest.
 
     Raises:
         UnreadableFile: truncated, damaged, or samples that cannot be understood.
@@ -54,30 +60,92 @@ def decode(data: bytes, name: str, flags: int) -> np.ndarray:
         raise UnreadableFile(f"{name}: not a readable image ({str(e).splitlines()[0]})") from e
     if image is None:
         what = "empty" if not data else "truncated" if cut else "truncated, damaged, or not an image"
+        what += f", or of a kind that is not read: {kind}" if (kind := tiff_kind(data)) else ""
         raise UnreadableFile(f"{name}: cannot be decoded; the file is {what}")
     samples = np.asarray(image)
-    if data[:2] in (b"II", b"MM"):
-        return positive(samples, tag(data, PHOTOMETRIC), name)
+    if data[:2] in TIFF_START:
+        photometric = tag(data, PHOTOMETRIC)
+        if photometric == CMYK and samples.shape[2:] == (4,):  # OpenCV gives opaque BGRA
+            samples = samples[..., :3]
+        samples = positive(samples, photometric, name)
+    if (most := white(data, name)) is not None:
+        samples = samples // 2 ** (16 - most.bit_length()) if data[:2] in TIFF_START else samples
+        return np.asarray(samples / np.float64(most), np.float32)
+    if data[:2] in TIFF_START:
+        return samples
     exif = exif_block(data) if flags == cv2.IMREAD_UNCHANGED else None
     return upright(samples, tag(exif, ORIENTATION) or 1) if exif else samples
 
 
+def white(data: bytes, name: str) -> int | None:
+    """The sample that is white, where the file says another one than its type's largest; None elsewhere.
+
+    Raises:
+        UnreadableFile: JPEG 2000 of signed samples, or of more than 16 bits.
+    """
+    if data[:2] in TIFF_START:
+        bits = tag(data, BITS)
+        return 2**bits - 1 if bits in (10, 12, 14) else None
+    size = data.find(b"\xff\x4f\xff\x51", 0, 1 << 16) if data.startswith(JPEG_2000) else -1
+    if size < 0 or len(data) <= size + 42:
+        return None
+    bits, signed = data[size + 42] % 128 + 1, data[size + 42] >= 128
+    if signed or bits > 16:
+        kind = "signed samples" if signed else "samples"
+        raise UnreadableFile(f"{name}: holds {kind} of {bits} bits; unsigned ones of up to 16 can be read")
+    return None if bits in (8, 16) else 2**bits - 1
+
+
+def tiff_kind(data: bytes) -> str:
+    """What a TIFF file says of its samples; empty for other files."""
+    bits = tag(data, BITS)
+    if bits is None:
+        return ""
+    return f"{tag(data, SAMPLES) or 1} samples of {bits} bits, PhotometricInterpretation {tag(data, PHOTOMETRIC)}"
+
+
+def pictures(data: bytes) -> bool:
+    """Whether a file holds more than the one picture that is read: pages of a TIFF, frames of an animated PNG or WebP."""
+    if data[:2] in TIFF_START:
+        following = directory(data, 1)
+        return following is not None and not (tag(data, KIND, following) or 0) & 5  # neither thumbnail nor mask
+    return any(kind in (b"acTL", b"ANIM") for kind, _ in itertools.islice(chunks(data), 16))
+
+
 # ------------------------------------------------------------------ TIFF's structure, which Exif has too
-def tag(data: bytes, number: int) -> int | None:
-    """The value of a tag of one short or long in the first directory of a TIFF file; None without."""
+def directory(data: bytes, number: int) -> int | None:
+    """Where the directory `number`, counted from 0, of a TIFF file is; None without."""
+    order = "<" if data[:2] == b"II" else ">"
+    big = data[2:4] in (b"\x2b\x00", b"\x00\x2b")
+    offset, count, entry = ("Q", "Q", 20) if big else ("I", "H", 12)
+    try:
+        (at,) = struct.unpack_from(order + offset, data, 8 if big else 4)
+        for _ in range(number):
+            (entries,) = struct.unpack_from(order + count, data, at)
+            (at,) = struct.unpack_from(order + offset, data, at + struct.calcsize(order + count) + entry * entries)
+    except struct.error:
+        return None
+    return at or None
+
+
+def tag(data: bytes, number: int, at: int | None = None) -> int | None:
+    """The first value of a tag of shorts or longs in a directory of a TIFF file, the first one unless it is `at`; or None."""
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
     if order is None:
         return None
     big = data[2:4] in (b"\x2b\x00", b"\x00\x2b")
     offset, count, entry = ("Q", "Q", "HHQ") if big else ("I", "H", "HHI")
     try:
-        (at,) = struct.unpack_from(order + offset, data, 8 if big else 4)
+        if at is None:
+            (at,) = struct.unpack_from(order + offset, data, 8 if big else 4)
         (entries,) = struct.unpack_from(order + count, data, at)
         at += struct.calcsize(order + count)
         for _ in range(min(entries, 4096)):
-            found, kind, _ = struct.unpack_from(order + entry, data, at)
+            found, kind, values = struct.unpack_from(order + entry, data, at)
             at += struct.calcsize(order + entry)
             if found == number:
+                if values * (2 if kind == 3 else 4) > struct.calcsize(order + offset):
+                    (at,) = struct.unpack_from(order + offset, data, at)
                 value: int = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, at)[0]
                 return value
             at += struct.calcsize(order + offset)
@@ -140,21 +208,40 @@ def upright(image: np.ndarray, orientation: int) -> np.ndarray:
 
 
 # ------------------------------------------------------------------ Netpbm
+def netpbm_header(data: bytes, name: str) -> tuple[int, int, int, int, int]:
+    """Width, height, maxval and channels of a Netpbm file, and where its header ends (before one byte of white space).
+
+    Raises:
+        UnreadableFile: they are not there.
+    """
+    lacking = UnreadableFile(f"{name}: cannot be decoded; width, height and maxval are not in its header")
+    at, header = 2, []
+    if data[1:2] == b"7":
+        end = re.search(rb"^ENDHDR(?=\n)", data[:65536], re.MULTILINE)
+        said = dict(PAM.findall(data[: end.start()])) if end else {}
+        if end is None or len(said) < 4:
+            raise lacking
+        width, height, maxval, depth = (int(said[key]) for key in (b"WIDTH", b"HEIGHT", b"MAXVAL", b"DEPTH"))
+        return width, height, maxval, depth, end.end()
+    for _ in range(3):
+        found = TOKEN.match(data, at)
+        if found is None:
+            raise lacking
+        header.append(int(found[1][:9]))
+        at = found.end()
+    return header[0], header[1], header[2], 3 if data[1:2] in b"36" else 1, at
+
+
 def decode_netpbm(data: bytes, name: str) -> np.ndarray:
-    """A gray or colour picture, plain (P2, P3) or raw (P5, P6): (H, W) or (H, W, 3) BGR.
+    """A gray or colour picture, plain (P2, P3), raw (P5, P6) or PAM (P7): (H, W) or (H, W, 3 or 4) BGR.
 
     Raises:
         UnreadableFile: a header or samples that make no picture.
     """
-    kind, at, header = data[1:2], 2, []
-    for _ in range(3):
-        found = TOKEN.match(data, at)
-        if found is None:
-            raise UnreadableFile(f"{name}: cannot be decoded; width, height and maxval are not in its header")
-        header.append(int(found[1][:9]))
-        at = found.end()
-    width, height, maxval = header
-    channels = 3 if kind in b"36" else 1
+    kind = data[1:2]
+    width, height, maxval, channels, at = netpbm_header(data, name)
+    if not 1 <= channels <= 4:
+        raise UnreadableFile(f"{name}: has {channels} channels; gray, RGB and RGBA images can be read")
     if not (width and height and 0 < maxval < 65536):
         raise UnreadableFile(f"{name}: cannot be decoded; its header says {width}x{height} pixels, maxval {maxval}")
     wanted = width * height * channels
@@ -173,7 +260,10 @@ def decode_netpbm(data: bytes, name: str) -> np.ndarray:
         raise UnreadableFile(
             f"{name}: holds the sample {samples.max()}, and its header says that {maxval} is the largest"
         )
-    image = samples.reshape(height, width, 3)[..., ::-1] if channels == 3 else samples.reshape(height, width)
+    image = samples.reshape(height, width, channels)
+    # Gray, gray and alpha, RGB, RGBA, in OpenCV's order.
+    image = image[..., {1: [0], 2: [0, 0, 0, 1], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[channels]]
+    image = image[..., 0] if channels == 1 else image
     if maxval in (255, 65535):
         return np.ascontiguousarray(image, np.uint8 if maxval == 255 else np.uint16)
     return np.ascontiguousarray(image.astype(np.float64) / maxval, np.float32)

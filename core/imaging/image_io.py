@@ -30,7 +30,7 @@ def decode_integer_image(data: bytes, name: str) -> np.ndarray:
     # JPEG has no alpha and is turned upright by OpenCV; the rest keeps whatever channels it has.
     jpeg = data.startswith(JPEG_START)
     image = conventions.decode(data, name, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH if jpeg else cv2.IMREAD_UNCHANGED)
-    if image.dtype not in LARGEST and not conventions.NETPBM.match(data):
+    if image.dtype not in LARGEST and not conventions.NETPBM.match(data) and conventions.white(data, name) is None:
         raise UnreadableFile(f"{name}: holds {image.dtype} samples; 8- and 16-bit integer images can be read")
     return image
 
@@ -45,6 +45,14 @@ READERS: dict[str, Callable[[bytes, str], np.ndarray]] = dict.fromkeys(
 other files are not taken for images."""
 
 _told_of_alpha: set[str] = set()
+_told_of_pages: set[str] = set()
+
+
+def _tell(told: set[str], owner: str, what: str) -> None:
+    """A line in the log about the files of a folder, or of another owner, once."""
+    if owner not in told:
+        told.add(owner)
+        log.warning("%s: %s", owner, what)
 
 
 def read_pixels(
@@ -60,7 +68,7 @@ def read_pixels(
 
     Returns:
         (H, W, 3) RGB, uint8 or uint16 (or what the suffix's reader gives; floats in [0, 1] of Netpbm files of
-        another depth). Gray is repeated; alpha is dropped with a
+        another depth). Gray is repeated; alpha, and pictures after a file's first, are left out with a
         warning.
 
     Raises:
@@ -68,15 +76,17 @@ def read_pixels(
     """
     data = source if isinstance(source, bytes) else read_bytes(source)
     name = name or ("<bytes>" if isinstance(source, bytes) else str(source))
+    owner = owner or name.rpartition("/")[0] or name
     decode: Callable[[bytes, str], np.ndarray] = readers.get(PurePosixPath(name).suffix.lower(), decode_integer_image)
     image = decode(data, name)
+    if conventions.pictures(data):
+        _tell(
+            _told_of_pages, owner, "has files of several pictures (pages, or an animation), of which the first is read"
+        )
     if image.ndim == 2:
         return np.repeat(image[..., None], 3, axis=2)
     if image.shape[2] == 4:
-        owner = owner or name.rpartition("/")[0] or name
-        if owner not in _told_of_alpha:
-            _told_of_alpha.add(owner)
-            log.warning("%s: has images with an alpha channel (transparency), which is dropped", owner)
+        _tell(_told_of_alpha, owner, "has images with an alpha channel (transparency), which is dropped")
     if image.shape[2] not in (3, 4):
         raise UnreadableFile(f"{name}: has {image.shape[2]} channels; gray, RGB and RGBA images can be read")
     return image[..., 2::-1]
@@ -166,7 +176,9 @@ def encoded(path: str | Path, image: Tensor | np.ndarray, bit_depth: int = 8) ->
             f"{path}: {suffix or 'a file without suffix'} cannot hold 16 bits per sample; .png and .tiff can"
         )
     try:
-        data = cv2.imencode(_ENCODERS.get(suffix, suffix), np.ascontiguousarray(pixels))[1]
+        written, data = cv2.imencode(_ENCODERS.get(suffix, suffix), np.ascontiguousarray(pixels))
     except cv2.error as e:
         raise UserError(f"{path}: this image ({pixels.shape}) cannot be written as '{suffix}'") from e
+    if not written:  # JPEG 2000 of fewer than 32 pixels a side
+        raise UserError(f"{path}: this image ({pixels.shape}) cannot be written as '{suffix}'")
     return bytes(data)

@@ -31,6 +31,10 @@ def calculate_ccf(
 ) -> float:
     """CCF = 0.17593 colourfulness + 0.61759 contrast + 0.33988 (10 - fog density), no reference. Higher is better.
 
+    Paper: Wang et al., Computers and Electrical Engineering 2018; fog density by Choi et al., IEEE TIP 2015. Constants: both
+    papers' releases. Input: RGB; integers, or floats in [0, 1] or [0, 255], clipped and rounded. Least size: 64 pixels a
+    side; a smaller image is an error.
+
     As the authors' Matlab release computes it for one image: its rescaling of each part to [1, 10] has no effect then,
     and "variance" in the colourfulness is the variance between columns of the variance within columns. Its edge detector
     is Matlab's; ours is OpenCV's with the same smoothing and thresholds, and only decides which blocks are flat.

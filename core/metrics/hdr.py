@@ -29,7 +29,7 @@ from ..annotations import NonNegative, Positive, Range
 from ..errors import UserError, require
 from ..imaging.transfer import PEAK, PU21
 from . import IDENTICAL, metric
-from .images import ColorOrder, Image, InputOrder, NotFinite, prepared
+from .images import ColorOrder, Image, InputOrder, NotFinite, has_colours, prepared
 from .psnr import decibels, mean_square
 from .ssim import calculate_ssim_skimage, gaussian, replicating, similarity
 
@@ -88,6 +88,9 @@ def calculate_psnr_l(
 ) -> float:
     """PSNR in dB of linear radiance. Higher is better.
 
+    Paper: Wang and Bovik, IEEE Signal Processing Magazine 2009. Constants: a peak of 1 after division by `peak`. Input: gray
+    or RGB radiance in [0, `peak`], cut off there. Least size: 1 pixel a side.
+
     Args:
         img: result, radiance in [0, inf); (H, W, C) arrays or (C, H, W) tensors.
         img2: ground truth.
@@ -112,6 +115,9 @@ def calculate_psnr_mu(
 ) -> float:
     """PSNR in dB of radiance compressed by the mu-law. Higher is better.
 
+    Paper: Kalantari and Ramamoorthi, ACM TOG 2017. Constants: theirs, mu = 5000. Input: gray or RGB radiance in [0, `peak`],
+    cut off there. Least size: 1 pixel a side.
+
     Arguments as of `calculate_psnr_l`.
 
     Args:
@@ -135,6 +141,9 @@ def calculate_psnr_mu_ntire(
 ) -> float:
     """PSNR in dB as the NTIRE 2021 HDR challenge scored: see the table of this module. Higher is better.
 
+    Paper: Perez-Pellitero et al., CVPRW 2021. Constants: the challenge's: mu = 5000, gamma 2.24, the 99th percentile. Input:
+    gray or RGB radiance in [0, `peak`], cut off there. Least size: 1 pixel a side.
+
     Arguments as of `calculate_psnr_mu`.
 
     Args:
@@ -150,8 +159,8 @@ def calculate_psnr_mu_ntire(
 
 # ------------------------------------------------------------------ PU21
 def luminance(rgb: np.ndarray) -> np.ndarray:
-    """(H, W, 1) luminance of linear (H, W, 3); an image that is not RGB is returned as it is."""
-    return rgb @ LUMINANCE[:, None] if rgb.shape[2] == 3 else rgb
+    """(H, W, 1) luminance of linear (H, W, 3); of a gray image, itself. Raises UserError for other channels."""
+    return rgb @ LUMINANCE[:, None] if has_colours(rgb) else rgb
 
 
 def in_units(
@@ -189,6 +198,9 @@ def calculate_pu21_psnr(
 ) -> float:
     """PSNR in dB of PU21's units, all channels. Higher is better.
 
+    Paper: Mantiuk and Azimi, PCS 2021. Constants: theirs (banding and glare), full scale 256. Input: gray or RGB radiance in
+    [0, `peak`], cut off there. Least size: 1 pixel a side.
+
     Arguments as of `calculate_psnr_l`.
 
     Args:
@@ -212,7 +224,11 @@ def calculate_pu21_psnr_y(
     input_order: InputOrder = "HWC",
     color_order: ColorOrder | None = None,
 ) -> float:
-    """PSNR in dB of the luminance in PU21's units. Higher is better. Arguments as of `calculate_pu21_psnr`."""
+    """PSNR in dB of the luminance in PU21's units. Higher is better. Arguments as of `calculate_pu21_psnr`.
+
+    Paper: Mantiuk and Azimi, PCS 2021. Constants: theirs (banding and glare), full scale 256; BT.709's luminance. Input: gray
+    or RGB radiance in [0, `peak`], cut off there. Least size: 1 pixel a side.
+    """
     x, y = in_units("calculate_pu21_psnr_y", img, img2, crop_border, peak, nits, input_order, color_order)
     return decibels(mean_square(x, y), full_scale)
 
@@ -231,6 +247,10 @@ def calculate_pu21_ssim(
     color_order: ColorOrder | None = None,
 ) -> float:
     """SSIM of the luminance in PU21's units. Higher is better.
+
+    Paper: Mantiuk and Azimi, PCS 2021, and Wang et al., IEEE TIP 2004. Constants: PU21's, full scale 256; a window of
+    scikit-image's, or Matlab's. Input: gray or RGB radiance in [0, `peak`], cut off there. Least size: 7 pixels a side, 11
+    with a Gaussian, 1 with `matlab`; a smaller image is an error.
 
     Arguments as of `calculate_pu21_psnr`.
 
@@ -281,23 +301,24 @@ def three_scales(
     return product
 
 
-FORK: dict[str, tuple[Callable[..., float], float, str]] = {
-    "pu21_psnr": (calculate_pu21_psnr, 530.0, "`calculate_pu21_psnr`"),
-    "pu21_psnr_y": (calculate_pu21_psnr_y, 530.0, "`calculate_pu21_psnr_y`"),
+FORK: dict[str, tuple[Callable[..., float], float, str, int]] = {
+    "pu21_psnr": (calculate_pu21_psnr, 530.0, "`calculate_pu21_psnr`", 1),
+    "pu21_psnr_y": (calculate_pu21_psnr_y, 530.0, "`calculate_pu21_psnr_y`", 1),
     # Its script reads images as BGR and weighs the channels as if they were RGB; here luminance is luminance.
-    "pu21_ssim": (calculate_pu21_ssim, 600.0, "`calculate_pu21_ssim`"),
+    "pu21_ssim": (calculate_pu21_ssim, 600.0, "`calculate_pu21_ssim`", 7),
     "pu21_msssim": (
         three_scales,
         PU_RANGE,
         "SSIM at full, half and quarter size, to powers, multiplied (not MS-SSIM),",
+        28,
     ),
 }
-"""By name: what the fork's metric computes, its full scale in PU21's units, and the same in words."""
+"""By name: what the fork's metric computes, its full scale in PU21's units, the same in words, and the least side."""
 
 
 def register_fork(name: str) -> None:
     """Register the metric of `FORK` called `name` as ``calculate_<name>_fork``, with the alias ``<name>_fork``."""
-    score, full_scale, what = FORK[name]
+    score, full_scale, what, least = FORK[name]
 
     def fork(
         img: Image,
@@ -310,7 +331,12 @@ def register_fork(name: str) -> None:
 
     fork.__name__ = fork.__qualname__ = f"calculate_{name}_fork"
     scale = f"the HDR fork of DiffIR's full scale, {full_scale:g} units"
-    fork.__doc__ = f"{what} with {scale}. Higher is better. Arguments as of `calculate_pu21_psnr`."
+    fork.__doc__ = f"""{what} with {scale}. Higher is better. Arguments as of `calculate_pu21_psnr`.
+
+    Paper: Xia et al. (DiffIR), ICCV 2023, by a fork for HDR; PU21 by Mantiuk and Azimi, PCS 2021. Constants: the fork's,
+    {full_scale:g} units. Input: gray or RGB radiance, shown at 4000 cd/m2 at its peak, cut off there. Least size:
+    {least} pixel{"s" if least > 1 else ""} a side{"; a smaller image is an error" if least > 1 else ""}.
+    """
     metric("higher", f"{name}_fork", space="linear", most=IDENTICAL if "psnr" in name else None)(fork)
 
 

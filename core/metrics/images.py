@@ -155,16 +155,28 @@ def views(image: np.ndarray) -> list[np.ndarray]:
     return [image[..., :3], image[..., 3:]] if image.shape[2] == STEREO else [image]
 
 
+def has_colours(image: np.ndarray) -> bool:
+    """Whether an image (H, W, C) is RGB and not gray. Raises UserError if it is neither, and has no brightness to speak of."""
+    if image.shape[2] not in (1, 3):
+        raise UserError(
+            f"the brightness of an image is that of gray or of RGB; this one has {image.shape[2]} channels."
+        )
+    return bool(image.shape[2] == 3)
+
+
 LUMA = (65.481, 128.553, 24.966)
 """ITU-R BT.601 studio-swing luma of R, G, B in [0, 1], as Matlab's rgb2ycbcr has it; 16 is added."""
 
 
 def luma(rgb: np.ndarray) -> np.ndarray:
-    """Y of YCbCr, (H, W, 1) in [16, 235], of an image in [0, 255]; an image that is not RGB is returned as it is.
+    """Y of YCbCr, (H, W, 1) in [16, 235], of an image in [0, 255]; of a gray image, itself.
 
     Rounded to float32 where BasicSR rounds, so that scores agree with its own to the last digits that it prints.
+
+    Raises:
+        UserError: the image is neither gray nor RGB.
     """
-    if rgb.shape[2] != 3:
+    if not has_colours(rgb):
         return rgb
     y = (rgb.astype(np.float32) / np.float32(255)) @ np.array(LUMA) + 16.0
     result: np.ndarray = ((y / 255).astype(np.float32) * np.float32(255)).astype(np.float64)[..., None]

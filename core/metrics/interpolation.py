@@ -30,6 +30,10 @@ def calculate_ssim_matlab(
 ) -> float:
     """SSIM as tables of frame interpolation have it (``ssim_matlab`` of RIFE and its descendants). Higher is better.
 
+    Paper: Wang et al., IEEE TIP 2004; used by Huang et al. (RIFE), ECCV 2022. Constants: the code of RIFE: 0.01, 0.03, a
+    Gaussian of 11 x 11 x 11, sigma 1.5. Input: any channels but alpha; integers, or floats in [0, 1] or [0, 255]. Least size:
+    1 pixel a side; borders are continued.
+
     The image is taken for a volume, channels being its depth: the Gaussian window has 11 x 11 x 11 taps with sigma 1.5, and
     all three axes are continued by their outermost values. Of the window's depth, all but three taps lie in the continuation,
     and scores are higher than `calculate_ssim` gives. Variances are biased.
@@ -75,6 +79,9 @@ def calculate_ie(
 ) -> float:
     """Interpolation error as papers report it on Middlebury: mean absolute difference in grey levels (of 255). Lower is better.
 
+    Paper: Baker et al., IJCV 2011, whose root it leaves out. Constants: none. Input: any channels but alpha, jointly;
+    integers, or floats in [0, 1] or [0, 255]. Least size: 1 pixel a side.
+
     The benchmark itself defines it as a root mean square: that is `calculate_ie_rms`. Arguments as of `calculate_ssim_matlab`.
     """
     x, y = prepared("calculate_ie", img, img2, crop_border=crop_border, data_range=data_range, input_order=input_order)
@@ -90,6 +97,9 @@ def calculate_ie_rms(
     data_range: Positive | None = None,
 ) -> float:
     """Interpolation error of Baker et al. (IJCV 2011): root mean square difference in grey levels (of 255). Lower is better.
+
+    Paper: Baker et al., IJCV 2011. Constants: none. Input: any channels but alpha, jointly; integers, or floats in [0, 1] or
+    [0, 255]. Least size: 1 pixel a side.
 
     Arguments as of `calculate_ssim_matlab`.
     """

@@ -27,6 +27,10 @@ def calculate_lpips(
 ) -> float:
     """LPIPS (Zhang et al., CVPR 2018), version 0.1: a calibrated distance of deep features. Lower is better.
 
+    Paper: Zhang et al., CVPR 2018. Constants: the package lpips' 0.1: its linear layers, torchvision's trunks. Input: RGB;
+    integers, or floats in [0, 1] or [0, 255], clipped. Least size: 31 pixels a side with ``alex``, 16 with ``vgg``, 17 with
+    ``squeeze``; a smaller image is an error.
+
     Runs on the device of `img` if that is a tensor, else on a GPU if there is one, in float32. The network is built once
     per process and device.
 

@@ -34,6 +34,10 @@ def calculate_msssim(
 ) -> float:
     """MS-SSIM as the package pytorch-msssim defines it, its window of float32 numbers included. Higher is better.
 
+    Paper: Wang, Simoncelli and Bovik, Asilomar 2003. Constants: theirs (exponents 0.0448, 0.2856, 0.3001, 0.2363, 0.1333; a
+    Gaussian of 11 pixels). Input: any channels but alpha, each by itself; integers, or floats in [0, 1] or [0, 255]. Least
+    size: 161 pixels a side, fewer with fewer `scales`; a smaller image is an error.
+
     Contrast-structure at every scale, times SSIM at the coarsest, each to its exponent; scales are halved by 2x2 means,
     and negative factors count as 0. Computed per channel, then averaged.
 

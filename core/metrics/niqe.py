@@ -21,7 +21,7 @@ from ..annotations import NonNegative, Positive
 from ..errors import UserError
 from ..imaging.opencv import cv2
 from . import metric
-from .images import ColorOrder, Image, InputOrder, luma, prepared
+from .images import ColorOrder, Image, InputOrder, has_colours, luma, prepared
 
 BLOCK = 96
 """Side of the blocks of the image; those of the half-size image are half as large."""
@@ -40,6 +40,10 @@ def calculate_niqe(
     data_range: Positive | None = None,
 ) -> float:
     """NIQE as BasicSR (and the authors' Matlab program) computes it. Lower is better. (Photographs: 2 to 5.)
+
+    Paper: Mittal et al., IEEE Signal Processing Letters 2013. Constants: the authors' model of undistorted photographs and
+    their Matlab program's windows. Input: gray or RGB; integers, or floats in [0, 1] or [0, 255]. Least size: 96x192 pixels,
+    either way up; a smaller image is an error.
 
     NaN where there are no statistics to speak of: nothing but flat areas.
 
@@ -63,7 +67,7 @@ def calculate_niqe(
             f"calculate_niqe: compares blocks of {BLOCK}x{BLOCK} pixels, of which it needs two: an image of {least} at least; "
             f"this one has {height}x{width} (height x width{', after crop_border' if crop_border else ''})."
         )
-    if convert_to == "y" or rgb.shape[2] == 1:
+    if convert_to == "y" or not has_colours(rgb):
         y = luma(rgb)[..., 0].astype(np.float32)
     else:
         bgr = np.ascontiguousarray(rgb[..., ::-1], np.float32)  # in this order sums of thousandths round as BasicSR's

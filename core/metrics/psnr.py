@@ -14,7 +14,7 @@ import numpy as np
 
 from ..annotations import NonNegative, Positive
 from . import IDENTICAL, metric
-from .images import ColorOrder, Image, InputOrder, luma, prepared, views
+from .images import ColorOrder, Image, InputOrder, has_colours, luma, prepared, views
 
 
 def decibels(mean_square: float, peak: float = 255.0) -> float:
@@ -38,6 +38,9 @@ def calculate_psnr(
     data_range: Positive | None = None,
 ) -> float:
     """PSNR in dB, BasicSR's: over all channels jointly, nothing clipped. Higher is better.
+
+    Paper: Wang and Bovik, IEEE Signal Processing Magazine 2009. Constants: BasicSR's, a peak of 255. Input: any channels but
+    alpha, jointly; integers, or floats in [0, 1] or [0, 255]. Least size: 1 pixel a side.
 
     Of six channels, which are two views, it is the mean of both views' PSNR, as NAFNet's function of that name has it.
 
@@ -77,6 +80,9 @@ def calculate_psnr_pt(
 ) -> float:
     """PSNR in dB, BasicSR's for tensors in [0, 1]: 1e-8 is added to the MSE, so that it ends at 80 dB. Higher is better.
 
+    Paper: Wang and Bovik, IEEE Signal Processing Magazine 2009. Constants: BasicSR's, a peak of 1 and 1e-8. Input: any
+    channels but alpha, jointly; integers, or floats in [0, 1] or [0, 255]. Least size: 1 pixel a side.
+
     Arguments as of `calculate_psnr`.
     """
     x, y = prepared(
@@ -97,6 +103,10 @@ def calculate_psnr_skimage(
     data_range: Positive | None = None,
 ) -> float:
     """PSNR in dB as the underwater networks' training scripts have it, through scikit-image. Higher is better.
+
+    Paper: Wang and Bovik, IEEE Signal Processing Magazine 2009. Constants: scikit-image's (van der Walt et al., PeerJ 2014),
+    a peak of 255. Input: any channels but alpha, jointly; integers, or floats in [0, 1] or [0, 255]. Least size: 1 pixel a
+    side.
 
     The formula is the usual one. What differs is what it is given: floats in [0, 1], not rounded to 8 bits. Results may
     leave that range; the test scripts clip them and the training scripts do not.
@@ -132,6 +142,9 @@ def calculate_psnr_funie(
 ) -> float:
     """PSNR in dB as FUnIE-GAN's evaluation prints it (EUVP, UFO-120): on gray images of 8 bits. Higher is better.
 
+    Paper: Islam et al., IEEE RA-L 2020. Constants: FUnIE-GAN's code, PIL's weights of gray. Input: gray or RGB; integers, or
+    floats in [0, 1] or [0, 255], clipped and rounded. Least size: 1 pixel a side.
+
     Identical images score 100, there and here. The evaluation also resizes both images to 256x256 first; that is left to
     the dataset.
 
@@ -161,8 +174,8 @@ def calculate_psnr_funie(
 
 
 def pil_gray(rgb: np.ndarray) -> np.ndarray:
-    """PIL's conversion of 8-bit RGB to mode L; an image that is not RGB is returned as it is."""
-    if rgb.shape[2] != 3:
+    """PIL's conversion of 8-bit RGB to mode L; of a gray image, itself. Raises UserError for other channels."""
+    if not has_colours(rgb):
         return rgb
     result: np.ndarray = np.floor((rgb @ np.array([19595.0, 38470.0, 7471.0]) + 32768.0) / 65536.0)[..., None]
     return result
@@ -179,6 +192,9 @@ def calculate_mae(
     data_range: Positive | None = None,
 ) -> float:
     """Mean absolute error over all pixels and channels, in grey levels (of 255). Lower is better.
+
+    Paper: Wang and Bovik, IEEE Signal Processing Magazine 2009. Constants: none. Input: any channels but alpha, jointly;
+    integers, or floats in [0, 1] or [0, 255]. Least size: 1 pixel a side.
 
     Divided by 255 this is the L1 loss. Arguments as of `calculate_psnr`.
     """

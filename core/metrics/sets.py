@@ -136,6 +136,9 @@ class FeatureMetric(SetMetric):
 class FID(FeatureMetric):
     """Frechet distance of features, the usual one where `features` is ``inception_fid`` (Heusel et al., NeurIPS 2017).
 
+    Paper: Heusel et al., NeurIPS 2017. Constants: the extractor's. Input: gray or RGB in [0, 1], rounded to 8 bits, any size
+    of at least 1 pixel a side. Least size: 2 images; fewer are an error.
+
     It is biased by the number of images: published values compare 50,000 generated ones with all training images.
     Lower is better. Of a data set of pairs it compares the outputs with the ground truths, each at its own size.
 
@@ -172,6 +175,9 @@ class FID(FeatureMetric):
 class KID(FeatureMetric):
     """Kernel distance of features: unbiased, also for few images (Binkowski et al., ICLR 2018).
 
+    Paper: Binkowski et al., ICLR 2018. Constants: theirs, the kernel (x.y / d + 1)^3. Input: gray or RGB in [0, 1], rounded
+    to 8 bits, any size of at least 1 pixel a side. Least size: 2 images; fewer are an error.
+
     The mean over random subsets, and under ``_std`` their standard deviation. Lower is better.
 
     Args:
@@ -200,6 +206,9 @@ class KID(FeatureMetric):
 @METRICS.register(aliases=("inception_score",))
 class InceptionScore(FeatureMetric):
     """exp of how much a classifier's verdict on an image says about the image (Salimans et al., NeurIPS 2016).
+
+    Paper: Salimans et al., NeurIPS 2016. Constants: the extractor's classifier, 10 parts. Input: gray or RGB in [0, 1],
+    rounded to 8 bits, any size of at least 1 pixel a side. Least size: `splits` images; fewer are an error.
 
     The mean over parts of the set, and under ``_std`` their standard deviation. Higher is better.
 
@@ -244,6 +253,9 @@ class Manifolds(FeatureMetric):
 class Precision(Manifolds):
     """Share of generated images within the manifold of real ones (Kynkaanniemi et al., NeurIPS 2019): are they good?
 
+    Paper: Kynkaanniemi et al., NeurIPS 2019. Constants: theirs, k = 3. Input: gray or RGB in [0, 1], rounded to 8 bits, any
+    size of at least 1 pixel a side. Least size: k + 1 images; fewer are an error.
+
     Higher is better.
 
     Args:
@@ -261,6 +273,9 @@ class Precision(Manifolds):
 @METRICS.register(aliases=("recall",))
 class Recall(Manifolds):
     """Share of real images within the manifold of generated ones (Kynkaanniemi et al., NeurIPS 2019): are they diverse?
+
+    Paper: Kynkaanniemi et al., NeurIPS 2019. Constants: theirs, k = 3. Input: gray or RGB in [0, 1], rounded to 8 bits, any
+    size of at least 1 pixel a side. Least size: k + 1 images; fewer are an error.
 
     Higher is better.
 

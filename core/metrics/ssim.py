@@ -100,6 +100,10 @@ def calculate_ssim(
 ) -> float:
     """SSIM, BasicSR's and the Matlab reference's: mean over pixels, then over channels. Higher is better.
 
+    Paper: Wang et al., IEEE TIP 2004. Constants: theirs (0.01, 0.03, a Gaussian of 11 pixels and sigma 1.5), BasicSR's luma.
+    Input: any channels but alpha, each by itself; integers, or floats in [0, 1] or [0, 255]. Least size: 11 pixels a side; a
+    smaller image is an error.
+
     Args:
         img: result; see `relume.core.metrics.images` for layouts and value ranges.
         img2: ground truth.
@@ -149,6 +153,9 @@ def calculate_ssim_pt(
 ) -> float:
     """SSIM, BasicSR's for tensors in [0, 1]: `calculate_ssim` of images that were not rounded. Higher is better.
 
+    Paper: Wang et al., IEEE TIP 2004. Constants: as of `calculate_ssim`. Input: any channels but alpha, each by itself;
+    integers, or floats in [0, 1] or [0, 255]. Least size: 11 pixels a side; a smaller image is an error.
+
     Arguments as of `calculate_ssim`.
     """
     return calculate_ssim(
@@ -169,6 +176,10 @@ def calculate_ssim_skimage(
     data_range: Positive | None = None,
 ) -> float:
     """SSIM as scikit-image has it with ``channel_axis=-1``, and as underwater tables mostly mean it. Higher is better.
+
+    Paper: Wang et al., IEEE TIP 2004. Constants: scikit-image's (van der Walt et al., PeerJ 2014): 0.01, 0.03, a flat window
+    of 7 pixels, n / (n - 1). Input: any channels but alpha, each by itself; integers, or floats in [0, 1] or [0, 255]. Least
+    size: 7 pixels a side (`win_size`, or 11 with a Gaussian); a smaller image is an error.
 
     Args:
         img: result; see `relume.core.metrics.images` for layouts and value ranges.
@@ -216,6 +227,9 @@ def calculate_ssim_volume(
 ) -> float:
     """Not an image's SSIM, but what underwater training scripts print under that name. Higher is better.
 
+    Paper: Wang et al., IEEE TIP 2004. Constants: scikit-image's, a window of 3 x 3 x 3. Input: RGB; integers, or floats in
+    [0, 1] or [0, 255]. Least size: 3 pixels a side; a smaller image is an error.
+
     They call scikit-image's function with ``multichannel=True, win_size=3``. Since release 0.20 that keyword is ignored:
     the image is taken for a volume, the window spans 3 pixels and 3 channels, and once the border is left out only the
     middle (green) plane counts. Here to compare with their logs.
@@ -255,6 +269,10 @@ def calculate_ssim_funie(
     data_range: Positive | None = None,
 ) -> float:
     """SSIM as FUnIE-GAN's evaluation has it (EUVP, UFO-120), on images of 8 bits. Higher is better.
+
+    Paper: Islam et al., IEEE RA-L 2020, after Wang et al., IEEE TIP 2004. Constants: FUnIE-GAN's code: a Gaussian of 13 taps,
+    25/24. Input: any channels but alpha, each by itself; integers, or floats in [0, 1] or [0, 255], clipped and rounded.
+    Least size: 1 pixel a side; borders are mirrored.
 
     The evaluation also resizes both images to 256x256 first; that is left to the dataset.
 

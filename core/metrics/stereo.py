@@ -25,6 +25,10 @@ def calculate_skimage_ssim(
 ) -> float:
     """SSIM, NAFNet's: scikit-image's with its defaults on 8-bit images, each channel by itself. Higher is better.
 
+    Paper: Wang et al., IEEE TIP 2004; used by Chu et al. (NAFSSR), CVPRW 2022. Constants: scikit-image's, as of
+    `calculate_ssim_skimage`. Input: any channels but alpha, each by itself; integers, or floats in [0, 1] or [0, 255]. Least
+    size: 7 pixels a side; a smaller image is an error.
+
     That is a flat window of 7 pixels and unbiased variances, averaged over all three channels, or all six of two views.
 
     Args:
@@ -47,6 +51,9 @@ def calculate_psnr_left(
     data_range: Positive | None = None,
 ) -> float:
     """PSNR in dB of the left view from column 64 on. Higher is better.
+
+    Paper: Chu et al. (NAFSSR), CVPRW 2022. Constants: theirs: 64 columns left out, a peak of 255. Input: RGB or two views (6
+    channels); integers, or floats in [0, 1] or [0, 255]. Least size: 65 columns; a smaller image is an error.
 
     Args:
         img: result, of six channels or of three; see `relume.core.metrics.images`.
@@ -73,6 +80,9 @@ def calculate_skimage_ssim_left(
     img: Image, img2: Image, input_order: InputOrder = "HWC", data_range: Positive | None = None
 ) -> float:
     """`calculate_skimage_ssim` of the left view from column 64 on. Higher is better.
+
+    Paper: Chu et al. (NAFSSR), CVPRW 2022. Constants: theirs: 64 columns left out; else scikit-image's. Input: RGB or two
+    views (6 channels); integers, or floats in [0, 1] or [0, 255]. Least size: 71 columns; a smaller image is an error.
 
     Args:
         img: result, of six channels or of three; see `relume.core.metrics.images`.

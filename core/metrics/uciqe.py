@@ -20,6 +20,9 @@ def calculate_uciqe(
 ) -> float:
     """UCIQE = 0.4680 spread of chroma + 0.2745 contrast of lightness + 0.2576 mean saturation. Higher is better.
 
+    Paper: Yang and Sowmya, IEEE TIP 2015. Constants: theirs (0.4680, 0.2745, 0.2576), units of their Matlab release. Input:
+    RGB; integers, or floats in [0, 1] or [0, 255], clipped and rounded. Least size: 1 pixel a side.
+
     The paper leaves the units open. These are those of the authors' Matlab release, which make the usual values of 0.4 to
     0.7: Lab in 8 bits divided by 255, so that a and b are 0.5 and not 0 for gray; spread is
     sqrt(mean |1 - (mean chroma / chroma)^2|); contrast is the 99th less the 1st percentile of lightness. (The Lab white

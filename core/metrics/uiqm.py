@@ -36,6 +36,10 @@ def calculate_uiqm(
 ) -> float:
     """UIQM as the paper has it: UIConM of intensity, by PLIP's operations. Higher is better.
 
+    Paper: Panetta, Gao and Agaian, IEEE Journal of Oceanic Engineering 2016. Constants: theirs (0.0282, 0.2953, 3.5753;
+    trimmed by a tenth; blocks of 10 pixels). Input: RGB; integers, or floats in [0, 1] or [0, 255], clipped and rounded.
+    Least size: 10 pixels a side; a smaller image is an error.
+
     Args:
         img: result; see `relume.core.metrics.images` for layouts and value ranges. Clipped, and rounded to 8 bits.
         input_order: layout of arrays.
@@ -57,6 +61,9 @@ def calculate_uiqm_funie(
     data_range: Positive | None = None,
 ) -> float:
     """UIQM as FUnIE-GAN's evaluation has it, and most underwater tables after it. Higher is better.
+
+    Paper: Islam et al., IEEE RA-L 2020, after Panetta et al. 2016. Constants: FUnIE-GAN's code. Input: RGB; integers, or
+    floats in [0, 1] or [0, 255], clipped and rounded. Least size: 10 pixels a side; a smaller image is an error.
 
     Its UIConM compares extremes over R, G and B, without PLIP, and with the sign turned: a shortcut that takes a colour cast
     for contrast. It weighs blue edges with 0.144, and its trimmed means lose one pixel more than they are divided by. The

@@ -176,7 +176,7 @@ def iterations_in(opt: Options) -> set[str]:
     found |= {k.place.replace("<phase>", "train") for k in section("datasets") if k.counts_iterations}
     found |= {k.place for s in ("train", "val") for k in model_keys(opt.model_type, s) if k.counts_iterations}
     for name, block in (opt.train or {}).items():
-        kind = block.get("type") if isinstance(block, Mapping) else None
+        kind = str(block.get("type")) if isinstance(block, Mapping) else ""
         families = [f for f in ("schedulers", "losses") if kind in FAMILIES[f][0]]
         found |= {f"train.{name}.{k.name}" for f in families for k in component(f, kind) if k.counts_iterations}
     return found

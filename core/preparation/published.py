@@ -240,7 +240,7 @@ def snu_film(request: Request) -> str:
     """SNU-FILM: whether all frames of its lists are there."""
     counts = []
     for level in ("easy", "medium", "hard", "extreme"):
-        found = SNUFILMDataset(str(request.folder), level)  # type: ignore[arg-type]
+        found = SNUFILMDataset(str(request.folder), level)
         counts.append(f"{len(found)} {level}")
     return f"triplets: {', '.join(counts)}"
 

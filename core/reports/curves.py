@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from .files import Run, iteration_of, number
+from ..runtime.records import iteration_of
+from .files import Run, number
 
 Axis = Literal["iterations", "samples", "hours"]
 PAUSE = 60.0

@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 from ..errors import UserError, expanded
 from ..files import reading
+from ..runtime import records
+from ..runtime.records import iteration_of
 
 Direction = Literal["higher", "lower"]
 INPUT = "_input"
@@ -76,11 +78,8 @@ class Run:
             whole = line.strip()
             if not whole or (only not in whole and whole.startswith(b"{") and whole.endswith(b"}")):
                 continue
-            try:
-                entry = json.loads(whole)
-                if not isinstance(entry, dict):
-                    raise TypeError
-            except (ValueError, TypeError, RecursionError):
+            entry = records.parse(whole)
+            if entry is None:
                 last = number >= len(lines) - 1
                 why = "the last line was cut short" if last else "is no JSON object"
                 said = f"{path}:{number}: {why}; it is left out"
@@ -110,11 +109,8 @@ class Run:
         except OSError:
             return {}
         for line in reversed(lines):
-            try:
-                entry = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(entry, dict) and "metrics" not in entry and "iter" in entry:
+            entry = records.parse(line)
+            if entry is not None and "metrics" not in entry and "iter" in entry:
                 return entry
         return {}
 
@@ -175,10 +171,10 @@ class Run:
                 self.broken.append(f"{path}: {e.strerror or e}")
                 continue
             for place, line in enumerate(lines, 1):
-                try:
-                    row = json.loads(line)
+                row = records.parse(line)
+                if row is not None and "image" in row:
                     rows[str(row["image"])] = row
-                except (ValueError, TypeError, KeyError, RecursionError):
+                else:
                     self.broken.append(f"{path}:{place}: is no JSON object with an image; it is left out")
             if rows:
                 found[path.name.removesuffix("_scores.jsonl")] = rows
@@ -240,12 +236,6 @@ def find(text: str) -> list[Run]:
 def number(value: Any) -> float:
     """A score as it was written: JSON has no infinity and no NaN, which are null."""
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else float("nan")
-
-
-def iteration_of(entry: Mapping[str, Any]) -> int:
-    """The iteration of a record; 0 where it says none."""
-    value = entry.get("iter")
-    return value if isinstance(value, int) else 0
 
 
 KEY = re.compile(r"( *)(- )?([^\s:#][^:]*):(?: (.*))?$")

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..runtime import exit_file, lock
-from .files import Run, iteration_of, number
+from ..runtime.records import iteration_of
+from .files import Run, number
 
 UNCOMPARED = ("name", "path.experiments_root", "path.results_root", "path.resume_state")
 """Options that differ between any two runs and mean nothing."""

@@ -25,7 +25,7 @@ from torch import nn
 from ..errors import UserError, did_you_mean, expanded, printable, require
 from ..files import is_temporary, reading, replacing, temporary_name
 from .strange import refuse_bomb, refuse_nesting
-from .weights import State, of_network, refuse_other_kinds
+from .weights import State, of_network, refuse_nonfinite, refuse_other_kinds
 
 log = logging.getLogger("relume")
 T = TypeVar("T")
@@ -423,11 +423,12 @@ def load_weights(
         What was not loaded, one line per difference: with `strict` nothing, or with `grow` too, what the file lacks.
 
     Raises:
-        UserError: the file cannot be read; or differs and `strict` is set (`DoesNotFit`).
+        UserError: the file cannot be read, or holds what cannot be weights; or differs and `strict` is set (`DoesNotFit`).
     """
     own = network.state_dict()
     state = of_network(load(path) if content is None else content, param_key, own, path)
     refuse_other_kinds(state, own, path)
+    refuse_nonfinite(state, path, own)
     absent = [f"missing {k}" for k in own if k not in state]
     if grow:
         state = {**state, **{k: grown(v, own[k].shape) for k, v in state.items() if k in own}}

@@ -22,7 +22,7 @@ import torch
 from ..annotations import Count, Iterations, Section, plain, setting
 from ..errors import LINE, UserError, lines, printable, redacted, require, without_secrets
 from ..files import reading, replacing
-from . import distributed
+from . import distributed, records
 from .checkpoint import first_line, write_atomically
 from .gate import Provoked
 from .progress import Bar, Heartbeat, Pace, for_terminal, losses_first
@@ -391,15 +391,11 @@ def _reopen_records(path: Path, start: int, validated: bool) -> Any:
     kept = []
     if path.exists():
         for line in reading.text(path).splitlines():
-            try:
-                entry = json.loads(line)
-            except (ValueError, RecursionError):  # the line that a kill cut short
-                continue
-            if not isinstance(entry, dict):
+            entry = records.parse(line)
+            if entry is None:
                 continue
             repeated = "metrics" in entry and not validated
-            at = entry.get("iter", 0)
-            if isinstance(at, int) and at <= (start - 1 if repeated else start):
+            if records.iteration_of(entry) <= (start - 1 if repeated else start):
                 kept.append(line + "\n")
     with replacing(path) as file:
         file.write("".join(kept).encode())

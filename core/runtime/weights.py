@@ -180,3 +180,27 @@ def refuse_other_kinds(state: Mapping[str, Any], own: Mapping[str, torch.Tensor]
         others = f" (and {len(wrong) - 1} more entries)" if len(wrong) > 1 else ""
         what = f"{wrong[0]} is {kind(state[wrong[0]])}, and in the network {kind(own[wrong[0]])}"
         raise UserError(f"{path}: {what}{others}")
+
+
+def refuse_nonfinite(state: Mapping[str, Any], path: str | Path, own: Mapping[str, torch.Tensor] | None = None) -> None:
+    """Refuse weights that no training has meant: NaN or infinite, or beyond what the network's precision holds.
+
+    Args:
+        own: the network's state dict; entries of other names are not looked at, nor those that are infinite there, too.
+
+    Raises:
+        UserError: naming the entry.
+    """
+    for name, value in state.items():
+        if not isinstance(value, torch.Tensor) or not value.is_floating_point() or value.is_meta:
+            continue
+        like = value if own is None else own.get(name)
+        if like is None or finite(value.to(like.dtype)):
+            continue
+        if own is None or like.is_meta or finite(like):
+            raise UserError(f"{path}: {name} has NaN or infinite values, which are no weights")
+
+
+def finite(value: torch.Tensor) -> bool:
+    """Whether all numbers of a tensor are finite."""
+    return bool(torch.isfinite(value).all())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -95,3 +96,60 @@ def test_radiance_is_not_raised_to_a_display_gamma_in_an_evaluation() -> None:
     scorer = Scorer(blocks, {"a": []}, transfers={"a": MuLaw()})
     assert scorer._options(blocks["own"], MuLaw())["gamma"] == 1.0
     assert scorer._options(blocks["said"], MuLaw())["gamma"] == 2.24
+
+
+# ------------------------------------------------------------------ what docstrings say is tried
+FACTS = re.compile(r"Paper: (.+?) Constants: (.+?) Input: (.+?) Least size: (\d+)(?:x(\d+))? (?:pixel|columns)")
+
+
+def facts(name: str) -> tuple[str, ...]:
+    found = FACTS.search(" ".join((inspect.getdoc(METRICS.get(name)) or "").split()))
+    assert found, f"the docstring of {name} does not say paper, constants, input and least size"
+    return tuple(found.groups())
+
+
+@pytest.mark.parametrize("name", OF_IMAGES)
+def test_docstrings_say_what_is_scored(name: str) -> None:
+    paper, constants, given, least, other = facts(name)
+    assert re.search(r"\b(19|20)\d\d\b", paper) and constants and given
+    channels = {
+        1: "gray" in given or "any channels" in given,
+        3: True,
+        6: "6 channels" in given or "any channels" in given,
+    }
+    if "flow" in given:
+        channels = {2: True}
+    options = {"weights": "random"} if name == "calculate_lpips" else {}
+    width = int(other or least)
+
+    def scored(channels: int, height: int, width: int) -> float | None:
+        noise = np.random.default_rng(0).random((2, height, width, channels))
+        pair = noise if channels == 2 else (255 * noise).astype(np.uint8)
+        try:
+            return score(name, pair[0], pair[1], **options)
+        except UserError:
+            return None
+
+    for count, takes in channels.items():
+        found = scored(count, 2 * width if count == 1 else int(least), width)
+        if count != 6 or takes:
+            assert (found is not None and math.isfinite(found)) == takes, (count, found)
+    if int(least) > 1:
+        assert scored(3, int(least), width - 1) is None
+
+
+@pytest.mark.parametrize("name", [n for n in METRICS.names() if scores_sets(n)])
+def test_docstrings_say_which_sets_are_scored(name: str) -> None:
+    said = " ".join((inspect.getdoc(METRICS.get(name)) or "").split())
+    assert re.search(
+        r"Paper: .+(19|20)\d\d\. Constants: .+\. Input: .+\. Least size: .+ images; fewer are an error\.", said
+    )
+
+
+@pytest.mark.parametrize("channels", [2, 5, 6])
+def test_what_has_no_brightness_is_refused(channels: int) -> None:
+    pair = [np.concatenate([photograph(), photograph(seed=1)], axis=2)[..., :channels] for _ in "ab"]
+    asked: list[tuple[str, dict[str, Any]]] = [("calculate_niqe", {}), ("calculate_niqe", {"convert_to": "gray"})]
+    for name, options in [*asked, ("calculate_mae", {"test_y_channel": True})]:
+        with pytest.raises(UserError, match="channels"):
+            score(name, *pair, **options)

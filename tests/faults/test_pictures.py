@@ -126,6 +126,54 @@ def test_a_damaged_netpbm_file_is_refused(data: bytes, reason: str) -> None:
         read_pixels(data, "x.pgm")
 
 
+def pam(image: np.ndarray, maxval: int, kind: str) -> bytes:
+    height, width, depth = image.shape
+    sizes = f"WIDTH {width}\nHEIGHT {height}\nDEPTH {depth}\nMAXVAL {maxval}\nTUPLTYPE {kind}"
+    return f"P7\n# made here\n{sizes}\nENDHDR\n".encode() + image.astype(">u2" if maxval > 255 else np.uint8).tobytes()
+
+
+@pytest.mark.parametrize("maxval", [1, 100, 255, 1023, 65535])
+@pytest.mark.parametrize(("channels", "kind"), [(1, "GRAYSCALE"), (2, "GRAYSCALE_ALPHA"), (3, "RGB"), (4, "RGB_ALPHA")])
+def test_the_same_holds_for_pam(maxval: int, channels: int, kind: str) -> None:
+    image = RNG.integers(0, maxval + 1, (5, 7, channels))
+    seen = imread(pam(image, maxval, kind), "a.pnm")
+    colours = image[..., :3] if channels > 2 else image[..., [0, 0, 0]]
+    assert np.abs(seen - colours / maxval).max() < 1e-6
+    for damaged in (pam(image, maxval, kind)[:-1], pam(image, 70000, kind), b"P7\nWIDTH 3\nENDHDR\n" + bytes(99)):
+        with pytest.raises(UnreadableFile, match=r"a\.pnm: "):
+            read_pixels(damaged, "a.pnm")
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+def test_the_precision_of_jpeg_2000_is_white(bits: int) -> None:
+    """A lossless file, whose samples are shifted as another precision shifts them, and which is then said to have that."""
+    image = RNG.integers(0, 2**bits, (32, 40))
+    whole = 8 if bits == 8 else 16
+    stored = (image + 2 ** (whole - 1) - 2 ** (bits - 1)).astype(np.uint8 if whole == 8 else np.uint16)
+    buffer = io.BytesIO()
+    Image.fromarray(stored).save(buffer, "JPEG2000", irreversible=False)
+    data = bytearray(buffer.getvalue())
+    data[data.find(b"ihdr") + 14] = bits - 1
+    size = data.find(b"\xff\x4f\xff\x51") + 42
+    data[size] = bits - 1
+    assert np.abs(imread(bytes(data), "a.jp2") - image[..., None] / (2**bits - 1)).max() < 1e-6
+    data[size] = 128 + bits - 1
+    with pytest.raises(UnreadableFile, match=r"a\.jp2: "):
+        read_pixels(bytes(data), "a.jp2")
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "PNG", "WEBP"])
+def test_of_several_pictures_the_first_is_read_and_that_is_said(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    first, *others = [Image.fromarray(np.full((4, 8, 3), value, np.uint8)) for value in (10, 20, 30)]
+    lossless = {"lossless": True} if kind == "WEBP" else {}
+    for more in ({}, {"save_all": True, "append_images": others}):
+        buffer = io.BytesIO()
+        first.save(buffer, kind, **more, **lossless)
+        assert (read_pixels(buffer.getvalue(), f"{kind}{len(more)}/a.{kind.lower()}") == 10).all()
+    (line,) = [r.message for r in caplog.records]
+    assert line.startswith(f"{kind}2: has files of several pictures")
+
+
 # ------------------------------------------------------------------ TIFF
 def tiff(image: np.ndarray, photometric: int, order: str = "<") -> bytes:
     """One strip, not compressed."""
@@ -162,6 +210,28 @@ def test_white_is_zero_is_no_negative(image: np.ndarray, photometric: int, order
     readers = {"readers": RADIANCE_READERS} if reader == "radiance" else {}
     found = read_pixels(tiff(image, photometric, order), "x.tif", **readers)
     assert np.array_equal(found[..., 0], image if photometric else np.iinfo(image.dtype).max - image)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+@pytest.mark.parametrize("photometric", [0, 1])
+def test_tiff_of_fewer_bits_spans_them(bits: int, photometric: int) -> None:
+    image = RNG.integers(0, 2**bits, (4, 8))
+    image[0, 0] = 2**bits - 1
+    packed = int("".join(f"{v:0{bits}b}" for v in image.ravel()), 2).to_bytes(4 * bits, "big")
+    data = tiff(np.frombuffer(packed, np.uint8).reshape(4, bits), photometric)
+    for number, old, new in ((256, bits, 8), (258, 8, bits)):  # width, bits
+        before, after = (struct.pack("<HHIH", number, 3, 1, value) for value in (old, new))
+        assert data.count(before) == 1
+        data = data.replace(before, after)
+    shown = image if photometric else 2**bits - 1 - image
+    assert np.abs(imread(data, "a.tif") - shown[..., None] / (2**bits - 1)).max() < 1e-6
+
+
+def test_kinds_of_tiff_that_are_not_read_are_named() -> None:
+    with pytest.raises(
+        UnreadableFile, match=r"of a kind that is not read: 2 samples of 8 bits, PhotometricInterpretation 1$"
+    ):
+        read_pixels(tiff(np.dstack([GRAY, GRAY]), 1), "a.tif")
 
 
 def test_samples_that_are_not_gray_or_rgb_are_refused() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import struct
 import zipfile
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from clips import encode
 
 from relume.core.cli import main
 from relume.core.errors import UserError
@@ -319,6 +321,114 @@ def test_labels_that_cannot_be_read_are_not_taken_for_none(folder, tmp_path):
     change(path, "dataset.json", 6, struct.pack("<H", 1))
     with pytest.raises(UserError, match=r"dataset\.json: cannot be read \(.*password"):
         build_dataset({"type": "ImageFolderDataset", "dataroot": str(path)}, phase="train")
+
+
+# ------------------------------------------------------------------ on_error: skip, by kind of source
+def spoilt_folder(folder, tmp_path):
+    (folder / "b.png").write_bytes(b"\x89PNG")
+    return {"type": "PairedImageDataset", "dataroot_lq": str(folder), "dataroot_gt": str(folder)}, "b.png"
+
+
+def spoilt_lmdb(folder, tmp_path, value=b"noise"):
+    import lmdb
+
+    root = str(packed_lmdb(folder, tmp_path / "x.lmdb"))
+    with lmdb.open(root, map_size=1 << 24) as environment, environment.begin(write=True) as transaction:
+        transaction.put(b"b", value) if value else transaction.delete(b"b")
+    opt = {"type": "PairedImageDataset", "dataroot_lq": root, "dataroot_gt": root, "io_backend": {"type": "lmdb"}}
+    return opt, "b.png"
+
+
+def cut_zip(folder, tmp_path):
+    path = zipped(folder, tmp_path / "x.zip")
+    spoil(path, "b.png")
+    return {"type": "ImageFolderDataset", "dataroot": str(path)}, "b.png"
+
+
+def spoilt_remote(folder, tmp_path):
+    import fsspec
+
+    opt, _ = spoilt_folder(folder, tmp_path)
+    for path in folder.iterdir():
+        fsspec.filesystem("memory").pipe_file(f"/spoilt/{path.name}", path.read_bytes())
+    return {**opt, "dataroot_lq": "memory://spoilt", "dataroot_gt": "memory://spoilt"}, "b.png"
+
+
+def listed(folder, tmp_path):
+    (tmp_path / "list.txt").write_text("a.png\nz.png\nc.png\n")
+    opt = {"type": "PairedImageDataset", "dataroot_lq": str(folder), "dataroot_gt": str(folder)}
+    return {**opt, "meta_info_file": str(tmp_path / "list.txt")}, "z.png"
+
+
+def listed_in_pairs(folder, tmp_path):
+    (tmp_path / "list.txt").write_bytes("a.png, a.png\nz.png, a.png\nc.png, c.png\n".encode("utf-16"))
+    opt = {"type": "RealESRGANPairedDataset", "dataroot_lq": str(folder), "dataroot_gt": str(folder), "scale": 1}
+    return {**opt, "meta_info": str(tmp_path / "list.txt")}, "z.png"
+
+
+def no_video(folder, tmp_path):
+    (tmp_path / "v").mkdir()
+    encode(tmp_path / "v/a.mkv", 9, "ffv1")
+    (tmp_path / "v/b.mkv").write_bytes(b"none")
+    return {"type": "VideoDataset", "dataroot": str(tmp_path / "v")}, "b.mkv"
+
+
+def no_video_of_a_pair(folder, tmp_path):
+    for kind in ("lq", "gt"):
+        (tmp_path / kind).mkdir()
+        for name in "ab":
+            encode(tmp_path / f"{kind}/{name}.mkv", 9, "ffv1")
+    (tmp_path / "lq/b.mkv").write_bytes(b"")
+    opt = {"type": "ClipsDataset", "dataroot_lq": str(tmp_path / "lq"), "dataroot_gt": str(tmp_path / "gt"), "scale": 1}
+    return opt, "b.mkv"
+
+
+SPOILT = {
+    "folder": spoilt_folder,
+    "LMDB": spoilt_lmdb,
+    "LMDB that lacks one": lambda folder, tmp_path: spoilt_lmdb(folder, tmp_path, None),
+    "zip": cut_zip,
+    "remote": spoilt_remote,
+    "list": listed,
+    "list of pairs": listed_in_pairs,
+    "video": no_video,
+    "video of a pair": no_video_of_a_pair,
+}
+
+
+@pytest.mark.parametrize("kind", SPOILT)
+def test_what_cannot_be_read_is_named_or_passed_over_in_all_sources_alike(folder, tmp_path, kind, caplog):
+    opt, name = SPOILT[kind](folder, tmp_path)
+    with pytest.raises(UserError, match=re.escape(name)) as error:
+        dataset = build_dataset(opt, phase="train")
+        for i in range(len(dataset)):
+            dataset[i]
+    assert "\n" not in str(error.value)
+    dataset = build_dataset({**opt, "on_error": "skip"}, phase="train")
+    assert all(dataset[i] is not None for i in range(len(dataset)))
+    (line,) = {r.message for r in caplog.records if "skipped" in r.message}
+    assert name in line
+
+
+def test_nothing_at_all_is_not_passed_over(folder, tmp_path):
+    (tmp_path / "list.txt").write_text("x.png\nz.png\n")
+    opt = {"type": "PairedImageDataset", "dataroot_lq": str(folder), "meta_info_file": str(tmp_path / "list.txt")}
+    with pytest.raises(UserError, match=r"lacks 2 files"):
+        build_dataset({**opt, "on_error": "skip"}, phase="val")
+    (tmp_path / "v").mkdir()
+    (tmp_path / "v/b.mkv").write_bytes(b"none")
+    with pytest.raises(UserError, match="none of the 1 videos"):
+        build_dataset({"type": "VideoDataset", "dataroot": str(tmp_path / "v"), "on_error": "skip"}, phase="train")
+
+
+def test_what_is_hidden_is_no_clip_of_a_published_set(tmp_path):
+    for number in range(9):
+        imwrite(tmp_path / f"train/one/clip/{number:04}.png", picture(number))
+    for hidden in ("train/one/clip/._0000.png", "train/one/.clip/0000.png", "train/.one/clip/0000.png"):
+        (tmp_path / hidden).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / hidden).write_bytes(b"\0\5\26\7")
+    dataset = build_dataset({"type": "X4K1000FPSDataset", "dataroot": str(tmp_path), "stride": [8, 8]}, phase="val")
+    assert len(dataset) == 1 and dataset[0]["gt"].max() * 255 == pytest.approx(4)
 
 
 def test_a_remote_error_of_any_class_is_one_of_ours(monkeypatch, caplog):

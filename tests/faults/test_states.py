@@ -20,6 +20,7 @@ from relume.core.errors import UserError
 from relume.core.runtime import checkpoint, training_state
 from relume.core.runtime.checkpoint import Checkpoints, load_weights
 from relume.core.runtime.state import load_optimizer_state
+from relume.losses import build_loss
 
 
 @pytest.fixture(autouse=True)
@@ -212,6 +213,9 @@ WEIGHTS = {
     "a list": lambda w: w.tolist(),
     "a number": lambda w: 3.5,
     "nothing": lambda w: None,
+    "NaN": lambda w: w.log(),
+    "infinite": lambda w: w / 0,
+    "beyond float32": lambda w: w.double() * 1e300,
 }
 
 
@@ -227,10 +231,30 @@ def test_weights_of_another_kind_are_refused(kind, strict, tmp_path):
         pytest.skip(f"this torch makes no such tensor: {e}")
     checkpoint.save(tmp_path / "w.pth", {"params": state})
     with pytest.raises(
-        UserError, match=r"w\.pth: (weight is .+, and in the network a tensor of float32|cannot be read)"
+        UserError,
+        match=r"w\.pth: (weight is .+, and in the network a tensor of float32|weight has NaN or infinite|cannot be read)",
     ):
         load_weights(network, tmp_path / "w.pth", strict=strict)
     assert torch.equal(network.weight, before)
+
+
+def test_what_is_infinite_in_the_network_itself_may_be_so_in_a_file(tmp_path):
+    class Masked(nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(2, 2)
+            self.register_buffer("mask", torch.full((2, 2), -torch.inf).triu(1))
+
+    checkpoint.save(tmp_path / "w.pth", {"params": Masked().state_dict()})
+    load_weights(Masked(), tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("kind", ["NaN", "complex", "integers"])
+def test_what_looks_at_images_has_no_such_weights(kind, tmp_path):
+    first = {f"features.0.{k}": torch.ones(s) for k, s in (("weight", (64, 3, 3, 3)), ("bias", (64,)))}
+    first["features.0.weight"] = WEIGHTS[kind](-first["features.0.weight"])
+    torch.save(first, tmp_path / "vgg.pth")
+    with pytest.raises(UserError, match=r"vgg\.pth: features\.0\.weight (is a tensor of|has NaN)"):
+        build_loss({"type": "PerceptualLoss", "layer_weights": {"conv1_1": 1}, "weights": str(tmp_path / "vgg.pth")})
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

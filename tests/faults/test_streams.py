@@ -15,6 +15,7 @@ from runs import CLOSED, REPO, UNREAD, forked, options
 
 from relume.core import cli
 from relume.core.errors import EXIT_BROKEN_PIPE, EXIT_USER_ERROR
+from relume.core.reports import files
 from relume.core.runtime import logger, streams
 
 pytestmark = pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
@@ -136,10 +137,23 @@ def test_a_log_file_takes_names_that_are_in_no_encoding(tmp_path):
     assert (tmp_path / "x.log").read_text() == "a\\udcffb\n"
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe\n", b"[1]\n", b"3\n", b'{"iter": 1}\n{"it', b"null\n"])
+DAMAGED = [b"\xff\xfe\n", b"[1]\n", b"3\n", b'{"iter": 1}\n{"it', b"null\n", b"[" * 100_000, bytes(40)]
+
+
+@pytest.mark.parametrize("content", DAMAGED, ids=lambda c: str(c[:12]))
 def test_records_that_are_damaged_are_begun_anew(tmp_path, content):
     (tmp_path / "metrics.jsonl").write_bytes(content)
     file = logger._reopen_records(tmp_path / "metrics.jsonl", 5, False)
     file.close()
     kept = (tmp_path / "metrics.jsonl").read_text()
     assert kept == ('{"iter": 1}\n' if b"iter" in content else "")
+
+
+@pytest.mark.parametrize("iteration", ['"x"', "null", "[1]", "1e400", "{}", '"9"'])
+def test_records_whose_iteration_is_no_number_stop_nobody(tmp_path, iteration):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f'{{"iter": {iteration}, "l_total": [1]}}\n{{"iter": 9, "metrics": 3, "dataset": []}}\n')
+    run = files.Run(tmp_path)
+    assert run.validations == [] and run.means == {} and isinstance(run.last, dict)
+    logger._reopen_records(path, 5, False).close()
+    assert '"iter": 9' not in path.read_text()
