@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -60,20 +61,24 @@ class Logger(Section):
 class Outside(logging.Filter):
     """Makes one line of each text that a log line quotes, so that names of files neither forge lines nor reach terminals.
 
-    A record of a bare ``%s`` is a message of ours, in as many lines as it has.
+    A record of a bare ``%s`` is a message of ours, in as many lines as it has; names may be in it, too.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.msg != "%s" and isinstance(record.args, tuple):
-            record.args = tuple(
-                one_line(a) if isinstance(a, (str, PurePath, BaseException)) else a for a in record.args
-            )
+        if isinstance(record.args, tuple):
+            shown = lines if record.msg == "%s" else one_line
+            record.args = tuple(shown(a) if isinstance(a, (str, PurePath, BaseException)) else a for a in record.args)
         return True
 
 
 def one_line(value: str | PurePath | BaseException) -> str:
     """A text, a path or an error as a log line quotes it."""
     return printable(value, LINE)
+
+
+def lines(value: str | PurePath | BaseException) -> str:
+    """The same of a message of several lines, with tabs, as BasicSR has them."""
+    return "".join(part if part in "\n\t" else one_line(part) for part in re.split(r"([\n\t])", str(value)))
 
 
 def start_console() -> None:
