@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError, expanded, lines
+from .errors import UserError, expanded, lines, unreadable
 from .evaluation import INPUT
 from .files import below, refuse_links
 from .options import Options, dump
@@ -244,8 +244,8 @@ def _choose(opt: Options, experiment: Experiment, auto: bool) -> Path | None:
         return checkpoints.state_path(newest)
     if opt.path.resume_state:
         path = expanded(opt.path.resume_state)
-        if not path.is_file():
-            raise UserError(f"path.resume_state: {path}: no such file")
+        if (why := unreadable(path)) is not None:
+            raise UserError(f"path.resume_state: {path}: {why}")
         named = path.stem.isdigit() or path.stem in (INTERRUPTED, BEST)
         problem = Checkpoints(path.parent.parent).verify(path.stem) if named else None
         if problem:

@@ -48,10 +48,12 @@ class Guard:
         limit: consecutive bad steps after which training stops (``train.max_nonfinite``).
         folder: where the bundle goes.
         device: of the networks.
+        trained_by: the optimizers and losses with their values, for who has to find out why there were too many.
     """
 
-    def __init__(self, limit: int, folder: Path, device: torch.device) -> None:
+    def __init__(self, limit: int, folder: Path, device: torch.device, trained_by: str = "") -> None:
         self.limit = limit
+        self.trained_by = f" ({trained_by})" if trained_by else ""
         self.folder = folder
         self.device = device
         self.entries: list[Entry] = []
@@ -205,7 +207,7 @@ class Guard:
         raise NonFiniteError(
             f"training stopped at iteration {entry.iteration}: {count} steps in a row had NaN or infinite values. "
             f"Replay the last one with: relume replay {bundle}{' --plugins' if context.get('plugins') else ''}. "
-            "Usual cures: a lower lr, train.grad_clip_norm, train.amp: off or bf16"
+            f"Usual cures: a lower lr, train.grad_clip_norm, train.amp: off or bf16{self.trained_by}"
         )
 
     def refuse_weights(self, iteration: int, *kinds: Mapping[str, nn.Module]) -> None:
@@ -224,6 +226,7 @@ class Guard:
             raise NonFiniteError(
                 f"training stopped at iteration {iteration}: the weights are NaN or infinite{which}, and are not saved; older "
                 "checkpoints stay as they are. Usual cures: a lower lr, train.grad_clip_norm, train.amp: off or bf16"
+                f"{self.trained_by}"
             )
 
 

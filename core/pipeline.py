@@ -16,7 +16,7 @@ from ..datasets.loading.loader import TrainLoader, build_train_loader
 from . import changes, options
 from .building import global_batch
 from .building.evaluator import build_evaluator, conditions
-from .building.first import first_iteration
+from .building.first import first_iteration, trained_by
 from .building.machine import say_what_is_ignored, seed_of, with_seed, with_usable_precision
 from .building.networks import build_ema, build_model, build_optimizers, compile_as, lay_out, say_how_far_it_lags
 from .building.pictures import training_pictures
@@ -319,7 +319,7 @@ def build_trainer(
         evaluator=evaluator,
         checkpoints=Checkpoints(experiment.root, opt.logger.keep_checkpoints),
         logger=run_logger,
-        guard=Guard(train.max_nonfinite, experiment.root, device),
+        guard=Guard(train.max_nonfinite, experiment.root, device, trained_by(train)),
         device=device,
         descriptions={k: describe(opt, k, average=ema is not None and k in ema.networks) for k in trained},
         show=training_pictures(experiment.visualization, dataset, run_logger.image),

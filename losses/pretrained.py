@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..core.errors import UserError, expanded
+from ..core.errors import UserError, expanded, unreadable
+from ..core.errors.paths import NOT_THERE
 from ..core.runtime.weights import refuse_nonfinite, refuse_other_kinds
 
 RANDOM = "random"
@@ -62,8 +63,8 @@ def random_state(shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
 
 def read_state(owner: str, path: Path) -> Mapping[str, Tensor]:
     """Load a state dict without running code from it."""
-    if not path.is_file():
-        raise UserError(f"{owner}: weights: there is no file {path}")
+    if (why := unreadable(path)) is not None:
+        raise UserError(f"{owner}: weights: " + (f"there is no file {path}" if why == NOT_THERE else f"{path}: {why}"))
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:  # torch raises a dozen types for files that are cut, or not its own

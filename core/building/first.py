@@ -10,16 +10,16 @@ from typing import Any
 from ...archs import ARCHS
 from ..errors import UserError
 from ..inference.network import explaining_channels
-from ..options.schema import Options
+from ..options.schema import Options, Train
 from ..registry import MISSING
-from ..runtime.gate import blame, owner, refusal
+from ..runtime.gate import blame, given_in, owner, refusal
 from ..training.parts import Parts
 
 FACTORS = re.compile(r"(up_?)?scale(_factor)?|upsampling|sf")
 """How networks call the factor by which they enlarge."""
 CHANNELS = {
-    "takes": re.compile(r"((num|n|in|inp|img|image|input)_?)+(ch|chans?|channels?)"),
-    "gives": re.compile(r"((num|n|out|outp|img|image|output)_?)+(ch|chans?|channels?)"),
+    "takes": re.compile(r"((num|n|in|inp|img|image|input)_?)+(chn?|chans?|channels?)"),
+    "gives": re.compile(r"((num|n|out|outp|img|image|output)_?)+(chn?|chans?|channels?)"),
 }
 """How they call the channels of what they take and give."""
 SHAPES = re.compile(r"prediction ((?:\d+x)*\d+), target ((?:\d+x)*\d+)")
@@ -45,6 +45,13 @@ def first_iteration(opt: Options, parts: Parts) -> Iterator[None]:
             blame(e, error)
             raise
         raise error from (e.__cause__ or e)
+
+
+def trained_by(train: Train) -> str:
+    """The optimizers and losses of a run with their values, on one line, for messages on numbers that are none any more."""
+    blocks = {k: v for k, v in train.items() if isinstance(v, Mapping) and k.startswith(("optim_", "scheduler"))}
+    blocks |= {k: v for k, v in train.items() if isinstance(v, Mapping) and k.endswith("_opt")}
+    return "; ".join(f"train.{k}: {given_in(v)}" for k, v in blocks.items())
 
 
 def owners(parts: Parts) -> list[tuple[Any, str]]:

@@ -87,7 +87,9 @@ def weighed_network(key: str, block: Mapping[str, Any], device: torch.device, fo
                 memory.refuse_too_large(size, device, for_training)
             return build(block)
         except Exception as e:
-            raise blamed(e, f"network_{key}", block, build) from e
+            if (found := blamed(e, f"network_{key}", block, build)) is e:
+                raise
+            raise found from e
 
 
 def blamed(
@@ -104,8 +106,16 @@ def blamed(
             build(block)
 
     optional = [k for k, p in ARCHS.parameters(block["type"]).items() if not p.required and k in block]
-    culprit = without_it(alike, block, optional)
+    largest_first = sorted(optional, key=lambda k: -largest(block[k]))  # those are the likeliest
+    culprit = without_it(alike, block, largest_first)
     return refusal(error, f"{key}.{culprit}", {culprit: block[culprit]}) if culprit else error
+
+
+def largest(value: Any) -> float:
+    """The largest number in a value of the options, whatever its sign; 0 where there is none."""
+    if isinstance(value, (list, tuple)):
+        return max(map(largest, value), default=0)
+    return abs(value) if isinstance(value, (int, float)) else 0
 
 
 def build_ema(train: Train, model: Model, trained: Mapping[str, nn.Module], resume: Resume | None) -> EMA | None:

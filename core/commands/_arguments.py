@@ -126,8 +126,9 @@ def run_of(arguments: argparse.Namespace) -> Iterator[options.Resolved]:
 
 
 def placed(line: str, resolved: options.Resolved) -> str:
-    """A line that ends with an option's dotted key in brackets, ``(path.resume_state)``, with its place in front."""
-    key = re.search(r"\(((?:path|datasets)\.[\w.\[\]]+)\)$", line)
+    """A line that begins with an option's dotted key, or ends with it in brackets, ``(path.resume_state)``, with its place in
+    front."""
+    key = re.search(r"\(((?:path|datasets)\.[\w.\[\]]+)\)$", line) or re.match(r"(\w+\.[\w.\[\]]*\w\]*)(?=[:\s])", line)
     place = resolved.origins.get(key[1]) if key else None
     return f"{place}: {line}" if place else line
 

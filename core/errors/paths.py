@@ -10,6 +10,8 @@ from .base import UserError
 from .text import printable
 
 NOT_THERE = "no such file"
+FILE, FOLDER = "a file", "a folder"
+KINDS = {FILE: stat.S_ISREG, FOLDER: stat.S_ISDIR, "a pipe": stat.S_ISFIFO, "a socket": stat.S_ISSOCK}
 LONGEST = 255
 """Bytes that a file system takes for one name."""
 
@@ -39,15 +41,23 @@ def expanded(path: str | os.PathLike[str]) -> Path:
 def unreadable(path: Path) -> str | None:
     """Why `path` is not a plain file that can be read, in a few words; None when it is one."""
     try:
-        mode = path.stat().st_mode
-        if stat.S_ISREG(mode):
+        kind = kind_of(path)
+        if kind == FILE:
             path.open("rb").close()
             return None
     except OSError as e:
         return reason(e)
-    kinds = {"a folder": stat.S_ISDIR, "a pipe": stat.S_ISFIFO, "a socket": stat.S_ISSOCK, "a device": stat.S_ISCHR}
-    kind = next((name for name, test in kinds.items() if test(mode)), "a device")
     return f"{kind}, not a file"
+
+
+def kind_of(path: Path) -> str:
+    """What stands at `path`: ``FILE``, ``FOLDER``, or something that would wait, or never end, when it was read.
+
+    Raises:
+        OSError: nothing does, or nobody may look.
+    """
+    mode = path.stat().st_mode
+    return next((name for name, test in KINDS.items() if test(mode)), "a device")
 
 
 def reason(error: OSError) -> str:

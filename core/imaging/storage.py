@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, did_you_mean, expanded, printable, redacted, require
+from ..errors.paths import kind_of
 from ..files import reading, replacing
 
 
@@ -166,9 +167,11 @@ def walk(root: str) -> Iterator[tuple[str, list[str]]]:
     """
     if not os.path.isdir(root):
         parent = expanded(root).absolute().parent
+        if os.path.exists(root):
+            raise UserError(f"{printable(root)}: is {kind_of(Path(root))}, not a folder.")
         siblings = [p.name for p in parent.iterdir()] if parent.is_dir() else []
-        what = "is a file, not a folder" if os.path.isfile(root) else "there is no such folder"
-        raise UserError(f"{root}: {what}.{did_you_mean(Path(root).name, siblings, files=True) if siblings else ''}")
+        hint = did_you_mean(Path(root).name, siblings, files=True)
+        raise UserError(f"{printable(root)}: there is no such folder.{hint}")
     # Depth first: a folder, and those it is inside of.
     waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
     while waiting:

@@ -75,8 +75,10 @@ class Scorer:
                     f"val.metrics.{name}: {block['type']} scores images as networks see them (space: encoded)"
                 )
         if self._linear and self.loaders and not self.transfers:
+            name = min(self._linear)
+            asked = " (space: linear)" if self.metrics[name].get("space") else ""
             raise UserError(
-                f"val.metrics.{min(self._linear)}: scores linear radiance, which no dataset here has; give it one with a "
+                f"val.metrics.{name}: scores linear radiance{asked}, which no dataset here has; give it one with a "
                 "transfer function, such as LDR_HDR_PairedDataset"
             )
         self._of_sets = {k: self._set_metric(k, m) for k, m in self.metrics.items() if scores_sets(m["type"])}

@@ -1,4 +1,4 @@
-"""Files and folders that options name and this machine may lack. Only whether they exist is looked at."""
+"""Files and folders that options name and this machine may lack. What is in them is not looked at."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 from ...datasets.origins import advice
 from ..errors import did_you_mean, expanded
+from ..errors.paths import FILE, FOLDER, NOT_THERE, kind_of, reason
+from ..files.reading import INHERITED
 from .schema import Options
 
 DATA = ("dataroot", "meta_info")
@@ -27,10 +29,21 @@ def missing(opt: Options, phases: Sequence[str] = (), weights: bool = True) -> l
     lines = []
     sets = opt.sets(*phases) if phases else opt.datasets
     for key, value in [*(_in_path(opt.path) if weights else ()), *_in_data(sets, "datasets")]:
-        if "://" in value or value == NOTHING or expanded(value).exists():
+        if "://" in value or value == NOTHING or value.startswith(INHERITED):
             continue
         place = expanded(value)
-        what = "file or folder" if key.startswith("datasets.") else "file"
+        what = "file" if key.startswith("path.") else "file or folder"
+        try:
+            kind = kind_of(place)
+        except OSError as e:
+            kind, why = "", reason(e)
+        only_file = what == "file" or key.endswith("_file")
+        if kind == FILE or (kind == FOLDER and not only_file):
+            continue
+        if kind or why != NOT_THERE:
+            wanted = "file" if only_file else what
+            lines.append(f"{value}: {f'{kind}, not a {wanted}' if kind else why} ({key})")
+            continue
         near = (
             did_you_mean(place.name, [p.name for p in place.parent.glob("*")], files=True)
             if place.parent.is_dir()

@@ -22,7 +22,8 @@ from typing import IO, Any, TypeVar, cast
 import torch
 from torch import nn
 
-from ..errors import UserError, did_you_mean, expanded, printable, require
+from ..errors import UserError, did_you_mean, expanded, printable, require, unreadable
+from ..errors.paths import NOT_THERE, kind_of
 from ..files import is_temporary, reading, replacing, temporary_name
 from .strange import refuse_bomb, refuse_nesting
 from .weights import State, of_network, refuse_nonfinite, refuse_other_kinds
@@ -110,7 +111,9 @@ def cannot_write(path: Path, error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         folder = next(p for p in (path.parent, *path.parents) if p.exists())
         room = f" ({shutil.disk_usage(folder).free / 2**20:,.0f} MiB are free in {folder})"
-    return f"{path}: cannot be written: {error.strerror or error}{room}"
+    in_the_way = next((p for p in path.parents if p.exists() and not p.is_dir()), None)
+    why = f"{in_the_way} is {kind_of(in_the_way)}, not a folder" if in_the_way else error.strerror or str(error)
+    return f"{path}: cannot be written: {why}{room}"
 
 
 class _Remembering:
@@ -181,11 +184,9 @@ def load(path: str | Path, map_location: str | torch.device = "cpu") -> Any:
         UserError: no such file, not a checkpoint, torn, or one that only unpickling arbitrary code could read.
     """
     path = expanded(path)
-    if not path.is_file():
-        near = (
-            did_you_mean(path.name, [p.name for p in path.parent.glob("*")], files=True) if path.parent.is_dir() else ""
-        )
-        raise UserError(f"{path}: no such file.{near}")
+    if (why := unreadable(path)) is not None:
+        siblings = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() and why == NOT_THERE else []
+        raise UserError(f"{path}: {why}.{did_you_mean(path.name, siblings, files=True)}")
     try:
         if path.suffix == ".safetensors":
             return require("safetensors.torch", str(path)).load_file(str(path), device=str(map_location))

@@ -67,6 +67,9 @@ def refusal(error: Exception, key: str, block: Mapping[str, Any], when: str = ""
     own = isinstance(error, UserError)
     said = str(error) if own else memory.explained(error) if memory.ran_out(error) else in_one_line(error)
     named = mentioned(said, block)
+    if own and not named and (spoken := quoted(said, block)) is not None:
+        named, key_said = [spoken], f"{key}.{spoken}"
+        said = said if key_said in said else f"{key_said}: {said}"
     clear = own and (quotes(said, named, block) or key in said)
     about = "" if clear or key in said or not prefix else f"{key}: "
     about += "" if own else when
@@ -85,6 +88,14 @@ def mentioned(text: str, block: Mapping[str, Any]) -> list[str]:
 def quotes(text: str, keys: Iterable[str], block: Mapping[str, Any]) -> bool:
     """Whether a message that names `keys` says the value of one of them, too."""
     return any(str(block[k]) in text for k in keys)
+
+
+def quoted(text: str, block: Mapping[str, Any]) -> str | None:
+    """The key of the one value of `block`, a path or a name, that a message quotes without its key."""
+    values = {k: v for k, v in block.items() if k != "type" and isinstance(v, str) and len(v) > 3}
+    found = [k for k, v in values.items() if re.search(rf"(?<![\w/]){re.escape(printable(v))}(?![\w/])", text)]
+    found = [k for k in found if "/" in values[k]] or found
+    return found[0] if len(found) == 1 else None
 
 
 def given_in(block: Mapping[str, Any]) -> str:
@@ -120,12 +131,11 @@ def owner(error: BaseException, owners: Iterable[tuple[Any, str]]) -> str | None
         for part in thing.modules() if isinstance(thing, nn.Module) else (thing,):
             keys.setdefault(id(part), key)
     found = None
-    step = error.__traceback__
-    while step is not None:
-        found = keys.get(id(step.tb_frame.f_locals.get("self")), found)
-        step = step.tb_next
-    if found is None and error.__cause__ is not None:
-        return owner(error.__cause__, owners)
+    for each in chain(error):
+        for frame, _ in traceback.walk_tb(each.__traceback__):
+            found = keys.get(id(frame.f_locals.get("self")), found)
+        if found is not None:
+            break
     return found
 
 
@@ -159,7 +169,9 @@ def wanted(error: BaseException, debug: bool) -> str:
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:
     """An error, what caused it, what caused that, and so on."""
-    while error is not None:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:  # an error may be raised from itself
+        seen.add(id(error))
         yield error
         error = error.__cause__
 

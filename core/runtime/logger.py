@@ -66,11 +66,10 @@ class Outside(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if isinstance(record.msg, str) and not record.args:
             record.msg = lines(record.msg)
-        if record.msg == "%s" and isinstance(record.args, tuple):
-            record.args = tuple(lines(a) if isinstance(a, str) else a for a in record.args)
-        if record.msg != "%s" and isinstance(record.args, tuple):
+        elif isinstance(record.args, tuple):
+            shown = lines if record.msg == "%s" else one_line
             record.args = tuple(
-                one_line(a) if isinstance(a, (str, PurePath, BaseException)) else a for a in record.args
+                shown(str(a)) if isinstance(a, (str, PurePath, BaseException)) else a for a in record.args
             )
         return True
 

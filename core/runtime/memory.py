@@ -18,7 +18,7 @@ from torch import nn
 from ..errors import UserError
 
 GIB = 1 << 30
-MOST_LAYERS = 30_000
+MOST_LAYERS = 10_000
 """Modules within a network: more than any has."""
 CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 ALLOCATORS = (
@@ -112,7 +112,11 @@ def weighed(build: Callable[[], nn.Module]) -> int | None:
         if "meta tensor" in str(e):  # a library's network that cannot be built there
             return None
         raise
-    except Exception:  # on the meta device anything may fail that works elsewhere; what does not, fails there as well
+    except (
+        Exception
+    ) as e:  # on the meta device anything may fail that works elsewhere; what does not, fails there as well
+        if isinstance(e, RuntimeError) and ran_out(e):  # where nothing is allocated: torch cannot count so far
+            raise UserError("would need more memory for its weights than any machine has") from e
         return None
     finally:
         random.setstate(state)

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import torch
 
+from ..errors import UserError
 from . import distributed
 
 ON_A_GPU = 8
 """Threads that a rank has use for when its tensors are elsewhere."""
+MOST = 32
+"""Threads for each core beyond which they are a slip of the fingers, and systems refuse to start them."""
 CGROUP = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -63,9 +66,15 @@ def shared_out(asked: int | None, loading: int, device: torch.device) -> Iterato
     Args:
         asked, loading: see `chosen`.
         device: of this rank.
+
+    Raises:
+        UserError: more threads are asked for than this machine starts.
     """
     before = torch.get_num_threads()
     number, why = chosen(asked, cores(), distributed.ranks_here(), loading, device.type == "cuda")
+    if number > (most := MOST * cores()):
+        machine = f"this machine of {_some(cores(), 'core')}"
+        raise UserError(f"{why.partition('=')[0]}: must be at most {most} on {machine}, got {number}")
     torch.set_num_threads(number)
     try:
         yield f"{_some(number, 'CPU thread')} per rank ({why})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,8 @@ def data(folder: Path) -> None:
         for i in range(6):
             cv2.imwrite(str(folder / name / f"{i}.png"), rng.integers(0, 256, (side, side, 3), dtype=np.uint8))
     (folder / "notes.txt").write_text("nothing\n")
+    if not (folder / "pipe").exists():
+        os.mkfifo(folder / "pipe")
 
 
 def base(folder: Path, scale: int = 1) -> Options_:

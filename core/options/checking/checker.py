@@ -150,7 +150,11 @@ class Checker:
 
     def unknown_name(self, node: Node, registry: Registry, name: str, key: str) -> Any:
         """Record a name that no component has; `BAD`."""
-        return self.problem(node.place, key, registry.unknown(name), say_key=False)
+        return self.unknown_as(node, key, registry.unknown(name))
+
+    def unknown_as(self, node: Node, key: str, text: str) -> Any:
+        """Record a name that nothing has; the option that gives it is said last, since the name says more; `BAD`."""
+        return self.problem(node.place, key, f"{text} (Given as {key}.)" if node.place else text, say_key=False)
 
     def _literal(self, node: Node, annotation: Any, key: str) -> Any:
         if isinstance(node, Scalar):

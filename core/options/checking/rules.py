@@ -167,7 +167,7 @@ class OptionsChecker(Checker):
             self.topics.add(topic)
             text = f"{name} is of {topic}."
         elif not text.startswith("no "):  # a library or a plug-in knows the name, and says why it is not to be had
-            return self.problem(node.place, key, text, say_key=False)
+            return self.unknown_as(node, key, text)
         for plugin in plugged.active():
             theirs = ", ".join(plugin.names(registry)[:9]) or f"no {registry.noun}"
             text += f" {plugin.key}, under plugins, has {theirs}."
@@ -175,7 +175,7 @@ class OptionsChecker(Checker):
             text += " A fork's wrapper is ported in 20 lines: docs/port_a_model.md."
         if not plugged.active():
             text += " Code of your own, or of a fork, is named under plugins: [file.py, or a folder]."
-        return self.problem(node.place, key, text, say_key=False)
+        return self.unknown_as(node, key, text)
 
     def component(self, node: Node, registry: Registry, more: Any, key: str) -> Any:
         """As for any block; a metric must say, itself or here, which of two scores is the better one, and optimizers and

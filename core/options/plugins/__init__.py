@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from ...errors import UserError, did_you_mean, expanded
+from ...errors import UserError, did_you_mean, expanded, unreadable
 from ...registry import plugged
 from .kinds import FilePlugin, FolderPlugin, ModulePlugin
 from .tree import Finder, module_name
@@ -40,6 +40,8 @@ def import_plugin(plugin: str, folder: Path) -> str:
         raise UserError(f"{plugin}: no such file: {path}.{near}")
     if path.is_dir():
         return _active(plugged.known(str(path)) or FolderPlugin(path, plugin))
+    if (reason := unreadable(path)) is not None:
+        raise UserError(f"{plugin}: cannot be imported: {reason}")
     return _active(plugged.known(str(path)) or FilePlugin(path, plugin))
 
 

@@ -18,7 +18,7 @@ from torch import nn
 from relume.core import cli
 from relume.core.errors import UserError
 from relume.core.runtime import memory
-from relume.core.runtime.gate import Provoked, gate, owner, without_it
+from relume.core.runtime.gate import Provoked, chain, gate, owner, without_it
 
 PLUGIN = '''
 import torch
@@ -148,7 +148,7 @@ def test_debug_prints_the_traceback_and_the_log_has_it(refused: Callable[..., st
 
 
 def test_loops_over_a_billion_blocks_never_start(refused: Callable[..., str]) -> None:
-    for blocks, words in ((10**9, "must be at most 1,000,000,"), (40_000, "has more than 30,000 layers")):
+    for blocks, words in ((10**9, "must be at most 1,000,000,"), (40_000, "has more than 10,000 layers")):
         said = refused(network_g={"type": "GateNet", "blocks": blocks})
         assert "network_g.blocks" in said and words in said, said
 
@@ -242,6 +242,14 @@ def test_the_innermost_owner_is_to_blame() -> None:
     assert owner(caught.value, [(None, "none"), (outer, "network_g")]) == "network_g"
     assert owner(caught.value, [(outer.inner, "loss"), (outer, "network_g")]) == "loss"
     assert owner(caught.value, [(nn.Identity(), "other")]) is None
+
+
+def test_an_error_that_was_raised_from_itself_is_said_once(refused: Callable[..., str]) -> None:
+    said = refused(network_g={"type": "RRDBNet", "num_in_ch": 3, "num_out_ch": -1, "num_block": 1})
+    assert re.search(r"^x\.yml:\d+:\d+: network_g: RuntimeError: .* -1.*num_out_ch: -1", said, re.MULTILINE), said
+    error = ValueError()
+    error.__cause__ = error
+    assert list(chain(error)) == [error] and owner(error, []) is None
 
 
 def test_the_culprit_is_what_it_works_without() -> None:
