@@ -83,7 +83,7 @@ def train_pipeline(
         stop,
         contextlib.ExitStack() as claim,
         experiment.last_words.recorded(stop),
-        distributed.joined(launcher, checked.dist_params, checked.num_gpu == 0) as device,
+        distributed.joined(launcher, checked.dist_params, checked.num_gpu == 0, lambda: stop.code) as device,
     ):
         logger.start_console()
         require_same_run(checked, "train")

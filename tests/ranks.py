@@ -34,6 +34,8 @@ class Rank:
     env: Mapping[str, str] = field(default_factory=dict)
     after: float = 0.0
     """Seconds after the first rank's start at which this one starts."""
+    signals: Mapping[float, int] = field(default_factory=dict)
+    """What it is sent, by seconds after its start."""
 
 
 @dataclass
@@ -119,6 +121,7 @@ def _run(ranks: list[Rank], seconds: float, for_first: bool, folder: Path) -> li
     began = time.monotonic()
     started: dict[int, int] = {}
     ends: dict[int, tuple[int, float]] = {}
+    sent: set[tuple[int, float]] = set()
     waiting = list(enumerate(ranks))
     files = [(str(folder / f"{i}.out"), str(folder / f"{i}.err")) for i in range(len(ranks))]
     while waiting or len(ends) < len(ranks):
@@ -132,6 +135,10 @@ def _run(ranks: list[Rank], seconds: float, for_first: bool, folder: Path) -> li
         for pid, i in list(started.items()):
             if i in ends:
                 continue
+            due = [s for s in ranks[i].signals if float(s) + ranks[i].after <= now and (i, s) not in sent]
+            for moment in due:
+                sent.add((i, moment))
+                os.kill(pid, ranks[i].signals[moment])
             if over := now > seconds or (for_first and 0 in ends):
                 os.killpg(pid, signal.SIGKILL)
             done, status = os.waitpid(pid, 0 if over else os.WNOHANG)

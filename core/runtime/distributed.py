@@ -16,7 +16,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
@@ -62,7 +62,9 @@ _settings = Dist()
 
 
 @contextlib.contextmanager
-def joined(launcher: str, options: Mapping[str, Any], use_cpu: bool) -> Iterator[torch.device]:
+def joined(
+    launcher: str, options: Mapping[str, Any], use_cpu: bool, asked: Callable[[], int] = int
+) -> Iterator[torch.device]:
     """Inside, this process is one of the ranks that `launcher` has started; gives its device.
 
     An error of one rank is told to the others; what a collective says because another rank failed becomes that rank's.
@@ -71,7 +73,7 @@ def joined(launcher: str, options: Mapping[str, Any], use_cpu: bool) -> Iterator
         UserError: what `initialise` raises.
         RanksError: another rank failed or is gone.
     """
-    device = initialise(launcher, options, use_cpu)
+    device = initialise(launcher, options, use_cpu, asked)
     try:
         yield device
     except Exception as e:
@@ -88,10 +90,13 @@ def joined(launcher: str, options: Mapping[str, Any], use_cpu: bool) -> Iterator
         shut_down()
 
 
-def initialise(launcher: str, options: Mapping[str, Any], use_cpu: bool) -> torch.device:
+def initialise(
+    launcher: str, options: Mapping[str, Any], use_cpu: bool, asked: Callable[[], int] = int
+) -> torch.device:
     """Meet the ranks that `launcher` (``none``, ``pytorch`` or ``slurm``) has started; the device of this one.
 
     Raises:
+        Stopped: a signal came before the others did, as `asked` says (see `Meeting`).
         UserError: the environment lacks what the launcher promises, ranks do not come, or a node has more ranks than GPUs.
     """
     global _meeting, _settings
@@ -109,7 +114,7 @@ def initialise(launcher: str, options: Mapping[str, Any], use_cpu: bool) -> torc
     except UserError as e:
         error = e
     gpu = f"{torch.cuda.get_device_properties(device).uuid}" if device.type == "cuda" else None
-    _meeting = Meeting(place, settings.timeout, {"gpu": gpu})
+    _meeting = Meeting(place, settings.timeout, {"gpu": gpu}, asked)
     agree(error)
     agree(_same_gpu(_meeting))
     if device.type == "cuda":

@@ -17,7 +17,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch.distributed as dist
@@ -26,6 +26,7 @@ from ..errors import UserError, in_one_line
 from . import messages
 from .launchers import Place
 from .roll_call import Absent, RollCall
+from .signals import Stopped
 
 log = logging.getLogger("relume")
 
@@ -61,6 +62,7 @@ class Meeting:
         place: of this rank.
         timeout: seconds to wait for any other rank.
         about: what else ranks say of themselves when they come (JSON), seen in `others`.
+        asked: gives the exit code of a signal that has come, 0 without one: who is asked to leave does not wait for the others.
 
     Attributes:
         others: what each rank said of itself, with its ``host``.
@@ -68,10 +70,17 @@ class Meeting:
         roll: called when ranks have lost touch.
 
     Raises:
+        Stopped: a signal came here before the others did.
         UserError: rank 0 cannot be reached, its port is taken, another run answers there, or some rank does not come.
     """
 
-    def __init__(self, place: Place, timeout: float, about: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        place: Place,
+        timeout: float,
+        about: dict[str, Any] | None = None,
+        asked: Callable[[], int] = int,
+    ) -> None:
         global _meetings
         _meetings += 1
         self.rank, self.world, self.timeout = place.rank, place.world, timeout
@@ -79,7 +88,8 @@ class Meeting:
         self.others: list[dict[str, Any]] = []
         self.lost: set[int] = set()
         self._said = 0
-        store = _keep(place, timeout) if place.rank == 0 and not place.kept else _reach(place, timeout)
+        self._asked = asked
+        store = _keep(place, timeout) if place.rank == 0 and not place.kept else _reach(place, timeout, asked)
         # torchrun keeps its store over a restart, and a process may run twice: what was said before must not be heard.
         self.store = dist.PrefixStore(f"relume/{place.run or 'run'}/{place.attempt}/{_meetings}", store)
         self.roll = RollCall(self.store, place.rank, place.world, FAILED)
@@ -98,6 +108,7 @@ class Meeting:
         except BaseException as e:
             self.fail(e)
             raise
+        self._asked = int  # from here on, all ranks decide together
 
     # ---------------------------------------------------------------- talking
     def broadcast(self, value: Any) -> Any:
@@ -168,6 +179,8 @@ class Meeting:
                     raise self._failure()
             except RuntimeError as e:
                 raise self._gone() from e
+            if code := self._asked():
+                raise Stopped.early(code)
             now = time.monotonic()
             if now > end:
                 return list(left)
@@ -188,7 +201,7 @@ class Meeting:
             "host": socket.gethostname(),
             "why": in_one_line(error),
             "code": error.code if isinstance(error, UserError) else 1,
-            "of_all": isinstance(error, RanksError),
+            "of_all": isinstance(error, (RanksError, Stopped)),
         }
         with contextlib.suppress(RuntimeError):
             self.store.compare_set(FAILED, "", json.dumps(said))  # the first one counts
@@ -297,10 +310,11 @@ def _address(host: str) -> str | None:
     return best.pop() if len(best) == 1 else None
 
 
-def _reach(place: Place, timeout: float) -> dist.TCPStore:
+def _reach(place: Place, timeout: float, asked: Callable[[], int]) -> dist.TCPStore:
     """The store that rank 0, or torchrun, keeps.
 
     Raises:
+        Stopped: a signal has come before it was there.
         UserError: nobody is there, or another run is.
     """
     where = f"{place.address}:{place.port}"
@@ -311,6 +325,8 @@ def _reach(place: Place, timeout: float) -> dist.TCPStore:
             break
         except OSError as e:
             why = e
+        if code := asked():
+            raise Stopped.early(code)
         if time.monotonic() > end:
             raise UserError(
                 f"rank {place.rank} on {socket.gethostname()} cannot reach rank 0 at {where} within {timeout:g} s "

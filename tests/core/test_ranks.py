@@ -148,6 +148,19 @@ def test_ranks_that_do_not_come_or_cannot_are_named(ranks: Ranks, tmp_path: Path
         env = by_hand(1, 2, free_port(), MASTER_ADDR=address)
         ended = ranks.run([Rank(arguments, str(tmp_path), env)])
         left(ended, 2, f"cannot reach rank 0 at {address}:", "MASTER_ADDR", "within 1.5 s")
+    # who is signalled while it waits leaves at once, and the others with it
+    name = written(tmp_path, short(dist_params={"timeout": 100}))
+    for present, signalled in (((0, 2), 2), ((1,), 1)):
+        port = free_port()
+        waiting = [
+            Rank(arguments, str(tmp_path), by_hand(i, 3, port), signals={1.0: 15} if i == signalled else {})
+            for i in present
+        ]
+        ended = ranks.run(waiting)
+        assert [e.code for e in ended] == [75] * len(ended) and max(e.seconds for e in ended) < 60, ended
+        assert "Traceback" not in ended[0].err
+        assert "preempted before the first iteration" in ended[0].err or present[0], ended
+    name = written(tmp_path, short(dist_params={"timeout": 1.5}))
     twice = [Rank(arguments, str(tmp_path), by_hand(i, 3, port := free_port() if i == 0 else port)) for i in (0, 1, 1)]
     ended = ranks.run(twice)
     assert "rank 1 came twice" in ended[1].err + ended[2].err and {e.code for e in ended} == {2}

@@ -232,7 +232,7 @@ def test_torchrun_starts_a_mistake_again_which_says_so_at_once() -> None:
     wrong = options(**SHORT, datasets__train__batch_size_per_gpu=100)
     done = train(Path(), wrong, torchrun=["--max-restarts=1"])
     assert done.returncode == 1, done.stderr
-    assert (said()["code"], said()["attempt"], said()["iteration"]) == (2, 1, None)
+    assert (said()["code"], said()["attempt"], said()["iteration"]) == (2, 0, None)
     lines = [line for line in done.stderr.splitlines() if line.startswith((last_words.AGAIN, "one iteration takes"))]
     assert len(lines) == 2 and lines[1] == f"{last_words.AGAIN}{lines[0]}", done.stderr
     assert 'train.py", line' not in done.stderr
