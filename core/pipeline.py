@@ -121,7 +121,6 @@ def run_training(
     if resume:
         changes.check(resume.state.get("options"), opt, resume.path, tell=distributed.is_main())
     experiment.last_words.begin()
-    leave_if_asked(stop)
     with contextlib.ExitStack() as cleanup:
         with experiment.explaining():
             trainer = build_trainer(opt, train, dataset, experiment, resume, device, cleanup, stop)
@@ -255,7 +254,6 @@ def build_trainer(
     # Data
     loader = build_training_loader(opt, train, dataset, resume, device)
     cleanup.callback(loader.close)
-    leave_if_asked(stop)
     validation = opt.sets("val")
     evaluator = build_evaluator(opt, validation, experiment.visualization, device, cleanup, for_training=True)
     require_same_data({"train": dataset, **{name: each.dataset for name, each in evaluator.loaders.items()}})
