@@ -24,7 +24,12 @@ from ..registry import article
 
 WIDTH = 100
 SHOWN = 3
-"""Components of which a key is explained, when it is asked for by its name alone."""
+"""Components of which a key is explained that several have, when it is not said of which."""
+BASE = "_base_"
+BASE_TEXT = (
+    "Option file, or a list of them, that this one begins with: what it says itself comes on top, key by key. A path is "
+    "relative to the file that names it; relume:NAME is a file that comes with Relume (relume list options)."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,14 +72,20 @@ def explained(asked: str) -> str:
         return section_page(section)
     if model(asked) or reference.families_of(asked):
         return component_page(asked)
-    family = family_of_block(asked)
+    if asked == BASE:
+        return "\n".join([BASE, *wrapped(BASE_TEXT), f"  example  {BASE}: relume:quickstart.yml"])
+    family = family_of_block(asked.removesuffix(".type"))
     if family is not None:
         registry, _ = FAMILIES[family]
         return f"{asked}\n  A block whose 'type' names {article(registry.noun)}: relume list {family}, relume explain TYPE."
     found = keys(owner, name)
     if not found:
         raise UserError(unknown(asked, owner, name))
-    return "\n\n".join(key_page(key) for key in found)
+    pages = [key_page(key) for key in found[:SHOWN]]
+    if len(found) > SHOWN:
+        more = dict.fromkeys(key.owner for key in found[SHOWN:])
+        pages.append("\n".join(textwrap.wrap(f"Also of: {', '.join(more)}.", WIDTH, subsequent_indent="  ")))
+    return "\n\n".join(pages)
 
 
 def section_of(asked: str) -> str | None:
@@ -87,14 +98,19 @@ def section_of(asked: str) -> str | None:
 
 
 def family_of_block(asked: str) -> str | None:
-    """The family of components to which a key with a free name belongs: ``network_g``, ``train.pixel_opt``."""
+    """The family of components that a block belongs to, by its key: ``network_g``, ``val.metrics.psnr``."""
     section, _, last = asked.rpartition(".")
     for family, (_, place) in FAMILIES.items():
         home, _, form = place.rpartition(".")
         start, free, rest = form.partition("<")
         end = rest.partition(">")[2]
-        named = start or end  # a block whose whole name is free is known by its section only
-        if free and named and section in ("", home) and last.startswith(start) and last.endswith(end):
+        if not free:
+            fits = asked == place or (section == home and last.startswith(f"{form}_"))
+        elif start or end:
+            fits = section in ("", home) and last.startswith(start) and last.endswith(end)
+        else:  # the whole name is free, which only its section tells
+            fits = section == home
+        if fits:
             return family
     return None
 
@@ -105,17 +121,24 @@ def model(name: str) -> str | None:
 
 
 def keys(owner: str, name: str) -> list[Key]:
-    """The keys that are meant by ``owner.name``, or by a name alone."""
-    if owner:
-        section = section_of(owner)
-        if section is not None:
-            return [k for k in every_key_of(section) if k.name == name]
-        if model(owner):
-            return [k for s in ("train", "val") for k in reference.model_keys(owner, s) if k.name == name]
-        return [k for f in reference.families_of(owner) for k in reference.component(f, owner) if k.name == name]
-    found = [k for s in ("", *SECTIONS) for k in every_key_of(s) if k.name == name]
-    members = [(f, n) for f, (registry, _) in FAMILIES.items() for n in registry] if not found else []
-    return found or [k for f, n in members for k in reference.component(f, n) if k.name == name][:SHOWN]
+    """The keys that are meant by ``owner.name``, or by a name alone; those of components most used first."""
+    if not owner:
+        found = [k for s in ("", *SECTIONS) for k in every_key_of(s) if k.name == name]
+        return found or [k for family in FAMILIES for k in of_family(family, name)]
+    section = section_of(owner)
+    if section is not None:
+        found = [k for k in every_key_of(section) if k.name == name]
+        return found or (of_family("datasets", name) if section == "datasets" else [])
+    if model(owner):
+        return [k for s in ("train", "val") for k in reference.model_keys(owner, s) if k.name == name]
+    found = [k for f in reference.families_of(owner) for k in reference.component(f, owner) if k.name == name]
+    family = family_of_block(owner) if not found else None
+    return of_family(family, name) if family is not None else found
+
+
+def of_family(family: str, name: str) -> list[Key]:
+    """The keys of one name that components of a family have."""
+    return [k for n in reference.by_use(family) for k in reference.component(family, n) if k.name == name]
 
 
 def every_key_of(section: str) -> list[Key]:
@@ -138,6 +161,11 @@ def unknown(asked: str, owner: str, name: str) -> str:
         accepted += [k for f in reference.families_of(owner) for k in reference.component(f, owner)]
         hint = did_you_mean(name, [k.name for k in accepted])
         return f"explain: '{owner}' has no key '{name}'.{hint} See: relume explain {owner}"
+    family = family_of_block(owner) if owner else None
+    if family is not None:
+        registry, _ = FAMILIES[family]
+        hint = did_you_mean(name, [k.name for n in reference.by_use(family) for k in reference.component(family, n)])
+        return f"explain: no {registry.noun} has a key '{name}'.{hint} See: relume list {family}"
     components = [n for registry, _ in FAMILIES.values() for n in registry]
     names = [k.name for s in ("", *SECTIONS) for k in reference.section(s)]
     hint = did_you_mean(asked, [*SECTIONS, *components, *MODELS, *names])
@@ -150,7 +178,12 @@ def section_page(section: str) -> str:
     summary = docstrings.summary(SECTIONS[section]) if section else "The top level of an option file."
     own = reference.section(section)
     more = [k for k in every_key_of(section) if k not in own]
-    lines = [section or "(top)", *wrapped(summary), "", *key_lines(k for k in own if k.has_effect)]
+    head = section or "(top)"
+    parent, _, last = section.rpartition(".")
+    if parent:  # which can be something else than a block, too
+        (key,) = [k for k in reference.section(parent) if k.name == last]
+        head, summary = f"{section}  ({key.kind}; {key.default})", key.text
+    lines = [head, *wrapped(summary), "", *key_lines(k for k in own if k.has_effect)]
     if more:
         lines += ["", "of some models:", *key_lines(more)]
     accepted = [k.name for k in own if not k.has_effect]

@@ -227,7 +227,9 @@ class Model:
             if isinstance(value, tuple):  # as BasicSR's perceptual loss has it: the loss of content, and that of style
                 named = zip((log_name(key), "style", *map(str, range(3, 9))), value, strict=False)
                 value = {name: term for name, term in named if term is not None}
-            values[key] = {log_name(key): value} if isinstance(value, Tensor) else dict(value)
+            terms = {log_name(key): value} if isinstance(value, Tensor) else value
+            refuse_no_terms(key, self.losses[key], terms)
+            values[key] = dict(terms)
         return values
 
     def loss_terms(self, pred: Tensor, target: Tensor, prefix: str = "l_") -> dict[str, Tensor]:
@@ -240,6 +242,21 @@ class Model:
         for loss in self.losses.values():
             logged.update(declared(loss, "logs", LossTraits)())
         return logged
+
+
+def refuse_no_terms(key: str, loss: nn.Module, terms: Any) -> None:
+    """Raise UserError unless what a loss gave is one number, or several by name."""
+    wrong = [terms] if not isinstance(terms, Mapping) else [t for t in terms.values() if not is_number(t)]
+    if wrong:
+        what = shape_of(wrong[0]) if isinstance(wrong[0], Tensor) else type(wrong[0]).__name__
+        raise UserError(
+            f"train.{key}: {type(loss).__name__} returned {what}; a loss returns one number (a tensor), or a dict of them"
+        )
+
+
+def is_number(term: Any) -> bool:
+    """Whether a loss's term can be summed and differentiated."""
+    return isinstance(term, Tensor) and term.numel() == 1
 
 
 def flat_terms(values: Mapping[str, Mapping[str, Tensor]], prefix: str = "l_") -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -136,6 +136,7 @@ class RestorationModel(Model):
 
     def updates(self, batch: Batch, step: int) -> Iterator[Update]:
         given = self.given(batch)
+        need_items("train", ["gt"], batch)
         extra = {k for k, v in given.items() if is_image(v, given["lq"] if "lq" in given else batch["lq"])}
         images = {k: v for k, v in batch.items() if k in extra or re.fullmatch(r"lq|gt(_\d+)?", k)}
         images = self.augmented(images, seed_of(batch) if self.mixing is not None else 0)
@@ -159,12 +160,7 @@ class RestorationModel(Model):
         Raises:
             UserError: the samples have no such item.
         """
-        absent = [name for name in self.inputs if name not in batch]
-        if absent:
-            raise UserError(
-                f"train.inputs: the samples have no '{absent[0]}'.{did_you_mean(absent[0], batch)} "
-                f"They have: {', '.join(batch)}."
-            )
+        need_items("train.inputs", self.inputs, batch)
         return {name: batch[name] for name in self.inputs}
 
     def augmented(self, images: dict[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
@@ -230,6 +226,15 @@ class RestorationModel(Model):
         outputs = as_tuple(self.inference(self.networks["g"], image))
         place: int = network_trait(self.networks["g"], "result_output")
         return outputs[place % len(outputs)]
+
+
+def need_items(key: str, names: Iterable[str], batch: Batch) -> None:
+    """Raise UserError if the samples lack what an option needs of them."""
+    absent = [name for name in names if name not in batch]
+    if absent:
+        there = [name for name in batch if name not in ("index", "seed", "seeds")]
+        hint = did_you_mean(absent[0], there)
+        raise UserError(f"{key}: the samples have no '{absent[0]}'.{hint} They have: {', '.join(there)}.")
 
 
 def refuse_other_inputs(network: nn.Module, inputs: list[str]) -> None:

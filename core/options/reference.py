@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import typing
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +17,7 @@ from ...datasets.loading.options import Loader
 from ...losses import LOSSES
 from ...schedulers import SCHEDULERS
 from ..annotations import Names, Range, fields, plain
+from ..files.ceilings import Ceilings
 from ..metrics import METRICS, MetricKeys
 from ..models import MODELS
 from ..models.base import model_class
@@ -22,18 +25,22 @@ from ..registry import Parameter, Registry
 from ..runtime.distributed import Dist
 from ..runtime.logger import Logger, Wandb
 from ..runtime.optimizers import OPTIMIZERS, OptimizerKeys
+from ..runtime.speed import Profile
 from . import docstrings, shipped
 from .checking.kinds import parameters
 from .checking.words import describe
 from .json_schema import is_json
 from .reading.loader import YAMLLoader, spelled
-from .schema import PATH_KEYS, Options, Paths, Train, Val
+from .schema import PATH_KEYS, Best, Options, Paths, Train, Val
 
 SECTIONS: dict[str, type] = {
     "datasets": Loader,
     "path": Paths,
     "train": Train,
+    "train.profile": Profile,
     "val": Val,
+    "val.best": Best,
+    "data": Ceilings,
     "logger": Logger,
     "logger.wandb": Wandb,
     "dist_params": Dist,
@@ -185,11 +192,27 @@ def iterations_in(opt: Options) -> set[str]:
 def uses(key: Key) -> list[tuple[str, Any]]:
     """Shipped option files that give the key themselves, with the value there."""
     found = []
+    for file, entries in _written().items():
+        values = [v for place, v in entries if _is(key, place)]
+        found += [(file, values[0])] if values else []
+    return found
+
+
+def by_use(family: str) -> list[str]:
+    """The names of a family, a library's included, those first that most shipped option files name."""
+    counts = Counter(kind for entries in _written().values() for (_, kind, name), _ in entries if name == "type")
+    registry = FAMILIES[family][0]
+    return sorted(dict.fromkeys([*registry, *registry.library_names()]), key=lambda name: -counts[name])
+
+
+@functools.cache
+def _written() -> dict[str, list[tuple[tuple[str, str | None, str], Any]]]:
+    """What stands in every shipped option file, see `_entries`."""
+    found = {}
     for file in shipped.names():
         text = shipped.located(file).read_text(encoding="utf-8")
         content = yaml.load(text, Loader=YAMLLoader)  # a SafeLoader  # noqa: S506  # nosec B506
-        values = [v for place, v in _entries(content or {}, "", None) if _is(key, place)]
-        found += [(file, values[0])] if values else []
+        found[file] = list(_entries(content or {}, "", None))
     return found
 
 

@@ -71,7 +71,7 @@ def section(name: str, block: Mapping[str, Any], model_type: str) -> Iterator[st
     keys = {k.name: k for k in [*own, *models] if not is_pattern(k)}
     elsewhere = model_class(model_type).shared_options if name == "val" else ()
     for key in own:
-        if f"{name}.{key.name}" in reference.SECTIONS and block.get(key.name):
+        if f"{name}.{key.name}" in reference.SECTIONS and isinstance(block.get(key.name), Mapping):
             yield f"{INDENT}{key.name}:  # {key.text}"
             yield from (INDENT + line for line in section(f"{name}.{key.name}", block[key.name], model_type))
         elif key.name == "metrics" and block[key.name]:

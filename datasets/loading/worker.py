@@ -9,7 +9,7 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.queues import Queue
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -68,7 +68,7 @@ class SeededDataset(Dataset[Any]):
                 if isinstance(self.dataset, ImageDataset):
                     index, item = self.dataset.readable(key.index)
                 else:
-                    index, item = key.index, self.dataset[key.index]
+                    index, item = key.index, sample_of(self.dataset, key.index)
         except UserError as e:
             return Failed(str(e))
         except Exception as e:
@@ -76,6 +76,32 @@ class SeededDataset(Dataset[Any]):
                 raise
             return Failed(in_one_line(e))
         return {"seed": sample_seed(self.seed, key.epoch, key.draw), **item, "index": index}
+
+
+def sample_of(dataset: Any, index: int) -> dict[str, Any]:
+    """A sample of somebody's own dataset.
+
+    Raises:
+        UserError: it has another form than samples have.
+    """
+    item = dataset[index]
+    kind = type(dataset).__name__
+    if not isinstance(item, Mapping):
+        raise UserError(
+            f"{kind}: sample {index} is a {type(item).__name__}; samples are dicts, {{'lq': tensor, 'gt': tensor, ...}}"
+        )
+    for name in ("lq", "gt"):
+        image = item.get(name)
+        if not isinstance(image, (np.ndarray, Tensor)):
+            continue
+        shape, dtype = tuple(image.shape), str(image.dtype).removeprefix("torch.")
+        channels_last = len(shape) == 3 and shape[2] <= 4 < shape[0]
+        if channels_last or dtype == "uint8":
+            what = f"{' x '.join(map(str, shape))} of {dtype}"
+            raise UserError(
+                f"{kind}: '{name}' of sample {index} is {what}; images are tensors (C, H, W), floats in [0, 1]"
+            )
+    return dict(item)
 
 
 def sample_seed(*words: int) -> int:

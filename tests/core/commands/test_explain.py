@@ -36,6 +36,14 @@ def test_alone_it_lists_the_sections(capsys: pytest.CaptureFixture[str]) -> None
         ("logger.wandb.project", "a string or null", "null", "logger: {wandb: {project: "),
         ("scale", "an integer, at least 1", "1", "scale: "),
         ("train.encoder_iter", "an integer", "", "train: {encoder_iter: "),
+        ("data.max_pixels", "an integer", "268435456", "data: {max_pixels: "),
+        ("val.best.metric", "a string or null", "null", "val: {best: {metric: "),
+        ("train.optim_g.lr", "a number", "0.001", "train: {optim_g: {type: AdamW, lr: "),
+        ("train.pixel_opt.loss_weight", "a number", "1.0", "_opt: {type: L1Loss, loss_weight: "),
+        ("train.scheduler.T_max", "an integer", "required", "scheduler: {type: TrueCosineAnnealingLR, T_max: "),
+        ("val.metrics.psnr.crop_border", "an integer", "0", "metrics: {psnr: {type: calculate_psnr, crop_border: "),
+        ("datasets.train.gt_size", "an integer or null", "null", "{train: {type: PairedImageDataset, gt_size: "),
+        ("gt_size", "an integer or null", "null", "{train: {type: PairedImageDataset, gt_size: "),
     ],
 )
 def test_a_key_has_type_default_and_example(
@@ -52,6 +60,10 @@ def test_sections_and_components_name_all_of_their_keys(capsys: pytest.CaptureFi
     text = said(capsys, "PairedImageDataset")
     assert all(f"  {k.name}  (" in text for k in reference.component("datasets", "PairedImageDataset"))
     assert "names an optimizer" in said(capsys, "optim_g") and "names a loss" in said(capsys, "train.my_own_opt")
+    assert "names a metric" in said(capsys, "val.metrics.psnr") and "relume:NAME" in said(capsys, "_base_")
+    assert "names a scheduler" in said(capsys, "train.scheduler_g") and "a string or a block" in said(
+        capsys, "val.best"
+    )
 
 
 @pytest.mark.parametrize(
@@ -61,6 +73,8 @@ def test_sections_and_components_name_all_of_their_keys(capsys: pytest.CaptureFi
         ("CharbonierLoss", "no key, section or component 'CharbonierLoss'. Did you mean 'CharbonnierLoss'?"),
         ("CharbonnierLoss.epss", "'CharbonnierLoss' has no key 'epss'. Did you mean 'eps'?"),
         ("ema_decey", "Did you mean 'ema_decay'?"),
+        ("train.optim_g.lrr", "no optimizer has a key 'lrr'. Did you mean 'lr'?"),
+        ("val.best.metrik", "'val.best' has no key 'metrik'. Did you mean 'metric'?"),
     ],
 )
 def test_a_name_that_nothing_has(asked: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:

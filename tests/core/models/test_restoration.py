@@ -140,3 +140,19 @@ def test_a_network_of_other_inputs_is_refused_before_it_is_called() -> None:
             RestorationModel({"g": network}, {}, inputs=wrong)
     for right in (["lq", "mask"], ["lq", "mask", "prompt"]):
         RestorationModel({"g": network}, {}, inputs=right)
+
+
+@pytest.mark.parametrize("answer", ["map", "nothing", "list", "dict"])
+def test_a_loss_that_gives_no_number_is_one_line(answer: str) -> None:
+    class Own(nn.Module):
+        def forward(self, pred: torch.Tensor, target: torch.Tensor) -> object:
+            values = {"map": (pred - target).abs(), "nothing": None, "list": [pred.mean()], "dict": {"a": 1.0}}
+            return values[answer]
+
+    network = nn.Conv2d(3, 3, 3, padding=1)
+    model = RestorationModel({"g": network}, {"pixel": Own()})
+    batch = {"lq": torch.rand(1, 3, 4, 4), "gt": torch.rand(1, 3, 4, 4)}
+    with pytest.raises(UserError, match=r"^train\.pixel_opt: Own returned .*; a loss returns one number"):
+        next(model.updates(batch, 1))
+    with pytest.raises(UserError, match=r"the samples have no 'gt'\. They have: lq\.$"):
+        next(model.updates({"lq": batch["lq"], "seed": torch.zeros(1)}, 1))

@@ -80,3 +80,26 @@ def test_collating():
     assert collate([a, Failed("why")]).error == "why"
     different = collate([a, {**b, "x": torch.zeros(2, 4)}])
     assert different.batch is None and "set gt_size" in different.error and "(2, 3), (2, 4)" in different.error
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ((torch.zeros(3, 4, 4), torch.zeros(3, 4, 4)), "Own: sample 2 is a tuple; samples are dicts"),
+        (
+            {"lq": np.zeros((5, 6, 3), np.float32)},
+            "'lq' of sample 2 is 5 x 6 x 3 of float32; images are tensors",
+        ),
+        (
+            {"lq": torch.zeros(3, 4, 4), "gt": torch.zeros(3, 4, 4, dtype=torch.uint8)},
+            "'gt' of sample 2 is 3 x 4 x 4 of uint8",
+        ),
+    ],
+)
+def test_samples_of_another_form_are_one_line(item, message):
+    class Own(torch.utils.data.Dataset):
+        def __getitem__(self, index):
+            return item
+
+    failed = SeededDataset(Own(), 0)[SampleKey(0, 0, 2)]
+    assert isinstance(failed, Failed) and message in failed.message
