@@ -54,9 +54,7 @@ class Experiment:
             try:
                 for folder in (self.root, self.tensorboard):
                     if folder.exists() and not folder.is_dir():
-                        raise UserError(
-                            f"{folder}: is a file, and a run of this name needs a folder there; move it, or change name"
-                        )
+                        raise UserError(f"{folder}: is a file where this run needs a folder; move it, or change name")
                     refuse_links(folder, "the experiment")
                     below(folder.parent, folder)
                 until.enter_context(owned(self.root))
