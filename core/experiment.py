@@ -53,6 +53,8 @@ class Experiment:
         if distributed.is_main():
             try:
                 for folder in (self.root, self.tensorboard):
+                    if folder.exists() and not folder.is_dir():
+                        raise UserError(f"{folder}: is a file where this run needs a folder; move it, or change name")
                     refuse_links(folder, "the experiment")
                     below(folder.parent, folder)
                 until.enter_context(owned(self.root))

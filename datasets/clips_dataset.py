@@ -43,7 +43,7 @@ class ClipsDataset(FramePairs):
         dataroot_gt: str,
         dataroot_lq: str,
         num_frame: Count = 7,
-        gt_size: int | None = None,
+        gt_size: Count | None = None,
         interval_list: list[int] = [1],  # noqa: B006  (not changed)
         random_reverse: bool = False,
         use_hflip: bool = False,

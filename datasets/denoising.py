@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.annotations import Positive
+from ..core.annotations import Count, Positive
 from ..core.errors import UserError
 from ..core.imaging.image_io import to_float
 from ..core.imaging.normalisation import normalise
@@ -53,7 +53,7 @@ class Dataset_GaussianDenoising(ImageDataset):  # noqa: N801 - Restormer's name,
         sigma_range: float | list[float] = 25.0,
         sigma_test: float = 25.0,
         in_ch: Literal[1, 3] = 3,
-        gt_size: int | None = None,
+        gt_size: Count | None = None,
         phase: Literal["train", "val", "test"] = "train",
         geometric_augs: bool = False,
         io_backend: IOBackend | None = None,

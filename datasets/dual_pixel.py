@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..core.annotations import Positive
+from ..core.annotations import Count, Positive
 from ..core.errors import UserError
 from ..core.imaging.normalisation import normalise
 from . import DATASETS
@@ -42,7 +42,7 @@ class Dataset_DefocusDeblur_DualPixel_16bit(ImageDataset):  # noqa: N801 - Resto
         dataroot_lqR: str,
         filename_tmpl: str = "{}",
         io_backend: IOBackend | None = None,
-        gt_size: int | None = None,
+        gt_size: Count | None = None,
         phase: Phase = "train",
         geometric_augs: bool = False,
         mean: list[float] | None = None,

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
-from ..core.annotations import Positive
+from ..core.annotations import Count, Positive
 from ..core.errors import UserError
 from ..core.imaging.image_io import to_float
 from ..core.imaging.normalisation import normalise
@@ -88,7 +88,7 @@ class LdrHdrDataset(ImageDataset):
         meta_info_file: str | None = None,
         filename_tmpl: str = "{}",
         io_backend: IOBackend | None = None,
-        gt_size: int | None = None,
+        gt_size: Count | None = None,
         geometric_augs: bool = False,
         scale: int = 1,
         phase: Literal["train", "val", "test"] = "train",

@@ -24,6 +24,7 @@ from typing import Literal
 
 import numpy as np
 
+from ..core.annotations import Count
 from ..core.errors import UserError
 from ..core.imaging.image_io import read_pixels, to_float
 from ..core.imaging.opencv import cv2
@@ -126,7 +127,7 @@ class SyntheticHDRDataset(PhotographDataset):
         dataroot_gt: str | list[str] | None = None,
         source: Literal["skimage"] | None = None,
         split: Literal["train", "val"] | None = None,
-        gt_size: int | None = None,
+        gt_size: Count | None = None,
         phase: Literal["train", "val", "test"] = "train",
         shorter_side: int | None = None,
         renditions: int = 1,

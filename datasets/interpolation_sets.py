@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
+from ..core.annotations import Count
 from ..core.errors import UserError, did_you_mean, expanded
 from ..core.imaging.image_io import to_float
 from ..core.imaging.naming import natural_order
@@ -92,7 +93,7 @@ class Vimeo90KDataset(TripletDataset):
         layout: Literal["triplet", "septuplet"] = "triplet",
         meta_info_file: str | None = None,
         random_frames: bool = False,
-        gt_size: int | None = None,
+        gt_size: Count | None = None,
         phase: Phase = "train",
         use_reverse_channels: bool = True,
         use_reverse_time: bool = True,

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from torch import Tensor
 
-from ..core.annotations import Positive, Range
+from ..core.annotations import Count, Positive, Range
 from ..core.errors import UserError
 from ..core.imaging.image_io import to_float
 from ..core.imaging.normalisation import normalise
@@ -92,7 +92,7 @@ class PairedImageDataset(ImageDataset):
         meta_info: str | None = None,
         filename_tmpl: str = "{}",
         io_backend: IOBackend | None = None,
-        gt_size: int | None = None,
+        gt_size: Count | None = None,
         scale: int = 1,
         phase: Phase = "train",
         use_hflip: bool = False,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..core.annotations import NonNegative, Positive
+from ..core.annotations import Count, NonNegative, Positive
 from ..core.errors import UserError
 from ..core.imaging.image_io import to_float
 from ..core.imaging.normalisation import normalise
@@ -66,7 +66,7 @@ class PairedStereoImageDataset(ImageDataset):
         dataroot_gt: str,
         dataroot_lq: str,
         io_backend: IOBackend | None = None,
-        gt_size: int | None = None,
+        gt_size: Count | None = None,
         gt_size_h: int | None = None,
         gt_size_w: int | None = None,
         scale: int = 1,

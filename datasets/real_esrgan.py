@@ -295,7 +295,7 @@ class RealESRGANPairedDataset(PairedImageDataset):
         meta_info: str | None = None,
         filename_tmpl: str = "{}",
         io_backend: IOBackend | None = None,
-        gt_size: int | None = None,
+        gt_size: Count | None = None,
         scale: int = 4,
         phase: Phase = "train",
         use_hflip: bool = False,

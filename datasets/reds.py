@@ -135,7 +135,7 @@ class REDSDataset(Reds):
         dataroot_lq: str,
         meta_info_file: str | None = None,
         num_frame: Count = 5,
-        gt_size: int | None = None,
+        gt_size: Count | None = None,
         interval_list: list[int] = [1],  # noqa: B006  (not changed)
         random_reverse: bool = False,
         val_partition: Partition = "REDS4",
@@ -214,7 +214,7 @@ class REDSRecurrentDataset(Reds):
         dataroot_lq: str,
         meta_info_file: str | None = None,
         num_frame: Count = 15,
-        gt_size: int | None = None,
+        gt_size: Count | None = None,
         interval_list: list[int] = [1],  # noqa: B006  (not changed)
         random_reverse: bool = False,
         val_partition: Partition = "REDS4",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from ..core.annotations import Count
 from ..core.errors import UserError, did_you_mean
 from ..core.imaging.image_io import to_float
 from . import DATASETS
@@ -46,7 +47,7 @@ class SyntheticUnderwaterDataset(PhotographDataset):
         dataroot_gt: str | list[str] | None = None,
         source: Literal["skimage"] | None = None,
         split: Literal["train", "val"] | None = None,
-        gt_size: int | None = None,
+        gt_size: Count | None = None,
         phase: Literal["train", "val", "test"] = "train",
         shorter_side: int | None = None,
         renditions: int = 1,

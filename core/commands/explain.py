@@ -202,7 +202,8 @@ def component_page(name: str) -> str:
         registry, place = FAMILIES[family]
         summary = docstrings.summary(registry.get(name))
         head = f"{name}: {registry.noun}, {place}"
-        pages.append([head, *wrapped(summary), "", *key_lines(reference.component(family, name))])
+        facts = wrapped(docstrings.facts(registry.get(name)))
+        pages.append([head, *wrapped(summary), *facts, "", *key_lines(reference.component(family, name))])
     return "\n\n".join("\n".join(page).rstrip() for page in pages)
 
 

@@ -20,6 +20,12 @@ def summary(target: Callable[..., Any]) -> str:
     return " ".join(paragraph.split())
 
 
+def facts(target: Callable[..., Any]) -> str:
+    """The paragraph of a metric's docstring that begins with ``Paper:``, on one line; empty where there is none."""
+    paragraphs = (inspect.getdoc(target) or "").split("\n\n")
+    return next((" ".join(p.split()) for p in paragraphs if p.lstrip().startswith("Paper:")), "")
+
+
 def arguments(target: Callable[..., Any]) -> dict[str, str]:
     """Descriptions by parameter name. A class also has those of its bases, where it says nothing itself; and a docstring
     that says whose arguments these are, in backquotes, has those.

@@ -93,6 +93,16 @@ def shown_from(path: Path, first: int, count: int, rate: int = 25) -> Path:
     return path
 
 
+def lying(path: Path, count: int) -> Path:
+    """Have an AVI's headers say another number of frames (avih's dwTotalFrames, strh's dwLength)."""
+    data = bytearray(path.read_bytes())
+    for chunk, offset in ((b"avih", 16), (b"strh", 32)):
+        at = data.index(chunk) + 8 + offset
+        data[at : at + 4] = struct.pack("<I", count)
+    path.write_bytes(data)
+    return path
+
+
 def turned(path: Path) -> Path:
     """Say in an MP4's track header that it is to be turned by a quarter, clockwise."""
     data = bytearray(path.read_bytes())

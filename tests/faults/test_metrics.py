@@ -13,6 +13,7 @@ import pytest
 from relume.core.errors import UserError
 from relume.core.metrics import METRICS, calculate_metric, fog, scores_sets
 from relume.core.metrics.hdr import calculate_pu21_ssim
+from relume.core.options import docstrings
 
 METRICS.names()
 OF_IMAGES = [n for n in METRICS.names() if n.startswith("calculate_") and not scores_sets(n)]
@@ -110,6 +111,7 @@ def facts(name: str) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("name", OF_IMAGES)
 def test_docstrings_say_what_is_scored(name: str) -> None:
+    assert docstrings.facts(METRICS.get(name)).startswith("Paper: ")
     paper, constants, given, least, other = facts(name)
     assert re.search(r"\b(19|20)\d\d\b", paper) and constants and given
     channels = {

@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from runs import options, weights
+from runs import train as run_in_processes
 from torch import nn
 
 from relume.core import changes
@@ -287,6 +288,26 @@ def test_files_that_are_cut_or_full_of_noise(at, tmp_path):
 
 
 # ------------------------------------------------------------------ files and folders
+@pytest.mark.parametrize("place", ["experiments/toy", "tb_logger/toy", "experiments"])
+def test_files_where_folders_are_needed_stay_and_are_named(place, capsys):
+    path = Path(place)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("mine")
+    for arguments in ([], ["--auto_resume"]):
+        code, _, err = train(short(), capsys, *arguments)
+        assert code == 2 and place in err and len(err.splitlines()) == 1, err
+    assert path.read_text() == "mine"
+
+
+@pytest.mark.skipif("RELUME_SLOW_TESTS" not in os.environ, reason="slow; set RELUME_SLOW_TESTS=1")
+def test_every_rank_refuses_weights_that_are_none(tmp_path):
+    torch.save({"params": {"body.0.weight": torch.full((8, 3, 3, 3), torch.nan)}}, tmp_path / "w.pth")
+    opt = short(path={"pretrain_network_g": str(tmp_path / "w.pth"), "strict_load_g": False})
+    done = run_in_processes(tmp_path / "run", opt, ranks=2)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert all("w.pth: body.0.weight has NaN or infinite values" in line for line in done.stderr.splitlines())
+
+
 def test_folders_that_cannot_be_opened_are_not_synced(tmp_path, monkeypatch):
     real = os.open
 

@@ -62,6 +62,7 @@ NEGATIVE = [
     scheduler(type="MultiStepLR", milestones=[4, -2]),
     scheduler(type="StairsLR", every=0),
     scheduler(type="CosineAnnealingWarmupRestarts", first_cycle_steps=12, min_lr=-1e-3),
+    *({"datasets__train": {"type": "PairedImageDataset", "dataroot_lq": "x", "gt_size": n}} for n in (0, -16)),
 ]
 REFUSED = {  # by the component itself, which is tried
     "cannot be used: it asks for the loss": {"train__optim_g": {"type": "LBFGS", "lr": 0.1}},

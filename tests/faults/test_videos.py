@@ -7,7 +7,7 @@ from fractions import Fraction
 import cv2
 import numpy as np
 import pytest
-from clips import encode, number_of, numbered, program_stream, shown_from, turned
+from clips import encode, lying, number_of, numbered, program_stream, shown_from, turned
 
 from relume.core.errors import UserError
 from relume.datasets import build_dataset, videos
@@ -31,6 +31,8 @@ KINDS = {
     "elementary.m2v": (lambda p: encode(p, 30, "mpeg2video", options={"bf": "2"}), range(30)),
     "small_rate.mkv": (lambda p: encode(p, 20, "ffv1", rate=Fraction(24000, 1001)), range(20)),
     "lossless.avi": (lambda p: encode(p, 20, "ffv1", "bgr0"), range(20)),
+    "says_more.avi": (lambda p: lying(encode(p, 20, "mpeg4"), 50), range(20)),
+    "says_fewer.avi": (lambda p: lying(encode(p, 20, "mpeg4"), 7), range(20)),
     "flash.flv": (lambda p: encode(p, 30, "flv1"), range(30)),
     "web.webm": (lambda p: encode(p, 40, "libvpx-vp9", options={"deadline": "realtime", "cpu-used": "8"}), range(40)),
 }
