@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import warnings
 
 import pytest
@@ -32,6 +33,10 @@ SAMPLE = (
     "DAdaptAdam",
     "Kron",
 )
+if os.environ.get("RELUME_SLOW_TESTS"):
+    SAMPLE = tuple(sorted({*library.of_others(), *library.of_torch()} - {"Ranger21"}))  # it asks for more than a rate
+else:
+    SAMPLE = (*SAMPLE, "SPAM", "AggMo")  # which remember other things than torch's by the names of torch's
 FREE = ("AdamWScheduleFree", "RAdamScheduleFree", "SGDScheduleFree", "ScheduleFreeAdamW")
 
 
