@@ -22,6 +22,7 @@ from .building.networks import build_ema, build_model, build_optimizers, compile
 from .building.pictures import training_pictures
 from .building.ranks import require_same_data, require_same_run
 from .building.schedules import build_schedules, say_where_they_end
+from .building.step import watch
 from .building.summary import summary
 from .building.weights import find_weights, refuse_missing, refuse_random_weights
 from .errors import UserError, expanded
@@ -307,6 +308,7 @@ def build_trainer(
             say_where_they_end(schedulers, trained, train.total_iter)
 
     # The trainer
+    watch(trained, opt, device)
     parts = Parts(
         model=model,
         networks=trained,
@@ -341,6 +343,7 @@ def build_training_loader(
 ) -> TrainLoader:
     """This rank's loader of the training set, which goes on where `resume` stopped."""
     with gate("datasets.train", {**opt.datasets["train"], "scale": opt.scale}):
+        threads.refuse_too_many(opt.datasets["train"].num_worker_per_gpu)
         return build_train_loader(
             dataset,
             opt.datasets["train"],

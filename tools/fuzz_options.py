@@ -31,6 +31,10 @@ READING = 3.0
 """Seconds from which on reading a file is slow."""
 
 
+LENGTHS = ("total_iter", "total_epoch")
+"""Options that make a run long, and do not spoil it."""
+
+
 class Trial(NamedTuple):
     """One file to try, with what was done to it in words."""
 
@@ -53,6 +57,10 @@ def trial(number: int, seed: int, ground: dict[str, dict[str, Any]], folder: Pat
     own = [spot for spot in spots if cases.is_named(opt, spot[0], name)]
     path, annotation = rng.choice(own if own and rng.random() < 0.5 else spots)
     value = values.of(annotation, rng, folder)
+    while (
+        path[-1] in LENGTHS and isinstance(value, (int, float)) and 10 < value <= 1e9
+    ):  # which would only take its time
+        value = values.of(annotation, rng, folder)
     text = yaml.dump(cases.changed(opt, path, value), sort_keys=False, allow_unicode=False)
     what = f"{name}: {'.'.join(path)} = {value!r:.100}"
     return Trial(number, sort, what, text.encode("utf-8", "surrogatepass"), (path[-1],))

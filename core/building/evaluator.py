@@ -21,7 +21,7 @@ from ..imaging.transfer import Transfer
 from ..inference.tiling import size_multiple
 from ..models.base import Model
 from ..options.schema import Options
-from ..runtime import distributed, progress
+from ..runtime import distributed, progress, threads
 from ..runtime.gate import gate
 from .machine import seed_of
 
@@ -57,6 +57,7 @@ def build_evaluator(
         if (rounds := declared(dataset, "score_rounding", DatasetTraits)) is not None:
             rounding[name] = rounds
         with gate(f"datasets.{phase}", block):
+            threads.refuse_too_many(block.num_worker_per_gpu)
             loaders[name] = build_eval_loader(
                 dataset,
                 seed=seed_of(opt),

@@ -16,7 +16,7 @@ from . import distributed
 ON_A_GPU = 8
 """Threads that a rank has use for when its tensors are elsewhere."""
 MOST = 32
-"""Threads for each core beyond which they are a slip of the fingers, and systems refuse to start them."""
+"""Threads, and loading processes, for each core beyond which they are a slip, and systems refuse to start them."""
 CGROUP = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -28,6 +28,13 @@ def cores() -> int:
         return max(1, min(bound, math.ceil(int(quota) / int(period))))
     except (OSError, ValueError):  # no limit, or no Linux
         return bound
+
+
+def refuse_too_many(workers: int) -> None:
+    """Raises UserError for more loading processes than this machine starts in a reasonable time."""
+    if workers > (most := MOST * cores()):
+        machine = f"this machine of {_some(cores(), 'core')}"
+        raise UserError(f"num_worker_per_gpu: must be at most {most} on {machine}, got {workers}")
 
 
 def chosen(asked: int | None, available: int, ranks: int, loading: int, on_gpu: bool) -> tuple[int, str]:

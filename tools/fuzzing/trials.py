@@ -12,7 +12,7 @@ import sys
 import time
 import traceback
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,8 @@ SPACE = 6 << 30
 """Bytes of addresses that a trial may have beyond those of this process."""
 LINE, MESSAGE = 2_000, 50_000
 """Characters that a line of a message, and the whole, may have."""
+OWN = ("lq", "gt", "gt2", "notes.txt", "pipe", "fuzz.yml", "stdout", "stderr")
+"""Names of what `cases.data` and a trial itself put into its folder."""
 FORMATTING = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
 """Categories of Unicode that a terminal, or a reader, takes for something else than text."""
 
@@ -40,16 +42,18 @@ DEFECTS = KINDS[2:]
 
 
 def attempt(
-    arguments: Sequence[str], folder: Path, limit: float, names: Sequence[str] = (), slow: float = 60
+    arguments: Sequence[str], folder: Path, limit: float, names: Sequence[str] = (), kept: Collection[str] = OWN
 ) -> Outcome:
     """Run ``relume`` with these arguments in a fork, with `folder` as its current one, emptied of an earlier run.
 
     Args:
         limit: seconds until it is ended.
         names: what a refusal must quote, all of them.
+        kept: names in `folder` that belong there. Others are of an earlier trial, whatever that called its files.
     """
-    for leftover in ("experiments", "results", "tb_logger"):
-        shutil.rmtree(folder / leftover, ignore_errors=True)
+    for leftover in folder.iterdir():
+        if leftover.name not in kept:
+            shutil.rmtree(leftover) if leftover.is_dir() and not leftover.is_symlink() else leftover.unlink()
     sys.stdout.flush()
     began = time.monotonic()
     child = os.fork()

@@ -26,7 +26,9 @@ REFUSED: dict[str, str] = {
     **dict.fromkeys(("AdaHessian", "SophiaH"), TWICE),
     **dict.fromkeys(("LOMO", "AdaLOMO", "AdamMini"), NETWORK),
     **dict.fromkeys(("AdaGO", "AdaMuon", "DistributedMuon", "MuonClip", "NorMuon"), MUON_GROUPS),
-    **dict.fromkeys(("Lookahead", "OrthoGrad", "PCGrad", "SafeFP16Optimizer", "ScheduleFreeWrapper", "TRAC"), WRAPPER),
+    **dict.fromkeys(
+        ("Lookahead", "Magma", "OrthoGrad", "PCGrad", "SafeFP16Optimizer", "ScheduleFreeWrapper", "TRAC"), WRAPPER
+    ),
     **dict.fromkeys(("AdaShift", "Conda", "SCION", "SCIONLight", "ScalableShampoo"), PICKLED),
     **dict.fromkeys(("Fromage", "Nero"), LICENCE),
     **dict.fromkeys(("DeMo", "SpectralSphere"), "takes matrices only, and networks here have other parameters too"),

@@ -97,6 +97,9 @@ NET = {"type": "SRVGGNetCompact", "num_feat": 4, "num_conv": 1, "upscale": 1}
         ({"network_g": {**NET, "num_feat": 10**8}}, r"x\.yml:\d+:\d+: network_g\.num_feat: would need [\d,]+ GB of memory "
          r"for its weights.*; this machine has \d+ \(num_feat: 100000000\)"),
         ({"train__optim_g": {"type": "SGD", "nesterov": True}}, r"x\.yml:\d+:\d+: train\.optim_g.*nesterov: true.*"),
+        ({"datasets__train__num_worker_per_gpu": 1024}, r"x\.yml:\d+:\d+: .*num_worker_per_gpu: must be at most \d+ on this "
+         r"machine of \d+ cores?, got 1024"),
+        ({"dist_params": {"threads": 10**6}}, r"x\.yml:\d+:\d+: dist_params\.threads: must be at most .*, got 1000000"),
         ({"datasets__train__gt_size": 500}, r"x\.yml:\d+:\d+: datasets\.train: .*gt_size: 500.*"),
     ],
 )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import warnings
 
 import pytest
@@ -32,6 +33,10 @@ SAMPLE = (
     "DAdaptAdam",
     "Kron",
 )
+if os.environ.get("RELUME_SLOW_TESTS"):
+    SAMPLE = tuple(sorted({*library.of_others(), *library.of_torch()}))
+else:
+    SAMPLE = (*SAMPLE, "SPAM", "AggMo")  # which remember other things than torch's by the names of torch's
 FREE = ("AdamWScheduleFree", "RAdamScheduleFree", "SGDScheduleFree", "ScheduleFreeAdamW")
 
 
@@ -59,6 +64,7 @@ def train(net: nn.Module, optimizer: torch.optim.Optimizer, *iterations: int) ->
 def built(net: nn.Module, name: str, **more: object) -> torch.optim.Optimizer:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        more |= {"num_iterations": 10} if name == "Ranger21" else {}
         return build_optimizer(net.named_parameters(), {"type": name, "lr": 0.01, **more})
 
 
