@@ -95,7 +95,7 @@ def component(values: Mapping[str, Any], home: str) -> Any:
     seed_everything(0, 0, 0)
     if home.startswith("datasets."):
         dataset = build_dataset(block, phase="train" if home == "datasets.train" else "val", scale=opt.scale)
-        samples = [seeded(dataset, i) for i in range(4)]
+        samples = [seeded(dataset, i) for i in range(8)]
         return len(dataset), [
             hashlib.sha256(v.numpy().tobytes()).hexdigest() for s in samples for v in s if torch.is_tensor(v)
         ]
