@@ -38,7 +38,10 @@ RECIPES = {
     "hdr/small/s2": [
         *PHOTOGRAPHS, *HELD_OUT, "path:pretrain_network_g=~", "path:pretrain_network_S1=~", "train:encoder_iter=1",
     ],
-    "generation/faces": ["datasets:train:batch_size_per_gpu=4", "datasets:val:num_images=20", "train:times:stage1_samples=8"],
+    "generation/faces": [
+        "datasets:train:batch_size_per_gpu=4", "datasets:val:num_images=20", "train:times:stage1_samples=8", "val:save_grid=4",
+        "val:metrics:kid:subset_size=5", "val:metrics:kid_pixels:subset_size=5",
+    ],
     "vfi/laptop/phase1": [*PHOTOGRAPHS[:1], "datasets:train:gt_size=48", *FEW],
     "vfi/laptop/phase2": [
         *PHOTOGRAPHS[:1], "datasets:train:gt_size=48", *FEW, "path:pretrain_network_g=~", "train:flow_first=1",
