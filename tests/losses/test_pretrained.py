@@ -96,6 +96,6 @@ def test_vgg_loss_without_weights_names_the_network_and_the_file(hub, monkeypatc
     monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
     for kind in ("VGGLoss", "PerceptualLoss"):
         with pytest.raises(
-            UserError, match=rf"\(VGG19\): cannot download .*/vgg19-\w+\.pth .*Put that file at {hub}/vgg19-"
+            UserError, match=rf"\(VGG19\): cannot download .*/vgg19-\w+\.pth \(.*Put that file at {hub}/vgg19-"
         ):
-            build_loss({"type": kind})
+            build_loss({"type": kind, "layer_weights": {"conv5_4": 1.0}})
