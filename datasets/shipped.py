@@ -31,27 +31,33 @@ class ShippedImagesDataset(StoredImages):
     Args:
         source: which of these.
         resolution: R, to which they are resized (bilinear, antialiased).
-        crop: side of a piece of a photograph, in pixels.
-        stride: distance of neighbouring pieces, in pixels.
+        crop: side of a piece of a photograph, in pixels; 128 when omitted.
+        stride: distance of neighbouring pieces, in pixels; 32 when omitted.
         use_labels: give labels where there are classes.
         use_hflip: flip every other image, left to right, at random; in training only.
         phase: ``train``, or ``val`` and ``test``, in which nothing is random.
 
     Raises:
-        UserError: scikit-image is missing, or the pieces are larger than the photographs.
+        UserError: scikit-image is missing, the pieces are larger than the photographs, or `crop` or `stride` is given for
+            faces, which are not cut.
     """
 
     def __init__(
         self,
         source: Literal["faces", "faces_and_backgrounds", "photographs"] = "faces",
         resolution: Count = 32,
-        crop: Count = 128,
-        stride: Count = 32,
+        crop: Count | None = None,
+        stride: Count | None = None,
         use_labels: bool = True,
         use_hflip: bool = False,
         phase: Phase = "train",
     ) -> None:
-        images, labels = pieces(crop, stride) if source == "photographs" else faces(backgrounds=source != "faces")
+        if source == "photographs":
+            images, labels = pieces(crop or 128, stride or 32)
+        elif crop is None and stride is None:
+            images, labels = faces(backgrounds=source != "faces")
+        else:
+            raise UserError(f"crop and stride cut pieces of photographs; source: {source} has none")
         given = labels if use_labels and max(labels) > 0 else None
         # Resized once, here, and kept: they are few.
         small = np.stack([resize(image, resolution, resolution) for image in images])

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toggling import became, component, runs_in
+
+from relume.core.options import Resolved, reference, resolve
 
 SLOW = "RELUME_SLOW_TESTS" in os.environ
 SMALL = [
@@ -16,12 +24,13 @@ SMALL = [
 ]
 PHOTOGRAPHS = ["datasets:train:shorter_side=96", "datasets:train:gt_size=32", "datasets:train:batch_size_per_gpu=2"]
 HELD_OUT = ["datasets:val:shorter_side=48", "datasets:val:renditions=1", "datasets:val:num_worker_per_gpu=0"]
-TINY = ["network_g:dim=8", "network_g:num_blocks=[1,1,1,1]", "network_g:num_refinement_blocks=1"]
-FEW = [f"datasets:val_{n}:{k}" for n in ("medium", "large", "extreme") for k in ("renditions=1",)]
+FEW = [f"datasets:val_{n}:renditions=1" for n in ("medium", "large", "extreme")]
 FASTER = re.compile(
     r"num_worker|prefetch|pin_memory|timeout|persistent|async_save|cudnn|matmul|val\.pbar|num_gpu|channels_last"
 )
 """Options that change how fast a run is on some machines, and nothing else."""
+OF_COMPONENTS = re.compile(r"datasets\.train|val\.metrics\.\w+|train\.(scheduler|\w+_opt)")
+"""Places of blocks whose components are tried by themselves."""
 RECIPES = {
     "quickstart": [*PHOTOGRAPHS, *HELD_OUT, "train:warmup_iter=1", "train:scheduler:T_max=3"],
     "underwater/laptop/phaseformer": [*PHOTOGRAPHS, *HELD_OUT, "train:warmup_iter=1"],
@@ -29,7 +38,10 @@ RECIPES = {
     "hdr/small/s2": [
         *PHOTOGRAPHS, *HELD_OUT, "path:pretrain_network_g=~", "path:pretrain_network_S1=~", "train:encoder_iter=1",
     ],
-    "generation/faces": ["datasets:train:batch_size_per_gpu=4", "datasets:val:num_images=20", "train:times:stage1_samples=8"],
+    "generation/faces": [
+        "datasets:train:batch_size_per_gpu=4", "datasets:val:num_images=20", "train:times:stage1_samples=8", "val:save_grid=4",
+        "val:metrics:kid:subset_size=5", "val:metrics:kid_pixels:subset_size=5",
+    ],
     "vfi/laptop/phase1": [*PHOTOGRAPHS[:1], "datasets:train:gt_size=48", *FEW],
     "vfi/laptop/phase2": [
         *PHOTOGRAPHS[:1], "datasets:train:gt_size=48", *FEW, "path:pretrain_network_g=~", "train:flow_first=1",
@@ -42,4 +54,62 @@ RECIPES = {
     "restoration/denoising/laptop/nafnet": [*PHOTOGRAPHS, *HELD_OUT, "train:warmup_iter=1", "train:scheduler:T_max=3"],
     "sr/x2/laptop/msrresnet": [*PHOTOGRAPHS, *HELD_OUT, "train:warmup_iter=1", "train:scheduler:T_max=3"],
 }  # fmt: skip
-"""Shipped recipes that need no downloads, one of each task, and what cuts them down to a second."""
+"""Shipped recipes that need no downloads, of each task, and what cuts them down to seconds."""
+
+
+EXCUSED = {
+    r"datasets\.val\w*\.batch_size_per_gpu": "scores do not depend on it",
+    r"datasets\.train\.use_labels": "faces have no classes",
+    r"train\.ema_(halflife|rampup)": "of the two, that counts which is shorter at the time",
+    r"(name|model_type|_base_|plugins|.*\.(type|name|phase))": "another name is another run or another component",
+    r"path\..*": "files that are not here",
+}
+"""Keys that are not tried, and why."""
+
+
+def cut(name: str) -> Resolved:
+    return resolve(f"relume:{name}.yml", [*SMALL, *RECIPES[name]])
+
+
+def wanted(resolved: Resolved) -> Iterator[tuple[str, Any, bool]]:
+    """Options of a recipe with their values, and whether a file gives them."""
+    for key, value, origin in resolved.rows():
+        if not FASTER.search(key) and not any(re.fullmatch(pattern, key) for pattern in EXCUSED):
+            yield key, value, origin != "default"
+
+
+def test_options_of_components_change_what_these_do() -> None:
+    """The quickstart's losses, metrics, schedule and data set, by themselves, but for what is for loaders."""
+    resolved = cut("quickstart")
+    values = resolved.options.to_dict()
+    loading = {k.name for k in reference.section("datasets")}
+    usual: dict[str, Any] = {}
+    tried: dict[str, str] = {}
+    for key, value, given in wanted(resolved):
+        home, _, name = key.rpartition(".")
+        if not given or not OF_COMPONENTS.fullmatch(home) or (home.startswith("datasets.") and name in loading):
+            continue
+        if home not in usual:
+            usual[home] = component(values, home)
+        if usual[home] is not None:
+            tried[key] = became(values, key, value, lambda v, home=home: component(v, home), usual[home])
+    assert {k: v for k, v in tried.items() if v.startswith("ignored")} == {} and len(tried) >= 12
+
+
+@pytest.mark.skipif(not SLOW, reason="an hour; set RELUME_SLOW_TESTS to run it")
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_option_changes_a_run_or_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a file gives, and everything that its data set and its model document, whether given or not."""
+    monkeypatch.chdir(tmp_path)
+    resolved, look = cut(name), runs_in(tmp_path)
+    values = resolved.options.to_dict()
+    documented = {k.place for s in ("train", "val") for k in reference.model_keys(values["model_type"], s)}
+    usual = look(values)
+    assert look(values) == usual
+    ignored = []
+    for key, value, given in wanted(resolved):
+        if given or key in documented or key.startswith("datasets.train."):
+            found = became(values, key, value, look, usual)
+            if found.startswith("ignored"):
+                ignored.append(f"{key}: {found}")
+    assert not ignored

@@ -10,6 +10,7 @@ import contextlib
 import copy
 import hashlib
 import io
+import itertools
 import json
 import re
 import typing
@@ -21,12 +22,19 @@ import torch
 
 from relume.core import options
 from relume.core.errors import UserError
-from relume.core.options import Resolved, reference
+from relume.core.metrics import calculate_metric, scores_sets
+from relume.core.options import reference
 from relume.core.options.reading.loader import spelled
 from relume.core.pipeline import train_pipeline
+from relume.core.runtime.state import seed_everything
+from relume.datasets import build_dataset
+from relume.losses import build_loss
+from relume.schedulers import build_scheduler
 
 Kept = dict[str, Any]
 """What a run leaves, by what it is."""
+ON_IMAGES = ("CharbonnierLoss", "L1Loss", "SSIMLoss", "LaplacianLoss", "TernaryCensusLoss")
+"""Losses that take an output and a target and nothing else."""
 TIMES = re.compile(
     r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+|\[eta: [^]]*\]|\[s/kimg: [^]]*\]|\([\d.]+ s\)|\d+:\d\d:\d\d|\d{8}_\d{6}|[\d.]+ s\b"
 )
@@ -71,6 +79,49 @@ def digest(weights: Any) -> str:
                     f"{key}.{name}".encode() + value.contiguous().flatten().view(torch.uint8).numpy().tobytes()
                 )
     return total.hexdigest()
+
+
+def component(values: Mapping[str, Any], home: str) -> Any:
+    """What the component whose block stands at a dotted place does by itself; None where it is no loss or metric of images, no
+    schedule and no data set.
+
+    Raises:
+        UserError: its options are refused.
+    """
+    opt = options.check(values)
+    block: Any = opt
+    for part in home.split("."):
+        block = block[part]
+    seed_everything(0, 0, 0)
+    if home.startswith("datasets."):
+        dataset = build_dataset(block, phase="train" if home == "datasets.train" else "val", scale=opt.scale)
+        samples = [seeded(dataset, i) for i in range(8)]
+        return len(dataset), [
+            hashlib.sha256(v.numpy().tobytes()).hexdigest() for s in samples for v in s if torch.is_tensor(v)
+        ]
+    images = [torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(i)) for i in range(2)]
+    if home.startswith("val.metrics.") and not scores_sets(block["type"]):
+        return calculate_metric({"img": images[0][0], "img2": images[1][0]}, block)
+    if home.startswith("train.scheduler"):
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=opt.train["optim_g"]["lr"])
+        schedule = build_scheduler(optimizer, block, -1, lambda n: 4 * n, "higher")
+        rates = []
+        for _ in range(12):
+            rates.append(optimizer.param_groups[0]["lr"])
+            schedule.step()
+        return rates
+    if home.startswith("train.") and home.endswith("_opt") and block["type"] in ON_IMAGES:
+        pred = images[0].requires_grad_()
+        value = build_loss(block)(pred, images[1])
+        return value.item(), torch.autograd.grad(value, pred)[0].sum().item()
+    return None
+
+
+def seeded(dataset: Any, index: int) -> list[Any]:
+    """The values of a sample, of draws that depend on its index only."""
+    seed_everything(10 + index, 0, 0)
+    sample = dataset[index % len(dataset)]
+    return [sample[k] for k in sorted(sample)]
 
 
 def annotation(values: Mapping[str, Any], dotted: str) -> Any:
@@ -135,48 +186,34 @@ def changed(values: Mapping[str, Any], dotted: str, value: Any) -> dict[str, Any
     return result
 
 
-def ignored(
-    resolved: Resolved,
-    folder: Path,
-    wanted: Callable[[str, Any, str], bool],
-    tell: Callable[[str], None] = lambda _: None,
-) -> dict[str, str]:
-    """The options of a recipe that change nothing, and how they were changed; empty when each has an effect or is refused.
+def became(
+    values: Mapping[str, Any], key: str, value: Any, look: Callable[[Mapping[str, Any]], Any], usual: Any
+) -> str:
+    """What becomes of other values of one option: ``refused: ...``, ``ignored: values``, ``changes ...``, ``no other value``.
 
     Args:
-        wanted: which rows (key, value, origin) to try.
-        tell: told what became of each.
+        look: what comes of options; raises UserError where they are refused.
+        usual: that of `values`.
     """
-    values = resolved.options.to_dict()
-    usual = outcome(values, folder / "usual")
-    again = outcome(values, folder / "again")
-    assert again == usual, differing(again, usual)
-    found: dict[str, str] = {}
-    for i, (key, value, origin) in enumerate(resolved.rows()):
-        if not wanted(key, value, origin):
-            continue
-        became = tried(values, key, value, folder / str(i), usual)
-        tell(f"{key}: {became}")
-        if became.startswith("ignored"):
-            found[key] = became
-    return found
-
-
-def tried(values: Mapping[str, Any], key: str, value: Any, folder: Path, usual: Kept) -> str:
-    """What becomes of other values of one option: ``refused``, ``ignored: value``, ``changes ...``, or ``no other value``."""
     refusals, same = [], []
-    for n, other in enumerate(others(value, annotation(values, key))):
+    for other in others(value, annotation(values, key)):
         try:
-            kept = outcome(changed(values, key, other), folder / str(n))
+            found = look(changed(values, key, other))
         except UserError as e:
             refusals.append(f"{spelled(other)}: {str(e).splitlines()[0][:150]}")
             continue
-        if kept != usual:
-            return f"changes {differing(kept, usual)}"
+        if found != usual:
+            return f"changes {differing(found, usual)}" if isinstance(usual, dict) else "changes it"
         same.append(spelled(other))
     if same:
         return f"ignored: {', '.join(same)}"
     return f"refused: {'; '.join(refusals)}" if refusals else "no other value"
+
+
+def runs_in(folder: Path) -> Callable[[Mapping[str, Any]], Kept]:
+    """`outcome`, each time in a folder of its own."""
+    numbers = itertools.count()
+    return lambda values: outcome(values, folder / str(next(numbers)))
 
 
 def differing(one: Kept, other: Kept) -> str:

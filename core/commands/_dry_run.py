@@ -126,6 +126,8 @@ def of_machine(device: torch.device) -> Iterator[Row]:
     what = str(device)
     if device.type == "cuda":
         what += f", {torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
+    elif not torch.cuda.is_available():
+        what += ", no GPU is seen"
     yield "device", f"{what}, {whole_memory_gib(device):.1f} GiB; {distributed.world_size()} rank(s)"
     yield "kernels", dispatch.decisions() or "none that this training would use"
 

@@ -92,7 +92,8 @@ def epoch_of(opt: Options, ranks: int) -> tuple[counts.Epoch, int]:
     if "train" not in opt.datasets:
         raise UserError("there is no training set (datasets.train)")
     if absent := missing(opt, ("train",), weights=False):
-        raise UserError("; ".join(absent))
+        more = f" ({len(absent) - 1} more are missing)" if len(absent) > 1 else ""
+        raise UserError(f"{absent[0]}{more}")
     dataset = build_dataset(opt.datasets["train"], phase="train", scale=opt.scale)
     length = counts.length_of(dataset)
     found = counts.resolved(opt, length, ranks)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from relume.core.errors import UserError
+from relume.losses import build_loss
 from relume.losses.pretrained import downloaded, pretrained_state, random_state
 
 URL = "https://example.org/models/net-0123abcd.pth"
@@ -86,3 +87,15 @@ def test_random_weights_are_the_same_every_time_and_scaled_by_fan_in():
     assert all(torch.equal(v, random_state(shapes)[k]) for k, v in first.items())
     assert float(first["a.weight"].std()) == pytest.approx((2 / 288) ** 0.5, rel=0.02)
     assert not first["a.bias"].any()
+
+
+def test_vgg_loss_without_weights_names_the_network_and_the_file(hub, monkeypatch):
+    def fail(*_, **__):
+        raise URLError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
+    for kind in ("VGGLoss", "PerceptualLoss"):
+        with pytest.raises(
+            UserError, match=rf"\(VGG19\): cannot download .*/vgg19-\w+\.pth \(.*Put that file at {hub}/vgg19-"
+        ):
+            build_loss({"type": kind, "layer_weights": {"conv5_4": 1.0}})
