@@ -1,17 +1,21 @@
-# make train · make test · make lint · make audit · make bench: each sets up .venv by itself when it is missing.
+# make train · make test · make test-all · make lint · make audit · make bench: each sets up .venv by itself when it is missing.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 OPT ?= options/quickstart.yml
 CODE := archs core datasets losses schedulers tools __init__.py __main__.py setup.py test.py train.py
 
-.PHONY: train test lint audit format bench soak clean
+.PHONY: train test test-all lint audit format bench soak clean
 
 train: $(READY)
 	$(BIN)/python train.py -opt $(OPT)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 -q
+
+# Also what takes hours: every shipped option file, networks of full size, long fuzzing.
+test-all: $(READY)
+	RELUME_SLOW_TESTS=1 $(BIN)/python -m pytest -n 2 -q
 
 lint: $(READY) audit
 	$(BIN)/ruff check .

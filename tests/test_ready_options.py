@@ -146,6 +146,13 @@ def test_every_file_trains_two_iterations(path: Path, tmp_path: Path, monkeypatc
     (scored,) = [r["metrics"] for r in written if "metrics" in r]
     assert all(np.isfinite(v) for v in scored.values()) and {"psnr", "ssim"} <= set(scored)
     assert model_class(values["model_type"]).__name__ == "RestorationModel"
+    if SLOW:
+        train_pipeline(options.check({**values, "name": "again"}))
+        first, again = (
+            torch.load(f"experiments/{name}/models/net_g_2.pth", weights_only=True)["params"]
+            for name in (values["name"], "again")
+        )
+        assert all(torch.equal(v, again[k]) for k, v in first.items())
 
 
 PAGES = [ROOT / "docs" / name for name in ("restoration.md", "sr.md")]
