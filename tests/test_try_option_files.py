@@ -60,3 +60,22 @@ def test_what_trains_nothing_is_not_cut_down(tmp_path: Path) -> None:
     path.write_text(FILE.replace("{type: NAFSSRX, up_scale: 2}", NETWORK).partition("train:\n  total_iter")[0])
     with pytest.raises(NotCut, match="trains nothing"):
         cut_down(options.load(path), tmp_path)
+
+
+def test_clips_are_cut_down_to_a_few_frames(tmp_path: Path) -> None:
+    path = tmp_path / "x.yml"
+    data = """
+  train: {type: REDSRecurrentDataset, name: REDS, dataroot_gt: a, dataroot_lq: b, dataroot_flow: null,
+          meta_info_file: c.txt, num_frame: 15, gt_size: 256}
+  val: {type: VideoRecurrentTestDataset, name: REDS4, dataroot_gt: d, dataroot_lq: e, num_frame: -1}
+"""
+    head, _, tail = FILE.partition("  train:\n")
+    text = head.replace("MambaIRModel", "VideoRecurrentModel").replace("scale: 2", "scale: 4") + data.lstrip("\n")
+    tail = "network_g:" + tail.partition("network_g:")[2]
+    network = "{type: BasicVSR, num_feat: 64, num_block: 30, spynet_path: weights/spynet.pth}"
+    path.write_text(text + tail.replace("{type: NAFSSRX, up_scale: 2}", network))
+    values = cut_down(options.load(path), tmp_path / "data")
+    assert "spynet_path" not in values["network_g"] and values["datasets"]["train"]["num_frame"] == 5
+    for block in values["datasets"].values():
+        assert len(list(Path(block["dataroot_lq"]).glob("001/*.png"))) == 8
+    options.check(values)

@@ -44,7 +44,7 @@ def other_dialect(root: Block) -> str | None:
             "prints a file to start from"
         )
     sections = {k: e.node.entries for k, e in root.entries.items() if isinstance(e.node, Block)}
-    theirs = {"use_amp", "amp_bf16", "fast_matmul"} & has or "losses" in sections.get("train", {})
+    theirs = {"use_amp", "amp_bf16", "fast_matmul", "onnx"} & has or "losses" in sections.get("train", {})
     if theirs or {"val_enabled", "metrics_enabled"} & set(sections.get("val", {})):
         return (
             "this file is in the words of traiNNer-redux or neosr: no model_type, train.losses as a list. Here it takes "

@@ -23,6 +23,12 @@ ONE_EACH = ("num_blocks", "enc_blk_nums", "dec_blk_nums", "depths", "depth")
 """Lists of which every entry becomes 1, or 2 for networks of alternating blocks."""
 
 
+VIDEO = ("REDS", "Vimeo90K", "VideoTest", "VideoRecurrent")
+"""How the names of data sets of clips begin."""
+FRAMES = 5
+"""Of a clip that a recurrent network is trained on."""
+
+
 class NotCut(Exception):
     """A file that cannot be cut down by rules, and why."""
 
@@ -66,7 +72,8 @@ def cut_down(opt: Options, folder: Path) -> dict[str, Any]:
 
 
 def narrow(block: Mapping[str, Any]) -> dict[str, Any]:
-    """A network's block with its known sizes made small."""
+    """A network's block with its known sizes made small, and without weights of its parts."""
+    block = {k: v for k, v in block.items() if not k.endswith("_path")}
     small = {k: min(v, NARROW[k]) if k in NARROW and isinstance(v, int) else v for k, v in block.items()}
     for key in ONE_EACH:
         if isinstance(small.get(key), (list, tuple)):
@@ -97,10 +104,12 @@ def pictures(block: Mapping[str, Any], scale: int, folder: Path, training: bool,
     stereo = "Stereo" in block["type"]
     if kept.get("gt_size_h"):
         kept.update(gt_size_h=side, gt_size_w=side)
-    places = [k for k in kept if k.startswith("dataroot")]
+    places = [k for k in kept if k.startswith("dataroot") and kept[k]]
     if not places:
         raise NotCut(f"{block['type']} has no folder of pictures")
     template = str(kept.get("filename_tmpl", "{}"))
+    if block["type"].startswith(VIDEO):
+        return clips(kept, places, scale, folder, side)
     for place in places:
         factor = 1 if "lq" in place else scale
         names = ["0", "1", "2"] if factor == scale and "lq" not in place else [template.format(n) for n in "012"]
@@ -110,6 +119,29 @@ def pictures(block: Mapping[str, Any], scale: int, folder: Path, training: bool,
                 picture(target / f"{name[:1] if stereo else name}{view}.png", factor * (side // scale + 8))
         kept[place] = str(target)
     return kept
+
+
+def clips(block: dict[str, Any], places: list[str], scale: int, folder: Path, side: int) -> dict[str, Any]:
+    """A data set's block on one generated clip: ``000/00000000.png``, ..., or Vimeo-90K's ``00001/0001/im1.png``."""
+    vimeo = "Vimeo" in block["type"]
+    if "num_frame" in block and "Recurrent" in block["type"] and not vimeo:
+        block["num_frame"] = min(block["num_frame"], FRAMES)
+    if block["type"].startswith("REDS"):
+        block["meta_info_file"] = str(folder / "clips.txt")
+        (folder / "clips.txt").parent.mkdir(parents=True, exist_ok=True)
+        (folder / "clips.txt").write_text("001 8 (720,1280,3)\n", encoding="utf-8")
+    if vimeo:
+        block["meta_info_file"] = str(folder / "triples.txt")
+        (folder / "triples.txt").parent.mkdir(parents=True, exist_ok=True)
+        (folder / "triples.txt").write_text("00001/0001 7 (256,448,3)\n", encoding="utf-8")
+    names = [f"00001/0001/im{i + 1}.png" for i in range(7)] if vimeo else [f"001/{i:08}.png" for i in range(8)]
+    for place in places:
+        factor = 1 if "lq" in place else scale
+        target = folder / f"{place}_{factor}_{'vimeo' if vimeo else 'clips'}"
+        for name in names:
+            picture(target / name, factor * (side // scale + 8))
+        block[place] = str(target)
+    return block
 
 
 def picture(path: Path, side: int) -> None:
