@@ -29,7 +29,7 @@ from . import DATASETS
 from .base import OnError, Phase
 from .sources import listing
 from .transforms import Image
-from .triplets import Switches, Triplet, TripletDataset, existing, read_list, shrink_by_area
+from .triplets import Switches, Triplet, TripletDataset, existing, read_list, refuse_outside, shrink_by_area
 
 Level = Literal["easy", "medium", "hard", "extreme"]
 Resolution = Literal["2k", "4k"]
@@ -80,6 +80,7 @@ class Vimeo90KDataset(TripletDataset):
         use_flip: flip at random, both ways.
         use_rot: rotate at random by multiples of 90 degrees; needs patches.
         enlarge: cut patches larger than 256 as large as they can be, and enlarge them.
+        allow_outside: let the list name folders that are not below `dataroot`.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next sample.
     """
 
@@ -100,6 +101,7 @@ class Vimeo90KDataset(TripletDataset):
         use_flip: bool = True,
         use_rot: bool = True,
         enlarge: bool = False,
+        allow_outside: bool = False,
         on_error: OnError = "raise",
     ) -> None:
         if use_rot and gt_size is None and phase == "train":
@@ -113,7 +115,10 @@ class Vimeo90KDataset(TripletDataset):
             f"Vimeo90K has sequences/00001/0001/im1.png ... and {short}_trainlist.txt (http://toflow.csail.mit.edu)"
         )
         sequences = existing([root / "sequences"], wanted)
-        folders = [text for _, text in read_list(list_file, "00001/0001")]
+        listed = read_list(list_file, "00001/0001", allow_outside=None)
+        for number, text in () if allow_outside else listed:
+            refuse_outside(text.split(), f"{list_file}:{number}", option=True)
+        folders = [text for _, text in listed]
         last = 3 if layout == "triplet" else 7
         middle = (last + 1) // 2
         triplets = [
@@ -243,6 +248,7 @@ class SNUFILMDataset(Benchmark):
         level: how far apart the outer frames are.
         meta_info_file: another list: three paths per line, the middle frame second. Leading folders of the paths that are
             not there are left out.
+        allow_outside: let the list name frames that are not below `dataroot`.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next sample.
     """
 
@@ -250,7 +256,12 @@ class SNUFILMDataset(Benchmark):
     convention = "results not rounded; published with flow at half size where networks can"
 
     def __init__(
-        self, dataroot: str, level: Level, meta_info_file: str | None = None, on_error: OnError = "raise"
+        self,
+        dataroot: str,
+        level: Level,
+        meta_info_file: str | None = None,
+        allow_outside: bool = False,
+        on_error: OnError = "raise",
     ) -> None:
         if level not in get_args(Level):
             raise UserError(f"level: there is no '{level}'; {', '.join(get_args(Level))} are there")
@@ -263,7 +274,7 @@ class SNUFILMDataset(Benchmark):
         example = " ".join(f"data/SNU-FILM/test/GOPRO_test/GOPR0384_11_00/00000{k}.png" for k in (1, 2, 3))
         triplets: list[Triplet] = []
         cut: int | None = None
-        for number, line in read_list(list_file, example, tails=True):
+        for number, line in read_list(list_file, example, allow_outside=None):
             paths = line.split()
             if len(paths) != 3:
                 raise UserError(
@@ -271,6 +282,8 @@ class SNUFILMDataset(Benchmark):
                 )
             cut = leading(root, paths[0]) if cut is None else cut
             img0, gt, img1 = ("/".join(path.split("/")[cut:]) for path in paths)
+            if not allow_outside:
+                refuse_outside((img0, gt, img1), f"{list_file}:{number}", option=True)
             triplets.append(
                 Triplet((img0, gt, img1), 0.5, f"{len(triplets):03d}_{os.path.splitext(gt)[0].replace('/', '_')}")
             )

@@ -113,7 +113,7 @@ def refuse_template(template: str, what: str = "ground truth") -> None:
     rest = template.replace("{}", "")
     if "{}" not in template:
         raise UserError(f"filename_tmpl: '{printable(template)}' needs a {{}} where the {what}'s stem goes")
-    if any(c in rest for c in "{}/\\") or rest in (".", ".."):
+    if any(c in rest for c in "{}/\\") or rest in (".", "..") or not template.isprintable():
         raise UserError(
             f"filename_tmpl: '{printable(template)}' is no name of a file: only {{}} stands in braces, and no folders, as in "
             "'{}x4'"

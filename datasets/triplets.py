@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -197,13 +198,13 @@ class TripletDataset(FrameDataset):
 
 
 # ------------------------------------------------------------------ lists and folders
-def read_list(path: str | Path, example: str, tails: bool = False) -> list[tuple[int, str]]:
+def read_list(path: str | Path, example: str, allow_outside: bool | None = False) -> list[tuple[int, str]]:
     """Line numbers and lines of a list file, blank ones left out.
 
     Args:
         path: of the list.
         example: of its lines, for messages.
-        tails: only the ends of paths are used, so that they may begin anywhere.
+        allow_outside: take what leads out of the data set's folder; None leaves it to the caller to refuse that.
 
     Raises:
         UserError: there is no such file, nothing in it, or a path in it that leads out of the data set's folder.
@@ -212,18 +213,24 @@ def read_list(path: str | Path, example: str, tails: bool = False) -> list[tuple
         lines = read_lines(path)
     except UnreadableFile as e:
         raise UserError(f"{e}; expected a list with lines such as '{example}'") from e
-    for number, line in lines:
-        leaving = next((p for p in line.split() if leads_out(p, tails)), None)
-        if leaving is not None:
-            raise UserError(f"{path}:{number}: '{printable(leaving)}' leads out of the data set's folder")
+    for number, line in lines if allow_outside is False else ():
+        refuse_outside(line.split(), f"{path}:{number}")
     if not lines:
         raise UserError(f"{path}: the list is empty; expected lines such as '{example}'")
     return lines
 
 
-def leads_out(path: str, tail: bool) -> bool:
-    """Whether a listed path leaves the folder that it is taken from; of a `tail`, where the path begins does not matter."""
-    return ".." in path.split("/") or (not tail and (path.startswith(("/", "~")) or is_url(path)))
+def refuse_outside(paths: Iterable[str], place: str, option: bool = False) -> None:
+    """Raise `UserError` where one of the listed paths leaves the folder that it is taken from.
+
+    Args:
+        place: of the list and its line, for the message.
+        option: whether there is an option ``allow_outside``.
+    """
+    for path in paths:
+        if ".." in re.split(r"[/\\]", path) or path.startswith(("/", "~", "\\")) or is_url(path):
+            advice = "; allow_outside: true takes it, if the list is your own" if option else ""
+            raise UserError(f"{place}: '{printable(path)}' leads out of the data set's folder{advice}")
 
 
 def existing(candidates: Iterable[Path], what: str) -> Path:

@@ -7,10 +7,11 @@ import contextlib
 import dataclasses
 import os
 import re
+import sys
 from collections.abc import Iterator
 
 from .. import options
-from ..errors import UserError
+from ..errors import UserError, printable
 from ..files import trust
 from ..runtime import gate
 
@@ -45,6 +46,21 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         trust.FLAG, action="store_true", help="run plug-ins that a file outside the working directory names, too"
     )
+
+
+def include_plugins(arguments: argparse.Namespace) -> None:
+    """Have the plug-ins of the command line, ``plugins``, be known; those from elsewhere are read, and not run."""
+    from ..options import reference
+    from ..options.plugins import include
+    from ..options.plugins.unrun import UnrunPlugin
+    from ..registry import plugged
+
+    for note in include(arguments.plugins):
+        print(f"note: {printable(note, 2000)}", file=sys.stderr)
+    for plugin in (p for p in plugged.active() if isinstance(p, UnrunPlugin)):
+        for registry, _ in reference.FAMILIES.values():
+            for name in plugin.names(registry):
+                registry.get(name)
 
 
 def add_debug(parser: argparse.ArgumentParser) -> None:

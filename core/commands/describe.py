@@ -11,14 +11,17 @@ from __future__ import annotations
 import argparse
 import functools
 import itertools
+import sys
 from collections.abc import Iterable
 from typing import Any
 
 from ...datasets import build_dataset
 from ..annotations import Epochs
 from ..errors import UserError, in_one_line, printable
+from ..files import trust
 from ..options import Options, Resolved, counts, reference, resolve
 from ..options.places import missing
+from ..options.plugins import READ
 from ..options.reading.loader import spelled
 from . import _arguments
 
@@ -48,7 +51,11 @@ def run(arguments: argparse.Namespace) -> None:
     """Do what the command line asks for."""
     if arguments.ranks < 1:
         raise UserError(f"--ranks: must be at least 1, got {arguments.ranks}")
-    resolved = resolve(_arguments.option_file(arguments), arguments.force_yml)
+    with trust.looking():
+        resolved = resolve(_arguments.option_file(arguments), arguments.force_yml)
+    for note in resolved.notes:
+        if READ in note.text:
+            print(f"note: {printable(note, 2000)}", file=sys.stderr)
     show(resolved, arguments)
     if resolved.options.train is not None and "train" in resolved.options.datasets and not arguments.set_only:
         print(f"\n{memory_of(resolved.options)}")

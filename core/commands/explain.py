@@ -10,17 +10,16 @@ import argparse
 import re
 import textwrap
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, did_you_mean
 from ..models import MODELS
 from ..options import docstrings, reference
 from ..options.json_schema import is_json
-from ..options.plugins import import_plugin
 from ..options.reading.loader import spelled
 from ..options.reference import FAMILIES, SECTIONS, Key
 from ..registry import article
+from . import _arguments
 
 WIDTH = 100
 SHOWN = 3
@@ -36,12 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command line takes."""
     parser.add_argument("key", nargs="?", help="a key (val.tile, or tile), a section (val), or a component (L1Loss)")
     parser.add_argument("--plugins", nargs="+", default=[], help="your own Python files or modules, to be included")
+    _arguments.add_trust(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Do what the command line asks for."""
-    for plugin in arguments.plugins:
-        import_plugin(plugin, Path.cwd())
+    _arguments.include_plugins(arguments)
     print(explained(arguments.key) if arguments.key else overview())
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from pathlib import Path
 
 from ...archs import ARCHS, zoo
 from ...datasets import DATASETS
@@ -19,10 +18,11 @@ from ..imaging.transfer import TRANSFERS
 from ..metrics import METRICS
 from ..models import MODELS
 from ..options import shipped
-from ..options.plugins import activate, import_plugin
+from ..options.plugins import activate
 from ..registry import Parameter, Registry
 from ..runtime.optimizers import OPTIMIZERS
 from ..runtime.optimizers.library import OTHERS, of_others
+from . import _arguments
 
 FAMILIES: dict[str, Registry] = {
     "archs": ARCHS,
@@ -85,6 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"any of {', '.join(FAMILIES)} (all when omitted), or {OPTIONS}, the option files that come with Relume",
     )
     parser.add_argument("--plugins", nargs="+", default=[], help="your own Python files or modules, to be included")
+    _arguments.add_trust(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -95,6 +96,5 @@ def run(arguments: argparse.Namespace) -> None:
         hint = did_you_mean(unknown[0], known)
         raise UserError(f"no family is called '{unknown[0]}'.{hint} Known: {', '.join(known)}.")
     activate(())
-    for plugin in arguments.plugins:
-        import_plugin(plugin, Path.cwd())
+    _arguments.include_plugins(arguments)
     print("\n\n".join("\n".join(listing(f)) for f in arguments.families or FAMILIES))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..options.json_schema import json_schema
-from ..options.plugins import import_plugin
+from . import _arguments
 
 SCHEMA = Path(__file__).parents[2] / "options" / "schema.json"
 
@@ -27,13 +27,13 @@ def text() -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command line takes."""
     parser.add_argument("plugins", nargs="*", help="your own Python files or modules, to be included")
+    _arguments.add_trust(parser)
     parser.add_argument("-o", "--output", type=Path, default=SCHEMA, help="where to; options/schema.json when omitted")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Do what the command line asks for."""
-    for plugin in arguments.plugins:
-        import_plugin(plugin, Path.cwd())
+    _arguments.include_plugins(arguments)
     try:
         arguments.output.write_text(text(), encoding="utf-8")
     except OSError as e:

@@ -14,6 +14,7 @@ VARIABLE = "RELUME_TRUST_PLUGINS"
 """Environment variable: files and folders whose plug-ins may run, parted as in ``PATH``; ``all`` for every one."""
 FLAG = "--trust_plugins"
 _own: ContextVar[tuple[Path, ...]] = ContextVar("own", default=())
+_looking: ContextVar[bool] = ContextVar("looking", default=False)
 _commanded: ContextVar[bool] = ContextVar("commanded", default=False)
 
 
@@ -49,6 +50,21 @@ def command_line(everything: bool, runs: bool = False) -> Iterator[None]:
         _commanded.reset(token)
         if everything:
             os.environ.pop(VARIABLE) if before is None else os.environ.update({VARIABLE: before})
+
+
+@contextlib.contextmanager
+def looking() -> Iterator[None]:
+    """Inside, what option files say is shown, and plug-ins that may not run are read instead (`options.plugins.look_at`)."""
+    token = _looking.set(True)
+    try:
+        yield
+    finally:
+        _looking.reset(token)
+
+
+def is_looking() -> bool:
+    """Whether this is inside of `looking`."""
+    return _looking.get()
 
 
 def require_trust(plugin: str, code: Path | None, folder: Path, first: bool) -> None:

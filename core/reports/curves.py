@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import itertools
 import math
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -62,13 +63,13 @@ def positions(run: Run, steps: Sequence[Mapping[str, Any]], axis: Axis) -> list[
             return [(0, 0.0), *known]
         batch = run.options.get("datasets.train.batch_size_per_gpu", "1")
         accumulate = run.options.get("train.accumulate", "1")
-        each = int(batch) * int(accumulate) if batch.isdigit() and accumulate.isdigit() else 1
+        each = int(batch) * int(accumulate) if all(re.fullmatch(r"[0-9]{1,9}", t) for t in (batch, accumulate)) else 1
         return [(0, 0.0), (1, float(each))]
     times = []
     for step in steps:
         try:
             moment = datetime.datetime.fromisoformat(str(step.get("perf/wall_clock"))).timestamp()
-        except ValueError:
+        except (ValueError, OverflowError, OSError):
             continue
         times.append((iteration_of(step), moment))
     gaps = [b[1] - a[1] for a, b in itertools.pairwise(times)]

@@ -94,7 +94,10 @@ class Run:
         found = []
         for entry in self.records(b'"metrics"'):
             if isinstance(entry.get("metrics"), dict) and isinstance(entry.get("dataset"), str):
-                found.append({**entry, "iter": iteration_of(entry)})
+                scores = {m: number(v) for m, v in entry["metrics"].items() if v is None or isinstance(v, (int, float))}
+                better = entry.get("better")
+                ways = {m: w for m, w in better.items() if isinstance(w, str)} if isinstance(better, dict) else {}
+                found.append({**entry, "iter": iteration_of(entry), "metrics": scores, "better": ways})
         return found
 
     @cached_property
@@ -133,12 +136,12 @@ class Run:
     def total(self) -> int | None:
         """``train.total_iter``, where the options say it."""
         text = self.options.get("train.total_iter", "")
-        return int(text) if text.isdigit() else None
+        return int(text) if re.fullmatch(r"[0-9]{1,15}", text) else None
 
     @cached_property
     def better(self) -> dict[str, Direction]:
         """By metric, as the run recorded it, which of two scores is the better one."""
-        return {k: v for e in self.validations if isinstance(e.get("better"), dict) for k, v in e["better"].items()}
+        return {k: v for e in self.validations for k, v in e["better"].items()}
 
     def direction(self, metric: str) -> Direction:
         """Whether a "higher" or a "lower" score is better: what the run says, else what the metric of this name or type is."""
@@ -235,7 +238,10 @@ def find(text: str) -> list[Run]:
 
 def number(value: Any) -> float:
     """A score as it was written: JSON has no infinity and no NaN, which are null."""
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else float("nan")
+    try:
+        return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else float("nan")
+    except OverflowError:  # JSON's whole numbers have no limit
+        return float("nan")
 
 
 KEY = re.compile(r"( *)(- )?([^\s:#][^:]*):(?: (.*))?$")

@@ -54,7 +54,7 @@ def saved(entry: Entry, dataset: str, image: str, row: Mapping[str, Any], compar
     folder = entry.run.root / "visualization" / dataset
     for place in (folder / f"{image}/{image}_0.png", folder / f"{image}_0.png"):
         parent = folder / Path(fitting(str(place.relative_to(folder)), reserve=16)).parent
-        if not parent.is_dir():
+        if not parent.is_dir() or not parent.resolve().is_relative_to(folder.resolve()):
             continue
         stem = re.escape(Path(image).name)
         pattern = re.compile(rf"{stem}_(.+?)(_comparison)?\.png")
@@ -62,7 +62,7 @@ def saved(entry: Entry, dataset: str, image: str, row: Mapping[str, Any], compar
         wanted = [(p, m[1]) for p, m in matches if bool(m[2]) == comparison]
         if wanted:
             exact = [p for p, which in wanted if which in (str(row.get("iter")), entry.run.name)]
-            numbered = sorted((int(w), p) for p, w in wanted if w.isdigit())
+            numbered = sorted((int(w), p) for p, w in wanted if w.isascii() and w.isdigit())
             return exact[0] if exact else numbered[-1][1] if numbered else sorted(wanted)[0][0]
     return None
 

@@ -36,7 +36,7 @@ INTERRUPTED = "interrupted"
 """In place of an iteration: the checkpoint that an error left, see `Checkpoints.save_interrupted`."""
 MOST_BYTES = 1 << 20
 """Of a manifest."""
-OURS = re.compile(r"(?:\.\./models/)?[^/\0]+")
+OURS = re.compile(r"(?:\.\./models/)?[^/\0]{1,200}")
 """Files that a manifest names, relative to its folder."""
 ENTRY = "relume"
 """Entry of a weights file that says which network it is for: see `core.options.description`."""

@@ -60,6 +60,7 @@ def read(folder: Path) -> Words | None:
 
 def _is_sane(words: Words) -> bool:
     """Whether the values are of the kinds that `Words` says."""
-    numbers = (words.code, words.iteration or 0, words.rank, words.ranks, words.attempt)
+    iteration = 0 if words.iteration is None else words.iteration
+    numbers = (words.code, iteration, words.rank, words.ranks, words.attempt)
     texts = (words.outcome, words.reason, words.session, words.host, words.time)
-    return all(type(n) is int for n in numbers) and all(isinstance(t, str) for t in texts)
+    return all(type(n) is int and abs(n) < 1 << 53 for n in numbers) and all(isinstance(t, str) for t in texts)

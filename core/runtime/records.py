@@ -19,4 +19,4 @@ def parse(line: str | bytes) -> dict[str, Any] | None:
 def iteration_of(entry: Mapping[str, Any]) -> int:
     """The iteration of a record; 0 where it says none."""
     value = entry.get("iter")
-    return value if isinstance(value, int) else 0
+    return value if type(value) is int and 0 <= value < 1 << 53 else 0

@@ -18,7 +18,6 @@ from relume.core.runtime import checkpoint
 
 COMMANDS = {
     "check": ["check", "FILE"],
-    "describe": ["describe", "FILE"],
     "train": ["train", "-opt", "FILE", "--check"],
     "convert": ["convert", "w.pth", "out.pth", "-opt", "FILE"],
     "sweep": ["sweep", "-opt", "FILE", "manual_seed=0,1", "--dry-run"],
@@ -117,3 +116,79 @@ def test_damaged_options_of_a_bundle_are_one_line(
     checkpoint.save(Path("b.pt"), {"options": text, **parts})
     assert main(["replay", "b.pt"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+COMPONENTS = """
+import pathlib, torch
+pathlib.Path({marker!r}).touch()
+from relume.losses import LOSSES
+
+class EvilNet(torch.nn.Module):
+    def __init__(self, dim, depth: int = 4, act="gelu", where=pathlib.Path({marker!r}).touch(), *, bias: bool = True):
+        super().__init__()
+
+class Wider(EvilNet):
+    pass
+
+@LOSSES.register(name="StrangeLoss", aliases=("OddLoss",))
+class _Hidden(torch.nn.Module): ...
+
+@LOSSES.register(aliases=("OddLoss",))
+class EvilLoss(torch.nn.Module):
+    def __init__(self, loss_weight: float = 1.0, **more):
+        pathlib.Path({marker!r}).touch()
+"""
+
+
+@pytest.fixture
+def strange(stranger: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (stranger / "evil.py").write_text(COMPONENTS.format(marker=str(stranger.parent / "ran")))
+    opt: dict[str, Any] = {**options(), "network_g": {"type": "Wider", "dim": 7}}
+    opt["train"]["pixel_opt"] = {"type": "OddLoss", "sharpness": 3}
+    (stranger / "x.yml").write_text(yaml.safe_dump({**opt, "plugins": ["evil.py", *opt["plugins"]]}))
+    toy = Path(options()["plugins"][0])
+    monkeypatch.setenv("RELUME_TRUST_PLUGINS", str(toy))
+    return stranger
+
+
+def test_describe_reads_what_it_may_not_run(strange: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["describe", str(strange / "x.yml")]) == 0 and not ran(strange)
+    printed = capsys.readouterr()
+    assert "evil.py was read, and not run" in printed.err and "evil.py (read, not run)" in printed.out
+    rows = {line.split()[0]: line.split()[1] for line in printed.out.splitlines() if line[:1].isalpha()}
+    assert (rows["network_g.dim"], rows["network_g.depth"], rows["network_g.act"]) == ("7", "4", "gelu")
+    assert rows["train.pixel_opt.sharpness"] == "3"
+    wrong = ["--force_yml", "network_g:dept=3"]
+    assert main(["describe", str(strange / "x.yml"), *wrong]) == 2 and not ran(strange)
+    assert "unknown key 'dept' in network_g (Wider). Did you mean 'depth'?" in capsys.readouterr().err
+    assert main(["check", str(strange / "x.yml")]) == 2 and not ran(strange)
+    assert "evil.py was not run" in capsys.readouterr().err
+
+
+def test_list_schema_and_explain_read_what_they_may_not_run(strange: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plugin = str(strange / "evil.py")
+    assert main(["list", "archs", "losses", "--plugins", plugin]) == 0 and not ran(strange)
+    printed = capsys.readouterr()
+    assert (
+        "  EvilNet(dim, depth=4, act='gelu', where=pathlib" in printed.out
+        and "  EvilLoss(loss_weight=1.0" in printed.out
+    )
+    assert "was read, and not run" in printed.err and "--trust_plugins" in printed.err
+    assert main(["schema", plugin, "-o", "s.json"]) == 0 and not ran(strange)
+    assert "EvilNet" in Path("s.json").read_text()
+    assert main(["explain", "EvilNet", "--plugins", plugin]) == 0 and not ran(strange)
+    assert "depth" in capsys.readouterr().out
+    assert main(["list", "losses", "--plugins", plugin, "--trust_plugins"]) == 0 and ran(strange)
+
+
+@pytest.mark.parametrize("text", ["def (", "x = " + "(" * 10_000, "\0", "a" * 3_000_000, "class A(" * 200])
+def test_text_that_is_no_python_is_one_line(text: str, strange: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (strange / "evil.py").write_text(text)
+    assert main(["list", "archs", "--plugins", str(strange / "evil.py")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_what_only_running_would_show_is_said(strange: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (strange / "x.yml").write_text(yaml.safe_dump({**options(), "plugins": ["this_module.of_theirs"]}))
+    assert main(["describe", str(strange / "x.yml")]) == 2 and not ran(strange)
+    assert "this_module.of_theirs was not run" in capsys.readouterr().err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,101 @@ def test_links_in_a_run_folder_are_refused_by_name(link: str, mine: Path, capsys
         error = capsys.readouterr().err
         assert str(place) in error and "link" in error and error.count("\n") == 1
     assert untouched(mine) and place.is_symlink()
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "training_states/5.sha256", "a/b/pipe"])
+def test_pipes_in_a_run_folder_are_refused_by_name(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    place = Path("experiments/toy") / name
+    place.parent.mkdir(parents=True)
+    os.mkfifo(place)
+    Path("o.yml").write_text(yaml.safe_dump(options()))
+    assert main(["train", "-opt", "o.yml", "--auto_resume"]) == 2
+    error = capsys.readouterr().err
+    assert str(place) in error and "a pipe" in error and error.count("\n") == 1
+
+
+ODD = [
+    "metrics.jsonl",
+    "exit.json",
+    "toy.yml",
+    "metrics.json",
+    "visualization/a_scores.jsonl",
+    "training_states/5.sha256",
+]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_reports_wait_for_no_pipe_and_read_no_device(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """These would hang, or take all memory."""
+    for kind, run in (("pipe", Path("experiments/toy")), ("device", Path("experiments/other"))):
+        place = run / name
+        place.parent.mkdir(parents=True)
+        (run / "models").mkdir()
+        if kind == "pipe":
+            os.mkfifo(place)
+        else:
+            place.symlink_to("/dev/zero")
+    for command in (["runs"], ["clean"], ["compare", "experiments", "--md"], ["plot", "experiments", "-o", "x.png"]):
+        assert main(command) in (0, 2)
+        printed = capsys.readouterr()
+        assert "Traceback" not in printed.err
+
+
+@pytest.mark.parametrize("what", ["words", "records", "scores", "options"])
+def test_reports_of_odd_records_are_reports(what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Path("experiments/toy")
+    (run / "visualization").mkdir(parents=True)
+    odd = ["x", None, -1, 1e300, True, [], {}, "[" * 100_000, {"a": {"b": []}}]
+    words = {"code": 0, "outcome": "complete", "reason": "", "iteration": 3, "rank": 0, "ranks": 1, "session": "",
+             "attempt": 0, "host": "h", "time": "t"}  # fmt: skip
+    for value in odd:
+        if what == "words":
+            for key in ("code", "outcome", "reason", "iteration"):
+                (run / "exit.json").write_text(json.dumps({**words, key: value}))
+                assert main(["runs"]) == 0
+        entries: list[Any] = [
+            {"iter": value, "l_pix": value, "lr": value, "perf/eta": value, "perf/wall_clock": value},
+            {"iter": value, "dataset": "a", "metrics": {"psnr": value}, "better": value},
+            {"iter": 1, "dataset": value, "metrics": value},
+        ]
+        if what == "records":
+            text = "".join(json.dumps(e) + "\n" for e in [*entries, value])
+            (run / "metrics.jsonl").write_text(text + ("[" * 100_000) + "\n")
+        if what == "scores":
+            (run / "metrics.jsonl").write_text(json.dumps({"iter": 1, "dataset": "a", "metrics": {"psnr": 1}}) + "\n")
+            rows = [{"image": value, "psnr": value, "output_path": value, "gt_path": value, "lq_path": value}, value]
+            (run / "visualization/a_scores.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+        if what == "options":
+            (run / "metrics.jsonl").write_text('{"iter": 1}\n')
+            (run / "toy.yml").write_text(f"train: {value}\nval:\n  best: {value}\n" + "- x\n" * 5)
+        for command in (["runs"], ["runs", "--json"], ["compare", "experiments/toy", "--md"], ["clean"]):
+            assert main(command) in (0, 2), (command, value)
+            assert capsys.readouterr().err.count("\n") < 20
+
+
+def test_clean_deletes_nothing_through_links(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for n in (5, 10):
+        (mine / f"models/net_g_{n}.pth").write_text(MARKER)
+    run = Path("experiments/toy")
+    (run / "training_states").mkdir(parents=True)
+    (run / "models").symlink_to(mine / "models")
+    Path("experiments/toy_archived_20200101_000000").symlink_to(mine)
+    for n in (5, 10):
+        (run / f"training_states/{n}.state").write_text("x")
+        line = f"{hashlib.sha256(b'x').hexdigest()}  {n}.state\n"
+        (run / f"training_states/{n}.sha256").write_text(line)
+    assert main(["clean", "--yes", "--pictures", "--archived"]) == 0
+    assert "experiments/toy/models: the run has a link" in capsys.readouterr().err
+    assert len(list(mine.rglob("*.pth"))) == 2 and (run / "training_states/5.state").exists()
+
+
+def test_manifests_name_files_of_checkpoints_only(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    (tmp_path / "training_states").mkdir()
+    for name in ("/etc/passwd", "../../x", "../models/../../x", "/dev/zero", "a/b", "\0", "y" * 5000, "\x1b[31m"):
+        (tmp_path / "training_states/5.sha256").write_text(f"{'0' * 64}  {name}\n")
+        problem = checkpoints.verify(5)
+        assert problem is not None and "\n" not in problem
 
 
 def test_links_in_a_folder_of_curves_or_results_are_refused(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from ....archs import ARCHS
 from ....datasets import DATASETS
 from ...errors import UserError, did_you_mean, printable
-from ...files.trust import require_trust
+from ...files.trust import NotTrusted, is_looking, require_trust
 from ...metrics import METRICS
 from ...models import MODELS
 from ...models.base import Model, model_class
@@ -20,7 +20,7 @@ from ...runtime.gate import refusal
 from ..detection import network_of
 from ..dialect import renamed_phases, translated, why_ignored
 from ..nodes import Block, Entry, Items, Node, Place, Problem, Scalar, from_python
-from ..plugins import activate, import_plugin, path_of
+from ..plugins import activate, import_plugin, look_at, path_of
 from ..refused import other_dialect, topic_of
 from ..schema import PATH_KEYS, NetworkBlock, Options, Paths, Train, Val
 from ..wrappers import written_out
@@ -148,7 +148,14 @@ class OptionsChecker(Checker):
         folder = place.folder if place else Path.cwd()
         code = path_of(plugin, folder)
         if place is not None and place.line:
-            require_trust(plugin, code, folder, first=place.rank == 1)
+            try:
+                require_trust(plugin, code, folder, first=place.rank == 1)
+            except NotTrusted as e:
+                if not is_looking() or code is None or not code.exists():
+                    raise
+                key, said = look_at(plugin, folder)
+                self.notes.append(Problem(place, f"plugins: {said}. {e}"))
+                return key
         key = import_plugin(plugin, folder)
         if place is not None:
             self.notes.append(Problem(place, f"{RUNNING}{printable(code or key)}"))

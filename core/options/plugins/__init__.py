@@ -11,12 +11,17 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from ...errors import UserError, did_you_mean, expanded, unreadable
+from ...errors import UserError, did_you_mean, expanded, printable, unreadable
+from ...files.trust import NotTrusted, require_trust
 from ...registry import plugged
 from .kinds import FilePlugin, FolderPlugin, ModulePlugin
 from .tree import Finder, module_name
+from .unrun import UnrunPlugin
 
-__all__ = ["activate", "import_plugin", "module_name", "path_of"]
+__all__ = ["READ", "activate", "import_plugin", "include", "look_at", "module_name", "path_of"]
+
+READ = "was read, and not run"
+"""What is said of a plug-in that was only looked at."""
 
 if not any(isinstance(finder, Finder) for finder in sys.meta_path):
     sys.meta_path.append(Finder())
@@ -43,6 +48,38 @@ def import_plugin(plugin: str, folder: Path) -> str:
     if (reason := unreadable(path)) is not None:
         raise UserError(f"{plugin}: cannot be imported: {reason}")
     return _active(plugged.known(str(path)) or FilePlugin(path, plugin))
+
+
+def look_at(plugin: str, folder: Path) -> tuple[str, str]:
+    """Have a plug-in's names be known from its text, without running it; its key, and what is to be said of that.
+
+    Raises:
+        UserError: it is an installed module, which only importing it would show, or cannot be read as Python.
+    """
+    path = path_of(plugin, folder)
+    if path is None or not path.exists():
+        raise UserError(f"{printable(plugin)}: was not looked at, as only running it would show what is in it")
+    found = UnrunPlugin(path)
+    key = _active(plugged.known(found.key) or found)
+    return key, f"{printable(path)} {READ}: {len(found.definitions)} classes and functions"
+
+
+def include(plugins: Iterable[str]) -> list[str]:
+    """Import plug-ins that a command line names, or look at those from elsewhere; what is to be said of these.
+
+    Raises:
+        UserError: as for `import_plugin` and `look_at`.
+    """
+    notes = []
+    for plugin in plugins:
+        path = path_of(plugin, Path.cwd())
+        try:
+            require_trust(plugin, path, Path.cwd() if path is None else path.parent, first=False)
+        except NotTrusted as e:
+            notes.append(f"{look_at(plugin, Path.cwd())[1]}. {e}")
+            continue
+        import_plugin(plugin, Path.cwd())
+    return notes
 
 
 def path_of(plugin: str, folder: Path) -> Path | None:
