@@ -15,7 +15,7 @@ import torch
 import triton
 from torch import Tensor
 
-from ..errors import UserError
+from . import operators
 from .dispatch import NAMES, interpreted
 
 LAUNCHED: Counter[str] = Counter()
@@ -54,25 +54,8 @@ def operator(
     setup: Callable[..., None],
     gradients: Callable[..., Any],
 ) -> Any:
-    """``relume::name`` and ``relume::name_backward``, the first with the second as its gradient, the second with none.
-
-    Args:
-        name: key of `core.ops.dispatch.NAMES`.
-        forward, fake: of tensors; the same for tensors without data.
-        backward, fake_backward: likewise.
-        setup: ``setup(ctx, inputs, output)`` keeps what `gradients` needs.
-        gradients: ``gradients(ctx, backward_operator, *grads)`` gives the gradient of every input.
-    """
-    inner = torch.library.custom_op(f"relume::{name}_backward", backward, mutates_args=())
-    inner.register_fake(fake_backward)
-
-    def refuse(ctx: Any, *grads: Any) -> None:
-        raise UserError(
-            f"the fused {NAMES[name]} can be differentiated once; RELUME_KERNELS={name}=off uses plain PyTorch instead"
-        )
-
-    inner.register_autograd(refuse)
-    outer = torch.library.custom_op(f"relume::{name}", forward, mutates_args=())
-    outer.register_fake(fake)
-    outer.register_autograd(lambda ctx, *grads: gradients(ctx, inner, *grads), setup_context=setup)
-    return outer
+    """`core.ops.operators.operator` for a key of `core.ops.dispatch.NAMES`."""
+    refusal = (
+        f"the fused {NAMES[name]} can be differentiated once; RELUME_KERNELS={name}=off uses plain PyTorch instead"
+    )
+    return operators.operator(name, forward, fake, backward, fake_backward, setup, gradients, refusal)

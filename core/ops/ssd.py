@@ -22,6 +22,7 @@ from ..errors import UserError
 from . import foreign
 from .dispatch import device_obstacle, use_kernel
 from .ssd_chunks import scan_chunks
+from .ssd_operator import scan_operator
 
 CHUNK = 64
 """Steps per chunk of the plain version: its cost is flat around there for the usual N and P."""
@@ -80,10 +81,8 @@ def ssd(
         if use_kernel("ssd", functools.partial(_obstacle, x, B, dt, A, C, D, z, dt_bias, initial_states))
         else _plain
     )
-    if torch.compiler.is_compiling() and (
-        run is _plain or _mamba_takes(x)
-    ):  # decorating them would import torch's compiler, a second of start-up for everybody
-        run = torch.compiler.disable(run)
+    if run is _fused and torch.compiler.is_compiling() and _mamba_takes(x):
+        run = torch.compiler.disable(run)  # mamba-ssm's is no operator that the compiler knows
     with torch.autocast(x.device.type, enabled=False):
         exact = functools.reduce(torch.promote_types, (t.dtype for t in (x, dt, A, B, C)), torch.float32)
         dt = dt.to(exact) if dt_bias is None else dt.to(exact) + dt_bias.to(exact)
@@ -160,7 +159,8 @@ def _plain(
     else:
         state = initial.unflatten(1, (groups, -1)).permute(0, 1, 4, 2, 3)
     D = D[:, None] if D is not None and D.dim() == 1 else D
-    y, state = scan_chunks(x, dt, A, B, C, D, state, chunk)
+    scan = scan_operator if torch.compiler.is_compiling() else scan_chunks
+    y, state = scan(x, dt, A, B, C, D, state, chunk)
     return y, state.permute(0, 1, 3, 4, 2).flatten(1, 2)
 
 

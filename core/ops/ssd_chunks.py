@@ -23,7 +23,7 @@ inputs and one state per block. Memory is linear in L, and the factor does not d
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -55,8 +55,17 @@ def scan_chunks(
     Returns:
         y (B, L, H, P) with the term D x, and the last state, (B, G, N, H/G, P).
     """
-    result: tuple[Tensor, Tensor] = _Scan.apply(x, dt, A, B, C, D, initial, chunk)
+    tensors = (x, dt, A, B, C, D, initial)
+    result: tuple[Tensor, Tensor] = _Scan.apply(*tensors, chunk, least_tile(*tensors) or safe_tile(dt * A, chunk))
     return result
+
+
+def least_tile(*tensors: Tensor | None) -> int:
+    """1 in training, else 0: the largest that is safe.
+
+    A training step asks the device nothing: single steps are safe whatever the decay is, and cost the scan a half more.
+    """
+    return int(torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors))
 
 
 # ------------------------------------------------------------------------------------------------------------- layout
@@ -66,7 +75,7 @@ class _Layout:
     R runs over samples, chunks and groups; what is left of heads is those of the group.
     """
 
-    def __init__(self, samples: slice, steps: slice, chunk: int, groups: int, memory: _Memory) -> None:
+    def __init__(self, samples: slice, steps: slice, chunk: int, groups: int, memory: Memory) -> None:
         self.samples, self.steps, self.chunk, self.groups, self.memory = samples, steps, chunk, groups, memory
         self.length = steps.stop - steps.start
         self.chunks = -(-self.length // chunk)
@@ -102,7 +111,7 @@ class _Layout:
             target.copy_(t.flatten(1, 2)[:, : self.length])
 
 
-def _layouts(x: Tensor, B: Tensor, chunk: int, memory: _Memory) -> Iterator[list[_Layout]]:
+def layouts(x: Tensor, B: Tensor, chunk: int, memory: Memory) -> Iterator[list[_Layout]]:
     """The blocks in the order of steps, for every sample, or for all at once where memory is no hierarchy of caches."""
     batch, length, heads, width = x.shape
     whole = length // chunk * chunk
@@ -116,7 +125,7 @@ def _layouts(x: Tensor, B: Tensor, chunk: int, memory: _Memory) -> Iterator[list
         yield [_Layout(samples, s, chunk, B.shape[2], memory) for s in steps]
 
 
-class _Memory:
+class Memory:
     """Tensors that blocks use in turn, by name: first touches of fresh memory would take longer than the arithmetic."""
 
     def __init__(self, like: Tensor) -> None:
@@ -136,7 +145,7 @@ def _wide(x: Tensor) -> torch.dtype:
     return torch.float32 if x.device.type == "mps" else torch.float64
 
 
-def _tile(a: Tensor, chunk: int) -> int:
+def safe_tile(a: Tensor, chunk: int) -> int:
     """The largest power of two up to `chunk` so that the decay in no tile of so many steps exceeds SAFE; 1 if none."""
     total = F.pad(a.abs(), (0, 0, 0, -a.shape[1] % chunk))
     peaks = [total.amax()]
@@ -360,34 +369,70 @@ def _rows(states: Tensor) -> Tensor:
     return states.flatten(0, 2).flatten(2)
 
 
+def forward(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, initial: Tensor, chunk: int, tile: int
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Output, last state, and the state before each block; arguments of `scan_chunks` and the largest safe tile."""
+    y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    last = torch.empty_like(initial)
+    memory = Memory(x)
+    starts = []
+    for sequence in layouts(x, B, chunk, memory):
+        samples = sequence[0].samples
+        state = initial[samples]
+        for layout in sequence:
+            starts.append(state)
+            rows, state = _Block(layout, x, dt, A, B, C, D, tile).forward(state)
+            layout.store(y, rows)
+        last[samples] = state
+    return y, last, starts
+
+
+def backward(
+    grad: Tensor,
+    grad_last: Tensor,
+    inputs: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None],
+    starts: Sequence[Tensor],
+    chunk: int,
+    tile: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor]:
+    """Gradients of the six inputs and of the initial state."""
+    x, dt, A, B, C, D = inputs
+    grad_x, grad_dt, grad_B, grad_C = (torch.empty_like(t) for t in (x, dt, B, C))
+    grad_A = torch.zeros_like(A)
+    grad_D = None if D is None else torch.zeros_like(D)
+    wide = _wide(x)
+    grad_initial = torch.empty_like(grad_last)
+    memory = Memory(x)
+    position = 0
+    for sequence in layouts(x, B, chunk, memory):
+        samples = sequence[0].samples
+        state = grad_last[samples]
+        for i in reversed(range(len(sequence))):
+            layout = sequence[i]
+            block = _Block(layout, x, dt, A, B, C, D, tile)
+            g = block.backward(layout.rows(grad, "grad"), starts[position + i], state)
+            state = g.state
+            layout.store(grad_x, g.x)
+            layout.store(grad_dt, torch.addcmul(g.dt, g.a, layout.per_head(A)))
+            layout.store(grad_B, g.B[:, :, None])
+            layout.store(grad_C, g.C[:, :, None])
+            # Sums over all steps, of numbers of both signs.
+            grad_A += layout.by_chunk(g.a * block.dt).sum((0, 1, 3), dtype=wide).flatten()
+            if grad_D is not None:
+                terms = g.product if grad_D.shape[1] > 1 else g.meeting[..., None]
+                grad_D += layout.by_chunk(terms).sum((0, 1, 3), dtype=wide).flatten(0, 1)
+        grad_initial[samples] = state
+        position += len(sequence)
+    return grad_x, grad_dt, grad_A, grad_B, grad_C, grad_D, grad_initial
+
+
 class _Scan(Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        dt: Tensor,
-        A: Tensor,
-        B: Tensor,
-        C: Tensor,
-        D: Tensor | None,
-        initial: Tensor,
-        chunk: int,
-    ) -> tuple[Tensor, Tensor]:
-        # A training step asks the device nothing: single steps are safe whatever the decay is, and cost the scan a half more.
-        tile = 1 if any(ctx.needs_input_grad) else _tile(dt * A, chunk)
-        y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-        last = torch.empty_like(initial)
-        memory = _Memory(x)
-        starts = []
-        for sequence in _layouts(x, B, chunk, memory):
-            samples = sequence[0].samples
-            state = initial[samples]
-            for layout in sequence:
-                starts.append(state)
-                rows, state = _Block(layout, x, dt, A, B, C, D, tile).forward(state)
-                layout.store(y, rows)
-            last[samples] = state
-        ctx.save_for_backward(x, dt, A, B, C, D, *starts)
+    def forward(ctx: Any, *args: Any) -> tuple[Tensor, Tensor]:
+        *inputs, _, chunk, tile = args
+        y, last, starts = forward(*args)
+        ctx.save_for_backward(*inputs, *starts)
         ctx.chunk, ctx.tile = chunk, tile
         return y, last
 
@@ -395,30 +440,4 @@ class _Scan(Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, grad_last: Tensor) -> tuple[Tensor | None, ...]:
         x, dt, A, B, C, D, *starts = ctx.saved_tensors
-        grad_x, grad_dt, grad_B, grad_C = (torch.empty_like(t) for t in (x, dt, B, C))
-        grad_A = torch.zeros_like(A)
-        grad_D = None if D is None else torch.zeros_like(D)
-        wide = _wide(x)
-        grad_initial = torch.empty_like(grad_last)
-        memory = _Memory(x)
-        position = 0
-        for sequence in _layouts(x, B, ctx.chunk, memory):
-            samples = sequence[0].samples
-            state = grad_last[samples]
-            for i in reversed(range(len(sequence))):
-                layout = sequence[i]
-                block = _Block(layout, x, dt, A, B, C, D, ctx.tile)
-                g = block.backward(layout.rows(grad, "grad"), starts[position + i], state)
-                state = g.state
-                layout.store(grad_x, g.x)
-                layout.store(grad_dt, torch.addcmul(g.dt, g.a, layout.per_head(A)))
-                layout.store(grad_B, g.B[:, :, None])
-                layout.store(grad_C, g.C[:, :, None])
-                # Sums over all steps, of numbers of both signs.
-                grad_A += layout.by_chunk(g.a * block.dt).sum((0, 1, 3), dtype=wide).flatten()
-                if grad_D is not None:
-                    terms = g.product if grad_D.shape[1] > 1 else g.meeting[..., None]
-                    grad_D += layout.by_chunk(terms).sum((0, 1, 3), dtype=wide).flatten(0, 1)
-            grad_initial[samples] = state
-            position += len(sequence)
-        return grad_x, grad_dt, grad_A, grad_B, grad_C, grad_D, grad_initial, None
+        return *backward(grad, grad_last, (x, dt, A, B, C, D), starts, ctx.chunk, ctx.tile), None, None

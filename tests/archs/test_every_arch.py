@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -294,3 +295,37 @@ def test_any_size_comes_out_enlarged_by_scale(name: str) -> None:
 
 def test_the_table_has_no_leftovers() -> None:
     assert sorted(TINY) == NAMES, "TINY and ARCHS differ"
+
+
+ONE_GRAPH = [
+    *[("HybridVFI", {"use_flow": flow}) for flow in (False, True)],
+    *[
+        (n, {})
+        for n in ("DiffIRS1", "DiffIRS2", "OneStepGenerator", "Phaseformer", "Spectroformer", "SpectroformerAGSSF")
+    ],
+]
+
+SELECTED = (*ONE_GRAPH[1], True)
+
+
+@pytest.mark.filterwarnings("default")  # what torch's compiler warns of is its own business
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("name", "options"), ONE_GRAPH)
+def test_compiles_as_one_graph(name: str, options: dict[str, Any], training: bool) -> None:
+    """The networks of the five systems, forward and backward, with the same values: no call leaves the graph."""
+    if (name, options, training) != SELECTED and "RELUME_SLOW_TESTS" not in os.environ:
+        pytest.skip("slow; set RELUME_SLOW_TESTS=1")
+    torch.manual_seed(0)
+    network = build_network({"type": name, **tiny(name).options, **options}).train(training)
+    torch.compiler.reset()
+    results = []
+    for called in (network, torch.compile(network, backend="eager", fullgraph=True)):
+        inputs = tiny(name).training_inputs if training else tiny(name).inputs or tiny(name).training_inputs
+        torch.manual_seed(1)
+        outputs = tensors(called(*inputs(16, 16)))
+        network.zero_grad()
+        backward(outputs)
+        results.append([*outputs, *(p.grad for p in network.parameters() if p.grad is not None)])
+    assert len(results[0]) == len(results[1])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-6)

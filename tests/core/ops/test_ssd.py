@@ -19,7 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from relume.core.errors import UserError
 from relume.core.ops import ssd as module
 from relume.core.ops.ssd import ssd
-from relume.core.ops.ssd_chunks import _tile
+from relume.core.ops.ssd_chunks import safe_tile, scan_chunks
+from relume.core.ops.ssd_operator import scan_operator
 
 TENSORS = ("x", "dt", "A", "B", "C", "D", "z", "dt_bias", "initial_states")
 
@@ -112,7 +113,7 @@ def test_minimal_form_of_the_original(golden):
 @pytest.mark.parametrize(("decay", "tile"), [(1e-4, 32), (1.0, 32), (4.0, 8), (10.0, 2), (300.0, 1)])
 def test_equals_the_recurrence_at_any_decay(decay, tile):
     arguments = inputs(decay=decay)
-    assert _tile(arguments["dt"] * arguments["A"], 32) == tile
+    assert safe_tile(arguments["dt"] * arguments["A"], 32) == tile
     grads = waves("y", (2, 50, 4, 3)), waves("last", (2, 4, 3, 5))
     expected = with_gradients(recurrence, arguments, grads)
     exact = with_gradients(lambda **a: ssd(**a, chunk_size=32, return_final_states=True), arguments, grads)
@@ -316,3 +317,21 @@ def test_real_kernels_in_the_interpreter():
     script = Path(__file__).with_name("interpreted_ssd.py")
     result = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
     assert float(result.stdout) < 1e-5
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_the_operator_for_the_compiler_is_the_scan(skip: bool) -> None:
+    """What ``torch.compile`` calls: its shapes without data, gradients and one answer to a second derivative."""
+    torch.manual_seed(0)
+    x, dt = torch.randn(2, 11, 4, 3), torch.rand(2, 11, 4)
+    A, B, C = -torch.rand(4), torch.randn(2, 11, 2, 5), torch.randn(2, 11, 2, 5)
+    D, initial = torch.randn(4, 1) if skip else None, torch.randn(2, 2, 5, 2, 3)
+    inputs = [None if t is None else t.requires_grad_() for t in (x, dt, A, B, C, D, initial)]
+    kinds = ("test_schema", "test_autograd_registration", "test_faketensor")
+    torch.library.opcheck(torch.ops.relume.ssd_plain.default, (*inputs, 8, 1), test_utils=kinds)
+    results = []
+    for scan in (scan_operator, scan_chunks):
+        y, last = scan(*inputs, 8)
+        loss = (y * y.detach()).sum() + (last * last.detach()).sum()
+        results.append([y, last, *torch.autograd.grad(loss, [t for t in inputs if t is not None])])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
