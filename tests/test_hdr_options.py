@@ -12,6 +12,7 @@ import relume
 from relume.archs import build_network
 from relume.core import options
 from relume.core.building.networks import build_model
+from relume.core.errors import UserError
 
 FOLDER = Path(relume.__file__).resolve().parent / "options" / "hdr"
 FILES = sorted(FOLDER.rglob("*.yml"))
@@ -98,3 +99,10 @@ def test_what_stage_1_lacks_is_one_line(tmp_path: Path, caplog: pytest.LogCaptur
     assert [r.getMessage() for r in caplog.records if r.levelname == "WARNING"][:1] == [
         f"network_g: not loaded: missing {shared[0]}"
     ]
+
+
+def test_what_trains_nothing_is_refused() -> None:
+    path = FOLDER / "small" / "s2.yml"
+    options.load(path, ["train:encoder_iter=1", "train:optim_e=~", "train:scheduler_e=~"])
+    with pytest.raises(UserError, match=r"train\.optim_e: has no effect where no iteration is below encoder_iter"):
+        options.load(path, ["train:encoder_iter=0"])

@@ -36,7 +36,7 @@ RECIPES = {
     "underwater/laptop/phaseformer": [*PHOTOGRAPHS, *HELD_OUT, "train:warmup_iter=1"],
     "hdr/small/s1": [*PHOTOGRAPHS, *HELD_OUT],
     "hdr/small/s2": [
-        *PHOTOGRAPHS, *HELD_OUT, "path:pretrain_network_g=~", "path:pretrain_network_S1=~", "train:encoder_iter=1",
+        *PHOTOGRAPHS, *HELD_OUT, "path:pretrain_network_g=~", "path:pretrain_network_S1=~", "train:encoder_iter=2",
     ],
     "generation/faces": [
         "datasets:train:batch_size_per_gpu=4", "datasets:val:num_images=20", "train:times:stage1_samples=8", "val:save_grid=4",

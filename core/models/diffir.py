@@ -168,6 +168,15 @@ class DiffIRS2Model(Model):
         }
         self.mixup = Mixup.from_options(mixing_augs)
 
+    @classmethod
+    def mistakes(cls, opt: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        yield from super().mistakes(opt)
+        train = opt["train"] or {}
+        if train.get("encoder_iter", 0) in (0, 1):
+            for key in ("optim_e", "scheduler_e"):
+                if train.get(key) is not None:
+                    yield f"train.{key}", "has no effect where no iteration is below encoder_iter; leave it out"
+
     def training_blocks(self, train: Mapping[str, Any]) -> dict[str, Any]:
         """``optim_e`` is like ``optim_g`` unless given; the original's keys set rates, and their schedules."""
         blocks = dict(super().training_blocks(train))
