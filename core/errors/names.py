@@ -233,7 +233,25 @@ def slips(word: str, known: str, files: bool = False) -> int | None:
         return None
     acronyms = size <= 4 and cores != [word, known]  # calculate_niqe, GANLoss: another letter makes another word
     distance = edits(a, b, 2 if acronyms else 1)
-    return distance if distance <= most else None
+    if distance > most or (distance > 1 and a[0] not in b[:2] and b[0] not in a[:2]):
+        return None
+    short = cores != [word, known] or word == word.upper()  # with calculate_, say, or in capitals
+    return None if distance and short and is_another_acronym(*cores) else distance
+
+
+def is_another_acronym(a: str, b: str) -> bool:
+    """Whether two short names of capitals, or of scores, begin or end with other letters: DAT and CAT, PSNR and WPSNR."""
+    acronyms = max(len(a), len(b)) <= 6 and all(w == w.upper() or w == w.lower() for w in (a, b))
+    a, b = a.lower(), b.lower()
+    (_, under, tail), (_, of_other, other) = a.rpartition("_"), b.rpartition("_")
+    if (
+        under
+        and of_other
+        and min(len(tail), len(other)) <= 2
+        and not (tail.startswith(other) or other.startswith(tail))
+    ):
+        return True  # psnr_y and psnr_mu
+    return acronyms and bool(a and b) and (a[0], a[-1]) != (b[0], b[-1]) and sorted(a) != sorted(b)
 
 
 def edits(a: str, b: str, replacing: int = 1) -> int:

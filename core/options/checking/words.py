@@ -8,7 +8,7 @@ import typing
 from typing import Any, Literal, Union
 
 from ...annotations import Range
-from ...errors import VALUE, printable
+from ...errors import VALUE, listing, printable
 from ...registry import article, registry_of
 from ..nodes import Block, Items, Node
 from .kinds import LISTS, MAPPINGS, SCALARS, expressible
@@ -33,7 +33,7 @@ def describe(annotation: Any, many: bool = False) -> str:
         words = SCALARS[annotation]
         return f"{words.split(' ', 1)[1]}s" if many and annotation is not bool else words
     if origin is Literal:
-        return "one of " + ", ".join(map(spelled, arguments)) if len(arguments) > 1 else spelled(arguments[0])
+        return "one of " + listing(map(spelled, arguments)) if len(arguments) > 1 else spelled(arguments[0])
     if origin in (Union, types.UnionType):
         options = [describe(a, many) for a in arguments if expressible(a)]
         return " or ".join(dict.fromkeys(options))
