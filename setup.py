@@ -22,6 +22,7 @@ setup(
     package_data={
         "relume": ["py.typed"],
         "relume.options": ["**/*.yml", "**/*.json", "README.md"],
+        "relume.core.hub": ["*.yml"],
         "relume.core.metrics": ["*.npz"],
         "relume.core.reports": ["*.html"],
     },

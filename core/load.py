@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import options
+from . import hub, options
 from .building.networks import build_model
 from .errors import UserError
 from .imaging.normalisation import denormalise, normalise
@@ -42,7 +42,8 @@ def load_model(
     """A model ready for inference: its networks in evaluation mode, with weights, on a device.
 
     Args:
-        source: a weights file; or an option file or options, whose ``path.pretrain_network_g`` names the weights.
+        source: a weights file, or ``hub:NAME`` of public ones; or an option file or options, whose
+            ``path.pretrain_network_g`` names the weights.
         opt: the option file or options of a weights file that does not describe itself (written elsewhere, or long ago).
         param_key: entry of the weights file; when omitted, the options' ``path.param_key_g``, else the average where there is
             one.
@@ -63,6 +64,8 @@ def _loaded(
     untrained: bool = False,
 ) -> tuple[Model, dict[str, Any]]:
     """`load_model`, and what the weights say of themselves, or the options of them."""
+    if isinstance(source, str) and source.startswith(hub.PREFIX):
+        source = str(hub.local(source))
     if is_options(source) or opt is not None:
         described = description.describe(_read(source if opt is None else opt))
     else:

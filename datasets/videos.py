@@ -13,12 +13,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..core.errors import UserError
+from ..core.hub import home
 from ..core.imaging.ceilings import refuse_pixels
 from ..core.imaging.opencv import cv2
 from ..core.imaging.storage import UnreadableFile, first_line, write_bytes
@@ -73,8 +73,8 @@ class Video:
 
     It is decoded once from end to end, by PyAV or, without that, by OpenCV: edit lists, time stamps and orientation are
     honoured, and neither the count in the container nor its index is trusted. What was found is remembered in
-    ``~/.cache/relume/videos`` (``$XDG_CACHE_HOME``) for as long as the file's size and time stay the same. The file is opened
-    for every read, so a `Video` may be shared by processes.
+    ``$RELUME_HOME/videos`` (``~/.cache/relume/videos``) for as long as the file's size and time stay the same. The file
+    is opened for every read, so a `Video` may be shared by processes.
 
     Raises:
         UnreadableFile: nothing can be decoded, or frames differ in size.
@@ -145,7 +145,7 @@ def indexed(file: str, decoder: Any) -> Index:
     status = os.stat(file)
     identity = [os.path.realpath(file), status.st_size, status.st_mtime_ns, decoder.name]
     name = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
-    remembered = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "relume/videos" / f"{name}.json"
+    remembered = home() / "videos" / f"{name}.json"
     try:
         return Index.remembered(remembered.read_bytes())
     except (OSError, ValueError, TypeError, KeyError):

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from .. import changes, options
+from .. import changes, hub, options
 from ..errors import UserError, expanded
 from ..experiment import Experiment, Resume
 from ..models.base import Model, model_class
@@ -31,13 +31,14 @@ def load_pretrained(
     if resume and key not in model.frozen and key not in changes.left_out(opt):
         checkpoint.load_weights(network, resume.network_path(key), "params", strict=True)
         return
-    path = opt.path.get(f"pretrain_network_{key}")
-    if not path:
+    named = opt.path.get(f"pretrain_network_{key}")
+    if not named:
         return
     strict = opt.path.get(f"strict_load_{key}")
     usual = opt.path.get("param_key_g", "params") if key in model.frozen else "params"
     grow = bool(opt.path.get(f"grow_network_{key}"))
     try:
+        path = hub.local(named)
         content = checkpoint.load(path)
         if not for_training:
             usual = weights.usual_key(content)
@@ -50,7 +51,7 @@ def load_pretrained(
     except UserError as e:
         raise UserError(f"{e} (path.pretrain_network_{key})") from e
     if distributed.is_main():
-        log.info("network_%s: loaded %s%s", key, path, taken(content, param_key, key))
+        log.info("network_%s: loaded %s%s", key, named, taken(content, param_key, key))
         if grow:
             log.info("network_%s: %d of its tensors are new and start as initialised", key, len(differences))
             return
@@ -119,7 +120,11 @@ def find_weights(opt: Options) -> Options:
         elif not named:
             found[f"pretrain_network_{key}"] = str(newest)
             log.info("network_%s: path.pretrain_network_%s names no weights; taking those trained here", key, key)
-        elif opt.train is not None and expanded(named).resolve().parent != newest.resolve().parent:
+        elif (
+            opt.train is not None
+            and not named.startswith(hub.PREFIX)
+            and expanded(named).resolve().parent != newest.resolve().parent
+        ):
             log.warning(
                 "network_%s: testing %s, where the training of this file starts from; what it ended with is %s "
                 "(path.pretrain_network_%s)",
@@ -144,7 +149,12 @@ def trained_in(root: Path, key: str) -> Path | None:
 def instead_of_best(named: str, key: str) -> Path | None:
     """What the run has whose best weights are named and not there, because it scored nothing yet: the latest, or None."""
     place = expanded(named)
-    if "://" in named or place.is_file() or place.name != f"net_{key}_{checkpoint.BEST}.pth":
+    if (
+        "://" in named
+        or named.startswith(hub.PREFIX)
+        or place.is_file()
+        or place.name != f"net_{key}_{checkpoint.BEST}.pth"
+    ):
         return None
     return trained_in(place.parent.parent, key)
 

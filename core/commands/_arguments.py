@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from .. import options
 from ..errors import UserError, printable
 from ..files import trust
+from ..hub import PREFIX, local
 from ..runtime import gate
 
 FILE = "option file (YAML), or relume:NAME of a shipped one"
@@ -101,7 +102,7 @@ def named(opt: str | None, weights: str | None) -> tuple[str, str | None]:
     """
     if not (opt or weights):
         raise UserError("which model? Give --weights FILE, -opt FILE, or both")
-    return (weights, opt) if weights else (str(opt), None)
+    return (str(local(weights)) if weights.startswith(PREFIX) else weights, opt) if weights else (str(opt), None)
 
 
 def option_file(arguments: argparse.Namespace) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ...datasets.origins import advice
+from .. import hub
 from ..errors import did_you_mean, expanded
 from ..errors.paths import FILE, FOLDER, NOT_THERE, kind_of, reason
 from ..files.reading import INHERITED
@@ -29,6 +30,12 @@ def missing(opt: Options, phases: Sequence[str] = (), weights: bool = True) -> l
     lines = []
     sets = opt.sets(*phases) if phases else opt.datasets
     for key, value in [*(_in_path(opt.path) if weights else ()), *_in_data(sets, "datasets")]:
+        if value.startswith(hub.PREFIX):
+            name = value.removeprefix(hub.PREFIX)
+            if name not in (known := hub.index()):
+                hint = did_you_mean(name, known)
+                lines.append(f"{value}: no public weights have this name.{hint} See: relume download --list ({key})")
+            continue
         if "://" in value or value == NOTHING or value.startswith(INHERITED):
             continue
         place = expanded(value)

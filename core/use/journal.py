@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..hub import home
 
 
 class Journal:
-    """The results of earlier runs into one folder: ``~/.cache/relume/infer/<digest of the folder>.jsonl``.
+    """The results of earlier runs into one folder: ``$RELUME_HOME/infer/<digest of the folder>.jsonl`` (``~/.cache/relume``).
 
     A result is noted before its file appears, whole, under its name: a run may die at any moment. Where there is no home
     folder to write to, nothing is remembered.
@@ -27,8 +28,7 @@ class Journal:
     def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
         self.settings = hashlib.sha256(json.dumps(dict(settings), sort_keys=True, default=str).encode()).hexdigest()
         digest = hashlib.sha256(os.fsencode(out.resolve())).hexdigest()[:32]
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-        self.file = cache / "relume/infer" / f"{digest}.jsonl"
+        self.file = home() / "infer" / f"{digest}.jsonl"
         self.notes: dict[str, dict[str, Any]] = {}
         self.complete = True
         with contextlib.suppress(OSError):
