@@ -281,3 +281,25 @@ def test_pictures_stay_below_their_folder(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.png"))
     assert below(tmp_path, tmp_path / "a/b") == tmp_path / "a/b"
     assert np.array_equal(gallery.save("set", "fine", 1, 0, {"output": torch.zeros(1, 3, 8, 8)}), [])
+
+
+@pytest.mark.parametrize("phase", ["val_../../x", "test_a/b", "val_\\", "val_a\nb", "val_" + "x" * 300])
+def test_phases_are_names_as_well(phase: str) -> None:
+    """A data set without a name is called by its phase."""
+    opt = options()
+    opt["datasets"][phase] = {**opt["datasets"]["val"], "name": None}
+    with pytest.raises(OptionError, match="datasets"):
+        check(opt)
+    opt["datasets"]["val_Urban100 x4.2"] = opt["datasets"].pop(phase)
+    assert "val_Urban100 x4.2" in check(opt).datasets
+
+
+def test_links_that_lead_to_each_other_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.yml").symlink_to("b.yml")
+    Path("b.yml").symlink_to("a.yml")
+    Path("p.py").symlink_to("p.py")
+    Path("o.yml").write_text("_base_: a.yml\n")
+    Path("q.yml").write_text(yaml.safe_dump({**options(), "plugins": ["p.py"]}))
+    for file in ("a.yml", "o.yml", "q.yml"):
+        assert main(["check", file]) == 2
+        assert "Traceback" not in capsys.readouterr().err
