@@ -15,12 +15,14 @@ from runs import options
 
 from relume.core.cli import main
 from relume.core.errors import UserError
+from relume.core.experiment import save_options
 from relume.core.files import as_component, below, is_component, is_temporary, refuse_links, replacing, temporary_name
 from relume.core.imaging.gallery import Gallery
 from relume.core.imaging.storage import write_bytes
 from relume.core.options import OptionError, check
 from relume.core.runtime import checkpoint
 from relume.core.runtime.checkpoint import Checkpoints
+from relume.core.runtime.last_words import LastWords
 
 MARKER = "the user's own"
 
@@ -303,3 +305,21 @@ def test_links_that_lead_to_each_other_are_one_line(capsys: pytest.CaptureFixtur
     for file in ("a.yml", "o.yml", "q.yml"):
         assert main(["check", file]) == 2
         assert "Traceback" not in capsys.readouterr().err
+
+
+def test_other_names_of_a_users_file_keep_what_is_in_it(mine: Path, tmp_path: Path) -> None:
+    """A hard link is no link that could be seen; so files of a run are replaced, and never written into."""
+    from relume.core.reports.files import Run
+    from relume.core.runtime.logger import _reopen_records
+
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("metrics.jsonl", "exit.json", "toy.yml"):
+        os.link(mine / ".bashrc", run / name)
+    with _reopen_records(run / "metrics.jsonl", 0, True) as records:
+        records.write('{"iter": 1}\n')
+    words = LastWords(run)
+    words.own()
+    words.write(1, "the end")
+    save_options(run / "toy.yml", check(options()))
+    assert untouched(mine) and [r["iter"] for r in Run(run).records()] == [1]
