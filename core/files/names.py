@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from pathlib import Path
 
@@ -52,6 +53,6 @@ def below(root: Path, path: Path) -> Path:
     Raises:
         UserError: it does not.
     """
-    if not path.resolve().is_relative_to(root.resolve()):
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
         raise UserError(f"{printable(path)}: lies outside {printable(root)}, and is not written")
     return path

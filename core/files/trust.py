@@ -22,6 +22,11 @@ class NotTrusted(UserError):
     """A plug-in that was not run, because a file from elsewhere names it."""
 
 
+def real(path: Path) -> Path:
+    """A path with its links followed; `Path.resolve` raises over links that lead to each other."""
+    return Path(os.path.realpath(path))
+
+
 @contextlib.contextmanager
 def trusting(folder: Path) -> Iterator[None]:
     """Inside, what is below a folder is the user's own: a command was given it as code to run."""
@@ -83,11 +88,11 @@ def require_trust(plugin: str, code: Path | None, folder: Path, first: bool) -> 
         NotTrusted: with what to do.
     """
     here = Path.cwd().resolve()
-    own = [p.resolve() for p in (code, folder) if p is not None]
+    own = [real(p) for p in (code, folder) if p is not None]
     if any(p.is_relative_to(root) for p in own for root in (here, *_own.get())) or (first and not _commanded.get()):
         return
     said = [p for p in os.environ.get(VARIABLE, "").split(os.pathsep) if p]
-    if "all" in said or any(p.is_relative_to(Path(s).expanduser().resolve()) for s in said for p in own):
+    if "all" in said or any(p.is_relative_to(real(Path(s).expanduser())) for s in said for p in own):
         return
     raise NotTrusted(
         f"{printable(plugin)} was not run: it and the file that names it lie outside the working directory, {printable(here)}. "

@@ -47,7 +47,9 @@ Seed = Annotated[int, Range(least=0), OF_ANY_SIZE]
 NetworkBlock = Annotated[nn.Module, ARCHS]
 LossBlock = Annotated[nn.Module, LOSSES]
 SchedulerBlock = Annotated[Any, SCHEDULERS]
-Phase = Annotated[str, Names(r"(train|val|test)(_.+)?", ("train", "val", "val_<name>", "test", "test_<name>"))]
+Phase = Annotated[
+    str, Names(r"(train|val|test)(_[\w .+-]{1,99})?", ("train", "val", "val_<name>", "test", "test_<name>"))
+]
 
 
 DatasetBlock = Annotated[Any, DATASETS, Loader]

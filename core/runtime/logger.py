@@ -15,13 +15,13 @@ import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
 from ..annotations import Count, Iterations, Section, plain, setting
 from ..errors import LINE, UserError, lines, printable, redacted, require, without_secrets
-from ..files import reading, replacing
+from ..files import COMPONENT, reading, replacing
 from . import distributed, records
 from .checkpoint import first_line, write_atomically
 from .gate import Provoked
@@ -36,8 +36,8 @@ FORMAT = "%(asctime)s %(levelname)s: %(message)s"
 class Wandb(Section):
     """Weights & Biases; off without a project."""
 
-    project: str | None = setting(None, "Project to log into.")
-    resume_id: str | None = setting(None, "Identifier of an earlier run to continue.")
+    project: Annotated[str, COMPONENT] | None = setting(None, "Project to log into.")
+    resume_id: Annotated[str, COMPONENT] | None = setting(None, "Identifier of an earlier run to continue.")
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 
 from ..annotations import Count, Section, setting
+from ..files import replacing, temporary_name
 
 log = logging.getLogger("relume")
 
@@ -88,8 +89,11 @@ class Profiler:
         table = found.key_averages().table(sort_by=order, row_limit=10, max_name_column_width=60)
         self.folder.mkdir(parents=True, exist_ok=True)
         stem = self.folder / f"profile_{self.which.start}"
-        found.export_chrome_trace(str(stem.with_suffix(".json")))
-        stem.with_suffix(".txt").write_text(table)
+        trace = temporary_name(stem.with_suffix(".json"), ".json")  # the profiler writes to names only
+        found.export_chrome_trace(str(trace))
+        trace.replace(stem.with_suffix(".json"))
+        with replacing(stem.with_suffix(".txt")) as file:
+            file.write(table.encode())
         log.info(
             "Profile of iterations %d to %d, the ten dearest operations (trace: %s.json):\n%s",
             self.which.start,

@@ -15,12 +15,14 @@ from runs import options
 
 from relume.core.cli import main
 from relume.core.errors import UserError
+from relume.core.experiment import save_options
 from relume.core.files import as_component, below, is_component, is_temporary, refuse_links, replacing, temporary_name
 from relume.core.imaging.gallery import Gallery
 from relume.core.imaging.storage import write_bytes
 from relume.core.options import OptionError, check
 from relume.core.runtime import checkpoint
 from relume.core.runtime.checkpoint import Checkpoints
+from relume.core.runtime.last_words import LastWords
 
 MARKER = "the user's own"
 
@@ -281,3 +283,43 @@ def test_pictures_stay_below_their_folder(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.png"))
     assert below(tmp_path, tmp_path / "a/b") == tmp_path / "a/b"
     assert np.array_equal(gallery.save("set", "fine", 1, 0, {"output": torch.zeros(1, 3, 8, 8)}), [])
+
+
+@pytest.mark.parametrize("phase", ["val_../../x", "test_a/b", "val_\\", "val_a\nb", "val_" + "x" * 300])
+def test_phases_are_names_as_well(phase: str) -> None:
+    """A data set without a name is called by its phase."""
+    opt = options()
+    opt["datasets"][phase] = {**opt["datasets"]["val"], "name": None}
+    with pytest.raises(OptionError, match="datasets"):
+        check(opt)
+    opt["datasets"]["val_Urban100 x4.2"] = opt["datasets"].pop(phase)
+    assert "val_Urban100 x4.2" in check(opt).datasets
+
+
+def test_links_that_lead_to_each_other_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.yml").symlink_to("b.yml")
+    Path("b.yml").symlink_to("a.yml")
+    Path("p.py").symlink_to("p.py")
+    Path("o.yml").write_text("_base_: a.yml\n")
+    Path("q.yml").write_text(yaml.safe_dump({**options(), "plugins": ["p.py"]}))
+    for file in ("a.yml", "o.yml", "q.yml"):
+        assert main(["check", file]) == 2
+        assert "Traceback" not in capsys.readouterr().err
+
+
+def test_other_names_of_a_users_file_keep_what_is_in_it(mine: Path, tmp_path: Path) -> None:
+    """A hard link is no link that could be seen; so files of a run are replaced, and never written into."""
+    from relume.core.reports.files import Run
+    from relume.core.runtime.logger import _reopen_records
+
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("metrics.jsonl", "exit.json", "toy.yml"):
+        os.link(mine / ".bashrc", run / name)
+    with _reopen_records(run / "metrics.jsonl", 0, True) as records:
+        records.write('{"iter": 1}\n')
+    words = LastWords(run)
+    words.own()
+    words.write(1, "the end")
+    save_options(run / "toy.yml", check(options()))
+    assert untouched(mine) and [r["iter"] for r in Run(run).records()] == [1]

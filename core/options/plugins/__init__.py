@@ -84,7 +84,7 @@ def include(plugins: Iterable[str]) -> list[str]:
 
 def path_of(plugin: str, folder: Path) -> Path | None:
     """The file or folder that a plug-in is, whether it is there or not; None of an installed module."""
-    path = (folder / expanded(plugin)).resolve()
+    path = Path(os.path.realpath(folder / expanded(plugin)))
     return path if plugin.endswith(".py") or os.sep in plugin or path.is_dir() else None
 
 

@@ -54,6 +54,11 @@ def read(path: str | os.PathLike[str], overrides: Iterable[str] = (), allow_dupl
     return Read(merged, reader.problems, reader.notes)
 
 
+def _real(path: str) -> Path:
+    """The file of a path, links followed; of links that lead to each other, which `Path.resolve` raises over, one of them."""
+    return Path(os.path.realpath(shipped.located(path)))
+
+
 class Reader:
     """Reads files and collects the mistakes in them, and notes. Keys given twice are mistakes unless they are allowed."""
 
@@ -71,7 +76,7 @@ class Reader:
         """
         path = shipped.normalised(path)
         try:
-            place = shipped.located(path).resolve()
+            place = _real(path)
         except (UserError, OSError):
             return self._file(path, chain, asked)  # which says what is wrong with it
         if place not in self._read:  # a file that several are based on is read once
@@ -87,7 +92,7 @@ class Reader:
         if text is None:
             return None
         self._files += 1
-        source = Source(path, shipped.located(path).resolve().parent, self._files, self.problems, twice=self._twice)
+        source = Source(path, _real(path).parent, self._files, self.problems, twice=self._twice)
         node = source.nodes(text)
         if node is None:
             return None
@@ -141,7 +146,7 @@ class Reader:
             except UserError as e:
                 self.problems.append(Problem(base.place, f"{BASE}: {e}"))
                 continue
-            if any(shipped.located(path).resolve() == shipped.located(c).resolve() for c in chain):
+            if any(_real(path) == _real(c) for c in chain):
                 circle = " -> ".join((*chain, path))
                 self.problems.append(Problem(base.place, f"{BASE}: the files include each other: {circle}"))
                 continue
