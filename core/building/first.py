@@ -73,12 +73,8 @@ def said(error: Exception, key: str | None, opt: Options) -> UserError:
         return of_shapes(text, shapes[1].split("x"), shapes[2].split("x"), opt)
     if "channel(s)" in text:
         named = [f"network_{k}.{n} is {v}" for k, b in opt.networks.items() for n, v in settings(b, CHANNELS["takes"])]
-        colours = [
-            f"datasets.train.{n} is {v}"
-            for n, v in opt.datasets["train"].items()
-            if n in ("color", "grayscale", "task")
-        ]
-        found = UserError(f"{text} ({', '.join([*named, *colours])})" if named or colours else text)
+        reasons = [*named, *colours(opt)]
+        found = UserError(f"{text} ({', '.join(reasons)})" if reasons else text)
         found.key = "network_g"
         return found
     block = of(key, opt)
@@ -96,11 +92,19 @@ def of_shapes(text: str, pred: list[str], target: list[str], opt: Options) -> Us
         key = f"network_g.{found[0][0]}" if found else key
     if pred[1:2] != target[1:2]:
         found = settings(network, CHANNELS["gives"])
-        reasons += [f"network_g.{name} is {value}" for name, value in found]
+        reasons += [f"network_g.{name} is {value}" for name, value in found] + colours(opt)
         key = f"network_g.{found[0][0]}" if found and key == "network_g" else key
     error = UserError(f"{text}: {', '.join(reasons)}" if reasons else text)
     error.key = key
     return error
+
+
+def colours(opt: Options) -> list[str]:
+    """The options of the training set on which the channels of its images depend."""
+    block = opt.datasets["train"]
+    return [
+        f"datasets.train.{n} is {v}" for n, v in block.items() if n in ("color", "grayscale", "task") and v is not None
+    ]
 
 
 def settings(block: Mapping[str, Any], names: re.Pattern[str]) -> list[tuple[str, Any]]:
