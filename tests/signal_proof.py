@@ -86,7 +86,7 @@ def final() -> dict[str, torch.Tensor]:
 
 
 def main(stride: int, strategy: str) -> None:
-    """Try every `stride`-th point, from all three sides."""
+    """Try every `stride`-th point."""
     dist.init_process_group("gloo")
     rank = dist.get_rank()
     points = Points()
@@ -104,7 +104,10 @@ def main(stride: int, strategy: str) -> None:
     straight, every = final(), points.passed
     os.chdir("..")
     codes = []
-    for n, who in itertools.product(range(1, every + 1, stride), ("first", "others", "all")):
+    places, sides = range(1, every + 1, stride), ("first", "others", "all")
+    # All sides at all points, or the sides in turn at some of them.
+    tried = itertools.product(places, sides) if stride == 1 else zip(places, itertools.cycle(sides), strict=False)
+    for n, who in tried:
         os.makedirs(f"{n}_{who}", exist_ok=True)
         dist.barrier()
         os.chdir(f"{n}_{who}")

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -123,13 +124,35 @@ def _in_use(folder: Path, holder: Owner) -> str:
 
 
 def _take(path: Path) -> bool:
-    """Create the lock; False if there is one."""
+    """Create the lock; False if there is one.
+
+    It is written aside and linked, so that a process that is killed on the way leaves no lock without an owner.
+    """
+    aside = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.new")
+    text = json.dumps(asdict(Owner.here()))
+    try:
+        aside.write_text(text)
+        os.link(aside, path)
+    except FileExistsError:
+        return False
+    except OSError as e:
+        if e.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+            raise
+        return _take_without_links(path, text)
+    finally:
+        with contextlib.suppress(OSError):
+            aside.unlink()
+    return True
+
+
+def _take_without_links(path: Path, text: str) -> bool:
+    """`_take` on a file system that has none."""
     try:
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     except FileExistsError:
         return False
     with os.fdopen(handle, "w") as file:
-        json.dump(asdict(Owner.here()), file)
+        file.write(text)
     return True
 
 

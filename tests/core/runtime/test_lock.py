@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import subprocess
@@ -102,3 +103,20 @@ def test_a_second_run_of_a_name_touches_nothing(arguments: tuple[str, ...], tmp_
         assert f"experiments/toy is in use by process {os.getpid()} on " in done.stderr
         assert "Traceback" not in done.stderr
         assert sorted(p for p in tmp_path.rglob("*") if p.name != "opt.yml") == before
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_lock_is_never_without_an_owner(links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt if links else OSError(errno.EOPNOTSUPP, "no links here")
+
+    monkeypatch.setattr(os, "link", killed)
+    path = lock.lock_path(tmp_path / "toy")
+    if links:
+        with pytest.raises(KeyboardInterrupt):
+            lock._take(path)
+        assert not path.exists()
+    else:
+        assert lock._take(path) and not lock._take(path)
+        assert lock.owner(tmp_path / "toy") == lock.Owner.here()
+    assert [p for p in tmp_path.iterdir() if p != path] == []
