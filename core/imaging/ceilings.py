@@ -51,11 +51,12 @@ def unpacked(open_entry: Callable[[], IO[bytes]], announced_bytes: int, name: st
 def announced(data: bytes) -> tuple[int, int] | None:
     """(height, width) that an encoded picture's header says; None where it is not understood.
 
-    Of PNG, JPEG, BMP, TIFF (its largest directory), WebP, JPEG 2000, Netpbm, PFM, Radiance and OpenEXR.
+    Of PNG, JPEG, BMP, TIFF (its largest directory), WebP, JPEG 2000, Netpbm, PFM, Radiance and OpenEXR; and of GIF, AVIF, Sun
+    rasters and PAM, which OpenCV knows by their content, whatever they are called.
     """
     if data.startswith((PNG_START, JPEG_START, b"BM")):
         return image_size(data)
-    for reader in (_webp, _jpeg2000, _netpbm, _radiance, _exr, _tiff):
+    for reader in (_webp, _jpeg2000, _netpbm, _radiance, _exr, _tiff, _others):
         found = reader(data)
         if found is not None:
             return found
@@ -81,6 +82,22 @@ def _jpeg2000(data: bytes) -> tuple[int, int] | None:
         return bottom - top, right - left
     at = data.find(b"ihdr", 0, 4096) if data[4:8] == b"jP  " else -1
     return struct.unpack_from(">II", data, at + 4) if 0 < at <= len(data) - 12 else None
+
+
+def _others(data: bytes) -> tuple[int, int] | None:
+    sizes: list[tuple[int, int]] = []  # (width, height)
+    if data.startswith((b"GIF87a", b"GIF89a")) and len(data) >= 10:
+        sizes.append(struct.unpack_from("<HH", data, 6))
+    if data.startswith(b"\x59\xa6\x6a\x95") and len(data) >= 12:
+        sizes.append(struct.unpack_from(">II", data, 4))
+    if data.startswith(b"P7"):
+        found = [re.search(rb"\n" + word + rb"\s+(\d{1,12})\s", data[:4096]) for word in (b"WIDTH", b"HEIGHT")]
+        sizes += [(int(found[0][1]), int(found[1][1]))] if found[0] and found[1] else []
+    if data[4:8] == b"ftyp":  # the sizes of all images in it, of which the largest is asked for
+        boxes = re.finditer(rb"ispe.{4}(.{8})", data[:1_000_000], re.DOTALL)
+        sizes += [struct.unpack(">II", box[1]) for box in boxes]
+    width, height = max(sizes, key=lambda size: size[0] * size[1], default=(0, 0))
+    return (height, width) if sizes else None
 
 
 def _netpbm(data: bytes) -> tuple[int, int] | None:

@@ -128,9 +128,31 @@ def test_the_ceiling_is_an_option(tmp_path: Path) -> None:
         check(options(data={"max_pixels": 0}))
 
 
+OTHERS = {
+    "gif": b"GIF89a" + struct.pack("<HH", *HUGE[::-1]) + bytes(10),
+    "sun": b"\x59\xa6\x6a\x95" + struct.pack(">II", *HUGE[::-1]) + bytes(24),
+    "pam": b"P7\nWIDTH 50000\nHEIGHT 40000\nDEPTH 3\nMAXVAL 255\nENDHDR\n",
+    "avif": b"\0\0\0\x1cftypavif" + bytes(20) + b"\0\0\0\x14ispe\0\0\0\0" + struct.pack(">II", *HUGE[::-1]) + bytes(9),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_what_opencv_knows_by_its_content_is_refused_whatever_it_is_called(kind: str) -> None:
+    assert ceilings.announced(OTHERS[kind]) == HUGE
+    with pytest.raises(UnreadableFile, match=r"pixels, and data\.max_pixels"):
+        read_pixels(OTHERS[kind], "x.png")
+
+
+def test_small_ones_say_their_sizes() -> None:
+    for suffix in (".gif", ".avif", ".ras"):
+        if cv2.haveImageWriter(f"x{suffix}"):
+            data = cv2.imencode(suffix, np.full((64, 96, 3), 80, np.uint8))[1].tobytes()
+            assert ceilings.announced(data) == (64, 96)
+
+
 @pytest.mark.parametrize("cut", range(0, 60, 3))
 def test_cut_headers_trip_nobody(cut: int) -> None:
-    for data in HEADERS.values():
+    for data in (*HEADERS.values(), *OTHERS.values()):
         ceilings.announced(data[:cut])
 
 
