@@ -166,10 +166,7 @@ class Packets(Iterator[Packet]):
                 ) from e
             if not dead:
                 raise  # a mistake in the dataset's code
-            raise UserError(
-                f"a loading process died (exit code {dead[0]}). The system kills processes (-9) when memory is short: "
-                "lower num_worker_per_gpu or num_prefetch_queue, or enlarge shared memory (docker run --shm-size)"
-            ) from e
+            raise UserError(death(dead[0])) from e
 
     def close(self) -> None:
         """End the processes."""
@@ -179,6 +176,21 @@ class Packets(Iterator[Packet]):
             if process.is_alive():
                 process.kill()  # stuck in a read, or waiting for what a dead one has taken along
                 process.join(1.0)
+
+
+def death(code: int | None) -> str:
+    """What to say of a loading process that ended with an exit code, less than 0 for a signal."""
+    if code == -signal.SIGBUS:
+        return (
+            f"a loading process died of a bus error (exit code {code}): a file that is mapped into memory, such as an LMDB, was "
+            "cut while it was read, or shared memory (/dev/shm) is full: docker run --shm-size"
+        )
+    if code == -signal.SIGSEGV:
+        return f"a loading process died of a memory fault (exit code {code}): a decoder failed on a file, or a library is broken"
+    return (
+        f"a loading process died (exit code {code}). The system kills processes (-9) when memory is short: "
+        "lower num_worker_per_gpu or num_prefetch_queue, or enlarge shared memory (docker run --shm-size)"
+    )
 
 
 @contextlib.contextmanager
