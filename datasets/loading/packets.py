@@ -182,11 +182,11 @@ def death(code: int | None) -> str:
     """What to say of a loading process that ended with an exit code, less than 0 for a signal."""
     if code == -signal.SIGBUS:
         return (
-            f"a loading process died of a bus error (exit code {code}): a file that is mapped into memory, such as an LMDB, was "
+            f"a loading process died of a bus error (exit code {code}): a file that is mapped into memory, as an LMDB is, was "
             "cut while it was read, or shared memory (/dev/shm) is full: docker run --shm-size"
         )
     if code == -signal.SIGSEGV:
-        return f"a loading process died of a memory fault (exit code {code}): a decoder failed on a file, or a library is broken"
+        return f"a loading process died of a memory fault (exit code {code}): a decoder or another library failed"
     return (
         f"a loading process died (exit code {code}). The system kills processes (-9) when memory is short: "
         "lower num_worker_per_gpu or num_prefetch_queue, or enlarge shared memory (docker run --shm-size)"
