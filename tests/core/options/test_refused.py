@@ -74,6 +74,7 @@ def test_no_topic_takes_what_is_here() -> None:
         ("name: x\nmodel: sr\nnetwork_G: {which_model_G: RRDB}\ntrain: {niter: 5}\n", "BasicSR before version 1"),
         ("name: x\nscale: 4\nnetwork_g: {type: span}\ntrain: {losses: [{type: l1loss}]}\n", "traiNNer-redux"),
         ("name: x\nscale: 4\nuse_amp: true\nnetwork_g: {type: span}\n", "traiNNer-redux"),
+        ("name: x\nscale: 4\nnetwork_g: {type: dat}\nonnx: {opset: 20}\n", "traiNNer-redux"),
     ],
 )
 def test_other_dialects_are_recognised_in_one_line(tmp_path: Path, text: str, expected: str) -> None:
