@@ -47,7 +47,7 @@ INSTEAD = {"parts": ("tile", "tile_pad", "grids"), "use_grad_clip": ("grad_clip_
 def written_out(root: Block) -> tuple[Block, list[Problem]]:
     """The top level of an option file with what its wrapper does beyond it, and a note on each addition."""
     notes: list[Problem] = []
-    root = _stages(_diffir(_tile(_misplaced(_sets_meant(_meant(root, notes), notes), notes), notes), notes), notes)
+    root = _stages(_scaled(_tile(_misplaced(_sets_meant(_meant(root, notes), notes), notes), notes), notes), notes)
     name = root.scalar("model_type")
     if not isinstance(name, str):
         return root, notes
@@ -69,11 +69,19 @@ def written_out(root: Block) -> tuple[Block, list[Problem]]:
     return root, notes
 
 
-def _diffir(root: Block, notes: list[Problem]) -> Block:
-    """DiffIR's networks take the scale of the top level where their data have it: the original has a class for each."""
+def _scaled(root: Block, notes: list[Problem]) -> Block:
+    """DiffIR's networks take the scale of the top level where their data have it: the original has a class for each.
+
+    TOFlow's is 1: its inputs were enlarged beforehand, whatever the file says.
+    """
     scale = root.entries.get("scale")
     if scale is None or not isinstance(scale.node, Scalar) or scale.node.value == 1:
         return root
+    network = root.entries.get("network_g")
+    if network is not None and isinstance(network.node, Block) and network.node.scalar("type") == "TOFlow":
+        notes.append(Problem(scale.place, "scale: 1, as TOFlow takes frames of the size of its output"))
+        one = scale._replace(node=Scalar(1, None, scale.node.place))
+        return Block({**root.entries, "scale": one}, root.place)
     networks = {
         k: e
         for k, e in root.entries.items()

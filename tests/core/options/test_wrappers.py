@@ -91,3 +91,9 @@ def test_tiles_of_hat(tmp_path: Path) -> None:
 def test_ways_of_cutting_that_do_not_go_together(tmp_path: Path, val: str, message: str) -> None:
     with pytest.raises(options.OptionError, match=message):
         resolved(tmp_path, "SRModel", val=f"val: {val}")
+
+
+def test_toflow_takes_frames_that_were_enlarged_beforehand(tmp_path: Path) -> None:
+    found = resolved(tmp_path, "SRModel", network="TOFlow")
+    assert found.options.scale == 1
+    assert any("scale: 1, as TOFlow takes frames of the size of its output" in str(note) for note in found.notes)
