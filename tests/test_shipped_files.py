@@ -153,7 +153,7 @@ def test_every_file_runs(path: Path, data: Path, tmp_path: Path, monkeypatch: py
     if "test" in path.relative_to(FOLDER).parts[:-1] or path.stem.startswith("test"):
         values["train"] = None
         scores = run_test(options.check(values), random_weights=True)
-        assert scores and all(of_set for of_set in scores.values())
+        assert scores and (all(scores.values()) or not values["val"]["metrics"])
         return
     start = time.monotonic()
     first = trained(values, "first")

@@ -94,7 +94,7 @@ def rehearsed(opt: Options, folder: str) -> tuple[Options, list[str]]:
             del values["path"][key]
         elif key == "resume_state" and value:
             values["path"][key] = None
-    values["logger"].update(print_freq=1, use_tb_logger=False, wandb=None, train_image_freq=None)
+    values["logger"].update(print_freq=1, use_tb_logger=False, wandb=None, mlflow=None, train_image_freq=None)
     return options.check(values), [f"{line}: rehearsed with random weights" for line in absent]
 
 

@@ -153,6 +153,6 @@ def as_debug(opt: Options) -> Options:
         opt,
         train=train,
         name=opt.name if opt.name.startswith("debug") else f"debug_{opt.name}",
-        logger=replace(opt.logger, print_freq=1, save_checkpoint_freq=8, use_tb_logger=False, wandb=None),
+        logger=replace(opt.logger, print_freq=1, save_checkpoint_freq=8, use_tb_logger=False, wandb=None, mlflow=None),
         val=replace(opt.val, val_freq=8),
     )

@@ -23,9 +23,10 @@ from ..models import MODELS
 from ..models.base import model_class
 from ..registry import Parameter, Registry
 from ..runtime.distributed import Dist
-from ..runtime.logger import Logger, Wandb
+from ..runtime.logger import Logger
 from ..runtime.optimizers import OPTIMIZERS, OptimizerKeys
 from ..runtime.speed import Profile
+from ..runtime.trackers import MLflow, Wandb
 from . import docstrings, shipped
 from .checking.kinds import parameters
 from .checking.words import describe
@@ -43,6 +44,7 @@ SECTIONS: dict[str, type] = {
     "data": Ceilings,
     "logger": Logger,
     "logger.wandb": Wandb,
+    "logger.mlflow": MLflow,
     "dist_params": Dist,
 }
 """Sections of an option file by their key; keys of `datasets` stand in each of its blocks."""

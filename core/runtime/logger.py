@@ -1,4 +1,4 @@
-"""One run's records: console, text log in BasicSR's grammar, ``metrics.jsonl``, TensorBoard, Weights & Biases."""
+"""One run's records: console, text log in BasicSR's grammar, ``metrics.jsonl``, and trackers."""
 
 from __future__ import annotations
 
@@ -15,29 +15,22 @@ import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 
 from ..annotations import Count, Iterations, Section, plain, setting
 from ..errors import LINE, UserError, lines, printable, redacted, require, without_secrets
-from ..files import COMPONENT, reading, replacing
+from ..files import reading, replacing
 from . import distributed, records
 from .checkpoint import first_line, write_atomically
 from .gate import Provoked
 from .progress import Bar, Heartbeat, Pace, for_terminal, losses_first
 from .streams import LogFile, StandardOutput
+from .trackers import MLflow, MLflowRun, TensorBoard, Tracker, Wandb, WeightsAndBiases, mlflow_of
 
 log = logging.getLogger("relume")
 FORMAT = "%(asctime)s %(levelname)s: %(message)s"
-
-
-@dataclass(frozen=True, eq=False)
-class Wandb(Section):
-    """Weights & Biases; off without a project."""
-
-    project: Annotated[str, COMPONENT] | None = setting(None, "Project to log into.")
-    resume_id: Annotated[str, COMPONENT] | None = setting(None, "Identifier of an earlier run to continue.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +45,7 @@ class Logger(Section):
     )
     use_tb_logger: bool = setting(False, "Write TensorBoard events to tb_logger/<name>.")
     wandb: Wandb | None = setting(None, "Weights & Biases.")
+    mlflow: MLflow | None = setting(None, "MLflow.")
     train_image_freq: Iterations | None = setting(
         None, "Iterations between pictures of a training sample (input, outputs, target); none when omitted."
     )
@@ -181,7 +175,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def trackers(opt: Logger) -> tuple[Any, Any]:
-    """The modules of the trackers that a ``logger`` section asks for: TensorBoard's and Weights & Biases', each or None.
+    """The modules of TensorBoard and Weights & Biases, each or None, where a ``logger`` section asks for them.
 
     Raises:
         UserError: one is not installed.
@@ -191,6 +185,7 @@ def trackers(opt: Logger) -> tuple[Any, Any]:
         board = require("torch.utils.tensorboard", "logger.use_tb_logger", "pip install tensorboard")
     if opt.wandb is not None and opt.wandb.project:
         wandb = require("wandb", "logger.wandb")
+    mlflow_of(opt.mlflow)
     return board, wandb
 
 
@@ -214,8 +209,7 @@ class RunLogger:
         self.name = str(opt["name"])
         self.total = int(opt["train"]["total_iter"])
         self.pace = Pace(self.total, start)
-        self.writer: Any = None
-        self.wandb: Any = None
+        self.trackers: list[Tracker] = []
         self.records: Any = None
         self.bar: Bar | None = None
         self.heartbeat: Heartbeat | None = None
@@ -223,21 +217,19 @@ class RunLogger:
         if not distributed.is_main():
             return
         settings = Logger.of(opt["logger"])
-        board, tracker = trackers(settings)
+        board, wandb = trackers(settings)
         folder.mkdir(parents=True, exist_ok=True)
         self.file = add_file(folder / f"train_{self.name}_{timestamp()}.log")
         self.records = _reopen_records(folder / "metrics.jsonl", start, validated)
+        config = without_secrets(plain(opt))
         if board is not None:
-            self.writer = board.SummaryWriter(str(tensorboard), purge_step=start + 1 if start else None)
-        if tracker is not None and settings.wandb is not None:
-            with self._tracking("Weights & Biases"):
-                self.wandb = tracker.init(
-                    project=settings.wandb.project,
-                    name=self.name,
-                    config=without_secrets(plain(opt)),
-                    id=settings.wandb.resume_id,
-                    resume="allow",
-                )
+            self.trackers.append(TensorBoard(board, tensorboard, start))
+        if wandb is not None and settings.wandb is not None:
+            with self._tracking(WeightsAndBiases.name):
+                self.trackers.append(WeightsAndBiases(wandb, settings.wandb, self.name, config))
+        if (mlflow := mlflow_of(settings.mlflow)) is not None and settings.mlflow is not None:
+            with self._tracking(MLflowRun.name):
+                self.trackers.append(MLflowRun(mlflow, settings.mlflow, self.name, config))
         if sys.stdout.isatty():
             self.bar = Bar(self.name, self.pace)
         else:
@@ -327,20 +319,16 @@ class RunLogger:
                 self.records.flush()
 
     def scalars(self, iteration: int, values: Mapping[str, float]) -> None:
-        """Curves, to TensorBoard and Weights & Biases."""
-        if self.writer is not None:
-            with self._tracking("TensorBoard"):
-                for tag, value in values.items():
-                    self.writer.add_scalar(tag, value, iteration)
-        if self.wandb is not None:
-            with self._tracking("Weights & Biases"):
-                self.wandb.log(dict(values), step=iteration)
+        """Curves, to all trackers."""
+        for tracker in self.trackers:
+            with self._tracking(tracker.name):
+                tracker.scalars(iteration, values)
 
     def image(self, tag: str, picture: Any, iteration: int) -> None:
-        """One picture, (H, W, 3) uint8 RGB, to TensorBoard."""
-        if self.writer is not None:
-            with self._tracking("TensorBoard"):
-                self.writer.add_image(tag, picture, iteration, dataformats="HWC")
+        """One picture, (H, W, 3) uint8 RGB, to trackers that take such."""
+        for tracker in self.trackers:
+            with self._tracking(tracker.name):
+                tracker.image(tag, picture, iteration)
 
     @contextlib.contextmanager
     def _tracking(self, tracker: str) -> Iterator[None]:
@@ -373,12 +361,9 @@ class RunLogger:
             self.bar.close()
         if self.heartbeat:
             self.heartbeat.close()
-        if self.writer is not None:
-            with self._tracking("TensorBoard"):
-                self.writer.close()
-        if self.wandb is not None:
-            with self._tracking("Weights & Biases"):
-                self.wandb.finish()
+        for tracker in self.trackers:
+            with self._tracking(tracker.name):
+                tracker.close()
         with self._tracking("metrics.jsonl"):
             self.records.close()
         self.records = None
