@@ -32,7 +32,7 @@ option file. `relume.load("x.pth")` does
 the same. Files wrapped as `params`, `params_ema`, `state_dict` and so on, names that begin with `module.`, and
 ESRGAN's first names
 (`model.0.weight`, `RRDB_trunk`) are understood. A file that would run code is refused; `relume convert` takes the
-weights out of it.
+weights out of it. NaN, infinite, complex, integer, sparse and quantised numbers are refused, too, by file and entry.
 
 Options that weights do not tell are assumed to be the usual ones, and said: give `network_g` where yours differ.
 Tables that only
