@@ -266,7 +266,8 @@ def _keep(place: Place, timeout: float) -> dist.TCPStore:
         master_listen_fd=number,
     )
     # A loading process that outlives its parent would keep the port.
-    os.register_at_fork(after_in_child=lambda: os.close(number))
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=lambda: os.close(number))
     store.set("relume/keeper", _said_of(place))
     _kept[place.port] = store
     return store

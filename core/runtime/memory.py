@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import resource
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +16,14 @@ from torch import nn
 
 from ..errors import UserError
 
+try:
+    import resource as limits_of
+except ImportError:  # Windows
+    limits_of: Any = None  # type: ignore[no-redef]
+
 GIB = 1 << 30
+UNKNOWN = 1 << 62
+"""Bytes of a machine that does not say how many it has."""
 MOST_LAYERS = 10_000
 """Modules within a network: more than any has."""
 CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
@@ -31,12 +37,15 @@ ALLOCATORS = (
 
 def there_is() -> int:
     """Bytes that this process may use: the least of the machine's, its control group's and its own limit."""
-    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    limits = [UNKNOWN]
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # Windows has no such question
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     for name in CGROUPS:
         with contextlib.suppress(OSError, ValueError):  # no such control groups, or "max"
             limits.append(int(Path(name).read_text()))
-    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
-    return min(limits + ([soft] if soft != resource.RLIM_INFINITY else []))
+    if limits_of is not None and (soft := limits_of.getrlimit(limits_of.RLIMIT_AS)[0]) != limits_of.RLIM_INFINITY:
+        limits.append(soft)
+    return min(limits)
 
 
 def ran_out(error: BaseException) -> bool:
@@ -49,16 +58,16 @@ def ran_out(error: BaseException) -> bool:
 @contextlib.contextmanager
 def bounded(device: torch.device) -> Iterator[None]:
     """Inside, on a CPU, what asks for more memory than there is gets an error, instead of a system that ends the process."""
-    if device.type != "cpu":
+    if device.type != "cpu" or limits_of is None:
         yield
         return
-    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    least = min(limit for limit in (there_is(), soft, hard) if limit != resource.RLIM_INFINITY)
-    resource.setrlimit(resource.RLIMIT_DATA, (least, hard))
+    soft, hard = limits_of.getrlimit(limits_of.RLIMIT_DATA)
+    least = min(limit for limit in (there_is(), soft, hard) if limit != limits_of.RLIM_INFINITY)
+    limits_of.setrlimit(limits_of.RLIMIT_DATA, (least, hard))
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+        limits_of.setrlimit(limits_of.RLIMIT_DATA, (soft, hard))
 
 
 # ------------------------------------------------------------------ networks
