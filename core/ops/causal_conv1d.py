@@ -68,7 +68,8 @@ def causal_conv1d(
     if theirs is not None:
         result: Tensor = theirs(_aligned(x), weight, bias, activation=activation)
         return result
-    if use_kernel("causal_conv1d", functools.partial(_obstacle, rows, weight, bias, before)):
+    obstacle = functools.partial(_obstacle, rows, weight, bias=bias, initial_states=before)
+    if use_kernel("causal_conv1d", obstacle, rows):
         from .causal_conv1d_triton import fused as run
     else:
         run = _CausalConv.apply
@@ -99,11 +100,11 @@ def _aligned(x: Tensor) -> Tensor:
     return x.transpose(1, 2).contiguous().transpose(1, 2)
 
 
-def _obstacle(x: Tensor, weight: Tensor, *others: Tensor | None) -> str | None:
+def _obstacle(x: Tensor, weight: Tensor, **others: Tensor | None) -> str | None:
     """Why the fused kernels cannot run, or None."""
     if weight.shape[1] > WIDEST:
         return f"it takes up to {WIDEST} taps, there are {weight.shape[1]}"
-    return device_obstacle("causal_conv1d", x, weight, *others)
+    return device_obstacle("causal_conv1d", x=x, weight=weight, **others)
 
 
 def _after(x: Tensor, before: Tensor | None, width: int) -> Tensor:

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from .dispatch import has_triton, use_kernel
+from ..errors import UserError
+from .dispatch import device_obstacle, use_kernel
 
 SOFT_SIGN = 0.81
 """Of differences in [0, 1] images: s(d) = d / sqrt(0.81 + d^2)."""
@@ -38,8 +39,16 @@ def census_distance(pred: Tensor, target: Tensor, patch_size: int = 7) -> Tensor
 
     Returns:
         (B, H, W).
+
+    Raises:
+        UserError: shapes do not go together, or kernels are forced on and cannot run.
     """
-    if use_kernel("census", functools.partial(_obstacle, pred)):
+    if pred.dim() != 3 or pred.shape != target.shape or patch_size < 1 or not patch_size % 2:
+        raise UserError(
+            f"census_distance: pred and target must be (B, H, W) of one shape and patch_size odd; "
+            f"they are {tuple(pred.shape)}, {tuple(target.shape)} and {patch_size}"
+        )
+    if use_kernel("census", functools.partial(_obstacle, pred, target), pred):
         from .census_triton import FusedCensus
 
         fused: Tensor = FusedCensus.apply(pred, target, patch_size, (SOFT_SIGN, SOFT_COUNT))
@@ -48,13 +57,12 @@ def census_distance(pred: Tensor, target: Tensor, patch_size: int = 7) -> Tensor
     return plain
 
 
-def _obstacle(x: Tensor) -> str | None:
-    """Why the fused kernel cannot run on `x`, or None."""
-    if x.device.type != "cuda":
-        return f"it needs a GPU, the tensors are on {x.device.type}"
-    if x.dtype != torch.float32:
-        return f"it computes in float32, the tensors are {str(x.dtype).removeprefix('torch.')}"
-    return None if has_triton() else "Triton is not installed"
+def _obstacle(pred: Tensor, target: Tensor) -> str | None:
+    """Why the fused kernel cannot run, or None."""
+    for name, t in {"pred": pred, "target": target}.items():
+        if t.dtype != torch.float32:
+            return f"it computes in float32, {name} is {str(t.dtype).removeprefix('torch.')}"
+    return device_obstacle("census", pred=pred, target=target)
 
 
 class _Census(Function):

@@ -1,7 +1,9 @@
 """Triton kernels of `census.census_distance`: both images are read where they are, one map is written, nothing else is kept.
 
-Importing this needs Triton. A program takes some pixels and goes through all of their neighbours; the gradient is gathered, not
-scattered: what a neighbour's distance does to this pixel is what this pixel's does to the neighbour, with the other sign.
+A program takes some pixels and goes through all of their neighbours; the gradient is gathered, not scattered: what a
+neighbour's distance does to this pixel is what this pixel's does to the neighbour, with the other sign. One launch forward and
+one backward; 12 and 16 bytes a pixel, where maps of all 49 neighbours take about 4 KB. Limit: arithmetic. Importing this
+needs Triton.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
+
+from .launching import launch
 
 PIXELS = 256
 """Of one program."""
@@ -56,9 +60,10 @@ def _launch(
     pred: Tensor, target: Tensor, grad: Tensor | None, patch_size: int, softness: tuple[float, float]
 ) -> Tensor:
     out = torch.empty_like(pred)
-    _census[(triton.cdiv(pred.numel(), PIXELS),)](
-        pred, target, pred if grad is None else grad, out, pred.shape[1], pred.shape[2], pred.numel(),
-        *softness, patch_size, grad is not None, PIXELS,
+    launch(
+        _census, (triton.cdiv(pred.numel(), PIXELS),), pred, target, pred if grad is None else grad, out, pred.shape[1],
+        pred.shape[2], pred.numel(), SIGN=softness[0], SOFT=softness[1], PATCH=patch_size, BACKWARD=grad is not None,
+        PIXELS=PIXELS,
     )  # fmt: skip
     return out
 

@@ -74,17 +74,18 @@ def _attend(
     q: Tensor | None, kv: Tensor, temperature: Tensor, weight: Tensor, *rest: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     rest = tuple(None if t is None else t.to(kv.dtype) for t in rest)
-    fused = use_kernel("mdta", functools.partial(_obstacle, temperature.numel(), weight, kv, q, *rest))
+    named = {"qkv" if q is None else "kv": kv, "q": q, "temperature": temperature, "bias": rest[0], "kernel": rest[1]}
+    fused = use_kernel("mdta", functools.partial(_obstacle, temperature.numel(), weight, **named), kv)
     with torch.autocast(kv.device.type, enabled=False):
         result: tuple[Tensor, Tensor] = _Attention.apply(q, kv, temperature, weight, *rest, fused)
         return result
 
 
-def _obstacle(heads: int, weight: Tensor, kv: Tensor, *others: Tensor | None) -> str | None:
+def _obstacle(heads: int, weight: Tensor, **others: Tensor | None) -> str | None:
     """Why the fused kernels cannot run, or None."""
     if weight.shape[1] > heads * WIDEST:
         return f"it takes up to {WIDEST} channels of a head, there are {weight.shape[1] // heads}"
-    return device_obstacle("mdta", kv, weight, *others)
+    return device_obstacle("mdta", **others, weight=weight)
 
 
 def softmax_by_head(similarity: Tensor, temperature: Tensor) -> Tensor:

@@ -36,6 +36,8 @@ NAMES = {
     "selective_scan": "selective scan",
 }
 """The ops that have kernels, as ``RELUME_KERNELS`` names them, and in words."""
+FORCED: dict[str, str] = {}
+"""Of ops that are being tried (`core.ops.self_test`), the mode that counts instead of ``RELUME_KERNELS``."""
 UNPROVEN = {"rms_norm", "causal_conv1d", "ssd", "gdfn", "mdta", "window_attention"}
 """Of these, those that no GPU has run yet: there ``auto`` does without them."""
 
@@ -46,6 +48,8 @@ def mode_of(op: str) -> str:
     Raises:
         UserError: it has another word, or names an op that there is not.
     """
+    if op in FORCED:
+        return FORCED[op]
     general, chosen = "auto", {}
     for word in os.environ.get("RELUME_KERNELS", "").lower().split(","):
         name, equals, mode = (part.strip() for part in word.partition("="))
@@ -65,12 +69,13 @@ def mode_of(op: str) -> str:
     return chosen.get(op, general)
 
 
-def use_kernel(op: str, obstacle: Callable[[], str | None]) -> bool:
+def use_kernel(op: str, obstacle: Callable[[], str | None], x: Tensor | None = None) -> bool:
     """Whether `op` shall run its fused kernel.
 
     Args:
         op: its name, a key of `NAMES`.
         obstacle: why the kernel cannot run here, or None if it can; asked only when it matters.
+        x: a tensor that it shall run on: before the first of a dtype and a device, `core.ops.self_test` tries the op there.
 
     Raises:
         UserError: ``RELUME_KERNELS`` is ``on`` and there is an obstacle, or it is none of the known words.
@@ -78,6 +83,8 @@ def use_kernel(op: str, obstacle: Callable[[], str | None]) -> bool:
     mode = mode_of(op)
     words = NAMES.get(op, op)
     reason = obstacle() if mode != "off" else "RELUME_KERNELS is off"
+    if reason is None and x is not None and op not in FORCED:
+        reason = _fault(op, x.dtype, x.device)
     DECISIONS[words] = reason or ""
     if mode == "off":
         return False
@@ -101,20 +108,29 @@ def decisions() -> str:
     return "; ".join(said)
 
 
-def device_obstacle(op: str, x: Tensor, *others: Tensor | None) -> str | None:
-    """Why no kernel of ours can run on these tensors, or None: device, dtype and Triton, the same for all ops."""
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _fault(op: str, dtype: torch.dtype, device: torch.device) -> str | None:
+    from .self_test import fault
+
+    return fault(op, dtype, device)
+
+
+def device_obstacle(op: str, **tensors: Tensor | None) -> str | None:
+    """Why no kernel of ours can run on these arguments, or None: device, dtype and Triton, the same for all ops."""
+    given = {name: t for name, t in tensors.items() if t is not None}
+    first, x = next(iter(given.items()))
     if x.device.type != "cuda":
         if x.device.type != "cpu" or not interpreted():
-            return f"it needs a GPU, the tensors are on {x.device.type}"
+            return f"it needs a GPU, {first} is on {x.device.type}"
         if mode_of(op) != "on":
             return "the interpreter is for tests: it runs under RELUME_KERNELS=on alone"
     elif op in UNPROVEN and mode_of(op) != "on":
         return f"no GPU has run its kernels yet; RELUME_KERNELS={op}=on insists on them"
-    for t in (x, *others):
-        if t is not None and t.device != x.device:
-            return f"its tensors must be on one device, they are on {x.device} and {t.device}"
-        if t is not None and t.dtype not in (torch.float32, torch.float16, torch.bfloat16):
-            return f"it computes in float32, the tensors are {str(t.dtype).removeprefix('torch.')}"
+    for name, t in given.items():
+        if t.device != x.device:
+            return f"its tensors must be on one device, {first} is on {x.device} and {name} on {t.device}"
+        if t.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+            return f"it computes in float32, {name} is {str(t.dtype).removeprefix('torch.')}"
     return None if has_triton() else "Triton is not installed"
 
 

@@ -31,7 +31,7 @@ def layer_norm(x: Tensor, gain: Tensor, offset: Tensor | None, eps: float, centr
         eps: added to the variance.
         centred: False leaves the mean in the numerator (Restormer's "BiasFree" norm).
     """
-    if use_kernel("layer_norm", functools.partial(_obstacle, x, gain, offset)):
+    if use_kernel("layer_norm", functools.partial(_obstacle, x, gain, offset), x):
         from .layer_norm_triton import fused
 
         device = x.device.type
@@ -47,7 +47,7 @@ def _obstacle(x: Tensor, gain: Tensor, offset: Tensor | None) -> str | None:
         return f"it takes up to {WIDEST} channels, there are {x.shape[-1]}"
     if torch.compiler.is_compiling():
         return "torch.compile fuses the norm with its neighbours"
-    return device_obstacle("layer_norm", x, gain, offset)
+    return device_obstacle("layer_norm", x=x, gain=gain, offset=offset)
 
 
 def _plain(x: Tensor, gain: Tensor, offset: Tensor | None, eps: float, centred: bool) -> Tensor:

@@ -207,16 +207,17 @@ def gated_feed_forward(
     )
     # Two maps and not the halves of one, whose slices would slow down all that follows.
     a, b = (linear(x, w, wb) for w, wb in zip(weight.chunk(2, -2), _halves(bias), strict=True))
-    fused = use_kernel("gdfn", functools.partial(_obstacle, a, kernel, kernel_bias, out_weight, out_bias))
+    rest = {"kernel_bias": kernel_bias, "out_weight": out_weight, "out_bias": out_bias}
+    fused = use_kernel("gdfn", functools.partial(_obstacle, a, kernel, **rest), a)
     result: Tensor = _GatedProjection.apply(a, b, kernel, kernel_bias, out_weight, out_bias, fused)
     return result
 
 
-def _obstacle(a: Tensor, kernel: Tensor, *others: Tensor | None) -> str | None:
+def _obstacle(x: Tensor, kernel: Tensor, **others: Tensor | None) -> str | None:
     """Why the fused kernels of the gate cannot run, or None."""
     if kernel.shape[-1] > WIDEST:
         return f"it takes depthwise kernels up to {WIDEST} x {WIDEST}, this one has {kernel.shape[-1]}"
-    return device_obstacle("gdfn", a, kernel, *others)
+    return device_obstacle("gdfn", x=x, kernel=kernel, **others)
 
 
 def _halves(v: Tensor | None) -> tuple[Tensor | None, Tensor | None]:

@@ -51,7 +51,7 @@ def rmsnorm_gated(
     if theirs is not None:
         gated: Tensor = theirs(x, weight, None, z, eps, size, norm_before_gate)
         return gated
-    if use_kernel("rms_norm", functools.partial(_obstacle, x, weight, z, size)):
+    if use_kernel("rms_norm", functools.partial(_obstacle, x, weight, z, size), x):
         from .rms_norm_triton import fused
 
         result: Tensor = fused(x, weight, z, eps, size, norm_before_gate)[0]
@@ -86,4 +86,4 @@ def _obstacle(x: Tensor, weight: Tensor, z: Tensor | None, size: int) -> str | N
     """Why the fused kernels cannot run, or None."""
     if size > WIDEST:
         return f"it takes up to {WIDEST} channels in a group, there are {size}"
-    return device_obstacle("rms_norm", x, weight, z)
+    return device_obstacle("rms_norm", x=x, weight=weight, z=z)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import os
 from collections.abc import Callable
 
 import torch
@@ -16,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UserError
-from .dispatch import has_triton, use_kernel
+from .dispatch import device_obstacle, use_kernel
 from .selective_scan_chunks import scan_chunks
 
 MOST_STATES = 256
@@ -62,7 +61,11 @@ def selective_scan(
         UserError: shapes do not go together, or kernels are forced on and cannot run.
     """
     B, C = _checked(u, delta, A, B, C, D, z, delta_bias)
-    run: Scan = _fused if use_kernel("selective_scan", functools.partial(_obstacle, u, A, B, C)) else scan_chunks
+    rest = {"delta": delta, "D": D, "z": z, "delta_bias": delta_bias}
+    tried = None if u.is_cuda and mamba_kernel() is not None else u  # ours are tried before they are used
+    run: Scan = (
+        _fused if use_kernel("selective_scan", functools.partial(_obstacle, u, A, B, C, **rest), tried) else scan_chunks
+    )
     if torch.compiler.is_compiling():
         run = torch.compiler.disable(run)
     with torch.autocast(u.device.type, enabled=False):
@@ -145,21 +148,21 @@ def _fused(
     return result
 
 
-def _obstacle(u: Tensor, A: Tensor, B: Tensor, C: Tensor) -> str | None:
+def _obstacle(u: Tensor, A: Tensor, B: Tensor, C: Tensor, **others: Tensor | None) -> str | None:
     """Why no kernel can run, or None."""
-    if u.dtype == torch.float64:
-        return "its kernels compute in float32, the tensors are float64"
+    given = {"u": u, "A": A, "B": B, "C": C, **others}
+    for name, t in given.items():
+        if t is not None and t.dtype == torch.float64:
+            return f"it computes in float32, {name} is float64"
     if A.shape[1] > MOST_STATES:
         return f"its kernels take up to {MOST_STATES} states, there are {A.shape[1]}"
     if u.is_cuda and mamba_kernel() is not None:
         return None
-    if not u.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
-        return f"its kernels need a CUDA device, and these tensors are on '{u.device.type}'"
     if B.dim() == 2 or C.dim() == 2:
         return "its kernel in Triton takes B and C for every step, not one for all"
     if torch.are_deterministic_algorithms_enabled():
         return "its kernel in Triton sums gradients in no fixed order, and deterministic algorithms are asked for"
-    return None if has_triton() else "neither mamba-ssm nor Triton is installed"
+    return device_obstacle("selective_scan", **given)
 
 
 @functools.cache

@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from .launching import launch
+
 TILE = 2048
 """Elements that a program holds of each quantity."""
 
@@ -137,10 +139,10 @@ def _backward(  # type: ignore[no-untyped-def]  # noqa: ANN202
     tl.store(grad_bias + row, of_offset)
 
 
-def tiling(states: int) -> tuple[int, int]:
+def tiling(states: int, length: int) -> tuple[int, int]:
     """States and steps of a tile, powers of two."""
     rows = triton.next_power_of_2(states)
-    return rows, max(16, TILE // rows)
+    return rows, max(16, min(TILE // rows, triton.next_power_of_2(length)))
 
 
 class FusedScan(Function):
@@ -162,12 +164,15 @@ class FusedScan(Function):
         batch, channels, length = u.shape
         none = u.new_zeros(channels)
         given = none if D is None else D.contiguous(), none if bias is None else bias.contiguous()
-        rows, steps = tiling(A.shape[1])
+        rows, steps = tiling(A.shape[1], length)
         tiles = triton.cdiv(length, steps)
         y, last = torch.empty_like(u), u.new_empty(batch, channels, A.shape[1])
         starts = u.new_empty(batch, channels, tiles, A.shape[1])
         ctx.sizes = length, channels, B.shape[1], A.shape[1], tiles, softplus, rows, steps
-        _forward[(batch * channels,)](u, delta, A, B, C, *given, y, starts, last, *ctx.sizes)
+        launch(
+            _forward, (batch * channels,), u, delta, A, B, C, *given, y, starts, last, *ctx.sizes[:5],
+            SOFTPLUS=softplus, N=rows, T=steps,
+        )  # fmt: skip
         ctx.save_for_backward(u, delta, A, B, C, *given, starts)
         ctx.has = D is not None, bias is not None
         return y, last
@@ -180,9 +185,11 @@ class FusedScan(Function):
         grad_B.zero_()
         grad_C.zero_()
         of_A, of_D, of_bias = (u.new_empty(len(u), *t.shape) for t in (A, D, bias))
-        _backward[(u.shape[0] * u.shape[1],)](
-            grad.contiguous(), grad_last.contiguous(), u, delta, A, B, C, D, bias, starts,
-            grad_u, grad_delta, of_A, grad_B, grad_C, of_D, of_bias, *ctx.sizes,
+        softplus, rows, steps = ctx.sizes[5:]
+        launch(
+            _backward, (u.shape[0] * u.shape[1],), grad.contiguous(), grad_last.contiguous(), u, delta, A, B, C, D, bias,
+            starts, grad_u, grad_delta, of_A, grad_B, grad_C, of_D, of_bias, *ctx.sizes[:5],
+            SOFTPLUS=softplus, N=rows, T=steps,
         )  # fmt: skip
         grad_D, grad_bias = (t.sum(0) if has else None for t, has in zip((of_D, of_bias), ctx.has, strict=True))
         return grad_u, grad_delta, of_A.sum(0), grad_B, grad_C, grad_D, grad_bias, None

@@ -7,13 +7,12 @@ device, so that either can be part of a CUDA graph.
 
 from __future__ import annotations
 
-import importlib.util
-import os
+import functools
 
 import torch
 from torch import Tensor
 
-from .dispatch import use_kernel
+from .dispatch import device_obstacle, use_kernel
 
 
 def scale_to_marginals(kernel: Tensor, a: Tensor, b: Tensor, u: Tensor, v: Tensor, iterations: int) -> None:
@@ -29,8 +28,11 @@ def scale_to_marginals(kernel: Tensor, a: Tensor, b: Tensor, u: Tensor, v: Tenso
         u: scalings of the rows to start from, (n,).
         v: scalings of the columns, (m,); without influence unless `iterations` is 0.
         iterations: how many.
+
+    Raises:
+        UserError: kernels are forced on and cannot run.
     """
-    if use_kernel("sinkhorn", lambda: obstacle(kernel)):
+    if use_kernel("sinkhorn", functools.partial(obstacle, kernel, a, b, u, v), kernel):
         from .sinkhorn_triton import scale_fused
 
         scale_fused(kernel, a, b, u, v, iterations)
@@ -49,10 +51,12 @@ def scale_plain(kernel: Tensor, a: Tensor, b: Tensor, u: Tensor, v: Tensor, iter
         torch.div(a, torch.addmv(tiny_row, kernel, v, out=row), out=u)
 
 
-def obstacle(kernel: Tensor) -> str | None:
-    """Why the Triton version cannot run on this matrix."""
-    if kernel.dtype != torch.float32:
-        return f"it is for float32, not {kernel.dtype}"
-    if kernel.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
-        return f"it is for CUDA, not {kernel.device.type}"
-    return None if importlib.util.find_spec("triton") else "Triton is not installed"
+def obstacle(kernel: Tensor, a: Tensor, b: Tensor, u: Tensor, v: Tensor) -> str | None:
+    """Why the Triton version cannot run on these, which it reads and writes in place, or None."""
+    named = {"kernel": kernel, "a": a, "b": b, "u": u, "v": v}
+    for name, t in named.items():
+        if t.dtype != torch.float32:
+            return f"it computes in float32, {name} is {str(t.dtype).removeprefix('torch.')}"
+        if not t.is_contiguous():
+            return f"it takes contiguous tensors, {name} has strides {t.stride()}"
+    return device_obstacle("sinkhorn", **named)

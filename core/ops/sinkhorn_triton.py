@@ -1,4 +1,8 @@
-"""The Triton side of `sinkhorn`; imported only where it runs. See there for the arguments."""
+"""The Triton side of `sinkhorn`; imported only where it runs. See there for the arguments.
+
+A small matrix is read once, in one launch for all iterations; another twice in each iteration, in two launches. Limit: bytes,
+4 n m each time the matrix is read; of a small one the latency of its sums.
+"""
 
 # mypy: disable-error-code="no-untyped-def"
 # ruff: noqa: ANN001, ANN201
@@ -9,6 +13,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from .launching import launch
 
 TINY = tl.constexpr(1.1754943508222875e-38)
 """Smallest normal float32."""
@@ -24,12 +30,12 @@ def scale_fused(kernel: Tensor, a: Tensor, b: Tensor, u: Tensor, v: Tensor, iter
     rows, columns = triton.next_power_of_2(n), triton.next_power_of_2(m)
     if rows * columns <= WHOLE:
         if iterations:
-            all_iterations[(1,)](kernel, a, b, u, v, n, m, iterations, rows, columns, num_warps=16)
+            launch(all_iterations, (1,), kernel, a, b, u, v, n, m, iterations, HEIGHT=rows, WIDTH=columns, warps=16)
         return
     height = min(64, rows)
     for _ in range(iterations):
-        update_columns[(triton.cdiv(m, COLUMNS),)](kernel, b, u, v, n, m, height, COLUMNS)
-        update_rows[(triton.cdiv(n, ROWS),)](kernel, a, u, v, n, m, ROWS, REACH)
+        launch(update_columns, (triton.cdiv(m, COLUMNS),), kernel, b, u, v, n, m, HEIGHT=height, WIDTH=COLUMNS)
+        launch(update_rows, (triton.cdiv(n, ROWS),), kernel, a, u, v, n, m, HEIGHT=ROWS, WIDTH=REACH)
 
 
 @triton.jit
@@ -55,7 +61,7 @@ def update_columns(kernel, b, u, v, n, m, HEIGHT: tl.constexpr, WIDTH: tl.conste
     j = tl.program_id(0) * WIDTH + tl.arange(0, WIDTH)
     total = tl.zeros((HEIGHT, WIDTH), tl.float32)
     for top in range(0, n, HEIGHT):
-        i = top + tl.arange(0, HEIGHT)
+        i = (top + tl.arange(0, HEIGHT)).to(tl.int64)
         inside = (i[:, None] < n) & (j[None, :] < m)
         block = tl.load(kernel + i[:, None] * m + j[None, :], mask=inside, other=0.0)
         total += block * tl.load(u + i, mask=i < n, other=0.0)[:, None]
@@ -66,7 +72,7 @@ def update_columns(kernel, b, u, v, n, m, HEIGHT: tl.constexpr, WIDTH: tl.conste
 @triton.jit
 def update_rows(kernel, a, u, v, n, m, HEIGHT: tl.constexpr, WIDTH: tl.constexpr):
     """u = a / (K v), HEIGHT of them, WIDTH columns at a time."""
-    i = tl.program_id(0) * HEIGHT + tl.arange(0, HEIGHT)
+    i = tl.program_id(0).to(tl.int64) * HEIGHT + tl.arange(0, HEIGHT)
     total = tl.zeros((HEIGHT, WIDTH), tl.float32)
     for left in range(0, m, WIDTH):
         j = left + tl.arange(0, WIDTH)

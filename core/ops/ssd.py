@@ -76,11 +76,9 @@ def ssd(
     """
     _check(x, dt, A, B, C)
     _check_options(x, B.shape[3], D, z, dt_bias, initial_states, dt_limit, chunk_size)
-    run = (
-        _fused
-        if use_kernel("ssd", functools.partial(_obstacle, x, B, dt, A, C, D, z, dt_bias, initial_states))
-        else _plain
-    )
+    rest = {"dt": dt, "A": A, "C": C, "D": D, "z": z, "dt_bias": dt_bias, "initial_states": initial_states}
+    tried = None if _mamba_takes(x) else x  # ours are tried before they are used
+    run = _fused if use_kernel("ssd", functools.partial(_obstacle, x, B, **rest), tried) else _plain
     if run is _fused and torch.compiler.is_compiling() and _mamba_takes(x):
         run = torch.compiler.disable(run)  # mamba-ssm's is no operator that the compiler knows
     with torch.autocast(x.device.type, enabled=False):
@@ -184,13 +182,13 @@ def _fused(
     return y, final
 
 
-def _obstacle(x: Tensor, B: Tensor, *others: Tensor | None) -> str | None:
+def _obstacle(x: Tensor, B: Tensor, **others: Tensor | None) -> str | None:
     """Why no kernels can take these tensors, or None."""
     if _mamba_takes(x) and x.dtype != torch.float64:
         return None
     if max(x.shape[3], B.shape[3]) > WIDEST:
         return f"it takes up to {WIDEST} channels and states of a head, there are {x.shape[3]} and {B.shape[3]}"
-    return device_obstacle("ssd", x, B, *others)
+    return device_obstacle("ssd", x=x, B=B, **others)
 
 
 def _mamba_takes(x: Tensor) -> bool:

@@ -20,7 +20,7 @@ MOST_TOKENS, WIDEST = 256, 128
 
 def fuses_windows(x: Tensor, heads: int, side: int) -> bool:
     """Whether `window_attention` of C channels like those of `x` (B, H, W, C) would run its kernels."""
-    return use_kernel("window_attention", functools.partial(_obstacle, x.shape[3] // heads, side, x))
+    return use_kernel("window_attention", functools.partial(_obstacle, x.shape[3] // heads, side, x=x), x)
 
 
 def window_attention(qkv: Tensor, gate: Tensor, side: int, shift: int = 0, scale: float | None = None) -> Tensor:
@@ -50,7 +50,7 @@ def window_attention(qkv: Tensor, gate: Tensor, side: int, shift: int = 0, scale
         )
     width = qkv.shape[3] // 3 // gate.shape[3]
     scale = width**-0.5 if scale is None else scale
-    if use_kernel("window_attention", functools.partial(_obstacle, width, side, qkv, gate)):
+    if use_kernel("window_attention", functools.partial(_obstacle, width, side, qkv=qkv, gate=gate), qkv):
         from .window_attention_triton import fused
 
         result: Tensor = fused(qkv, gate, side, shift, scale, APART)
@@ -74,8 +74,8 @@ def plain(qkv: Tensor, gate: Tensor, side: int, shift: int, scale: float) -> Ten
     return window_reverse(y, height, width).roll((shift, shift), (1, 2))
 
 
-def _obstacle(width: int, side: int, *tensors: Tensor) -> str | None:
+def _obstacle(width: int, side: int, **tensors: Tensor) -> str | None:
     """Why the fused kernels cannot run, or None."""
     if side * side > MOST_TOKENS or width > WIDEST:
         return f"it takes up to {MOST_TOKENS} tokens and {WIDEST} channels of a head, there are {side**2} and {width}"
-    return device_obstacle("window_attention", *tensors)
+    return device_obstacle("window_attention", **tensors)

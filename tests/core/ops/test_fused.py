@@ -58,6 +58,6 @@ def test_every_kernel_takes_part(op: str) -> None:
 
 @pytest.mark.parametrize("op", CASES)
 def test_what_kernels_cannot_take_is_one_line(op: str) -> None:
-    assert report()[op]["refused"] == (
-        f"RELUME_KERNELS=on, but the fused {NAMES[op]} cannot run: it computes in float32, the tensors are float64"
-    )
+    said = report()[op]["refused"]
+    assert said.startswith(f"RELUME_KERNELS=on, but the fused {NAMES[op]} cannot run: it computes in float32, ")
+    assert said.endswith(" is float64") and "\n" not in said

@@ -37,9 +37,12 @@ def test_empty_rows_and_columns_stay_empty() -> None:
 def test_insisting_on_the_kernel_where_it_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RELUME_KERNELS", "on")
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    with pytest.raises(UserError, match="the fused Sinkhorn update cannot run: it is for CUDA, not cpu"):
+    with pytest.raises(UserError, match="the fused Sinkhorn update cannot run: it needs a GPU, kernel is on cpu"):
         sinkhorn.scale_to_marginals(torch.ones(2, 2), *(torch.ones(2) for _ in range(4)), 1)
-    assert sinkhorn.obstacle(torch.ones(2, 2, dtype=torch.float64)) == "it is for float32, not torch.float64"
+    rest = [torch.ones(2) for _ in range(4)]
+    assert sinkhorn.obstacle(torch.ones(2, 2).double(), *rest) == "it computes in float32, kernel is float64"
+    said = sinkhorn.obstacle(torch.ones(2, 3).t()[:2], *rest)
+    assert said == "it takes contiguous tensors, kernel has strides (1, 3)"
 
 
 def test_triton_in_the_interpreter() -> None:
