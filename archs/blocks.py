@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.errors import UserError
+from ..core.ops import real_fourier
 from ..core.ops.fourier import affine, polar_spectrum
 from ..core.ops.layer_norm import layer_norm
 from ..core.ops.pixelwise import channels, expand_depthwise, gated_feed_forward, pixels
@@ -219,6 +220,9 @@ def fourier_magnitudes(x: Tensor, amplitude: Convs, phase: Convs, snap: bool) ->
     with torch.autocast(x.device.type, enabled=False):
         a, p = polar_spectrum(pixels(x), snap)
         a, p = _perceptron(a, *amplitude), _perceptron(p, *phase)
+        if real_fourier.wanted():
+            re, im = real_fourier.ifft2(a * p.cos(), a * p.sin())
+            return (re.square() + im.square()).sqrt()
         return torch.fft.ifft2(torch.complex(a * p.cos(), a * p.sin())).abs()
 
 

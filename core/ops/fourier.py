@@ -9,7 +9,7 @@ a whole image do not fit float16.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +17,10 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from . import real_fourier
 from .precision import at_least_float32
+from .real_fourier import Norm
 
-Norm = Literal["backward", "ortho", "forward"]
 ADJOINT: dict[str, Norm] = {"backward": "forward", "ortho": "ortho", "forward": "backward"}
 """The adjoint of a forward transform is the inverse one under this norm, and the other way round."""
 
@@ -74,9 +75,28 @@ def spectral_mixing(
         Planes (B, C', H, W), float32 or float64.
     """
     with torch.autocast(x.device.type, enabled=False):
-        arguments = [None if t is None else at_least_float32(t) for t in (x, weight1, bias1, weight2, bias2)]
-        result: Tensor = _SpectralMixing.apply(*arguments, real_part, norm)
+        x, weight1, weight2 = (at_least_float32(t) for t in (x, weight1, weight2))
+        bias1, bias2 = (None if t is None else at_least_float32(t) for t in (bias1, bias2))
+        if real_fourier.wanted():
+            return _spectral_mixing_by_products(x, weight1, bias1, weight2, bias2, real_part, norm)
+        result: Tensor = _SpectralMixing.apply(x, weight1, bias1, weight2, bias2, real_part, norm)
         return result
+
+
+def _spectral_mixing_by_products(
+    x: Tensor,
+    weight1: Tensor,
+    bias1: Tensor | None,
+    weight2: Tensor,
+    bias2: Tensor | None,
+    real_part: bool,
+    norm: Norm,
+) -> Tensor:
+    re, im = real_fourier.rfft2(x.permute(0, 3, 1, 2), norm)
+    z = re if real_part else torch.cat([re, im], dim=1)
+    out = affine(F.gelu(affine(z, weight1, bias1)), weight2, bias2)
+    re, im = (out, torch.zeros_like(out)) if real_part else out.chunk(2, dim=1)
+    return real_fourier.irfft2(re, im, x.shape[2], norm)
 
 
 def _stacked(f: Tensor, real_part: bool) -> Tensor:
@@ -160,8 +180,25 @@ def polar_spectrum(x: Tensor, snap: bool = True) -> tuple[Tensor, Tensor]:
         Two tensors (B, C, H, W), float32 or float64. Their gradients are finite everywhere, and zero at empty bins.
     """
     with torch.autocast(x.device.type, enabled=False):
+        if real_fourier.wanted():
+            return _polar_spectrum_by_products(at_least_float32(x), snap)
         result: tuple[Tensor, Tensor] = _PolarSpectrum.apply(at_least_float32(x), snap)
         return result
+
+
+def _polar_spectrum_by_products(x: Tensor, snap: bool) -> tuple[Tensor, Tensor]:
+    width = x.shape[2]
+    re, im = real_fourier.rfft2(x.permute(0, 3, 1, 2))
+    magnitude = (re.square() + im.square()).sqrt()
+    phase = torch.where(magnitude == 0, 0.0, torch.atan2(im, re))
+    if snap:
+        real = real_fourier.self_conjugate(re.shape[-2], re.shape[-1], width, re)
+        phase = torch.where(real, math.pi * (re < 0).to(re.dtype), phase)
+        magnitude = torch.where(real, re.abs(), magnitude)
+    return (
+        torch.cat([magnitude, _mirrored(magnitude, width)], dim=-1),
+        torch.cat([phase, -_mirrored(phase, width)], dim=-1),
+    )
 
 
 def _self_conjugate(size: int) -> slice:
@@ -234,14 +271,30 @@ def phase_vectors(x: Tensor) -> Tensor:
         spectrum holds it. Gradients are finite everywhere, and zero at empty bins.
     """
     with torch.autocast(x.device.type, enabled=False):
+        if real_fourier.wanted():
+            return torch.stack(_phase_by_products(at_least_float32(x)), dim=-1)
         result: Tensor = _PhaseVectors.apply(at_least_float32(x))
         return result
+
+
+def _phase_by_products(x: Tensor) -> tuple[Tensor, Tensor]:
+    height, width = x.shape[1:3]
+    re, im = real_fourier.rfft2(x.permute(0, 3, 1, 2))
+    power = re.square() + im.square()
+    empty = power < EMPTY
+    scale = real_fourier.occurrences(re.shape[-1], width, re)
+    scale = (scale / real_fourier.number(height * width, re)).sqrt()
+    factor = torch.where(empty, 1.0, power).rsqrt() * scale
+    return torch.where(empty, scale, re * factor), torch.where(empty, 0.0, im * factor)
 
 
 def phase_only(x: Tensor) -> Tensor:
     """The phase-only image ``ifft2(exp(i angle(fft2(x))))`` of real planes (B, C, H, W); float32 or float64."""
     vectors = phase_vectors(x.permute(0, 2, 3, 1))
     with torch.autocast(x.device.type, enabled=False):
+        if real_fourier.wanted():
+            re, im = (v / real_fourier.occurrences(v.shape[-1], x.shape[-1], v).sqrt() for v in vectors.unbind(-1))
+            return real_fourier.irfft2(re, im, x.shape[-1], "ortho")
         unit = torch.view_as_complex(vectors) / _column_scale(vectors, x.shape[-1])
         result: Tensor = torch.fft.irfft2(unit, s=x.shape[-2:])
         return result

@@ -27,6 +27,7 @@ from ..imaging.normalisation import denormalise, normalise
 from ..inference.network import network_trait
 from ..inference.tiling import as_tuple, size_multiple
 from ..load import Restorer
+from ..ops.real_fourier import real_arithmetic
 from ..runtime import checkpoint
 
 log = logging.getLogger("relume")
@@ -76,7 +77,10 @@ def continued(x: Tensor, dim: int, multiple: int) -> Tensor:
     n = x.shape[dim]
     wanted = (n + multiple - 1) // multiple * multiple
     period = 2 * n - 2
-    phase = torch.arange(wanted, device=x.device) % period
+    phase = torch.arange(wanted, device=x.device)
+    phase = phase % torch.full(
+        (), period, device=x.device
+    )  # a tensor, as ONNX's exporter takes no remainders of symbols
     return x.index_select(dim, torch.minimum(phase, period - phase))
 
 
@@ -232,7 +236,8 @@ def to_onnx(
     function = Function(network, restorer.description, half).eval()
 
     def attempt(hint: str | None) -> tuple[Any, tuple[str, ...], float, int]:
-        program, free = traced(function, example, hint)
+        with real_arithmetic():
+            program, free = traced(function, example, hint)
         model = as_onnx(program)
         pictures = inputs_for(channels, free, example)
         return model, free, *verified(session_of(model, onnx, onnxruntime), restorer, pictures, tolerance)
