@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from ....archs import ARCHS, build_network
 from ....losses import LOSSES
 from ....losses.base import LossTraits
-from ....losses.frozen import WithFrozenNetwork
 from ....losses.gan import logits, relativistic_d_loss, relativistic_g_loss
 from ....losses.ldl import get_refined_artifact_map
 from ....losses.penalties import gradient_penalty_loss, r1_penalty
@@ -20,6 +19,7 @@ from ...annotations import Count, Range, SomeIterations, declared
 from ...degradations.limits import Probabilities
 from ...errors import UserError
 from ...inference.network import NetworkTraits
+from ...ops.frozen import WithFrozenNetwork
 from .. import MODELS
 from ..augment import Mixup
 from ..base import Batch, Model, Update, flat_terms
@@ -296,7 +296,8 @@ def unfit(block: Mapping[str, Any], size: int) -> str | None:
     try:
         with torch.device("meta"):
             network = build_network(block)
-            channels = next(m.in_channels for m in network.modules() if isinstance(m, nn.Conv2d))
+            first = next(m for m in network.modules() if isinstance(m, nn.Conv2d))
+            channels = 3 if isinstance(network, WithFrozenNetwork) else first.in_channels
             network(torch.empty(2, channels, size, size))
     except UserError as e:
         return str(e)
