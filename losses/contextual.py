@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from ..core.annotations import Count
+from ..core.ops.frozen import WithFrozenNetwork
 from ..core.ops.precision import at_least_float32
 from . import LOSSES
 from .common import checked_choice, comparable, full_precision
-from .frozen import WithFrozenNetwork
 from .perceptual import IMAGENET_MEAN, IMAGENET_STD, VGGType
 from .vgg import VGGFeatures
 

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.errors import UserError, expanded
+from ..core.ops.frozen import WithFrozenNetwork
 from . import LOSSES
 from .common import comparable, full_precision
-from .frozen import WithFrozenNetwork
 from .perceptual import IMAGENET_MEAN, IMAGENET_STD
 from .pretrained import read_state
 from .vgg import VGGFeatures

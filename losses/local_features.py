@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from ..core.annotations import Count
 from ..core.errors import UserError
 from ..core.features.dinov2 import DINOv2Features
+from ..core.ops.frozen import WithFrozenNetwork
 from ..core.registry import Registry
-from .frozen import WithFrozenNetwork
 from .perceptual import VGGType
 from .vgg import VGGFeatures
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import UserError, require
+from ..core.ops.frozen import WithFrozenNetwork
 from . import LOSSES
 from .common import Reduction, checked_choice, comparable, full_precision, reduced
-from .frozen import WithFrozenNetwork
 from .pretrained import pretrained_state, read_state
 
 Net = Literal["alex", "vgg", "squeeze"]

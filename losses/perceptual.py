@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..core.errors import UserError
+from ..core.ops.frozen import WithFrozenNetwork
 from . import LOSSES
 from .common import checked_choice, comparable, full_precision
-from .frozen import WithFrozenNetwork
 from .vgg import VGGFeatures
 
 VGGType = Literal["vgg16", "vgg19"]

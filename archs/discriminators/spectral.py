@@ -25,7 +25,7 @@ class SpectralConv2d(nn.Conv2d):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int,
+        kernel_size: int | tuple[int, int],
         stride: int = 1,
         padding: int = 0,
         bias: bool = True,

@@ -164,6 +164,7 @@ COMMON_MISTAKES: dict[str, tuple[str, ...]] = {
     "ssim": ("SSIMLoss", "calculate_ssim"),
     "psnr": ("calculate_psnr",),
     "lpips": ("LPIPSLoss", "calculate_lpips"),
+    "dists": ("DISTSLoss", "calculate_dists"),
     "vgg": ("PerceptualLoss",),
     "perceptual": ("PerceptualLoss",),
     "cosine": ("CosineAnnealingRestartLR",),

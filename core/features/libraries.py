@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...archs.timm_models import timm_model
 from ..annotations import Count
 from ..errors import UserError, require
 from .base import RANDOM, FeatureExtractor, verified_state
@@ -70,10 +71,7 @@ class LibraryFeatures(FeatureExtractor):
 
 def from_timm(name: str, model: str) -> tuple[nn.Module, tuple[Any, Any]]:
     """A model without classifier, and the mean and standard deviation that its weights expect."""
-    timm = require("timm", name)
-    if model not in timm.list_models() and model.split(".")[0] not in timm.list_models():
-        raise UserError(f"{name}: timm has no model '{model}'; timm.list_models() lists them")
-    network: nn.Module = timm.create_model(model, pretrained=False, num_classes=0)
+    network = timm_model(name, model)
     settings: Any = getattr(network, "pretrained_cfg", {})
     return network, (settings.get("mean", IMAGENET[0]), settings.get("std", IMAGENET[1]))
 

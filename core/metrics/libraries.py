@@ -49,7 +49,6 @@ LIBRARIES = {
 RESTRICTED = {
     "pyiqa": "PolyForm Noncommercial and CC BY-NC-SA",
     "IQA_pytorch": "GPL-3.0 in parts",
-    "DISTS_pytorch": "no licence that says what is allowed",
 }
 """Libraries that people ask for, and why these are not named so."""
 OF_FEATURES = ("compute_feats",)

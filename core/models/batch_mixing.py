@@ -20,8 +20,11 @@ from ..errors import UserError
 from .draws import seeds_of
 
 Pair = tuple[Tensor, Tensor]
-Augmentation = Literal["none", "mixup", "cutmix", "resizemix", "cutblur"]
+Augmentation = Literal["none", "mixup", "cutmix", "resizemix", "cutblur", "downup"]
 DEFAULT: tuple[Augmentation, ...] = ("none", "mixup", "cutmix", "resizemix")
+ALONE = ("cutblur", "downup")
+"""Those that need no partner."""
+RESAMPLING = ("bilinear", "bicubic", "nearest-exact")
 
 
 def _windows(box: Sequence[int], scale: int) -> list[tuple[slice, ...]]:
@@ -62,6 +65,14 @@ def cutblur(gt: Tensor, lq: Tensor, scale: int, box: Sequence[int]) -> Pair:
     return gt.clone(), mixed
 
 
+def downup(gt: Tensor, lq: Tensor, factor: float, down: str, up: str) -> Pair:
+    """The input shrunk by `factor` and enlarged again, by two of `RESAMPLING`; a lossy input for the same ground truth."""
+    height, width = lq.shape[-2:]
+    small = (max(1, round(height * factor)), max(1, round(width * factor)))
+    shrunk = F.interpolate(lq, small, mode=down, antialias=down != "nearest-exact")
+    return gt.clone(), F.interpolate(shrunk, (height, width), mode=up).clamp(0, 1)
+
+
 def _shrunk(image: Tensor, like: Tensor) -> Tensor:
     """To the size of another batch, bicubic with antialiasing."""
     size = (like.shape[-2], like.shape[-1])
@@ -74,7 +85,8 @@ class BatchMixing:
     """One augmentation for every batch, drawn with its parameters from the seed of the batch's first sample.
 
     Partners are within the micro-batch of one rank: what a sample is mixed with depends on ``batch_size_per_gpu``, and on
-    nothing else. A batch of one has no partners, and is left as it is by all but ``cutblur``.
+    nothing else. A batch of one has no partners, and is left as it is by all but `ALONE`. Of clips (B, T, C, H, W) all frames
+    are changed alike.
 
     Args:
         names: augmentations to choose from.
@@ -92,17 +104,24 @@ class BatchMixing:
         one_each("moa_probs", self.names, self.probabilities, "moa_augs")
 
     def __call__(self, images: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
-        """``lq`` and all targets, (B, C, H, W) by name, of sizes in whole proportion, changed alike."""
+        """``lq`` and all targets, (B, C, H, W) or (B, T, C, H, W) by name, of sizes in whole proportion, changed alike.
+
+        Raises:
+            UserError: ``cutblur`` of a clip whose target is one frame.
+        """
         draws = Draws(seed, "batch.")
         name = draws.choice("augmentation", self.names, self.probabilities)
-        lq = images["lq"]
-        if name == "none" or (len(lq) == 1 and name != "cutblur"):
+        if name == "none" or (len(images["lq"]) == 1 and name not in ALONE):
             return dict(images)
+        flat = {key: image.flatten(1, -3) for key, image in images.items()}  # frames as channels
+        lq = flat["lq"]
         changed: dict[str, Tensor] = {}
-        for key, target in images.items():
+        for key, target in flat.items():
             if key != "lq":
+                if name == "cutblur" and target.shape[1] != lq.shape[1]:
+                    raise UserError("moa_augs: cutblur needs a target of the input's shape; leave it out here")
                 changed[key], changed["lq"] = apply(name, target, lq, target.shape[-1] // lq.shape[-1], draws)
-        return {key: changed[key] for key in images}
+        return {key: changed[key].reshape(image.shape) for key, image in images.items()}
 
 
 def seed_of(batch: Mapping[str, Any]) -> int:
@@ -121,6 +140,9 @@ def apply(name: Augmentation, gt: Tensor, lq: Tensor, scale: int, draws: Draws) 
         return cutmix(gt, lq, scale, random_box(height, width, share, draws), order)
     if name == "resizemix":
         return resizemix(gt, lq, scale, random_box(height, width, draws.uniform("side", 0.5, 0.9), draws), order)
+    if name == "downup":
+        down, up = draws.choice("down", RESAMPLING), draws.choice("up", RESAMPLING)
+        return downup(gt, lq, draws.uniform("factor", 0.5, 0.9), down, up)
     return cutblur(gt, lq, scale, random_box(height, width, draws.uniform("side", 0.2, 0.7), draws))
 
 

@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from ...archs.diffir import PRIOR, DiffIRS1, DiffIRS2
 from ...losses.base import Distillation
 from ..annotations import Steps
+from ..degradations.limits import Probabilities
 from ..errors import UserError
 from ..inference.network import network_trait
 from ..inference.tiling import pad_to_multiple, size_multiple
 from . import MODELS
 from .augment import Mixup
 from .base import Batch, Model, Update, flat_terms
+from .batch_mixing import DEFAULT, Augmentation, BatchMixing, seed_of
 from .draws import standard_normal
 from .restoration import as_tuple
 
@@ -35,6 +37,9 @@ class DiffIRS1Model(Model):
 
     Args:
         mixing_augs: Restormer's mixup of whole batches, ``{mixup: true, mixup_beta: 1.2, use_identity: true}``.
+        use_moa: change every batch by one augmentation of `moa_augs`, see `batch_mixing`.
+        moa_augs: those to choose from.
+        moa_probs: their probabilities; all alike when omitted.
 
     Raises:
         UserError: `network_g` is no DiffIRS1; in `predict`, there is nothing to take the prior from.
@@ -49,14 +54,19 @@ class DiffIRS1Model(Model):
         losses: dict[str, nn.Module],
         *,
         mixing_augs: dict[str, bool | float] | None = None,
+        use_moa: bool = False,
+        moa_augs: list[Augmentation] = list(DEFAULT),  # noqa: B006 - not modified
+        moa_probs: Probabilities | None = None,
     ) -> None:
         super().__init__(networks, losses)
         check_kind("network_g", self.networks["g"], DiffIRS1)
         self.mixup = Mixup.from_options(mixing_augs)
+        self.mixing = BatchMixing(moa_augs, moa_probs) if use_moa else None
         self._said = False
 
     def updates(self, batch: Batch, step: int) -> Iterator[Update]:
         images = {"lq": batch["lq"], "gt": batch["gt"], self.prior_from: self.guide(batch)}
+        images = self.mixing(images, seed_of(batch)) if self.mixing else images
         images = self.mixup(images) if self.mixup else images
         restored, _ = self.networks["g"](images["lq"], images[self.prior_from])
         self.keep_pictures(input=images["lq"], output=restored, target=images["gt"])
@@ -102,7 +112,10 @@ class DiffIRS1HDRModel(DiffIRS1Model):
     It needs that estimate in use too, and nothing else, so its scores are results. Losses compare with ``gt``.
 
     Args:
-        mixing_augs: see `DiffIRS1Model`.
+        mixing_augs: see `DiffIRS1Model`, as what follows.
+        use_moa: change every batch by an augmentation.
+        moa_augs: those to choose from.
+        moa_probs: their probabilities.
     """
 
     prior_from = "gt_recover"
@@ -126,7 +139,10 @@ class DiffIRS2Model(Model):
         lr_sr: learning rate of ``optim_g``, in place of its own.
         gamma_sr: factor of that rate after every `lr_decay_sr` iterations from `encoder_iter` on.
         lr_decay_sr: see there.
-        mixing_augs: see `DiffIRS1Model`.
+        mixing_augs: see `DiffIRS1Model`, as what follows.
+        use_moa: change every batch by an augmentation.
+        moa_augs: those to choose from.
+        moa_probs: their probabilities.
 
     Raises:
         UserError: `network_g` is no DiffIRS2 or `network_S1` no DiffIRS1; ``kd_opt`` is missing or no KDLoss; keys of a rate
@@ -151,6 +167,9 @@ class DiffIRS2Model(Model):
         gamma_sr: float | None = None,
         lr_decay_sr: Steps | None = None,
         mixing_augs: dict[str, bool | float] | None = None,
+        use_moa: bool = False,
+        moa_augs: list[Augmentation] = list(DEFAULT),  # noqa: B006 - not modified
+        moa_probs: Probabilities | None = None,
     ) -> None:
         super().__init__(networks, losses)
         check_kind("network_g", self.networks["g"], DiffIRS2)
@@ -167,6 +186,7 @@ class DiffIRS2Model(Model):
             "g": Stairs("sr", encoder_iter, lr_sr, gamma_sr, lr_decay_sr),
         }
         self.mixup = Mixup.from_options(mixing_augs)
+        self.mixing = BatchMixing(moa_augs, moa_probs) if use_moa else None
 
     @classmethod
     def mistakes(cls, opt: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -202,6 +222,7 @@ class DiffIRS2Model(Model):
 
     def updates(self, batch: Batch, step: int) -> Iterator[Update]:
         images = {"lq": batch["lq"], "gt": batch["gt"]}
+        images = self.mixing(images, seed_of(batch)) if self.mixing else images
         images = self.mixup(images) if self.mixup else images
         teacher: Any = self.networks["S1"]
         with torch.no_grad():

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from ..annotations import Count, NonNegative, Range, SomeIterations
+from ..degradations.limits import Probabilities
 from ..errors import UserError
 from ..inference.network import network_trait
 from ..inference.windows import in_windows, run_clip
 from ..runtime import distributed
 from . import MODELS
 from .base import Batch, Update
+from .batch_mixing import DEFAULT, Augmentation, seed_of
 from .restoration import RestorationModel
 
 log = logging.getLogger("relume")
@@ -39,6 +41,9 @@ class VideoModel(RestorationModel):
         flip_seq: the mean of what the network makes of a clip followed by itself backwards.
         window_frames: frames of a clip that the network gets at a time, for long clips; all when omitted.
         window_overlap: frames that neighbouring windows share.
+        use_moa: change every batch by one augmentation of `moa_augs`, see `batch_mixing`.
+        moa_augs: those to choose from.
+        moa_probs: their probabilities; all alike when omitted.
 
     Raises:
         UserError: no parameter has such a name.
@@ -60,8 +65,11 @@ class VideoModel(RestorationModel):
         flip_seq: bool = False,
         window_frames: Count | None = None,
         window_overlap: NonNegative = 4,
+        use_moa: bool = False,
+        moa_augs: list[Augmentation] = list(DEFAULT),  # noqa: B006 - not modified
+        moa_probs: Probabilities | None = None,
     ) -> None:
-        super().__init__(networks, losses)
+        super().__init__(networks, losses, use_moa=use_moa, moa_augs=moa_augs, moa_probs=moa_probs)
         self.fix_flow, self.tsa_iter = fix_flow or 0, tsa_iter or 0
         self.multipliers = {"spynet": flow_lr_mul, "dcn": dcn_lr_mul}
         self.center_frame_only, self.flip_seq = center_frame_only, flip_seq
@@ -114,14 +122,16 @@ class VideoModel(RestorationModel):
 
     def updates(self, batch: Batch, step: int) -> Iterator[Update]:
         self.begin(step)
-        output = self.networks["g"](batch["lq"])
-        target = batch["gt"]
+        images = {"lq": batch["lq"], "gt": batch["gt"]}
+        images = self.mixing(images, seed_of(batch)) if self.mixing else images
+        output = self.networks["g"](images["lq"])
+        target = images["gt"]
         if output.shape != target.shape:
             raise UserError(
                 f"the network makes {tuple(output.shape)} of {tuple(batch['lq'].shape)}, and gt is {tuple(target.shape)}: "
                 "recurrent networks need a data set of whole clips, those of a middle frame one of windows; or scale is wrong"
             )
-        self.keep_pictures(input=middle(batch["lq"]), output=middle(output), target=middle(target))
+        self.keep_pictures(input=middle(images["lq"]), output=middle(output), target=middle(target))
         values = self.loss_values(frames_of(output), frames_of(target), self.loss_keys)
         yield Update("g", self.objective([values]), self.loss_logs())
 

@@ -19,7 +19,8 @@ METRICS.names()
 OF_IMAGES = [n for n in METRICS.names() if n.startswith("calculate_") and not scores_sets(n)]
 Y_TOO = [n for n in OF_IMAGES if "test_y_channel" in inspect.signature(METRICS.get(n)).parameters]
 FULL = [n for n in OF_IMAGES if "img2" in inspect.signature(METRICS.get(n)).parameters]
-BGRA = [n for n in OF_IMAGES if n not in ("calculate_lpips", "calculate_epe", "calculate_fl_all")]
+LEARNED = ("calculate_lpips", "calculate_dists")
+BGRA = [n for n in OF_IMAGES if n not in (*LEARNED, "calculate_epe", "calculate_fl_all")]
 
 
 def photograph(side: int = 200, seed: int = 0) -> np.ndarray:
@@ -122,8 +123,8 @@ def test_docstrings_say_what_is_scored(name: str) -> None:
     if "flow" in given:
         channels = {2: True}
     if (
-        name == "calculate_lpips"
-    ):  # building its network takes seconds; tests/core/metrics/test_lpips.py tries small images
+        name in LEARNED
+    ):  # building its network takes seconds; tests/core/metrics/test_lpips.py and test_dists.py try small images
         return
     width = int(other or least)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from adversarial import near, procedural
 
 from relume.core.errors import UserError
+from relume.core.metrics import calculate_metric
 from relume.losses import build_loss
 
 
@@ -34,6 +36,29 @@ def test_scores_and_gradients_are_the_originals(cases, tmp_path):
         assert (loss.score(x, x) - case["score_same"]).abs().max() <= case["atol"]
         near(torch.autograd.grad(score.mean(), x)[0], case["input_grad_of_mean"], case["grad_rtol"])
         assert loss(x, y).item() == pytest.approx(case["score"].mean().item(), abs=1e-4)
+
+
+def test_the_metric_is_the_originals(cases, tmp_path):
+    case = cases[0]
+    loss_of(case, cases, tmp_path)
+    files = {"weights": str(tmp_path / "weights.pt"), "vgg_weights": str(tmp_path / "vgg16.pth")}
+    x, y = (image[:1] for image in case["inputs"])
+
+    def score(img, img2, **options):
+        return calculate_metric({"img": img, "img2": img2}, {"type": "dists", **files, **options})
+
+    assert score(x, y) == pytest.approx(case["score"][0].item(), abs=case["atol"] + 1e-6)
+    assert score(x, x) == pytest.approx(0, abs=1e-6)
+    bgr = [image[0].permute(1, 2, 0).flip(-1).numpy() for image in (x, y)]
+    assert score(*bgr) == pytest.approx(score(x, y), abs=1e-6)
+    # Larger images are first shrunk, as for published figures.
+    larger = [F.interpolate(image, (64, 80)) for image in (x, y)]
+    shrunk = [F.interpolate(image, (32, 40), mode="bilinear", antialias=True) for image in larger]
+    assert score(*larger, shorter_side=32) == pytest.approx(score(*shrunk), abs=1e-5)
+    with pytest.raises(UserError, match="needs 3 channels and 16 pixels a side, got 3 of 15x40"):
+        score(larger[0][..., :15, :40], larger[1][..., :15, :40])
+    with pytest.raises(UserError, match="got 1 of"):
+        score(larger[0][:, :1], larger[1][:, :1])
 
 
 def test_nothing_is_scored_without_the_weights_of_channels(tmp_path, monkeypatch):

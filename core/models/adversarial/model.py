@@ -12,16 +12,18 @@ from torch import Tensor, nn
 from ....archs import ARCHS, build_network
 from ....losses import LOSSES
 from ....losses.base import LossTraits
-from ....losses.frozen import WithFrozenNetwork
 from ....losses.gan import logits, relativistic_d_loss, relativistic_g_loss
 from ....losses.ldl import get_refined_artifact_map
 from ....losses.penalties import gradient_penalty_loss, r1_penalty
 from ...annotations import Count, Range, SomeIterations, declared
+from ...degradations.limits import Probabilities
 from ...errors import UserError
 from ...inference.network import NetworkTraits
+from ...ops.frozen import WithFrozenNetwork
 from .. import MODELS
 from ..augment import Mixup
 from ..base import Batch, Model, Update, flat_terms
+from ..batch_mixing import DEFAULT, Augmentation, BatchMixing, seed_of
 from ..draws import seeds_of, uniform_of, uploaded
 from ..restoration import as_tuple
 
@@ -56,6 +58,9 @@ class SRGANModel(Model):
         net_d_reg_every: R1 is computed in steps that this divides, and counts so many times as much.
         gp_weight: weight of the gradient penalty of WGAN-GP (``l_d_gp``), computed in every step; 0 is none.
         mixing_augs: Restormer's mixup of whole batches, ``{mixup: true, mixup_beta: 1.2, use_identity: true}``.
+        use_moa: change every batch by one augmentation of `moa_augs`, see `batch_mixing`.
+        moa_augs: those to choose from.
+        moa_probs: their probabilities; all alike when omitted.
 
     Raises:
         UserError: ``gan_opt`` is missing.
@@ -78,6 +83,9 @@ class SRGANModel(Model):
         net_d_reg_every: Count = 16,
         gp_weight: Weight = 0.0,
         mixing_augs: dict[str, bool | float] | None = None,
+        use_moa: bool = False,
+        moa_augs: list[Augmentation] = list(DEFAULT),  # noqa: B006 - not modified
+        moa_probs: Probabilities | None = None,
     ) -> None:
         super().__init__(networks, losses)
         self.net_d_iters = net_d_iters
@@ -88,6 +96,7 @@ class SRGANModel(Model):
         self.net_d_reg_every = net_d_reg_every
         self.gp_weight = gp_weight
         self.mixup = Mixup.from_options(mixing_augs)
+        self.mixing = BatchMixing(moa_augs, moa_probs) if use_moa else None
         self.image_losses = [k for k in self.losses if k not in APART]
         self.map_losses = [k for k in self.losses if k in MAP_KEYS]
         discriminator = self.networks.get("d")
@@ -132,7 +141,12 @@ class SRGANModel(Model):
 
     def images(self, batch: Batch) -> dict[str, Tensor]:
         """``lq``, ``gt``, and where they differ from it the targets of losses: ``l1``, ``percep`` and ``gan``."""
-        images = {"lq": batch["lq"], "gt": batch["gt"]}
+        return self.augmented({"lq": batch["lq"], "gt": batch["gt"]}, batch)
+
+    def augmented(self, images: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """``lq`` and ``gt`` mixed as the options say, by the draws of their batch."""
+        if self.mixing is not None:
+            images = self.mixing(images, seed_of(batch))
         return self.mixup(images) if self.mixup else images
 
     def generated(self, lq: Tensor) -> Tensor:
@@ -282,7 +296,8 @@ def unfit(block: Mapping[str, Any], size: int) -> str | None:
     try:
         with torch.device("meta"):
             network = build_network(block)
-            channels = next(m.in_channels for m in network.modules() if isinstance(m, nn.Conv2d))
+            first = next(m for m in network.modules() if isinstance(m, nn.Conv2d))
+            channels = 3 if isinstance(network, WithFrozenNetwork) else first.in_channels
             network(torch.empty(2, channels, size, size))
     except UserError as e:
         return str(e)

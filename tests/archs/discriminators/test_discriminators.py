@@ -59,6 +59,66 @@ def test_passes_gradients_and_buffers_are_the_originals(name, cases):
                 near(found, wanted, 1e-4, key)
 
 
+def dino(**options):
+    pytest.importorskip("timm")
+    return build_network(
+        {"type": "DINODiscriminator", "backbone": "test_vit", "weights": "random", "blocks": [1, 3], **options}
+    )
+
+
+def test_dino_judges_every_patch_through_a_frozen_network():
+    network = dino()
+    x = torch.rand(2, 3, 64, 40, requires_grad=True)
+    logits = network(x)
+    assert logits.shape == (2, 2 * 4 * 2)  # 40 pixels are two patches of 16, rounded
+    logits.mean().backward()
+    assert x.grad is not None
+    assert x.grad.any()
+    assert all(p.grad is not None and p.grad.any() for p in network.parameters() if p.dim() > 1)
+    assert {name.split(".")[0] for name in network.state_dict()} == {"heads"}
+    assert not network.train().network.training
+    assert all(not p.requires_grad and p.grad is None for p in network.network.parameters())
+    # The backbone is the same wherever it is built, and images are independent of each other.
+    twin = dino()
+    twin.load_state_dict(network.state_dict())
+    with torch.no_grad():
+        whole = network.eval()(x)
+        torch.testing.assert_close(twin.eval()(x), whole)
+        torch.testing.assert_close(network(x[1:]), whole[1:])
+        assert dino(input_size=32)(x).shape == (2, 2 * 3 * 2)
+
+
+def test_dino_sees_the_tokens_of_its_blocks(tmp_path):
+    """Heads on what forward hooks of timm's own network catch; the backbone's weights come from a file with more in it."""
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(3)
+    peer = timm.create_model("test_vit", dynamic_img_size=True).eval()
+    torch.save(peer.state_dict(), tmp_path / "vit.pth")
+    network = dino(weights=str(tmp_path / "vit.pth")).eval()
+    caught = []
+    for i in (1, 3):
+        peer.blocks[i].register_forward_hook(lambda module, inputs, output: caught.append(output[:, 1:]))
+    x = torch.rand(1, 3, 48, 32)
+    with torch.no_grad():
+        peer((x - network.mean) / network.std)
+        wanted = torch.cat([head(tokens) for head, tokens in zip(network.heads, caught, strict=True)], 1)
+        torch.testing.assert_close(network(x), wanted)
+
+
+def test_dino_refuses_what_is_not_there(tmp_path):
+    torch.save({"cls_token": torch.zeros(1, 1, 3)}, tmp_path / "other.pth")
+    for options, text in (
+        ({"weights": None}, "needs the weights of test_vit"),
+        ({"weights": str(tmp_path / "no.pth")}, "no.pth"),
+        ({"weights": str(tmp_path / "other.pth")}, "other.pth"),
+        ({"blocks": [40]}, "has blocks 0 to"),
+        ({"backbone": "nothing"}, "timm has no model 'nothing'"),
+        ({"backbone": "test_resnet"}, "no vision transformer"),
+    ):
+        with pytest.raises(UserError, match=text):
+            dino(**options)
+
+
 @pytest.mark.parametrize("size", [16, 64, 96, 192])
 def test_vgg_takes_every_size_that_ends_in_whole_pixels(size):
     network = build_network({"type": "VGGStyleDiscriminator", "num_feat": 2, "input_size": size})

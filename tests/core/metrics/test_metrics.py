@@ -93,6 +93,8 @@ def test_degenerate_images_give_a_number_or_one_line(name):
     if name == "calculate_lpips":
         pytest.importorskip("lpips")
         extra = {"weights": "random"}
+    if name == "calculate_dists":
+        pytest.skip("needs published weights; tests/losses/test_dists.py")
     scored = 0
     for side in (1, 2, 12, 70, 192):
         for values in ((0, 0), (255, 255), (0, 255), (90, 90)):

@@ -1,4 +1,4 @@
-"""Losses that look through a fixed, pretrained network."""
+"""Networks that others look through: neither trained nor saved."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class WithFrozenNetwork(nn.Module):
-    """A loss with a network that is neither trained nor saved.
+    """A module with a network that is neither trained nor saved.
 
     The network is not registered as a submodule. Registered, VGG19's 20 million parameters would be written into every
     checkpoint, asked for by every resume, and offered to the optimizer. It still follows ``.to(device)``, which
@@ -25,6 +25,6 @@ class WithFrozenNetwork(nn.Module):
         object.__setattr__(self, "network", network.requires_grad_(False).eval())  # past nn.Module's registration
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> WithFrozenNetwork:
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.network._apply(fn, recurse)
         return self
