@@ -8,8 +8,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +20,21 @@ from ..datasets.base import DatasetTraits, LoaderTraits, Rounding
 from .annotations import declared
 from .errors import UserError, in_one_line
 from .files import replacing
-from .imaging.gallery import Gallery, Thumbnail
+from .imaging.gallery import Gallery
 from .imaging.normalisation import denormalise
 from .imaging.transfer import Transfer
 from .inference.network import explaining_channels
 from .inference.tiling import size_multiple
 from .metrics.scoring import Row, Scorer
+from .metrics.shares import MOST_WARNINGS, Share, raise_if_nothing_worked, raise_if_options_let_nothing_work
 from .models.base import Model
 from .runtime import distributed
 from .runtime.logger import as_json
-from .runtime.messages import sendable
 
 log = logging.getLogger("relume")
 
 SIZES = re.compile(r"size|shape|divisible|multiple|dimension|must match|split|view|einops|reshape", re.IGNORECASE)
 """What errors of networks say that do not take an input's height or width."""
-MOST_WARNINGS = 10
-"""Images that one evaluation of a dataset names because they fail."""
 INPUT = "_input"
 """Ending of the name under which the score of the input itself is filed."""
 
@@ -55,32 +52,6 @@ def is_better(value: float, than: float, direction: str) -> bool:
     if math.isnan(value) or math.isnan(than):
         return not math.isnan(value)
     return value > than if direction == "higher" else value < than
-
-
-@sendable
-@dataclass
-class Share:
-    """What one rank found of a dataset."""
-
-    rows: list[Row] = field(default_factory=list)
-    thumbnails: list[Thumbnail] = field(default_factory=list)
-    times: list[float] = field(default_factory=list)
-    """Seconds an image took the model, batch by batch."""
-    took: dict[str, float] = field(default_factory=dict)
-    """The same by image."""
-    failed: int = 0
-    """Images without a result."""
-    scored: int = 0
-    """Images that have every score."""
-    errors: dict[str, Exception] = field(default_factory=dict)
-    """By metric, why the first image without it has none; under ``""`` why the first image without a result has none."""
-    said: int = 0
-    """Warnings."""
-
-    @property
-    def unsaid(self) -> int:
-        """Warnings that were not logged."""
-        return max(0, self.said - MOST_WARNINGS)
 
 
 class Evaluator:
@@ -135,6 +106,8 @@ class Evaluator:
         transfers = transfers or {}
         self.loaders, self.folder, self.device = loaders, folder, device
         self.forgiving, self.progress = forgiving, progress
+        self.proven = False
+        """Whether an evaluation came to its end."""
         self.seconds: dict[str, float] = {}
         self.took: dict[str, dict[str, float]] = {}
         self.counts: dict[str, tuple[int, int]] = {}
@@ -173,6 +146,7 @@ class Evaluator:
 
         Raises:
             Interrupted: ``interrupted()`` gave an exit code on some rank; nothing was averaged.
+            Unscored: in a first evaluation that is forgiving, options allow no result at all, or no score of some metric.
         """
         results = {}
         for dataset, loader in self.loaders.items():
@@ -188,6 +162,8 @@ class Evaluator:
             self.took[dataset] = {row["image"]: s.took[row["image"]] for s in shares for row in s.rows}
             if not self.forgiving:
                 raise_if_nothing_worked(every, shares)
+            elif not self.proven:
+                raise_if_options_let_nothing_work(dataset, every, shares)
             if share.unsaid > 0:
                 log.warning("%s: %d more were left out", dataset, share.unsaid)
             means, notes = self.scorer.means(every)
@@ -198,6 +174,7 @@ class Evaluator:
                 with self._writing(dataset):
                     self._write(dataset, iteration, every)
                     self.gallery.write_grid(dataset, iteration, [t for s in shares for t in s.thumbnails])
+        self.proven = True
         return results
 
     def _share(self, model: Model, dataset: str, loader: Any, iteration: int, interrupted: Callable[[], int]) -> Share:
@@ -223,6 +200,8 @@ class Evaluator:
                 done = len(share.rows) - before[0] + share.failed - before[1]
                 counted = [(i, index) for i, index in enumerate(indices) if index >= 0]
                 explained = not_taken(e, model, placed)
+                if "" not in share.errors:
+                    share.provoked.append("")
                 for place, index in counted[done:]:
                     self._leave_out(share, loader, dataset, placed, index, explained, place)
         if share.times:
@@ -269,6 +248,8 @@ class Evaluator:
             share.took[name] = round(share.times[-1], 6)
             share.scored += not failures
             for metric, error in failures.items():
+                if not self.proven and metric not in share.errors and self.scorer.refuses(dataset, metric, output):
+                    share.provoked.append(metric)
                 share.errors.setdefault(metric, error)
                 self._warn(share, "%s: %s of %s is left out: %s", dataset, metric, name, in_one_line(error))
             shown = {"input": own.get("input"), "output": output, "target": target}
@@ -304,11 +285,11 @@ class Evaluator:
             log.warning(*message)
 
     def _of_set(self, dataset: str) -> dict[str, float]:
-        """The scores of the whole set; in training, none where they fail."""
+        """The scores of the whole set; in training, none where they fail after they have not."""
         try:
             return self.scorer.of_set()
         except Exception as e:
-            if not self.forgiving or distributed.active():  # where ranks would wait for each other
+            if not self.forgiving or not self.proven or distributed.active():  # where ranks would wait for each other
                 raise
             log.warning("%s: metrics of the whole set are left out: %s", dataset, in_one_line(e))
             return {}
@@ -345,14 +326,6 @@ class Evaluator:
         path = self.folder / f"{dataset}_scores.jsonl"
         with replacing(path) as file:
             file.write(("\n".join(lines) + "\n").encode())
-
-
-def raise_if_nothing_worked(rows: Sequence[Row], shares: Sequence[Share]) -> None:
-    """Raise why no image has a result, or none has the score of a metric, if that is so."""
-    for share in shares:
-        for metric, error in share.errors.items():
-            if not any(metric in row for row in rows) if metric else not rows:
-                raise error
 
 
 def not_taken(error: Exception, model: Model, batch: Mapping[str, Any]) -> Exception:

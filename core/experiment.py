@@ -19,7 +19,7 @@ from .files import below, refuse_links
 from .options import Options, dump
 from .runtime import checkpoint, distributed, training_state
 from .runtime.checkpoint import BEST, INTERRUPTED, Checkpoints
-from .runtime.gate import Provoked
+from .runtime.gate import Provoked, gate
 from .runtime.last_words import LastWords
 from .runtime.lock import owned
 from .runtime.logger import timestamp
@@ -36,7 +36,8 @@ class Experiment:
 
     def __init__(self, opt: Options) -> None:
         self.opt = opt
-        experiments = expanded(opt.path.experiments_root or "experiments")
+        with gate("path.experiments_root"):
+            experiments = expanded(opt.path.experiments_root or "experiments")
         self.root = experiments / opt.name
         self.tensorboard = experiments.parent / "tb_logger" / opt.name
         self.visualization = self.root / "visualization"

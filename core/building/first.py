@@ -1,4 +1,4 @@
-"""The first iterations of a run: what goes wrong in it is said of the block of the options that it comes of."""
+"""The first iterations and validation of a run: what goes wrong is said of the block of the options that it comes of."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any
 
 from ...archs import ARCHS
 from ..errors import UserError
+from ..evaluation import INPUT, Interrupted
 from ..inference.network import explaining_channels
+from ..metrics.shares import Unscored
 from ..options.schema import Options, Train
 from ..registry import MISSING
 from ..runtime.gate import blame, given_in, owner, refusal
@@ -22,6 +24,10 @@ CHANNELS = {
     "gives": re.compile(r"((num|n|out|outp|img|image|output)_?)+(chn?|chans?|channels?)"),
 }
 """How they call the channels of what they take and give."""
+LOSS = re.compile(r"(train\.\w+_opt): ")
+"""How a complaint begins that already says whose it is."""
+COLOURS = re.compile(r"\bneeds?\b.* \d channels?\b")
+"""What losses say of images of other colours than they are for."""
 SHAPES = re.compile(r"prediction ((?:\d+x)*\d+), target ((?:\d+x)*\d+)")
 
 
@@ -45,6 +51,34 @@ def first_iteration(opt: Options, parts: Parts) -> Iterator[None]:
             blame(e, error)
             raise
         raise error from (e.__cause__ or e)
+
+
+@contextlib.contextmanager
+def first_validation(opt: Options, parts: Parts) -> Iterator[None]:
+    """Inside, validation sets are scored for the first time; what was trained is kept by who calls this.
+
+    Raises:
+        UserError: as `first_iteration`, also where not one image has a result or the score of a metric.
+    """
+    try:
+        yield
+    except Interrupted:
+        raise
+    except Exception as e:
+        why = e.why if isinstance(e, Unscored) else e
+        if isinstance(why, UserError) and (why.key is not None or type(why) is not UserError):
+            raise why from why.__cause__
+        metric = e.metric.removesuffix(INPUT) if isinstance(e, Unscored) else ""
+        key = f"val.metrics.{metric}" if metric else owner(why, owners(parts))
+        failed = f"the first validation failed{f' ({e.dataset})' if isinstance(e, Unscored) else ''}: "
+        error = refusal(why, key or "val", of(key or "val", opt), failed)
+        if key and key not in str(error):
+            blamed, error = error.key, type(error)(f"{key}: {error}")
+            error.key = blamed
+        if not isinstance(e, UserError):
+            blame(e, error)
+            raise
+        raise error from why
 
 
 def trained_by(train: Train) -> str:
@@ -77,8 +111,22 @@ def said(error: Exception, key: str | None, opt: Options) -> UserError:
         found = UserError(f"{text} ({', '.join(reasons)})" if reasons else text)
         found.key = "network_g"
         return found
+    if of_loss := LOSS.match(text):
+        key = of_loss[1]
+        return put_to(key, text, of(key, opt))
     block = of(key, opt)
-    return refusal(error, key or "train", block, "the first iterations failed: ")
+    found = refusal(error, key or "train", block, "the first iterations failed: ")
+    if COLOURS.search(text) and (reasons := colours(opt)):
+        of_option, found = found.key, UserError(f"{found} ({', '.join(reasons)})")
+        found.key = of_option
+    return found
+
+
+def put_to(key: str, text: str, block: Mapping[str, Any]) -> UserError:
+    """A loss's complaint about its answer, with the values of its block, among which ``reduction`` may be the reason."""
+    error = UserError(f"{text} ({given_in(block)})")
+    error.key = f"{key}.reduction" if block.get("reduction") == "none" else key
+    return error
 
 
 def of_shapes(text: str, pred: list[str], target: list[str], opt: Options) -> UserError:

@@ -17,6 +17,7 @@ from ..annotations import declared
 from ..errors import UserError
 from ..imaging import visual
 from ..imaging.transfer import Transfer, radiance
+from ..runtime.gate import gate
 from . import (
     METRICS,
     SetMetric,
@@ -106,8 +107,16 @@ class Scorer:
             metric.update(images, indices)
 
     def of_set(self) -> dict[str, float]:
-        """The scores of what was seen since `start`, over all ranks, by name."""
-        return {f"{k}{part}": v for k, metric in self._of_sets.items() for part, v in metric.compute().items()}
+        """The scores of what was seen since `start`, over all ranks, by name.
+
+        Raises:
+            UserError: one cannot be computed; the message names its block.
+        """
+        found = {}
+        for name, metric in self._of_sets.items():
+            with gate(f"val.metrics.{name}", self.metrics[name]):
+                found.update({f"{name}{part}": value for part, value in metric.compute().items()})
+        return found
 
     # ------------------------------------------------------------ metrics of one image
     @property
@@ -152,6 +161,11 @@ class Scorer:
                 scores.update({f"{k}_{label}": v for k, v in own.items()})
                 failures.update({f"{k}_{label}": e for k, e in failed.items()})
         return scores, failures
+
+    def refuses(self, dataset: str, metric: str, like: Tensor) -> bool:
+        """Whether a metric fails on noise as large as an output (1, C, H, W), too: then no output is to blame for it."""
+        noise = torch.rand(like.shape, generator=torch.Generator().manual_seed(0)).to(like)
+        return metric.removesuffix("_input") in self.of_image(dataset, noise, noise, {})[1]
 
     def _scores(
         self, dataset: str, output: Tensor, target: Tensor | None

@@ -37,7 +37,7 @@ from .keys import (
 )
 from .kinds import BAD, parameters
 from .trial import TRIALS
-from .whole import mistakes_in_best, mistakes_in_training
+from .whole import mistakes_in_best, mistakes_in_plateaus, mistakes_in_training
 from .words import join
 
 RUNNING = "plugins: running "
@@ -106,7 +106,7 @@ class OptionsChecker(Checker):
             except (UserError, ValueError) as e:
                 key = re.split(r"[:\s]", str(e), maxsplit=1)[0]
                 self.problem(root.entries[key].place if key in root.entries else root.place, "", str(e))
-        for key, text in (*mistakes_in_best(values), *model.mistakes(values)):
+        for key, text in (*mistakes_in_best(values), *mistakes_in_plateaus(values), *model.mistakes(values)):
             self.problem(self._place(root, key), key, text)
 
     def _place(self, root: Block, key: str) -> Place | None:

@@ -84,3 +84,14 @@ def mistakes_in_best(values: Options) -> Iterator[tuple[str, str]]:
         known = ", ".join((*names, "mean"))
         text = f"no validation set is called '{dataset}'.{did_you_mean(dataset, names)} Known: {known}."
         yield "val.best.dataset", text
+
+
+def mistakes_in_plateaus(values: Options) -> Iterator[tuple[str, str]]:
+    """A schedule that follows a score where there is none: its key, and what is missing."""
+    lacking = [
+        k for k, given in (("datasets.val", values.sets("val")), ("val.metrics", values.val.metrics)) if not given
+    ]
+    for key, block in (values.train or {}).items() if lacking else ():
+        if key.startswith(SCHEDULER_PREFIX.rstrip("_")) and block and block["type"] == "ReduceLROnPlateau":
+            text = f"type: ReduceLROnPlateau follows a score, and there is none: give {' and '.join(lacking)}"
+            yield f"train.{key}", text

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -17,6 +18,7 @@ from torch import nn
 
 from relume.core import cli
 from relume.core.errors import UserError
+from relume.core.options import OptionError, check
 from relume.core.runtime import memory
 from relume.core.runtime.gate import Provoked, chain, gate, owner, without_it
 
@@ -24,6 +26,7 @@ PLUGIN = '''
 import torch
 from torch import nn
 from relume.archs import ARCHS
+from relume.core.metrics import METRICS
 from relume.losses import LOSSES
 from relume.datasets import DATASETS
 
@@ -43,11 +46,20 @@ class GateNet(nn.Module):
         self.last = nn.Sequential(nn.Conv2d(width, 3 * up * up, 3, padding=1), nn.PixelShuffle(up))
 
     def forward(self, x):
+        if self.fail == "evaluation" and not self.training:
+            raise LookupError("nobody expected this")
         if self.fail == "forward":
             return torch.ones(2, 3) @ torch.ones(2, 3)
         if self.fail == "memory":
             return torch.empty(1 << 60)
         return self.last(self.body(self.first(x)))
+
+@METRICS.register()
+def gate_metric(img, img2, crop_border: int = 0, fail: bool = False) -> float:
+    """A metric with one."""
+    if fail:
+        raise IndexError("nobody expected this")
+    return float(abs(img - img2).mean())
 
 @LOSSES.register()
 class GateLoss(nn.Module):
@@ -131,6 +143,87 @@ def test_first_iterations(refused: Callable[..., str], changes: dict[str, Any], 
     assert re.fullmatch(rf"x\.yml:\d+:\d+: {line}", last), last
     (log,) = tmp_path.glob("experiments/toy/train_toy_*.log")
     assert "Traceback (most recent call last):" in log.read_text()
+
+
+MINE = {"type": "gate_metric", "better": "lower", "fail": True}
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"network_g": {"type": "GateNet", "fail": "evaluation"}}, r"network_g: the first validation failed "
+         r"\(held_out\): LookupError: nobody expected this .*\(GateNet with fail: evaluation\)"),
+        ({"val__metrics": {"mine": MINE}}, r"val\.metrics\.mine: metric gate_metric: IndexError: nobody expected this .*"
+         r"\(gate_metric with .*fail: true\)"),
+        ({"val__metrics": {"psnr": {"type": "calculate_psnr", "crop_border": 999}}}, r"val\.metrics\.psnr: "
+         r".*crop_border 999 does not fit an image of 17x19\."),
+    ],
+)  # fmt: skip
+def test_first_validation(refused: Callable[..., str], changes: dict[str, Any], line: str, tmp_path: Path) -> None:
+    """It ends the run in one line, and what was trained is kept."""
+    said = refused(**changes, val__val_freq=1, train__pixel_opt={"type": "L1Loss"}).strip().splitlines()
+    assert re.fullmatch(rf"x\.yml:\d+:\d+: {line}", said[-1]), said
+    assert list(tmp_path.glob("experiments/toy/models/net_g_*.pth"))
+    assert list(tmp_path.glob("experiments/toy/training_states/*.state"))
+
+
+def test_a_score_that_once_was_there_may_fail_later(
+    refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from relume.core.metrics import scoring
+
+    calls = []
+
+    def metric(*arguments: Any) -> float:
+        calls.append(arguments)
+        if len(calls) > 3:
+            raise IndexError
+        return 1.0
+
+    monkeypatch.setattr(scoring, "calculate_metric", metric)
+    refused(code=0, val__val_freq=1)
+    assert len(calls) == 6
+
+
+def test_a_loss_that_gives_no_number_names_the_option(refused: Callable[..., str]) -> None:
+    said = refused(network_g=NET, train__pixel_opt={"type": "L1Loss", "reduction": "none"}).strip().splitlines()[-1]
+    assert re.fullmatch(
+        r"x\.yml:\d+:\d+: train\.pixel_opt: L1Loss returned .*a loss returns one number.* \(L1Loss with reduction: none\)",
+        said,
+    )
+
+
+def test_a_root_that_no_file_system_has_names_its_option(refused: Callable[..., str]) -> None:
+    said = refused(path__experiments_root="x" * 5000).strip().splitlines()[-1]
+    assert re.fullmatch(
+        r"x\.yml:\d+:\d+: path\.experiments_root: 'x+.*\(5000 characters\).*: too long for a path .*", said
+    ), said
+
+
+def test_a_plateau_of_no_score_is_refused_when_options_are_checked(refused: Callable[..., str]) -> None:
+    plateau = {"train__scheduler": {"type": "ReduceLROnPlateau"}, "train__scheduler_g": None}
+    said = refused("--check", **plateau, val__metrics={})
+    assert re.search(
+        r"^x\.yml:\d+:\d+: train\.scheduler: type: ReduceLROnPlateau follows a score.*: give val\.metrics$",
+        said,
+        re.MULTILINE,
+    ), said
+    opt = options(**plateau)
+    assert check(opt)
+    del opt["datasets"]["val"], opt["val"]
+    with pytest.raises(OptionError, match=r"give datasets\.val and val\.metrics$"):
+        check(opt)
+
+
+def test_colours_are_named_where_a_loss_has_channels_for_others(refused: Callable[..., str], tmp_path: Path) -> None:
+    for name in ("lq", "gt"):
+        (tmp_path / name).mkdir()
+        cv2.imwrite(str(tmp_path / name / "0.png"), np.zeros((24, 24, 3), np.uint8))
+    pairs = {"type": "PairedImageDataset", "dataroot_lq": "lq", "dataroot_gt": "gt", "gt_size": 16, "color": "gray"}
+    pairs |= {"num_worker_per_gpu": 0, "batch_size_per_gpu": 1}
+    gray = {**NET, "num_in_ch": 1, "num_out_ch": 1}
+    said = refused(datasets={"train": pairs}, network_g=gray, train__pixel_opt={"type": "LumaLoss"}, val={})
+    assert "datasets.train.color is gray" in said and len(said.strip().splitlines()[-1]) < 500, said
 
 
 def test_shapes_name_the_options_that_make_them(refused: Callable[..., str]) -> None:

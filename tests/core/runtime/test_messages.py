@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from relume.core.errors import NonFiniteError, UserError
-from relume.core.evaluation import Share
+from relume.core.metrics.shares import Share
 from relume.core.metrics.generative import Moments
 from relume.core.runtime.messages import pack, unpack
 
