@@ -32,15 +32,22 @@ def flat(path: str, value: Any, channels: int = 3) -> None:
     imwrite(path, np.full((24, 32, channels), value, np.uint8))
 
 
-def run(network: str = "OneGain", lr: float = 0.0, iterations: int = 1, freq: int = 1, **more: Any) -> dict[str, Any]:
-    """Train on lq and gt; `more` goes into both dataset blocks. The last validation's scores."""
+def run(
+    network: str = "OneGain",
+    lr: float = 0.0,
+    iterations: int = 1,
+    freq: int = 1,
+    of_val: dict[str, Any] | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    """Train on lq and gt; `more` goes into both dataset blocks, `of_val` into one. The last validation's scores."""
     data = {"type": "PairedImageDataset", "dataroot_lq": "lq", "dataroot_gt": "gt", "num_worker_per_gpu": 0, **more}
     options = {
         "name": "x",
         "model_type": "RestorationModel",
         "num_gpu": 0,
         "plugins": [str(PLUGIN)],
-        "datasets": {"train": {**data, "gt_size": 16, "batch_size_per_gpu": 1}, "val": dict(data)},
+        "datasets": {"train": {**data, "gt_size": 16, "batch_size_per_gpu": 1}, "val": {**data, **(of_val or {})}},
         "network_g": {"type": network},
         "train": {"total_iter": iterations, "optim_g": {"type": "Adam", "lr": lr}, "pixel_opt": {"type": "L1Loss"}},
         "val": {
@@ -183,6 +190,20 @@ def test_an_identical_pair_hides_no_improvement() -> None:
     best = torch.load("experiments/x/models/net_g_best.pth", weights_only=True)["params"]["gain"]
     last = torch.load("experiments/x/models/net_g_12.pth", weights_only=True)["params"]["gain"]
     assert best == last
+
+
+def test_a_training_whose_validation_scores_nothing_says_why() -> None:
+    flat("lq/a.png", 100)
+    flat("gt/a.png", 110)
+    Path("damaged").mkdir()
+    Path("damaged/a.png").write_bytes(b"\x89PNG")
+    damaged = {"dataroot_lq": "damaged", "dataroot_gt": "damaged", "on_error": "skip"}
+    assert run(of_val=damaged) == {}
+    log = next(Path("experiments/x").glob("train_*.log")).read_text()
+    assert re.search(r"\tval: nothing could be scored: none of the 1 samples can be read", log)
+    assert (
+        Path("experiments/x/models/net_g_1.pth").exists() and not Path("experiments/x/models/net_g_best.pth").exists()
+    )
 
 
 PSNR = ["calculate_psnr", "calculate_psnr_skimage", "calculate_psnr_mu", "calculate_pu21_psnr_fork"]
