@@ -79,6 +79,7 @@ class Evaluator:
             more.
         took: by dataset and image, the seconds that it took the model in the last run, on whatever rank.
         counts: by dataset, how many images have results, and of how many.
+        unscored: by dataset, why the last run found no score of it, though there are metrics.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class Evaluator:
         self.seconds: dict[str, float] = {}
         self.took: dict[str, dict[str, float]] = {}
         self.counts: dict[str, tuple[int, int]] = {}
+        self.unscored: dict[str, str] = {}
         self.scorer = Scorer(metrics, loaders, best_metric, score_input, eight_bit, rounding or {}, transfers)
         self.gallery = Gallery(
             folder=folder,
@@ -168,6 +170,10 @@ class Evaluator:
                 log.warning("%s: %d more were left out", dataset, share.unsaid)
             means, notes = self.scorer.means(every)
             results[dataset] = {**means, **self._of_set(dataset)}
+            self.unscored.pop(dataset, None)
+            if self.metrics and not results[dataset]:
+                errors = [in_one_line(error) for s in shares for error in s.errors.values()]
+                self.unscored[dataset] = ": ".join(["nothing could be scored", *errors[:1]])
             for note in notes if distributed.is_main() else ():
                 log.info("%s: %s", dataset, note)
             if distributed.is_main():

@@ -149,8 +149,14 @@ class Experiment:
             "trained. To train on, raise train.total_iter; to start anew, leave out --auto_resume or change the name"
         )
 
-    def farewell(self, results: Mapping[str, Mapping[str, float]], best: Mapping[str, Any], seconds: float) -> str:
-        """What to look at, and what to do next."""
+    def farewell(
+        self,
+        results: Mapping[str, Mapping[str, float]],
+        best: Mapping[str, Any],
+        seconds: float,
+        unscored: Mapping[str, str],
+    ) -> str:
+        """What to look at, and what to do next; of datasets without scores, why they have none."""
         lines = [f"Done in {datetime.timedelta(seconds=int(seconds))}."]
         for dataset, metrics in results.items():
             scores = []
@@ -161,7 +167,7 @@ class Experiment:
                 if f"{metric}{INPUT}" in metrics:
                     figures.append(f"input {metrics[metric + INPUT]:.4f}")
                 scores.append(f"{metric} {metrics[metric]:.4f} ({', '.join(figures)})")
-            lines.append(f"{dataset}: {', '.join(scores) or 'no metrics'}")
+            lines.append(f"{dataset}: {', '.join(scores) or unscored.get(dataset, 'no metrics')}")
         lines.append(f"weights   {self.root / 'models'}")
         if self.visualization.exists():
             lines.append(f"pictures  {self.visualization}")

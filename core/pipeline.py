@@ -130,7 +130,8 @@ def run_training(
         began = time.monotonic()
         with experiment.last_words.following(lambda: trainer.iteration), explaining_channels():
             trainer.fit()
-        log.info("%s", experiment.farewell(trainer.last_results, trainer.parts.best, time.monotonic() - began))
+        took, parts = time.monotonic() - began, trainer.parts
+        log.info("%s", experiment.farewell(trainer.last_results, parts.best, took, parts.evaluator.unscored))
     return trainer.last_results
 
 

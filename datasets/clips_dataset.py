@@ -11,6 +11,7 @@ from . import DATASETS
 from .base import Item, OnError, Phase
 from .frame_pairs import FramePairs, open_both, refuse_unequal, window_span
 from .sources import IOBackend, as_backend
+from .transforms import Color
 
 
 @DATASETS.register()
@@ -33,6 +34,7 @@ class ClipsDataset(FramePairs):
         phase: ``train``, or ``val`` and ``test``, in which nothing is random.
         io_backend: ``{type: disk}`` or ``{type: lmdb}``.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next sample.
+        color: ``gray`` for one channel, the gray value in [0, 1]; ``y`` for luma in [16/255, 235/255]; RGB when omitted.
 
     Raises:
         UserError: clips or frames are missing in one of the folders, or a window is longer than a clip.
@@ -52,8 +54,9 @@ class ClipsDataset(FramePairs):
         phase: Phase = "train",
         io_backend: IOBackend | None = None,
         on_error: OnError = "raise",
+        color: Color = None,
     ) -> None:
-        super().__init__(scale, gt_size, use_hflip, use_rot, phase, on_error)
+        super().__init__(scale, gt_size, use_hflip, use_rot, phase, on_error, color)
         backend = as_backend(io_backend)
         self.gt, self.lq = open_both(dataroot_gt, dataroot_lq, backend, on_error)
         refuse_unequal(self.gt, self.lq)

@@ -11,7 +11,7 @@ from . import DATASETS
 from .base import ImageDataset, Item, OnError, Phase
 from .pairing import Sample, find_samples
 from .sources import IOBackend, as_backend
-from .transforms import pad_to, random_crop, random_symmetry, to_tensor
+from .transforms import Color, pad_to, random_crop, random_symmetry, to_tensor, with_channels
 
 
 @DATASETS.register()
@@ -30,9 +30,10 @@ class Dataset_DefocusDeblur_DualPixel_16bit(ImageDataset):  # noqa: N801 - Resto
         gt_size: side of the training patch; whole images when omitted. Smaller images are continued by reflection.
         phase: ``train``, or ``val`` and ``test``, in which nothing is random.
         geometric_augs: use the eight orientations. (Turning exchanges no views, as in the original.)
-        mean: subtracted from each channel of the ground truth's three; both inputs alike.
+        mean: subtracted from each channel of the ground truth; both inputs alike.
         std: divides each channel.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next one.
+        color: ``gray`` for one channel, the gray value in [0, 1]; ``y`` for luma in [16/255, 235/255]; RGB when omitted.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Dataset_DefocusDeblur_DualPixel_16bit(ImageDataset):  # noqa: N801 - Resto
         mean: list[float] | None = None,
         std: list[Positive] | None = None,
         on_error: OnError = "raise",
+        color: Color = None,
     ) -> None:
         super().__init__(on_error)
         backend = as_backend(io_backend)
@@ -56,6 +58,7 @@ class Dataset_DefocusDeblur_DualPixel_16bit(ImageDataset):  # noqa: N801 - Resto
         self.training = phase == "train"
         self.gt_size = gt_size
         self.geometric_augs = geometric_augs
+        self.color = color
         self.mean = mean
         self.std = std
 
@@ -78,5 +81,5 @@ class Dataset_DefocusDeblur_DualPixel_16bit(ImageDataset):  # noqa: N801 - Resto
             images = random_crop(pad_to(images, self.gt_size, 1), self.gt_size, 1, gt_path)
         if self.training and self.geometric_augs:
             images = random_symmetry(images)
-        tensors = [normalise(to_tensor(x), self.mean, self.std) for x in images]
+        tensors = [normalise(to_tensor(with_channels(x, self.color)), self.mean, self.std) for x in images]
         return {"lq": torch.cat(tensors[:2]), "gt": tensors[2], "lq_path": left.lq_path, "gt_path": gt_path}

@@ -15,7 +15,7 @@ from ..core.imaging.naming import natural_order
 from .base import ImageDataset, OnError, Phase
 from .clips import Clip, FrameList, find_clips, tolerated
 from .sources import IOBackend, Source, as_backend, listing, open_source, refuse_small
-from .transforms import Image, random_crop, random_flip_rotate, to_tensor
+from .transforms import Color, Image, random_crop, random_flip_rotate, to_tensor, with_channels
 
 Frames = Clip | FrameList
 
@@ -104,6 +104,7 @@ class FramePairs(ImageDataset):
         use_hflip, use_rot: see `random_flip_rotate`.
         phase: nothing is random but in ``train``.
         on_error: see `ImageDataset`.
+        color: see `with_channels`.
     """
 
     random_reverse = False
@@ -117,19 +118,20 @@ class FramePairs(ImageDataset):
         use_rot: bool = False,
         phase: Phase = "train",
         on_error: OnError = "raise",
+        color: Color = None,
     ) -> None:
         super().__init__(on_error)
         if gt_size is not None and gt_size % scale:
             raise UserError(f"gt_size: {gt_size} must be a multiple of scale {scale}")
         self.scale, self.gt_size, self.training = scale, gt_size, phase == "train"
-        self.use_hflip, self.use_rot = use_hflip, use_rot
+        self.use_hflip, self.use_rot, self.color = use_hflip, use_rot, color
 
     def reversed_at_random(self, numbers: list[int]) -> list[int]:
         """The frames, or in training, where that is asked for, half of the time the frames backwards."""
         return numbers[::-1] if self.training and self.random_reverse and random.random() < 0.5 else numbers  # noqa: S311
 
     def paired(self, lq: list[Image], gt: list[Image], path: str) -> tuple[Tensor, Tensor]:
-        """Frames as (t, 3, h, w) and (T, 3, H, W), in training cut and turned alike.
+        """Frames as (t, 3, h, w) and (T, 3, H, W), or of one channel, in training cut and turned alike.
 
         Raises:
             UserError: frames are of several sizes, or lq and gt do not differ by `scale`.
@@ -148,12 +150,11 @@ class FramePairs(ImageDataset):
                 images = random_crop(images, self.gt_size, self.scale, path)
             images = random_flip_rotate(images, self.use_hflip, self.use_rot)
             lq, gt = images[: len(lq)], images[len(lq) :]
-        return stacked(lq), stacked(gt)
+        return self.stacked(lq), self.stacked(gt)
 
-
-def stacked(images: Sequence[Image]) -> Tensor:
-    """(T, 3, H, W) float32 in [0, 1]."""
-    return torch.stack([to_tensor(image) for image in images])
+    def stacked(self, images: Sequence[Image]) -> Tensor:
+        """(T, 3, H, W) float32 in [0, 1]; one channel where that is asked for."""
+        return torch.stack([to_tensor(with_channels(image, self.color)) for image in images])
 
 
 class ListedPairs(FramePairs):

@@ -19,23 +19,21 @@ from .denoising import white_noise
 from .pairing import Sample, as_roots, find_roots, find_samples, refuse_template
 from .sources import IOBackend, Source, as_backend, refuse_small
 from .transforms import (
+    Color,
     Image,
     gray,
-    luma,
     pad_to,
     random_crop,
     random_flip_rotate,
     random_symmetry,
     resize,
     to_tensor,
+    with_channels,
 )
 from .underwater_sets import PairedLayout, SingleLayout, paired_folders, single_folders
 
-Color = Literal["y", "gray"] | None
 DENOISING = ("denoising_gray", "denoising_color")
 NonNegativeNumber = Annotated[float, Range(least=0)]
-CHANNELS = {"y": luma, "gray": gray}
-"""What is made of RGB where one channel is asked for."""
 Task = Literal["SR", "CAR", "denoising_gray", "denoising_color"]
 """Of forks' copies of `PairedImageDataset`: pairs; pairs in gray; one clean image and noise, in gray or in colour."""
 
@@ -189,8 +187,7 @@ class PairedImageDataset(ImageDataset):
         if self.training:
             images = self._augment(images, item)
         for key, image in zip(("lq", "gt", "gt_2"), images, strict=False):
-            pixels = CHANNELS[self.color](to_float(image)) if self.color else image
-            pixels = quantised_gray(pixels) if self.quantised else pixels
+            pixels = quantised_gray(image) if self.quantised else with_channels(image, self.color)
             tensor = to_tensor(pixels)
             if key == "lq" and self.noise is not None:
                 drawn = white_noise(tensor.shape, self.noise, fixed=not self.training)

@@ -15,7 +15,7 @@ from ..core.imaging.storage import join
 from . import DATASETS
 from .base import ImageDataset, Item, OnError, Phase
 from .sources import IOBackend, Source, as_backend, listing, open_source, refuse_small
-from .transforms import Image, random_crop, random_flip_rotate, to_tensor
+from .transforms import Color, Image, random_crop, random_flip_rotate, to_tensor, with_channels
 
 ENDINGS = {"gt": (("/hr0", "/hr1"), ("_L", "_R")), "lq": (("/lr0", "/lr1"), ("_L", "_R"))}
 """How the names of left and right view end, without suffix: NAFSSR's layout, and that of its older lists."""
@@ -56,9 +56,11 @@ class PairedStereoImageDataset(ImageDataset):
         naive_inverse_RGB: all of them together at random.
         random_offset: shift the views against each other by up to so many input pixels, at random.
         filename_tmpl: accepted for NAFNet's files; names follow from the layout.
-        mean: subtracted from each channel, of which there are three or six.
+        mean: subtracted from each channel of a view, or of both views.
         std: divides each channel.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next scene.
+        color: ``gray`` for one channel of each view, the gray value in [0, 1]; ``y`` for luma in [16/255, 235/255]; RGB when
+            omitted.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class PairedStereoImageDataset(ImageDataset):
         mean: list[float] | None = None,
         std: list[Positive] | None = None,
         on_error: OnError = "raise",
+        color: Color = None,
     ) -> None:
         super().__init__(on_error)
         if (gt_size_h is None) != (gt_size_w is None):
@@ -105,8 +108,10 @@ class PairedStereoImageDataset(ImageDataset):
         self.negative_channels = inverse_RGB
         self.negative = naive_inverse_RGB
         self.offset = random_offset
-        self.mean = mean * 2 if mean is not None and len(mean) == 3 else mean
-        self.std = std * 2 if std is not None and len(std) == 3 else std
+        self.color = color
+        of_one = 3 if color is None else 1
+        self.mean = mean * 2 if mean is not None and len(mean) == of_one else mean
+        self.std = std * 2 if std is not None and len(std) == of_one else std
 
     def __len__(self) -> int:
         return len(self.scenes)
@@ -130,7 +135,7 @@ class PairedStereoImageDataset(ImageDataset):
         images = [lq, gt[:height, :width]]
         if self.training:
             images = self._augment(images, paths[1])
-        tensors = [normalise(to_tensor(image), self.mean, self.std) for image in images]
+        tensors = [normalise(to_tensor(with_channels(image, self.color)), self.mean, self.std) for image in images]
         return {"lq": tensors[0], "gt": tensors[1], "lq_path": paths[0], "gt_path": paths[1]}
 
     def _augment(self, images: list[Image], path: str) -> list[Image]:

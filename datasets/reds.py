@@ -12,6 +12,7 @@ from . import DATASETS
 from .base import Item, OnError, Phase
 from .frame_pairs import ListedPairs, window_span
 from .sources import IOBackend
+from .transforms import Color
 from .triplets import read_list
 
 VALIDATION = {"REDS4": ("000", "011", "015", "020"), "official": tuple(f"{i:03d}" for i in range(240, 270))}
@@ -124,6 +125,7 @@ class REDSDataset(Reds):
         io_backend: ``{type: disk}`` or ``{type: lmdb}``.
         dataroot_flow: of BasicSR's files; must be empty.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next sample.
+        color: ``gray`` for one channel, the gray value in [0, 1]; ``y`` for luma in [16/255, 235/255]; RGB when omitted.
 
     Raises:
         UserError: an even `num_frame`, or what `Reds` raises.
@@ -147,6 +149,7 @@ class REDSDataset(Reds):
         io_backend: IOBackend | None = None,
         dataroot_flow: str | None = None,
         on_error: OnError = "raise",
+        color: Color = None,
     ) -> None:
         if num_frame % 2 == 0:
             raise UserError(f"num_frame: must be odd, so that one frame is in the middle, not {num_frame}")
@@ -167,6 +170,7 @@ class REDSDataset(Reds):
             use_rot=use_rot,
             phase=phase,
             on_error=on_error,
+            color=color,
         )
 
     def load(self, index: int) -> Item:
@@ -203,6 +207,7 @@ class REDSRecurrentDataset(Reds):
         io_backend: ``{type: disk}`` or ``{type: lmdb}``.
         dataroot_flow: of BasicSR's files; must be empty.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next sample.
+        color: ``gray`` for one channel, the gray value in [0, 1]; ``y`` for luma in [16/255, 235/255]; RGB when omitted.
 
     Raises:
         UserError: what `Reds` raises.
@@ -226,6 +231,7 @@ class REDSRecurrentDataset(Reds):
         io_backend: IOBackend | None = None,
         dataroot_flow: str | None = None,
         on_error: OnError = "raise",
+        color: Color = None,
     ) -> None:
         super().__init__(
             dataroot_gt,
@@ -244,6 +250,7 @@ class REDSRecurrentDataset(Reds):
             use_rot=use_rot,
             phase=phase,
             on_error=on_error,
+            color=color,
         )
 
     def load(self, index: int) -> Item:

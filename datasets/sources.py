@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..core.errors import UserError, require
-from ..core.imaging.image_header import image_size
+from ..core.imaging.conventions import shown_size
 from ..core.imaging.image_io import READERS, Readers, read_pixels
 from ..core.imaging.storage import (
     MissingFile,
@@ -96,7 +96,7 @@ class Source:
             return None
         try:
             with open(self.path(name), "rb") as f:
-                return image_size(f.read(65536))
+                return shown_size(f.read(65536))
         except OSError:
             return None  # reading the sample will say so
 

@@ -14,6 +14,8 @@ from torch import Tensor
 from ..core.errors import UserError, require
 from ..core.imaging.image_io import to_float
 
+Color = Literal["y", "gray"] | None
+"""Which channels an image is given with: luma, gray, or RGB."""
 Image = np.ndarray
 """(H, W, C), integer or float."""
 
@@ -128,6 +130,18 @@ def gray(image: Image) -> Image:
     """(H, W, 3) RGB in [0, 1] to (H, W, 1): its luma in [0, 1], which of a gray image is its value exactly."""
     first = image[..., :1]
     return first if (image == first).all() else (image @ GRAY)[..., None]
+
+
+CHANNELS = {"y": luma, "gray": gray}
+"""What is made of RGB where one channel is asked for."""
+
+
+def with_channels(image: Image, color: Color) -> Image:
+    """(H, W, 3 n), n images in RGB, as (H, W, n) float32 of what `color` names; as it is where that is None."""
+    if color is None:
+        return image
+    of = CHANNELS[color]
+    return np.concatenate([of(to_float(image[..., c : c + 3])) for c in range(0, image.shape[-1], 3)], axis=-1)
 
 
 def to_tensor(image: Image) -> Tensor:

@@ -14,9 +14,9 @@ from ..core.errors import UserError
 from . import DATASETS
 from .base import Item, OnError
 from .frame_indices import FramePadding, generate_frame_indices
-from .frame_pairs import FramePairs, Frames, open_both, refuse_unequal, stacked
+from .frame_pairs import FramePairs, Frames, open_both, refuse_unequal
 from .sources import IOBackend, as_backend, listing
-from .transforms import Image
+from .transforms import Color, Image
 from .triplets import read_list
 
 
@@ -38,8 +38,9 @@ class TestClips(FramePairs):
         scale: int,
         io_backend: IOBackend | None,
         on_error: OnError,
+        color: Color,
     ) -> None:
-        super().__init__(scale=scale, phase="test", on_error=on_error)
+        super().__init__(scale=scale, phase="test", on_error=on_error, color=color)
         backend = as_backend(io_backend)
         self.gt, self.lq = open_both(dataroot_gt, dataroot_lq, backend, on_error)
         if meta_info_file:
@@ -104,7 +105,7 @@ class Windows(TestClips):
         frame = os.path.splitext(os.path.basename(path))[0]
         return {
             "lq": lq,
-            "gt": stacked(gt)[0],
+            "gt": self.stacked(gt)[0],
             "folder": name,
             "idx": f"{i}/{count}",
             "border": int(i < half or i >= count - half),
@@ -132,6 +133,7 @@ class VideoTestDataset(Windows):
         scale: size of gt / size of lq.
         io_backend: ``{type: disk}`` or ``{type: lmdb}``.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next sample.
+        color: ``gray`` for one channel, the gray value in [0, 1]; ``y`` for luma in [16/255, 235/255]; RGB when omitted.
 
     Raises:
         UserError: an even `num_frame`, a window that a clip is too short for, or what `TestClips` raises.
@@ -148,8 +150,9 @@ class VideoTestDataset(Windows):
         scale: int = 4,
         io_backend: IOBackend | None = None,
         on_error: OnError = "raise",
+        color: Color = None,
     ) -> None:
-        places = (dataroot_gt, dataroot_lq, meta_info_file, cache_data, scale, io_backend, on_error)
+        places = (dataroot_gt, dataroot_lq, meta_info_file, cache_data, scale, io_backend, on_error, color)
         super().__init__(num_frame, padding, *places)
 
 
@@ -168,6 +171,7 @@ class VideoTestDUFDataset(Windows):
         scale: size of gt / size of lq.
         io_backend: ``{type: disk}`` or ``{type: lmdb}``.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next sample.
+        color: ``gray`` for one channel, the gray value in [0, 1]; ``y`` for luma in [16/255, 235/255]; RGB when omitted.
 
     Raises:
         UserError: neither `dataroot_lq` nor `use_duf_downsampling`, or what `VideoTestDataset` raises.
@@ -185,17 +189,19 @@ class VideoTestDUFDataset(Windows):
         scale: int = 4,
         io_backend: IOBackend | None = None,
         on_error: OnError = "raise",
+        color: Color = None,
     ) -> None:
         if not dataroot_lq and not use_duf_downsampling:
             raise UserError("dataroot_lq: is missing (or say use_duf_downsampling: true, which makes inputs of gt)")
         self.made = use_duf_downsampling
         lq = None if use_duf_downsampling else dataroot_lq
-        super().__init__(num_frame, padding, dataroot_gt, lq, meta_info_file, cache_data, scale, io_backend, on_error)
+        places = (dataroot_gt, lq, meta_info_file, cache_data, scale, io_backend, on_error, color)
+        super().__init__(num_frame, padding, *places)
 
     def degraded(self, name: str, numbers: list[int], gt: list[Image]) -> Tensor:
         if not self.made:
             return super().degraded(name, numbers, gt)
-        return duf_downsample(stacked(self.read(self.gt[name], numbers)), self.scale)
+        return duf_downsample(self.stacked(self.read(self.gt[name], numbers)), self.scale)
 
 
 def duf_downsample(frames: Tensor, scale: int) -> Tensor:
@@ -229,6 +235,7 @@ class VideoRecurrentTestDataset(TestClips):
         scale: size of gt / size of lq.
         io_backend: ``{type: disk}`` or ``{type: lmdb}``.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next sample.
+        color: ``gray`` for one channel, the gray value in [0, 1]; ``y`` for luma in [16/255, 235/255]; RGB when omitted.
 
     Raises:
         UserError: what `TestClips` raises.
@@ -245,8 +252,9 @@ class VideoRecurrentTestDataset(TestClips):
         scale: int = 4,
         io_backend: IOBackend | None = None,
         on_error: OnError = "raise",
+        color: Color = None,
     ) -> None:
-        super().__init__(dataroot_gt, dataroot_lq, meta_info_file, cache_data, scale, io_backend, on_error)
+        super().__init__(dataroot_gt, dataroot_lq, meta_info_file, cache_data, scale, io_backend, on_error, color)
 
     def __len__(self) -> int:
         return len(self.names)

@@ -15,6 +15,7 @@ from . import DATASETS
 from .base import Item, OnError, Phase
 from .frame_pairs import ListedPairs
 from .sources import IOBackend
+from .transforms import Color
 from .triplets import read_list
 
 FRAMES = range(1, 8)
@@ -85,6 +86,7 @@ class Vimeo90KNeighboursDataset(VimeoClips):
         phase: ``train``, or ``val`` and ``test``, in which nothing is random.
         io_backend: ``{type: disk}`` or ``{type: lmdb}``.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next sample.
+        color: ``gray`` for one channel, the gray value in [0, 1]; ``y`` for luma in [16/255, 235/255]; RGB when omitted.
 
     Raises:
         UserError: an even `num_frame`, or listed frames that are missing.
@@ -104,6 +106,7 @@ class Vimeo90KNeighboursDataset(VimeoClips):
         phase: Phase = "train",
         io_backend: IOBackend | None = None,
         on_error: OnError = "raise",
+        color: Color = None,
     ) -> None:
         self.numbers, self.random_reverse = neighbours(num_frame), random_reverse
         super().__init__(
@@ -119,6 +122,7 @@ class Vimeo90KNeighboursDataset(VimeoClips):
             use_rot=use_rot,
             phase=phase,
             on_error=on_error,
+            color=color,
         )
 
     def load(self, index: int) -> Item:
@@ -144,6 +148,7 @@ class Vimeo90KRecurrentDataset(VimeoClips):
         phase: ``train``, or ``val`` and ``test``, in which nothing is random.
         io_backend: ``{type: disk}`` or ``{type: lmdb}``.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next sample.
+        color: ``gray`` for one channel, the gray value in [0, 1]; ``y`` for luma in [16/255, 235/255]; RGB when omitted.
 
     Raises:
         UserError: listed frames are missing.
@@ -164,6 +169,7 @@ class Vimeo90KRecurrentDataset(VimeoClips):
         phase: Phase = "train",
         io_backend: IOBackend | None = None,
         on_error: OnError = "raise",
+        color: Color = None,
     ) -> None:
         if num_frame not in (-1, 7):
             raise UserError(f"num_frame: clips are given whole, with 7 frames (-1 says the same), not {num_frame}")
@@ -181,6 +187,7 @@ class Vimeo90KRecurrentDataset(VimeoClips):
             use_rot=use_rot,
             phase=phase,
             on_error=on_error,
+            color=color,
         )
 
     def load(self, index: int) -> Item:
@@ -204,6 +211,7 @@ class VideoTestVimeo90KDataset(VimeoClips):
         scale: size of gt / size of lq.
         io_backend: ``{type: disk}`` or ``{type: lmdb}``.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next sample.
+        color: ``gray`` for one channel, the gray value in [0, 1]; ``y`` for luma in [16/255, 235/255]; RGB when omitted.
 
     Raises:
         UserError: an even `num_frame`, `cache_data`, or listed frames that are missing.
@@ -221,6 +229,7 @@ class VideoTestVimeo90KDataset(VimeoClips):
         scale: int = 4,
         io_backend: IOBackend | None = None,
         on_error: OnError = "raise",
+        color: Color = None,
     ) -> None:
         if cache_data:
             raise UserError("cache_data: this set is too large to keep in memory; make it false")
@@ -235,6 +244,7 @@ class VideoTestVimeo90KDataset(VimeoClips):
             scale=scale,
             phase="test",
             on_error=on_error,
+            color=color,
         )
 
     def load(self, index: int) -> Item:

@@ -20,11 +20,14 @@ from collections.abc import Iterator
 import numpy as np
 
 from .ceilings import refuse_large
-from .image_header import PNG_START, is_truncated
+from .image_header import JPEG_START, PNG_START, image_size, is_truncated, jpeg_segments
 from .storage import UnreadableFile
 
 ORIENTATION, PHOTOMETRIC, BITS, SAMPLES, KIND = 0x0112, 0x0106, 0x0102, 0x0115, 0x00FE
 WHITE_IS_ZERO, PALETTE, CMYK = 0, 3, 5
+TURNED = (5, 6, 7, 8)
+"""Orientations at which height and width are exchanged."""
+APP1 = 0xE1
 TIFF_START = (b"II", b"MM")
 JPEG_2000 = (b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51")
 NETPBM = re.compile(rb"P[23567]\s")
@@ -73,7 +76,8 @@ def decode(data: bytes, name: str, flags: int) -> np.ndarray:
         return np.asarray(samples / np.float64(most), np.float32)
     if data[:2] in TIFF_START:
         return samples
-    exif = exif_block(data) if flags == cv2.IMREAD_UNCHANGED else None
+    turned = data.startswith(JPEG_START)  # by OpenCV
+    exif = exif_block(data) if flags == cv2.IMREAD_UNCHANGED and not turned else None
     return upright(samples, tag(exif, ORIENTATION) or 1) if exif else samples
 
 
@@ -174,9 +178,19 @@ def positive(samples: np.ndarray, photometric: int | None, name: str) -> np.ndar
 
 
 # ------------------------------------------------------------------ orientation
+def shown_size(head: bytes) -> tuple[int, int] | None:
+    """(height, width) of a PNG, JPEG or BMP file as `decode` gives it, from its beginning; None where that does not say it."""
+    size = image_size(head)
+    exif = exif_block(head) if size else None
+    return size[::-1] if size and exif and (tag(exif, ORIENTATION) or 1) in TURNED else size
+
+
 def exif_block(data: bytes) -> bytes | None:
-    """The Exif block of a PNG or WebP file, without ``Exif\\0\\0`` in front."""
+    """The Exif block of a PNG, WebP or JPEG file, without ``Exif\\0\\0`` in front."""
     blocks = (block for kind, block in chunks(data) if kind in (b"eXIf", b"EXIF"))
+    if data.startswith(JPEG_START):
+        of_app1 = (data[at : at + 65533] for marker, at in jpeg_segments(data) if marker == APP1)
+        blocks = (block for block in of_app1 if block.startswith(b"Exif\0\0"))
     found = next(blocks, None)
     return None if found is None else found.removeprefix(b"Exif\0\0")
 
@@ -198,7 +212,7 @@ def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 def upright(image: np.ndarray, orientation: int) -> np.ndarray:
     """(H, W[, C]) turned and mirrored as Exif's orientation, 1 to 8, asks for; as it is with any other number."""
-    if orientation in (5, 6, 7, 8):
+    if orientation in TURNED:
         image = image.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
         image = image[::-1]

@@ -74,7 +74,8 @@ def decode_exr(data: bytes, name: str) -> np.ndarray:
         except Exception as e:  # the library raises RuntimeError, TypeError, ValueError, its own, ...
             raise UnreadableFile(f"{name}: not a readable OpenEXR file ({str(e).splitlines()[0]})") from e
     wanted = next((names for names in ("BGR", ("Y", "RY", "BY"), "Y") if set(names) <= set(planes)), None)
-    if wanted is None or ({"R", "G", "B"} & set(planes) and wanted != "BGR"):
+    colours = {"R", "G", "B", "RY", "BY"} & set(planes)  # which Y alone would leave out
+    if wanted is None or (colours and wanted == "Y") or ({"R", "G", "B"} & colours and wanted != "BGR"):
         raise UnreadableFile(f"{name}: has the channels {', '.join(planes) or 'none'}; R, G, B or Y are needed")
     full = max((planes[c].shape for c in wanted), key=math.prod)
     channels = [enlarged(as_float(planes[c], name), full) for c in wanted]

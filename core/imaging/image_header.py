@@ -14,7 +14,7 @@ _START_OF_SCAN = 0xDA
 def image_size(head: bytes) -> tuple[int, int] | None:
     """(height, width) of a PNG, JPEG or BMP file from its beginning; None for other formats and too short a beginning.
 
-    A JPEG's EXIF orientation is not looked at: height and width may be swapped.
+    Exif's orientation is not looked at: height and width may be swapped; see `conventions.shown_size`.
     """
     if head.startswith(PNG_START) and len(head) >= 24:
         width, height = struct.unpack(">II", head[16:24])

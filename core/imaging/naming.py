@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePath
@@ -43,14 +44,21 @@ def _longer_names(path: str, index: int) -> list[str]:
     return [*names, f"{names[-1]}_{index:05d}"]
 
 
-def natural_order(name: str) -> tuple[list[tuple[int, int, str]], str]:
+NO_NUMBER = sys.maxsize
+"""More than the digits of any number: text comes behind numbers."""
+
+
+def natural_order(name: str) -> tuple[list[tuple[int, str]], str]:
     """A key that sorts names with the numbers in them compared as numbers: the order of time, however frames are numbered.
 
     >>> sorted(["10.png", "2.png", "1.png", "b1.png", "a10_2.png", "a9_10.png"], key=natural_order)
     ['1.png', '2.png', '10.png', 'a9_10.png', 'a10_2.png', 'b1.png']
     """
     parts = re.split(r"([0-9]+)", name)
-    return [(0, int(p), "") if i % 2 else (1, 0, p) for i, p in enumerate(parts) if p], name
+    numbers = [p.lstrip("0") if i % 2 else "" for i, p in enumerate(parts)]  # longer is larger, however long they are
+    return [
+        (len(n), n) if i % 2 else (NO_NUMBER, p) for i, (p, n) in enumerate(zip(parts, numbers, strict=True)) if p
+    ], name
 
 
 LONGEST = 255

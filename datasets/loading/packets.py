@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from ...core.errors import UserError
 from .sampler import SampleKey
@@ -22,6 +23,9 @@ from .worker import Packet, SeededDataset, collate, shortage, start
 
 LOOK = 5.0
 """Seconds between two looks whether the loading processes are alive."""
+_MultiProcessingDataLoaderIter._shutdown = (
+    True  # of one whose construction failed, which else complains when it is deleted
+)
 
 
 class NoBatch(Exception):
@@ -97,7 +101,8 @@ class Packets(Iterator[Packet]):
         keep: bool = False,
     ) -> None:
         self._timeout = timeout
-        with warnings.catch_warnings(), child_handler_kept():
+        self._processes: list[Any] = []
+        with warnings.catch_warnings(), child_handler_kept(), self._explained():
             warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
             warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
             self._loader = DataLoader(

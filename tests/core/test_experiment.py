@@ -136,7 +136,7 @@ def test_completeness() -> None:
 # ------------------------------------------------------------------ last words
 def test_farewell_tells_scores_and_places() -> None:
     run = experiment()
-    results = {"a": {"psnr": 30.0, "ssim": 0.9, "psnr_input": 20.0}, "b": {}}
+    results = {"a": {"psnr": 30.0, "ssim": 0.9, "psnr_input": 20.0}, "b": {}, "c": {}}
     best = {
         "a": {
             "psnr": {"value": 31.0, "iter": 8},
@@ -144,12 +144,13 @@ def test_farewell_tells_scores_and_places() -> None:
             "dropped": {"value": 1, "iter": 2},
         }
     }
-    words = run.farewell(results, best, 61.5)
+    words = run.farewell(results, best, 61.5, {"c": "nothing could be scored: a reason"})
     assert words.startswith("Done in 0:01:01.")
     assert "a: psnr 30.0000 (best 31.0000 @ 8 iter, input 20.0000), ssim 0.9000 (best 0.9000 @ 12 iter)" in words
     assert "b: no metrics" in words and "dropped" not in words
+    assert "c: nothing could be scored: a reason" in words
     assert "experiments/toy/models" in words and "tensorboard" not in words and "pictures  " not in words
     run.tensorboard.mkdir(parents=True)
     run.visualization.mkdir(parents=True)
-    words = run.farewell(results, best, 0)
+    words = run.farewell(results, best, 0, {})
     assert "tensorboard --logdir tb_logger/toy" in words and "experiments/toy/visualization" in words

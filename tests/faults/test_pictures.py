@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,6 +11,7 @@ import openexr_files as openexr
 import pytest
 from PIL import Image
 
+from relume.core.imaging.conventions import shown_size
 from relume.core.imaging.float_formats import REC_709, luminance_weights
 from relume.core.imaging.image_io import imread, read_pixels
 from relume.core.imaging.storage import UnreadableFile
@@ -63,15 +63,19 @@ KINDS = [
 @pytest.mark.parametrize("orientation", SHOWN)
 @pytest.mark.parametrize(("kind", "image"), KINDS, ids=[f"{k}-{i.dtype}-{i.ndim}" for k, i in KINDS])
 def test_pictures_are_upright(kind: str, image: np.ndarray, orientation: int) -> None:
-    found = read_pixels(pil(image, kind, orientation), f"x.{kind.lower()}")
+    data = pil(image, kind, orientation)
+    found = read_pixels(data, f"x.{kind.lower()}")
     assert np.array_equal(found, rgb(SHOWN[orientation](image)))
+    assert shown_size(data[:4096]) in (None, found.shape[:2])
 
 
 @pytest.mark.parametrize("orientation", SHOWN)
 def test_a_jpeg_and_a_png_of_the_same_orientation_fit(orientation: int) -> None:
     smooth = np.linspace(0, 255, 16 * 24 * 3).reshape(16, 24, 3).astype(np.uint8)
-    lossy, exact = (read_pixels(pil(smooth, kind, orientation), f"x.{kind}").astype(int) for kind in ("JPEG", "PNG"))
+    files = [pil(smooth, kind, orientation) for kind in ("JPEG", "PNG")]
+    lossy, exact = (read_pixels(data, "x.png").astype(int) for data in files)
     assert lossy.shape == exact.shape
+    assert {shown_size(data) for data in files} == {exact.shape[:2]}  # what headers say before a training
     assert np.abs(lossy - exact).mean() < 4
 
 
@@ -337,7 +341,10 @@ def test_the_weights_of_rec_709() -> None:
     assert luminance_weights(REC_709) == pytest.approx([0.2126, 0.7152, 0.0722], abs=5e-5)
 
 
-def test_rgb_without_green_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "channels", [("R", "Y"), ("Y", "RY"), ("Y", "BY"), ("RY", "BY"), ("Z",), ("left.R", "left.G", "left.B")]
+)
+def test_a_part_of_the_colours_is_no_picture(channels: tuple[str, ...]) -> None:
     plane = np.ones((4, 4), np.float32)
     with pytest.raises(UnreadableFile, match="R, G, B or Y are needed"):
-        read_pixels(openexr.encode({"R": (plane, 1), "Y": (plane, 1)}), "x.exr", readers=RADIANCE_READERS)
+        read_pixels(openexr.encode(dict.fromkeys(channels, (plane, 1))), "x.exr", readers=RADIANCE_READERS)

@@ -32,15 +32,22 @@ def flat(path: str, value: Any, channels: int = 3) -> None:
     imwrite(path, np.full((24, 32, channels), value, np.uint8))
 
 
-def run(network: str = "OneGain", lr: float = 0.0, iterations: int = 1, freq: int = 1, **more: Any) -> dict[str, Any]:
-    """Train on lq and gt; `more` goes into both dataset blocks. The last validation's scores."""
+def run(
+    network: str = "OneGain",
+    lr: float = 0.0,
+    iterations: int = 1,
+    freq: int = 1,
+    of_val: dict[str, Any] | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    """Train on lq and gt; `more` goes into both dataset blocks, `of_val` into one. The last validation's scores."""
     data = {"type": "PairedImageDataset", "dataroot_lq": "lq", "dataroot_gt": "gt", "num_worker_per_gpu": 0, **more}
     options = {
         "name": "x",
         "model_type": "RestorationModel",
         "num_gpu": 0,
         "plugins": [str(PLUGIN)],
-        "datasets": {"train": {**data, "gt_size": 16, "batch_size_per_gpu": 1}, "val": dict(data)},
+        "datasets": {"train": {**data, "gt_size": 16, "batch_size_per_gpu": 1}, "val": {**data, **(of_val or {})}},
         "network_g": {"type": network},
         "train": {"total_iter": iterations, "optim_g": {"type": "Adam", "lr": lr}, "pixel_opt": {"type": "L1Loss"}},
         "val": {
@@ -114,6 +121,53 @@ def test_gray_of_colours_is_what_pil_makes_of_them() -> None:
     assert np.abs(gray(pixels.astype(np.float32) / 255)[..., 0] * 255 - theirs).max() < 0.51
 
 
+CLIPS = {"dataroot_lq": "clips", "dataroot_gt": "clips", "scale": 1}
+SEVEN = {"dataroot_lq": "seven", "dataroot_gt": "seven", "meta_info_file": "list.txt", "scale": 1}
+COLOURED = {
+    "PairedImageDataset": {"dataroot_lq": "clips/000", "dataroot_gt": "clips/000"},
+    "SingleImageDataset": {"dataroot_lq": "clips/000"},
+    "ClipsDataset": {**CLIPS, "num_frame": 2, "gt_size": 16},
+    "VideoTestDataset": {**CLIPS, "num_frame": 3},
+    "VideoTestDUFDataset": {**CLIPS, "num_frame": 3, "use_duf_downsampling": True, "scale": 2},
+    "VideoRecurrentTestDataset": CLIPS,
+    "REDSDataset": {**CLIPS, "val_partition": "official", "num_frame": 3, "gt_size": 16},
+    "REDSRecurrentDataset": {**CLIPS, "val_partition": "official", "num_frame": 2},
+    "Vimeo90KNeighboursDataset": {**SEVEN, "num_frame": 3},
+    "Vimeo90KRecurrentDataset": SEVEN,
+    "VideoTestVimeo90KDataset": {**SEVEN, "num_frame": 3},
+    "PairedStereoImageDataset": {"dataroot_lq": "views", "dataroot_gt": "views", "mean": [0.0]},
+    "Dataset_DefocusDeblur_DualPixel_16bit": {f"dataroot_{k}": "clips/000" for k in ("gt", "lqL", "lqR")},
+}
+"""Every data set that reads pictures or frames of its users, one each of which has the colour (200, 100, 50)."""
+OF_TWO = ("PairedStereoImageDataset", "Dataset_DefocusDeblur_DualPixel_16bit")
+
+
+@pytest.mark.parametrize("name", COLOURED)
+def test_one_channel_is_the_same_in_every_data_set(name: str) -> None:
+    from relume.datasets import DATASETS
+
+    for i in range(7):
+        flat(f"clips/000/{i:08d}.png", (200, 100, 50))
+        flat(f"seven/00001/0001/im{i + 1}.png", (200, 100, 50))
+    for side in "LR":
+        flat(f"views/s_{side}.png", (200, 100, 50))
+    Path("list.txt").write_text("00001/0001 7 (24,32,3)\n")
+    phase = {} if name.startswith(("Video", "Single")) else {"phase": "train"}
+    values = {
+        None: np.array([200, 100, 50]) / 255,
+        "gray": np.array([0.299 * 200 + 0.587 * 100 + 0.114 * 50]) / 255,
+        "y": np.array([16 + (65.481 * 200 + 128.553 * 100 + 24.966 * 50) / 255]) / 255,
+    }
+    for color, value in values.items():
+        dataset = DATASETS.get(name)(**COLOURED[name], **phase, **({"color": color} if color else {}))
+        item = dataset[0]
+        for key in {"lq", "gt"} & item.keys():
+            expected = np.tile(value, 2) if name in OF_TWO[:1] or (name in OF_TWO and key == "lq") else value
+            seen = item[key].numpy()
+            assert seen.shape[-3] == len(expected), (color, key)
+            assert np.allclose(np.moveaxis(seen, -3, -1), expected, atol=1e-6), (color, key)
+
+
 def test_channels_that_do_not_fit_are_one_line() -> None:
     flat("lq/a.png", 100, channels=1)
     flat("gt/a.png", 110, channels=1)
@@ -136,6 +190,20 @@ def test_an_identical_pair_hides_no_improvement() -> None:
     best = torch.load("experiments/x/models/net_g_best.pth", weights_only=True)["params"]["gain"]
     last = torch.load("experiments/x/models/net_g_12.pth", weights_only=True)["params"]["gain"]
     assert best == last
+
+
+def test_a_training_whose_validation_scores_nothing_says_why() -> None:
+    flat("lq/a.png", 100)
+    flat("gt/a.png", 110)
+    Path("damaged").mkdir()
+    Path("damaged/a.png").write_bytes(b"\x89PNG")
+    damaged = {"dataroot_lq": "damaged", "dataroot_gt": "damaged", "on_error": "skip"}
+    assert run(of_val=damaged) == {}
+    log = next(Path("experiments/x").glob("train_*.log")).read_text()
+    assert re.search(r"\tval: nothing could be scored: none of the 1 samples can be read", log)
+    assert (
+        Path("experiments/x/models/net_g_1.pth").exists() and not Path("experiments/x/models/net_g_best.pth").exists()
+    )
 
 
 PSNR = ["calculate_psnr", "calculate_psnr_skimage", "calculate_psnr_mu", "calculate_pu21_psnr_fork"]

@@ -18,7 +18,7 @@ from clips import encode
 from relume.core.cli import main
 from relume.core.errors import UserError
 from relume.core.imaging.image_io import imwrite, read_pixels
-from relume.core.imaging.naming import LONGEST, fitting
+from relume.core.imaging.naming import LONGEST, fitting, natural_order
 from relume.core.imaging.storage import UnreadableFile, list_files, read_lines
 from relume.datasets import build_dataset
 from relume.datasets.clips import find_clips
@@ -174,6 +174,24 @@ def test_deep_folders_are_packed_under_short_keys(folder, tmp_path):
     assert len(dataset) == 5
     (found,) = [i for i in range(5) if dataset[i]["lq_path"].endswith("x.png")]
     assert float(dataset[found]["lq"].max()) == pytest.approx(10 / 255)
+
+
+def test_numbers_in_names_may_be_of_any_length_and_script() -> None:
+    names = [
+        "10.png",
+        "2.png",
+        "٣.png",
+        "²0.png",
+        "007.png",
+        "7.png",
+        "a1_2.png",
+        "a1_10.png",
+        "a.png",
+        f"x{'9' * 5000}.png",
+    ]
+    ordered = sorted(names, key=natural_order)
+    assert ordered[:4] == ["2.png", "007.png", "7.png", "10.png"]
+    assert ordered.index("a1_2.png") < ordered.index("a1_10.png")
 
 
 @pytest.mark.parametrize("letter", ["x", "ß", "日"])

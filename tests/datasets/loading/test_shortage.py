@@ -15,6 +15,17 @@ from relume.datasets.loading.sampler import SampleKey
 from relume.datasets.loading.worker import SeededDataset
 
 
+def all_files() -> list[int]:
+    """Open as many files as this process may, of which there are few from now on."""
+    most = max(map(int, os.listdir("/proc/self/fd"))) + 8
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    taken: list[int] = []
+    with contextlib.suppress(OSError):
+        while True:
+            taken.append(os.open(os.devnull, os.O_RDONLY))
+    return taken
+
+
 class Short:
     """A data set after whose first sample its process may open `spare` more files, or no more shared memory."""
 
@@ -34,13 +45,7 @@ class Short:
 
             torch.UntypedStorage._share_fd_cpu_ = full
         elif index == 0:
-            most = max(map(int, os.listdir("/proc/self/fd"))) + 8
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-            taken = []
-            with contextlib.suppress(OSError):
-                while True:
-                    taken.append(os.open(os.devnull, os.O_RDONLY))
-            for file in taken[: self.spare]:
+            for file in all_files()[: self.spare]:
                 os.close(file)
         return {"lq": torch.zeros(3, 4, 4)}
 
@@ -56,3 +61,16 @@ def test_no_sample_is_waited_for_in_vain(spare: int | None) -> None:
             assert not held
     finally:
         packets.close()
+
+
+def test_processes_that_cannot_be_started_for_want_of_files_say_so() -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    keys = [[SampleKey(0, i, i)] for i in range(4)]
+    taken = all_files()
+    try:
+        with pytest.raises(UserError, match="too many open files: raise the limit with ulimit -n"):
+            Packets(SeededDataset(Short(None), 0), keys, 2)
+    finally:
+        for file in taken:
+            os.close(file)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
