@@ -33,6 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pictures", type=int, metavar="N", help="pictures of each data set in the page at most; all")
     parser.add_argument("--gt", metavar="DIR", help="targets that folders of pictures are scored against")
     parser.add_argument("--lq", metavar="DIR", help="inputs that the page shows beside them")
+    data = (
+        "folder of inputs or targets that runs name and the page may show; those in the working directory it may anyhow"
+    )
+    parser.add_argument("--data", action="append", default=[], metavar="DIR", help=data)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -41,23 +45,39 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError("compare: give -o page.html, or one of --md, --latex and --csv")
     if arguments.side < 16 or (arguments.pictures is not None and arguments.pictures < 0):
         raise UserError("--side: at least 16 pixels; --pictures: at least 0")
+    for folder in arguments.data:
+        if not expanded(folder).is_dir():
+            raise UserError(f"--data: {folder}: there is no such folder")
     if arguments.output is not None and arguments.output.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"{arguments.output}: the page's name ends in .html")
     notes: list[str] = []
     comparison = compared(entries(arguments, notes), notes)
-    for line in notes:
-        print(f"note: {printable(line, 2000)}", file=sys.stderr)
+    say(notes)
     if text := table(comparison, arguments):
         print(text, end="")
     if arguments.output is not None:
         from ..reports import page
 
+        said_before = len(notes)
+        named = [expanded(folder) for folder in (*arguments.data, arguments.gt, arguments.lq) if folder is not None]
         shown = page.write(
-            comparison, arguments.output, side=arguments.side, full=arguments.full, most=arguments.pictures
+            comparison,
+            arguments.output,
+            side=arguments.side,
+            full=arguments.full,
+            most=arguments.pictures,
+            named=named,
         )
+        say(notes[said_before:])
         size = arguments.output.stat().st_size / 2**20
         said = sys.stderr if text else sys.stdout
         print(f"{arguments.output}: {len(comparison.entries)} runs, {shown} images, {size:.1f} MiB", file=said)
+
+
+def say(notes: list[str]) -> None:
+    """What the reader should know, to standard error."""
+    for line in notes:
+        print(f"note: {printable(line, 2000)}", file=sys.stderr)
 
 
 def table(comparison: Comparison, arguments: argparse.Namespace) -> str:

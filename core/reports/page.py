@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,6 +14,7 @@ from . import pictures
 from .comparison import Comparison, DataSet
 from .curves import curves
 from .files import INPUT
+from .places import Places
 from .states import UNCOMPARED
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -22,26 +24,36 @@ POINTS = 300
 """Points of a curve in the page at most."""
 
 
-def write(comparison: Comparison, path: Path, *, side: int = 256, full: bool = False, most: int | None = None) -> int:
-    """Write the page; how many pictures it shows.
+def write(
+    comparison: Comparison,
+    path: Path,
+    *,
+    side: int = 256,
+    full: bool = False,
+    most: int | None = None,
+    named: Sequence[Path] = (),
+) -> int:
+    """Write the page; how many pictures it shows. What may not be shown is added to the comparison's notes.
 
     Args:
         side: longer side in pixels of the pictures inside the page.
         full: write the pictures in full beside it, in ``NAME_files``, for the page to show when they are looked at.
         most: images of each data set that are shown, all when None. Every score is there in any case.
+        named: folders whose pictures may be shown though they are neither the runs' nor data of the working directory.
 
     Raises:
         UserError: it cannot be written.
     """
     folder = path.with_name(f"{path.stem}_files")
     shown = 0
+    places = {e.label: Places(e.run, named) for e in comparison.entries}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         sets = []
         for data in comparison.sets:
             described = of_set(data)
             for n, image in enumerate(data.images[:most]):
-                found = pictures.of_image(data, image)
+                found = pictures.of_image(data, image, places)
                 small = {label: pictures.encoded(pictures.thumbnail(p, side)) for label, p in found.items()}
                 files = dict(pictures.beside(folder, shown, found)) if full else {}
                 described["images"][n]["small"] = small
@@ -51,6 +63,7 @@ def write(comparison: Comparison, path: Path, *, side: int = 256, full: bool = F
                 )
                 shown += bool(found)
             sets.append(described)
+        comparison.notes.extend(line for label, place in places.items() for line in place.note(label))
         content = {
             "labels": [e.label for e in comparison.entries],
             "sets": sets,

@@ -15,26 +15,33 @@ from ..imaging.image_io import READERS, read_pixels
 from ..imaging.naming import fitting
 from ..imaging.opencv import cv2
 from .comparison import DataSet, Entry
+from .places import Places
 
 INPUT, TARGET = "input", "target"
 QUALITY = 85
 """Of the JPEG pictures inside a page."""
 
 
-def of_image(data: DataSet, image: str) -> dict[str, np.ndarray]:
-    """By label, the pictures (H, W, 3) uint8 of one image: input, each entry's output, target; what there is of them."""
+def of_image(data: DataSet, image: str, places: Mapping[str, Places]) -> dict[str, np.ndarray]:
+    """By label, the pictures (H, W, 3) uint8 of one image: input, each entry's output, target; what there is of them.
+
+    Args:
+        places: by entry's label, from where its pictures may come.
+    """
     found: dict[str, np.ndarray] = {}
     ends: dict[str, np.ndarray] = {}
     for entry in data.entries:
         row = entry.rows.get(data.name, {}).get(image, {})
+        allowed = places[entry.label]
         own = saved(entry, data.name, image, row)
-        output = read(own) if own is not None else None
+        output = read(own, allowed) if own is not None else None
         for label, key in ((INPUT, "lq_path"), (TARGET, "gt_path")):
-            if label not in ends and isinstance(row.get(key), str) and (picture := read(Path(row[key]))) is not None:
-                ends[label] = picture
+            if label not in ends and isinstance(row.get(key), str):
+                picture = read(Path(row[key]), allowed)
+                ends.update({} if picture is None else {label: picture})
         if output is None or len(ends) < 2:
             shown = saved(entry, data.name, image, row, comparison=True)
-            whole = read(shown) if shown is not None else None
+            whole = read(shown, allowed) if shown is not None else None
             parts = visual.panels(whole, 3) if whole is not None else None
             if parts is not None:
                 ends.setdefault(INPUT, parts[0])
@@ -67,9 +74,9 @@ def saved(entry: Entry, dataset: str, image: str, row: Mapping[str, Any], compar
     return None
 
 
-def read(path: Path) -> np.ndarray | None:
-    """A picture as 8-bit RGB; None where it cannot be read."""
-    if path.suffix.lower() not in READERS:
+def read(path: Path, places: Places) -> np.ndarray | None:
+    """A picture as 8-bit RGB; None where it cannot be read, or may not be shown."""
+    if path.suffix.lower() not in READERS or not places.admits(path):
         return None
     try:
         return visual.to_uint8(read_pixels(path))
