@@ -40,7 +40,7 @@ def take_away() -> None:
     """Make this process look like one of Windows."""
     import torch  # noqa: F401 - and the libraries below it, which are others on Windows
 
-    for name in MODULES:
+    for name in (*MODULES, "triton"):
         sys.modules[name] = None  # type: ignore[assignment]
     for owner, names in ((os, OF_OS), (signal, SIGNALS)):
         for name in names:
