@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 from ..errors import UserError
 from . import foreign
 from .dispatch import device_obstacle, mode_of, note, use_kernel
+from .shapes import check_shapes
 
 CACHED = 1 << 17
 """Elements of the input that the gradient of the weights treats at once on a CPU."""
@@ -60,6 +61,9 @@ def causal_conv1d(
             f"causal_conv1d: input (batch, channels, length) and weight (channels, width) do not go together: "
             f"{tuple(x.shape)} and {tuple(weight.shape)}"
         )
+    batch, channels, taps = x.shape[0], *weight.shape
+    initial = (initial_states, (batch, channels, taps - 1))
+    check_shapes("causal_conv1d", f"x {tuple(x.shape)}", bias=(bias, (channels,)), initial_states=initial)
     weight = weight.to(x.dtype)
     bias = None if bias is None else bias.to(x.dtype)
     before = None if initial_states is None else initial_states.to(x.dtype).transpose(1, 2)

@@ -14,9 +14,11 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from ..errors import UserError
 from .dispatch import device_obstacle, use_kernel
 from .pixelwise import depthwise_backward, linear, plain_depthwise
 from .precision import at_least_float32
+from .shapes import check_shapes
 
 WIDEST = 128
 """Most channels of a head that the fused kernels take."""
@@ -73,12 +75,43 @@ def cross_attention(q: Tensor, kv: Tensor, temperature: Tensor, weight: Tensor, 
 def _attend(
     q: Tensor | None, kv: Tensor, temperature: Tensor, weight: Tensor, *rest: Tensor | None
 ) -> tuple[Tensor, Tensor]:
+    _check(q, kv, temperature, weight, *rest)
     rest = tuple(None if t is None else t.to(kv.dtype) for t in rest)
     named = {"qkv" if q is None else "kv": kv, "q": q, "temperature": temperature, "bias": rest[0], "kernel": rest[1]}
     fused = use_kernel("mdta", functools.partial(_obstacle, temperature.numel(), weight, **named), kv)
     with torch.autocast(kv.device.type, enabled=False):
         result: tuple[Tensor, Tensor] = _Attention.apply(q, kv, temperature, weight, *rest, fused)
         return result
+
+
+def _check(
+    q: Tensor | None,
+    kv: Tensor,
+    temperature: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    kernel: Tensor | None,
+    *_: Any,
+) -> None:
+    """Raises:
+    UserError: shapes do not go together.
+    """
+    parts = 3 if q is None else 2
+    name, channels = "kv" if q is not None else "qkv", kv.shape[-1] // parts
+    if kv.dim() != 4 or kv.shape[-1] % parts or channels % max(temperature.numel(), 1):
+        raise UserError(
+            f"channel attention: {name} must be (B, H, W, {parts} C) with a C that the {temperature.numel()} heads of "
+            f"temperature divide; it is {tuple(kv.shape)}"
+        )
+    out, sides = weight.shape[0], (1, 1) if kernel is None else tuple(kernel.shape[-2:])
+    check_shapes(
+        "channel attention",
+        f"{name} {tuple(kv.shape)}",
+        q=(q, (kv.shape[0], channels, *kv.shape[1:3])),
+        weight=(weight, (out, channels)),
+        bias=(bias, (out,)),
+        kernel=(kernel, (out, 1, *sides)),
+    )
 
 
 def _obstacle(heads: int, weight: Tensor, **others: Tensor | None) -> str | None:

@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from .dispatch import device_obstacle, use_kernel
 from .precision import at_least_float32
+from .shapes import check_shapes
 
 WIDEST = 4096
 """Most channels that the fused kernels take."""
@@ -30,7 +31,12 @@ def layer_norm(x: Tensor, gain: Tensor, offset: Tensor | None, eps: float, centr
         offset: like `gain`, or None, which needs ``centred=False`` or a gain for all images.
         eps: added to the variance.
         centred: False leaves the mean in the numerator (Restormer's "BiasFree" norm).
+
+    Raises:
+        UserError: shapes do not go together, or kernels are forced on and cannot run.
     """
+    one, each = (x.shape[-1],), (len(x), x.shape[-1])
+    check_shapes("layer_norm", f"x {tuple(x.shape)}", gain=(gain, one, each), offset=(offset, tuple(gain.shape)))
     if use_kernel("layer_norm", functools.partial(_obstacle, x, gain, offset), x):
         from .layer_norm_triton import fused
 

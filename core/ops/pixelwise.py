@@ -20,6 +20,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from .dispatch import device_obstacle, use_kernel
+from .shapes import check_shapes
 
 WIDEST = 7
 """Side of the largest depthwise kernels that the fused gate takes."""
@@ -207,6 +208,15 @@ def gated_feed_forward(
     )
     # Two maps and not the halves of one, whose slices would slow down all that follows.
     a, b = (linear(x, w, wb) for w, wb in zip(weight.chunk(2, -2), _halves(bias), strict=True))
+    inner, out = a.shape[-1], out_weight.shape[0]
+    check_shapes(
+        "gated_feed_forward",
+        f"{inner} inner channels",
+        kernel=(kernel, (2 * inner, 1, *kernel.shape[2:])),
+        kernel_bias=(kernel_bias, (2 * inner,)),
+        out_weight=(out_weight, (out, inner)),
+        out_bias=(out_bias, (out,)),
+    )
     rest = {"kernel_bias": kernel_bias, "out_weight": out_weight, "out_bias": out_bias}
     fused = use_kernel("gdfn", functools.partial(_obstacle, a, kernel, **rest), a)
     result: Tensor = _GatedProjection.apply(a, b, kernel, kernel_bias, out_weight, out_bias, fused)

@@ -12,7 +12,9 @@ import functools
 import torch
 from torch import Tensor
 
+from ..errors import UserError
 from .dispatch import device_obstacle, use_kernel
+from .shapes import check_shapes
 
 
 def scale_to_marginals(kernel: Tensor, a: Tensor, b: Tensor, u: Tensor, v: Tensor, iterations: int) -> None:
@@ -30,8 +32,12 @@ def scale_to_marginals(kernel: Tensor, a: Tensor, b: Tensor, u: Tensor, v: Tenso
         iterations: how many.
 
     Raises:
-        UserError: kernels are forced on and cannot run.
+        UserError: shapes do not go together, or kernels are forced on and cannot run.
     """
+    if kernel.dim() != 2:
+        raise UserError(f"scale_to_marginals: kernel must be (n, m); it is {tuple(kernel.shape)}")
+    n, m = ((s,) for s in kernel.shape)
+    check_shapes("scale_to_marginals", f"kernel {tuple(kernel.shape)}", a=(a, n), b=(b, m), u=(u, n), v=(v, m))
     if use_kernel("sinkhorn", functools.partial(obstacle, kernel, a, b, u, v), kernel):
         from .sinkhorn_triton import scale_fused
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from ..errors import UserError
 from . import foreign
 from .dispatch import device_obstacle, use_kernel
+from .shapes import check_shapes
 from .ssd_chunks import scan_chunks
 from .ssd_operator import scan_operator
 
@@ -123,16 +124,14 @@ def _check_options(
     chunk_size: int | None,
 ) -> None:
     batch, _, heads, width = x.shape
-    accepted: dict[str, tuple[Tensor | None, list[tuple[int, ...]]]] = {
-        "D": (D, [(heads,), (heads, width)]),
-        "z": (z, [tuple(x.shape)]),
-        "dt_bias": (dt_bias, [(heads,)]),
-        "initial_states": (initial, [(batch, heads, width, size)]),
-    }
-    for name, (tensor, shapes) in accepted.items():
-        if tensor is not None and tuple(tensor.shape) not in shapes:
-            wanted = " or ".join(map(str, shapes))
-            raise UserError(f"ssd: for x {tuple(x.shape)} {name} must be {wanted}; it is {tuple(tensor.shape)}")
+    check_shapes(
+        "ssd",
+        f"x {tuple(x.shape)}",
+        D=(D, (heads,), (heads, width)),
+        z=(z, tuple(x.shape)),
+        dt_bias=(dt_bias, (heads,)),
+        initial_states=(initial, (batch, heads, width, size)),
+    )
     if chunk_size is not None and chunk_size < 1:
         raise UserError(f"ssd: chunk_size must be at least 1; it is {chunk_size}")
     if not limit[0] <= limit[1]:

@@ -259,7 +259,7 @@ def test_kernel_gets_everything_but_softplus(monkeypatch):
         assert return_final_states
         return recurrence(x, dt, A, B, C, D, initial_states)
 
-    monkeypatch.setattr(module, "_obstacle", lambda *tensors: None)
+    monkeypatch.setattr(module, "_obstacle", lambda *tensors, **named: None)
     monkeypatch.setattr(module, "_mamba_takes", lambda x: True)
     monkeypatch.setattr(module, "kernel", lambda: kernel)
     arguments = {k: t.detach() for k, t in inputs(dtype=torch.float32).items()}
