@@ -6,6 +6,7 @@ load. Everything between entrance and exit is channels-last, so that 1 x 1 convo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -30,7 +31,7 @@ def scaled_projection(y: Tensor, conv: nn.Conv2d, gain: Tensor, attention: Tenso
         attention: (B, C, 1, 1), or (B, C, H, W) where it differs between pixels.
     """
     assert conv.bias is not None
-    per_image, pixels_each = y.shape[1] * y.shape[2], y.shape[:3].numel()
+    per_image, pixels_each = y.shape[1] * y.shape[2], math.prod(y.shape[:3])
     of_image = attention is not None and attention.shape[-2:] == (1, 1)
     if attention is not None and not (of_image and per_image > y.shape[3]):
         # Where there are no more pixels than channels, a matrix for each image costs more than the map, as its gradient does.

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..load import load
-from ..use.enhancer import Enhancer
 from ..use.export import TOLERANCE, Report, to_onnx, to_program, to_safetensors
+from ..use.functions import subject_of
 from ..use.results import loaded, quiet
 from ._arguments import add_model, named
 
@@ -57,23 +57,24 @@ def run(a: argparse.Namespace) -> None:
         raise UserError(f"{target}: is there already; --force overwrites")
     source, opt = named(a.opt, a.weights)
     with quiet():
-        enhancer = Enhancer(load(source, opt, param_key=a.param_key, device="cpu"))
-    if enhancer.transfer is not None:
-        raise UserError(f"{source}: is of a network of radiance, which a file with pictures in [0, 1] cannot be")
-    print(loaded(enhancer, source))
+        restorer = load(source, opt, param_key=a.param_key, device="cpu")
+    try:
+        subject = subject_of(restorer)
+    except UserError as e:
+        raise UserError(f"{source}: {e}") from e
+    print(loaded(restorer, source))
     kind = "float16" if a.fp16 else "float32"
     tolerance = TOLERANCE[kind] if a.tolerance is None else a.tolerance
-    arguments = enhancer.restorer, enhancer.channels, target
     size = None if a.size is None else (a.size[0], a.size[1])
     if size is not None and min(size) < 1:
         raise UserError("--size: height and width are to be at least 1")
     try:
         if form == ".onnx":
-            report = to_onnx(*arguments, a.fp16, tolerance, size)
+            report = to_onnx(subject, target, a.fp16, tolerance, size)
         elif form == ".pt2":
-            report = to_program(*arguments, tolerance, a.aoti, size)
+            report = to_program(subject, target, tolerance, a.aoti, size)
         else:
-            report = to_safetensors(*arguments, a.fp16, tolerance)
+            report = to_safetensors(subject, target, a.fp16, tolerance)
     except UserError as e:
         raise UserError(f"{target}: {e}") from e
     print(said(target, report, kind))

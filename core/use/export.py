@@ -1,18 +1,17 @@
 """Networks as files that run without Relume: ONNX, torch.export's programs, and safetensors that say what they are.
 
-An exported network has one input ``x`` and one output ``y``, (N, C, H, W) RGB float32 in [0, 1]: what `relume.load` is as a
-function. Padding to the network's multiple, the ``mean`` and ``std`` of its training, and the choice of one of several outputs
+An exported network has one input ``x`` and one output ``y``, (N, C, H, W) RGB float32 in [0, 1]: what `functions.Subject`
+is. Padding to the network's multiple, the ``mean`` and ``std`` of its training, and the choice of one of several outputs
 are inside.
 """
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError, require
-from ..imaging.normalisation import denormalise, normalise
-from ..inference.network import network_trait
-from ..inference.tiling import as_tuple, size_multiple
-from ..load import Restorer
+from ..inference.tiling import size_multiple
 from ..ops.real_fourier import real_arithmetic
 from ..runtime import checkpoint
+from .functions import Subject, subject_of
 
 log = logging.getLogger("relume")
 
@@ -39,49 +36,6 @@ TOLERANCE = {"float32": 1e-3, "float16": 2e-2}
 SIZES = ((1, 64, 80), (2, 72, 64), (1, 51, 77))
 """Batch, height and width of the inputs that a file is verified with."""
 INSTALL = "pip install 'relume[export]'"
-
-
-class Function(nn.Module):
-    """A network with all that belongs to it, from pictures to pictures.
-
-    Args:
-        network: in evaluation mode.
-        description: what its weights say of themselves.
-        half: compute in float16.
-    """
-
-    def __init__(self, network: nn.Module, description: Mapping[str, Any], half: bool = False) -> None:
-        super().__init__()
-        self.network = network.half() if half else network
-        self.half_inside = half
-        self.mean, self.std = description["mean"], description["std"]
-        self.multiple = size_multiple(network)
-        self.place = int(network_trait(network, "result_output"))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C', s H, s W)."""
-        height, width = x.shape[-2:]
-        inner = normalise(x, self.mean, self.std)
-        if self.multiple > 1:
-            inner = continued(continued(inner, -2, self.multiple), -1, self.multiple)
-        outputs = as_tuple(self.network(inner.half() if self.half_inside else inner))
-        made = outputs[self.place % len(outputs)].float()
-        if self.multiple > 1:
-            scale = made.shape[-1] // inner.shape[-1]
-            made = made[..., : height * scale, : width * scale]
-        return denormalise(made, self.mean, self.std)
-
-
-def continued(x: Tensor, dim: int, multiple: int) -> Tensor:
-    """`x` continued along an axis to a multiple by reflection, as `tiling.mirrored`, for sizes that are not known."""
-    n = x.shape[dim]
-    wanted = (n + multiple - 1) // multiple * multiple
-    period = 2 * n - 2
-    phase = torch.arange(wanted, device=x.device)
-    phase = phase % torch.full(
-        (), period, device=x.device
-    )  # a tensor, as ONNX's exporter takes no remainders of symbols
-    return x.index_select(dim, torch.minimum(phase, period - phase))
 
 
 @dataclass(frozen=True)
@@ -145,7 +99,7 @@ def traced(function: nn.Module, example: Tensor, hint: str | None) -> tuple[Any,
     shapes = None if kind is None else {"x": {0: kind, 2: kind, 3: kind}}
     try:
         with torch.no_grad(), silence():
-            program = torch.export.export(function, (example,), dynamic_shapes=shapes, strict=False)
+            program = torch.export.export(function, (example.clone(),), dynamic_shapes=shapes, strict=False)
     except Exception as e:  # torch.export raises whatever the operation that it stumbles over does
         raise UserError(f"torch.export cannot follow it: {reason(e)}") from e
     shape = next(n.meta["val"].shape for n in program.graph.nodes if n.op == "placeholder" and n.target == "x")
@@ -184,7 +138,7 @@ def inputs_for(channels: int, free: tuple[str, ...], example: Tensor) -> list[Te
 
 
 def verified(
-    run: Callable[[Tensor], Tensor], restorer: Restorer, pictures: list[Tensor], tolerance: float
+    run: Callable[[Tensor], Tensor], subject: Subject, pictures: list[Tensor], tolerance: float
 ) -> tuple[float, int]:
     """The largest difference between a file and the model that it was made of, and the scale.
 
@@ -193,7 +147,7 @@ def verified(
     """
     worst, scale = 0.0, 1
     for picture in pictures:
-        expected = restorer(picture)
+        expected = subject.call(picture)
         found = run(picture)
         if found.shape != expected.shape:
             raise UserError(f"gives {tuple(found.shape)} for {tuple(picture.shape)}, and torch {tuple(expected.shape)}")
@@ -205,21 +159,20 @@ def verified(
     return worst, scale
 
 
-def example_for(restorer: Restorer, channels: int, size: tuple[int, int] | None = None) -> Tensor:
+def example_for(subject: Subject, size: tuple[int, int] | None = None) -> Tensor:
     """An input that the network takes, of a (height, width)."""
-    multiple = size_multiple(restorer.model.networks["g"])
-    height, width = size or tuple(-(-n // multiple) * multiple for n in (64, 96))
-    return torch.rand((2, channels, height, width), generator=torch.Generator().manual_seed(1))
+    multiple = size_multiple(subject.network)
+    height, width = size or subject.size or tuple(-(-n // multiple) * multiple for n in (64, 96))
+    return torch.rand((2, subject.channels, height, width), generator=torch.Generator().manual_seed(1))
 
 
 def to_onnx(
-    restorer: Restorer, channels: int, target: Path, half: bool, tolerance: float, size: tuple[int, int] | None = None
+    subject: Subject, target: Path, half: bool, tolerance: float, size: tuple[int, int] | None = None
 ) -> Report:
     """Write an ONNX file that has been run by onnxruntime.
 
     Args:
-        restorer: what the file is to do.
-        channels: of its input.
+        subject: what the file is to do.
         target: of the file.
         half: compute in float16.
         tolerance: largest difference that is accepted.
@@ -231,20 +184,19 @@ def to_onnx(
     require("onnxscript", f"writing {target}", INSTALL)
     onnx = require("onnx", f"writing {target}", INSTALL)
     onnxruntime = require("onnxruntime", f"verifying {target}", INSTALL)
-    example = example_for(restorer, channels, size)
-    network = copy.deepcopy(restorer.model.networks["g"])
-    function = Function(network, restorer.description, half).eval()
+    example = example_for(subject, size)
+    function = subject.function(half)
 
     def attempt(hint: str | None) -> tuple[Any, tuple[str, ...], float, int]:
         with real_arithmetic():
             program, free = traced(function, example, hint)
         model = as_onnx(program)
-        pictures = inputs_for(channels, free, example)
-        return model, free, *verified(session_of(model, onnx, onnxruntime), restorer, pictures, tolerance)
+        pictures = inputs_for(subject.channels, free, example)
+        return model, free, *verified(session_of(model, onnx, onnxruntime), subject, pictures, tolerance)
 
     model, free, worst, scale = freest(attempt)
     metadata = {
-        "architecture": type(network).__name__,
+        "architecture": type(subject.network).__name__,
         "color": "RGB",
         "range": "[0, 1]",
         "layout": "NCHW",
@@ -252,7 +204,8 @@ def to_onnx(
         "size_multiple": "1",
         "dynamic": ", ".join(free) or "none",
         "fp16": str(half).lower(),
-        "relume": json.dumps({**restorer.description, "average": None}),
+        **({"input": subject.given} if subject.given else {}),
+        "relume": json.dumps({**subject.description, "average": None}),
     }
     model.producer_name = "relume"
     onnx.helper.set_model_props(model, metadata)
@@ -316,8 +269,7 @@ def reason(error: BaseException) -> str:
 
 
 def to_program(
-    restorer: Restorer,
-    channels: int,
+    subject: Subject,
     target: Path,
     tolerance: float,
     compiled: bool,
@@ -328,8 +280,8 @@ def to_program(
     Raises:
         UserError: the network cannot be exported, or the file does not give the same.
     """
-    example = example_for(restorer, channels, size)
-    function = Function(restorer.model.networks["g"], restorer.description).eval()
+    example = example_for(subject, size)
+    function = subject.function()
     with tempfile.TemporaryDirectory() as folder, silence(), torch.no_grad():
         file = Path(folder) / "model.pt2"
 
@@ -337,7 +289,7 @@ def to_program(
             program, free = traced(function, example, hint)
             try:
                 run = packaged(program, file) if compiled else saved(program, file)
-                return free, *verified(run, restorer, inputs_for(channels, free, example), tolerance)
+                return free, *verified(run, subject, inputs_for(subject.channels, free, example), tolerance)
             except UserError:
                 raise
             except Exception as e:  # of compilers, and of guards on sizes
@@ -362,7 +314,7 @@ def packaged(program: Any, file: Path) -> Any:
     return inductor.aoti_load_package(str(file))
 
 
-def to_safetensors(restorer: Restorer, channels: int, target: Path, half: bool, tolerance: float) -> Report:
+def to_safetensors(subject: Subject, target: Path, half: bool, tolerance: float) -> Report:
     """Write the weights with what they say of themselves as metadata, and read them back.
 
     Raises:
@@ -371,17 +323,17 @@ def to_safetensors(restorer: Restorer, channels: int, target: Path, half: bool, 
     module = require("safetensors.torch", str(target))
     from ..load import load
 
-    state = {k: v.detach().cpu().contiguous() for k, v in restorer.model.networks["g"].state_dict().items()}
+    state = {k: v.detach().cpu().contiguous() for k, v in subject.network.state_dict().items()}
     if half:
         state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
     state = {k: v.clone() for k, v in state.items()}  # of tied weights, each its own
-    described = {checkpoint.ENTRY: json.dumps({**restorer.description, "average": None})}
+    described = {checkpoint.ENTRY: json.dumps({**subject.description, "average": None})}
     data = module.save(state, described)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.safetensors"
         file.write_bytes(data)
-        back = load(str(file), device="cpu")
-        pictures = inputs_for(channels, AXES, torch.empty(0))
-        worst, scale = verified(lambda x: back(x), restorer, pictures, tolerance)
+        back = subject_of(load(str(file), device="cpu"))
+        pictures = inputs_for(subject.channels, AXES, torch.empty(0))
+        worst, scale = verified(back.call, subject, pictures, tolerance)
     checkpoint.write_atomically(target, lambda f: f.write(data))
     return Report(worst, len(pictures), AXES, None, scale)

@@ -20,7 +20,7 @@ from ..imaging.float_formats import FLOAT_WRITERS
 from ..imaging.storage import read_bytes, write_bytes
 from ..imaging.video_writer import ENCODERS
 from ..inference.self_ensemble import Ensemble
-from ..load import is_options, load
+from ..load import Restorer, is_options, load
 from ..runtime import checkpoint
 from ..runtime.precision import Amp
 from ..runtime.progress import progress
@@ -81,7 +81,7 @@ class Results:
         with quiet():
             restorer = load(source, opt, param_key=request.param_key, device=device)
         self.enhancer = Enhancer(restorer, request.settings)
-        self.say(loaded(self.enhancer, source))
+        self.say(loaded(restorer, source, self.enhancer.scale))
         self.output = Output(self._format(), request.bits)
         self.targets = [] if self.piped else self._targets()
         self.failed: list[str] = []
@@ -297,13 +297,14 @@ def alike(first: Picture | None, second: Picture) -> bool:
     return first is not None and (first.pixels.shape, first.gray) == (second.pixels.shape, second.gray)
 
 
-def loaded(enhancer: Enhancer, source: str) -> str:
+def loaded(restorer: Restorer, source: str, scale: int | None = None) -> str:
     """The line that says what was loaded."""
-    network = enhancer.network
+    network = restorer.model.networks["g"]
     count = sum(p.numel() for p in network.parameters())
-    about = enhancer.restorer.description.get("about") or type(network).__name__
-    entry = enhancer.model.loaded.get("g") or "weights without an entry"
-    return f"{source}: {about}, {count:,} parameters, scale {enhancer.scale}, {entry}"
+    about = restorer.description.get("about") or type(network).__name__
+    entry = restorer.model.loaded.get("g") or "weights without an entry"
+    enlarges = "" if scale is None else f", scale {scale}"
+    return f"{source}: {about}, {count:,} parameters{enlarges}, {entry}"
 
 
 @contextlib.contextmanager
