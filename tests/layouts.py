@@ -99,6 +99,7 @@ def realsr() -> None:
     pairs("data/DF2K/DF2K_train_LR_bicubic_X4_sub", "data/DF2K/DF2K_train_HR_sub", (160, 160), 4)
     pairs("data/Set5/LRbicx4", "data/Set5/GTmod12", (96, 96), 4)
     pairs("data/DF2K_OST/a", "data/DF2K_OST/b", (400, 400))
+    pairs("data/photographs/a", "data/photographs/b", (400, 400))
 
 
 def stereo() -> None:

@@ -7,7 +7,7 @@ as they are. A `box` is [row0, column0, row1, column1] in pixels of the input, `
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -122,6 +122,22 @@ class BatchMixing:
                     raise UserError("moa_augs: cutblur needs a target of the input's shape; leave it out here")
                 changed[key], changed["lq"] = apply(name, target, lq, target.shape[-1] // lq.shape[-1], draws)
         return {key: changed[key].reshape(image.shape) for key, image in images.items()}
+
+
+def mistakes_of_mixing(opt: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What is wrong with ``use_moa`` and what belongs to it, by key."""
+    train = opt.get("train") or {}
+    if not train.get("use_moa"):
+        return
+    names = train.get("moa_augs", DEFAULT)
+    try:
+        BatchMixing(names, train.get("moa_probs"))
+    except UserError as e:
+        key, _, text = str(e).partition(": ")
+        yield f"train.{key}", text
+    block = opt["datasets"].get("train") or {}
+    if block.get("batch_size_per_gpu") == 1 and not set(names) & set(ALONE):
+        yield "train.use_moa", f"has no effect with batch_size_per_gpu: 1; of one sample there are {', '.join(ALONE)}"
 
 
 def seed_of(batch: Mapping[str, Any]) -> int:

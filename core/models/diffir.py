@@ -21,7 +21,7 @@ from ..inference.tiling import pad_to_multiple, size_multiple
 from . import MODELS
 from .augment import Mixup
 from .base import Batch, Model, Update, flat_terms
-from .batch_mixing import DEFAULT, Augmentation, BatchMixing, seed_of
+from .batch_mixing import DEFAULT, Augmentation, BatchMixing, mistakes_of_mixing, seed_of
 from .draws import standard_normal
 from .restoration import as_tuple
 
@@ -63,6 +63,10 @@ class DiffIRS1Model(Model):
         self.mixup = Mixup.from_options(mixing_augs)
         self.mixing = BatchMixing(moa_augs, moa_probs) if use_moa else None
         self._said = False
+
+    @classmethod
+    def mistakes(cls, opt: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        yield from mistakes_of_mixing(opt)
 
     def updates(self, batch: Batch, step: int) -> Iterator[Update]:
         images = {"lq": batch["lq"], "gt": batch["gt"], self.prior_from: self.guide(batch)}
@@ -190,7 +194,7 @@ class DiffIRS2Model(Model):
 
     @classmethod
     def mistakes(cls, opt: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        yield from super().mistakes(opt)
+        yield from mistakes_of_mixing(opt)
         train = opt["train"] or {}
         if train.get("encoder_iter", 0) in (0, 1):
             for key in ("optim_e", "scheduler_e"):

@@ -20,7 +20,7 @@ from ..inference.tiling import size_multiple
 from . import MODELS
 from .augment import Mixup, MultiScale, resize
 from .base import Batch, Model, Update, flat_terms
-from .batch_mixing import DEFAULT, Augmentation, BatchMixing, seed_of
+from .batch_mixing import DEFAULT, Augmentation, BatchMixing, mistakes_of_mixing, seed_of
 
 Values = dict[str, dict[str, Tensor]]
 """Terms by log name, of losses by option key."""
@@ -131,6 +131,7 @@ class RestorationModel(Model):
 
     @classmethod
     def mistakes(cls, opt: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        yield from mistakes_of_mixing(opt)
         if opt["train"] is not None and opt["val"].get("inputs") is not None:
             yield "val.inputs", "is for files without 'train'; here train.inputs says it, for validation as well"
 

@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+from adversarial import near, procedural
 
 from relume.core.errors import UserError
 from relume.losses import build_loss
@@ -189,3 +190,20 @@ def test_images_that_do_not_fit(images):
         loss(*images((1, 3, 1, 4)))
     with pytest.raises(UserError, match="1 or 3 channels, these have 4"):
         loss(*images((1, 4, 8, 8)))
+
+
+def test_the_adversarial_wrappers_losses_are_basicsrs(golden, tmp_path):
+    """Five layers at once, style, other norms and criteria."""
+    cases = torch.load(golden("adversarial/perceptual.pt"), weights_only=True)["cases"]
+    for case in cases:
+        torch.save(procedural(case["procedural"]), tmp_path / "vgg19.pth")
+        loss = build_loss({"type": "PerceptualLoss", **case["config"], "weights": str(tmp_path / "vgg19.pth")})
+        x, gt = case["inputs"]
+        x = x.clone().requires_grad_()
+        found = loss(x, gt)
+        terms = found if isinstance(found, dict) else {"percep": found}
+        for name in ("percep", "style"):
+            assert (name in terms) == (case[name] is not None), case["name"]
+            if name in terms:
+                near(terms[name], case[name], 1e-4, f"{case['name']} {name}")
+        near(torch.autograd.grad(torch.stack(list(terms.values())).sum(), x)[0], case["input_grad"], 2e-3, case["name"])

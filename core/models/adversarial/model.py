@@ -23,7 +23,7 @@ from ...ops.frozen import WithFrozenNetwork
 from .. import MODELS
 from ..augment import Mixup
 from ..base import Batch, Model, Update, flat_terms
-from ..batch_mixing import DEFAULT, Augmentation, BatchMixing, seed_of
+from ..batch_mixing import DEFAULT, Augmentation, BatchMixing, mistakes_of_mixing, seed_of
 from ..draws import seeds_of, uniform_of, uploaded
 from ..restoration import as_tuple
 
@@ -246,6 +246,7 @@ class SRGANModel(Model):
         train = opt.get("train")
         if train is None:
             return
+        yield from mistakes_of_mixing(opt)
         yield from mistakes_of_losses(
             cls.__name__,
             train,

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from runs import differences, options, outcome, records, train, weights
@@ -14,6 +15,7 @@ from runs import differences, options, outcome, records, train, weights
 from relume.archs import build_network
 from relume.core import options as option_files
 from relume.core.errors import UserError
+from relume.core.imaging.opencv import cv2
 from relume.core.models.adversarial.model import ESRGANModel, SRGANModel
 from relume.core.pipeline import test_pipeline as score
 from relume.core.pipeline import train_pipeline
@@ -22,6 +24,7 @@ from relume.losses import build_loss
 VANILLA = {"type": "GANLoss", "gan_type": "vanilla", "loss_weight": 0.1}
 UNET = {"type": "UNetDiscriminatorSN", "num_feat": 4}
 VGG = {"type": "VGGStyleDiscriminator", "num_feat": 2, "input_size": 16}
+PHOTOGRAPHS = {"type": "RealESRGANDataset", "source": "skimage", "batch_size_per_gpu": 1, "num_worker_per_gpu": 0}
 WRAPPERS = ("SRGANModel", "ESRGANModel", "RealESRGANModel")
 
 
@@ -44,6 +47,21 @@ def adversarial(model: str = "SRGANModel", name: str = "toy", **changes: Any) ->
     return copy.deepcopy(options(name, **settings))
 
 
+def on_the_fly(folder: Path, model: str, **changes: Any) -> dict[str, Any]:
+    """A run on photographs that the model itself degrades."""
+    pictures = folder / "photographs"
+    pictures.mkdir(exist_ok=True)
+    for i in range(6):
+        pixels = np.random.default_rng(i).integers(0, 256, (6, 6, 3), np.uint8)
+        cv2.imwrite(str(pictures / f"{i}.png"), cv2.resize(pixels, (40, 36), interpolation=cv2.INTER_CUBIC))
+    photographs = {"type": "RealESRGANDataset", "dataroot_gt": str(pictures), "pad_size": 32, "use_hflip": True}
+    sizes = {"scale": 1, "gt_size": 16, "datasets__train": {**photographs, "batch_size_per_gpu": 2}}
+    sizes["datasets__train"]["num_worker_per_gpu"] = 0
+    if model != "RealESRNetModel":
+        return adversarial(model, **{**sizes, "datasets__train__gt_size": 16, **changes})
+    return copy.deepcopy(options("toy", model_type=model, **{**sizes, **changes}))
+
+
 def checked(opt: dict[str, Any]) -> str:
     """What the checker says of some options."""
     with pytest.raises(UserError) as caught:
@@ -57,6 +75,7 @@ def checked(opt: dict[str, Any]) -> str:
     [
         ("SRGANModel", {"network_d": VGG, "train__accumulate": 2, "train__amp": "bf16"}),
         ("ESRGANModel", {"train__net_d_iters": 2, "train__amp": "fp16"}),
+        ("RealESRNetModel", {"train__use_moa": True, "train__ema_decay": 0.9}),
         (
             "RealESRGANModel",
             {"train__ldl_opt": {"type": "L1Loss"}, "train__r1_reg_weight": 1.0, "train__net_d_reg_every": 2},
@@ -64,7 +83,7 @@ def checked(opt: dict[str, Any]) -> str:
     ],
 )
 def test_killed_and_resumed_equals_uninterrupted(model: str, changes: dict[str, Any], tmp_path: Path) -> None:
-    opt = adversarial(model, **changes)
+    opt = on_the_fly(tmp_path, model, **changes) if model.startswith("Real") else adversarial(model, **changes)
     straight = train(tmp_path / "straight", opt)
     assert straight.returncode == 0, straight.stderr
     # The loss is called by micro-batch, and where the generator is due.
@@ -76,8 +95,9 @@ def test_killed_and_resumed_equals_uninterrupted(model: str, changes: dict[str, 
     resumed = train(tmp_path / "killed", opt, "--auto_resume")
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     assert differences(outcome(tmp_path / "straight"), outcome(tmp_path / "killed")) == []
-    ours, theirs = (weights(tmp_path / n / "experiments/toy", 12, "d") for n in ("straight", "killed"))
-    assert differences(ours, theirs) == []
+    for key in ("g", "d") if "network_d" in opt else ("g",):
+        ours, theirs = (weights(tmp_path / n / "experiments/toy", 12, key) for n in ("straight", "killed"))
+        assert differences(ours, theirs) == []
 
 
 @pytest.mark.parametrize("model", ["SRGANModel", "ESRGANModel"])
@@ -115,6 +135,28 @@ def test_two_ranks_equal_one(model: str, tmp_path: Path) -> None:
             assert mine[name] == pytest.approx(theirs[name], rel=1e-3, abs=1e-6), name
 
 
+@pytest.mark.parametrize("model", ["RealESRNetModel", "RealESRGANModel"])
+def test_two_ranks_degrade_what_one_does(model: str, tmp_path: Path) -> None:
+    changes: dict[str, Any] = {
+        "network_g__dropout": 0.0,
+        "network_g__norm": False,
+        "train__total_iter": 3,
+        "train__optim_g": {"type": "SGD", "lr": 0.05},
+        "val__val_freq": None,
+    }
+    if model == "RealESRGANModel":
+        changes["train__optim_d"] = {"type": "SGD", "lr": 0.05}
+    opt = on_the_fly(tmp_path, model, **changes)
+    done = train(tmp_path / "two", opt, ranks=2)
+    assert done.returncode == 0, done.stdout + done.stderr
+    opt["datasets"]["train"]["batch_size_per_gpu"] = 4
+    train_pipeline(opt)
+    for key in ("g", "d") if "network_d" in opt else ("g",):
+        a, b = (weights(tmp_path / n / "experiments/toy", 3, key)["params"] for n in (".", "two"))
+        for name, tensor in a.items():
+            torch.testing.assert_close(b[name], tensor, rtol=1e-4, atol=1e-5, msg=f"{key} {name}")
+
+
 def test_buffers_of_a_discriminator_are_not_written_over_between_its_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = {}
 
@@ -128,18 +170,18 @@ def test_buffers_of_a_discriminator_are_not_written_over_between_its_calls(monke
 
 
 # ------------------------------------------------------------------ precision and the log
-@pytest.mark.parametrize("amp", ["bf16", "fp16"])
 @pytest.mark.parametrize("model", WRAPPERS)
-def test_mixed_precision_stays_close_to_float32(model: str, amp: str) -> None:
+def test_mixed_precision_stays_close_to_float32(model: str) -> None:
     small = {"network_g__dropout": 0.0, "train__total_iter": 3, "val__val_freq": None, "train__optim_d__lr": 1e-3}
     train_pipeline(adversarial(model, "full", **small))
-    train_pipeline(adversarial(model, "mixed", **small, train__amp=amp))
-    full, mixed = (records(Path("experiments") / n)[:3] for n in ("full", "mixed"))
-    for exact, found in zip(full, mixed, strict=True):
-        for name in exact.keys() & {"l_g_pix", "l_d_real", "l_d_fake"}:
-            assert found[name] == pytest.approx(exact[name], rel=0.05), name
-    state = torch.load("experiments/mixed/training_states/3.state", weights_only=True)
-    assert [bool(state["scaler"][k]) for k in ("g", "d")] == [amp == "fp16"] * 2
+    for amp in ("bf16", "fp16"):
+        train_pipeline(adversarial(model, amp, **small, train__amp=amp))
+        full, mixed = (records(Path("experiments") / n)[:3] for n in ("full", amp))
+        for exact, found in zip(full, mixed, strict=True):
+            for name in exact.keys() & {"l_g_pix", "l_d_real", "l_d_fake"}:
+                assert found[name] == pytest.approx(exact[name], rel=0.05), name
+        state = torch.load(f"experiments/{amp}/training_states/3.state", weights_only=True)
+        assert [bool(state["scaler"][k]) for k in ("g", "d")] == [amp == "fp16"] * 2
 
 
 def test_the_log_shows_the_generator_also_where_it_rests() -> None:
@@ -243,6 +285,33 @@ def test_testing_asks_for_no_discriminator() -> None:
 @pytest.mark.parametrize(
     ("changes", "place", "text"),
     [
+        (
+            {"model_type": "RealESRGANModel", "datasets__train": PHOTOGRAPHS, "gt_size": 20, "scale": 1},
+            "network_d",
+            "multiples of 8",
+        ),
+        *[
+            ({"datasets__train": {**PHOTOGRAPHS, key: value}}, f"datasets.train.{key}", text)
+            for key, value, text in (
+                ("kernel_prob", [0.5] * 6, "sum to 1"),
+                ("kernel_prob2", [1.0], "probabilities for the 6 entries"),
+                ("blur_kernel_size", 20, "odd"),
+                ("kernel_range", [8, 21], "odd"),
+                ("degradation", {"jpeg_range": [0, 90]}, "from 1 to 100"),
+                ("degradation", {"jpeg_range2": [30, 101]}, "from 1 to 100"),
+                ("degradation", {"resize_prob2": [0.5, 0.5, 0.5]}, "sum to 1"),
+                ("degradations", [{"type": "compress", "quality": [0, 50]}], "from 1 to 100"),
+                ("degradations", [{"type": "blur", "size": [4, 9]}], "odd"),
+                (
+                    "degradations",
+                    [{"type": "compress", "codec": ["jpeg", "webp"], "codec_prob": [0.5, 0.6]}],
+                    "sum to 1",
+                ),
+            )
+        ],
+        ({"train__use_moa": True, "train__moa_probs": [0.5, 0.2, 0.2, 0.2]}, "train.moa_probs", "sum to 1"),
+        ({"train__use_moa": True, "train__moa_probs": [0.5, 0.5]}, "train.moa_probs", "4 entries of moa_augs"),
+        ({"train__use_moa": True, "datasets__train__batch_size_per_gpu": 1}, "train.use_moa", "no effect"),
         ({"network_d": {**UNET}, "datasets__train__gt_size": 12}, "network_d", "multiples of 8"),
         ({"network_d": {**VGG, "input_size": 64}}, "network_d", "takes 64x64"),
         ({"network_d": {"type": "DINODiscriminator"}}, "network_d", "needs the weights"),
