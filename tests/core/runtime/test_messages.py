@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from relume.core.errors import NonFiniteError, UserError
-from relume.core.metrics.shares import Share
 from relume.core.metrics.generative import Moments
+from relume.core.metrics.shares import Share
 from relume.core.runtime.messages import pack, unpack
 
 
