@@ -6,7 +6,9 @@ wrappers are allowed under ``train``, and in a file with a ``_base_`` nothing is
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import importlib.metadata
 import inspect
 import json
 import re
@@ -23,6 +25,7 @@ from ..annotations import Epochs, Names, Range, fields
 from ..models import MODELS
 from ..models.base import Model, model_class
 from ..registry import MISSING, Parameter, Registry, registry_of
+from ..runtime.optimizers import library
 from .checking.keys import FROM_ABOVE, TRAIN_BLOCKS, networks_of, top_level_keys
 from .checking.kinds import LISTS, MAPPINGS, expressible, parameters
 from .docstrings import arguments, summary
@@ -70,7 +73,7 @@ class _Builder:
         ]
         return {
             "$schema": "https://json-schema.org/draft/2020-12/schema",
-            "$comment": f"Written by `relume schema` with torch {torch.__version__.split('+')[0]}.",
+            "$comment": f"Written by `relume schema` with {written_with()}.",
             "title": "Relume options",
             **top,
             "if": {"not": {"required": [BASE]}},
@@ -197,7 +200,8 @@ class _Builder:
                 case(group, self.reference(f"{registry.noun}.{n}", lambda n=n: self.member(registry, n, more)))
                 for n, group in known.items()
             ]
-            exact: JSON = {"enum": [name for group in known.values() for name in group]}
+            further = sorted({*registry.further_names()} - {*names})
+            exact: JSON = {"enum": [*(name for group in known.values() for name in group), *further]}
             types = {"anyOf": [exact, *({"pattern": f} for f in forms)]} if forms else exact
             return {"type": "object", "properties": {"type": types}, **({"allOf": cases} if cases else {})}
 
@@ -249,6 +253,15 @@ class _Builder:
             if needed:
                 cases.append(case([name, *registry.aliases(name)], {"required": needed}))
         return {"required": ["type"], "allOf": cases} if cases else {"required": ["type"]}
+
+
+def written_with() -> str:
+    """The packages whose optimizers a schema names, with their versions: ``torch 2.9.0, schedulefree 1.4.1``."""
+    found = [f"torch {torch.__version__.split('+')[0]}"]
+    for package in library.OTHERS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found.append(f"{package} {importlib.metadata.version(package)}")
+    return ", ".join(found)
 
 
 def offered(registry: Registry) -> tuple[list[str], list[str]]:

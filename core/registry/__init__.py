@@ -74,6 +74,7 @@ class Registry:
         library: where else to look for a name (``torch.optim``); returns None for an unknown one, or raises `UserError` with
             what is to be said of it.
         library_names: what is there, for suggestions and listings.
+        further_names: what packages have that are slow to import, for the JSON Schema, which has their names alone.
         ranges: by name, the `annotations.Range` of parameters, whatever the component: annotations of a library have none.
         library_advice: what to say, if anything, of a name that is not there but could be.
     """
@@ -86,6 +87,7 @@ class Registry:
         runtime: tuple[str, ...] = (),
         library: Callable[[str], Callable[..., Any] | None] | None = None,
         library_names: Callable[[], Iterable[str]] = tuple,
+        further_names: Callable[[], Iterable[str]] = tuple,
         ranges: Mapping[str, Any] = types.MappingProxyType({}),
         library_advice: Callable[[str], str] = lambda name: "",
     ) -> None:
@@ -94,6 +96,7 @@ class Registry:
         self.runtime = runtime
         self._library = library
         self._library_names = library_names
+        self.further_names = further_names
         self._ranges = ranges
         self._library_advice = library_advice
         self._plugged: dict[str, dict[str, Callable[..., Any]]] = {}

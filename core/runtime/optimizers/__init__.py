@@ -46,6 +46,7 @@ OPTIMIZERS = Registry(
     runtime=("params",),
     library=library.optimizer,
     library_names=library.of_torch,
+    further_names=library.of_others,
     library_advice=library.advice,
     ranges={
         **dict.fromkeys(("lr", "weight_decay", "momentum", "lr_decay", "lambd", "eps"), Range(least=0)),
