@@ -237,6 +237,7 @@ class Evaluator:
             made = outputs if len(counted) == len(indices) else outputs[counted]
             self.scorer.update(made, [indices[i] for i in counted])
         targets = denormalise(placed["gt"], mean, std) if placed.get("gt") is not None else None
+        self.gallery.note_depth(dataset, placed.get("lq"), mean, std)
         baselines = {k: denormalise(image, mean, std) for k, image in model.baselines(dict(placed)).items()}
         for i, frame in [(i, t) for i in counted for t in range(outputs.shape[1] if outputs.dim() == 5 else 1)]:
             output, target = of_frame(outputs, i, frame), of_frame(targets, i, frame, outputs.dim())

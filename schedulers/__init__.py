@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any
@@ -35,6 +36,8 @@ def _from_torch(name: str) -> Callable[..., Any] | None:
     is_one = isinstance(found, type) and issubclass(found, LRScheduler)
     return found if is_one else None
 
+
+log = logging.getLogger("relume")
 
 SCHEDULERS = Registry(
     "scheduler",
@@ -101,4 +104,11 @@ def build_scheduler(
                 f"scheduler {settings['type']}: {key} has a rate for each group, and lr_scale in param_groups gives them "
                 "others; leave one of the two out"
             )
+    own = [k for k in ("max_lr", "base_lr") if isinstance((settings or {}).get(k), (int, float))]
+    if own and not scaled and len({float(group["lr"]) for group in optimizer.param_groups}) > 1:
+        log.warning(
+            "scheduler %s: %s is the rate of all groups, whatever lr they have in param_groups; give them lr_scale instead, "
+            "or %s a list with a rate for each",
+            *(opt["type"] if opt else "", own[0], own[0]),
+        )
     return Schedule(optimizer, build, warmup_iter)

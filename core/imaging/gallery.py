@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,10 @@ from ..files import below
 from . import tonemap, visual
 from .image_io import imwrite
 from .naming import fitting
+from .normalisation import Values, denormalise
 from .transfer import Transfer, radiance
+
+log = logging.getLogger("relume")
 
 Thumbnail = tuple[int, np.ndarray]
 """Number of an image in its dataset, and its output, (H, W, C) uint8."""
@@ -47,6 +51,19 @@ class Gallery:
     linear_format: str = "hdr"
     picture: Callable[[str, str, Any, int], None] | None = None
     pictures: int = 1
+    depths: dict[str, bool] = field(default_factory=dict, init=False)
+    """By dataset, whether its inputs have more bits than saved pictures, which is looked up once."""
+
+    def note_depth(self, dataset: str, lq: Tensor | None, mean: Values, std: Values) -> None:
+        """Say once of a dataset whose results are saved that its inputs, (..., C, H, W), have more than 8 bits."""
+        if not self.save_images or lq is None or dataset in self.depths or dataset in self.transfers:
+            return
+        if lq.dim() < 4 or any(len(values) not in (1, lq.shape[-3]) for values in (mean, std) if values is not None):
+            return  # no pictures, or several in one
+        levels = denormalise(lq.float(), mean, std) * 255
+        self.depths[dataset] = bool((levels - levels.round()).abs().max() > 0.02)
+        if self.depths[dataset]:
+            log.info("%s: inputs have more than 8 bits; results are saved with 8 (relume infer keeps them)", dataset)
 
     def save(
         self, dataset: str, name: str, iteration: int, index: int, images: Mapping[str, Tensor | None]

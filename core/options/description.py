@@ -8,7 +8,7 @@
 ``inputs``            items of the samples that the network is called with (``train.inputs``), None for pictures alone
 ``range``             of pixels as the network takes and gives them, before ``mean`` is subtracted and ``std`` divides
 ``colour``            order of the channels
-``mean``, ``std``     of the training set's options, None where it has none
+``mean``, ``std``     of the training set's options, None where it has none; of luma (``color: y``), of the gray value in [0, 1]
 ``transfer``          how radiance is encoded (HDR), else None
 ``average``           entry of the file that is the moving average, or None
 ``iteration``         of training, None where there was none here
@@ -58,10 +58,19 @@ def describe(opt: Options, key: str = "g", average: bool = False, iteration: int
         "inputs": (values["train"] or values["val"]).get("inputs"),
         "range": [0.0, 1.0],
         "colour": "rgb",
-        **{k: of_data(data, k) for k in DATA},
+        **in_pixels({k: of_data(data, k) for k in (*DATA, "color")}),
         "average": "params_ema" if average else None,
         "iteration": iteration,
     }
+
+
+def in_pixels(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of a data set such that ``mean`` and ``std`` are of pixels in [0, 1]: luma spans [16, 235] / 255."""
+    given = {k: found[k] for k in DATA}
+    if found["color"] != "y":
+        return given
+    mean, std = ((found[k] or [default])[0] for k, default in (("mean", 0.0), ("std", 1.0)))
+    return {**given, "mean": [(255 * mean - 16) / 219], "std": [255 * std / 219]}
 
 
 def of_data(block: Any, name: str) -> Any:

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from ...datasets.sources import with_suffix
 from ...datasets.videos import VIDEOS
 from ..errors import UserError, did_you_mean
+from ..imaging.naming import fitting
 from ..imaging.storage import is_url, join, list_files, read_lines
 from .pictures import PICTURES
 
@@ -117,7 +118,7 @@ def below_common(paths: Sequence[str]) -> list[Input]:
 
 
 def result_names(inputs: Sequence[Input], suffixes: Sequence[str], ending: str) -> list[str]:
-    """What each result is called below the output folder: the input's stem, `ending`, and its own suffix.
+    """What each result is called below the output folder: the input's stem, `ending`, and its own suffix, as far as it fits.
 
     Where two inputs would give the same, their own suffixes tell them apart, then their numbers.
 
@@ -133,4 +134,4 @@ def result_names(inputs: Sequence[Input], suffixes: Sequence[str], ending: str) 
             stem + extra if counts[(stem + suffix).lower()] > 1 else stem
             for stem, suffix, extra in zip(stems, suffixes, added, strict=True)
         ]
-    return [f"{stem}{ending}{suffix}" for stem, suffix in zip(stems, suffixes, strict=True)]
+    return [fitting(f"{stem}{ending}{suffix}") for stem, suffix in zip(stems, suffixes, strict=True)]

@@ -110,6 +110,19 @@ def test_data_sets_say_how_pictures_are_encoded() -> None:
         assert (about["mean"], about["std"], about["transfer"]) == expected
 
 
+@pytest.mark.parametrize("more", [{}, {"mean": [0.3]}, {"std": [0.2]}, {"mean": [0.4], "std": [0.5]}], ids=str)
+def test_a_network_of_luma_is_given_luma(more: dict[str, list[float]]) -> None:
+    from relume.core.imaging.normalisation import normalise
+    from relume.datasets.transforms import to_tensor, with_channels
+
+    block = {"type": "PairedImageDataset", "dataroot_gt": "a", "dataroot_lq": "b", "color": "y", **more}
+    about = description.describe(check(described(datasets={"train": block})))
+    image = np.linspace(0, 1, 48, dtype=np.float32).reshape(4, 12, 1).repeat(3, 2)
+    trained_on = normalise(to_tensor(with_channels(image, "y")), more.get("mean"), more.get("std"))
+    used_on = normalise(to_tensor(image[..., :1]), about["mean"], about["std"])
+    assert torch.allclose(trained_on, used_on, atol=1e-5)
+
+
 # ------------------------------------------------------------------ others read the same file
 def test_spandrel_reads_it_as_before() -> None:
     spandrel = pytest.importorskip("spandrel")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -74,6 +75,22 @@ def test_an_impossible_lr_scale_is_refused(scale) -> None:
 def test_rates_by_group_and_lr_scale_are_not_both_obeyed(opt) -> None:
     with pytest.raises(UserError, match="leave one of the two out"):
         build_scheduler(two_groups(), opt)
+
+
+@pytest.mark.parametrize("opt", [o for o in SCHEDULES if {"max_lr", "base_lr"} & o.keys()], ids=lambda o: o["type"])
+def test_the_rate_of_a_group_is_not_replaced_in_silence(opt, caplog) -> None:
+    def groups() -> torch.optim.Optimizer:
+        named = [(name, torch.nn.Parameter(torch.zeros(1))) for name in ("offset", "gain")]
+        rule = {"params": "offset", "lr": 1e-4}
+        return build_optimizer(named, {"type": "SGD", "lr": 1e-3, "momentum": 0.9, "param_groups": [rule]})
+
+    build_scheduler(groups(), opt)
+    (line,) = [r.getMessage() for r in caplog.records]
+    assert re.search(r"(max|base)_lr is the rate of all groups, .* give them lr_scale", line)
+    caplog.clear()
+    lists = {k: [v / 10, v] if k in ("max_lr", "base_lr", "min_lr") else v for k, v in opt.items()}
+    if opt["type"] != "CosineAnnealingWarmupRestarts":  # which knows no lists of least rates
+        assert all(a == pytest.approx(b / 10) for a, b in rates(lists, groups())) and not caplog.records
 
 
 @pytest.mark.parametrize("better", ["higher", "lower"])

@@ -85,6 +85,19 @@ def test_metrics_and_pictures_are_of_pixels(normalised: dict[str, Any]) -> None:
     assert (read_pixels(saved) == 100).all()
 
 
+@pytest.mark.parametrize("normalised", NORMALISED[:2], ids=str)
+@pytest.mark.parametrize("deep", [False, True])
+def test_results_with_fewer_bits_than_their_inputs_are_said_to_be(deep: bool, normalised: dict[str, Any]) -> None:
+    if deep:
+        imwrite("lq/a.png", np.full((24, 32, 3), 25001, np.uint16))
+    else:
+        flat("lq/a.png", 101)
+    flat("gt/a.png", 110)
+    run(**normalised)
+    log = next(Path("experiments/x").glob("train_*.log")).read_text()
+    assert log.count("val: inputs have more than 8 bits; results are saved with 8") == deep
+
+
 @pytest.mark.parametrize(
     ("name", "values"), [("mean", [0.5, 0.5]), ("std", [0.5, 0.5]), ("std", [0.0]), ("std", [-1.0])]
 )

@@ -208,6 +208,15 @@ def test_names_are_shortened_and_stay_different(tmp_path, letter):
     assert fitting("results/a.png") == "results/a.png"
 
 
+def test_results_of_long_names_have_short_ones_that_differ() -> None:
+    from relume.core.use.inputs import Input, result_names
+
+    names = [f"folder/{'y' * 249}{i}.png" for i in range(3)]
+    results = result_names([Input(n, n) for n in names], [".png"] * 3, "_restored")
+    assert len(set(results)) == 3
+    assert all(r.startswith("folder/") and r.endswith(".png") and len(r) <= 7 + LONGEST for r in results)
+
+
 def test_a_name_as_long_as_can_be_is_written(tmp_path):
     imwrite(tmp_path / ("y" * (LONGEST - 4) + ".png"), picture(3))
     assert len(list(tmp_path.iterdir())) == 1
