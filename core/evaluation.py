@@ -246,6 +246,8 @@ class Evaluator:
                 name = f"{name}_{frame:08d}"
             own = {label: of_frame(given, i, frame, outputs.dim()) for label, given in baselines.items()}
             scores, failures = self.scorer.of_image(dataset, output, target, own)
+            of_motion = self.scorer.of_motion(dataset, outputs, targets, baselines, i, frame)
+            scores, failures = {**scores, **of_motion[0]}, {**failures, **of_motion[1]}
             if self.scorer.scores_flow:
                 of_flow = self.scorer.of_flow(one(flow, i), one(placed.get("flow"), i))
                 scores, failures = {**scores, **of_flow[0]}, {**failures, **of_flow[1]}

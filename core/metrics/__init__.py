@@ -28,8 +28,9 @@ IDENTICAL = 100.0
 
 
 Direction = Literal["higher", "lower"]
-Space = Literal["encoded", "linear", "flow"]
-"""What a metric is given: images as the network sees them, the linear radiance that they stand for, or motion in pixels."""
+Space = Literal["encoded", "linear", "flow", "clip"]
+"""What a metric is given: images as the network sees them, the linear radiance that they stand for, motion in pixels, or
+neighbouring frames of a clip as the network sees them."""
 M = TypeVar("M", bound=Callable[..., float])
 
 
@@ -53,9 +54,9 @@ class MetricKeys:
     """Keys of a block in ``val.metrics`` besides the metric's own."""
 
     better: Literal["higher", "lower"] | None = setting(None, "Which is better; the metric itself knows when omitted.")
-    space: Literal["encoded", "linear", "flow"] | None = setting(
+    space: Literal["encoded", "linear", "flow", "clip"] | None = setting(
         None,
-        "What is scored: images as networks see them, linear radiance (HDR), or flow; what suits the metric when omitted.",
+        "What is scored: images as networks see them, linear radiance (HDR), flow, or clips; what suits the metric if omitted.",
     )
 
 

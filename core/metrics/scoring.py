@@ -69,7 +69,8 @@ class Scorer:
             raise UserError(f"val.best: no metric is called '{self.best}'. Known: {', '.join(self.metrics)}.")
         self._full_reference = {k for k, m in self.metrics.items() if needs_reference(m["type"])}
         spaces = {k: m.get("space") or metric_space(m["type"]) for k, m in self.metrics.items()}
-        self._linear, self._flow = ({k for k, s in spaces.items() if s == space} for space in ("linear", "flow"))
+        spans = ({k for k, s in spaces.items() if s == space} for space in ("linear", "flow", "clip"))
+        self._linear, self._flow, self._clip = spans
         for name, block in self.metrics.items():
             if "." in block["type"] and spaces[name] != "encoded":
                 raise UserError(
@@ -138,6 +139,32 @@ class Scorer:
                 failures[name] = e
         return scores, failures
 
+    def of_motion(
+        self, dataset: str, outputs: Tensor, targets: Tensor | None, baselines: Mapping[str, Tensor], i: int, frame: int
+    ) -> tuple[dict[str, float], dict[str, Exception]]:
+        """The scores of a frame with the one before it, of clip `i` of a batch (B, T, C, H, W), and of its baselines where that
+        is asked for; and what failed. The first frame of a clip has none. Without ground truth nothing is scored."""
+        scores: dict[str, float] = {}
+        failures: dict[str, Exception] = {}
+        if not self._clip or targets is None or (outputs.dim() == 5 and not frame and outputs.shape[1] > 1):
+            return scores, failures
+        rounding = self.rounding.get(dataset, "8bit" if self.eight_bit else "none")
+        shown = {"": outputs}
+        if self.score_input:
+            shown |= {f"_{label}": given for label, given in baselines.items() if given.shape == targets.shape}
+        for label, given in shown.items():
+            for name in (n for n in self.metrics if n in self._clip):
+                try:
+                    pair = [_pair(clip, i, frame, rounding, clip is not targets) for clip in (given, targets)]
+                    if any(p is None for p in pair):
+                        scores[name + label] = math.nan
+                        continue
+                    data = dict(zip(("img", "img2"), pair, strict=True))
+                    scores[name + label] = calculate_metric(data, self._options(self.metrics[name], None))
+                except Exception as e:
+                    failures[name + label] = e
+        return scores, failures
+
     @property
     def scores_images(self) -> bool:
         """Whether some metric scores single images."""
@@ -176,7 +203,7 @@ class Scorer:
             shapes = f"{tuple(output.shape[-2:])} and {tuple(target.shape[-2:])}"
             raise UserError(f"the output and the ground truth differ in size: {shapes} (is `scale` right?)")
         if not all(bool(torch.isfinite(v).all()) for v in given.values()):  # rounding and clipping would hide it
-            named = (k for k in self.metrics if k not in self._of_sets and k not in self._flow)
+            named = (k for k in self.metrics if k not in self._of_sets and k not in self._flow | self._clip)
             names = [k for k in named if k not in self._linear or transfer]
             return {k: math.nan for k in names if k not in self._full_reference or target is not None}, {}
         rounding = self.rounding.get(dataset, "8bit" if self.eight_bit else "none")
@@ -188,7 +215,7 @@ class Scorer:
             images = linear if name in self._linear else encoded
             if (
                 name in self._of_sets
-                or name in self._flow
+                or name in self._flow | self._clip
                 or not images
                 or (name in self._full_reference and target is None)
             ):
@@ -230,6 +257,20 @@ class Scorer:
                         notes += [f"{name} of {clip}: {score:.4f}"] if several and clip else []
                         notes += [f"{name}: {said}"] if said else []
         return means, notes
+
+
+def _pair(clip: Tensor, i: int, frame: int, rounding: Rounding, is_output: bool) -> list[np.ndarray] | None:
+    """A frame and the one before it as metrics take them; None where they are not finite.
+
+    Raises:
+        UserError: there is no frame before.
+    """
+    if clip.dim() != 5:
+        raise UserError("scores whole clips, of which a network for single frames, or center_frame_only, makes none")
+    if clip.shape[1] < 2:
+        raise UserError("scores neighbouring frames, and this clip has one")
+    frames = clip[i, frame - 1 : frame + 1]
+    return [for_metrics(f[None], rounding, is_output) for f in frames] if bool(torch.isfinite(frames).all()) else None
 
 
 def for_metrics(image: Tensor, rounding: Rounding, is_output: bool) -> np.ndarray:

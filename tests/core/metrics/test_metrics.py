@@ -21,7 +21,7 @@ from relume.core.metrics import (
 IMAGES = dict(zip(("img", "img2"), np.random.default_rng(0).integers(0, 256, (2, 24, 20, 3), np.uint8), strict=True))
 OURS = [name for name in METRICS if METRICS.get(name).__module__.startswith("relume.core.metrics.")]
 OF_SETS = [name for name in OURS if scores_sets(name)]
-OF_IMAGES = [name for name in OURS if name not in OF_SETS and metric_space(name) != "flow"]
+OF_IMAGES = [name for name in OURS if name not in OF_SETS and metric_space(name) not in ("flow", "clip")]
 
 
 def test_plain_and_parsed_options_and_aliases_agree():
