@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import subprocess
 import sys
@@ -11,22 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from elsewhere import MODULES
 from runs import REPO
 
 from relume.core.imaging.image_io import imwrite
 
-PACKAGE = ("archs", "core", "datasets", "losses", "schedulers")
 slow = pytest.mark.skipif("RELUME_SLOW_TESTS" not in os.environ, reason="set RELUME_SLOW_TESTS=1")
-
-
-def test_no_module_needs_what_windows_has_not() -> None:
-    """Modules of POSIX are imported inside functions, or where their absence is caught."""
-    for path in [p for room in PACKAGE for p in (REPO / room).rglob("*.py")]:
-        for node in ast.parse(path.read_text()).body:
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
-            assert not {n.partition(".")[0] for n in names} & set(MODULES), path
 
 
 def relume(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import elsewhere
 import pytest
 from runs import REPO
 
@@ -39,18 +41,33 @@ def test_every_extra_has_its_line() -> None:
             assert {named(p.strip()) for p in rows[name].split(",")} == {named(p) for p in packages}, name
 
 
-def test_what_is_imported_at_once_is_a_dependency() -> None:
-    """Modules that some file imports as it is itself imported, within the package."""
-    known = {named(d) for d in PROJECT["dependencies"]} | {"relume"}
+@functools.cache
+def imported() -> dict[Path, set[str]]:
+    """By file of the package, the modules that it imports as it is itself imported."""
+    found = {}
     for path in [
         p for room in ("archs", "core", "datasets", "losses", "schedulers") for p in (REPO / room).rglob("*.py")
     ]:
-        kernels = {"triton"} if path.is_relative_to(REPO / "core/ops") else set()  # imported where there is a GPU
+        names: list[str] = []
         for node in ast.parse(path.read_text()).body:
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
-            for top in {n.partition(".")[0] for n in names} - set(sys.stdlib_module_names) - kernels:
-                assert MODULES.get(top, top).lower() in known, (path, top)
+        found[path] = {n.partition(".")[0] for n in names}
+    return found
+
+
+def test_what_is_imported_at_once_is_a_dependency() -> None:
+    known = {named(d) for d in PROJECT["dependencies"]} | {"relume"}
+    for path, names in imported().items():
+        kernels = {"triton"} if path.is_relative_to(REPO / "core/ops") else set()  # imported where there is a GPU
+        for name in names - set(sys.stdlib_module_names) - kernels:
+            assert MODULES.get(name, name).lower() in known, (path, name)
+
+
+def test_nothing_needs_modules_that_windows_has_not() -> None:
+    """They are imported inside functions, or where their absence is caught."""
+    for path, names in imported().items():
+        assert not names & set(elsewhere.MODULES), path
 
 
 # ------------------------------------------------------------------ the container

@@ -27,7 +27,7 @@ from relume.core.pipeline import train_pipeline
 FOLDER = Path(relume.__file__).resolve().parent / "options"
 ELSEWHERE = {"_base_", "restoration", "sr"}
 SLOW = bool(os.environ.get("RELUME_SLOW_TESTS"))
-QUICK = {"hdr/small/s2.yml", "vfi/laptop/phase2.yml", "generation/ablation/gw.yml"}
+QUICK = {"hdr/small/s2.yml", "generation/ablation/gw.yml"}
 """What runs in every run of the tests."""
 FAST = 30.0
 """Seconds of a training that is repeated."""
