@@ -54,6 +54,7 @@ def test_what_needs_no_data(relume, installed: Path, tmp_path: Path) -> None:
     assert all(f"\n    {name}" in helped for name in ("train", "test", "check", "list", "describe", "convert"))
     assert relume("check", "relume:quickstart.yml") == "relume:quickstart.yml: valid (RestorationModel, train, val)\n"
     assert relume("list", "options").startswith("relume:quickstart.yml: ")
+    assert "BSD-3-Clause" in relume("download", "--list")
     assert "relume:_base_/underwater/" in relume("describe", "-opt", "relume:underwater/laptop/phaseformer.yml")
     assert "Did you mean 'relume:quickstart.yml'?" in relume("check", "options/quickstart.yml", expected=2)
     assert not list(tmp_path.iterdir())
