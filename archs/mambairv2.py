@@ -243,7 +243,8 @@ def pad_symmetric(x: Tensor, multiple: int) -> Tensor:
     for dim in (-2, -1):
         n = x.shape[dim]
         if n % multiple:
-            phase = torch.arange(-(-n // multiple) * multiple, device=x.device) % (2 * n)
+            phase = torch.arange((n + multiple - 1) // multiple * multiple, device=x.device)
+            phase = phase % torch.full((), 2 * n, device=x.device)  # a tensor: ONNX's exporter takes no symbols here
             x = x.index_select(dim, torch.minimum(phase, 2 * n - 1 - phase))
     return x
 

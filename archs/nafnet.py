@@ -163,7 +163,7 @@ class UShape(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         height, width = image.shape[-2:]
-        right, down = (-(-n // self.padder_size) * self.padder_size - n for n in (width, height))
+        right, down = ((n + self.padder_size - 1) // self.padder_size * self.padder_size - n for n in (width, height))
         image = F.pad(image, (0, right, 0, down))
         x = self.intro(image.contiguous(memory_format=torch.channels_last))
         skips: list[Tensor] = []

@@ -15,6 +15,7 @@ is an error.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -73,6 +74,15 @@ def fitted(state: dict[str, Tensor], block: Mapping[str, Any]) -> tuple[dict[str
     return dict(network.state_dict()), [k for k in given if k not in own]
 
 
+def in_own_names(state: dict[str, Tensor], block: Mapping[str, Any]) -> dict[str, Tensor]:
+    """`state` with the names of the network of `block`, where that knows those of an older release."""
+    network, seen = build_network(block), dict[str, Tensor]()
+    network.register_load_state_dict_pre_hook(lambda module, found, prefix, *_: seen.update(found))
+    with contextlib.suppress(RuntimeError):  # of what does not fit, which is explained later
+        network.load_state_dict(dict(state), strict=False)
+    return seen if seen.keys() - state.keys() else state
+
+
 def convert(source: Path, target: Path, opt: Options | None = None, stubbed: Sequence[str] = ()) -> str:
     """Convert one file; a line that says what was done.
 
@@ -93,6 +103,7 @@ def convert(source: Path, target: Path, opt: Options | None = None, stubbed: Seq
     described = found.get(checkpoint.ENTRY) if isinstance(found, Mapping) else None
     if opt is not None:
         described = description.describe(opt)
+        state = in_own_names(state, opt.networks["g"])
         given = state.keys()
         state, dropped = fitted(state, opt.networks["g"])
         added = [k for k in state if k not in given]

@@ -53,10 +53,10 @@ def decode_tiff(data: bytes, name: str) -> np.ndarray:
     return conventions.decode(data, name, cv2.IMREAD_UNCHANGED)
 
 
-def decode_exr(data: bytes, name: str) -> np.ndarray:
+def decode_exr(data: bytes, name: str, opacity: bool = False) -> np.ndarray:
     """An OpenEXR file's first part, of R, G and B; of Y, RY and BY, luminance and chroma; or of Y alone.
 
-    (H, W[, 3]) floats, BGR.
+    (H, W[, 3]) floats, BGR; with `opacity`, of a file that has it, as one channel more: (H, W, 4), or (H, W, 2) beside Y.
 
     Raises:
         UnreadableFile: damaged, or it has no such channels.
@@ -79,9 +79,13 @@ def decode_exr(data: bytes, name: str) -> np.ndarray:
         raise UnreadableFile(f"{name}: has the channels {', '.join(planes) or 'none'}; R, G, B or Y are needed")
     full = max((planes[c].shape for c in wanted), key=math.prod)
     channels = [enlarged(as_float(planes[c], name), full) for c in wanted]
+    if len(wanted) == 3 and wanted != "BGR":
+        channels = from_luminance(channels, chromaticities)
+    if opacity and "A" in planes:
+        channels.append(enlarged(as_float(planes["A"], name), full))
     if len(channels) == 1:
         return channels[0]
-    image = np.stack(channels if wanted == "BGR" else from_luminance(channels, chromaticities), axis=-1)
+    image = np.stack(channels, axis=-1)
     return as_float(image, name)
 
 
@@ -203,14 +207,17 @@ def encode_with_opencv(image: np.ndarray, suffix: str) -> bytes:
 
     if suffix == ".hdr" and image.ndim == 2:
         image = np.repeat(image[..., None], 3, axis=2)
-    return bytes(cv2.imencode(suffix, np.ascontiguousarray(image[..., ::-1] if image.ndim == 3 else image))[1])
+    if image.ndim == 3:
+        image = image[..., [2, 1, 0, 3][: image.shape[2]]]
+    return bytes(cv2.imencode(suffix, np.ascontiguousarray(image))[1])
 
 
 def encode_exr(image: np.ndarray, suffix: str) -> bytes:
     """An OpenEXR file of float32 samples, ZIP-compressed (without loss)."""
     exr = require("OpenEXR", "writing .exr", INSTALL_EXR)
-    names = "RGB" if image.ndim == 3 else "Y"
-    planes = {c: np.ascontiguousarray(image[..., i] if image.ndim == 3 else image) for i, c in enumerate(names)}
+    image = np.atleast_3d(image)
+    names = {1: "Y", 2: "YA", 3: "RGB", 4: "RGBA"}[image.shape[2]]
+    planes = {c: np.ascontiguousarray(image[..., i]) for i, c in enumerate(names)}
     header = {"compression": exr.ZIP_COMPRESSION, "type": exr.scanlineimage}
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, f"image{suffix}")
@@ -236,19 +243,23 @@ FLOAT_WRITERS: dict[str, Callable[[np.ndarray, str], bytes]] = {
 }
 """Encoders of floats, by suffix."""
 
+FLOAT_CHANNELS = {".exr": (1, 2, 3, 4), ".tif": (1, 3, 4), ".tiff": (1, 3, 4)}
+"""Channels that formats hold: gray, RGB, and with opacity; others hold gray and RGB."""
+
 FLOATS_ONLY = FLOAT_WRITERS.keys() - {".tif", ".tiff"}
 """Suffixes of formats that hold nothing but floats; TIFF holds integers as well."""
 
 
 def encode_floats(path: str | Path, suffix: str, image: np.ndarray) -> bytes:
-    """A file's contents from an image (H, W) or (H, W, C), C of 1 or 3, RGB, of any floating type.
+    """A file's contents from an image (H, W) or (H, W, C), C of 1 or 3, RGB, or one more for opacity, of any floating type.
 
     Raises:
         UserError: it has another shape, or NaN, infinite or (in .hdr) negative samples.
     """
     if image.ndim == 3 and image.shape[2] == 1:
         image = image[..., 0]
-    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3) or 0 in image.shape:
+    held = FLOAT_CHANNELS.get(suffix, (1, 3))
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in held) or 0 in image.shape:
         raise UserError(f"{path}: this image ({image.shape}) cannot be written as '{suffix}'")
     image = image.astype(np.float32)
     if not np.isfinite(image).all():

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from ..errors import UserError
 from ..imaging import conventions
-from ..imaging.float_formats import FLOAT_READERS, FLOATS_ONLY, decode_tiff
+from ..imaging.float_formats import FLOAT_CHANNELS, FLOAT_READERS, FLOATS_ONLY, decode_exr, decode_tiff
 from ..imaging.image_header import JPEG_START, PNG_START, jpeg_segments
 from ..imaging.image_io import LARGEST, READERS, WITH_16_BITS, WITH_ALPHA, decode_integer_image, encoded
 from ..imaging.storage import UnreadableFile
@@ -76,7 +76,9 @@ def decode(data: bytes, name: str) -> Picture:
     suffix = PurePosixPath(name).suffix.lower()
     if suffix not in PICTURES:
         suffix = suffix_of(data)
-    if suffix in FLOAT_READERS:
+    if suffix == ".exr":
+        image = decode_exr(data, name, opacity=True)
+    elif suffix in FLOAT_READERS:
         image = FLOAT_READERS[suffix](data, name)
     elif suffix in (".tif", ".tiff"):
         image = decode_tiff(data, name)
@@ -86,12 +88,13 @@ def decode(data: bytes, name: str) -> Picture:
         image = image.astype(np.float32, copy=False)
     elif image.dtype not in LARGEST:
         raise UnreadableFile(f"{name}: holds {image.dtype} samples; 8- and 16-bit integers and floats can be read")
-    if image.ndim == 3 and image.shape[2] not in (1, 3, 4):
+    with_opacity = image.ndim == 3 and (image.shape[2] == 4 or (suffix == ".exr" and image.shape[2] == 2))
+    if image.ndim == 3 and image.shape[2] not in (1, 3) and not with_opacity:
         raise UnreadableFile(f"{name}: has {image.shape[2]} channels; gray, RGB and RGBA pictures can be read")
     if image.dtype.kind == "f" and not np.isfinite(image).all():
         raise UnreadableFile(f"{name}: has NaN or infinite values")
-    alpha = image[..., 3] if image.ndim == 3 and image.shape[2] == 4 else None
-    gray = image.ndim == 2 or image.shape[2] == 1 or (alpha is None and is_gray_jpeg(data)) or is_gray_png(data)
+    alpha = image[..., -1] if with_opacity else None
+    gray = image.ndim == 2 or image.shape[2] < 3 or (alpha is None and is_gray_jpeg(data)) or is_gray_png(data)
     colour = image.reshape(*image.shape[:2], -1)
     pixels = np.repeat(colour[..., :1], 3, axis=2) if gray else np.ascontiguousarray(colour[..., 2::-1])
     if alpha is not None and image.dtype == np.uint8 and conventions.tag(data, EXTRA_SAMPLES) == UNASSOCIATED:
@@ -177,6 +180,8 @@ def encode(name: str, image: np.ndarray, like: Picture) -> bytes:
     if like.bits == 32:
         if like.suffix == ".hdr":
             np.maximum(image, 0, out=image)
+        if like.alpha is not None and image.shape[2] + 1 in FLOAT_CHANNELS.get(like.suffix, ()):
+            image = np.dstack([image, float_alpha(like.alpha, (image.shape[0], image.shape[1]))])
         return encoded(name, image, 32)
     whole = integers(image, like.bits)
     if like.alpha is not None and like.suffix in WITH_ALPHA:
@@ -203,6 +208,12 @@ def scaled_alpha(alpha: np.ndarray, size: tuple[int, int], dtype: np.dtype) -> n
         return alpha
     planes = alpha.astype(np.float32)[..., None] / np.float32(LARGEST.get(alpha.dtype, 1.0))
     return integers(resized(planes, size), dtype.itemsize * 8)[..., 0]
+
+
+def float_alpha(alpha: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Opacity as floats: those of a file of floats as they are where the size is the same, else enlarged, in [0, 1]."""
+    planes = alpha.astype(np.float32) / np.float32(LARGEST.get(alpha.dtype, 1.0))
+    return planes if alpha.shape == size else np.clip(resized(planes[..., None], size)[..., 0], 0, 1)
 
 
 def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import sys
 import types
 import zipfile
@@ -213,6 +214,33 @@ def test_options_name_the_network(tmp_path):
     arguments = [str(path), str(tmp_path / "out.pth"), "-opt", str(tmp_path / "x.yml")]
     assert main(["convert", *arguments]) == 0
     same(tmp_path / "out.pth", state)
+
+
+@pytest.mark.parametrize("trunk", ["model.1.sub", "RRDB_trunk"])
+def test_first_names_of_esrgan_become_those_of_today(tmp_path, capsys, trunk):
+    block = {"type": "RRDBNet", "num_in_ch": 3, "num_out_ch": 3, "scale": 4, "num_feat": 4, "num_block": 2}
+    network = build_network({**block, "num_grow_ch": 2})
+    inner = ".0" if trunk.startswith("model") else ""
+    firsts = {
+        "model.1.sub": ["model.0", "model.1.sub.2", "model.3", "model.6", "model.8", "model.10"],
+        "RRDB_trunk": ["conv_first", "trunk_conv", "upconv1", "upconv2", "HRconv", "conv_last"],
+    }[trunk]
+    now = ["conv_first", "conv_body", "conv_up1", "conv_up2", "conv_hr", "conv_last"]
+    old = {}
+    for key, value in network.state_dict().items():
+        for new, first in zip(now, firsts, strict=True):
+            key = f"{first}.{key.removeprefix(new + '.')}" if key.startswith(f"{new}.") else key
+        key = re.sub(r"^body\.(\d+)\.rdb(\d)\.conv(\d)\.", rf"{trunk}.\1.RDB\2.conv\3{inner}.", key)
+        old[key] = value
+    assert not old.keys() & network.state_dict().keys() or trunk == "RRDB_trunk"
+    (tmp_path / "o.yml").write_text(
+        json.dumps({"name": "x", "model_type": "SRModel", "scale": 4, "network_g": {**block, "num_grow_ch": 2}})
+    )
+    path, out = save(old, tmp_path / "old.pth"), tmp_path / "new.pth"
+    assert main(["convert", str(path), str(out), "-opt", str(tmp_path / "o.yml")]) == 0
+    said = capsys.readouterr().out
+    assert "without" not in said and "as initialised" not in said
+    same(out, network.state_dict())
 
 
 # -------------------------------------------------------------------- pickles that carry source code

@@ -127,6 +127,28 @@ def test_opacity_is_kept_as_it_is_and_enlarged_with_the_picture(infer, here):
     assert infer("-i", "a.png", "-o", "flat.jpg")[0] == 0 and raw(here / "flat.jpg").shape == (20, 28, 3)
 
 
+def test_opacity_of_floats_is_kept_in_files_of_floats(infer, here):
+    alpha = np.repeat(np.linspace(0, 1, 14, dtype=np.float32)[None], 10, axis=0)
+    colour = picture().astype(np.float32) / 100
+    weights("pools", here)
+    for name in ("rgb.exr", "gray.exr", "rgb.tif"):
+        planes = colour[..., :1] if name == "gray.exr" else colour
+        imwrite(here / name, np.dstack([planes, alpha]), 32)
+        for net, size in (("pools.pth", (10, 14)), ("x2.pth", (20, 28))):
+            code, said = infer("-i", name, "-o", f"out_{name}", "--force", net=net)
+            assert code == 0, said
+            data = (here / f"out_{name}").read_bytes()
+            made = decode_exr(data, "", opacity=True) if name.endswith("exr") else raw(here / f"out_{name}")
+            assert made.shape == (*size, planes.shape[2] + 1) and made.dtype == np.float32, name
+            if net == "pools.pth":
+                np.testing.assert_array_equal(made[..., -1], alpha, err_msg=name)
+            else:
+                assert np.abs(made[..., -1].mean() - 0.5) < 0.01 and np.diff(made[5, :, -1]).min() > -0.01
+    assert infer("-i", "rgb.exr", "-o", "out.hdr", net="pools.pth")[0] == 0
+    assert infer("-i", "rgb.exr", "-o", "whole.png", net="pools.pth")[0] == 0
+    assert np.abs(raw(here / "whole.png")[..., 3] / 65535 - alpha).max() < 1e-4
+
+
 def test_exif_orientation_is_followed(infer, here):
     from PIL import Image
 
