@@ -88,8 +88,8 @@ def blurred(image: Tensor, draws: Draws, engine: Engine, scale: int) -> Tensor:
     """Under a Gaussian: half of them isotropic; of the others, variances are uniform."""
     size = 2 * draws.integer("size", 2, 11) + 3
     if draws.coin("anisotropic", 0.5):
-        sigmas = [math.sqrt(max(draws.uniform(axis, 0, 4 + scale), 1e-2)) for axis in ("first", "second")]
-        kernel = bivariate_Gaussian(size, *sigmas, draws.uniform("angle", 0, math.pi), isotropic=False)
+        along, across = (math.sqrt(max(draws.uniform(n, 0, 4 + scale), 1e-2)) for n in ("first", "second"))
+        kernel = bivariate_Gaussian(size, along, across, draws.uniform("angle", 0, math.pi), isotropic=False)
     else:
         sigma = max(draws.uniform("sigma", 0, 2 + 0.2 * scale), 0.1)
         kernel = bivariate_Gaussian(size, sigma, sigma, 0)
