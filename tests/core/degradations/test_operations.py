@@ -51,6 +51,32 @@ def test_a_list_gives_the_final_size_on_the_8_bit_grid_and_the_same_again() -> N
     assert not torch.equal(first, other)
 
 
+@pytest.mark.parametrize(
+    ("block", "mean", "worst"),
+    [
+        *[({"type": "blur", "kernel": k, "size": [7, 9]}, 1e-6, 1e-5) for k in ("iso", "plateau_aniso", "sinc")],
+        *[({"type": "resize", "mode": m, "factor": [0.4, 1.6]}, 1e-6, 1e-4) for m in ("area", "bilinear", "bicubic")],
+        ({"type": "resize", "mode": "bicubic", "antialias": True}, 1e-6, 1e-5),
+        ({"type": "noise", "kind": "gaussian"}, 0, 0),
+        ({"type": "noise", "kind": "poisson"}, 0, 0),
+        ({"type": "compress", "quality": [30, 95]}, 1 / 255, 4 / 255),
+    ],
+    ids=lambda v: "-".join(map(str, v.values())) if isinstance(v, dict) else "",
+)
+def test_both_engines_compute_the_same_operation(block: dict[str, Any], mean: float, worst: float) -> None:
+    rows, columns = torch.meshgrid(torch.arange(48.0), torch.arange(56.0), indexing="ij")
+    smooth = torch.stack([(rows / 7).sin(), (columns / 5).cos(), ((rows + columns) / 9).sin()]) * 0.4 + 0.5
+    if block["type"] == "compress":  # libjpeg smooths colours where it enlarges them
+        smooth = smooth.mean(0, keepdim=True).expand(3, -1, -1)
+    operation = build_degradation(block)
+    target = Target((24, 28), 2)
+    for seed in range(3):
+        a, b = (operation.apply(smooth, Draws(seed), e, target) for e in (OpenCVEngine(), Engine("standard")))
+        assert a.shape == b.shape
+        assert (a - b).abs().mean() <= mean
+        assert (a - b).abs().max() <= worst
+
+
 def test_shuffle_puts_those_before_it_in_every_order() -> None:
     told: list[str] = []
     shuffle = build_degradation({"type": "shuffle"})
