@@ -74,6 +74,13 @@ class Engine:
         field = self._drawn(image, lambda at: torch.randn(shape, generator=draws.generator("field", at), device=at))
         return (image + field * (sigma / 255)).clamp(0, 1)
 
+    def coloured(self, image: Tensor, mixing: Tensor, draws: Draws) -> Tensor:
+        """With normal noise whose channels are `mixing` (3, 3) times independent ones of deviation 1; clipped."""
+        field = self._drawn(
+            image, lambda at: torch.randn(image.shape, generator=draws.generator("field", at), device=at)
+        )
+        return (image + torch.einsum("ij,jhw->ihw", mixing.to(image.device), field)).clamp(0, 1)
+
     def poisson(self, image: Tensor, scale: float, gray: bool, draws: Draws) -> Tensor:
         """With shot noise times `scale`; clipped.
 

@@ -1,8 +1,7 @@
 """Degradations as a list, for experiments beyond a fixed recipe.
 
 Each operation of the list draws under its own place in the list: one that is added behind others leaves their draws as they
-were. ``{type: shuffle}`` puts those before it, back to the previous one, in random order. BSRGAN's order (Zhang et al. 2021,
-arXiv:2103.14006) is the preset ``bsrgan``.
+were. ``{type: shuffle}`` puts those before it, back to the previous one, in random order. BSRGAN's recipe is `bsrgan`.
 """
 
 from __future__ import annotations
@@ -232,52 +231,6 @@ class Shuffle(Degradation):
         for i in places:
             image = happen(operations[i], image, draws.part(f"{i}"), engine, target)
         return image
-
-
-@DEGRADATIONS.register(name="bsrgan")
-class BSRGAN(Degradation):
-    """BSRGAN's recipe: two blurs, a resize, normal noise, JPEG and the final resize, in random order, and JPEG at the end.
-
-    Order, ranges and probabilities are those of the published code. Left out of it are the camera pipeline (which needs a model
-    of its own), taking every n-th pixel of a shifted Gaussian as another way of shrinking, halving images first at scale 4, and
-    the covariance of coloured noise, whose channels are independent here.
-
-    Args:
-        quality: range of JPEG qualities.
-        noise: range of standard deviations, in steps of 1/255.
-        prob: with which it happens.
-    """
-
-    def __init__(self, quality: Qualities = (30.0, 95.0), noise: Amounts = (2.0, 25.0), prob: Share = 1.0) -> None:
-        hold(type(self), {**locals()})
-        self.quality, self.noise, self.prob = quality, noise, prob
-        self._made: dict[int, list[Degradation]] = {}
-
-    def operations(self, scale: int) -> list[Degradation]:
-        """What is shuffled, for this scale."""
-        isotropic: Factors = (0.1, 2 + 0.2 * scale)
-        anisotropic: Factors = (0.1, math.sqrt(4 + scale))  # the code draws variances from [0, 4 + scale]
-        modes: list[Mode] = ["bilinear", "bicubic", "area"]
-        return [
-            Blur(["iso", "aniso"], [0.5, 0.5], (7, 25), isotropic),
-            Blur(["aniso", "iso"], [0.5, 0.5], (7, 25), anisotropic),
-            Resize((1 / (2 * scale), 1.0), mode=modes, prob=0.75),
-            Noise("gaussian", sigma=self.noise, gray_prob=0.4),
-            Compress("jpeg", quality=self.quality, prob=0.9),
-        ]
-
-    def apply(self, image: Tensor, draws: Draws, engine: Engine, target: Target) -> Tensor:
-        if target.scale not in self._made:
-            self._made[target.scale] = self.operations(target.scale)
-        operations = self._made[target.scale]
-        final = Resize((1.0, 1.0), mode=["bilinear", "bicubic", "area"], to_target=True)
-        order = draws.order("order", len(operations) + 1)
-        first, last = sorted((order.index(2), order.index(len(operations))))
-        order[first], order[last] = 2, len(operations)  # the final size comes after the random one
-        for i in order:
-            operation = operations[i] if i < len(operations) else final
-            image = happen(operation, image, draws.part(str(i)), engine, target)
-        return engine.compress(image, "jpeg", draws.uniform("last_quality", *self.quality))
 
 
 def happen(operation: Degradation, image: Tensor, draws: Draws, engine: Engine, target: Target) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...annotations import Count
-from ...degradations.engines import Engine, make_engine
+from ...degradations.engines import Engine, Fields, make_engine
 from ...degradations.filters import USMSharp
 from ...degradations.limits import JpegTable
 from ...degradations.second_order import SecondOrder, synthesise
@@ -31,6 +31,8 @@ class Synthesis(SecondOrder):
         scale: of super-resolution.
         queue_size: has no effect: every sample is degraded by draws of its own, so that no pool is needed to mix batches from.
         jpeg_table: ``basicsr`` as the public weights were trained with, or ``standard``.
+        noise_fields: where noise is drawn: ``cpu``, the same numbers on every device, or ``device``, faster on a GPU, and the
+            same for one kind of GPU only.
     """
 
     high_order_degradation: bool = True
@@ -38,6 +40,7 @@ class Synthesis(SecondOrder):
     scale: Count = 1
     queue_size: Count = 180
     jpeg_table: JpegTable = "basicsr"
+    noise_fields: Fields = "cpu"
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class PairMaker(nn.Module):
         super().__init__()
         self.keys = keys
         self.usm = USMSharp()
-        self.engine: Engine = make_engine("tensor", keys.jpeg_table)
+        self.engine: Engine = make_engine("tensor", keys.jpeg_table, keys.noise_fields)
 
     @torch.no_grad()
     def sharpened(self, image: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from relume.core import options as option_files
 from relume.core.errors import UserError
 from relume.core.imaging.opencv import cv2
 from relume.core.models.adversarial.model import ESRGANModel, SRGANModel
+from relume.core.models.adversarial.real import PairMaker, SharpenedTargets
 from relume.core.pipeline import test_pipeline as score
 from relume.core.pipeline import train_pipeline
 from relume.losses import build_loss
@@ -331,6 +332,7 @@ def test_testing_asks_for_no_discriminator() -> None:
         ({"model_type": "RealESRGANModel", "l1_gt_usm": 3}, "l1_gt_usm", "true or false"),
         ({"model_type": "RealESRGANModel", "jpeg_range": [0, 101]}, "jpeg_range", "100"),
         ({"model_type": "RealESRGANModel", "resize_prob": [0.2, 0.2, 0.2]}, "resize_prob", "1"),
+        ({"model_type": "RealESRGANModel", "noise_fields": "gpu"}, "noise_fields", "device"),
         ({"l1_gt_usm": True}, "l1_gt_usm", "unknown key"),
     ],
 )
@@ -345,6 +347,9 @@ def test_mistakes_are_found_before_training(changes: dict[str, Any], place: str,
 
 
 def test_what_is_asked_at_the_top_level_reaches_the_model() -> None:
+    keys = SharpenedTargets(jpeg_table="standard", noise_fields="device")
+    engine = PairMaker(keys).engine
+    assert (engine.jpeg.standard, engine.fields) == (True, "device")
     opt = adversarial("RealESRGANModel", train__total_iter=2, l1_gt_usm=False, percep_gt_usm=False)
     train_pipeline(opt)
     plain = adversarial("SRGANModel", "plain", train__total_iter=2)
