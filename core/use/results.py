@@ -109,10 +109,9 @@ class Results:
             raise UserError(f"--depth 32: {form[1:]} holds no floats; {', '.join(f[1:] for f in FLOAT_WRITERS)} do")
         target = Path(self.request.target)
         if not self.is_file and target.suffix.lower() in (*PICTURES, *ENCODERS) and not target.is_dir():
-            kinds = {"clips" if moves else "pictures" for moves in moving}
+            kinds = sorted({"clips" if moves else "pictures" for moves in moving})
             raise UserError(
-                f"-o: {target} is called like a file, and the results are {len(moving)} {' and '.join(sorted(kinds))}; "
-                "give a folder"
+                f"-o: {target} is the name of a file; for results that are {' and '.join(kinds)}, give a folder"
             )
         if self.is_file and form is not None and form != Path(self.request.target).suffix.lower():
             raise UserError(f"--format: {form[1:]} does not go with the name {self.request.target}")
