@@ -274,7 +274,9 @@ class Trainer:
         self.last_results = results
         best, chosen = parts.evaluator.best, self.val.chosen
         decisive = decided_by(results, best, chosen.dataset)
-        with_mean = {**results, MEAN: mean_of(results, best)} if chosen.dataset == MEAN else results
+        with_mean = (
+            {**results, MEAN: mean_of(results, best, parts.evaluator.metrics)} if chosen.dataset == MEAN else results
+        )
         if best is not None and decisive is not None:
             for scheduler in parts.schedulers.values():
                 scheduler.step_metric(with_mean[decisive][best])

@@ -122,8 +122,10 @@ def metric_space(name: str) -> Space:
     return space
 
 
-def mean_score(name: str, values: Sequence[float]) -> tuple[float, str]:
+def mean_score(name: str, values: Sequence[float], what: str = "images") -> tuple[float, str]:
     """The mean over images of the scores of the metric `name`, and in words what is special about it (or nothing).
+
+    Also over clips, or validation sets: `what` is their name.
 
     A score without bound, PSNR of images that are equal, would make every mean of it infinite and hide all others. So PSNR
     counts as `IDENTICAL` at most: a constant, that means of different runs may be compared, and an image that becomes exact
@@ -137,7 +139,7 @@ def mean_score(name: str, values: Sequence[float]) -> tuple[float, str]:
     infinite = int(np.isinf(scores).sum())
     most: float | None = getattr(METRICS.get(name), "most", None)
     if most is not None and infinite < len(scores):
-        said = f"{infinite} of {len(scores)} images equal their ground truth and count as {most:g}"
+        said = f"{infinite} of {len(scores)} {what} equal their ground truth and count as {most:g}"
         return float(np.minimum(scores, most).mean()), said if infinite else ""
     if 0 < infinite < len(scores):
         said = f"{infinite} of {len(scores)} scores are infinite and left out of the mean"

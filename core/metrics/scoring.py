@@ -251,11 +251,12 @@ class Scorer:
                         if name in row:
                             clips[row.get("folder", "")].append(row[name])
                     scored = {clip: mean_score(block["type"], values) for clip, values in clips.items()}
-                    means[name] = float(np.mean([score for score, _ in scored.values()]))
+                    means[name], of_clips = mean_score(block["type"], [score for score, _ in scored.values()], "clips")
                     several = len(scored) > 1
                     for clip, (score, said) in scored.items():
                         notes += [f"{name} of {clip}: {score:.4f}"] if several and clip else []
                         notes += [f"{name}: {said}"] if said else []
+                    notes += [f"{name}: {of_clips}"] if of_clips else []
         return means, notes
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..evaluation import is_better
+from ..metrics import mean_score
 
 MEAN = "mean"
 """In place of a validation set's name: all of them, by their mean."""
@@ -43,7 +44,9 @@ def decided_by(results: Mapping[str, Mapping[str, float]], metric: str | None, d
     return dataset if dataset in having else next(iter(having), None) if dataset is None else None
 
 
-def mean_of(results: Mapping[str, Mapping[str, float]], metric: str | None) -> dict[str, float]:
-    """The mean of a metric over the validation sets that have it."""
+def mean_of(
+    results: Mapping[str, Mapping[str, float]], metric: str | None, blocks: Mapping[str, Mapping[str, Any]]
+) -> dict[str, float]:
+    """The `mean_score` of a metric, of the `blocks` of ``val.metrics``, over the validation sets that have it."""
     values = [metrics[metric] for metrics in results.values() if metric is not None and metric in metrics]
-    return {metric: sum(values) / len(values)} if metric is not None and values else {}
+    return {metric: mean_score(blocks[metric]["type"], values)[0]} if metric is not None and values else {}

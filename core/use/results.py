@@ -107,6 +107,12 @@ class Results:
             raise UserError(f"--format: {form[1:]} is for pictures, and the input is a clip; {', '.join(ENCODERS)} are")
         if self.request.bits == 32 and form is not None and form not in FLOAT_WRITERS:
             raise UserError(f"--depth 32: {form[1:]} holds no floats; {', '.join(f[1:] for f in FLOAT_WRITERS)} do")
+        target = Path(self.request.target)
+        if not self.is_file and target.suffix.lower() in (*PICTURES, *ENCODERS) and not target.is_dir():
+            kinds = sorted({"clips" if moves else "pictures" for moves in moving})
+            raise UserError(
+                f"-o: {target} is the name of a file; for results that are {' and '.join(kinds)}, give a folder"
+            )
         if self.is_file and form is not None and form != Path(self.request.target).suffix.lower():
             raise UserError(f"--format: {form[1:]} does not go with the name {self.request.target}")
 

@@ -235,6 +235,23 @@ def test_the_mean_orders_what_images_say(name: str) -> None:
     assert mean(20, 30) == 25
 
 
+def test_an_exact_clip_or_validation_set_hides_no_other() -> None:
+    from relume.core.metrics.scoring import Scorer
+    from relume.core.training.best import mean_of
+
+    blocks = {"p": {"type": "calculate_psnr"}}
+
+    def means(*others: float) -> float:
+        rows = [{"index": 0, "image": "a", "folder": "exact", "p": math.inf}]
+        rows += [{"index": i, "image": "b", "folder": "other", "p": p} for i, p in enumerate(others, 1)]
+        found, said = Scorer(blocks, {"a": []}).means(rows)
+        assert "p: 1 of 2 clips equal their ground truth and count as 100" in said
+        return found["p"]
+
+    assert means(20, 22) == pytest.approx((100 + 21) / 2)
+    assert mean_of({"a": {"p": math.inf}, "b": {"p": 30.0}, "c": {}}, "p", blocks) == {"p": 65.0}
+
+
 def test_infinite_scores_of_other_metrics_are_left_out_and_said() -> None:
     assert mean_score("calculate_ie", [1.0, math.inf, 3.0]) == (
         2.0,

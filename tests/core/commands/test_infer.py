@@ -300,6 +300,14 @@ def test_a_pipe(here, monkeypatch, capsys):
         (("-i", "a.png", "-o", "o", "--format", "mp4"), "--format: mp4 is for clips, and a.png is a picture"),
         (("-i", "a.png", "-o", "o", "--depth", "32", "--format", "png"), "--depth 32: png holds no floats"),
         (("-i", "bad.png", "-o", "o"), "bad.png: cannot be decoded"),
+        (
+            ("-i", "*.png", "-o", "o.png"),
+            "-o: o.png is the name of a file; for results that are pictures, give a folder",
+        ),
+        (
+            ("-i", "a.png", "-o", "o.mp4"),
+            "-o: o.mp4 is the name of a file; for results that are pictures, give a folder",
+        ),
     ],
 )
 def test_mistakes_are_one_line(infer, here, arguments, message):
