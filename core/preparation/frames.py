@@ -15,7 +15,7 @@ UNFINISHED = ".unfinished"
 """Ending of a folder whose video is being decoded."""
 
 
-def decode(folder: str, out: str, first: int = 0, workers: int = 1) -> tuple[int, int]:
+def decode(folder: str, out: str, first: int = 0, workers: int = 1, dry: bool = False) -> tuple[int, int]:
     """Decode every video below `folder` to ``<out>/<its path without suffix>/0000.png`` ...; how many videos and frames.
 
     A folder that is complete is left as it is, so that an interrupted command goes on when it is given again. Frames of more
@@ -26,6 +26,7 @@ def decode(folder: str, out: str, first: int = 0, workers: int = 1) -> tuple[int
         out: may be `folder`: then frames come beside the videos.
         first: number of the first frame.
         workers: videos that are decoded at once.
+        dry: only count.
 
     Raises:
         UserError: there is no video, one cannot be decoded, or two would share a folder.
@@ -33,6 +34,8 @@ def decode(folder: str, out: str, first: int = 0, workers: int = 1) -> tuple[int
     targets = dict(places(Path(folder), Path(out)))
     if not targets:
         raise UserError(f"{folder}: has no videos (looked for {', '.join(VIDEOS)})")
+    if dry:
+        return len(targets), sum(len(Video(str(file))) for file in targets.values())
     with ThreadPoolExecutor(max(1, workers)) as pool:  # decoding and encoding hold no lock
         counts = list(pool.map(lambda target: one(targets[target], target, first), targets))
     return len(targets), sum(counts)

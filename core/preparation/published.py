@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
 import numpy as np
 
 from ...datasets.interpolation_sets import XIPH_CLIPS, SNUFILMDataset, XTestDataset
 from ...datasets.origins import KNOWN, table
-from ...datasets.sources import Folder, listing
+from ...datasets.sources import listing
 from ...datasets.videos import VIDEOS, Video
 from ..errors import UserError, did_you_mean, expanded
-from ..imaging.image_io import imwrite, read_pixels
-from ..imaging.storage import list_files, read_lines, write_bytes
-from .crops import windows
+from ..imaging.image_io import imwrite
+from ..imaging.storage import list_files, read_lines
+from . import layouts
+from .requests import Request, first_folder, partners
 
 PATCH, STEP = 512, 256
 """Crops of GoPro's training images, as Restormer prepares them."""
@@ -28,36 +27,15 @@ FRAMES = 100
 RADIANCE = (".hdr", ".exr", ".npy", ".pfm")
 
 
-class Request(NamedTuple):
-    """What the command line asks for.
-
-    Args:
-        folder: the download.
-        out: where the data go; None for data sets that stay where they are.
-        seed: what draws those that are held out.
-        names: their names instead, one a line.
-    """
-
-    folder: Path
-    out: Path | None
-    seed: int = 0
-    names: str | None = None
-
-    @property
-    def target(self) -> Path:
-        """`out`, which must be given and be empty.
-
-        Raises:
-            UserError: it is not.
-        """
-        if self.out is None:
-            raise UserError("OUT: say where the data shall go, as `relume prepare data` shows")
-        if self.out.is_dir() and any(self.out.iterdir()):
-            raise UserError(f"{self.out}: is not empty; remove it first, or choose another folder")
-        return self.out
-
-
-def prepare(name: str | None, folder: str | None, out: str | None, seed: int, names: str | None) -> str:
+def prepare(
+    name: str | None,
+    folder: str | None,
+    out: str | None,
+    seed: int = 0,
+    names: str | None = None,
+    workers: int = 1,
+    dry: bool = False,
+) -> str:
     """Prepare the data set `name`; what was done, in words. Without a name, or a folder, where it comes from.
 
     Raises:
@@ -73,8 +51,12 @@ def prepare(name: str | None, folder: str | None, out: str | None, seed: int, na
         return "\n".join(f"{key}: {value}" for key, value in KNOWN[name]._asdict().items())
     if not expanded(folder).is_dir():
         raise UserError(f"{folder}: there is no such folder. It is fetched from {KNOWN[name].source}")
-    done = WAYS[name](Request(expanded(folder), None if out is None else expanded(out), seed, names))
-    return f"{done} (published: {KNOWN[name].counts})"
+    request = Request(expanded(folder), None if out is None else expanded(out), seed, names, workers, dry)
+    if name not in IN_PLACE:
+        request.refuse_out()
+    done = WAYS[name](request)
+    request.finish()
+    return f"{'would be written: ' if dry else ''}{done} (published: {KNOWN[name].counts})"
 
 
 # ------------------------------------------------------------------ pairs
@@ -93,40 +75,6 @@ def held_out(names: Sequence[str], count: int, request: Request) -> set[str]:
     return listed
 
 
-def partners(inputs: Folder, targets: Folder) -> list[str]:
-    """The keys of two folders' files.
-
-    Raises:
-        UserError: some have no partner.
-    """
-    alone = sorted(set(inputs.files) ^ set(targets.files))
-    if alone:
-        raise UserError(f"{inputs.root}, {targets.root}: files without a partner: {listing(alone)}")
-    return list(inputs.files)
-
-
-def link(source: str | Path, target: Path) -> None:
-    """The same file under another name, or where a file system has no such links, a copy."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(os.path.realpath(source), target)
-    except OSError:
-        shutil.copy2(source, target)
-
-
-def first_folder(root: Path, *names: str) -> Folder:
-    """The first of some sub-folders that is there.
-
-    Raises:
-        UserError: none is.
-    """
-    for name in names:
-        if (root / name).is_dir():
-            return Folder(str(root / name))
-    there = sorted(p.name for p in root.iterdir() if p.is_dir())
-    raise UserError(f"{root}: has no folder {' or '.join(names)}. There is: {listing(there) or 'nothing'}")
-
-
 def lsui(request: Request) -> str:
     """LSUI: ``input`` and ``GT`` in two parts."""
     inputs, targets = first_folder(request.folder, "input", "Input"), first_folder(request.folder, "GT", "gt")
@@ -135,8 +83,8 @@ def lsui(request: Request) -> str:
     for key in keys:
         part = "test" if key in test else "train"
         for source, kind in ((inputs, "input"), (targets, "gt")):
-            link(source.path(source.files[key]), out / part / kind / source.files[key])
-    return f"{len(keys) - len(test)} pairs to train on and {len(test)} to test: {out}"
+            request.link(source.path(source.files[key]), out / part / kind / source.files[key])
+    return f"{len(keys) - len(test)} pairs to train on and {len(test)} to test: {request.out}"
 
 
 def uieb(request: Request) -> str:
@@ -146,7 +94,7 @@ def uieb(request: Request) -> str:
     test = held_out(keys, 90, request)
     for name, chosen in (("train.txt", [k for k in keys if k not in test]), ("test.txt", sorted(test))):
         lines = [targets.files[key] for key in chosen]
-        write_bytes(request.folder / name, ("\n".join(lines) + "\n").encode())
+        request.write(request.folder / name, lines)
     return f"{len(keys) - len(test)} names in train.txt and {len(test)} in test.txt: {request.folder}"
 
 
@@ -164,9 +112,9 @@ def aim(request: Request) -> str:
     for key in keys:
         for kind in [k for k in kinds if key in found[k]]:
             path = found[kind][key]
-            link(request.folder / path, out / ("val_hdr" if key in val else "train_hdr") / kind / path.name)
+            request.link(request.folder / path, out / ("val_hdr" if key in val else "train_hdr") / kind / path.name)
     prompts = sum(key in found["dgain_info"] for key in keys)
-    return f"{len(keys) - len(val)} pairs to train on and {len(val)} held out, {prompts} with dgain: {out}"
+    return f"{len(keys) - len(val)} pairs to train on and {len(val)} held out, {prompts} with dgain: {request.out}"
 
 
 def blurred(root: Path) -> list[tuple[str, str, str]]:
@@ -187,38 +135,18 @@ def blurred(root: Path) -> list[tuple[str, str, str]]:
     return found
 
 
-def crop_pair(root: Path, pair: tuple[str, str, str], out: Path) -> int:
-    """Write the crops of one pair; how many.
-
-    Raises:
-        UserError: the images differ in size, or are smaller than a crop.
-    """
-    blur, sharp, stem = pair
-    images = {k: read_pixels(root / name) for k, name in (("input", blur), ("target", sharp))}
-    height, width = images["input"].shape[:2]
-    if images["target"].shape != images["input"].shape or min(height, width) < PATCH:
-        raise UserError(
-            f"{root / blur}: is {height}x{width}; both images of a pair are equally large, and at least {PATCH}"
-        )
-    places = [(y, x) for y in windows(height, PATCH, STEP, 0) for x in windows(width, PATCH, STEP, 0)]
-    for i, (y, x) in enumerate(places, 1):
-        for kind, image in images.items():
-            imwrite(out / kind / f"{stem}_s{i:03d}.png", image[y : y + PATCH, x : x + PATCH])
-    return len(places)
-
-
 def gopro(request: Request) -> str:
     """GoPro: crops of the training images, and whole test images, named after their scenes."""
-    out, roots = request.target, {part: request.folder / part for part in ("train", "test")}
+    roots = {part: request.folder / part for part in ("train", "test")}
     pairs = {part: blurred(root) for part, root in roots.items()}
     if not any(pairs.values()):
         raise UserError(f"{request.folder}: has no train/<scene>/blur and test/<scene>/blur; GOPRO_Large has")
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # reading and writing images holds no lock
-        crops = sum(pool.map(lambda pair: crop_pair(roots["train"], pair, out / "train"), pairs["train"]))
+    out = request.target
+    crops = request.crop_pairs(roots["train"], out / "train", PATCH, STEP, pairs["train"])
     for blur, sharp, stem in pairs["test"]:
         for kind, name in (("input", blur), ("target", sharp)):
-            link(roots["test"] / name, out / "test" / kind / f"{stem}{PurePosixPath(name).suffix}")
-    return f"{crops} crops to train on and {len(pairs['test'])} pairs to test: {out}"
+            request.link(roots["test"] / name, out / "test" / kind / f"{stem}{PurePosixPath(name).suffix}")
+    return f"{crops} crops to train on and {len(pairs['test'])} pairs to test: {request.out}"
 
 
 def hide(request: Request) -> str:
@@ -230,9 +158,9 @@ def hide(request: Request) -> str:
         raise UserError(f"{targets.root}: has no sharp image of {listing(absent)}")
     out = request.target
     for name in names:
-        link(inputs.path(names[name]), out / "test/input" / name)
-        link(targets.path(sharp[name]), out / "test/target" / name)
-    return f"{len(names)} pairs to test: {out}"
+        request.link(inputs.path(names[name]), out / "test/input" / name)
+        request.link(targets.path(sharp[name]), out / "test/target" / name)
+    return f"{len(names)} pairs to test: {request.out}"
 
 
 # ------------------------------------------------------------------ frames
@@ -260,19 +188,31 @@ def xiph(request: Request) -> str:
         if len(found) != 1:
             raise UserError(f"{request.folder}: has {len(found)} videos whose names hold {clip}_, and needs one")
         files[clip] = found[0]
-    out = request.target
-    for clip, file in files.items():
-        video = Video(str(file))
-        if len(video) < FRAMES:
-            raise UserError(f"{file}: has {len(video)} frames, and needs {FRAMES}")
-        for number, image in video.frames():
-            if number >= FRAMES:
-                break
-            pixels = image()
-            if pixels.dtype == np.uint16:  # to 8 bits, rounded
-                pixels = (pixels.astype(np.float32) / 257 + 0.5).astype(np.uint8)
-            imwrite(out / f"{clip}-{number + 1:03d}.png", pixels)
-    return f"{FRAMES} frames of each of {len(files)} clips: {out}"
+    request.each(partial(first_frames, request.target, request.dry), list(files.items()))
+    return f"{FRAMES} frames of each of {len(files)} clips: {request.out}"
+
+
+def first_frames(out: Path, dry: bool, video: tuple[str, Path]) -> int:
+    """The first hundred frames of one clip, but those that are there; how many.
+
+    Raises:
+        UserError: it has fewer.
+    """
+    clip, file = video
+    frames = Video(str(file))
+    if len(frames) < FRAMES:
+        raise UserError(f"{file}: has {len(frames)} frames, and needs {FRAMES}")
+    for number, image in () if dry else frames.frames():
+        if number >= FRAMES:
+            break
+        path = out / f"{clip}-{number + 1:03d}.png"
+        if path.is_file():
+            continue
+        pixels = image()
+        if pixels.dtype == np.uint16:  # to 8 bits, rounded
+            pixels = (pixels.astype(np.float32) / 257 + 0.5).astype(np.uint8)
+        imwrite(path, pixels)
+    return FRAMES
 
 
 WAYS: dict[str, Callable[[Request], str]] = {
@@ -284,4 +224,10 @@ WAYS: dict[str, Callable[[Request], str]] = {
     "snu-film": snu_film,
     "x-test": x_test,
     "xiph": xiph,
+    "df2k": layouts.df2k,
+    "sidd": layouts.sidd,
+    "reds": layouts.reds,
+    "vimeo90k-septuplet": layouts.vimeo_septuplet,
 }
+IN_PLACE = ("uieb", "snu-film", "x-test", "vimeo90k-septuplet")
+"""Data that stay where they are."""

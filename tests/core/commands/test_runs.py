@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,9 @@ from left_behind import experiment
 
 from relume.core.cli import main
 from relume.core.runtime.lock import owned
+
+SECOND = 1.0
+"""Of a core's time; it was 0.33 on a busy machine."""
 
 
 @pytest.fixture
@@ -105,8 +108,13 @@ def test_200_runs_without_torch_in_a_second(month: Path) -> None:
         experiment(month / f"run_{i:03d}", lr=i * 1e-4)
     (month / "run_000" / "metrics.jsonl").write_text(source * 2000)
     code = "import sys; from relume.core.cli import main; main(['runs', '--against', 'done']); print('torch' in sys.modules)"
-    began = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    took = time.perf_counter() - began
-    assert done.stdout.splitlines()[-1] == "False" and "200 runs" in done.stdout
-    assert took < 10, "a second where nothing else runs"
+    took = []
+    for _ in range(2):  # the first may have to compile
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        took.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        assert done.stdout.splitlines()[-1] == "False" and "200 runs" in done.stdout
+        if took[-1] < SECOND:
+            break
+    assert min(took) < SECOND
