@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+from typing import Any
 
 from ..core.annotations import Count
 from ..core.errors import UserError
 from . import DATASETS
 from .base import Item, OnError, Phase
-from .frame_pairs import FramePairs, open_both, refuse_unequal, window_span
-from .sources import IOBackend, as_backend
+from .frame_pairs import FramePairs, open_both, refuse_sizes, refuse_unequal, window_span
+from .sources import IOBackend, as_backend, refuse_small
 from .transforms import Color
 
 
@@ -37,7 +38,8 @@ class ClipsDataset(FramePairs):
         color: ``gray`` for one channel, the gray value in [0, 1]; ``y`` for luma in [16/255, 235/255]; RGB when omitted.
 
     Raises:
-        UserError: clips or frames are missing in one of the folders, or a window is longer than a clip.
+        UserError: clips or frames are missing in one of the folders, frames of a clip have several sizes, gt and lq do
+            not differ by `scale`, or a window is longer than a clip.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class ClipsDataset(FramePairs):
         backend = as_backend(io_backend)
         self.gt, self.lq = open_both(dataroot_gt, dataroot_lq, backend, on_error)
         refuse_unequal(self.gt, self.lq)
+        refuse_sizes(self.gt, self.lq, scale)
         self.num_frame, self.intervals, self.random_reverse = num_frame, list(interval_list), random_reverse
         span = window_span(num_frame, interval_list)
         for name, clip in self.gt.items() if self.training else ():
@@ -72,6 +75,11 @@ class ClipsDataset(FramePairs):
 
     def __len__(self) -> int:
         return len(self.items)
+
+    def require_patch(self, size: int) -> None:
+        """Check, from headers, that clips are large enough for training patches of `size`."""
+        first: list[Any] = [(clip, 0) for clip in self.gt.values()]
+        refuse_small(first, size)
 
     def load(self, index: int) -> Item:
         name = self.items[index]

@@ -14,7 +14,7 @@ from ..core.errors import UserError
 from ..core.imaging.naming import natural_order
 from .base import ImageDataset, OnError, Phase
 from .clips import Clip, FrameList, find_clips, tolerated
-from .sources import IOBackend, Source, as_backend, listing, open_source, refuse_small
+from .sources import MOST_HEADERS, IOBackend, Source, as_backend, listing, open_source, refuse_small
 from .transforms import Color, Image, random_crop, random_flip_rotate, to_tensor, with_channels
 
 Frames = Clip | FrameList
@@ -82,6 +82,32 @@ def refuse_unequal(gt: Mapping[str, Frames], lq: Mapping[str, Frames]) -> None:
         only = sorted(stems[0] ^ stems[1], key=natural_order)
         named = f": only one has {listing(only, 3)}" if only else ""
         raise UserError(f"clip {name}: {len(clip)} frames in gt and {len(lq[name])} in lq{named}")
+
+
+def refuse_sizes(gt: Mapping[str, Frames], lq: Mapping[str, Frames], scale: int) -> None:
+    """Check, from headers, that the frames of each clip are of one size, and those of gt `scale` times as large as those of lq.
+
+    Of very many frames, evenly spaced ones are looked at.
+
+    Raises:
+        UserError: naming the first clip of which this is not so.
+    """
+    step = -(-sum(map(len, gt.values())) // MOST_HEADERS)
+    for name, clip in gt.items():
+        large, small = _size(name, "gt", clip, step), _size(name, "lq", lq[name], step)
+        if large and small and large != (small[0] * scale, small[1] * scale):
+            what = f"gt is {large[0]}x{large[1]} and lq {small[0]}x{small[1]}"
+            raise UserError(f"clip {name}: {what}, which is not scale {scale}")
+
+
+def _size(name: str, where: str, clip: Frames, step: int) -> tuple[int, int] | None:
+    """(height, width) of a clip's frames, where headers tell. Raises UserError if there are several."""
+    first = {size: i for i in range(0, len(clip), step)[::-1] if (size := clip.size(i)) is not None}
+    if len(first) > 1:
+        ordered = sorted(first.items(), key=lambda found: found[1])
+        shown = [f"{os.path.basename(clip.path(i))} is {h}x{w}" for (h, w), i in ordered]
+        raise UserError(f"clip {name}: frames in {where} have several sizes: {listing(shown, 3)}")
+    return next(iter(first), None)
 
 
 def window_span(num_frame: int, interval_list: Sequence[int]) -> int:
@@ -165,14 +191,15 @@ class ListedPairs(FramePairs):
         self.gt = open_source(dataroot_gt, as_backend(io_backend))
         self.lq = open_source(dataroot_lq, as_backend(io_backend))
 
-    def refuse_missing(self, keys: Iterable[str]) -> None:
-        """Check that both folders have every frame.
+    def refuse_missing(self, gt: Iterable[str], lq: Iterable[str] | None = None) -> None:
+        """Check that both folders have every frame that is needed of them, which are the same when `lq` is omitted.
 
         Raises:
             UserError: some are missing; up to three are named.
         """
-        every = list(keys)
-        for what, source in (("dataroot_gt", self.gt), ("dataroot_lq", self.lq)):
+        of_gt = list(gt)
+        of_lq = of_gt if lq is None else list(lq)
+        for what, source, every in (("dataroot_gt", self.gt, of_gt), ("dataroot_lq", self.lq, of_lq)):
             if missing := [key for key in every if key not in source.files]:
                 raise UserError(
                     f"{what}: {len(missing)} of {len(every)} frames are not in {source.root}: {listing(missing, 3)}"

@@ -14,7 +14,7 @@ from ..core.errors import UserError
 from . import DATASETS
 from .base import Item, OnError
 from .frame_indices import FramePadding, generate_frame_indices
-from .frame_pairs import FramePairs, Frames, open_both, refuse_unequal
+from .frame_pairs import FramePairs, Frames, open_both, refuse_sizes, refuse_unequal
 from .sources import IOBackend, as_backend, listing
 from .transforms import Color, Image
 from .triplets import read_list
@@ -50,19 +50,9 @@ class TestClips(FramePairs):
                     raise UserError(f"{meta_info_file}: {root} has no clip {listing(absent, 3)}")
             self.gt, self.lq = ({name: clips[name] for name in listed} for clips in (self.gt, self.lq))
         refuse_unequal(self.gt, self.lq)
-        self.refuse_mixed(self.gt)
-        self.refuse_mixed(self.lq)
+        refuse_sizes(self.gt, self.lq, scale if dataroot_lq else 1)
         self.names = list(self.gt)
         self.cache: dict[str, Image] | None = {} if cache_data else None
-
-    @staticmethod
-    def refuse_mixed(clips: dict[str, Frames]) -> None:
-        """Check, from headers, that the frames of each clip are of one size."""
-        for name, clip in clips.items():
-            sizes = {size: clip.path(i) for i in range(len(clip)) if (size := clip.size(i)) is not None}
-            if len(sizes) > 1:
-                shown = [f"{os.path.basename(path)} is {h}x{w}" for (h, w), path in sizes.items()]
-                raise UserError(f"clip {name}: frames have several sizes: {listing(shown, 3)}")
 
     def read(self, clip: Frames, numbers: list[int]) -> list[Image]:
         """Frames by number."""

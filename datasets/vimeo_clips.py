@@ -37,10 +37,7 @@ class VimeoClips(ListedPairs):
     ) -> None:
         super().__init__(dataroot_gt, dataroot_lq, io_backend, **settings)
         self.clips = [line.split()[0] for _, line in read_list(meta_info_file, "00001/0001 7 (256,448,3)")]
-        for what, source, numbers in (("dataroot_gt", self.gt, wanted), ("dataroot_lq", self.lq, needed)):
-            missing = [k for c in self.clips for n in numbers if (k := f"{c}/im{n}") not in source.files]
-            if missing:
-                raise UserError(f"{what}: {len(missing)} listed frames are not in {source.root}, such as {missing[0]}")
+        self.refuse_missing(*([f"{c}/im{n}" for c in self.clips for n in numbers] for numbers in (wanted, needed)))
 
     def __len__(self) -> int:
         return len(self.clips)

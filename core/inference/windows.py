@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -48,18 +48,49 @@ def in_windows(run: Callable[[Tensor], Tensor], clip: Tensor, window: int | None
     Raises:
         UserError: windows that do not go on.
     """
-    count = clip.shape[1]
-    if window is None or count <= window:
+    if window is None or clip.shape[1] <= window:
         return run(clip)
+    return torch.cat(list(streamed(run, clip.split(1, 1), window, overlap)), 1)
+
+
+def streamed(
+    run: Callable[[Tensor], Tensor],
+    frames: Iterable[Tensor],
+    window: int,
+    overlap: int,
+    is_cut: Callable[[Tensor, Tensor], bool] = lambda before, after: False,
+) -> Iterator[Tensor]:
+    """As `in_windows`, of frames (B, 1, C, H, W) that come one after the other: results in order, some frames at a time.
+
+    No more than two windows of frames are held, however long the clip is. No window reaches across a cut.
+
+    Args:
+        run, window, overlap: see `in_windows`.
+        frames: of the clip.
+        is_cut: whether another scene begins with the second of two frames.
+
+    Raises:
+        UserError: windows that do not go on.
+    """
     if not 0 <= overlap < window:
         raise UserError(f"val.window_overlap: {overlap} must be less than val.window_frames {window}")
-    results, done, start = [], 0, 0
-    while done < count:
-        start = min(start, count - window)
-        end = start + window
-        # Half of what is shared with the next window is that one's; the last window has no next.
-        until = count if end == count else end - overlap // 2
-        made = run(clip[:, start:end])
-        results.append(made[:, done - start : until - start])
-        done, start = until, start + window - overlap
-    return torch.cat(results, 1)
+    held: list[Tensor] = []  # the last frames of the scene
+    start = done = 0  # where in them the next window begins, and how many have results
+    for frame in frames:
+        if held and is_cut(held[-1], frame):
+            yield _ending(run, held, window, done)
+            held, start, done = [], 0, 0
+        if len(held) == start + window:  # and this is not the scene's last window
+            until = len(held) - overlap // 2  # half of what is shared with the next window is that one's
+            yield run(torch.cat(held[start:], 1))[:, done - start : until - start]
+            unneeded = start
+            held, start, done = held[unneeded:], window - overlap, until - unneeded
+        held.append(frame)
+    if held:
+        yield _ending(run, held, window, done)
+
+
+def _ending(run: Callable[[Tensor], Tensor], held: list[Tensor], window: int, done: int) -> Tensor:
+    """What is left of a scene, from its last window, which is as long as the others where the scene is."""
+    start = max(len(held) - window, 0)
+    return run(torch.cat(held[start:], 1))[:, done - start :]

@@ -44,7 +44,8 @@ def gray(frame: np.ndarray) -> np.ndarray:
 def flow_between(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """(H, W, 2) float32: where each pixel of the gray image `first` is in `second`, in pixels to the right and down."""
     settings = PYRAMID, LEVELS, WINDOW, STEPS, NEIGHBOURS, SIGMA
-    result: np.ndarray = cv2.calcOpticalFlowFarneback(first, second, None, *settings, 0)
+    unused = np.zeros((*first.shape, 2), np.float32)  # where the estimate would begin, had we one
+    result: np.ndarray = cv2.calcOpticalFlowFarneback(first, second, unused, *settings, 0)
     return result
 
 
@@ -129,7 +130,7 @@ def calculate_warping_error(
 
     def of_pair(made: list[np.ndarray], true: list[np.ndarray]) -> float:
         a, b = map(gray, true)
-        return warping_error(*made, flow_between(a, b), flow_between(b, a))
+        return warping_error(made[0], made[1], flow_between(a, b), flow_between(b, a))
 
     return _mean_over_pairs(
         "calculate_warping_error", of_pair, img, img2, crop_border, color_order, input_order, data_range

@@ -162,16 +162,59 @@ def test_windows_of_any_clips(two_clips: Path) -> None:
 def test_damaged_sets_are_named(two_clips: Path, write_png: Callable[[Path, np.ndarray], None]) -> None:
     roots = {f"dataroot_{root.lower()}": str(two_clips / root) for root in ROOT}
     test = {"type": "VideoRecurrentTestDataset", **roots}
+    clips = {"type": "ClipsDataset", **roots, "num_frame": 3}
     with pytest.raises(UserError, match="num_frame: must be odd"):
         build_dataset({"type": "VideoTestDataset", **roots, "num_frame": 4}, scale=1)
     with pytest.raises(UserError, match="clip city has 5"):
-        build_dataset({"type": "ClipsDataset", **roots, "num_frame": 6}, scale=1)
-    write_png(two_clips / "GT" / "city" / "00000002.png", np.zeros((4, 8, 3), np.uint8))
-    with pytest.raises(UserError, match="clip city: frames have several sizes"):
-        build_dataset(test, scale=1)
+        build_dataset({**clips, "num_frame": 6}, scale=1)
+    with pytest.raises(UserError, match=r"gt_size 16 is larger than 2 of 2 images"):
+        build_dataset(clips, scale=1).require_patch(16)
+
+    def refused(message: str, **more: Any) -> None:
+        """Before any frame is read, and by both sets in the same words."""
+        for opt in (test, clips):
+            with pytest.raises(UserError, match=message) as caught:
+                build_dataset(opt, **{"scale": 1, **more})
+            assert "\n" not in str(caught.value)
+
+    refused("clip city: gt is 8x8 and lq 8x8, which is not scale 4", scale=4)
+    for root in ROOT:
+        frame = two_clips / root / "city" / "00000002.png"
+        whole = frame.read_bytes()
+        write_png(frame, np.zeros((4, 8, 3), np.uint8))
+        refused(rf"clip city: frames in {root.lower()} have several sizes: 00000000\.png is 8x8, 00000002\.png is 4x8")
+        frame.write_bytes(whole)
     (two_clips / "GT" / "city" / "00000002.png").unlink()
-    with pytest.raises(UserError, match="clip city: 4 frames in gt and 5 in lq: only one has 00000002"):
-        build_dataset(test, scale=1)
+    refused("clip city: 4 frames in gt and 5 in lq: only one has 00000002")
+
+
+def test_listed_frames_that_are_missing_are_named(
+    tmp_path: Path, write_png: Callable[[Path, np.ndarray], None]
+) -> None:
+    meta = tmp_path / "meta.txt"
+    meta.write_text("00001/0001 7 (8,8,3)\n")
+    for root in ROOT:
+        for i in range(1, 8):
+            write_png(tmp_path / root / "00001/0001" / f"im{i}.png", np.zeros((8, 8, 3), np.uint8))
+            write_png(tmp_path / "reds" / root / "007" / f"{i - 1:08d}.png", np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / "LQ/00001/0001/im2.png").unlink()
+    (tmp_path / "reds/GT/007/00000003.png").unlink()
+    roots = {f"dataroot_{root.lower()}": str(tmp_path / root) for root in ROOT}
+    for name in ("Vimeo90KDataset", "Vimeo90KRecurrentDataset", "VideoTestVimeo90KDataset"):
+        with pytest.raises(UserError, match=r"dataroot_lq: 1 of 7 frames are not in .*: 00001/0001/im2"):
+            build_dataset({"type": name, **roots, "meta_info_file": str(meta)}, scale=1)
+    build_dataset({"type": "VideoTestVimeo90KDataset", **roots, "meta_info_file": str(meta), "num_frame": 3}, scale=1)
+    roots = {f"dataroot_{root.lower()}": str(tmp_path / "reds" / root) for root in ROOT}
+    reds = {"type": "REDSRecurrentDataset", **roots, "num_frame": 3}
+    with pytest.raises(UserError, match="dataroot_gt: lacks 007/00000003, of"):
+        build_dataset(reds, scale=1)
+    meta.write_text("007 7 (8,8,3)\n")
+    with pytest.raises(UserError, match=r"dataroot_gt: 1 of 7 frames are not in .*: 007/00000003"):
+        build_dataset({**reds, "meta_info_file": str(meta)}, scale=1)
+    with pytest.raises(UserError, match="num_frame: 8 frames at a distance of 1 span 8, and clip 007 has 7"):
+        build_dataset({**reds, "meta_info_file": str(meta), "num_frame": 8}, scale=1)
+    with pytest.raises(UserError, match="num_frame: must be odd"):
+        build_dataset({**reds, "type": "REDSDataset", "num_frame": 4}, scale=1)
 
 
 def test_duf_downsampling() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from relume.archs import build_network
 from relume.core.errors import UserError
 from relume.core.imaging.opencv import cv2
 from relume.core.inference.tiling import Inference
-from relume.core.inference.windows import in_windows, run_clip
+from relume.core.inference.windows import in_windows, run_clip, streamed
 from relume.core.models.video import VideoModel
 from relume.core.runtime.optimizers import build_optimizer
 from relume.losses import LOSSES
@@ -100,6 +101,35 @@ def test_windows_cover_every_frame_once() -> None:
         seen.clear()
     with pytest.raises(UserError, match="window_overlap: 5 must be less"):
         in_windows(run, clip, 5, 5)
+
+
+def test_windows_reach_across_no_cut_and_hold_few_frames() -> None:
+    alive: list[int] = []
+    read: list[float] = []
+    windows: list[list[float]] = []
+
+    def frames() -> Iterator[torch.Tensor]:
+        for i in range(300):
+            read.append(i)
+            yield torch.full((1, 1, 1, 1, 1), float(i))
+
+    def run(part: torch.Tensor) -> torch.Tensor:
+        windows.append(part.flatten().tolist())
+        return part
+
+    cuts = {50, 51, 60, 200}
+    made: list[float] = []
+    for part in streamed(run, frames(), 8, 3, lambda before, after: float(after) in cuts):
+        made += part.flatten().tolist()
+        alive.append(len(read) - len(made))
+    assert made == list(range(300))
+    assert max(alive) <= 8  # frames without a result
+    for window in windows:
+        assert len(window) <= 8
+        assert not any(window[0] < cut <= window[-1] for cut in cuts)
+    assert sum(len(w) < 8 for w in windows) == 1  # the scene of one frame; that of nine has two windows
+    inner = {n: max(min(n - w[0], w[-1] - n) for w in windows if w[0] <= n <= w[-1]) for n in range(70, 190)}
+    assert min(inner.values()) >= 1
 
 
 def test_tiles_of_clips_equal_the_whole() -> None:
