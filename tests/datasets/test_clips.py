@@ -97,6 +97,9 @@ def test_downloaded_videos_become_the_folders_that_the_dataset_reads(tmp_path, c
         (tmp_path / "train" / name).parent.mkdir(parents=True)
         write_video(tmp_path / f"train/{name}.mp4", count, codec="mp4v")
     (tmp_path / "train/002/occ008.unfinished").mkdir()
+    assert main(["prepare", "frames", root, root, "--dry_run"]) == 0
+    assert capsys.readouterr().out.strip() == f"would be written: 14 frames of 2 videos: {root}"
+    assert not list((tmp_path / "train").rglob("*.png"))
     for _ in range(2):  # the second finds everything done
         assert main(["prepare", "frames", root, root, "--workers", "1"]) == 0
         assert capsys.readouterr().out.strip() == f"14 frames of 2 videos: {root}"
