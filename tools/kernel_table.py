@@ -38,6 +38,7 @@ def record(launched: dict[str, tuple[Any, ...]]) -> None:
 
     os.environ["RELUME_KERNELS"] = "on"
     dispatch.interpreted = lambda: True
+    dispatch._fault = lambda *_: None  # nothing is run, so that there is nothing to try
     launching.interpreted = lambda: False
     for path in Path(dispatch.__file__).parent.glob("*_triton.py"):
         module = importlib.import_module(f"relume.core.ops.{path.stem}")

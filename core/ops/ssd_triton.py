@@ -22,8 +22,8 @@ from torch import Tensor
 from .dispatch import interpreted
 from .launching import block, launch, operator
 
-CHUNK = 64
-"""Q, steps that a program treats at once."""
+CHUNK = 32
+"""Q, steps that a program treats at once: with 64 the backward pass asks for more shared memory than there is."""
 PASSED = 1024
 """Elements of a state that a program passes from chunk to chunk."""
 

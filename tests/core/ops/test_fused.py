@@ -61,3 +61,9 @@ def test_what_kernels_cannot_take_is_one_line(op: str) -> None:
     said = report()[op]["refused"]
     assert said.startswith(f"RELUME_KERNELS=on, but the fused {NAMES[op]} cannot run: it computes in float32, ")
     assert said.endswith(" is float64") and "\n" not in said
+
+
+def test_operators_pass_the_checks_of_pytorch() -> None:
+    script = Path(__file__).with_name("interpreted_opcheck.py")
+    result = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert result.stdout == "OK\n", result.stderr
