@@ -1,7 +1,4 @@
-"""PyTorch's own checks of our operators, in Triton's interpreter: schemas, shapes without data, gradients; prints OK.
-
-With RELUME_SLOW_TESTS they are also traced as ``torch.compile`` does it, with sizes that may change.
-"""
+"""PyTorch's own checks of our operators, in Triton's interpreter: schemas, shapes without data, gradients, tracing. Prints OK."""
 
 from __future__ import annotations
 
@@ -37,14 +34,9 @@ CASES = {
 }
 
 
-CHECKS = ["test_schema", "test_autograd_registration", "test_faketensor"]
-if "RELUME_SLOW_TESTS" in os.environ:
-    CHECKS.append("test_aot_dispatch_dynamic")
-
-
 def main() -> None:
     for function, arguments in CASES.items():
-        torch.library.opcheck(function, arguments, test_utils=CHECKS)
+        torch.library.opcheck(function, arguments)
     print("OK")
 
 

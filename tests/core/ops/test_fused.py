@@ -63,6 +63,7 @@ def test_what_kernels_cannot_take_is_one_line(op: str) -> None:
     assert said.endswith(" is float64") and "\n" not in said
 
 
+@pytest.mark.skipif("RELUME_SLOW_TESTS" not in os.environ, reason="slow; set RELUME_SLOW_TESTS=1")
 def test_operators_pass_the_checks_of_pytorch() -> None:
     script = Path(__file__).with_name("interpreted_opcheck.py")
     result = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
