@@ -1,4 +1,4 @@
-"""PyTorch's own checks of our operators, in Triton's interpreter: schemas, shapes without data, gradients, tracing. Prints OK."""
+"""PyTorch's own checks of our operators, in the interpreter: schemas, shapes without data, gradients, tracing; it says OK."""
 
 from __future__ import annotations
 
