@@ -212,7 +212,7 @@ def scaled_alpha(alpha: np.ndarray, size: tuple[int, int], dtype: np.dtype) -> n
 
 def float_alpha(alpha: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Opacity as floats: those of a file of floats as they are where the size is the same, else enlarged, in [0, 1]."""
-    planes = alpha.astype(np.float32) / np.float32(LARGEST.get(alpha.dtype, 1.0))
+    planes: np.ndarray = alpha.astype(np.float32) / np.float32(LARGEST.get(alpha.dtype, 1.0))
     return planes if alpha.shape == size else np.clip(resized(planes[..., None], size)[..., 0], 0, 1)
 
 

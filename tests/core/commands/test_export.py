@@ -13,8 +13,10 @@ import torch
 import relume
 from relume.archs import build_network
 from relume.core.cli import main
+from relume.core.load import load
 from relume.core.options import check, description
 from relume.core.runtime import checkpoint
+from relume.core.use.functions import subject_of
 
 SMALL = {"type": "MSRResNet", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 4, "num_block": 1, "upscale": 2}
 
@@ -75,6 +77,44 @@ def test_a_program_of_torch_gives_the_same(export):
     x = torch.rand(1, 3, 20, 31)
     made = torch.export.load("m.pt2").module()(x)
     torch.testing.assert_close(made, relume.load("w.pth", device="cpu")(x))
+
+
+FRAMES = {
+    **{"type": "HybridVFI", "F": 4, "window_size": 2, "depths": [0, 1, 0], "num_heads": [1, 1, 1]},
+    **{"mlp_ratios": [1, 1, 1], "backbone_mode": "gated_attn_only"},
+}
+IMAGES = {
+    **{"type": "OneStepGenerator", "img_resolution": 8, "model_channels": 4, "channel_mult": [1], "num_blocks": 1},
+    **{"attn_resolutions": [], "dropout": 0.0},
+}
+
+
+def other(network: dict, kind: str, **changes: object) -> torch.nn.Module:
+    """Weights of another task in w.pth."""
+    opt = {"name": "x", "model_type": kind, "network_g": {**network, **changes}}
+    net = build_network(opt["network_g"]).eval()
+    checkpoint.save(Path("w.pth"), {"params": net.state_dict(), "relume": description.describe(check(opt))})
+    return net
+
+
+def test_networks_of_frames_and_of_noise_are_functions_of_one_tensor(export):
+    for network, kind in ((FRAMES, "InterpolationModel"), (IMAGES, "GenerationModel")):
+        other(network, kind)
+        code, said = export(f"{kind}.safetensors")
+        assert code == 0 and "on 3 inputs: 0\n" in said, said
+    restorer = load("InterpolationModel.safetensors", device="cpu")
+    x = torch.rand(1, 6, 22, 40)  # no multiple of what the network needs
+    with torch.no_grad():
+        expected = restorer.model.between(x[:, :3], x[:, 3:], 0.5)
+        torch.testing.assert_close(subject_of(restorer).function()(x), expected)
+    subject, noise = subject_of(load("GenerationModel.safetensors", device="cpu")), torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        expected = ((subject.network.sample(noise) + 1) / 2).clamp(0, 1)
+        torch.testing.assert_close(subject.function()(noise), expected)
+    assert (subject.channels, subject.size) == (3, (8, 8))
+    other(IMAGES, "GenerationModel", label_dim=3)
+    code, said = export("classes.pt2")
+    assert code == 2 and "takes a class beside the noise" in said
 
 
 @pytest.mark.parametrize(
