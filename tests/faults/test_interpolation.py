@@ -60,7 +60,7 @@ def levels(folder) -> list[int]:
     return [int(read_pixels(p).flat[0]) for p in sorted(folder.iterdir())]
 
 
-@pytest.mark.parametrize("name", ["{}.png", "frame{}.png", "im_{}_x.png", "{:02d}.png", "clip2_{}.bmp"])
+@pytest.mark.parametrize("name", ["{}.png", "clip2_{}_x.bmp"])
 def test_numbers_in_names_are_compared_as_numbers(run, tmp_path, name):
     for i in range(1, 13):
         imwrite(tmp_path / "in" / name.format(i), flat(10 * i))
@@ -78,8 +78,13 @@ def test_sixteen_bits_stay_sixteen_bits(run, tmp_path, suffix):
     assert read_pixels(tmp_path / "out/000000.png").dtype == np.uint16
 
 
-@pytest.mark.parametrize("suffix", ["mp4", "mkv", "mov", "m4v", "avi", "webm"])
-@pytest.mark.parametrize("size", [(31, 33), (32, 33), (31, 32), (32, 32)])
+ODD = [(31, 33), (32, 33), (31, 32), (32, 32)]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "size"),
+    [*(("mp4", size) for size in ODD), *((s, ODD[0]) for s in ("mkv", "mov", "m4v", "avi", "webm"))],
+)
 def test_odd_sizes_are_kept(run, tmp_path, suffix, size):
     for i in range(3):
         imwrite(tmp_path / f"in/{i}.png", flat(60 * i, size))
