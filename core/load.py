@@ -20,6 +20,7 @@ from . import hub, options
 from .building.networks import build_model
 from .errors import UserError
 from .imaging.normalisation import denormalise, normalise
+from .inference.network import network_trait
 from .models.base import Model, model_class
 from .options import Options, description, shipped
 
@@ -160,7 +161,8 @@ class Restorer:
     It takes, and returns as the same type on the same device:
 
     - numpy arrays (H, W, C): uint8, uint16, or floats in [0, 1]; integers come back rounded and clipped,
-    - tensors (C, H, W) or (N, C, H, W), floats in [0, 1]; floats come back as the network gives them, not clipped.
+    - tensors (C, H, W) or (N, C, H, W), floats in [0, 1]; floats come back as the network gives them, not clipped. Models of
+      videos take clips, too, (N, T, C, H, W), and any picture for a clip that stands still.
 
     Channels are in RGB order (OpenCV reads BGR).
 
@@ -202,7 +204,8 @@ class Restorer:
 
     @torch.no_grad()
     def _tensor(self, picture: Tensor) -> Tensor:
-        if picture.dim() not in (3, 4) or not picture.is_floating_point():
+        takes = network_trait(self.model.networks["g"], "takes_frames")
+        if picture.dim() not in ((3, 4) if takes is None else (3, 4, 5)) or not picture.is_floating_point():
             raise UserError(
                 "a picture in a tensor is (C, H, W) or (N, C, H, W), floats in [0, 1], not "
                 f"{tuple(picture.shape)} {str(picture.dtype).removeprefix('torch.')}"
@@ -211,7 +214,9 @@ class Restorer:
         if not (least >= -1 and most <= 2):  # beyond any overshoot of a resampling filter; NaN is caught too
             raise UserError(f"the picture's values go from {least:g} to {most:g}; floats are in [0, 1]")
         device = next(self.model.networks["g"].parameters()).device
-        batch = picture if picture.dim() == 4 else picture[None]
+        batch = picture[None] if picture.dim() == 3 else picture
+        if takes is not None and batch.dim() == 4:
+            batch = batch[:, None].expand(-1, takes or 1, -1, -1, -1)
         mean, std = self.description["mean"], self.description["std"]
         lq = normalise(batch.to(device, torch.float32), mean, std)
         pictures = Pictures(lq)
@@ -221,4 +226,6 @@ class Restorer:
                 "this model makes images without looking at a picture; relume.load_model gives the model itself"
             )
         output = denormalise(output, mean, std).to(picture.device, picture.dtype)
-        return output if picture.dim() == 4 else output[0]
+        if picture.dim() < 5 and output.dim() == 5:
+            output = output[:, 0]
+        return output[0] if picture.dim() == 3 else output

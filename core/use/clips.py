@@ -48,16 +48,24 @@ def enhance(enhancer: Enhancer, file: str, target: Path, batch: int) -> str:
     times = [clip.time(i) for i in range(len(clip))]
     regular = all(abs(t - i / clip.rate) <= Fraction(1, 500) for i, t in enumerate(times))
     begins = Fraction(*clip.index.tick) * clip.index.ticks[0]
-    deep = False
-    shown = iter(progress(PurePosixPath(file).name, Counted(frames_of(clip), len(clip))))
+    bits: set[int] = set()
+
+    def shown() -> Iterator[Picture]:
+        for frame in progress(PurePosixPath(file).name, Counted(frames_of(clip), len(clip))):
+            bits.add(frame.bits)
+            yield frame
+
     with VideoWriter(target, clip.rate, timed=not regular, sound=file, begins=begins) as video:
-        written = 0
-        while frames := list(itertools.islice(shown, batch)):
-            deep = deep or frames[0].bits == 16
-            for image in enhancer(frames):
-                video.write(integers(image, 8), times[written])
-                written += 1
-    return "has 8 bits, and the clip more" if deep else ""
+        results = in_batches(enhancer, shown(), batch) if enhancer.takes is None else enhancer.clip(shown())
+        for written, image in enumerate(results):
+            video.write(integers(image, 8), times[written])
+    return "has 8 bits, and the clip more" if 16 in bits else ""
+
+
+def in_batches(enhancer: Enhancer, frames: Iterator[Picture], batch: int) -> Iterator[np.ndarray]:
+    """Results of frames in order, of so many at a time."""
+    while some := list(itertools.islice(frames, batch)):
+        yield from enhancer(some)
 
 
 class Counted:

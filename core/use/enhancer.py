@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 
 from ...datasets.camera import TYPICAL_GAMMA, Curve, estimated_gain
+from ...datasets.frame_indices import FramePadding, generate_frame_indices
 from ..errors import UserError
 from ..imaging.image_io import LARGEST, to_float
 from ..imaging.transfer import TRANSFERS, Transfer, radiance
 from ..inference import locality, memory
-from ..inference.network import OTHER_CHANNELS
+from ..inference.network import OTHER_CHANNELS, network_trait
 from ..inference.self_ensemble import Ensemble, self_ensemble
 from ..inference.tiling import size_multiple
+from ..inference.windows import scene_changes, streamed
 from ..load import Restorer
 from ..models.base import Model
 from ..models.generation.model import GenerationModel
@@ -27,6 +29,8 @@ from ..runtime.precision import Amp, autocast, usable
 from .pictures import Picture, resized
 
 log = logging.getLogger("relume")
+WINDOW = 30
+"""Frames that a recurrent network is given at a time, where its model does not say it."""
 PROBE = 64
 """Side of the picture with which a network is asked how many channels it takes, and how much it enlarges."""
 ELSEWHERE = {InterpolationModel: "interpolates frames: relume interpolate", GenerationModel: "generates: relume sample"}
@@ -62,6 +66,7 @@ class Enhancer:
 
     Attributes:
         scale: size of the network's output / size of its input.
+        takes: frames that a network of clips takes, 0 for any number; None of a network of pictures.
 
     Raises:
         UserError: it is a model of another task, or its network takes something else than pictures.
@@ -72,6 +77,7 @@ class Enhancer:
         self.model: Any = restorer.model
         refuse_other_tasks(self.model)
         self.network = self.model.networks["g"]
+        self.takes: int | None = network_trait(self.network, "takes_frames")
         self.device = next(self.network.parameters()).device
         parameters = sum(p.numel() for p in self.network.parameters())
         if (dtype := usable(settings.dtype, self.device, parameters)) != settings.dtype:
@@ -126,6 +132,27 @@ class Enhancer:
             raise UserError(f"the network makes images of {made.shape[1]} channels; pictures have 3, or 1")
         return [self._finished(image, factor) for image, factor in zip(made, factors, strict=True)]
 
+    def clip(self, pictures: Iterable[Picture]) -> Iterator[np.ndarray]:
+        """Results of the frames of a clip, in order, from a network of clips: in windows of time, of which none crosses a cut.
+
+        Frames are taken one after the other, and few are held; see `inference.windows.streamed`.
+        """
+        frames = (torch.from_numpy(self._prepared(p)[0]).permute(2, 0, 1)[None, None] for p in pictures)
+        window, overlap = self.model.window_frames or WINDOW, self.model.window_overlap
+        run: Callable[[Tensor], Tensor] = self.run
+        if self.takes:
+            overlap, run = self.takes - 1, self._each
+            window = max(window, 2 * self.takes)
+        for part in streamed(run, frames, window, min(overlap, window - 1), scene_changes):
+            yield from (self._finished(image, 1.0) for image in part[0])
+
+    def _each(self, part: Tensor) -> Tensor:
+        """Every frame of (1, T, C, H, W) restored from its neighbours, those beyond the ends replaced."""
+        count, takes = part.shape[1], self.takes or 1
+        padding: FramePadding = "reflection_circle" if count >= takes else "replicate"
+        around = (generate_frame_indices(i, count, takes, padding) for i in range(count))
+        return torch.stack([self.run(part[:, numbers]) for numbers in around], 1)
+
     def _prepared(self, picture: Picture) -> tuple[np.ndarray, float]:
         """(H, W, 3) float32 as the network takes it, and what its result is to be multiplied by."""
         if self.transfer is not None:
@@ -157,7 +184,8 @@ class Enhancer:
     # ------------------------------------------------------------ the network
     @torch.no_grad()
     def run(self, batch: Tensor) -> Tensor:
-        """The network's output for (B, C, H, W) in its space: whole, or in tiles, which are halved when memory is short."""
+        """The network's output for (B, C, H, W), or for a clip (1, T, C, H, W), in its space: whole, or in tiles, which are
+        halved when memory is short."""
         height, width = batch.shape[-2:]
         tile, overlap = self._tile(batch), 0
         while True:
@@ -186,6 +214,10 @@ class Enhancer:
                 return self.restorer(batch)
             return self_ensemble(self.restorer, batch, self.settings.ensemble)
 
+    def _count(self, batch: Tensor) -> int:
+        """Pictures that need as much memory as this batch: frames of a recurrent network's clip are kept."""
+        return batch.shape[1] if batch.dim() == 5 and not self.takes else len(batch)
+
     def _need(self, count: int) -> memory.Need:
         if count not in self.needs:
             alone = lambda x: self._call(x, None, 0)  # noqa: E731
@@ -202,14 +234,14 @@ class Enhancer:
         if small and self.tile is None:
             return None
         if self.tile is None and self.settings.tile is None:
-            need, most = self._need(len(batch)), memory.budget(self.device)
+            need, most = self._need(self._count(batch)), memory.budget(self.device)
             if need.of(height * width) <= most:
                 return None
             self.short = True
             return need.side(most, self.multiple)
         tile = self.tile
         if self.device.type == "cpu" and not small:
-            need, most = self._need(len(batch)), memory.free(self.device)
+            need, most = self._need(self._count(batch)), memory.free(self.device)
             while need.of(min(tile or height, height) * min(tile or width, width)) > most:
                 smaller = memory.halved(tile, height, width, self.multiple)
                 log.warning(
@@ -228,7 +260,8 @@ class Enhancer:
         wanted = self.settings.overlap
         if self.overlap is None:
             most = {"most": tile} if self.short else {}
-            found = locality.measure(lambda x: self._call(x, None, 0), batch, self.multiple, **most)
+            still = batch[:, 0] if batch.dim() == 5 else batch
+            found = locality.measure(lambda x: self._call(x, None, 0), still, self.multiple, **most)
             self.overlap = found.overlap
             reason = locality.sees_whole(self.network)
             if reason or found.difference > locality.STEP / 2:
@@ -243,7 +276,7 @@ class Enhancer:
             return tile, wanted
         enough = -(-4 * self.overlap // self.multiple) * self.multiple  # half of it is new in every tile
         if tile < enough:
-            if self._need(len(batch)).of(enough**2) <= memory.budget(self.device):
+            if self._need(self._count(batch)).of(enough**2) <= memory.budget(self.device):
                 log.info(
                     "tiles of %d pixels, not %d: the network looks %d pixels around", enough, tile, self.overlap // 2
                 )

@@ -8,6 +8,7 @@ import sys
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -351,6 +352,67 @@ def test_a_clip_keeps_its_frames_rate_and_sound(infer, here):
     assert code == 0
     with av.open("out.webm") as clip:
         assert len(list(clip.decode(video=0))) == 12 and len(clip.streams.audio) == 1
+
+
+def clip_weights(folder: Path, block: dict[str, Any]) -> str:
+    values = {
+        **{"name": "clips", "model_type": "VideoModel", "scale": 4, "network_g": block},
+        "datasets": {"test": {"type": "SingleImageDataset", "dataroot_lq": "x"}},
+    }
+    torch.manual_seed(0)
+    path = folder / f"{block['type']}.pth"
+    checkpoint.save(path, {"params": build_network(block).state_dict(), "relume": description.describe(check(values))})
+    return str(path)
+
+
+EDVR = {"type": "EDVR", "num_feat": 4, "deformable_groups": 2, "num_frame": 3, "num_extract_block": 0}
+
+
+@pytest.mark.parametrize(
+    "block", [{"type": "BasicVSR", "num_feat": 2, "num_block": 0}, {**EDVR, "num_reconstruct_block": 0}], ids=str
+)
+def test_a_network_of_clips_sees_the_frames_around_but_not_across_cuts(infer, here, monkeypatch, block):
+    from relume.core.use.pictures import Picture
+
+    path = clip_weights(here, block)
+    net = relume.load(path, device="cpu")
+    made = enhancer.Enhancer(net)
+    rng = np.random.default_rng(0)
+    scenes = [
+        np.clip(rng.integers(0, 60, (n, 8, 12, 3)) + base, 0, 255).astype(np.uint8) for n, base in ((5, 0), (2, 190))
+    ]
+    pictures = [Picture(frame, None, False, ".png", 8) for scene in scenes for frame in scene]
+    results = np.stack(list(made.clip(iter(pictures))))
+    expected = []
+    for scene in scenes:
+        clip = torch.from_numpy(scene).permute(0, 3, 1, 2)[None].float() / 255
+        with torch.no_grad():
+            if made.takes == 0:
+                expected += list(net.model.networks["g"](clip)[0])
+                continue
+            last = len(scene) - 1
+            for i in range(len(scene)):  # beyond an end, the frame beyond the other end of the window
+                around = [i - 1 if i else min(2, last), i, i + 1 if i < last else max(i - 2, 0)]
+                around = around if last >= 2 else [max(i - 1, 0), i, min(i + 1, last)]
+                expected.append(net.model.networks["g"](clip[:, around])[0])
+    np.testing.assert_allclose(results, torch.stack(expected).permute(0, 2, 3, 1).numpy(), atol=1e-5)
+    monkeypatch.setattr(enhancer, "WINDOW", 3)  # each frame of EDVR has its neighbours all the same
+    again = np.stack(list(made.clip(iter(pictures))))
+    assert again.shape == results.shape and (made.takes == 0 or np.allclose(again, results, atol=1e-5))
+    still = net(scenes[0][0])
+    assert still.shape == (32, 48, 3)
+    if made.takes == 0:
+        writer = cv2.VideoWriter("in.avi", cv2.VideoWriter_fourcc(*"MJPG"), 25, (16, 16))
+        for level in range(7):
+            writer.write(np.full((16, 16, 3), 20 * level, np.uint8))
+        writer.release()
+        code, said = infer("-i", "in.avi", "-o", "out", net=path)
+        assert code == 0 and "1 of 1 made" in said
+        (result,) = (here / "out").iterdir()
+        capture = cv2.VideoCapture(str(result))
+        frames = [capture.read()[1] for _ in range(7)]
+        assert all(frame is not None and frame.shape == (64, 64, 3) for frame in frames)
+        assert not capture.read()[0]
 
 
 def test_an_adapted_entry_is_said(infer, here):

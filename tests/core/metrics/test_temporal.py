@@ -11,6 +11,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter, map_coordinates
 
+from relume.core import evaluation
 from relume.core.errors import UserError
 from relume.core.evaluation import Evaluator
 from relume.core.metrics import calculate_metric, metric_direction, metric_space, temporal
@@ -144,7 +145,7 @@ class Darker:
         return {"input": batch["lq"]}
 
 
-def test_an_evaluation_scores_motion_of_whole_clips(tmp_path: Path) -> None:
+def test_an_evaluation_scores_motion_of_whole_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clips = [torch.from_numpy(MOVING[:count].copy()).permute(0, 3, 1, 2)[None] for count in (4, 2)]
     noisy = [(clip + 0.05 * torch.randn(clip.shape, generator=torch.manual_seed(0))).clamp(0, 1) for clip in clips]
     loader = [
@@ -152,7 +153,7 @@ def test_an_evaluation_scores_motion_of_whole_clips(tmp_path: Path) -> None:
         for i, (name, lq, gt) in enumerate(zip("ab", noisy, clips, strict=True))
     ]
 
-    def run(model: Any) -> dict[str, float]:
+    def run(model: Any, loader: list[dict[str, Any]] = loader) -> dict[str, float]:
         kinds = ("psnr", "warping_error", "tof")
         evaluator = Evaluator(
             loaders={"set": loader},
@@ -170,6 +171,11 @@ def test_an_evaluation_scores_motion_of_whole_clips(tmp_path: Path) -> None:
         for ending, factor in (("", 0.9), ("_input", 1.0)):
             each = [score(kind, factor * lq[0], gt[0]) for lq, gt in zip(noisy, clips, strict=True)]
             assert found[kind + ending] == pytest.approx(np.mean(each), rel=1e-4)
+    shares: list[Any] = []  # of two ranks, each with a clip, of which the second ends with both
+    with monkeypatch.context() as patched:
+        patched.setattr(evaluation.distributed, "gather", lambda own: (shares.append(own), list(shares))[1])
+        run(Darker(), loader[1:])
+        assert run(Darker(), loader[:1]) == found
     model = Darker()
     model.single = True
     with pytest.raises(UserError, match="scores whole clips"):
