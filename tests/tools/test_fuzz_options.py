@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from relume.core.errors import UserError, printable
 from relume.core.options import check
+from relume.core.runtime.gate import spelled
 from relume.tools import fuzz_options
 from relume.tools.fuzzing import cases, trials, values
 
@@ -70,3 +72,30 @@ def test_outcomes_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(trials.cli, "main", main)
     assert trials.attempt([], tmp_path, 1.0, ("width",)).kind == kind
+
+
+def test_every_refusal_of_a_value_says_option_and_value(tmp_path: Path) -> None:
+    """What the checker says of absurd values, in this process: the key, and the value or a piece of it, if shortened."""
+    cases.data(tmp_path)
+    ground = {name: opt for name, opt in cases.cases(tmp_path).items() if SLOW or " " not in name}
+    rng = random.Random(0)
+    spots = [(name, *place) for name, opt in ground.items() for place in cases.places(opt) if place[0] != ("plugins",)]
+    refused, lacking = 0, []
+    for _ in range(5000 if SLOW else 150):
+        name, path, annotation = rng.choice(spots)
+        value = values.of(annotation, rng, tmp_path)
+        try:
+            check(cases.changed(ground[name], path, value))
+        except UserError as e:
+            said = str(e)
+            refused += 1
+            shown = any(form in said for form in forms(value)) or isinstance(value, (list, dict))
+            if path[-1] not in said or not (shown or "unknown key" in said):
+                lacking.append((path, value, said))
+    assert refused > 15 and not lacking
+
+
+def forms(value: object) -> list[str]:
+    """How a message may show a value, whose end it may leave away."""
+    numbers = [f"{value:,}", f"{value:g}"] if isinstance(value, (int, float)) and abs(value) < 1e30 else []
+    return [printable(str(value))[:40], spelled(value)[:40], *numbers]

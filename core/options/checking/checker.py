@@ -340,11 +340,20 @@ class Checker:
         return instance if is_section else plain(dataclasses.asdict(instance))
 
     def of_field(self, block: Block, key: str, error: Exception) -> Any:
-        """Record what is wrong in a block; `BAD`. A message that begins with one of its keys is reported there."""
+        """Record what is wrong in a block; `BAD`. What begins with one of its keys is reported there, with the value."""
         field, colon, rest = str(error).partition(": ")
         if colon and field in block.entries:
-            return self.problem(block.entries[field].node.place, join(key, field), rest)
-        return self.problem(block.place, key, str(error))
+            node = block.entries[field].node
+            return self.problem(node.place, join(key, field), with_value(rest, node))
+        first = next((entry.node for name, entry in block.entries.items() if str(error).startswith(f"{name} ")), None)
+        return self.problem(block.place, key, with_value(str(error), first))
+
+
+def with_value(text: str, node: Node | None) -> str:
+    """What is wrong with a value, and the value, unless that is said already."""
+    if not isinstance(node, Scalar) or " got " in text or "(" in text or str(to_python(node)) in text:
+        return text
+    return f"{text}, got {describe_node(node)}"
 
 
 def frozen(values: Any) -> Any:

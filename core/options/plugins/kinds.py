@@ -6,6 +6,7 @@ import functools
 import importlib
 import inspect
 import logging
+import os
 import re
 import sys
 import traceback
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...errors import UserError
+from ...errors import UserError, printable, unreadable
 from ...registry import Registry, plugged
 from ...registry.plugged import PACKAGE
 from . import metrics
@@ -39,6 +40,8 @@ PREFERRED = {
 }
 """Where a folder's files of a kind are, most likely first."""
 SKIPPED = {"build", "dist", "experiments", "results", "site-packages", "tb_logger", "venv", "wandb"}
+MOST_ENTRIES = 1_000_000
+"""Files and folders that are looked at in search of a fork's Python files; images of a data set may be among them."""
 PACKAGES = {
     "cv2": "opencv-python",
     "PIL": "pillow",
@@ -63,8 +66,11 @@ class FilePlugin:
 
     def __init__(self, path: Path, said: str) -> None:
         self.key = str(path)
-        refuse_wrapper(path, said)
-        announce(base_of(path))
+        try:
+            refuse_wrapper(path, said)
+            announce(base_of(path))
+        except OSError as e:  # a file of /proc, say, that only looks like one
+            raise UserError(f"{said}: cannot be imported: {e.strerror}") from e
         self.module = imported(module_name(path), said, self.key)
 
     def find(self, registry: Registry, name: str) -> Member | None:
@@ -163,14 +169,35 @@ class FolderPlugin:
 
 
 def python_files(folder: Path) -> Iterator[Path]:
-    """The Python files below a folder, but for hidden folders and those of results and installed packages."""
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith((".", "__pycache__")) or path.name in SKIPPED:
-            continue
-        if path.is_dir():
-            yield from python_files(path)
-        elif path.suffix == ".py" and path.name not in ("__init__.py", "setup.py"):
-            yield path
+    """The Python files below a folder, but for hidden folders and those of results and installed packages.
+
+    Raises:
+        UserError: there is more below it than in any fork.
+    """
+    seen: set[str] = set()  # links may lead back to where they are
+    entries = 0
+
+    def within(place: Path) -> Iterator[Path]:
+        nonlocal entries
+        real = os.path.realpath(place)
+        if real in seen or not os.access(place, os.R_OK | os.X_OK):
+            return
+        seen.add(real)
+        found = sorted(place.iterdir())
+        entries += len(found)
+        if entries > MOST_ENTRIES:
+            raise UserError(
+                f"plugins: {printable(folder)}: more than {MOST_ENTRIES:,} files and folders, which no fork has"
+            )
+        for path in found:
+            if path.name.startswith((".", "__pycache__")) or path.name in SKIPPED:
+                continue
+            if path.is_dir():
+                yield from within(path)
+            elif path.suffix == ".py" and path.name not in ("__init__.py", "setup.py") and unreadable(path) is None:
+                yield path
+
+    yield from within(folder)
 
 
 def definitions(file: Path) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from relume.core.errors import UserError
-from relume.core.options.plugins import import_plugin, module_name
+from relume.core.options.plugins import import_plugin, kinds, module_name
 
 CODE = "class Thing:\n    def answer(self):\n        return 42\n"
 
@@ -59,3 +60,27 @@ def test_a_plugin_that_lacks_something_says_what(tmp_path: Path) -> None:
         import_plugin("lacking.py", tmp_path)
     needs = "needs the package not_installed_anywhere, which is not installed: pip install not_installed_anywhere"
     assert str(caught.value) == f"lacking.py:1: {needs}"
+
+
+def test_a_folder_with_links_in_circles_is_searched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.py").write_text("class A: ...")
+    (tmp_path / "again").symlink_to(tmp_path)
+    (tmp_path / "nowhere.py").symlink_to(tmp_path / "absent")
+    os.mkfifo(tmp_path / "pipe.py")
+    assert list(kinds.python_files(tmp_path)) == [tmp_path / "a.py"]
+    monkeypatch.setattr(kinds, "MOST_ENTRIES", 3)
+    with pytest.raises(UserError, match=r"^plugins: .*: more than 3 files and folders"):
+        list(kinds.python_files(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("/dev/zero", "/dev/zero: cannot be imported: a device, not a file"),
+        ("/proc/self/mem", "/proc/self/mem: cannot be imported: "),
+    ],
+)
+def test_what_only_looks_like_a_file_is_refused(path: str, line: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        import_plugin(path, tmp_path)
+    assert str(caught.value).startswith(f"{path}: {line}")
