@@ -238,6 +238,5 @@ EXTRA: dict[str, Row] = {
         multiple=4,
     ),
     "MPRNet": _extra("MPRNet.__arch.MPRNet:MPRNet", ACADEMIC, multiple=8),
-    "SRFormer": _extra("SRFormer.__arch.SRFormer:SRFormer", "CC-BY-NC-4.0", **UPSCALE, multiple="window_size"),
 }
 """Those of spandrel_extra_arches, none of which may be used commercially."""

@@ -96,7 +96,6 @@ TINY: dict[str, tuple[dict[str, Any], int]] = {
     "SeemoRe": ({"scale": 2, "num_experts": 2, "num_layers": 1, "embedding_dim": 8}, 16),
     "SPAN": ({"num_in_ch": 3, "num_out_ch": 3, "feature_channels": 8, "upscale": 2}, 16),
     "SpandrelRCAN": ({"scale": 2, "n_resgroups": 1, "n_resblocks": 1, "n_feats": 16}, 16),
-    "SRFormer": ({**SWIN, "img_size": 16}, 16),
     "SwiftSRGAN": ({"num_channels": 8, "num_blocks": 1, "upscale_factor": 2}, 16),
     "Swin2SR": ({**SWIN, "img_size": 16}, 16),
     "SwinIR": ({**SWIN, "img_size": 16}, 16),
@@ -209,10 +208,9 @@ def test_listing_and_suggesting_imports_nothing() -> None:
 
 def test_restrictive_licences_are_for_whoever_installs_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zoo, "has_extra", lambda: False)
-    assert "pip install spandrel_extra_arches" in ARCHS.unknown("SRFormer") and "CC-BY-NC-4.0" in ARCHS.unknown(
-        "SRFormer"
-    )
-    assert "SRFormer" not in zoo.names()
+    said = ARCHS.unknown("MAT")
+    assert "pip install spandrel_extra_arches" in said and "CC-BY-NC-4.0" in said
+    assert "MAT" not in zoo.names()
 
 
 # ------------------------------------------------------------------ options
