@@ -119,6 +119,9 @@ def of_phases(train: dict[str, Any]) -> None:
     for key in ("encoder_iter", "flow_first", "freeze_backbone", "net_g_pretrain_iters"):
         if train.get(key):
             train[key] = 2 if key == "encoder_iter" else 1
+    scheduler = train.get("scheduler") or {}
+    if "warmup_steps" in scheduler:  # the epochs of so few images are shorter
+        scheduler["warmup_steps"] = 1
     if train.get("features"):
         train["features"] = dict(RANDOM)
     if train.get("bank"):
