@@ -93,7 +93,7 @@ def test_one_mistake_costs_one_line(mistakes: Mistakes, old: str, new: str, line
          "x.yml:15:50: val.metrics.p.better: expected one of 'higher', 'lower', got the string 'big'"),
         ("logger: {use_tb_loger: true}\n", "x.yml:15:10: unknown key 'use_tb_loger' in logger. Did you mean 'use_tb_logger'? "),
         ("logger: {wandb: {projekt: x}}\n", "x.yml:15:18: unknown key 'projekt' in logger.wandb. Did you mean 'project'? "
-         "Accepted: project, resume_id."),
+         "Accepted: project, resume_id, mode."),
         ("path: {pretrain_network_G: x.pth}\n", "x.yml:15:8: unknown key 'pretrain_network_G' in path. Did you mean "
          "'pretrain_network_g'? Accepted: "),
         ("network_d: {type: OptionsNet, dim: 3}\n",
