@@ -46,6 +46,7 @@ def toy_net(**arguments: Any) -> torch.nn.Module:
 
 
 def saved_weights(path: str, key: str | None = "params", **arguments: Any) -> torch.nn.Module:
+    torch.manual_seed(0)  # the same each time
     network = toy_net(**arguments).eval()
     state = network.state_dict()
     torch.save({key: state} if key else state, path)
@@ -86,7 +87,6 @@ def test_a_test_scores_saves_and_reports_every_set(capsys: pytest.CaptureFixture
     assert sorted(p.name for p in (out / "pairs").iterdir()) == ["a_tested.png", "b_tested.png", "c_tested.png"]
     assert sorted(p.name for p in (out / "alone").iterdir()) == ["x_tested.png", "y_tested.png"]
     with torch.no_grad():
-    torch.manual_seed(0)  # the same each time
         network = toy_net().eval()
         network.load_state_dict(torch.load("w.pth", weights_only=True)["params"])
         lq = torch.rand(1, 3, 20, 27, generator=torch.Generator().manual_seed(0)).mul(255).round() / 255
