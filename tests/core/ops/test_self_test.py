@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(not importlib.util.find_spec("triton"), reason="
 
 @pytest.fixture(scope="module")
 def said() -> dict[str, Any]:
-    script = Path(__file__).with_name("interpreted_self_test.py")
+    script = Path(__file__).with_name("interpreted_trials.py")
     result = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     found: dict[str, Any] = json.loads(result.stdout)
