@@ -236,7 +236,7 @@ def slips(word: str, known: str, files: bool = False) -> int | None:
     distance = edits(a, b, 2 if acronyms else 1)
     if distance > most or (distance > 1 and a[0] not in b[:2] and b[0] not in a[:2]):
         return None
-    short = cores != [word, known] or word == word.upper()  # with calculate_, say, or in capitals
+    short = not files and (cores != [word, known] or word == word.upper())  # with calculate_, say, or in capitals
     return None if distance and short and is_another_acronym(*cores) else distance
 
 

@@ -30,7 +30,7 @@ def calculate_dists(
     color_order: ColorOrder | None = None,
     data_range: Positive | None = None,
 ) -> float:
-    """DISTS (Ding et al., IEEE TPAMI 2022): structure and texture of VGG16's features compared. Lower is better, 0 is equal.
+    """DISTS (Ding et al., IEEE TPAMI 2022): structure and texture of VGG16's features compared. Lower is better.
 
     Paper: Ding et al., IEEE TPAMI 2022. Constants: alpha and beta of the original repository, VGG16 of torchvision. Input: RGB;
     integers, or floats in [0, 1] or [0, 255], clipped. Least size: 16 pixels a side; a smaller image is an error.
