@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pickle
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from runs import options
 
 from relume.core.cli import main
@@ -22,6 +24,7 @@ from relume.core.errors import UserError
 from relume.core.imaging.float_formats import load_arrays
 from relume.core.imaging.storage import UnreadableFile
 from relume.core.runtime import checkpoint, pickles, unpickler
+from relume.datasets.image_folder import ImageFolderDataset
 
 TWO = b"\x80\x02"
 
@@ -125,6 +128,26 @@ def test_a_tensor_takes_no_state(tmp_path: Path) -> None:
     path = archive(tmp_path / "w.pth", content[:at] + b"}b" + content[at:], *parts)
     with pytest.raises(UserError, match="a state for Tensor, which takes none"):
         pickles.read(path)
+
+
+@pytest.mark.parametrize("name", ["../../marker", "{tmp}/marker", "w/../../marker", "..\\..\\marker"])
+def test_names_of_entries_lead_nowhere(name: str, tmp_path: Path) -> None:
+    """Archives are read in memory: an entry that is called like a file elsewhere is not written there."""
+    folder = tmp_path / "deep" / "down"
+    folder.mkdir(parents=True)
+    name = name.format(tmp=tmp_path)
+    torch.save({"w": torch.ones(2)}, folder / "w.pth")
+    good = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(good, "PNG")
+    for path in (folder / "w.pth", folder / "images.zip"):
+        with zipfile.ZipFile(path, "a") as file:
+            file.writestr(f"{name}.png", good.getvalue())
+    for read in (pickles.read, checkpoint.load):
+        with contextlib.suppress(UserError):  # torch wants all entries in one folder
+            assert read(folder / "w.pth")["w"].tolist() == [1, 1]
+    images = ImageFolderDataset(str(folder / "images.zip"))
+    assert [images[i]["gt"].shape for i in range(len(images))] == [(3, 8, 8)]
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["deep", "down", "images.zip", "w.pth"]
 
 
 # ------------------------------------------------------------------ shapes of files
