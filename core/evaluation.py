@@ -26,7 +26,7 @@ from .imaging.transfer import Transfer
 from .inference.network import explaining_channels
 from .inference.tiling import size_multiple
 from .metrics.scoring import Row, Scorer
-from .metrics.shares import MOST_WARNINGS, Share, raise_if_nothing_worked, raise_if_options_let_nothing_work
+from .metrics.shares import MOST_WARNINGS, Share, raise_if_nothing_worked
 from .models.base import Model
 from .runtime import distributed
 from .runtime.logger import as_json
@@ -107,8 +107,6 @@ class Evaluator:
         transfers = transfers or {}
         self.loaders, self.folder, self.device = loaders, folder, device
         self.forgiving, self.progress = forgiving, progress
-        self.proven = False
-        """Whether an evaluation came to its end."""
         self.seconds: dict[str, float] = {}
         self.took: dict[str, dict[str, float]] = {}
         self.counts: dict[str, tuple[int, int]] = {}
@@ -148,7 +146,6 @@ class Evaluator:
 
         Raises:
             Interrupted: ``interrupted()`` gave an exit code on some rank; nothing was averaged.
-            Unscored: in a first evaluation that is forgiving, options allow no result at all, or no score of some metric.
         """
         results = {}
         for dataset, loader in self.loaders.items():
@@ -164,8 +161,6 @@ class Evaluator:
             self.took[dataset] = {row["image"]: s.took[row["image"]] for s in shares for row in s.rows}
             if not self.forgiving:
                 raise_if_nothing_worked(every, shares)
-            elif not self.proven:
-                raise_if_options_let_nothing_work(dataset, every, shares)
             if share.unsaid > 0:
                 log.warning("%s: %d more were left out", dataset, share.unsaid)
             means, notes = self.scorer.means(every)
@@ -180,7 +175,6 @@ class Evaluator:
                 with self._writing(dataset):
                     self._write(dataset, iteration, every)
                     self.gallery.write_grid(dataset, iteration, [t for s in shares for t in s.thumbnails])
-        self.proven = True
         return results
 
     def _share(self, model: Model, dataset: str, loader: Any, iteration: int, interrupted: Callable[[], int]) -> Share:
@@ -206,8 +200,6 @@ class Evaluator:
                 done = len(share.rows) - before[0] + share.failed - before[1]
                 counted = [(i, index) for i, index in enumerate(indices) if index >= 0]
                 explained = not_taken(e, model, placed)
-                if "" not in share.errors:
-                    share.provoked.append("")
                 for place, index in counted[done:]:
                     self._leave_out(share, loader, dataset, placed, index, explained, place)
         if share.times:
@@ -257,8 +249,6 @@ class Evaluator:
             share.took[name] = round(share.times[-1], 6)
             share.scored += not failures
             for metric, error in failures.items():
-                if not self.proven and metric not in share.errors and self.scorer.refuses(dataset, metric, output):
-                    share.provoked.append(metric)
                 share.errors.setdefault(metric, error)
                 self._warn(share, "%s: %s of %s is left out: %s", dataset, metric, name, in_one_line(error))
             shown = {"input": own.get("input"), "output": output, "target": target}
@@ -294,11 +284,11 @@ class Evaluator:
             log.warning(*message)
 
     def _of_set(self, dataset: str) -> dict[str, float]:
-        """The scores of the whole set; in training, none where they fail after they have not."""
+        """The scores of the whole set; in training, none where they fail."""
         try:
             return self.scorer.of_set()
         except Exception as e:
-            if not self.forgiving or not self.proven or distributed.active():  # where ranks would wait for each other
+            if not self.forgiving or distributed.active():  # where ranks would wait for each other
                 raise
             log.warning("%s: metrics of the whole set are left out: %s", dataset, in_one_line(e))
             return {}

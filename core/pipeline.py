@@ -16,7 +16,7 @@ from ..datasets.loading.loader import TrainLoader, build_train_loader
 from . import changes, options
 from .building import global_batch
 from .building.evaluator import build_evaluator, conditions
-from .building.first import first_iteration, first_validation, trained_by
+from .building.first import first_iteration, trained_by
 from .building.machine import say_what_is_ignored, seed_of, with_seed, with_usable_precision
 from .building.networks import build_ema, build_model, build_optimizers, compile_as, lay_out, say_how_far_it_lags
 from .building.pictures import training_pictures
@@ -328,7 +328,6 @@ def build_trainer(
     )
     trainer = Trainer(parts, opt, start, stop)
     trainer.unproven = lambda: first_iteration(opt, parts)
-    trainer.unscored = lambda: first_validation(opt, parts)
     if resume:
         resume_trainer(trainer, resume)
     return trainer

@@ -81,8 +81,6 @@ class Trainer:
         """The iteration of the last checkpoint."""
         self.unproven: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
         """Entered around the first iterations of this process, in which values of the options show that nobody tried before."""
-        self.unscored: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
-        """Entered around the first validation of this process."""
         self.writer = Writer(self.logging.async_save)
         self.profiler = Profiler(self.train.profile, Path(parts.guard.folder), parts.device)
         self._before: list[Tensor] | None = None
@@ -264,7 +262,6 @@ class Trainer:
                 self.resting(),
                 evaluating(parts.model, parts.networks, parts.ema),
                 autocast(parts.device, self.val.amp),
-                contextlib.nullcontext() if parts.evaluator.proven else self.unscored(),
             ):
                 results = parts.evaluator.run(parts.model, self.iteration, interrupted=self.interrupted)
         except Interrupted as stop:

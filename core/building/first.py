@@ -1,4 +1,4 @@
-"""The first iterations and validation of a run: what goes wrong is said of the block of the options that it comes of."""
+"""The first iterations of a run: what goes wrong in it is said of the block of the options that it comes of."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from typing import Any
 
 from ...archs import ARCHS
 from ..errors import UserError
-from ..evaluation import INPUT, Interrupted
 from ..inference.network import explaining_channels
-from ..metrics.shares import Unscored
 from ..options.schema import Options, Train
 from ..registry import MISSING
 from ..runtime.gate import blame, given_in, owner, refusal
@@ -51,34 +49,6 @@ def first_iteration(opt: Options, parts: Parts) -> Iterator[None]:
             blame(e, error)
             raise
         raise error from (e.__cause__ or e)
-
-
-@contextlib.contextmanager
-def first_validation(opt: Options, parts: Parts) -> Iterator[None]:
-    """Inside, validation sets are scored for the first time; what was trained is kept by who calls this.
-
-    Raises:
-        UserError: as `first_iteration`, also where not one image has a result or the score of a metric.
-    """
-    try:
-        yield
-    except Interrupted:
-        raise
-    except Exception as e:
-        why = e.why if isinstance(e, Unscored) else e
-        if isinstance(why, UserError) and (why.key is not None or type(why) is not UserError):
-            raise why from why.__cause__
-        metric = e.metric.removesuffix(INPUT) if isinstance(e, Unscored) else ""
-        key = f"val.metrics.{metric}" if metric else owner(why, owners(parts))
-        failed = f"the first validation failed{f' ({e.dataset})' if isinstance(e, Unscored) else ''}: "
-        error = refusal(why, key or "val", of(key or "val", opt), failed)
-        if key and key not in str(error):
-            blamed, error = error.key, type(error)(f"{key}: {error}")
-            error.key = blamed
-        if not isinstance(e, UserError):
-            blame(e, error)
-            raise
-        raise error from why
 
 
 def trained_by(train: Train) -> str:

@@ -189,11 +189,6 @@ class Scorer:
                 failures.update({f"{k}_{label}": e for k, e in failed.items()})
         return scores, failures
 
-    def refuses(self, dataset: str, metric: str, like: Tensor) -> bool:
-        """Whether a metric fails on noise as large as an output (1, C, H, W), too: then no output is to blame for it."""
-        noise = torch.rand(like.shape, generator=torch.Generator().manual_seed(0)).to(like)
-        return metric.removesuffix("_input") in self.of_image(dataset, noise, noise, {})[1]
-
     def _scores(
         self, dataset: str, output: Tensor, target: Tensor | None
     ) -> tuple[dict[str, float], dict[str, Exception]]:

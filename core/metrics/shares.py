@@ -5,27 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..errors import UserError, in_one_line
 from ..imaging.gallery import Thumbnail
 from ..runtime.messages import sendable
 from .scoring import Row
 
 MOST_WARNINGS = 10
 """Images that one evaluation of a dataset names because they fail."""
-
-
-class Unscored(UserError):
-    """In the first validation of a training, not one image of a dataset has a result, or the score of a metric.
-
-    Attributes:
-        dataset, metric: their names; no metric's when there are no results.
-        why: what was raised at the first image.
-    """
-
-    def __init__(self, dataset: str, metric: str, why: Exception) -> None:
-        super().__init__(f"{dataset}: no image has {metric or 'a result'}: {in_one_line(why)}")
-        self.dataset, self.metric, self.why = dataset, metric, why
-        self.everywhere = True
 
 
 @sendable
@@ -45,8 +30,6 @@ class Share:
     """Images that have every score."""
     errors: dict[str, Exception] = field(default_factory=dict)
     """By metric, why the first image without it has none; under ``""`` why the first image without a result has none."""
-    provoked: list[str] = field(default_factory=list)
-    """Of the keys of `errors`, those of failures that no output, and no file, is to blame for."""
     said: int = 0
     """Warnings."""
 
@@ -62,11 +45,3 @@ def raise_if_nothing_worked(rows: Sequence[Row], shares: Sequence[Share]) -> Non
         for metric, error in share.errors.items():
             if not any(metric in row for row in rows) if metric else not rows:
                 raise error
-
-
-def raise_if_options_let_nothing_work(dataset: str, rows: Sequence[Row], shares: Sequence[Share]) -> None:
-    """Raise `Unscored`, on all ranks, where options are the reason why no image has a result or the score of a metric."""
-    for share in shares:
-        for metric in share.provoked:
-            if not any(metric in row for row in rows) if metric else not rows:
-                raise Unscored(dataset, metric, share.errors[metric]) from share.errors[metric]

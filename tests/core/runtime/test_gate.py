@@ -26,7 +26,6 @@ PLUGIN = '''
 import torch
 from torch import nn
 from relume.archs import ARCHS
-from relume.core.metrics import METRICS
 from relume.losses import LOSSES
 from relume.datasets import DATASETS
 
@@ -46,20 +45,11 @@ class GateNet(nn.Module):
         self.last = nn.Sequential(nn.Conv2d(width, 3 * up * up, 3, padding=1), nn.PixelShuffle(up))
 
     def forward(self, x):
-        if self.fail == "evaluation" and not self.training:
-            raise LookupError("nobody expected this")
         if self.fail == "forward":
             return torch.ones(2, 3) @ torch.ones(2, 3)
         if self.fail == "memory":
             return torch.empty(1 << 60)
         return self.last(self.body(self.first(x)))
-
-@METRICS.register()
-def gate_metric(img, img2, crop_border: int = 0, fail: bool = False) -> float:
-    """A metric with one."""
-    if fail:
-        raise IndexError("nobody expected this")
-    return float(abs(img - img2).mean())
 
 @LOSSES.register()
 class GateLoss(nn.Module):
@@ -143,46 +133,6 @@ def test_first_iterations(refused: Callable[..., str], changes: dict[str, Any], 
     assert re.fullmatch(rf"x\.yml:\d+:\d+: {line}", last), last
     (log,) = tmp_path.glob("experiments/toy/train_toy_*.log")
     assert "Traceback (most recent call last):" in log.read_text()
-
-
-MINE = {"type": "gate_metric", "better": "lower", "fail": True}
-
-
-@pytest.mark.parametrize(
-    ("changes", "line"),
-    [
-        ({"network_g": {"type": "GateNet", "fail": "evaluation"}}, r"network_g: the first validation failed "
-         r"\(held_out\): LookupError: nobody expected this .*\(GateNet with fail: evaluation\)"),
-        ({"val__metrics": {"mine": MINE}}, r"val\.metrics\.mine: metric gate_metric: IndexError: nobody expected this .*"
-         r"\(gate_metric with .*fail: true\)"),
-        ({"val__metrics": {"psnr": {"type": "calculate_psnr", "crop_border": 999}}}, r"val\.metrics\.psnr: "
-         r".*crop_border 999 does not fit an image of 17x19\."),
-    ],
-)  # fmt: skip
-def test_first_validation(refused: Callable[..., str], changes: dict[str, Any], line: str, tmp_path: Path) -> None:
-    """It ends the run in one line, and what was trained is kept."""
-    said = refused(**changes, val__val_freq=1, train__pixel_opt={"type": "L1Loss"}).strip().splitlines()
-    assert re.fullmatch(rf"x\.yml:\d+:\d+: {line}", said[-1]), said
-    assert list(tmp_path.glob("experiments/toy/models/net_g_*.pth"))
-    assert list(tmp_path.glob("experiments/toy/training_states/*.state"))
-
-
-def test_a_score_that_once_was_there_may_fail_later(
-    refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from relume.core.metrics import scoring
-
-    calls = []
-
-    def metric(*arguments: Any) -> float:
-        calls.append(arguments)
-        if len(calls) > 3:
-            raise IndexError
-        return 1.0
-
-    monkeypatch.setattr(scoring, "calculate_metric", metric)
-    refused(code=0, val__val_freq=1)
-    assert len(calls) == 6
 
 
 def test_a_loss_that_gives_no_number_names_the_option(refused: Callable[..., str]) -> None:
