@@ -6,13 +6,11 @@ from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from ...losses.dists import SMALLEST_SIDE, DISTSLoss
 from ..annotations import Count, NonNegative, Positive
-from ..errors import UserError
 from . import metric
-from .images import ColorOrder, Image, InputOrder, prepared
+from .images import ColorOrder, Image, InputOrder, for_network
 
 SHORTER_SIDE = 256
 """What the published figures are of."""
@@ -54,24 +52,10 @@ def calculate_dists(
     Raises:
         UserError: weights are missing, or images are too small or not RGB.
     """
-    owner = "calculate_dists"
-    pair = prepared(
-        owner,
-        img,
-        img2,
-        crop_border=crop_border,
-        data_range=data_range,
-        color_order=color_order,
-        input_order=input_order,
-        clip=True,
-    )
-    height, width, channels = pair[0].shape
-    if channels != 3 or min(height, width) < SMALLEST_SIDE:
-        raise UserError(
-            f"{owner}: needs 3 channels and {SMALLEST_SIDE} pixels a side, got {channels} of {height}x{width}."
-        )
-    device = img.device if isinstance(img, Tensor) else torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    x, y = (torch.from_numpy(p / 255).float().permute(2, 0, 1)[None].to(device) for p in pair)
+    how = (crop_border, data_range, color_order, input_order)
+    pair, device = for_network("calculate_dists", img, img2, SMALLEST_SIDE, *how)
+    x, y = ((p / 255).float().to(device) for p in pair)
+    height, width = x.shape[2:]
     if shorter_side is not None and min(height, width) > shorter_side:
         size = [shorter_side * side // min(height, width) for side in (height, width)]
         x, y = (F.interpolate(image, size, mode="bilinear", antialias=True) for image in (x, y))

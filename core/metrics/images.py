@@ -100,6 +100,36 @@ def prepared(
     return result
 
 
+def for_network(
+    owner: str,
+    img: Image,
+    img2: Image,
+    smallest: int,
+    crop_border: int,
+    data_range: float | None,
+    color_order: ColorOrder | None,
+    input_order: InputOrder,
+) -> tuple[list[Tensor], torch.device]:
+    """Both images as a network takes them, (1, 3, H, W), in [0, 255], float64, clipped; and the device that it is to run on.
+
+    Raises:
+        UserError: as `prepared`; also for images that are not RGB, or have less than `smallest` pixels a side.
+    """
+    pair = prepared(
+        *(owner, img, img2),
+        crop_border=crop_border,
+        data_range=data_range,
+        color_order=color_order,
+        input_order=input_order,
+        clip=True,
+    )
+    height, width, channels = pair[0].shape
+    if channels != 3 or min(height, width) < smallest:
+        raise UserError(f"{owner}: needs 3 channels and {smallest} pixels a side, got {channels} of {height}x{width}.")
+    device = img.device if isinstance(img, Tensor) else torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return [torch.from_numpy(p).permute(2, 0, 1)[None] for p in pair], device
+
+
 def _channels_last(owner: str, image: Image, color_order: ColorOrder | None, input_order: InputOrder) -> np.ndarray:
     """(H, W, C), RGB if it has three channels, values as they are."""
     if isinstance(image, Tensor):

@@ -5,13 +5,12 @@ from __future__ import annotations
 from functools import lru_cache
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ...losses.lpips import TRUNKS, Net, build_lpips
 from ..annotations import NonNegative, Positive
-from ..errors import UserError
 from . import metric
-from .images import ColorOrder, Image, InputOrder, prepared
+from .images import ColorOrder, Image, InputOrder, for_network
 
 
 @metric("lower", "lpips")
@@ -48,23 +47,9 @@ def calculate_lpips(
     Raises:
         UserError: lpips or the trunk's weights are missing, or images are too small or not RGB.
     """
-    owner = "calculate_lpips"
-    pair = prepared(
-        owner,
-        img,
-        img2,
-        crop_border=crop_border,
-        data_range=data_range,
-        color_order=color_order,
-        input_order=input_order,
-        clip=True,
-    )
-    h, w, channels = pair[0].shape
-    smallest = TRUNKS[net][1]
-    if channels != 3 or min(h, w) < smallest:
-        raise UserError(f"{owner}: needs 3 channels and {smallest} pixels a side, got {channels} of {h}x{w}.")
-    device = img.device if isinstance(img, Tensor) else torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    x, y = (torch.from_numpy(p / 127.5 - 1).float().permute(2, 0, 1)[None].to(device) for p in pair)
+    how = (crop_border, data_range, color_order, input_order)
+    pair, device = for_network("calculate_lpips", img, img2, TRUNKS[net][1], *how)
+    x, y = ((p / 127.5 - 1).float().to(device) for p in pair)
     with torch.inference_mode(), torch.autocast(device.type, enabled=False):
         return float(network(net, weights, device)(x, y))
 
