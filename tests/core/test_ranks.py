@@ -153,7 +153,7 @@ def test_ranks_that_do_not_come_or_cannot_are_named(ranks: Ranks, tmp_path: Path
     for present, signalled in (((0, 2), 2), ((1,), 1)):
         port = free_port()
         waiting = [
-            Rank(arguments, str(tmp_path), by_hand(i, 3, port), signals={1.0: 15} if i == signalled else {})
+            Rank(arguments, str(tmp_path), by_hand(i, 3, port), signals={2.5: 15} if i == signalled else {})
             for i in present
         ]
         ended = ranks.run(waiting)
