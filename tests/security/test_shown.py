@@ -17,9 +17,9 @@ from relume.core.reports.places import Places
 def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Pictures of the user's outside of the working directory; the user's home."""
     picture(tmp_path / "home/private/secret.png", 0)
-    picture(tmp_path / "home/work/own.png", 1)
+    picture(tmp_path / "home/desk/own.png", 1)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path / "home/work")
+    monkeypatch.chdir(tmp_path / "home/desk")
     return tmp_path / "home"
 
 
