@@ -203,31 +203,19 @@ def load_build(unpickler: Any) -> None:
         vars(target).update({str(k): v for k, v in (part or {}).items()})
 
 
-def load_entry(unpickler: Any) -> None:
-    """Set an entry of a dictionary."""
-    as_key(unpickler.stack[-2])
-    USUAL[pickle.SETITEM[0]](unpickler)
+def looking_at(operation: bytes, keys: slice) -> Callable[[Any], None]:
+    """An operation of pickles as it is, once those things on the stack that become keys have passed `as_key`.
 
+    Args:
+        keys: where they lie on the stack.
+    """
 
-def load_entries(unpickler: Any) -> None:
-    """Set entries of a dictionary."""
-    for key in unpickler.stack[::2]:
-        as_key(key)
-    USUAL[pickle.SETITEMS[0]](unpickler)
+    def load(unpickler: Any) -> None:
+        for key in unpickler.stack[keys]:
+            as_key(key)
+        USUAL[operation[0]](unpickler)
 
-
-def load_dictionary(unpickler: Any) -> None:
-    """A dictionary with its entries."""
-    for key in unpickler.stack[::2]:
-        as_key(key)
-    USUAL[pickle.DICT[0]](unpickler)
-
-
-def load_members(unpickler: Any) -> None:
-    """Add to a set."""
-    for item in unpickler.stack:
-        as_key(item)
-    USUAL[pickle.ADDITEMS[0]](unpickler)
+    return load
 
 
 def load_unknown(unpickler: Any) -> None:
@@ -254,10 +242,10 @@ class RestrictedUnpickler(pickle._Unpickler):
     dispatch: ClassVar[dict[int, Any]] = {
         **USUAL,
         pickle.BUILD[0]: load_build,
-        pickle.SETITEM[0]: load_entry,
-        pickle.SETITEMS[0]: load_entries,
-        pickle.DICT[0]: load_dictionary,
-        pickle.ADDITEMS[0]: load_members,
+        pickle.SETITEM[0]: looking_at(pickle.SETITEM, slice(-2, -1)),
+        pickle.SETITEMS[0]: looking_at(pickle.SETITEMS, slice(None, None, 2)),
+        pickle.DICT[0]: looking_at(pickle.DICT, slice(None, None, 2)),
+        pickle.ADDITEMS[0]: looking_at(pickle.ADDITEMS, slice(None)),
         **dict.fromkeys((operation[0] for operation in UNUSED), load_unknown),
     }
 
