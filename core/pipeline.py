@@ -345,7 +345,7 @@ def build_training_loader(
 ) -> TrainLoader:
     """This rank's loader of the training set, which goes on where `resume` stopped."""
     with gate("datasets.train", {**opt.datasets["train"], "scale": opt.scale}):
-        threads.refuse_too_many(opt.datasets["train"].num_worker_per_gpu)
+        threads.refuse_too_many("num_worker_per_gpu", opt.datasets["train"].num_worker_per_gpu)
         return build_train_loader(
             dataset,
             opt.datasets["train"],

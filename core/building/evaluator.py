@@ -57,7 +57,7 @@ def build_evaluator(
         if (rounds := declared(dataset, "score_rounding", DatasetTraits)) is not None:
             rounding[name] = rounds
         with gate(f"datasets.{phase}", block):
-            threads.refuse_too_many(block.num_worker_per_gpu)
+            threads.refuse_too_many("num_worker_per_gpu", block.num_worker_per_gpu)
             loaders[name] = build_eval_loader(
                 dataset,
                 seed=seed_of(opt),

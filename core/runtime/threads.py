@@ -30,11 +30,11 @@ def cores() -> int:
         return bound
 
 
-def refuse_too_many(workers: int) -> None:
-    """Raises UserError for more loading processes than this machine starts in a reasonable time."""
-    if workers > (most := MOST * cores()):
+def refuse_too_many(key: str, number: int) -> None:
+    """Raises UserError, which names the option, for more threads or processes than this machine starts in a reasonable time."""
+    if number > (most := MOST * cores()):
         machine = f"this machine of {_some(cores(), 'core')}"
-        raise UserError(f"num_worker_per_gpu: must be at most {most} on {machine}, got {workers}")
+        raise UserError(f"{key}: must be at most {most} on {machine}, got {number}")
 
 
 def chosen(asked: int | None, available: int, ranks: int, loading: int, on_gpu: bool) -> tuple[int, str]:
@@ -79,9 +79,7 @@ def shared_out(asked: int | None, loading: int, device: torch.device) -> Iterato
     """
     before = torch.get_num_threads()
     number, why = chosen(asked, cores(), distributed.ranks_here(), loading, device.type == "cuda")
-    if number > (most := MOST * cores()):
-        machine = f"this machine of {_some(cores(), 'core')}"
-        raise UserError(f"{why.partition('=')[0]}: must be at most {most} on {machine}, got {number}")
+    refuse_too_many(why.partition("=")[0], number)
     torch.set_num_threads(number)
     try:
         yield f"{_some(number, 'CPU thread')} per rank ({why})"
