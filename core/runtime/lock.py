@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..errors import UserError
-from ..files import reading
+from ..files import reading, temporary_name
 
 BEAT = 15.0
 """Seconds between signs of life."""
@@ -128,7 +128,7 @@ def _take(path: Path) -> bool:
 
     It is written aside and linked, so that a process that is killed on the way leaves no lock without an owner.
     """
-    aside = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.new")
+    aside = temporary_name(path)
     text = json.dumps(asdict(Owner.here()))
     try:
         aside.write_text(text)
