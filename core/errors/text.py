@@ -27,9 +27,7 @@ def printable(text: object, most: int = VALUE) -> str:
     """
     whole = redacted(text)
     shown = whole if len(whole) <= most else f"{whole[: most // 2]}...{whole[-(most // 6) :]} ({len(whole)} characters)"
-    if shown.isprintable():
-        return shown
-    return "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else _escaped(c) for c in shown)
+    return _visible(shown)
 
 
 WORDS = (
@@ -78,8 +76,14 @@ def without_secrets(value: Any) -> Any:
     return redacted(value) if isinstance(value, str) else value
 
 
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode()
+def _visible(text: str, also: str = "") -> str:
+    """Text with every character escaped that is neither printable nor a space, nor one of `also`."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c in also or c.isprintable() or unicodedata.category(c) == "Zs" else c.encode("unicode_escape").decode()
+        for c in text
+    )
 
 
 def message(text: str) -> str:
@@ -102,12 +106,7 @@ def lines(text: str) -> str:
     >>> lines("a\n\tb\x1b[2J")
     'a\n\tb\\x1b[2J'
     """
-    whole = redacted(text)
-    if whole.isprintable():
-        return whole
-    return "".join(
-        c if c in "\n\t" or c.isprintable() or unicodedata.category(c) == "Zs" else _escaped(c) for c in whole
-    )
+    return _visible(redacted(text), "\n\t")
 
 
 def in_one_line(error: BaseException) -> str:
