@@ -38,6 +38,11 @@ def expanded(path: str | os.PathLike[str]) -> Path:
         raise UserError(f"'{printable(text)}': there is no user '{printable(user[1:])}' here") from None
 
 
+def real(path: Path) -> Path:
+    """A path with its links followed; of links that lead to each other, over which `Path.resolve` raises, one of them."""
+    return Path(os.path.realpath(path))
+
+
 def unreadable(path: Path) -> str | None:
     """Why `path` is not a plain file that can be read, in a few words; None when it is one."""
     try:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import unicodedata
 from pathlib import Path
 
 from ..annotations import Rule
 from ..errors import UserError, printable
+from ..errors.paths import real
 
 MARKS = frozenset("-_.+ =,@()[]%#")
 """What is neither letter nor digit, and may stand in a name: nothing that a shell would run when a message is copied."""
@@ -63,6 +63,6 @@ def below(root: Path, path: Path) -> Path:
     Raises:
         UserError: it does not.
     """
-    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
+    if not real(path).is_relative_to(real(root)):
         raise UserError(f"{printable(path)}: lies outside {printable(root)}, and is not written")
     return path

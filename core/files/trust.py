@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from ..errors import UserError, printable
+from ..errors.paths import real
 
 VARIABLE = "RELUME_TRUST_PLUGINS"
 """Environment variable: files and folders whose plug-ins may run, parted as in ``PATH``; ``all`` for every one."""
@@ -20,11 +21,6 @@ _commanded: ContextVar[bool] = ContextVar("commanded", default=False)
 
 class NotTrusted(UserError):
     """A plug-in that was not run, because a file from elsewhere names it."""
-
-
-def real(path: Path) -> Path:
-    """A path with its links followed; `Path.resolve` raises over links that lead to each other."""
-    return Path(os.path.realpath(path))
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ..errors import UserError, expanded, listing
-from ..files.trust import real
+from ..errors.paths import real
 from .files import Run
 
 DATA = ("data", "datasets")

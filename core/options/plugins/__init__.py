@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ...errors import UserError, did_you_mean, expanded, printable, unreadable
+from ...errors.paths import real
 from ...files.trust import NotTrusted, require_trust
 from ...registry import plugged
 from .kinds import FilePlugin, FolderPlugin, ModulePlugin
@@ -84,7 +85,7 @@ def include(plugins: Iterable[str]) -> list[str]:
 
 def path_of(plugin: str, folder: Path) -> Path | None:
     """The file or folder that a plug-in is, whether it is there or not; None of an installed module."""
-    path = Path(os.path.realpath(folder / expanded(plugin)))
+    path = real(folder / expanded(plugin))
     return path if plugin.endswith(".py") or os.sep in plugin or path.is_dir() else None
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...errors import UserError, expanded, printable, unreadable
-from ...errors.paths import NOT_THERE
+from ...errors.paths import NOT_THERE, real
 from .. import shipped
 from ..nodes import Block, Entry, Items, Node, OptionError, Place, Problem, Scalar, merge
 from .source import Source
@@ -55,8 +55,8 @@ def read(path: str | os.PathLike[str], overrides: Iterable[str] = (), allow_dupl
 
 
 def _real(path: str) -> Path:
-    """The file of a path, links followed; of links that lead to each other, which `Path.resolve` raises over, one of them."""
-    return Path(os.path.realpath(shipped.located(path)))
+    """The file of a path, links followed."""
+    return real(shipped.located(path))
 
 
 class Reader:
