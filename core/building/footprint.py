@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +18,7 @@ from ..inference.tiling import size_multiple
 from ..models.base import Batch
 from ..models.interpolation import InterpolationModel
 from ..options.schema import Options
+from ..runtime.memory import kept_for_gradients
 from ..runtime.precision import autocast, usable
 from ..runtime.state import whole_memory_gib
 from .networks import build_model
@@ -109,7 +110,7 @@ def footprint(opt: Options) -> Footprint:
     with silent():
         model, networks = build_model(without_weights(opt), torch.device("cpu"), for_training=True)
     multiple = math.lcm(*(size_multiple(n) for n in networks.values())) * opt.scale
-    shared = {p.untyped_storage()._cdata for n in (*networks.values(), model.losses) for p in n.parameters()}
+    shared = [p for n in (*networks.values(), model.losses) for p in n.parameters()]
     amp = usable(opt.train.amp, torch.device("cpu"))
     for sides in (SIDES, LARGE):
         rounded = sorted({max(-(-min(s, side) // multiple) * multiple, multiple) for s in sides})
@@ -171,19 +172,11 @@ def sample(model: Any, side: int, scale: int) -> Batch:
     return {"lq": small, "gt": truth, "gt_recover": truth, "seed": torch.zeros(1, dtype=torch.int64)}
 
 
-def left_behind(model: Any, batch: Batch, shared: set[int]) -> int:
+def left_behind(model: Any, batch: Batch, shared: Iterable[Tensor]) -> int:
     """Bytes that the forward passes of an iteration keep for the gradient, the weights themselves aside."""
-    kept: dict[int, Tensor] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        if (storage := tensor.untyped_storage())._cdata not in shared:
-            kept[storage._cdata] = tensor
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        update = next(iter(model.updates(batch, LATE)))
-    del update
-    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    with kept_for_gradients(shared) as kept:
+        next(iter(model.updates(batch, LATE)))
+    return sum(storage.nbytes() for storage in kept.values())
 
 
 @contextmanager

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import random
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -93,29 +91,17 @@ def kept_for_gradients(network: nn.Module, inputs: tuple[Any, ...], more: Mappin
     from torch._subclasses.fake_tensor import FakeTensorMode  # takes a second
 
     fakes = FakeTensorMode(allow_non_fake_inputs=True)
-    storages: dict[int, torch.UntypedStorage] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        storages[storage._cdata] = storage
-        return tensor
 
     def fake(value: Any) -> Any:
         return fakes.from_tensor(value) if isinstance(value, Tensor) else value
 
-    state, numbers = random.getstate(), np.random.get_state()
     try:
         own = {id(t): fake(t) for t in (*network.parameters(), *network.buffers())}
         arguments, named = [fake(v) for v in inputs], {k: fake(v) for k, v in more.items()}
-        twin = copy.deepcopy(network, dict(own))
-        with torch.random.fork_rng(devices=[]), fakes, torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-            result = twin.forward(*arguments, **named)
+        with memory.nothing_drawn():
+            twin = copy.deepcopy(network, dict(own))
+            with fakes, memory.kept_for_gradients(own.values()) as kept:
+                twin.forward(*arguments, **named)
     except Exception:  # what a network does with values cannot be done without them
         return None
-    finally:
-        random.setstate(state)
-        np.random.set_state(numbers)
-    del result
-    for tensor in own.values():
-        storages.pop(tensor.untyped_storage()._cdata, None)
-    return sum(s.nbytes() for s in storages.values())
+    return sum(storage.nbytes() for storage in kept.values())

@@ -6,13 +6,13 @@ import contextlib
 import os
 import random
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import UserError
 
@@ -104,6 +104,33 @@ def bytes_of(network: nn.Module) -> int:
     return sum(t.numel() * t.element_size() for t in (*network.parameters(), *network.buffers()))
 
 
+@contextlib.contextmanager
+def nothing_drawn() -> Iterator[None]:
+    """Inside, random numbers are drawn on the CPU; those that are drawn afterwards are as if none had been."""
+    state, numbers = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(state)
+        np.random.set_state(numbers)
+
+
+@contextlib.contextmanager
+def kept_for_gradients(aside: Iterable[Tensor]) -> Iterator[dict[int, torch.UntypedStorage]]:
+    """Inside, storages that are kept for gradients come into the dictionary that it gives, those of the tensors `aside` not."""
+    leave = {t.untyped_storage()._cdata for t in aside}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if (storage := tensor.untyped_storage())._cdata not in leave:
+            kept[storage._cdata] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        yield kept
+
+
 def weighed(build: Callable[[], nn.Module]) -> int | None:
     """Bytes of the parameters and buffers of what `build` builds; no memory is used for them.
 
@@ -112,9 +139,8 @@ def weighed(build: Callable[[], nn.Module]) -> int | None:
     Returns:
         None where `build` needs the values of tensors, which there are none of.
     """
-    state, numbers = random.getstate(), np.random.get_state()
     try:
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), torch.device("meta"):
+        with nothing_drawn(), warnings.catch_warnings(), torch.device("meta"):
             warnings.simplefilter("ignore")
             return bytes_of(build())
     except UserError as e:
@@ -127,9 +153,6 @@ def weighed(build: Callable[[], nn.Module]) -> int | None:
         if isinstance(e, RuntimeError) and ran_out(e):  # where nothing is allocated: torch cannot count so far
             raise UserError("would need more memory for its weights than any machine has") from e
         return None
-    finally:
-        random.setstate(state)
-        np.random.set_state(numbers)
 
 
 def refuse_too_large(size: int, device: torch.device, for_training: bool) -> None:
