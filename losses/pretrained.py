@@ -7,6 +7,7 @@ import math
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 
 import torch
@@ -17,6 +18,17 @@ from ..core.errors.paths import NOT_THERE
 from ..core.runtime.weights import refuse_nonfinite, refuse_other_kinds
 
 RANDOM = "random"
+_unread: ContextVar[bool] = ContextVar("unread", default=False)
+
+
+@contextlib.contextmanager
+def unread() -> Iterator[None]:
+    """Inside, all are `RANDOM`, whatever is asked for: for who wants a loss's shapes, not its values."""
+    token = _unread.set(True)
+    try:
+        yield
+    finally:
+        _unread.reset(token)
 
 
 def pretrained_state(
@@ -35,7 +47,7 @@ def pretrained_state(
     Raises:
         UserError: no such file, a damaged one, one of another network, or a failed download.
     """
-    if weights == RANDOM:
+    if weights == RANDOM or _unread.get():
         return random_state(shapes)
     path = expanded(weights) if weights is not None else downloaded(owner, url())
     state = read_state(owner, path)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...losses.pretrained import unread
 from .. import options
 from ..errors import UserError
 from ..inference.tiling import size_multiple
@@ -107,7 +108,7 @@ def footprint(opt: Options) -> Footprint:
     if opt.train is None or "train" not in opt.datasets:
         raise UserError("it trains nothing")
     side, batch = largest_step(opt)
-    with silent():
+    with silent(), unread():
         model, networks = build_model(without_weights(opt), torch.device("cpu"), for_training=True)
     multiple = math.lcm(*(size_multiple(n) for n in networks.values())) * opt.scale
     shared = [p for n in (*networks.values(), model.losses) for p in n.parameters()]
@@ -153,12 +154,9 @@ def largest_step(opt: Options) -> tuple[int, int]:
 
 
 def without_weights(opt: Options) -> Options:
-    """Options that read no weights, neither of networks nor of feature extractors."""
+    """Options that name no weights of networks."""
     values = opt.to_dict()
     values["path"] = {k: v for k, v in values["path"].items() if not k.startswith("pretrain_network_")}
-    for block in [b for k, b in values["train"].items() if k.endswith("_opt") and isinstance(b, dict)]:
-        if "Perceptual" in str(block.get("type")):
-            block["weights"] = "random"
     return options.check(values)
 
 

@@ -12,6 +12,7 @@ from relume.core import options
 from relume.core.building import footprint
 from relume.core.building.footprint import GB, USABLE, divided
 from relume.core.cli import main
+from relume.losses import pretrained
 
 FOLDER = Path(relume.__file__).resolve().parent / "options"
 STATED = re.compile(r"^# Memory[^:]*: (?:up to )?([\d.]+) GB for one sample", re.MULTILINE)
@@ -55,3 +56,17 @@ def test_describe_prints_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Memory is not estimated: it trains on images as large as they are" in capsys.readouterr().out
     assert main(["describe", "relume:quickstart.yml", "--set-only"]) == 0
     assert "Memory" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["PerceptualLoss", "ContextualLoss", "LPIPSLoss"])
+def test_no_weights_of_a_loss_are_fetched(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if kind == "LPIPSLoss":
+        pytest.importorskip("lpips")
+    fetched: list[str] = []
+    monkeypatch.setattr(pretrained, "downloaded", lambda owner, url: fetched.append(url))
+    loss = {"type": kind, "layer_weights": {"relu1_1": 1.0}} if kind != "LPIPSLoss" else {"type": kind}
+    values = options.load(FOLDER / "quickstart.yml").to_dict()
+    values["train"]["perceptual_opt"] = loss
+    without = footprint.footprint(options.load(FOLDER / "quickstart.yml"))
+    assert footprint.footprint(options.check(values)).sample > without.sample
+    assert not fetched
