@@ -53,7 +53,8 @@ class Guard:
 
     def __init__(self, limit: int, folder: Path, device: torch.device, trained_by: str = "") -> None:
         self.limit = limit
-        self.trained_by = f" ({trained_by})" if trained_by else ""
+        self.cures = "Usual cures: a lower lr, train.grad_clip_norm, train.amp: off or bf16"
+        self.cures += f" ({trained_by})" if trained_by else ""
         self.folder = folder
         self.device = device
         self.entries: list[Entry] = []
@@ -207,7 +208,7 @@ class Guard:
         raise NonFiniteError(
             f"training stopped at iteration {entry.iteration}: {count} steps in a row had NaN or infinite values. "
             f"Replay the last one with: relume replay {bundle}{' --plugins' if context.get('plugins') else ''}. "
-            f"Usual cures: a lower lr, train.grad_clip_norm, train.amp: off or bf16{self.trained_by}"
+            f"{self.cures}"
         )
 
     def refuse_weights(self, iteration: int, *kinds: Mapping[str, nn.Module]) -> None:
@@ -225,8 +226,7 @@ class Guard:
             which = f" ({', '.join(bad[:3])}{', ...' if len(bad) > 3 else ''})" if bad else ""
             raise NonFiniteError(
                 f"training stopped at iteration {iteration}: the weights are NaN or infinite{which}, and are not saved; older "
-                "checkpoints stay as they are. Usual cures: a lower lr, train.grad_clip_norm, train.amp: off or bf16"
-                f"{self.trained_by}"
+                f"checkpoints stay as they are. {self.cures}"
             )
 
 
