@@ -17,6 +17,7 @@ from torch import Tensor
 from ..errors import UserError
 from .dispatch import device_obstacle, use_kernel
 from .selective_scan_chunks import scan_chunks
+from .self_test import case
 
 MOST_STATES = 256
 """States per channel that the kernels take."""
@@ -76,6 +77,11 @@ def selective_scan(
         y = y if z is None else y * F.silu(z.to(exact))
     y = y.to(u.dtype)
     return (y, last) if return_last_state else y
+
+
+@case("selective_scan", (1, 4, 19), (1, 4, 19), (4, 8), (1, 2, 8, 19), (1, 2, 8, 19), (4,))
+def _case(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    return selective_scan(u, delta, -A, B, C, D)
 
 
 def _checked(

@@ -21,6 +21,7 @@ from torch import Tensor
 from ..errors import UserError
 from . import foreign
 from .dispatch import device_obstacle, use_kernel
+from .self_test import case
 from .shapes import check_shapes
 from .ssd_chunks import scan_chunks
 from .ssd_operator import scan_operator
@@ -95,6 +96,11 @@ def ssd(
         y = y if z is None else y.to(exact) * F.silu(z.to(exact))
     y = y.to(x.dtype)
     return (y, final) if return_final_states else y
+
+
+@case("ssd", (1, 70, 2, 16), (1, 70, 2), (2,), (1, 70, 1, 16), (1, 70, 1, 16), (2,))
+def _case(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    return ssd(x, dt, -A, B, C, D=D)
 
 
 def _check(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> None:
