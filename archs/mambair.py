@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -28,7 +28,8 @@ class Blocks(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self.blocks:
-            x = checkpoint(block, x, use_reentrant=False) if self.saving and self.training else block(x)
+            saving = self.saving and torch.is_grad_enabled()
+            x = checkpoint(block, x, use_reentrant=False) if saving else block(x)
         return x
 
 
@@ -73,6 +74,8 @@ class MambaIR(SequenceSR):
         UserError: settings that do not go together.
     """
 
+    upsamplers = ("", "pixelshuffle", "pixelshuffledirect")
+
     def __init__(
         self,
         img_size: int = 64,
@@ -94,8 +97,7 @@ class MambaIR(SequenceSR):
         interval: Sequence[int] | int | None = None,
         num_heads: Sequence[int] | int | None = None,
     ) -> None:
-        accepted = ("", "pixelshuffle", "pixelshuffledirect")
-        super().__init__(in_chans, embed_dim, patch_norm, upscale, img_range, upsampler, resi_connection, accepted)
+        super().__init__(in_chans, embed_dim, patch_norm, upscale, img_range, upsampler, resi_connection)
         self.drop_rate = drop_rate
         light = upsampler == "pixelshuffledirect"
         rates = iter(linear_rates(drop_path_rate, sum(depths)))
@@ -103,6 +105,3 @@ class MambaIR(SequenceSR):
             blocks = [VSSBlock(embed_dim, d_state, mlp_ratio, next(rates), light) for _ in range(depth)]
             self.layers.append(ResidualGroup(embed_dim, blocks, resi_connection, use_checkpoint))
         self.init_weights()
-
-    def embedded(self, x: Tensor) -> Tensor:
-        return F.dropout(self.patch_embed(x), self.drop_rate, self.training)

@@ -18,7 +18,7 @@ from ..core.annotations import Count, Positive
 from ..core.errors import UserError
 from ..core.ops.pixelwise import channels, pixels
 from . import ARCHS
-from .sequence_sr import Connection, SequenceSR, Upsampler, residual_conv
+from .sequence_sr import Connection, SequenceSR, Upsampler, need_heads, residual_conv
 from .state_space_2d import ScanParameters
 from .vfi.attention import attend_in_windows, shift_masks
 
@@ -312,29 +312,21 @@ class MambaIRv2(SequenceSR):
         resi_connection: Connection = "1conv",
         route: Route = "sample",
     ) -> None:
-        accepted = ("", "pixelshuffle", "pixelshuffledirect", "nearest+conv")
-        super().__init__(in_chans, embed_dim, patch_norm, upscale, img_range, upsampler, resi_connection, accepted)
+        super().__init__(in_chans, embed_dim, patch_norm, upscale, img_range, upsampler, resi_connection)
         name = type(self).__name__
         if route not in ("sample", "argmax"):
             raise UserError(f"{name}: route must be sample or argmax, not '{route}'")
-        if len(depths) != len(num_heads):
-            raise UserError(f"{name}: depths has {len(depths)} groups, num_heads {len(num_heads)}; they must agree")
-        if any(heads < 1 or embed_dim % heads for heads in num_heads):
-            raise UserError(
-                f"{name}: every entry of num_heads must divide embed_dim {embed_dim}; got {list(num_heads)}"
-            )
+        need_heads(name, embed_dim, depths, num_heads)
         if convffn_kernel_size % 2 == 0:
             raise UserError(f"{name}: convffn_kernel_size must be odd; it is {convffn_kernel_size}")
         if embed_dim < 3 or int(embed_dim * mlp_ratio) < 1:
             raise UserError(f"{name}: embed_dim {embed_dim} with mlp_ratio {mlp_ratio} leaves no channel inside")
         self.draws_in_evaluation = route == "sample"
-        self.window_size, self.img_size = window_size, img_size
+        self.window_size = window_size
         self.relative_position_index_SA: Tensor
         self.register_buffer("relative_position_index_SA", pair_index(window_size))
-        self.absolute_pos_embed = None
         if ape:
-            self.absolute_pos_embed = nn.Parameter(torch.zeros(1, img_size**2, embed_dim))
-            nn.init.trunc_normal_(self.absolute_pos_embed, std=0.02)
+            self.learn_positions(img_size, embed_dim)
         hidden = int(embed_dim * mlp_ratio)
         for depth, heads in zip(depths, num_heads, strict=True):
             layers = [
@@ -352,17 +344,6 @@ class MambaIRv2(SequenceSR):
             ]
             self.layers.append(AttentiveGroup(embed_dim, layers, resi_connection))
         self.init_weights()
-
-    def embedded(self, x: Tensor) -> Tensor:
-        x = self.patch_embed(x)
-        if self.absolute_pos_embed is None:
-            return x
-        if x.shape[1:3] != (self.img_size, self.img_size):
-            raise UserError(
-                f"{type(self).__name__}: with ape, images must be {self.img_size} x {self.img_size} (img_size); this one is "
-                f"{x.shape[1]} x {x.shape[2]}, extended to a multiple of {self.window_size}"
-            )
-        return x + self.absolute_pos_embed.view(1, self.img_size, self.img_size, -1)
 
     def layered(self, x: Tensor) -> Tensor:
         for layer in self.layers:

@@ -1,4 +1,4 @@
-"""What MambaIR and MambaIRv2 have of SwinIR: everything around the layers, which see an image as a sequence of pixels.
+"""What MambaIR, MambaIRv2 and SRFormer have of SwinIR: all around the layers, which see an image as a sequence of pixels.
 
 Liang et al., "SwinIR: Image Restoration Using Swin Transformer", ICCV Workshops 2021. Parameter names are the originals'.
 """
@@ -6,7 +6,7 @@ Liang et al., "SwinIR: Image Restoration Using Swin Transformer", ICCV Workshops
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -63,7 +63,6 @@ class SequenceSR(nn.Module):
         upsampler: ``pixelshuffle``, with 64 channels at each size; ``pixelshuffledirect``, in one step; ``nearest+conv``, by 4
             only; or '', which adds a correction to the input and needs ``upscale: 1``.
         resi_connection: see `residual_conv`.
-        accepted: the upsamplers that the subclass has.
 
     Raises:
         UserError: settings that do not go together.
@@ -71,6 +70,12 @@ class SequenceSR(nn.Module):
 
     sees_whole = "scans of the whole picture"
     size_multiple = 1
+    upsamplers: Sequence[str] = get_args(Upsampler)
+    """Those that are accepted."""
+    drop_rate = 0.0
+    """Share of elements of the features that training leaves out."""
+    window_size: int
+    """Of layers with windows: images are extended to a multiple of it."""
 
     def __init__(
         self,
@@ -81,12 +86,11 @@ class SequenceSR(nn.Module):
         img_range: float,
         upsampler: str,
         resi_connection: Connection,
-        accepted: Sequence[str],
     ) -> None:
         super().__init__()
         name = type(self).__name__
-        if upsampler not in accepted:
-            known = ", ".join(u or "''" for u in accepted)
+        if upsampler not in self.upsamplers:
+            known = ", ".join(u or "''" for u in self.upsamplers)
             raise UserError(f"{name}: upsampler must be one of {known}, not '{upsampler}'")
         if not upsampler and upscale != 1:
             raise UserError(f"{name}: upscale is {upscale}, which needs an upsampler, such as pixelshuffle")
@@ -100,6 +104,7 @@ class SequenceSR(nn.Module):
         self.register_buffer("mean", mean, persistent=False)
         self.conv_first = conv3x3(in_chans, embed_dim)
         self.patch_embed = PatchEmbed(embed_dim, patch_norm)
+        self.absolute_pos_embed: nn.Parameter | None = None
         self.layers = nn.ModuleList()
         self.norm = nn.LayerNorm(embed_dim)
         self.conv_after_body = residual_conv(embed_dim, resi_connection)
@@ -114,6 +119,12 @@ class SequenceSR(nn.Module):
         if upsampler != "pixelshuffledirect":
             self.conv_last = conv3x3(FEATURES if upsampler else embed_dim, in_chans)
 
+    def learn_positions(self, side: int, dim: int) -> None:
+        """Add a learned value to each pixel and channel, which allows images of this side only, after extension to windows."""
+        self.side = side
+        self.absolute_pos_embed = nn.Parameter(torch.zeros(1, side**2, dim))
+        nn.init.trunc_normal_(self.absolute_pos_embed, std=0.02)
+
     def init_weights(self) -> None:
         """Linear layers from a truncated normal distribution of deviation 0.02, their biases zero."""
         for module in self.modules():
@@ -124,7 +135,15 @@ class SequenceSR(nn.Module):
 
     def embedded(self, x: Tensor) -> Tensor:
         """What the first layer sees, of pixels (B, H, W, C)."""
-        return self.patch_embed(x)
+        x = self.patch_embed(x)
+        if self.absolute_pos_embed is not None:
+            if x.shape[1:3] != (self.side, self.side):
+                raise UserError(
+                    f"{type(self).__name__}: with ape, images must be {self.side} x {self.side} (img_size); this one is "
+                    f"{x.shape[1]} x {x.shape[2]}, extended to a multiple of {self.window_size}"
+                )
+            x = x + self.absolute_pos_embed.view(1, self.side, self.side, -1)
+        return F.dropout(x, self.drop_rate, self.training)
 
     def layered(self, x: Tensor) -> Tensor:
         """What the layers make of it."""
@@ -156,3 +175,15 @@ class SequenceSR(nn.Module):
 def linear_rates(most: float, count: int) -> list[float]:
     """Rates of stochastic depth, from 0 for the first block to `most` for the last."""
     return [most * i / max(count - 1, 1) for i in range(count)]
+
+
+def need_heads(name: str, dim: int, depths: Sequence[int], num_heads: Sequence[int]) -> None:
+    """Refuse attention heads with which network `name` could not make its groups.
+
+    Raises:
+        UserError: not one number for each group, or one that does not divide `dim` channels.
+    """
+    if len(depths) != len(num_heads):
+        raise UserError(f"{name}: depths has {len(depths)} groups, num_heads {len(num_heads)}; they must agree")
+    if any(heads < 1 or dim % heads for heads in num_heads):
+        raise UserError(f"{name}: every entry of num_heads must divide embed_dim {dim}; got {list(num_heads)}")

@@ -12,17 +12,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ..core.annotations import Count, Positive
 from ..core.errors import UserError
-from ..core.ops.pixelwise import channels, pixels
 from ..core.ops.window_attention import APART
 from . import ARCHS
 from .blocks import pad_to, stochastic_depth
-from .mambair import Rate
+from .mambair import Rate, ResidualGroup
 from .mambairv2 import ConvFFN, pair_index
-from .sequence_sr import Connection, SequenceSR, Upsampler, linear_rates, residual_conv
+from .sequence_sr import Connection, SequenceSR, Upsampler, linear_rates, need_heads
 from .vfi.attention import attend_in_windows
 
 
@@ -120,33 +118,6 @@ def _for_another_size(block: nn.Module, state: dict[str, Any], prefix: str, *_: 
         state[f"{prefix}attn_mask"] = own
 
 
-class Blocks(nn.Module):
-    """Blocks one after the other, computed again in the backward pass with `use_checkpoint`."""
-
-    def __init__(self, blocks: Sequence[nn.Module], use_checkpoint: bool) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(blocks)
-        self.use_checkpoint = use_checkpoint
-
-    def forward(self, x: Tensor) -> Tensor:
-        for block in self.blocks:
-            saving = self.use_checkpoint and torch.is_grad_enabled()
-            x = checkpoint(block, x, use_reentrant=False) if saving else block(x)
-        return x
-
-
-class PermutedGroup(nn.Module):
-    """Blocks and a convolution, beside their input. (B, H, W, C) -> same."""
-
-    def __init__(self, dim: int, blocks: Blocks, kind: Connection) -> None:
-        super().__init__()
-        self.residual_group = blocks
-        self.conv = residual_conv(dim, kind)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + pixels(self.conv(channels(self.residual_group(x))))
-
-
 @ARCHS.register()
 class SRFormer(SequenceSR):
     """(B, in_chans, H, W) in [0, 1] -> (B, in_chans, upscale H, upscale W), not clamped; any size.
@@ -204,38 +175,24 @@ class SRFormer(SequenceSR):
         upsampler: Upsampler = "",
         resi_connection: Connection = "1conv",
     ) -> None:
-        accepted = ("", "pixelshuffle", "pixelshuffledirect", "nearest+conv")
-        super().__init__(in_chans, embed_dim, patch_norm, upscale, img_range, upsampler, resi_connection, accepted)
+        super().__init__(in_chans, embed_dim, patch_norm, upscale, img_range, upsampler, resi_connection)
         need_windows(embed_dim, depths, num_heads, window_size)
         self.window_size, self.drop_rate = window_size, drop_rate
-        self.side = -(-img_size // window_size) * window_size
-        self.absolute_pos_embed = None
+        side = -(-img_size // window_size) * window_size
         if ape:
-            self.absolute_pos_embed = nn.Parameter(torch.zeros(1, self.side**2, embed_dim))
-            nn.init.trunc_normal_(self.absolute_pos_embed, std=0.02)
+            self.learn_positions(side, embed_dim)
         rates = iter(linear_rates(drop_path_rate, sum(depths)))
-        shifts = (0, window_size // 2 if self.side > window_size else 0)
+        shifts = (0, window_size // 2 if side > window_size else 0)
         hidden = int(embed_dim * mlp_ratio)
 
         def block(j: int, heads: int) -> PermutedBlock:
             attention = PermutedAttention(embed_dim, window_size, heads, qkv_bias, qk_scale, attn_drop_rate)
-            return PermutedBlock(attention, embed_dim, shifts[j % 2], self.side, hidden, drop_rate, next(rates))
+            return PermutedBlock(attention, embed_dim, shifts[j % 2], side, hidden, drop_rate, next(rates))
 
         for depth, heads in zip(depths, num_heads, strict=True):
-            blocks = Blocks([block(j, heads) for j in range(depth)], use_checkpoint)
-            self.layers.append(PermutedGroup(embed_dim, blocks, resi_connection))
+            blocks = [block(j, heads) for j in range(depth)]
+            self.layers.append(ResidualGroup(embed_dim, blocks, resi_connection, use_checkpoint))
         self.init_weights()
-
-    def embedded(self, x: Tensor) -> Tensor:
-        x = self.patch_embed(x)
-        if self.absolute_pos_embed is not None:
-            if x.shape[1:3] != (self.side, self.side):
-                raise UserError(
-                    f"SRFormer: with ape, images must be {self.side} x {self.side} (img_size); this one is "
-                    f"{x.shape[1]} x {x.shape[2]}, extended to a multiple of {self.window_size}"
-                )
-            x = x + self.absolute_pos_embed.view(1, self.side, self.side, -1)
-        return F.dropout(x, self.drop_rate, self.training)
 
     def forward(self, image: Tensor) -> Tensor:
         height, width = (n * self.scale for n in image.shape[-2:])
@@ -248,7 +205,4 @@ def need_windows(dim: int, depths: Sequence[int], heads: Sequence[int], size: in
         raise UserError(f"SRFormer: window_size must be even, since keys stand for 2 x 2 pixels; it is {size}")
     if dim % 4:
         raise UserError(f"SRFormer: embed_dim must be a multiple of 4; it is {dim}")
-    if len(depths) != len(heads):
-        raise UserError(f"SRFormer: depths has {len(depths)} groups, num_heads {len(heads)}; they must agree")
-    if any(n < 1 or dim % n for n in heads):
-        raise UserError(f"SRFormer: every entry of num_heads must divide embed_dim {dim}; got {list(heads)}")
+    need_heads("SRFormer", dim, depths, heads)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ...core.annotations import Count, NonNegative
 from ...core.errors import UserError, require
+from ...core.imaging.normalisation import IMAGENET
 from ...core.ops.frozen import WithFrozenNetwork
 from ...core.runtime import checkpoint
 from ...core.runtime.weights import unwrap
@@ -19,8 +20,6 @@ from ..timm_models import timm_model
 from .spectral import SpectralConv2d
 
 RANDOM = "random"
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""Mean and standard deviation of RGB in [0, 1]."""
 REACH = 9
 """Tokens that a head's second convolution sees, in a ring."""
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.errors import UserError
+from ...core.imaging.normalisation import IMAGENET
 from ...core.ops.flow_warp import flow_warp
 from ...core.ops.precision import at_least_float32
 from ...core.runtime.checkpoint import load_weights
@@ -61,8 +62,8 @@ class SpyNet(nn.Module):
     def __init__(self, load_path: str | None = None) -> None:
         super().__init__()
         self.basic_module = nn.ModuleList([BasicModule() for _ in range(LEVELS)])
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
+        for name, values in zip(("mean", "std"), IMAGENET, strict=True):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1))
         self.register_load_state_dict_pre_hook(_with_own_names)
         if load_path:
             load_weights(self, load_path, "params")

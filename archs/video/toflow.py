@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...core.imaging.normalisation import IMAGENET
 from ...core.ops.flow_warp import flow_warp
 from .. import ARCHS
 from .layers import need_clip, pad_frames
@@ -78,8 +79,8 @@ class TOFlow(nn.Module):
         self.order = [MIDDLE, *others] if adapt_official_weights else list(range(FRAMES))
         self.mean: Tensor
         self.std: Tensor
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
+        for name, values in zip(("mean", "std"), IMAGENET, strict=True):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1))
         self.spynet = FlowPyramid()
         self.conv_1 = nn.Conv2d(3 * FRAMES, 64, 9, padding=4)
         self.conv_2 = nn.Conv2d(64, 64, 9, padding=4)

@@ -11,9 +11,9 @@ from torch import Tensor
 from ...archs.dinov2 import DINOv2, whole_patches
 from ..annotations import Range
 from ..errors import UserError
+from ..imaging.normalisation import IMAGENET
 from . import FEATURES
 from .base import RANDOM, FeatureExtractor, verified_state
-from .libraries import IMAGENET
 
 PUBLISHED = "https://dl.fbaipublicfiles.com/dinov2/dinov2_vits14/dinov2_vits14_{}pretrain.pth"
 

@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from ...archs.timm_models import timm_model
 from ..annotations import Count
 from ..errors import UserError, require
+from ..imaging.normalisation import IMAGENET
 from .base import RANDOM, FeatureExtractor, verified_state
 
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""Mean and standard deviation of RGB in [0, 1]."""
 HEADS = ("fc", "classifier", "heads", "head")
 """Attributes in which torchvision's models keep their classifiers."""
 

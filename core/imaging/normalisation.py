@@ -11,6 +11,8 @@ from ..errors import UserError
 
 Values = Sequence[float] | None
 """One number for each channel, or one for all; None for nothing to do."""
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and standard deviation of RGB in [0, 1], as networks that were trained on ImageNet expect it."""
 
 
 def normalise(image: Tensor, mean: Values, std: Values) -> Tensor:

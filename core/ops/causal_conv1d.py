@@ -18,7 +18,9 @@ from torch.autograd.function import once_differentiable
 
 from ..errors import UserError
 from . import foreign
-from .dispatch import device_obstacle, mode_of, note, use_kernel
+from .dispatch import device_obstacle, note, use_kernel
+from .modes import mode_of
+from .self_test import case
 from .shapes import check_shapes
 
 CACHED = 1 << 17
@@ -82,6 +84,11 @@ def causal_conv1d(
         return y
     width = weight.shape[1] - 1
     return y, _after(rows, before, width)[:, x.shape[2] :].transpose(1, 2)
+
+
+@case("causal_conv1d", (2, 24, 17), (24, 4), (24,))
+def _case(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    return causal_conv1d(x, weight, bias, activation="silu")
 
 
 def _packages(x: Tensor, weight: Tensor, before: Tensor | None, states: bool) -> Callable[..., Tensor] | None:

@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from ..errors import UserError
 from .dispatch import device_obstacle, use_kernel
+from .self_test import case
 
 SOFT_SIGN = 0.81
 """Of differences in [0, 1] images: s(d) = d / sqrt(0.81 + d^2)."""
@@ -55,6 +56,11 @@ def census_distance(pred: Tensor, target: Tensor, patch_size: int = 7) -> Tensor
         return fused
     plain: Tensor = _Census.apply(pred, target, patch_size)
     return plain
+
+
+@case("census", (1, 6, 7), (1, 6, 7))
+def _case(pred: Tensor, target: Tensor) -> Tensor:
+    return census_distance(pred, target.detach(), 3)
 
 
 def _obstacle(pred: Tensor, target: Tensor) -> str | None:

@@ -18,6 +18,7 @@ from ..errors import UserError
 from .dispatch import device_obstacle, use_kernel
 from .pixelwise import depthwise_backward, linear, plain_depthwise
 from .precision import at_least_float32
+from .self_test import case
 from .shapes import check_shapes
 
 WIDEST = 128
@@ -70,6 +71,11 @@ def self_attention_and_map(
 def cross_attention(q: Tensor, kv: Tensor, temperature: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`self_attention` with queries from elsewhere: planes (B, C, H, W); `kv` is pixel-major (B, H, W, 2 C)."""
     return _attend(q, kv, temperature, weight, bias, None, None, None, None)[0]
+
+
+@case("mdta", (1, 5, 6, 48), (2,), (8, 16))
+def _case(qkv: Tensor, temperature: Tensor, weight: Tensor) -> Tensor:
+    return self_attention(qkv - 0.6, temperature, weight)
 
 
 def _attend(

@@ -1,73 +1,27 @@
 """One rule for all fused kernels: used where they run and pass their self-test, unless ``RELUME_KERNELS`` says otherwise.
 
-``off`` never uses them, ``on`` insists on them (an op whose kernel cannot run then stops with one line), ``auto`` or nothing
-leaves the choice to each op. Words for single ops follow after commas: ``RELUME_KERNELS=auto,layer_norm=off,ssd=on``.
-
-``TRITON_INTERPRET=1 RELUME_KERNELS=on`` runs kernels on CPU tensors in Triton's interpreter: slow, for tests.
+`core.ops.modes` has the words of ``RELUME_KERNELS``.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib
 import importlib.util
-import os
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from ..errors import UserError, did_you_mean
+from ..errors import UserError
+from . import self_test
+from .modes import FORCED, NAMES, interpreted, mode_of
 
-MODES = ("auto", "off", "on")
 DECISIONS: dict[str, str] = {}
 """Of every op that ran in this process, why its fused kernel did not; empty for one that did."""
 FOREIGN: dict[str, str] = {}
 """Of those, whose kernel it was, where it was not ours."""
-NAMES = {
-    "layer_norm": "layer norm",
-    "rms_norm": "gated RMS norm",
-    "causal_conv1d": "causal convolution",
-    "ssd": "state-space scan (ssd)",
-    "gdfn": "gated feed-forward",
-    "mdta": "channel attention",
-    "window_attention": "gated window attention",
-    "census": "census distance",
-    "sinkhorn": "Sinkhorn update",
-    "selective_scan": "selective scan",
-}
-"""The ops that have kernels, as ``RELUME_KERNELS`` names them, and in words."""
-FORCED: dict[str, str] = {}
-"""Of ops that are being tried (`core.ops.self_test`), the mode that counts instead of ``RELUME_KERNELS``."""
 UNPROVEN = {"rms_norm", "causal_conv1d", "ssd", "gdfn", "mdta", "window_attention"}
-"""Of these, those that no GPU has run yet: there ``auto`` does without them."""
-
-
-def mode_of(op: str) -> str:
-    """What ``RELUME_KERNELS`` says of `op`: one of `MODES`.
-
-    Raises:
-        UserError: it has another word, or names an op that there is not.
-    """
-    if op in FORCED:
-        return FORCED[op]
-    general, chosen = "auto", {}
-    for word in os.environ.get("RELUME_KERNELS", "").lower().split(","):
-        name, equals, mode = (part.strip() for part in word.partition("="))
-        name, mode = (name, mode) if equals else ("", name)
-        if mode not in MODES and (mode or equals):
-            raise UserError(
-                f"RELUME_KERNELS cannot be '{mode}'.{did_you_mean(mode, MODES)} Accepted: {', '.join(MODES)}."
-            )
-        if equals and name not in NAMES:
-            raise UserError(
-                f"RELUME_KERNELS: no op is called '{name}'.{did_you_mean(name, NAMES)} Known: {', '.join(NAMES)}."
-            )
-        if equals:
-            chosen[name] = mode
-        elif mode:
-            general = mode
-    return chosen.get(op, general)
+"""Of the ops, those that no GPU has run yet: there ``auto`` does without them."""
 
 
 def use_kernel(op: str, obstacle: Callable[[], str | None], x: Tensor | None = None) -> bool:
@@ -84,9 +38,10 @@ def use_kernel(op: str, obstacle: Callable[[], str | None], x: Tensor | None = N
     mode = mode_of(op)
     words = NAMES.get(op, op)
     reason = obstacle() if mode != "off" else "RELUME_KERNELS is off"
-    if reason is None and x is not None and op not in FORCED:
-        reason = _fault(op, x.dtype, x.device)
-    DECISIONS[words] = reason or ""
+    if op not in FORCED:  # else it is being tried, which decides nothing
+        if reason is None and x is not None:
+            reason = _fault(op, x.dtype, x.device)
+        DECISIONS[words] = reason or ""
     if mode == "off":
         return False
     if reason and mode == "on":
@@ -111,9 +66,7 @@ def decisions() -> str:
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _fault(op: str, dtype: torch.dtype, device: torch.device) -> str | None:
-    # Loaded by name: it calls the ops, which all come back here.
-    found: str | None = importlib.import_module(f"{__package__}.self_test").fault(op, dtype, device)
-    return found
+    return self_test.fault(op, dtype, device)
 
 
 def device_obstacle(op: str, **tensors: Tensor | None) -> str | None:
@@ -133,11 +86,6 @@ def device_obstacle(op: str, **tensors: Tensor | None) -> str | None:
         if t.dtype not in (torch.float32, torch.float16, torch.bfloat16):
             return f"it computes in float32, {name} is {str(t.dtype).removeprefix('torch.')}"
     return None if has_triton() else "Triton is not installed"
-
-
-def interpreted() -> bool:
-    """Whether kernels run in Triton's interpreter, which is chosen before Triton is imported."""
-    return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 @functools.cache

@@ -16,7 +16,7 @@ import triton
 from torch import Tensor
 
 from . import operators
-from .dispatch import NAMES, interpreted
+from .modes import NAMES, interpreted
 
 LAUNCHED: Counter[str] = Counter()
 """How often each kernel was launched in this process, by module and name."""
@@ -54,7 +54,7 @@ def operator(
     setup: Callable[..., None],
     gradients: Callable[..., Any],
 ) -> Any:
-    """`core.ops.operators.operator` for a key of `core.ops.dispatch.NAMES`."""
+    """`core.ops.operators.operator` for a key of `core.ops.modes.NAMES`."""
     refusal = (
         f"the fused {NAMES[name]} can be differentiated once; RELUME_KERNELS={name}=off uses plain PyTorch instead"
     )

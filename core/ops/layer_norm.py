@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from .dispatch import device_obstacle, use_kernel
 from .precision import at_least_float32
+from .self_test import case
 from .shapes import check_shapes
 
 WIDEST = 4096
@@ -45,6 +46,11 @@ def layer_norm(x: Tensor, gain: Tensor, offset: Tensor | None, eps: float, centr
         result: Tensor = fused(x, gain, offset, eps, centred, autocast)[0]
         return result
     return _plain(x, gain, offset, eps, centred)
+
+
+@case("layer_norm", (2, 3, 3, 24), (24,), (24,))
+def _case(x: Tensor, gain: Tensor, offset: Tensor) -> Tensor:
+    return layer_norm(x, gain, offset, 1e-5)
 
 
 def _obstacle(x: Tensor, gain: Tensor, offset: Tensor | None) -> str | None:

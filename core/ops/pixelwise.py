@@ -20,6 +20,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from .dispatch import device_obstacle, use_kernel
+from .self_test import case
 from .shapes import check_shapes
 
 WIDEST = 7
@@ -221,6 +222,11 @@ def gated_feed_forward(
     fused = use_kernel("gdfn", functools.partial(_obstacle, a, kernel, **rest), a)
     result: Tensor = _GatedProjection.apply(a, b, kernel, kernel_bias, out_weight, out_bias, fused)
     return result
+
+
+@case("gdfn", (1, 5, 6, 8), (32, 8), (32, 1, 3, 3), (8, 16))
+def _case(x: Tensor, weight: Tensor, kernel: Tensor, out: Tensor) -> Tensor:
+    return gated_feed_forward(x - 0.6, weight - 0.6, None, kernel - 0.6, None, out - 0.6, None)
 
 
 def _obstacle(x: Tensor, kernel: Tensor, **others: Tensor | None) -> str | None:

@@ -11,13 +11,16 @@ from torch import Tensor
 
 from ..errors import UserError
 from . import foreign
-from .dispatch import device_obstacle, mode_of, note, use_kernel
+from .dispatch import device_obstacle, note, use_kernel
+from .modes import mode_of
 from .precision import at_least_float32
+from .self_test import case
 
 WIDEST = 8192
 """Most channels of a group that the fused kernels take."""
 
 
+@case("rms_norm", (2, 9, 24), (24,), (2, 9, 24))
 def rmsnorm_gated(
     x: Tensor,
     weight: Tensor,

@@ -17,6 +17,8 @@ from torch import Tensor
 from ..errors import UserError
 from .dispatch import device_obstacle, use_kernel
 from .selective_scan_chunks import scan_chunks
+from .self_test import case
+from .shapes import check_shapes
 
 MOST_STATES = 256
 """States per channel that the kernels take."""
@@ -78,6 +80,11 @@ def selective_scan(
     return (y, last) if return_last_state else y
 
 
+@case("selective_scan", (1, 4, 19), (1, 4, 19), (4, 8), (1, 2, 8, 19), (1, 2, 8, 19), (4,))
+def _case(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    return selective_scan(u, delta, -A, B, C, D)
+
+
 def _checked(
     u: Tensor,
     delta: Tensor,
@@ -101,15 +108,15 @@ def _checked(
     batch, channels, length = u.shape
     states = A.shape[1]
     whole, each = (batch, channels, length), (channels,)
-    for name, tensor, shape in (
-        ("delta", delta, whole),
-        ("A", A, (channels, states)),
-        ("D", D, each),
-        ("z", z, whole),
-        ("delta_bias", delta_bias, each),
-    ):
-        if tensor is not None and tuple(tensor.shape) != shape:
-            raise UserError(f"selective_scan: for u {whole} {name} must be {shape}; it is {tuple(tensor.shape)}")
+    check_shapes(
+        "selective_scan",
+        f"u {whole}",
+        delta=(delta, whole),
+        A=(A, (channels, states)),
+        D=(D, each),
+        z=(z, whole),
+        delta_bias=(delta_bias, each),
+    )
     for name, tensor in (("B", B), ("C", C)):
         grouped = (
             tensor.dim() == 4

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from .dispatch import device_obstacle, use_kernel
+from .self_test import case
 from .shapes import check_shapes
 
 
@@ -44,6 +45,14 @@ def scale_to_marginals(kernel: Tensor, a: Tensor, b: Tensor, u: Tensor, v: Tenso
         scale_fused(kernel, a, b, u, v, iterations)
     else:
         scale_plain(kernel, a, b, u, v, iterations)
+
+
+@case("sinkhorn", (5, 7), (5,), (7,))
+def _case(kernel: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    u, v = torch.ones_like(a), torch.ones_like(b)
+    with torch.no_grad():
+        scale_to_marginals(kernel, a, b, u, v, 2)
+    return torch.cat([u, v]).detach()
 
 
 def scale_plain(kernel: Tensor, a: Tensor, b: Tensor, u: Tensor, v: Tensor, iterations: int) -> None:

@@ -21,6 +21,7 @@ from torch import Tensor
 from ..errors import UserError
 from . import foreign
 from .dispatch import device_obstacle, use_kernel
+from .self_test import case
 from .shapes import check_shapes
 from .ssd_chunks import scan_chunks
 from .ssd_operator import scan_operator
@@ -95,6 +96,11 @@ def ssd(
         y = y if z is None else y.to(exact) * F.silu(z.to(exact))
     y = y.to(x.dtype)
     return (y, final) if return_final_states else y
+
+
+@case("ssd", (1, 70, 2, 16), (1, 70, 2), (2,), (1, 70, 1, 16), (1, 70, 1, 16), (2,))
+def _case(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    return ssd(x, dt, -A, B, C, D=D)
 
 
 def _check(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> None:
@@ -173,8 +179,9 @@ def _fused(
     chunk_size: int | None,
 ) -> tuple[Tensor, Tensor]:
     """Softplus and limits were applied before: mamba-ssm's softplus, log(exp(x) + 1), loses small steps."""
-    if _mamba_takes(x):
-        return kernel()(x, dt, A, B, C, chunk_size or 256, D=D, initial_states=initial, return_final_states=True)
+    theirs = kernel() if _mamba_takes(x) else None
+    if theirs is not None:
+        return theirs(x, dt, A, B, C, chunk_size or 256, D=D, initial_states=initial, return_final_states=True)
     from .ssd_triton import fused
 
     y, final, *_ = fused(x, dt, A, B, C, D, initial)
@@ -192,16 +199,13 @@ def _obstacle(x: Tensor, B: Tensor, **others: Tensor | None) -> str | None:
 
 def _mamba_takes(x: Tensor) -> bool:
     """Whether mamba-ssm's kernels, which were measured, run instead of ours."""
-    if not x.is_cuda:
-        return False
-    try:
-        kernel()
-    except Exception:  # a foreign package may fail to import in any way
-        return False
-    return True
+    return x.is_cuda and kernel() is not None
 
 
 @functools.cache
-def kernel() -> Callable[..., tuple[Tensor, Tensor]]:
-    """mamba-ssm's ``mamba_chunk_scan_combined``, imported when first wanted."""
-    return foreign.function("mamba_ssm.ops.triton.ssd_combined", "mamba_chunk_scan_combined")
+def kernel() -> Callable[..., tuple[Tensor, Tensor]] | None:
+    """mamba-ssm's ``mamba_chunk_scan_combined``, imported when first wanted, or None where it cannot be."""
+    try:
+        return foreign.function("mamba_ssm.ops.triton.ssd_combined", "mamba_chunk_scan_combined")
+    except Exception:  # a foreign package may fail to import in any way
+        return None

@@ -19,8 +19,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .dispatch import interpreted
 from .launching import block, launch, operator
+from .modes import interpreted
 
 CHUNK = 32
 """Q, steps that a program treats at once: with 64 the backward pass asks for more shared memory than there is."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..errors import UserError
 from .dispatch import device_obstacle, use_kernel
 from .scan import window_partition, window_reverse
+from .self_test import case
 
 APART = -100.0
 """Added to the scores of pixels that only the cyclic shift brought into one window. Swin's value; finite."""
@@ -56,6 +57,11 @@ def window_attention(qkv: Tensor, gate: Tensor, side: int, shift: int = 0, scale
         result: Tensor = fused(qkv, gate, side, shift, scale, APART)
         return result
     return plain(qkv, gate, side, shift, scale)
+
+
+@case("window_attention", (1, 8, 8, 48), (1, 8, 8, 2))
+def _case(qkv: Tensor, gate: Tensor) -> Tensor:
+    return window_attention(qkv - 0.6, gate, 4, 2)
 
 
 def plain(qkv: Tensor, gate: Tensor, side: int, shift: int, scale: float) -> Tensor:

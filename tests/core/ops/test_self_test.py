@@ -11,7 +11,20 @@ from typing import Any
 
 import pytest
 
-from relume.core.ops import dispatch, self_test
+from relume.core.ops import (  # noqa: F401 - every op registers its case
+    causal_conv1d,
+    census,
+    channel_attention,
+    dispatch,
+    layer_norm,
+    pixelwise,
+    rms_norm,
+    selective_scan,
+    self_test,
+    sinkhorn,
+    ssd,
+    window_attention,
+)
 
 pytestmark = pytest.mark.skipif(not importlib.util.find_spec("triton"), reason="needs Triton")
 
