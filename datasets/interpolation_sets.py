@@ -115,10 +115,7 @@ class Vimeo90KDataset(TripletDataset):
             f"Vimeo90K has sequences/00001/0001/im1.png ... and {short}_trainlist.txt (http://toflow.csail.mit.edu)"
         )
         sequences = existing([root / "sequences"], wanted)
-        listed = read_list(list_file, "00001/0001", allow_outside=None)
-        for number, text in () if allow_outside else listed:
-            refuse_outside(text.split(), f"{list_file}:{number}", option=True)
-        folders = [text for _, text in listed]
+        folders = [text for _, text in read_list(list_file, "00001/0001", allow_outside)]
         last = 3 if layout == "triplet" else 7
         middle = (last + 1) // 2
         triplets = [
@@ -274,7 +271,7 @@ class SNUFILMDataset(Benchmark):
         example = " ".join(f"data/SNU-FILM/test/GOPRO_test/GOPR0384_11_00/00000{k}.png" for k in (1, 2, 3))
         triplets: list[Triplet] = []
         cut: int | None = None
-        for number, line in read_list(list_file, example, allow_outside=None):
+        for number, line in read_list(list_file, example, allow_outside=True):  # refused below, of what is left
             paths = line.split()
             if len(paths) != 3:
                 raise UserError(

@@ -198,13 +198,13 @@ class TripletDataset(FrameDataset):
 
 
 # ------------------------------------------------------------------ lists and folders
-def read_list(path: str | Path, example: str, allow_outside: bool | None = False) -> list[tuple[int, str]]:
+def read_list(path: str | Path, example: str, allow_outside: bool | None = None) -> list[tuple[int, str]]:
     """Line numbers and lines of a list file, blank ones left out.
 
     Args:
         path: of the list.
         example: of its lines, for messages.
-        allow_outside: take what leads out of the data set's folder; None leaves it to the caller to refuse that.
+        allow_outside: take what leads out of the data set's folder; None where no option allows that.
 
     Raises:
         UserError: there is no such file, nothing in it, or a path in it that leads out of the data set's folder.
@@ -213,8 +213,8 @@ def read_list(path: str | Path, example: str, allow_outside: bool | None = False
         lines = read_lines(path)
     except UnreadableFile as e:
         raise UserError(f"{e}; expected a list with lines such as '{example}'") from e
-    for number, line in lines if allow_outside is False else ():
-        refuse_outside(line.split(), f"{path}:{number}")
+    for number, line in () if allow_outside else lines:
+        refuse_outside(line.split(), f"{path}:{number}", option=allow_outside is not None)
     if not lines:
         raise UserError(f"{path}: the list is empty; expected lines such as '{example}'")
     return lines

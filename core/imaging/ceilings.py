@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import IO
 
 from ..errors import printable
 from ..files.ceilings import in_force
 from .image_header import JPEG_START, PNG_START, image_size
 from .storage import UnreadableFile
+from .tiff_header import directories, tag
+
+WIDTH, LENGTH = 0x0100, 0x0101
+"""Tags of a TIFF directory."""
 
 
 def refuse_pixels(height: int, width: int, name: str) -> None:
@@ -96,7 +101,7 @@ def _others(data: bytes) -> tuple[int, int] | None:
     if data[4:8] == b"ftyp":  # the sizes of all images in it, of which the largest is asked for
         boxes = re.finditer(rb"ispe.{4}(.{8})", data[:1_000_000], re.DOTALL)
         sizes += [struct.unpack(">II", box[1]) for box in boxes]
-    width, height = max(sizes, key=lambda size: size[0] * size[1], default=(0, 0))
+    width, height = max(sizes, key=math.prod, default=(0, 0))
     return (height, width) if sizes else None
 
 
@@ -121,32 +126,5 @@ def _exr(data: bytes) -> tuple[int, int] | None:
 
 
 def _tiff(data: bytes) -> tuple[int, int] | None:
-    sizes = list(_directories(data))
-    return max(sizes, key=lambda size: size[0] * size[1]) if sizes else None
-
-
-def _directories(data: bytes) -> Iterator[tuple[int, int]]:
-    """(height, width) of the first directories of a TIFF file."""
-    order = {b"II": "<", b"MM": ">"}.get(data[:2])
-    if order is None:
-        return
-    big = data[2:4] in (b"\x2b\x00", b"\x00\x2b")
-    offset, count, entry = ("Q", "Q", "HHQ") if big else ("I", "H", "HHI")
-    try:
-        (at,) = struct.unpack_from(order + offset, data, 8 if big else 4)
-        for _ in range(64):
-            if not at:
-                return
-            (entries,) = struct.unpack_from(order + count, data, at)
-            at += struct.calcsize(order + count)
-            sides = {256: 0, 257: 0}
-            for _ in range(min(entries, 4096)):
-                tag, kind, _ = struct.unpack_from(order + entry, data, at)
-                at += struct.calcsize(order + entry)
-                if tag in sides:
-                    sides[tag] = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, at)[0]
-                at += struct.calcsize(order + offset)
-            yield sides[257], sides[256]
-            (at,) = struct.unpack_from(order + offset, data, at)
-    except struct.error:  # points beyond the end
-        return
+    sizes = [(tag(data, LENGTH, at) or 0, tag(data, WIDTH, at) or 0) for at in directories(data)]
+    return max(sizes, key=math.prod) if sizes else None

@@ -22,13 +22,13 @@ import numpy as np
 from .ceilings import refuse_large
 from .image_header import JPEG_START, PNG_START, image_size, is_truncated, jpeg_segments
 from .storage import UnreadableFile
+from .tiff_header import TIFF_START, directories, tag
 
 ORIENTATION, PHOTOMETRIC, BITS, SAMPLES, KIND = 0x0112, 0x0106, 0x0102, 0x0115, 0x00FE
 WHITE_IS_ZERO, PALETTE, CMYK = 0, 3, 5
 TURNED = (5, 6, 7, 8)
 """Orientations at which height and width are exchanged."""
 APP1 = 0xE1
-TIFF_START = (b"II", b"MM")
 JPEG_2000 = (b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51")
 NETPBM = re.compile(rb"P[23567]\s")
 PAM = re.compile(rb"^(WIDTH|HEIGHT|MAXVAL|DEPTH)[ \t]+(\d{1,9})\s*$", re.MULTILINE)
@@ -111,51 +111,9 @@ def tiff_kind(data: bytes) -> str:
 def pictures(data: bytes) -> bool:
     """Whether a file holds more than the one picture that is read: pages of a TIFF, frames of an animated PNG or WebP."""
     if data[:2] in TIFF_START:
-        following = directory(data, 1)
-        return following is not None and not (tag(data, KIND, following) or 0) & 5  # neither thumbnail nor mask
+        second = next(itertools.islice(directories(data), 1, None), None)
+        return second is not None and not (tag(data, KIND, second) or 0) & 5  # neither thumbnail nor mask
     return any(kind in (b"acTL", b"ANIM") for kind, _ in itertools.islice(chunks(data), 16))
-
-
-# ------------------------------------------------------------------ TIFF's structure, which Exif has too
-def directory(data: bytes, number: int) -> int | None:
-    """Where the directory `number`, counted from 0, of a TIFF file is; None without."""
-    order = "<" if data[:2] == b"II" else ">"
-    big = data[2:4] in (b"\x2b\x00", b"\x00\x2b")
-    offset, count, entry = ("Q", "Q", 20) if big else ("I", "H", 12)
-    try:
-        (at,) = struct.unpack_from(order + offset, data, 8 if big else 4)
-        for _ in range(number):
-            (entries,) = struct.unpack_from(order + count, data, at)
-            (at,) = struct.unpack_from(order + offset, data, at + struct.calcsize(order + count) + entry * entries)
-    except struct.error:
-        return None
-    return at or None
-
-
-def tag(data: bytes, number: int, at: int | None = None) -> int | None:
-    """The first value of a tag of shorts or longs in a directory of a TIFF file, the first one unless it is `at`; or None."""
-    order = {b"II": "<", b"MM": ">"}.get(data[:2])
-    if order is None:
-        return None
-    big = data[2:4] in (b"\x2b\x00", b"\x00\x2b")
-    offset, count, entry = ("Q", "Q", "HHQ") if big else ("I", "H", "HHI")
-    try:
-        if at is None:
-            (at,) = struct.unpack_from(order + offset, data, 8 if big else 4)
-        (entries,) = struct.unpack_from(order + count, data, at)
-        at += struct.calcsize(order + count)
-        for _ in range(min(entries, 4096)):
-            found, kind, values = struct.unpack_from(order + entry, data, at)
-            at += struct.calcsize(order + entry)
-            if found == number:
-                if values * (2 if kind == 3 else 4) > struct.calcsize(order + offset):
-                    (at,) = struct.unpack_from(order + offset, data, at)
-                value: int = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, at)[0]
-                return value
-            at += struct.calcsize(order + offset)
-    except struct.error:  # points beyond the end
-        pass
-    return None
 
 
 def positive(samples: np.ndarray, photometric: int | None, name: str) -> np.ndarray:

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import UserError
-from ..imaging import conventions
 from ..imaging.float_formats import FLOAT_CHANNELS, FLOAT_READERS, FLOATS_ONLY, decode_exr, decode_tiff
 from ..imaging.image_header import JPEG_START, PNG_START, jpeg_segments
 from ..imaging.image_io import LARGEST, READERS, WITH_16_BITS, WITH_ALPHA, decode_integer_image, encoded
 from ..imaging.storage import UnreadableFile
+from ..imaging.tiff_header import tag
 
 PICTURES = (*READERS, *FLOAT_READERS)
 """Suffixes of files that are taken for pictures."""
@@ -97,7 +97,7 @@ def decode(data: bytes, name: str) -> Picture:
     gray = image.ndim == 2 or image.shape[2] < 3 or (alpha is None and is_gray_jpeg(data)) or is_gray_png(data)
     colour = image.reshape(*image.shape[:2], -1)
     pixels = np.repeat(colour[..., :1], 3, axis=2) if gray else np.ascontiguousarray(colour[..., 2::-1])
-    if alpha is not None and image.dtype == np.uint8 and conventions.tag(data, EXTRA_SAMPLES) == UNASSOCIATED:
+    if alpha is not None and image.dtype == np.uint8 and tag(data, EXTRA_SAMPLES) == UNASSOCIATED:
         pixels = unmultiplied(pixels, alpha)
     bits = 32 if image.dtype.kind == "f" else image.dtype.itemsize * 8
     return Picture(pixels, None if alpha is None else np.ascontiguousarray(alpha), gray, suffix or ".png", bits)

@@ -156,6 +156,14 @@ def test_cut_headers_trip_nobody(cut: int) -> None:
         ceilings.announced(data[:cut])
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("place", [2**40, 2**63, 2**64 - 1])
+def test_a_bigtiff_that_points_beyond_all_memory_is_damaged(order: str, place: int) -> None:
+    data = {"<": b"II", ">": b"MM"}[order] + struct.pack(order + "HHHQ", 43, 8, 0, place)
+    with pytest.raises(UnreadableFile, match=r"^x\.tif: cannot be decoded"):
+        read_pixels(data, "x.tif")
+
+
 def test_entries_of_archives_are_read_up_to_a_ceiling(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.png", bytes(5000))
