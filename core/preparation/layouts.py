@@ -15,7 +15,8 @@ from ..errors import UserError
 from ..imaging.image_io import imwrite
 from ..imaging.storage import list_files
 from . import journal
-from .images import crop_one, places, size_of
+from .crops import places
+from .images import crop_one, size_of
 from .requests import Request
 from .requests import size_of as file_size
 
