@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import re
 import sys
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from ..core.errors import UserError, expanded, unreadable
 from ..core.errors.paths import NOT_THERE
+from ..core.hub import turn
 from ..core.runtime.weights import refuse_nonfinite, refuse_other_kinds
 
 RANDOM = "random"
@@ -94,7 +94,7 @@ def downloaded(owner: str, url: str) -> Path:
     checksum = re.search(r"-([0-9a-f]{8,})\.", path.name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _turn(path.with_name(f"{path.name}.lock")):
+        with turn(path.with_name(f"{path.name}.lock")):
             if not path.exists():
                 prefix = checksum.group(1) if checksum else None
                 torch.hub.download_url_to_file(url, str(path), prefix, progress=sys.stderr.isatty())
@@ -103,17 +103,6 @@ def downloaded(owner: str, url: str) -> Path:
             f"{owner}: cannot download {url} ({_first_line(e)}). Put that file at {path}, or give its path as 'weights'"
         ) from e
     return path
-
-
-@contextlib.contextmanager
-def _turn(lock: Path) -> Iterator[None]:
-    """Hold an advisory lock, where the system has such; a crash releases it."""
-    with lock.open("w") as file:
-        with contextlib.suppress(ImportError, OSError):
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _first_line(error: Exception) -> str:

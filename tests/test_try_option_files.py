@@ -9,7 +9,7 @@ import pytest
 from relume.core import options
 from relume.core.pipeline import train_pipeline
 from relume.tools.fuzzing.cut_down import NotCut, cut_down
-from relume.tools.try_option_files import kind, outcome
+from relume.tools.try_option_files import kind, outcome, ran
 
 FILE = """name: published
 model_type: MambaIRModel
@@ -47,6 +47,7 @@ def test_a_published_file_runs_cut_down(tmp_path: Path, monkeypatch: pytest.Monk
     assert kind(found.problems[0]) == "no architecture is called 'NAFSSRX'"
     path.write_text(FILE.replace("{type: NAFSSRX, up_scale: 2}", NETWORK))
     assert outcome(path).accepted
+    assert ran(path) == "ran"
     monkeypatch.chdir(tmp_path)
     values = cut_down(options.load(path), tmp_path / "data")
     assert values["network_g"]["num_feat"] == 16

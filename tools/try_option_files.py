@@ -60,7 +60,7 @@ def ran(path: Path) -> str:
         except NotCut as e:
             return f"not cut: {e}"
         (folder / "cut.yml").write_text(options.dump(values), encoding="utf-8")
-        found = trials.attempt(["train", "-opt", "cut.yml"], folder, LIMIT)
+        found = trials.attempt(["train", "-opt", "cut.yml"], folder, LIMIT, kept=("cut.yml", "data"))
         if found.kind == "ran" and list(folder.glob("experiments/*/models/net_g_2.pth")):
             return "ran"
         lines = [line for line in found.said.splitlines() if line.strip()] or ["nothing said"]

@@ -7,14 +7,13 @@ import contextlib
 import dataclasses
 import os
 import re
-import sys
 from collections.abc import Iterator
 
 from .. import options
-from ..errors import UserError, printable
+from ..errors import UserError
 from ..files import trust
 from ..hub import PREFIX, local
-from ..runtime import gate
+from ..runtime import gate, streams
 
 FILE = "option file (YAML), or relume:NAME of a shipped one"
 
@@ -56,8 +55,7 @@ def include_plugins(arguments: argparse.Namespace) -> None:
     from ..options.plugins.unrun import UnrunPlugin
     from ..registry import plugged
 
-    for note in include(arguments.plugins):
-        print(f"note: {printable(note, 2000)}", file=sys.stderr)
+    streams.note(*include(arguments.plugins))
     for plugin in (p for p in plugged.active() if isinstance(p, UnrunPlugin)):
         for registry, _ in reference.FAMILIES.values():
             for name in plugin.names(registry):

@@ -18,6 +18,7 @@ from pathlib import Path
 from ..errors import UserError, expanded, printable
 from ..reports import files
 from ..reports.comparison import Comparison, Entry, compared, entry_of
+from ..runtime import streams
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +53,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError(f"{arguments.output}: the page's name ends in .html")
     notes: list[str] = []
     comparison = compared(entries(arguments, notes), notes)
-    say(notes)
+    streams.note(*notes)
     if text := table(comparison, arguments):
         print(text, end="")
     if arguments.output is not None:
@@ -68,16 +69,10 @@ def run(arguments: argparse.Namespace) -> None:
             most=arguments.pictures,
             named=named,
         )
-        say(notes[said_before:])
+        streams.note(*notes[said_before:])
         size = arguments.output.stat().st_size / 2**20
         said = sys.stderr if text else sys.stdout
         print(f"{arguments.output}: {len(comparison.entries)} runs, {shown} images, {size:.1f} MiB", file=said)
-
-
-def say(notes: list[str]) -> None:
-    """What the reader should know, to standard error."""
-    for line in notes:
-        print(f"note: {printable(line, 2000)}", file=sys.stderr)
 
 
 def table(comparison: Comparison, arguments: argparse.Namespace) -> str:

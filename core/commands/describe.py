@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import functools
 import itertools
-import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -23,6 +22,7 @@ from ..options import Options, Resolved, counts, reference, resolve
 from ..options.places import missing
 from ..options.plugins import READ
 from ..options.reading.loader import spelled
+from ..runtime import streams
 from . import _arguments
 
 DEFAULT = "default"
@@ -53,9 +53,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError(f"--ranks: must be at least 1, got {arguments.ranks}")
     with trust.looking():
         resolved = resolve(_arguments.option_file(arguments), arguments.force_yml)
-    for note in resolved.notes:
-        if READ in note.text:
-            print(f"note: {printable(note, 2000)}", file=sys.stderr)
+    streams.note(*(note for note in resolved.notes if READ in note.text))
     show(resolved, arguments)
     if resolved.options.train is not None and "train" in resolved.options.datasets and not arguments.set_only:
         print(f"\n{memory_of(resolved.options)}")

@@ -10,7 +10,6 @@ run was running: a pause between a stop and a restart is left out.
 from __future__ import annotations
 
 import argparse
-import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from ..errors import UserError, did_you_mean, printable
 from ..reports import files
 from ..reports.curves import curves
 from ..reports.figure import draw
+from ..runtime import streams
 
 LEFT_OUT = ("lr", "grad_norm", "mean/*", "epoch/*", "*_input")
 """Curves that are drawn only when they are asked for."""
@@ -47,10 +47,9 @@ def run(arguments: argparse.Namespace) -> None:
     found = list({r.root.resolve(): r for text in arguments.runs for r in files.find(text)}.values())
     every = [curves(each, arguments.against) for each in found]
     for each in every:
-        for line in each.run.broken:
-            print(f"note: {printable(line, 2000)}", file=sys.stderr)
+        streams.note(*each.run.broken)
         if not each.points:
-            print(f"note: {each.run.root}: has no records, and no curve", file=sys.stderr)
+            streams.note(f"{each.run.root}: has no records, and no curve")
     known = list(dict.fromkeys(name for each in every for name in each.points))
     known.sort(key=lambda name: ("/" in name, not name.startswith("l_")))
     if not known:

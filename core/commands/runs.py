@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 
 from ..errors import UserError, did_you_mean, expanded, printable
 from ..reports import files
 from ..reports.states import Standing, standing
 from ..reports.text import aligned, amount, duration, rounded
+from ..runtime import streams
 
 SHOWN = 4
 """Differing options that a row of the table shows."""
@@ -50,8 +50,7 @@ def run(arguments: argparse.Namespace) -> None:
         print(json.dumps([s.to_json() for s in every], indent=2, allow_nan=False))
     else:
         print(table(every, chosen))
-    for line in [line for s in every for line in s.broken]:
-        print(f"note: {printable(line, 2000)}", file=sys.stderr)
+    streams.note(*(line for s in every for line in s.broken))
 
 
 def ordered(every: list[Standing], by: str) -> list[Standing]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError, expanded
+from ..files import reading
 from ..runtime import checkpoint
 from ..runtime.weights import refuse_nonfinite, unwrap
 
@@ -82,7 +83,7 @@ def verified_state(owner: str, weights: str, sha256: str | None, where: str) -> 
     if not path.is_file():
         raise UserError(f"{owner}: weights: there is no file {path}. {where}")
     if sha256 is not None:
-        found = checkpoint.checksum(path)
+        found = reading.checksum(path)
         if not found.startswith(sha256.lower()):
             raise UserError(f"{owner}: {path} is not the file asked for: its SHA-256 is {found}, not {sha256}")
     state = checkpoint.load(path)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 INHERITED = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
 """Where a shell puts pipes that the user has asked for: ``<(ls)``."""
@@ -47,3 +48,17 @@ def content(path: str | os.PathLike[str], most: int | None = None) -> bytes:
 def text(path: Path, most: int | None = None) -> str:
     """The text of a plain file in UTF-8, in which what is none is replaced. Arguments and errors as `content`."""
     return content(path, most).decode("utf-8", errors="replace")
+
+
+def checksum(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a plain file, in hexadecimal. Errors as `opened`."""
+    with opened(path) as file:
+        return checksum_of(file)
+
+
+def checksum_of(file: IO[bytes]) -> str:
+    """SHA-256 of what is left to read of an open file, in hexadecimal."""
+    digest = hashlib.sha256()
+    while chunk := file.read(1 << 20):
+        digest.update(chunk)
+    return digest.hexdigest()

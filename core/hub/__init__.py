@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,6 +15,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from ..errors import UserError, did_you_mean, expanded
+from ..files.reading import checksum
 
 PREFIX = "hub:"
 INDEX = Path(__file__).with_name("weights.yml")
@@ -106,10 +106,13 @@ def entry(name: str) -> Entry:
     """
     known = index()
     if name not in known:
-        raise UserError(
-            f"{name}: no public weights have this name.{did_you_mean(name, known)} See: relume download --list"
-        )
+        raise UserError(unknown(name, known))
     return known[name]
+
+
+def unknown(name: str, known: Iterable[str]) -> str:
+    """What is said of a name that no weights have."""
+    return f"{name}: no public weights have this name.{did_you_mean(name, known)} See: relume download --list"
 
 
 def local(path: str | Path) -> Path:
@@ -137,15 +140,15 @@ def fetched(wanted: Entry, folder: Path | None = None, said: Callable[[str], Non
         place.parent.mkdir(parents=True, exist_ok=True)
         with turn(place.with_name(f".{place.name}.lock")):
             if place.is_file():
-                if digest(place) == wanted.sha256:
+                if checksum(place) == wanted.sha256:
                     return place
                 raise UserError(
-                    f"{place}: is not the file of {wanted.name}: its SHA-256 is {digest(place)[:12]}..., and should be "
+                    f"{place}: is not the file of {wanted.name}: its SHA-256 is {checksum(place)[:12]}..., and should be "
                     f"{wanted.sha256[:12]}...; remove it, and it is fetched again"
                 )
             part = place.with_name(f"{place.name}.part")
             download(wanted, part, place, said)
-            if (found := digest(part)) != wanted.sha256:
+            if (found := checksum(part)) != wanted.sha256:
                 part.unlink()
                 raise UserError(
                     f"{wanted.url}: is another file than the index says: SHA-256 {found[:12]}... instead of "
@@ -209,15 +212,6 @@ def copy(answer: Any, file: BinaryIO, have: int, total: int | None, said: Callab
 def instead(wanted: Entry, place: Path) -> str:
     """What to do on a machine without a network."""
     return f"Without a network: fetch it elsewhere, and put it at {place}"
-
-
-def digest(path: Path) -> str:
-    """The SHA-256 of a file."""
-    found = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            found.update(chunk)
-    return found.hexdigest()
 
 
 @contextlib.contextmanager

@@ -33,8 +33,7 @@ def missing(opt: Options, phases: Sequence[str] = (), weights: bool = True) -> l
         if value.startswith(hub.PREFIX):
             name = value.removeprefix(hub.PREFIX)
             if name not in (known := hub.index()):
-                hint = did_you_mean(name, known)
-                lines.append(f"{value}: no public weights have this name.{hint} See: relume download --list ({key})")
+                lines.append(f"{hub.PREFIX}{hub.unknown(name, known)} ({key})")
             continue
         if "://" in value or value == NOTHING or value.startswith(INHERITED):
             continue

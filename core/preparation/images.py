@@ -14,16 +14,11 @@ from ...datasets.sources import Folder, Source
 from ..errors import UserError
 from ..imaging.image_io import READERS, Readers, imwrite
 from ..imaging.storage import join, write_bytes
-from . import journal
-from .crops import windows
+from . import crops, journal
+from .crops import places
 
 KINDS: dict[str, Readers] = {"images": READERS, "radiance": RADIANCE_READERS, "prompts": PROMPTS}
 """What folders hold, and how it is read."""
-
-
-def places(size: tuple[int, int], side: int, step: int, least: int) -> list[tuple[int, int]]:
-    """Where the windows of an image of this height and width begin, row by row."""
-    return [(y, x) for y in windows(size[0], side, step, least) for x in windows(size[1], side, step, least)]
 
 
 def size_of(source: Source, name: str) -> tuple[int, int]:
@@ -39,14 +34,10 @@ def crop_one(
     stem = stem or os.path.splitext(name)[0]
     count = len(places(size_of(source, name), size, step, least))
     targets = [join(out, f"{stem}_s{i:03d}.png") for i in range(1, count + 1)]
-    left = set(journal.missing(targets, goes_on))
-    if not left:
-        return count
-    image = source.pixels(name)
-    depth = 16 if image.dtype.kind == "f" else 8  # of pictures with 10 or 12 bits, say
-    for target, (y, x) in zip(targets, places(image.shape[:2], size, step, least), strict=True):
-        if target in left:
-            imwrite(target, image[y : y + size, x : x + size], depth)
+    if left := journal.missing(targets, goes_on):
+        image = source.pixels(name)
+        begins = dict(zip(targets, places(image.shape[:2], size, step, least), strict=True))
+        crops.write(image, {target: begins[target] for target in left}, size)
     return count
 
 

@@ -18,6 +18,7 @@ FILE = "prepare.json"
 """In the folder that is written: by command and source, the settings."""
 T = TypeVar("T")
 R = TypeVar("R")
+File = TypeVar("File", str, Path)
 
 
 def begin(out: str | Path, command: str, source: str | Path, settings: dict[str, Any], dry: bool = False) -> bool:
@@ -52,7 +53,7 @@ def _known(path: Path) -> dict[str, Any]:
     return found
 
 
-def missing(targets: Iterable[str | Path], goes_on: bool) -> list[str | Path]:
+def missing(targets: Iterable[File], goes_on: bool) -> list[File]:
     """Those files that are not there yet.
 
     Raises:

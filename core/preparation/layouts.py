@@ -15,7 +15,8 @@ from ..errors import UserError
 from ..imaging.image_io import imwrite
 from ..imaging.storage import list_files
 from . import journal
-from .images import crop_one, places, size_of
+from .crops import places
+from .images import crop_one, size_of
 from .requests import Request
 from .requests import size_of as file_size
 
@@ -42,7 +43,7 @@ def df2k(request: Request) -> str:
     known = {PurePosixPath(name).stem: size_of(source, name) for source, name, *_ in jobs}
     for scale in SCALES:
         small = list(_folders(request.folder, rf"(DIV2K_train|Flickr2K)_LR_bicubic/X{scale}"))
-        found = [(Folder(str(f)), name) for f in small for name in Folder(str(f)).files.values()]
+        found = [(source, name) for source in map(Folder, map(str, small)) for name in source.files.values()]
         for source, name in found:
             stem = re.sub(rf"x{scale}$", "", PurePosixPath(name).stem)
             height, width = size_of(source, name)

@@ -188,7 +188,7 @@ def shards(
     parts = {f"{i:06d}.tar": every[i * per : (i + 1) * per] for i in range(-(-len(every) // per))}
     if not dry:
         left = journal.missing([Path(out, name) for name in parts], goes_on)
-        list(journal.each(lambda path: shard(Path(path), parts[Path(path).name]), left, workers, "Packing"))
+        list(journal.each(lambda path: shard(path, parts[path.name]), left, workers, "Packing"))
     return len(every), len(parts)
 
 

@@ -12,10 +12,9 @@ from typing import NamedTuple, TypeVar
 from ...datasets.sources import Folder, listing
 from ..errors import UserError
 from ..imaging.image_header import image_size
-from ..imaging.image_io import imwrite, read_pixels
+from ..imaging.image_io import read_pixels
 from ..imaging.storage import write_bytes
-from . import journal
-from .crops import windows
+from . import crops, journal
 
 UNFINISHED = ".unfinished"
 """Ending of the folder in which data are made; it gets its name when all are there."""
@@ -111,14 +110,11 @@ class Request(NamedTuple):
             raise UserError(
                 f"{root / pair[0]}: is {height}x{width}; both images of a pair are equally large, and at least {side}"
             )
-        places = [(y, x) for y in windows(height, side, step, 0) for x in windows(width, side, step, 0)]
+        places = crops.places((height, width), side, step, 0)
         for kind, name in () if self.dry else names.items():
-            targets = [out / kind / f"{pair[2]}_s{i:03d}.png" for i in range(1, len(places) + 1)]
-            if left := set(journal.missing(targets, goes_on=True)):
-                image = read_pixels(root / name)
-                for path, (y, x) in zip(targets, places, strict=True):
-                    if path in left:
-                        imwrite(path, image[y : y + side, x : x + side])
+            begins = {out / kind / f"{pair[2]}_s{i:03d}.png": place for i, place in enumerate(places, 1)}
+            if left := journal.missing(begins, goes_on=True):
+                crops.write(read_pixels(root / name), {path: begins[path] for path in left}, side)
         return len(places)
 
     def crop_pairs(self, root: Path, out: Path, side: int, step: int, pairs: list[tuple[str, str, str]]) -> int:

@@ -7,7 +7,6 @@ once ``training_states/5000.sha256`` lists their checksums: that file is written
 from __future__ import annotations
 
 import errno
-import hashlib
 import logging
 import os
 import pickle
@@ -25,6 +24,7 @@ from torch import nn
 from ..errors import UserError, did_you_mean, expanded, printable, require, unreadable
 from ..errors.paths import NOT_THERE, kind_of
 from ..files import is_temporary, reading, replacing, temporary_name
+from ..files.reading import checksum, checksum_of
 from .strange import refuse_bomb, refuse_nesting
 from .weights import State, of_network, refuse_nonfinite, refuse_other_kinds
 
@@ -161,20 +161,6 @@ def save(path: Path, state: Any) -> str:
             raise
 
     return write_atomically(path, write)
-
-
-def checksum(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with reading.opened(path) as file:
-        return checksum_of(file)
-
-
-def checksum_of(file: IO[bytes]) -> str:
-    """SHA-256 of what is left to read of an open file, in hexadecimal."""
-    digest = hashlib.sha256()
-    while chunk := file.read(1 << 20):
-        digest.update(chunk)
-    return digest.hexdigest()
 
 
 def load(path: str | Path, map_location: str | torch.device = "cpu") -> Any:

@@ -11,7 +11,7 @@ import select
 import sys
 from typing import Any, TextIO
 
-from ..errors import EXIT_BROKEN_PIPE, EXIT_USER_ERROR
+from ..errors import EXIT_BROKEN_PIPE, EXIT_USER_ERROR, printable
 
 ENVIRONMENT = frozenset(
     getattr(errno, name)
@@ -37,6 +37,12 @@ def complain(line: str) -> None:
     """Print a line to standard error, if that takes it: what it says must not be lost in a traceback about how it is said."""
     with contextlib.suppress(OSError):
         print(line, file=sys.stderr, flush=True)
+
+
+def note(*texts: object) -> None:
+    """Say to standard error what is no mistake, but worth knowing, a line each."""
+    for text in texts:
+        complain(f"note: {printable(text, 2000)}")
 
 
 def steady() -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from ..errors import UserError, expanded
+from ..files import reading
 from ..imaging.float_formats import FLOAT_WRITERS
 from ..imaging.storage import read_bytes, write_bytes
 from ..imaging.video_writer import ENCODERS
@@ -86,7 +87,7 @@ class Results:
         self.targets = [] if self.piped else self._targets()
         self.failed: list[str] = []
         weights = source if not is_options(source) else restorer.model.networks["g"]
-        digest = checkpoint.checksum(expanded(str(weights))) if isinstance(weights, str) else repr(source)
+        digest = reading.checksum(expanded(str(weights))) if isinstance(weights, str) else repr(source)
         self.journal = Journal(
             self.folder if not self.piped else Path(),
             {**vars(request), "source": "", "target": "", "force": False, "batch": 0, "weights": digest, "opt": opt},

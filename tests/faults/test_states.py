@@ -18,6 +18,7 @@ from relume.core import changes
 from relume.core.changes import Verdict, verdict
 from relume.core.cli import main
 from relume.core.errors import UserError
+from relume.core.files import reading
 from relume.core.runtime import checkpoint, training_state
 from relume.core.runtime.checkpoint import Checkpoints, load_weights
 from relume.core.runtime.state import load_optimizer_state
@@ -133,7 +134,7 @@ def rewrite(path: Path, state: Any) -> None:
     checkpoint.save(path, state)
     manifest = path.with_suffix(".sha256")
     lines = [line for line in manifest.read_text().splitlines() if not line.endswith(path.name)]
-    manifest.write_text("\n".join([*lines, f"{checkpoint.checksum(path)}  {path.name}"]) + "\n")
+    manifest.write_text("\n".join([*lines, f"{reading.checksum(path)}  {path.name}"]) + "\n")
 
 
 VALUES = {

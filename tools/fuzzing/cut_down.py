@@ -126,14 +126,11 @@ def clips(block: dict[str, Any], places: list[str], scale: int, folder: Path, si
     vimeo = "Vimeo" in block["type"]
     if "num_frame" in block and "Recurrent" in block["type"] and not vimeo:
         block["num_frame"] = min(block["num_frame"], FRAMES)
-    if block["type"].startswith("REDS"):
-        block["meta_info_file"] = str(folder / "clips.txt")
-        (folder / "clips.txt").parent.mkdir(parents=True, exist_ok=True)
-        (folder / "clips.txt").write_text("001 8 (720,1280,3)\n", encoding="utf-8")
-    if vimeo:
-        block["meta_info_file"] = str(folder / "triples.txt")
-        (folder / "triples.txt").parent.mkdir(parents=True, exist_ok=True)
-        (folder / "triples.txt").write_text("00001/0001 7 (256,448,3)\n", encoding="utf-8")
+    if vimeo or block["type"].startswith("REDS"):
+        name, line = ("triples.txt", "00001/0001 7 (256,448,3)") if vimeo else ("clips.txt", "001 8 (720,1280,3)")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"{line}\n", encoding="utf-8")
+        block["meta_info_file"] = str(folder / name)
     names = [f"00001/0001/im{i + 1}.png" for i in range(7)] if vimeo else [f"001/{i:08}.png" for i in range(8)]
     for place in places:
         factor = 1 if "lq" in place else scale

@@ -10,7 +10,7 @@ import pytest
 
 from relume.core.cli import main
 from relume.core.imaging.image_io import imwrite, read_pixels
-from relume.core.preparation import layouts, requests
+from relume.core.preparation import crops, layouts
 from relume.datasets import build_dataset
 
 
@@ -111,19 +111,19 @@ def test_what_was_interrupted_goes_on(monkeypatch: pytest.MonkeyPatch, capsys: p
             picture(f"down/{scene}/0001_{kind}_SRGB_010.PNG", (12, 16), i)
     written: list[str] = []
 
-    def until_the_power_fails(path: Path, image: np.ndarray) -> None:
+    def until_the_power_fails(path: Path, image: np.ndarray, depth: int) -> None:
         if len(written) == 7:
             raise KeyboardInterrupt
         written.append(str(path))
-        imwrite(path, image)
+        imwrite(path, image, depth)
 
-    monkeypatch.setattr(requests, "imwrite", until_the_power_fails)
+    monkeypatch.setattr(crops, "imwrite", until_the_power_fails)
     command = ["prepare", "data", "sidd", "down", "out", "--workers", "1"]
     assert main(command) == 130
     assert not Path("out").exists() and len(below("out.unfinished")) == 7 + 1
     assert main([*command, "--seed", "1"]) == 2
     assert "out.unfinished: was made of down with seed 0, not 1" in capsys.readouterr().err
-    monkeypatch.setattr(requests, "imwrite", lambda path, image: (written.append(str(path)), imwrite(path, image)))
+    monkeypatch.setattr(crops, "imwrite", lambda path, *rest: (written.append(str(path)), imwrite(path, *rest)))
     assert main(command) == 0
     assert len(written) == len(set(written)) == len(below("out")) == 24, "each was written once"
     assert main(command) == 2 and "out: is not empty" in capsys.readouterr().err
