@@ -23,9 +23,21 @@ from .worker import Packet, SeededDataset, collate, shortage, start
 
 LOOK = 5.0
 """Seconds between two looks whether the loading processes are alive."""
-_MultiProcessingDataLoaderIter._shutdown = (
-    True  # of one whose construction failed, which else complains when it is deleted
-)
+
+
+class _AllRun:
+    """What an iterator of torch's, whose construction failed, takes for the states of its processes at its end."""
+
+    def __getitem__(self, worker: int) -> bool:
+        return True
+
+    def __setitem__(self, worker: int, runs: bool) -> None:
+        pass
+
+
+# Torch sets both at the end of a construction and asks for them when what failed before is deleted.
+_MultiProcessingDataLoaderIter._shutdown = True
+_MultiProcessingDataLoaderIter._workers_status = _AllRun()  # type: ignore[assignment]
 
 
 class NoBatch(Exception):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import multiprocessing
 import os
 import resource
 
@@ -15,9 +17,9 @@ from relume.datasets.loading.sampler import SampleKey
 from relume.datasets.loading.worker import SeededDataset
 
 
-def all_files() -> list[int]:
-    """Open as many files as this process may, of which there are few from now on."""
-    most = max(map(int, os.listdir("/proc/self/fd"))) + 8
+def all_files(more: int = 0) -> list[int]:
+    """Open as many files as this process may, of which there are from now on few, and `more`."""
+    most = max(map(int, os.listdir("/proc/self/fd"))) + 8 + more
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     taken: list[int] = []
     with contextlib.suppress(OSError):
@@ -63,14 +65,19 @@ def test_no_sample_is_waited_for_in_vain(spare: int | None) -> None:
         packets.close()
 
 
-def test_processes_that_cannot_be_started_for_want_of_files_say_so() -> None:
+@pytest.mark.parametrize("spare", [0, 16, 24])  # for the first queue, in the second process, in the third
+def test_processes_that_cannot_be_started_for_want_of_files_say_so(spare: int) -> None:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     keys = [[SampleKey(0, i, i)] for i in range(4)]
-    taken = all_files()
+    taken = all_files(spare)
     try:
+        for file in taken[:spare]:
+            os.close(file)
         with pytest.raises(UserError, match="too many open files: raise the limit with ulimit -n"):
-            Packets(SeededDataset(Short(None), 0), keys, 2)
+            Packets(SeededDataset(Short(None), 0), keys, 8)
     finally:
-        for file in taken:
+        for file in taken[spare:]:
             os.close(file)
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    gc.collect()  # what is left of the iterator must have nothing to complain about, which pytest would tell
+    assert not multiprocessing.active_children()
