@@ -111,16 +111,14 @@ class Folder(Source):
     def __init__(self, root: str, readers: Readers = READERS, recursive: bool = True) -> None:
         root = root if is_url(root) else os.path.expanduser(root)
         found = with_suffix(root, list_files(root), readers)
-        own = found if recursive else [name for name in found if "/" not in name]
-        if recursive or len(own) == len(found):
-            own = found
-        elif not own:
-            own = found
-            log.info("%s: has no files to read itself; those in its sub-folders are taken", root)
-        else:
-            more = len(found) - len(own)
+        own = [name for name in found if "/" not in name]
+        more = len(found) - len(own)
+        if not recursive and more and own:
             log.info("%s: %d files in sub-folders are left out (recursive: true takes them too)", root, more)
-        super().__init__(root, own, readers)
+            found = own
+        elif not recursive and more:
+            log.info("%s: has no files to read itself; those in its sub-folders are taken", root)
+        super().__init__(root, found, readers)
 
 
 _told_of_others: set[str] = set()

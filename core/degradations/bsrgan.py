@@ -105,8 +105,7 @@ def shrunk(image: Tensor, draws: Draws, engine: Engine, scale: int) -> Tensor:
         return engine.resize(image, size, draws.choice("mode", MODES))
     sigma = draws.uniform("sigma", 0.1, 0.6 * scale)
     grid = mesh_grid(SHIFTED) - (scale - 1) / 2
-    # Far narrower than the distance between its centre and the next pixel, it would weigh nothing at all.
-    kernel = bivariate_Gaussian(SHIFTED, max(sigma, 0.1), max(sigma, 0.1), 0, grid)
+    kernel = bivariate_Gaussian(SHIFTED, sigma, sigma, 0, grid)
     return engine.blur(image, torch.from_numpy(kernel).float().to(image.device))[..., ::scale, ::scale]
 
 

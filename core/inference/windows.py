@@ -84,8 +84,7 @@ def streamed(
         if len(held) == start + window:  # and this is not the scene's last window
             until = len(held) - overlap // 2  # half of what is shared with the next window is that one's
             yield run(torch.cat(held[start:], 1))[:, done - start : until - start]
-            unneeded = start
-            held, start, done = held[unneeded:], window - overlap, until - unneeded
+            held, start, done = held[start:], window - overlap, until - start
         held.append(frame)
     if held:
         yield _ending(run, held, window, done)

@@ -17,6 +17,7 @@ from torch import Tensor
 from ..degradations.draws import Draws
 from ..degradations.limits import one_each
 from ..errors import UserError
+from .augment import Mixup
 from .draws import seeds_of
 
 Pair = tuple[Tensor, Tensor]
@@ -122,6 +123,36 @@ class BatchMixing:
                     raise UserError("moa_augs: cutblur needs a target of the input's shape; leave it out here")
                 changed[key], changed["lq"] = apply(name, target, lq, target.shape[-1] // lq.shape[-1], draws)
         return {key: changed[key].reshape(image.shape) for key, image in images.items()}
+
+
+class Mixing:
+    """What ``use_moa`` and then ``mixing_augs`` do to the batches of a model.
+
+    Args:
+        mixing_augs: see `Mixup.from_options`.
+        use_moa: change batches by `BatchMixing`.
+        moa_augs: its augmentations.
+        moa_probs: their probabilities.
+
+    Raises:
+        UserError: unknown names, or other probabilities than one for each.
+    """
+
+    def __init__(
+        self,
+        mixing_augs: Mapping[str, bool | float] | None,
+        use_moa: bool,
+        moa_augs: Sequence[Augmentation],
+        moa_probs: Sequence[float] | None,
+    ) -> None:
+        self.mixup = Mixup.from_options(mixing_augs)
+        self.augmentation = BatchMixing(moa_augs, moa_probs) if use_moa else None
+
+    def __call__(self, images: dict[str, Tensor], batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """``lq`` and all targets by name, changed alike, by the draws of the batch that they are from."""
+        if self.augmentation is not None:
+            images = self.augmentation(images, seed_of(batch))
+        return self.mixup(images) if self.mixup is not None else images
 
 
 def mistakes_of_mixing(opt: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

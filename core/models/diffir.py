@@ -19,9 +19,8 @@ from ..errors import UserError
 from ..inference.network import network_trait
 from ..inference.tiling import pad_to_multiple, size_multiple
 from . import MODELS
-from .augment import Mixup
 from .base import Batch, Model, Update, flat_terms
-from .batch_mixing import DEFAULT, Augmentation, BatchMixing, mistakes_of_mixing, seed_of
+from .batch_mixing import DEFAULT, Augmentation, Mixing, mistakes_of_mixing
 from .draws import standard_normal
 from .restoration import as_tuple
 
@@ -60,8 +59,7 @@ class DiffIRS1Model(Model):
     ) -> None:
         super().__init__(networks, losses)
         check_kind("network_g", self.networks["g"], DiffIRS1)
-        self.mixup = Mixup.from_options(mixing_augs)
-        self.mixing = BatchMixing(moa_augs, moa_probs) if use_moa else None
+        self.mixing = Mixing(mixing_augs, use_moa, moa_augs, moa_probs)
         self._said = False
 
     @classmethod
@@ -70,8 +68,7 @@ class DiffIRS1Model(Model):
 
     def updates(self, batch: Batch, step: int) -> Iterator[Update]:
         images = {"lq": batch["lq"], "gt": batch["gt"], self.prior_from: self.guide(batch)}
-        images = self.mixing(images, seed_of(batch)) if self.mixing else images
-        images = self.mixup(images) if self.mixup else images
+        images = self.mixing(images, batch)
         restored, _ = self.networks["g"](images["lq"], images[self.prior_from])
         self.keep_pictures(input=images["lq"], output=restored, target=images["gt"])
         yield Update("g", self.loss_terms(restored, images["gt"]), self.loss_logs())
@@ -189,8 +186,7 @@ class DiffIRS2Model(Model):
             "e": Stairs("encoder", 0, lr_encoder, gamma_encoder, lr_decay_encoder),
             "g": Stairs("sr", encoder_iter, lr_sr, gamma_sr, lr_decay_sr),
         }
-        self.mixup = Mixup.from_options(mixing_augs)
-        self.mixing = BatchMixing(moa_augs, moa_probs) if use_moa else None
+        self.mixing = Mixing(mixing_augs, use_moa, moa_augs, moa_probs)
 
     @classmethod
     def mistakes(cls, opt: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -226,8 +222,7 @@ class DiffIRS2Model(Model):
 
     def updates(self, batch: Batch, step: int) -> Iterator[Update]:
         images = {"lq": batch["lq"], "gt": batch["gt"]}
-        images = self.mixing(images, seed_of(batch)) if self.mixing else images
-        images = self.mixup(images) if self.mixup else images
+        images = self.mixing(images, batch)
         teacher: Any = self.networks["S1"]
         with torch.no_grad():
             prior = teacher.prior(images["lq"], images["gt"])

@@ -18,9 +18,9 @@ from ..inference.network import network_trait
 from ..inference.self_ensemble import Ensemble, self_ensemble
 from ..inference.tiling import size_multiple
 from . import MODELS
-from .augment import Mixup, MultiScale, resize
+from .augment import MultiScale, resize
 from .base import Batch, Model, Update, flat_terms
-from .batch_mixing import DEFAULT, Augmentation, BatchMixing, mistakes_of_mixing, seed_of
+from .batch_mixing import DEFAULT, Augmentation, Mixing, mistakes_of_mixing
 
 Values = dict[str, dict[str, Tensor]]
 """Terms by log name, of losses by option key."""
@@ -126,8 +126,7 @@ class RestorationModel(Model):
         refuse_other_inputs(networks["g"], self.inputs)
         self.self_ensemble = self_ensemble
         self.multi_scale = MultiScale(multi_scale) if multi_scale is not None else None
-        self.mixup = Mixup.from_options(mixing_augs)
-        self.mixing = BatchMixing(moa_augs, moa_probs) if use_moa else None
+        self.mixing = Mixing(mixing_augs, use_moa, moa_augs, moa_probs)
 
     @classmethod
     def mistakes(cls, opt: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -140,7 +139,7 @@ class RestorationModel(Model):
         need_items("train", ["gt"], batch)
         extra = {k for k, v in given.items() if is_image(v, given["lq"] if "lq" in given else batch["lq"])}
         images = {k: v for k, v in batch.items() if k in extra or re.fullmatch(r"lq|gt(_\d+)?", k)}
-        images = self.augmented(images, seed_of(batch) if self.mixing is not None else 0)
+        images = self.augmented(images, batch)
         outputs = as_tuple(self.networks["g"](*(images.get(k, v) for k, v in given.items())))
         self._check_outputs(len(outputs))
         others = {f"output_{i}": output for i, output in enumerate(outputs[1:], start=2)}
@@ -164,17 +163,14 @@ class RestorationModel(Model):
         need_items("train.inputs", self.inputs, batch)
         return {name: batch[name] for name in self.inputs}
 
-    def augmented(self, images: dict[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
+    def augmented(self, images: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """Mixed and resized as the options say: ``lq`` and all targets alike.
 
         Args:
             images: (B, C, H, W) by name.
-            seed: what the augmentation of `use_moa` is drawn from.
+            batch: whose images these are.
         """
-        if self.mixing is not None:
-            images = self.mixing(images, seed)
-        if self.mixup is not None:
-            images = self.mixup(images)
+        images = self.mixing(images, batch)
         if self.multi_scale is not None:
             images = self.multi_scale(images, size_multiple(self.networks["g"]))
         return images

@@ -17,7 +17,7 @@ from ..inference.windows import in_windows, run_clip
 from ..runtime import distributed
 from . import MODELS
 from .base import Batch, Update
-from .batch_mixing import DEFAULT, Augmentation, seed_of
+from .batch_mixing import DEFAULT, Augmentation
 from .restoration import RestorationModel
 
 log = logging.getLogger("relume")
@@ -122,8 +122,7 @@ class VideoModel(RestorationModel):
 
     def updates(self, batch: Batch, step: int) -> Iterator[Update]:
         self.begin(step)
-        images = {"lq": batch["lq"], "gt": batch["gt"]}
-        images = self.mixing(images, seed_of(batch)) if self.mixing else images
+        images = self.mixing({"lq": batch["lq"], "gt": batch["gt"]}, batch)
         output = self.networks["g"](images["lq"])
         target = images["gt"]
         if output.shape != target.shape:

@@ -24,9 +24,10 @@ def contents(dataset: Any) -> dict[str, int | list[str]]:
         return found
     found["names"] = names = relative(paths)
     step = max(1, len(paths) // MOST_SIZES)
-    sizes = [(name, _size(path)) for name, path in zip(names[::step], paths[::step], strict=True)]
-    if any(size is not None for _, size in sizes):
-        found["sizes of files"] = [f"{name} of {size} bytes" for name, size in sizes if size is not None]
+    some = zip(names[::step], paths[::step], strict=True)
+    sizes = [f"{name} of {size} bytes" for name, path in some if (size := _size(path)) is not None]
+    if sizes:
+        found["sizes of files"] = sizes
     return found
 
 

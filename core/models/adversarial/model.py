@@ -21,9 +21,8 @@ from ...errors import UserError
 from ...inference.network import NetworkTraits
 from ...ops.frozen import WithFrozenNetwork
 from .. import MODELS
-from ..augment import Mixup
 from ..base import Batch, Model, Update, flat_terms
-from ..batch_mixing import DEFAULT, Augmentation, BatchMixing, mistakes_of_mixing, seed_of
+from ..batch_mixing import DEFAULT, Augmentation, Mixing, mistakes_of_mixing
 from ..draws import seeds_of, uniform_of, uploaded
 from ..restoration import as_tuple
 
@@ -95,8 +94,7 @@ class SRGANModel(Model):
         self.r1_reg_weight = r1_reg_weight
         self.net_d_reg_every = net_d_reg_every
         self.gp_weight = gp_weight
-        self.mixup = Mixup.from_options(mixing_augs)
-        self.mixing = BatchMixing(moa_augs, moa_probs) if use_moa else None
+        self.mixing = Mixing(mixing_augs, use_moa, moa_augs, moa_probs)
         self.image_losses = [k for k in self.losses if k not in APART]
         self.map_losses = [k for k in self.losses if k in MAP_KEYS]
         discriminator = self.networks.get("d")
@@ -141,13 +139,7 @@ class SRGANModel(Model):
 
     def images(self, batch: Batch) -> dict[str, Tensor]:
         """``lq``, ``gt``, and where they differ from it the targets of losses: ``l1``, ``percep`` and ``gan``."""
-        return self.augmented({"lq": batch["lq"], "gt": batch["gt"]}, batch)
-
-    def augmented(self, images: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """``lq`` and ``gt`` mixed as the options say, by the draws of their batch."""
-        if self.mixing is not None:
-            images = self.mixing(images, seed_of(batch))
-        return self.mixup(images) if self.mixup else images
+        return self.mixing({"lq": batch["lq"], "gt": batch["gt"]}, batch)
 
     def generated(self, lq: Tensor) -> Tensor:
         """The generator's output."""

@@ -127,7 +127,7 @@ class RealESRGANModel(SRGANModel):
 
     def images(self, batch: Batch) -> dict[str, Tensor]:
         pair = self.maker.pair(batch, sharpen=True)
-        images = self.augmented({"lq": pair["lq"], "gt": pair["gt"]}, batch)
+        images = self.mixing({"lq": pair["lq"], "gt": pair["gt"]}, batch)
         flags = {"l1": self.keys.l1_gt_usm, "percep": self.keys.percep_gt_usm, "gan": self.keys.gan_gt_usm}
         # Anew, as in the original: the patch was cut after the whole was sharpened, and may be mixed by now.
         sharp = self.maker.sharpened(images["gt"]) if any(flags.values()) else images["gt"]

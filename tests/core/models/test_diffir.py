@@ -21,7 +21,7 @@ from relume.core import options
 from relume.core.errors import UserError
 from relume.core.imaging.image_io import imread, imwrite
 from relume.core.inference.tiling import pad_to_multiple
-from relume.core.models import diffir
+from relume.core.models import augment, diffir
 from relume.core.models.diffir import DiffIRS1HDRModel, DiffIRS1Model, DiffIRS2Model
 from relume.core.models.draws import standard_normal
 from relume.core.pipeline import test_pipeline as run_test
@@ -353,7 +353,7 @@ def test_stage_1_without_a_source_of_its_prior_says_so_in_one_line(
 def test_mixtures_reach_input_target_and_source(stage_1: torch.nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     losses = {"pixel": build_loss({"type": "L1Loss"})}
     seen = []
-    monkeypatch.setattr(diffir.Mixup, "__call__", lambda _, images: seen.append(set(images)) or images)
+    monkeypatch.setattr(augment.Mixup, "__call__", lambda _, images: seen.append(set(images)) or images)
     list(
         DiffIRS1HDRModel({"g": stage_1.train()}, losses, mixing_augs={"mixup": True}).updates(
             batch("lq", "gt", "gt_recover"), 1

@@ -278,7 +278,7 @@ def test_mixup_mixes_inputs_and_all_targets_alike():
     images = {"lq": torch.eye(4)[:, :, None, None].expand(4, 4, 2, 2)}
     images["gt"], images["gt_2"] = images["lq"] * 2, images["lq"] * 3
     torch.manual_seed(1)
-    mixed = m.augmented(images)
+    mixed = m.augmented(images, images)
     assert not torch.equal(mixed["lq"], images["lq"])
     torch.testing.assert_close(mixed["lq"].sum(dim=1), torch.ones(4, 2, 2))
     torch.testing.assert_close(mixed["gt"], 2 * mixed["lq"])
