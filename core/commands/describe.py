@@ -1,7 +1,8 @@
-"""Show every final value of an option file and where it came from.
+"""Show the final values of an option file and where each came from.
 
-``relume describe options/x.yml [--set-only] [--ranks 4] [--force_yml train:ema_decay=0.99 ...]``
+``relume describe options/x.yml [--all | --set-only] [--ranks 4] [--force_yml train:ema_decay=0.99 ...]``
 
+What the file, its bases and --force_yml set is all there; of the defaults what says how to compute; ``--all`` shows the rest.
 Numbers of iterations are shown in epochs too, and those that are given in epochs in iterations, if the training set is here.
 Its files are listed, not opened. The memory that a training takes is estimated, and the batch that this machine allows.
 """
@@ -27,6 +28,8 @@ from . import _arguments
 
 DEFAULT = "default"
 """What stands in place of an origin where the file says nothing."""
+BESIDES = ("datasets.", "val.metrics.", "data.", "dist_params.")
+"""Where defaults say how data are loaded and scores computed, which the file's own lines are enough for."""
 
 
 def table(rows: Iterable[tuple[str, Any, str]]) -> str:
@@ -42,7 +45,9 @@ def table(rows: Iterable[tuple[str, Any, str]]) -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command line takes."""
     _arguments.add_option_file(parser, positional=True)
-    parser.add_argument("--set-only", action="store_true", help="only what the file, its bases and --force_yml set")
+    extent = parser.add_mutually_exclusive_group()
+    extent.add_argument("--all", action="store_true", help="every key, also those that are off by default")
+    extent.add_argument("--set-only", action="store_true", help="only what the file, its bases and --force_yml set")
     parser.add_argument("--ranks", type=int, default=1, metavar="N", help="processes that will train together (1)")
     _arguments.add_overrides(parser)
 
@@ -71,21 +76,27 @@ def memory_of(opt: Options) -> str:
 
 def show(resolved: Resolved, arguments: argparse.Namespace) -> None:
     """Print the table, and how long an epoch is."""
-    rows = [row for row in resolved.rows() if matters(row, arguments.set_only)]
+    every = [row for row in resolved.rows() if row[0] not in inert() or row[2] != DEFAULT]
+    rows = every if arguments.all else [row for row in every if matters(row, arguments.set_only)]
+    left = 0 if arguments.set_only else len(every) - len(rows)
+    notes = [f"{left} more keys have their defaults; --all shows them"] if left else []
     opt = resolved.options
-    if opt.train is None or not (opt.datasets or counts.given(opt)):
-        print(table(rows))
-        return
+    if opt.train is not None and (opt.datasets or counts.given(opt)):
+        rows, said = with_epochs(rows, opt, arguments.ranks)
+        notes.insert(0, said)
+    print("\n\n".join([table(rows), *notes]))
+
+
+def with_epochs(rows: list[tuple[str, Any, str]], opt: Options, ranks: int) -> tuple[list[tuple[str, Any, str]], str]:
+    """The rows with iterations in epochs and the reverse, and a sentence on how long an epoch is."""
     try:
-        epoch, total = epoch_of(opt, arguments.ranks)
+        epoch, total = epoch_of(opt, ranks)
     except Exception as e:  # a training set may be anybody's code
-        print(table(rows))
         what = "Epochs are not counted in iterations" if counts.given(opt) else "Iterations are not counted in epochs"
-        print(f"\n{what}: {in_one_line(e)}")
-        return
+        return rows, f"{what}: {in_one_line(e)}"
     known = reference.iterations_in(opt)
-    print(table((key, in_both(key, value, epoch, key in known), origin) for key, value, origin in rows))
-    print(f"\n{epoch.sentence}; {epoch.said_of(total)}")
+    counted = [(key, in_both(key, value, epoch, key in known), origin) for key, value, origin in rows]
+    return counted, f"{epoch.sentence}; {epoch.said_of(total)}"
 
 
 def epoch_of(opt: Options, ranks: int) -> tuple[counts.Epoch, int]:
@@ -135,9 +146,12 @@ def in_both(key: str, value: Any, epoch: counts.Epoch, counted: bool) -> Any:
 
 
 def matters(row: tuple[str, Any, str], set_only: bool) -> bool:
-    """Whether to show a row: what the file sets; and with its defaults what has an effect here."""
-    dotted, _, origin = row
-    return origin != DEFAULT or not (set_only or dotted in inert())
+    """Whether to show a row without ``--all``: what the file sets; of the defaults those that say what is computed."""
+    dotted, value, origin = row
+    if origin != DEFAULT:
+        return True
+    off = value is False or value in ("off", "none") or (value is None and "." in dotted)
+    return not (set_only or off or dotted.startswith(BESIDES))
 
 
 @functools.cache

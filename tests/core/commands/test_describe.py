@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from relume.core.cli import main
 from relume.core.commands import describe
+from relume.core.options import resolve, shipped
 
 TEXT = """\
 name: described
@@ -26,7 +28,8 @@ def option_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_rows(option_file: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["describe", option_file, "--force_yml", "val:tile=64", "scale=4"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    lines, left = capsys.readouterr().out.split("\n\n")
+    lines = lines.splitlines()
     rows = {key: rest.split(maxsplit=1) for key, rest in (line.split(maxsplit=1) for line in lines)}
     assert rows["name"] == ["described", "x.yml:1"]
     assert rows["network_g.num_feat"] == ["8", "x.yml:3"]
@@ -34,6 +37,8 @@ def test_rows(option_file: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert rows["val.tile"] == ["64", "--force_yml val:tile=64"]
     assert rows["path.ignore_resume_networks"] == ["[]", "default"]
     assert rows["train"] == ["null", "default"]
+    assert int(left.split()[0]) > 10 and left.endswith(" more keys have their defaults; --all shows them\n")
+    assert not {"val.tile_pad", "val.compile", "val.amp", "datasets.test.timeout", "data.max_pixels"} & set(rows)
     assert len({line.index(line.split(maxsplit=1)[1]) for line in lines}) == 1, "the values stand in one column"
 
 
@@ -57,3 +62,25 @@ def test_only_what_is_set(option_file: str, capsys: pytest.CaptureFixture[str]) 
     shown = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
     names = ["name", "model_type", "network_g.type", "network_g.num_feat"]
     assert sorted(shown) == sorted([*names, "datasets.test.type", "datasets.test.dataroot_lq"])
+
+
+def test_all_and_what_is_short(option_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pages = []
+    for extent in ([], ["--all"], ["--set-only"]):
+        assert main(["describe", option_file, *extent]) == 0
+        pages.append([line.split()[0] for line in capsys.readouterr().out.split("\n\n")[0].splitlines()])
+    usual, every, given = map(set, pages)
+    assert given < usual < every and len(every) == len(pages[1]) and "val.tile" in every - usual
+    with pytest.raises(SystemExit):
+        main(["describe", option_file, "--all", "--set-only"])
+
+
+LONGEST = ["generation/test/cifar10_legacy", "vfi/test/moving_photographs", "sr/x4/edsr"]
+SHIPPED = [name for name in shipped.names() if not name.startswith(shipped.BLOCKS)]
+
+
+@pytest.mark.parametrize(
+    "name", SHIPPED if os.environ.get("RELUME_SLOW_TESTS") else [f"relume:{n}.yml" for n in LONGEST]
+)
+def test_a_shipped_file_is_short_enough_to_read(name: str) -> None:
+    assert sum(describe.matters(row, set_only=False) for row in resolve(name).rows()) <= 150
