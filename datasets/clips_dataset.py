@@ -33,7 +33,7 @@ class ClipsDataset(FramePairs):
         use_rot: turn at random.
         scale: size of gt / size of lq.
         phase: ``train``, or ``val`` and ``test``, in which nothing is random.
-        io_backend: ``{type: disk}`` or ``{type: lmdb}``.
+        io_backend: ``{type: disk}``, ``{type: lmdb}`` or ``{type: tar}``.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next sample.
         color: ``gray`` for one channel, the gray value in [0, 1]; ``y`` for luma in [16/255, 235/255]; RGB when omitted.
 

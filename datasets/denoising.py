@@ -38,7 +38,7 @@ class Dataset_GaussianDenoising(ImageDataset):  # noqa: N801 - Restormer's name,
         gt_size: side of the training patch; whole images when omitted.
         phase: ``train``, or ``val`` and ``test``.
         geometric_augs: use the eight orientations.
-        io_backend: ``{type: disk}`` or ``{type: lmdb}``.
+        io_backend: ``{type: disk}``, ``{type: lmdb}`` or ``{type: tar}``.
         mean: subtracted from each channel.
         std: divides each channel.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next one.
@@ -69,7 +69,7 @@ class Dataset_GaussianDenoising(ImageDataset):  # noqa: N801 - Restormer's name,
         if not needed[sigma_type] or min(levels) < 0:
             raise UserError(f"sigma_range: {sigma_range} does not suit sigma_type '{sigma_type}'")
         backend = as_backend(io_backend)
-        sources = [open_source(root, backend) for root in as_roots(dataroot_gt, "dataroot_gt")]
+        sources = [open_source(root, backend, part="gt") for root in as_roots(dataroot_gt, "dataroot_gt")]
         self.images = [(source, name) for source in sources for name in source.files.values()]
         self.training = phase == "train"
         self.sigma_type = sigma_type

@@ -26,7 +26,7 @@ class Dataset_DefocusDeblur_DualPixel_16bit(ImageDataset):  # noqa: N801 - Resto
         dataroot_lqL: folder of the left pictures.
         dataroot_lqR: folder of the right pictures.
         filename_tmpl: stem of an input from that of its ground truth.
-        io_backend: ``{type: disk}`` or ``{type: lmdb}``.
+        io_backend: ``{type: disk}``, ``{type: lmdb}`` or ``{type: tar}``.
         gt_size: side of the training patch; whole images when omitted. Smaller images are continued by reflection.
         phase: ``train``, or ``val`` and ``test``, in which nothing is random.
         geometric_augs: use the eight orientations. (Turning exchanges no views, as in the original.)

@@ -28,25 +28,26 @@ def open_both(
     Without `lq` both are the same.
     """
     left_out = tolerated(on_error)
-    whole = open_clips(gt, backend, left_out)
-    degraded = open_clips(lq, backend, left_out) if lq else whole
+    whole = open_clips(gt, backend, left_out, "gt")
+    degraded = open_clips(lq, backend, left_out, "lq") if lq else whole
     for name in left_out or ():
         whole.pop(name, None)
         degraded.pop(name, None)
     return whole, degraded
 
 
-def open_clips(root: str, backend: IOBackend, left_out: list[str] | None = None) -> dict[str, Frames]:
+def open_clips(root: str, backend: IOBackend, left_out: list[str] | None = None, part: str = "") -> dict[str, Frames]:
     """Clips by name (the folder below `root`, or the video file without suffix), in the order of their names.
 
     Args:
         left_out: gets the names of clips that are videos which cannot be decoded; see `find_clips`.
+        part: see `sources.Tar`.
 
     Raises:
         UserError: there are none.
     """
-    if backend.type == "lmdb":
-        source = open_source(root, backend)
+    if backend.type != "disk":
+        source = open_source(root, backend, part=part)
         grouped: dict[str, list[str]] = defaultdict(list)
         for name in source.files.values():
             grouped[os.path.dirname(name)].append(name)
@@ -188,8 +189,8 @@ class ListedPairs(FramePairs):
 
     def __init__(self, dataroot_gt: str, dataroot_lq: str, io_backend: IOBackend | None, **settings: object) -> None:
         super().__init__(**settings)  # type: ignore[arg-type]
-        self.gt = open_source(dataroot_gt, as_backend(io_backend))
-        self.lq = open_source(dataroot_lq, as_backend(io_backend))
+        self.gt = open_source(dataroot_gt, as_backend(io_backend), part="gt")
+        self.lq = open_source(dataroot_lq, as_backend(io_backend), part="lq")
 
     def refuse_missing(self, gt: Iterable[str], lq: Iterable[str] | None = None) -> None:
         """Check that both folders have every frame that is needed of them, which are the same when `lq` is omitted.

@@ -58,7 +58,8 @@ class LdrHdrDataset(ImageDataset):
         above_peak: radiance beyond the peak: ``keep`` it, encoded above 1, or ``clip`` it.
         meta_info_file: list of the radiance files to use (``name.hdr (h,w,c)`` per line).
         filename_tmpl: stem of the picture from that of the radiance file, ``{}_ldr``.
-        io_backend: ``{type: disk}`` (also remote folders, as ``s3://bucket/folder``) or ``{type: lmdb}`` for all folders.
+        io_backend: ``{type: disk}`` (also remote folders, as ``s3://bucket/folder``), ``{type: lmdb}`` or
+            ``{type: tar}`` for all folders.
         gt_size: side of the training patch; smaller images are continued by reflection. Whole images when omitted.
         geometric_augs: turn training patches at random, by one of the eight symmetries of the square.
         scale: must be 1.
@@ -131,11 +132,11 @@ class LdrHdrDataset(ImageDataset):
         )
         self.prompts: list[str] = []
         if self.curves.needs_own and dataroot_dgain is not None:
-            self.prompt_source = open_source(dataroot_dgain, backend, PROMPTS)
+            self.prompt_source = open_source(dataroot_dgain, backend, PROMPTS, part="dgain")
             self.prompts = partners(self.prompt_source, self.samples, "dataroot_dgain", "prompt file")
         self.recovered: list[str] = []
         if dataroot_gt_recover is not None:
-            self.recovered_source = open_source(dataroot_gt_recover, backend, RADIANCE_READERS)
+            self.recovered_source = open_source(dataroot_gt_recover, backend, RADIANCE_READERS, part="gt_recover")
             self.recovered = partners(
                 self.recovered_source, self.samples, "dataroot_gt_recover", "estimate", ending="_log_hdr"
             )

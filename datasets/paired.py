@@ -57,7 +57,7 @@ class PairedImageDataset(ImageDataset):
         meta_info_file: list of the files to use (``name.png (h,w,c)`` per line); one root only.
         meta_info: another name of it.
         filename_tmpl: stem of the input from that of the ground truth, ``{}x4``.
-        io_backend: ``{type: disk}`` (also remote folders, as ``s3://bucket/folder``) or ``{type: lmdb}``.
+        io_backend: ``{type: disk}`` (also remote folders, as ``s3://bucket/folder``), ``{type: lmdb}`` or ``{type: tar}``.
         gt_size: side of the training patch in the ground truth; whole images when omitted.
         scale: ground truth size / input size.
         phase: ``train``, or ``val`` and ``test``, in which nothing is random.
@@ -277,7 +277,7 @@ class SingleImageDataset(PairedImageDataset):
         dataroot_lq: folder(s) of images.
         layout: which published test set lies in `dataroot_lq`, as it was downloaded: see `datasets.underwater_sets`.
         meta_info_file: list of the files to use, one name per line.
-        io_backend: ``{type: disk}`` or ``{type: lmdb}``.
+        io_backend: ``{type: disk}``, ``{type: lmdb}`` or ``{type: tar}``.
         scale: accepted for BasicSR's files; without ground truth it changes nothing.
         color: ``gray`` for one channel, the gray value in [0, 1]; ``y`` for luma in [16/255, 235/255]; RGB when omitted.
         mean: subtracted from each channel.
@@ -356,7 +356,7 @@ def find_second(
     for (_, gt), root in zip(roots, second, strict=True):
         assert gt is not None
         # Names correspond as those of inputs and ground truths do, so both lists have the same order.
-        found += [(s.gt, s.gt_name) for s in find_samples(gt, root, backend, meta_file=meta)]
+        found += [(s.gt, s.gt_name) for s in find_samples(gt, root, backend, meta_file=meta, part="gt")]
     return [(source, name) for source, name in found if source is not None and name is not None]
 
 

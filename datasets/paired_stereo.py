@@ -40,7 +40,7 @@ class PairedStereoImageDataset(ImageDataset):
     Args:
         dataroot_gt: folder of the ground truths.
         dataroot_lq: folder of the inputs, or the same.
-        io_backend: ``{type: disk}`` or ``{type: lmdb}``.
+        io_backend: ``{type: disk}``, ``{type: lmdb}`` or ``{type: tar}``.
         gt_size: side of the training patch in the ground truth; whole images when omitted.
         gt_size_h: its height, with `gt_size_w`, in place of `gt_size`.
         gt_size_w: its width.

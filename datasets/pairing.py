@@ -70,6 +70,7 @@ def find_samples(
     surplus: bool = False,
     recursive: bool = True,
     on_error: OnError = "raise",
+    part: str = "lq",
 ) -> list[Sample]:
     """The samples of one root, sorted by name, in linear time. Suffixes need not agree; sub-folders must.
 
@@ -83,13 +84,14 @@ def find_samples(
         surplus: leave out inputs without a ground truth.
         recursive: see `sources.Folder`; a list says itself where its files are.
         on_error: ``skip`` passes over files that the list has and the folder has not.
+        part: what the inputs are called in tar files, where ground truths are ``gt``.
 
     Raises:
         UserError: a folder is missing or empty, or files lack a partner; up to ten are named.
     """
     recursive = recursive or meta_file is not None
-    lq = open_source(lq_root, backend, recursive=recursive)
-    gt = open_source(gt_root, backend, gt_readers, recursive) if isinstance(gt_root, str) else gt_root
+    lq = open_source(lq_root, backend, recursive=recursive, part=part)
+    gt = open_source(gt_root, backend, gt_readers, recursive, "gt") if isinstance(gt_root, str) else gt_root
     main = gt or lq
     keys = list(main.files)
     if meta_file is not None:

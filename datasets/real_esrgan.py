@@ -56,7 +56,7 @@ class RealESRGANDataset(ImageDataset):
         source: ``skimage`` for photographs that come with scikit-image instead, others in training than else.
         weights: share of each root among the samples drawn in training; by number of files when omitted.
         meta_info: list of the files to use, one name per line; one root only.
-        io_backend: ``{type: disk}`` (also remote folders) or ``{type: lmdb}``.
+        io_backend: ``{type: disk}`` (also remote folders), ``{type: lmdb}`` or ``{type: tar}``.
         gt_size: side of the training patch that is cut after the degradation; `pad_size` when omitted.
         pad_size: side of what is degraded in training; smaller photographs are continued by reflection.
         scale: size of ``gt`` / size of ``lq``.
@@ -264,7 +264,9 @@ def find_photographs(
     folders = as_roots(roots, "dataroot_gt")
     if meta is not None and len(folders) > 1:
         raise UserError("meta_info: lists the files of one root; there are several")
-    return [[(s.lq, s.lq_name) for s in find_samples(root, None, backend, meta_file=meta)] for root in folders]
+    return [
+        [(s.lq, s.lq_name) for s in find_samples(root, None, backend, meta_file=meta, part="gt")] for root in folders
+    ]
 
 
 @DATASETS.register()
@@ -277,7 +279,7 @@ class RealESRGANPairedDataset(PairedImageDataset):
         meta_info: list of pairs, ``hr/0001.png, lr/0001.png`` per line, ground truth first, relative to the two folders; by
             names when omitted.
         filename_tmpl: without a list, an input's stem from its ground truth's, ``{}x4``.
-        io_backend: ``{type: disk}`` (also remote folders) or ``{type: lmdb}``.
+        io_backend: ``{type: disk}`` (also remote folders), ``{type: lmdb}`` or ``{type: tar}``.
         gt_size: side of the training patch in the ground truth; whole images when omitted.
         scale: ground truth size / input size.
         phase: ``train``, or ``val`` and ``test``, in which nothing is random.
@@ -324,7 +326,9 @@ class RealESRGANPairedDataset(PairedImageDataset):
         if meta is None:
             return super().find(lq, gt, backend, template, meta)
         assert gt is not None
-        return listed_pairs(open_source(lq, backend), open_source(gt, backend), meta, self.on_error)
+        return listed_pairs(
+            open_source(lq, backend, part="lq"), open_source(gt, backend, part="gt"), meta, self.on_error
+        )
 
 
 def listed_pairs(lq: Source, gt: Source, meta: str, on_error: OnError = "raise") -> list[Sample]:

@@ -126,7 +126,7 @@ class REDSDataset(Reds):
         use_rot: turn at random.
         scale: size of gt / size of lq.
         phase: ``train``, or ``val`` and ``test``, in which nothing is random.
-        io_backend: ``{type: disk}`` or ``{type: lmdb}``.
+        io_backend: ``{type: disk}``, ``{type: lmdb}`` or ``{type: tar}``.
         dataroot_flow: of BasicSR's files; must be empty.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next sample.
         color: ``gray`` for one channel, the gray value in [0, 1]; ``y`` for luma in [16/255, 235/255]; RGB when omitted.
@@ -208,7 +208,7 @@ class REDSRecurrentDataset(Reds):
         use_rot: turn at random.
         scale: size of gt / size of lq.
         phase: ``train``, or ``val`` and ``test``, in which nothing is random.
-        io_backend: ``{type: disk}`` or ``{type: lmdb}``.
+        io_backend: ``{type: disk}``, ``{type: lmdb}`` or ``{type: tar}``.
         dataroot_flow: of BasicSR's files; must be empty.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next sample.
         color: ``gray`` for one channel, the gray value in [0, 1]; ``y`` for luma in [16/255, 235/255]; RGB when omitted.

@@ -1,4 +1,4 @@
-"""Where images are kept: folders, local or remote, and BasicSR's LMDB databases."""
+"""Where images are kept: folders and tar files, local or remote, and BasicSR's LMDB databases."""
 
 from __future__ import annotations
 
@@ -6,26 +6,33 @@ import hashlib
 import itertools
 import logging
 import os
+import posixpath
 import re
+import tarfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from ..core.errors import UserError, require
+from ..core.files.ceilings import refuse_total
+from ..core.imaging import ceilings
 from ..core.imaging.conventions import shown_size
 from ..core.imaging.image_io import READERS, Readers, read_pixels
 from ..core.imaging.storage import (
     MissingFile,
     UnreadableFile,
     first_line,
+    is_hidden,
     is_url,
     join,
     list_files,
+    opened,
     read_bytes,
     read_lines,
+    read_part,
 )
 from ..core.registry import unknown_key
 
@@ -37,9 +44,9 @@ MOST_HEADERS = 20_000
 
 @dataclass(frozen=True)
 class IOBackend:
-    """BasicSR's ``io_backend`` block: ``disk`` also covers remote folders, by URL."""
+    """BasicSR's ``io_backend`` block: ``disk`` also covers remote folders, by URL; ``tar`` are WebDataset's archives."""
 
-    type: Literal["disk", "lmdb"] = "disk"
+    type: Literal["disk", "lmdb", "tar"] = "disk"
 
 
 def as_backend(block: IOBackend | Mapping[str, Any] | None) -> IOBackend:
@@ -50,8 +57,8 @@ def as_backend(block: IOBackend | Mapping[str, Any] | None) -> IOBackend:
         if key != "type":
             raise UserError(unknown_key(key, "io_backend", ["type"]))
     kind = block.get("type", "disk")
-    if kind not in ("disk", "lmdb"):
-        raise UserError(f"io_backend: there is no type '{kind}'; 'disk' and 'lmdb' are there")
+    if kind not in ("disk", "lmdb", "tar"):
+        raise UserError(f"io_backend: there is no type '{kind}'; 'disk', 'lmdb' and 'tar' are there")
     return IOBackend(kind)
 
 
@@ -222,12 +229,121 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_close_databases)  # both processes open them again when they next read
 
 
-def open_source(root: str, backend: IOBackend, readers: Readers = READERS, recursive: bool = True) -> Source:
+class Entry(NamedTuple):
+    """Where a file lies in a tar file: the archive, its own name there, the first byte, and how many there are."""
+
+    archive: str
+    name: str
+    start: int
+    size: int
+
+
+class Tar(Source):
+    """The images in tar files, which are read at their places, in any order: nothing is unpacked.
+
+    An archive as WebDataset has it may hold several files of one key, ``scene/01.lq.png`` and ``scene/01.gt.png``.
+
+    Args:
+        root: a ``.tar`` file or a folder of such, local or remote.
+        part: which files of a key are meant, ``lq`` or ``gt``; where no file has this part in its name, all are.
+
+    Raises:
+        UserError: there are none, an archive cannot be read, or two have a file of the same name.
+    """
+
+    def __init__(self, root: str, readers: Readers = READERS, part: str = "") -> None:
+        root = root if is_url(root) else os.path.expanduser(root)
+        archives = [root]
+        if not root.lower().endswith(".tar"):
+            archives = [join(root, name) for name in list_files(root) if name.lower().endswith(".tar")]
+        if not archives:
+            raise UserError(f"{root}: there are no .tar files in this folder; io_backend type is tar")
+        found = [entry for archive in archives for entry in entries(archive)]
+        refuse_total((entry.size for entry in found), root, UnreadableFile)
+        names = set(with_suffix(root, [entry.name for entry in found], readers))
+        self.entries: dict[str, Entry] = {}
+        for entry in of_part([entry for entry in found if entry.name in names], part):
+            name = without_part(entry.name, part)
+            if name in self.entries:
+                raise UserError(f"{entry.name}: is in {self.entries[name].archive} and in {entry.archive}")
+            self.entries[name] = entry
+        super().__init__(root, self.entries, readers)
+
+    def path(self, name: str) -> str:
+        return join(self.entries[name].archive, name) if name in self.entries else super().path(name)
+
+    def read(self, name: str) -> bytes:
+        entry = self.entries[name]
+        ceilings.refuse_entry(entry.size, self.path(name))
+        data = read_part(entry.archive, entry.start, entry.size)
+        if len(data) < entry.size:
+            raise UnreadableFile(f"{join(entry.archive, entry.name)}: the archive is cut")
+        return data
+
+    def size(self, name: str) -> tuple[int, int] | None:
+        if is_url(self.root):
+            return None
+        entry = self.entries[name]
+        try:
+            return shown_size(read_part(entry.archive, entry.start, min(entry.size, 65536)))
+        except UserError:
+            return None  # reading the sample will say so
+
+
+def entries(archive: str) -> list[Entry]:
+    """The files in a tar file, hidden ones left out; only the headers between them are read.
+
+    Raises:
+        UnreadableFile: it cannot be read, is compressed or cut, or a name leads out of it.
+    """
+    try:
+        with opened(archive) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            members = [member for member in tar if member.isfile()]
+            end = file.seek(0, os.SEEK_END)
+    except UserError:
+        raise
+    except OSError as e:
+        raise UnreadableFile(f"{archive}: cannot be read ({e.strerror or first_line(e)})") from e
+    except (
+        Exception
+    ) as e:  # a damaged header makes tarfile trip over whatever it says; protocols have errors of their own
+        raise UnreadableFile(f"{archive}: cannot be read as a tar file without compression ({first_line(e)})") from e
+    found = [Entry(archive, posixpath.normpath(m.name), m.offset_data, m.size) for m in members if not m.issparse()]
+    for entry in found:
+        if entry.name.startswith(("/", "../")):
+            raise UnreadableFile(f"{archive}: the name of its entry {entry.name!r} leads out of the archive")
+        if entry.start + entry.size > end:
+            raise UnreadableFile(f"{archive}: is cut: its entry {entry.name!r} goes on beyond the end")
+    return [entry for entry in found if not is_hidden(entry.name)]
+
+
+def of_part(found: Sequence[Entry], part: str) -> Sequence[Entry]:
+    """The entries that have `part` before their suffix; all of them where none has."""
+    return [e for e in found if without_part(e.name, part) != e.name] or found
+
+
+def without_part(name: str, part: str) -> str:
+    """A name without the part before its suffix.
+
+    >>> without_part("s/01.lq.png", "lq"), without_part("s/01.lq.png", "gt"), without_part("lq.png", "lq")
+    ('s/01.png', 's/01.lq.png', 'lq.png')
+    """
+    stem, suffix = os.path.splitext(name)
+    shorter = stem.removesuffix(f".{part}") if part else stem
+    return f"{shorter}{suffix}" if os.path.basename(shorter) else name
+
+
+def open_source(
+    root: str, backend: IOBackend, readers: Readers = READERS, recursive: bool = True, part: str = ""
+) -> Source:
     """The images under `root`; ``~`` is expanded. In a folder, files that `readers` has no suffix for are left out.
 
     Args:
         recursive: see `Folder`.
+        part: see `Tar`.
     """
+    if backend.type == "tar":
+        return Tar(root, readers, part)
     return Lmdb(root, readers) if backend.type == "lmdb" else Folder(root, readers, recursive)
 
 

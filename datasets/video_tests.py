@@ -121,7 +121,7 @@ class VideoTestDataset(Windows):
         padding: what stands for frames beyond a clip's ends; see `generate_frame_indices`.
         cache_data: keep frames in memory.
         scale: size of gt / size of lq.
-        io_backend: ``{type: disk}`` or ``{type: lmdb}``.
+        io_backend: ``{type: disk}``, ``{type: lmdb}`` or ``{type: tar}``.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next sample.
         color: ``gray`` for one channel, the gray value in [0, 1]; ``y`` for luma in [16/255, 235/255]; RGB when omitted.
 
@@ -159,7 +159,7 @@ class VideoTestDUFDataset(Windows):
         use_duf_downsampling: make lq of gt: a Gaussian of sigma 0.4 scale, then every scale-th pixel.
         cache_data: keep frames in memory.
         scale: size of gt / size of lq.
-        io_backend: ``{type: disk}`` or ``{type: lmdb}``.
+        io_backend: ``{type: disk}``, ``{type: lmdb}`` or ``{type: tar}``.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next sample.
         color: ``gray`` for one channel, the gray value in [0, 1]; ``y`` for luma in [16/255, 235/255]; RGB when omitted.
 
@@ -223,7 +223,7 @@ class VideoRecurrentTestDataset(TestClips):
         padding: of BasicSR's files; whole clips need none.
         cache_data: keep frames in memory.
         scale: size of gt / size of lq.
-        io_backend: ``{type: disk}`` or ``{type: lmdb}``.
+        io_backend: ``{type: disk}``, ``{type: lmdb}`` or ``{type: tar}``.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next sample.
         color: ``gray`` for one channel, the gray value in [0, 1]; ``y`` for luma in [16/255, 235/255]; RGB when omitted.
 

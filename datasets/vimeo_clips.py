@@ -81,7 +81,7 @@ class Vimeo90KNeighboursDataset(VimeoClips):
         use_rot: turn at random.
         scale: size of gt / size of lq.
         phase: ``train``, or ``val`` and ``test``, in which nothing is random.
-        io_backend: ``{type: disk}`` or ``{type: lmdb}``.
+        io_backend: ``{type: disk}``, ``{type: lmdb}`` or ``{type: tar}``.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next sample.
         color: ``gray`` for one channel, the gray value in [0, 1]; ``y`` for luma in [16/255, 235/255]; RGB when omitted.
 
@@ -143,7 +143,7 @@ class Vimeo90KRecurrentDataset(VimeoClips):
         use_rot: turn at random.
         scale: size of gt / size of lq.
         phase: ``train``, or ``val`` and ``test``, in which nothing is random.
-        io_backend: ``{type: disk}`` or ``{type: lmdb}``.
+        io_backend: ``{type: disk}``, ``{type: lmdb}`` or ``{type: tar}``.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next sample.
         color: ``gray`` for one channel, the gray value in [0, 1]; ``y`` for luma in [16/255, 235/255]; RGB when omitted.
 
@@ -206,7 +206,7 @@ class VideoTestVimeo90KDataset(VimeoClips):
         num_frame: frames of an item, odd, at most 7.
         cache_data: of BasicSR's files; must be false.
         scale: size of gt / size of lq.
-        io_backend: ``{type: disk}`` or ``{type: lmdb}``.
+        io_backend: ``{type: disk}``, ``{type: lmdb}`` or ``{type: tar}``.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next sample.
         color: ``gray`` for one channel, the gray value in [0, 1]; ``y`` for luma in [16/255, 235/255]; RGB when omitted.
 

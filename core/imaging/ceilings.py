@@ -41,15 +41,20 @@ def unpacked(open_entry: Callable[[], IO[bytes]], announced_bytes: int, name: st
     Raises:
         UnreadableFile: it is larger.
     """
+    refuse_entry(announced_bytes, name)
+    with open_entry() as file:
+        data = file.read(in_force().max_unpacked_bytes + 1)
+    refuse_entry(len(data), name)
+    return data
+
+
+def refuse_entry(size: int, name: str) -> None:
+    """Raise `UnreadableFile` for an archive's entry of more bytes than ``data.max_unpacked_bytes``."""
     most = in_force().max_unpacked_bytes
-    if announced_bytes <= most:
-        with open_entry() as file:
-            data = file.read(most + 1)
-        if len(data) <= most:
-            return data
-    raise UnreadableFile(
-        f"{printable(name)}: unpacks to {max(announced_bytes, most):,} bytes or more, and data.max_unpacked_bytes is {most:,}"
-    )
+    if size > most:
+        raise UnreadableFile(
+            f"{printable(name)}: unpacks to {size:,} bytes or more, and data.max_unpacked_bytes is {most:,}"
+        )
 
 
 # ------------------------------------------------------------------ headers

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ..errors import UserError, did_you_mean, expanded, printable, redacted, require
 from ..errors.paths import kind_of
@@ -79,6 +80,37 @@ def read_bytes(path: str | Path) -> bytes:
     except FileNotFoundError as e:
         raise MissingFile(f"{path}: cannot be read ({e.strerror or 'No such file'})") from e
     except Exception as e:  # each remote protocol has errors of its own; locally it is OSError, or ValueError for a NUL
+        raise UnreadableFile(f"{path}: cannot be read ({getattr(e, 'strerror', None) or first_line(e)})") from e
+
+
+@contextlib.contextmanager
+def opened(path: str | Path) -> Iterator[IO[bytes]]:
+    """A file on disk or behind a URL, to be read in parts. Errors are those of the file system or protocol."""
+    if is_url(path):
+        filesystem, inner = _remote(str(path))
+        with filesystem.open(inner, "rb") as file:
+            yield file
+    else:
+        with expanded(path).open("rb") as file:
+            yield file
+
+
+def read_part(path: str | Path, start: int, size: int) -> bytes:
+    """`size` bytes of a file from byte `start` on; fewer where it ends before.
+
+    Raises:
+        UnreadableFile: naming the path and the reason.
+    """
+    try:
+        if is_url(path):
+            filesystem, inner = _remote(str(path))
+            return bytes(filesystem.cat_file(inner, start=start, end=start + size))
+        with expanded(path).open("rb") as file:
+            file.seek(start)
+            return file.read(size)
+    except UserError:
+        raise
+    except Exception as e:  # each remote protocol has errors of its own
         raise UnreadableFile(f"{path}: cannot be read ({getattr(e, 'strerror', None) or first_line(e)})") from e
 
 
