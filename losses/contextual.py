@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from ..core.annotations import Count
+from ..core.imaging.normalisation import IMAGENET
 from ..core.ops.frozen import WithFrozenNetwork
 from ..core.ops.precision import at_least_float32
 from . import LOSSES
 from .common import checked_choice, comparable, full_precision
-from .perceptual import IMAGENET_MEAN, IMAGENET_STD, VGGType
+from .perceptual import VGGType
 from .vgg import VGGFeatures
 
 Distance = Literal["cosine", "l1", "l2"]
@@ -97,8 +98,8 @@ class ContextualLoss(WithFrozenNetwork):
         self.b = b
         self.band_width = band_width
         self.most = max_1d_size**2
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        for name, values in zip(("mean", "std"), IMAGENET, strict=True):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
         pred, target = comparable("ContextualLoss", pred, target)

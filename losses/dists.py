@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.errors import UserError, expanded
+from ..core.imaging.normalisation import IMAGENET
 from ..core.ops.frozen import WithFrozenNetwork
 from . import LOSSES
 from .common import comparable, full_precision
-from .perceptual import IMAGENET_MEAN, IMAGENET_STD
 from .pretrained import read_state
 from .vgg import VGGFeatures
 
@@ -66,8 +66,8 @@ class DISTSNetwork(nn.Module):
         total = state["alpha"].sum() + state["beta"].sum()
         for name in ("alpha", "beta"):
             self.register_buffer(name, state[name].flatten() / total, persistent=False)
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        for name, values in zip(("mean", "std"), IMAGENET, strict=True):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """1 - similarity of images (B, 3, H, W) in [0, 1]: (B,)."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..core.annotations import Count
 from ..core.errors import UserError
 from ..core.features.dinov2 import DINOv2Features
+from ..core.imaging.normalisation import IMAGENET
 from ..core.ops.frozen import WithFrozenNetwork
 from ..core.registry import Registry
 from .perceptual import VGGType
@@ -52,8 +53,8 @@ class VGG(WithFrozenNetwork):
     def __init__(self, layer: str = "relu3_3", vgg_type: VGGType = "vgg19", weights: str | None = None) -> None:
         super().__init__(VGGFeatures(vgg_type, [layer], "features: vgg", weights))
         self.layer = layer
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
+        for name, values in zip(("mean", "std"), IMAGENET, strict=True):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor, patch: int) -> Tensor:
         """(B, 1 or 3, H, W) in [0, 1] -> (B, n, channels of the layer).

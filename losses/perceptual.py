@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..core.errors import UserError
+from ..core.imaging.normalisation import IMAGENET
 from ..core.ops.frozen import WithFrozenNetwork
 from . import LOSSES
 from .common import checked_choice, comparable, full_precision
@@ -16,9 +17,6 @@ from .vgg import VGGFeatures
 
 VGGType = Literal["vgg16", "vgg19"]
 Criterion = Literal["l1", "l2", "fro"]
-IMAGENET_MEAN = [0.485, 0.456, 0.406]
-IMAGENET_STD = [0.229, 0.224, 0.225]
-"""Of R, G and B in [0, 1]: what ImageNet's networks expect to be subtracted and divided by."""
 
 
 def gram(features: Tensor) -> Tensor:
@@ -83,7 +81,7 @@ class PerceptualLoss(WithFrozenNetwork):
         self.style_weight = style_weight
         self.criterion = criterion
         self.resize = resize
-        mean, std = (IMAGENET_MEAN, IMAGENET_STD) if use_input_norm else ([0.0] * 3, [1.0] * 3)
+        mean, std = IMAGENET if use_input_norm else ((0.0,) * 3, (1.0,) * 3)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..core.errors import UserError, expanded, unreadable
-from ..core.errors.paths import NOT_THERE
+from ..core.errors import UserError, expanded
 from ..core.hub import turn
+from ..core.runtime.checkpoint import first_line, load
 from ..core.runtime.weights import refuse_nonfinite, refuse_other_kinds
 
 RANDOM = "random"
@@ -76,12 +76,10 @@ def random_state(shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
 
 def read_state(owner: str, path: Path) -> Mapping[str, Tensor]:
     """Load a state dict without running code from it."""
-    if (why := unreadable(path)) is not None:
-        raise UserError(f"{owner}: weights: " + (f"there is no file {path}" if why == NOT_THERE else f"{path}: {why}"))
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as e:  # torch raises a dozen types for files that are cut, or not its own
-        raise UserError(f"{owner}: cannot read {path} ({_first_line(e)}); fetch it again") from e
+        state = load(path)
+    except UserError as e:
+        raise UserError(f"{owner}: weights: {e}") from e
     if not isinstance(state, Mapping):
         raise UserError(f"{owner}: {path} holds no state dict but {type(state).__name__}")
     return state
@@ -101,10 +99,6 @@ def downloaded(owner: str, url: str) -> Path:
                 torch.hub.download_url_to_file(url, str(path), prefix, progress=sys.stderr.isatty())
     except Exception as e:  # no network, no space, no permission, wrong checksum
         raise UserError(
-            f"{owner}: cannot download {url} ({_first_line(e)}). Put that file at {path}, or give its path as 'weights'"
+            f"{owner}: cannot download {url} ({first_line(e)}). Put that file at {path}, or give its path as 'weights'"
         ) from e
     return path
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -26,6 +26,7 @@ from ..options import Options, counts
 from ..options.places import missing
 from ..pipeline import build_trainer, build_training_set
 from ..runtime import distributed, logger
+from ..runtime.logger import WITHOUT_TRACKERS
 from ..runtime.signals import StopRequest
 from ..runtime.state import held_memory_gib, peak_memory_gib, whole_memory_gib
 from ..trainer import Trainer
@@ -94,7 +95,7 @@ def rehearsed(opt: Options, folder: str) -> tuple[Options, list[str]]:
             del values["path"][key]
         elif key == "resume_state" and value:
             values["path"][key] = None
-    values["logger"].update(print_freq=1, use_tb_logger=False, wandb=None, mlflow=None, train_image_freq=None)
+    values["logger"].update(print_freq=1, train_image_freq=None, **WITHOUT_TRACKERS)
     return options.check(values), [f"{line}: rehearsed with random weights" for line in absent]
 
 

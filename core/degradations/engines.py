@@ -6,7 +6,7 @@ Images are (3, H, W) float32 RGB tensors, mostly in [0, 1]: kernels and bicubic 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -43,7 +43,11 @@ class Engine:
     # ---------------------------------------------------------------- blur and size
     def blur(self, image: Tensor, kernel: Tensor) -> Tensor:
         """Correlated with a kernel (k, k), k odd; borders are reflected."""
-        return filter2D(image[None], kernel[None])[0]
+        return self.blur_all([image], [kernel])[0]
+
+    def blur_all(self, images: Sequence[Tensor], kernels: Sequence[Tensor]) -> list[Tensor]:
+        """`blur` of each image with its own kernel; those of one size are computed together."""
+        return in_batches(images, kernels, filter2D)
 
     def rescale(self, image: Tensor, factor: float, mode: Mode) -> Tensor:
         """Resized by `factor` to floor(H factor) x floor(W factor), without antialiasing.
@@ -91,11 +95,11 @@ class Engine:
         if gray:
             seen = torch.einsum("c,chw->hw", seen.new_tensor(LUMA), seen)[None]
         levels = (seen * 255).round().clamp(0, 255)
-        values = torch.bincount(levels.to(torch.uint8).flatten(), minlength=256).count_nonzero()
-        photons = 2.0 ** math.ceil(math.log2(int(values)))
+        values = levels.new_zeros(256).index_fill_(0, levels.flatten().long(), 1).sum()
+        photons = torch.exp2(values.log2().ceil())  # all on the device, which nobody has to wait for
         light = levels / 255
         field = self._drawn(
-            image, lambda at: torch.poisson(light.to(at) * photons, generator=draws.generator("field", at))
+            image, lambda at: torch.poisson((light * photons).to(at), generator=draws.generator("field", at))
         )
         return (image + (field / photons - light) * scale).clamp(0, 1)
 
@@ -108,8 +112,33 @@ class Engine:
         """
         if codec != "jpeg":
             raise UserError(f"codec {codec}: the tensor engine has jpeg alone; engine: opencv has the others")
-        compressed: Tensor = self.jpeg.to(image.device)(image[None].clamp(0, 1), quality)[0]
-        return compressed
+        return self.jpegs([image], [quality])[0]
+
+    def jpegs(self, images: Sequence[Tensor], qualities: Sequence[float]) -> list[Tensor]:
+        """`compress` of each image by JPEG with its own quality; those of one size are computed together."""
+        for image in images[:1]:
+            self.jpeg.to(image.device)
+        return in_batches(images, torch.tensor(qualities), lambda x, quality: self.jpeg(x.clamp(0, 1), quality))
+
+
+def in_batches(
+    images: Sequence[Tensor], parameters: Sequence[Tensor] | Tensor, work: Callable[[Tensor, Tensor], Tensor]
+) -> list[Tensor]:
+    """``work(images, parameters)`` of all images (3, h, w) of one size at a time, in the order given.
+
+    Args:
+        images: of any sizes.
+        parameters: one for each.
+        work: on stacks of both; each result depends on its own image and parameter alone.
+    """
+    sizes: dict[torch.Size, list[int]] = {}
+    for i, image in enumerate(images):
+        sizes.setdefault(image.shape, []).append(i)
+    results: dict[int, Tensor] = {}
+    for places in sizes.values():
+        stacks = (torch.stack([values[i] for i in places]) for values in (images, parameters))
+        results |= zip(places, work(*stacks), strict=True)
+    return [results[i] for i in range(len(images))]
 
 
 def quantise(image: Tensor) -> Tensor:
@@ -124,10 +153,13 @@ class OpenCVEngine(Engine):
     the tensor engine's operation is used.
     """
 
+    def blur_all(self, images: Sequence[Tensor], kernels: Sequence[Tensor]) -> list[Tensor]:
+        return [self.blur(image, kernel) for image, kernel in zip(images, kernels, strict=True)]
+
     def blur(self, image: Tensor, kernel: Tensor) -> Tensor:
         size = kernel.shape[-1]
         if size % 2 == 0 or min(image.shape[-2:]) <= size // 2:
-            return super().blur(image, kernel)
+            return super().blur_all([image], [kernel])[0]
         from ..imaging.opencv import cv2
 
         return tensor(cv2.filter2D(pixels(image), -1, kernel.numpy(), borderType=cv2.BORDER_REFLECT_101))
@@ -139,6 +171,9 @@ class OpenCVEngine(Engine):
 
         method = cv2.INTER_LINEAR if mode == "bilinear" else cv2.INTER_CUBIC
         return tensor(cv2.resize(pixels(image), size[::-1], interpolation=method))
+
+    def jpegs(self, images: Sequence[Tensor], qualities: Sequence[float]) -> list[Tensor]:
+        return [self.compress(image, "jpeg", quality) for image, quality in zip(images, qualities, strict=True)]
 
     def compress(self, image: Tensor, codec: Codec, quality: float) -> Tensor:
         integers = np.rint(np.clip(pixels(image), 0, 1) * 255).astype(np.uint8)

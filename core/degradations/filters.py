@@ -32,13 +32,18 @@ def filter2D(img: Tensor, kernel: Tensor) -> Tensor:  # noqa: N802 - as BasicSR 
     spread = img
     if size > 1:
         spread = F.pad(img, (size // 2,) * 4, mode="reflect" if min(height, width) > size // 2 else "replicate")
-    rows, columns = spread.shape[-2:]
-    if len(kernel) == 1:
-        planes = spread.reshape(batch * channels, 1, rows, columns)
-        return F.conv2d(planes, kernel[:, None]).reshape(img.shape)
-    weight = kernel[:, None].repeat_interleave(channels, dim=0)
-    planes = spread.reshape(1, batch * channels, rows, columns)
-    return F.conv2d(planes, weight, groups=batch * channels).reshape(img.shape)
+    return by_plane(spread, kernel.expand(batch, size, size).repeat_interleave(channels, dim=0)).reshape(img.shape)
+
+
+def by_plane(img: Tensor, kernels: Tensor) -> Tensor:
+    """Correlate each plane of (B, C, H, W) with its own of (B C, m, n), or all with (1, m, n): (B, C, H - m + 1, W - n + 1).
+
+    As one convolution in groups, of which a processor computes many for the time of one.
+    """
+    batch, channels, height, width = img.shape
+    planes = batch * channels
+    found = F.conv2d(img.reshape(1, planes, height, width), kernels[:, None].expand(planes, -1, -1, -1), groups=planes)
+    return found.reshape(batch, channels, *found.shape[-2:])
 
 
 def gaussian_line(size: int, sigma: float) -> np.ndarray:
@@ -72,11 +77,8 @@ class USMSharp(nn.Module):
 
     def _blur(self, x: Tensor) -> Tensor:
         half = self.radius // 2
-        batch, channels, height, width = x.shape
-        x = F.pad(x, (half,) * 4, mode="reflect" if min(height, width) > half else "replicate")
-        planes = x.reshape(batch * channels, 1, *x.shape[-2:])
-        down = F.conv2d(planes, self.line[None, None, :, None])
-        return F.conv2d(down, self.line[None, None, None]).reshape(batch, channels, height, width)
+        x = F.pad(x, (half,) * 4, mode="reflect" if min(x.shape[-2:]) > half else "replicate")
+        return by_plane(by_plane(x, self.line[None, :, None]), self.line[None, None])
 
     def forward(self, img: Tensor, weight: float = 0.5, threshold: float = 10) -> Tensor:
         """Sharpen (B, C, H, W) in [0, 1]; `threshold` in steps of 1/255."""

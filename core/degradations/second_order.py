@@ -215,51 +215,65 @@ Noise = Callable[[int, int, Tensor], Tensor]
 
 
 def degrade_one(
-    image: Tensor,
-    kernels: Sequence[Tensor],
-    draws: Decisions,
+    image: Tensor, kernels: Sequence[Tensor], draws: Decisions, scale: int, engine: Engine, noise: Noise | None = None
+) -> Tensor:
+    """`degrade_all` of one image (3, H, W), by three kernels (k, k)."""
+    return degrade_all([image], [[kernel] for kernel in kernels], [draws], scale, engine, noise)[0]
+
+
+def degrade_all(
+    images: Sequence[Tensor],
+    kernels: Sequence[Sequence[Tensor]],
+    draws: Sequence[Decisions],
     scale: int,
     engine: Engine,
-    noise: Callable[[int, Tensor], Tensor] | None = None,
-) -> Tensor:
-    """The chain on one image.
+    noise: Noise | None = None,
+) -> list[Tensor]:
+    """The chain on images, each with its own draws.
 
     Args:
-        image: (3, H, W) RGB in [0, 1], sharpened already if that is wanted.
-        kernels: of the first blur, the second, and the last, each (k, k).
-        draws: of the sample.
-        scale: by which the result is smaller.
-        engine: what computes it.
-        noise: ``noise(stage, image)`` instead of the noise that `draws` says.
+        images: (3, H, W) RGB in [0, 1], sharpened already if that is wanted.
+        kernels: of all first blurs, all second ones, and all last ones, each (k, k).
+        draws: of each sample.
+        scale: by which the results are smaller.
+        engine: what computes it; it may take images that are of one size at the time together.
+        noise: instead of the noise that `draws` says.
 
     Returns:
-        (3, H // scale, W // scale), on the 8-bit grid.
+        (3, H // scale, W // scale) each, on the 8-bit grid.
     """
-    height, width = image.shape[-2:]
-    final = (height // scale, width // scale)
+    samples = range(len(images))
+    sizes = [tuple(image.shape[-2:]) for image in images]
 
-    def noisy(stage: int, x: Tensor) -> Tensor:
+    def noisy(stage: int, i: int, x: Tensor) -> Tensor:
         if noise is not None:
-            return noise(stage, x)
-        own: Mapping[str, Any] = draws
+            return noise(stage, i, x)
+        own: Mapping[str, Any] = draws[i]
         add = engine.gaussian if own[f"gaussian{stage}"] else engine.poisson
         return add(x, own[f"amount{stage}"], own[f"gray{stage}"], Draws(own["seed"], f"noise{stage}."))
 
-    def finish(x: Tensor) -> Tensor:
-        return engine.blur(engine.resize(x, final, draws["mode3"]), kernels[2])
+    def compressed(which: Sequence[int], key: Literal["quality1", "quality2"]) -> None:
+        _replace(x, which, engine.jpegs([x[i] for i in which], [draws[i][key] for i in which]))
 
-    x = engine.blur(image, kernels[0])
-    x = engine.rescale(x, draws["scale1"], draws["mode1"])
-    x = engine.compress(noisy(1, x), "jpeg", draws["quality1"])
-    if draws["blur2"]:
-        x = engine.blur(x, kernels[1])
-    between = (max(1, int(height / scale * draws["scale2"])), max(1, int(width / scale * draws["scale2"])))
-    x = noisy(2, engine.resize(x, between, draws["mode2"]))
-    if draws["sinc_first"]:
-        x = engine.compress(finish(x), "jpeg", draws["quality2"])
-    else:
-        x = finish(engine.compress(x, "jpeg", draws["quality2"]))
-    return quantise(x)
+    x = engine.blur_all(images, kernels[0])
+    x = [noisy(1, i, engine.rescale(x[i], draws[i]["scale1"], draws[i]["mode1"])) for i in samples]
+    compressed(samples, "quality1")
+    again = [i for i in samples if draws[i]["blur2"]]
+    _replace(x, again, engine.blur_all([x[i] for i in again], [kernels[1][i] for i in again]))
+    for i, (height, width) in enumerate(sizes):
+        factor = draws[i]["scale2"]
+        between = (max(1, int(height / scale * factor)), max(1, int(width / scale * factor)))
+        x[i] = noisy(2, i, engine.resize(x[i], between, draws[i]["mode2"]))
+    compressed([i for i in samples if not draws[i]["sinc_first"]], "quality2")
+    x = [engine.resize(x[i], (h // scale, w // scale), draws[i]["mode3"]) for i, (h, w) in enumerate(sizes)]
+    x = engine.blur_all(x, kernels[2])
+    compressed([i for i in samples if draws[i]["sinc_first"]], "quality2")
+    return [quantise(image) for image in x]
+
+
+def _replace(images: list[Tensor], places: Sequence[int], new: Sequence[Tensor]) -> None:
+    for place, image in zip(places, new, strict=True):
+        images[place] = image
 
 
 def degrade_second_order(
@@ -287,15 +301,10 @@ def degrade_second_order(
     Returns:
         (B, 3, H // scale, W // scale), on the 8-bit grid.
     """
-    engine = engine or Engine()
-
-    def sample(i: int) -> Tensor:
-        own = None if noise is None else lambda stage, x: noise(stage, i, x)
-        return degrade_one(gt[i], (kernel1[i], kernel2[i], sinc_kernel[i]), draws[i], scale, engine, own)
-
+    kernels = [list(k) for k in (kernel1, kernel2, sinc_kernel)]
     # Outside autocast: half precision would round what JPEG quantises, and is slower in the unsharp mask.
     with torch.no_grad(), torch.autocast(gt.device.type, enabled=False):
-        return torch.stack([sample(i) for i in range(len(gt))])
+        return torch.stack(degrade_all(list(gt), kernels, draws, scale, engine or Engine(), noise))
 
 
 # ------------------------------------------------------------------ cutting training patches

@@ -136,16 +136,13 @@ def fetched(wanted: Entry, folder: Path | None = None, said: Callable[[str], Non
         UserError: no network, no space, or the file is another than the index says; what has come so far stays.
     """
     place = (folder or home() / "weights") / wanted.file
+    if right(place, wanted):  # without a lock, which a folder of somebody else's would not take
+        return place
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         with turn(place.with_name(f".{place.name}.lock")):
-            if place.is_file():
-                if checksum(place) == wanted.sha256:
-                    return place
-                raise UserError(
-                    f"{place}: is not the file of {wanted.name}: its SHA-256 is {checksum(place)[:12]}..., and should be "
-                    f"{wanted.sha256[:12]}...; remove it, and it is fetched again"
-                )
+            if right(place, wanted):  # by now
+                return place
             part = place.with_name(f"{place.name}.part")
             download(wanted, part, place, said)
             if (found := checksum(part)) != wanted.sha256:
@@ -158,6 +155,26 @@ def fetched(wanted: Entry, folder: Path | None = None, said: Callable[[str], Non
     except OSError as e:
         raise UserError(f"{place}: cannot be written ({e.strerror or e})") from e
     return place
+
+
+def right(place: Path, wanted: Entry) -> bool:
+    """Whether the file of some weights is there.
+
+    Raises:
+        UserError: another file is there, or it cannot be read.
+    """
+    if not place.is_file():
+        return False
+    try:
+        found = checksum(place)
+    except OSError as e:
+        raise UserError(f"{place}: cannot be read ({e.strerror or e})") from e
+    if found != wanted.sha256:
+        raise UserError(
+            f"{place}: is not the file of {wanted.name}: its SHA-256 is {found[:12]}..., and should be "
+            f"{wanted.sha256[:12]}...; remove it, and it is fetched again"
+        )
+    return True
 
 
 def download(wanted: Entry, part: Path, place: Path, said: Callable[[str], None] | None) -> None:

@@ -19,6 +19,7 @@ import yaml
 from ..annotations import plain
 from ..errors import without_secrets
 from ..files import ceilings
+from ..runtime.logger import WITHOUT_TRACKERS
 from .checking.rules import RUNNING, OptionsChecker
 from .nodes import Block, OptionError, Place, Problem, from_python
 from .plugins import activate
@@ -153,6 +154,6 @@ def as_debug(opt: Options) -> Options:
         opt,
         train=train,
         name=opt.name if opt.name.startswith("debug") else f"debug_{opt.name}",
-        logger=replace(opt.logger, print_freq=1, save_checkpoint_freq=8, use_tb_logger=False, wandb=None, mlflow=None),
+        logger=replace(opt.logger, print_freq=1, save_checkpoint_freq=8, **WITHOUT_TRACKERS),
         val=replace(opt.val, val_freq=8),
     )

@@ -27,7 +27,7 @@ from .checkpoint import first_line, write_atomically
 from .gate import Provoked
 from .progress import Bar, Heartbeat, Pace, for_terminal, losses_first
 from .streams import LogFile, StandardOutput
-from .trackers import MLflow, MLflowRun, TensorBoard, Tracker, Wandb, WeightsAndBiases, mlflow_of
+from .trackers import MLflow, MLflowRun, TensorBoard, Tracker, Wandb, WeightsAndBiases
 
 log = logging.getLogger("relume")
 FORMAT = "%(asctime)s %(levelname)s: %(message)s"
@@ -49,6 +49,10 @@ class Logger(Section):
     train_image_freq: Iterations | None = setting(
         None, "Iterations between pictures of a training sample (input, outputs, target); none when omitted."
     )
+
+
+WITHOUT_TRACKERS: dict[str, Any] = {"use_tb_logger": False, "wandb": None, "mlflow": None}
+"""The section's keys for a run that is no experiment."""
 
 
 class Outside(logging.Filter):
@@ -174,19 +178,20 @@ def write_json(path: Path, content: Any) -> None:
     write_atomically(path, lambda file: file.write((as_json(content, indent=2) + "\n").encode()))
 
 
-def trackers(opt: Logger) -> tuple[Any, Any]:
-    """The modules of TensorBoard and Weights & Biases, each or None, where a ``logger`` section asks for them.
+def trackers(opt: Logger) -> tuple[Any, Any, Any]:
+    """The modules of TensorBoard, Weights & Biases and MLflow, each or None, where a ``logger`` section asks for them.
 
     Raises:
         UserError: one is not installed.
     """
-    board = wandb = None
+    board = wandb = mlflow = None
     if opt.use_tb_logger:
         board = require("torch.utils.tensorboard", "logger.use_tb_logger", "pip install tensorboard")
     if opt.wandb is not None and opt.wandb.project:
         wandb = require("wandb", "logger.wandb")
-    mlflow_of(opt.mlflow)
-    return board, wandb
+    if opt.mlflow is not None and opt.mlflow.experiment:
+        mlflow = require("mlflow", "logger.mlflow", "pip install mlflow")
+    return board, wandb, mlflow
 
 
 class RunLogger:
@@ -217,7 +222,7 @@ class RunLogger:
         if not distributed.is_main():
             return
         settings = Logger.of(opt["logger"])
-        board, wandb = trackers(settings)
+        board, wandb, mlflow = trackers(settings)
         folder.mkdir(parents=True, exist_ok=True)
         self.file = add_file(folder / f"train_{self.name}_{timestamp()}.log")
         self.records = _reopen_records(folder / "metrics.jsonl", start, validated)
@@ -227,7 +232,7 @@ class RunLogger:
         if wandb is not None and settings.wandb is not None:
             with self._tracking(WeightsAndBiases.name):
                 self.trackers.append(WeightsAndBiases(wandb, settings.wandb, self.name, config))
-        if (mlflow := mlflow_of(settings.mlflow)) is not None and settings.mlflow is not None:
+        if mlflow is not None and settings.mlflow is not None:
             with self._tracking(MLflowRun.name):
                 self.trackers.append(MLflowRun(mlflow, settings.mlflow, self.name, config))
         if sys.stdout.isatty():

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 from ..annotations import Section, setting
-from ..errors import require
 from ..files import COMPONENT
 
 MOST = 100
@@ -136,12 +135,3 @@ def flat(config: Mapping[str, Any], dotted: str = "") -> Iterator[tuple[str, Any
             yield from flat(value, f"{dotted}{key}.")
         else:
             yield f"{dotted}{key}", value
-
-
-def mlflow_of(settings: MLflow | None) -> Any:
-    """MLflow's module where it is asked for, else None.
-
-    Raises:
-        UserError: it is not installed.
-    """
-    return require("mlflow", "logger.mlflow", "pip install mlflow") if settings and settings.experiment else None

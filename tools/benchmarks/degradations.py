@@ -9,7 +9,14 @@ import torch
 from relume.core.degradations.draws import Draws
 from relume.core.degradations.engines import Engine, OpenCVEngine
 from relume.core.degradations.filters import USMSharp, usm_sharp
-from relume.core.degradations.second_order import BlurOptions, Decisions, SecondOrder, degrade_one, draw_final_kernel
+from relume.core.degradations.second_order import (
+    BlurOptions,
+    Decisions,
+    SecondOrder,
+    degrade_all,
+    degrade_one,
+    draw_final_kernel,
+)
 
 from .common import Job, Row, best_of, section, time_row
 
@@ -90,16 +97,24 @@ def second_order() -> list[Row]:
                 d, kernels = sample(seed)
                 degrade_one(planes, [torch.from_numpy(k) for k in kernels], d, SCALE, engines["opencv"])
 
-        times = best_of(5, ours(engines["opencv"]), whole, ours(engines["tensor"]), plain)
-        opencv, drawing, tensor, operations = (t / SAMPLES for t in times)
+        together = [planes] * SAMPLES, list(zip(*(k for _, k in given), strict=True)), [d for d, _ in given]
+
+        def batch() -> None:
+            degrade_all(*together, SCALE, engines["tensor"])
+
+        times = best_of(5, ours(engines["opencv"]), whole, ours(engines["tensor"]), batch, plain)
+        opencv, drawing, tensor, batched, operations = (t / SAMPLES for t in times)
         size = f"{SIDE}x{SIDE}"
-        batch, usm = planes[None], USMSharp()
-        by_tensor, by_opencv = best_of(5, lambda: usm(batch), lambda: usm_sharp(image))
+        usm = USMSharp()
+        by_tensor, by_opencv = best_of(5, lambda: usm(planes[None]), lambda: usm_sharp(image))
         return [
             time_row(f"second-order degradation {size}, opencv engine", opencv, operations, "raw OpenCV and NumPy"),
             time_row(f"second-order degradation {size}, with its draws", drawing, operations, "raw OpenCV and NumPy"),
             time_row(
                 f"second-order degradation {size}, tensor engine, per image", tensor, operations, "raw OpenCV and NumPy"
+            ),
+            time_row(
+                f"second-order degradation {size}, a batch of {SAMPLES}, per image", batched, tensor, "one at a time"
             ),
             time_row(f"unsharp mask {size}, tensor", by_tensor, by_opencv, "OpenCV"),
         ]

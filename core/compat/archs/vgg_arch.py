@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ....core.imaging.normalisation import IMAGENET
 from ....losses.vgg import VGGFeatures
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MEAN, STD = IMAGENET
 
 
 class VGGFeatureExtractor(nn.Module):
