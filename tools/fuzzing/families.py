@@ -1,4 +1,4 @@
-"""Complete option files of the other tasks: clips, frames between frames, adversaries, HDR, generation, stereo, libraries' networks."""
+"""Complete option files of the other tasks: clips, interpolation, adversaries, HDR, generation, libraries."""
 
 from __future__ import annotations
 
