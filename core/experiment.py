@@ -232,7 +232,9 @@ def find_resume(opt: Options, experiment: Experiment, auto: bool) -> Resume | No
     path = distributed.broadcast(path)
     if path is None:
         return None
-    state = training_state.checked(checkpoint.load(path), Path(path), training_state.FOUND_BY)
+    own = path.parent == Checkpoints(experiment.root).states
+    with contextlib.nullcontext() if own else gate("path.resume_state"):
+        state = training_state.checked(checkpoint.load(path), Path(path), training_state.FOUND_BY)
     return Resume(int(state["iter"]), Path(path), state)
 
 
@@ -252,7 +254,8 @@ def _choose(opt: Options, experiment: Experiment, auto: bool) -> Path | None:
             log.warning("%s; going back to iteration %d", damage, newest)
         return checkpoints.state_path(newest)
     if opt.path.resume_state:
-        path = expanded(opt.path.resume_state)
+        with gate("path.resume_state"):
+            path = expanded(opt.path.resume_state)
         if (why := unreadable(path)) is not None:
             raise UserError(f"path.resume_state: {path}: {why}")
         named = path.stem.isdigit() or path.stem in (INTERRUPTED, BEST)

@@ -26,7 +26,7 @@ from relume.core.errors import UserError
 from relume.tools.fuzzing import cases, trials, values
 
 LIMITS = {"value": 60.0, "text": 20.0}
-"""Seconds for a trial of each sort."""
+"""Seconds of processor time for a trial of each sort."""
 READING = 3.0
 """Seconds from which on reading a file is slow."""
 
@@ -86,9 +86,13 @@ def outcomes(
 
 def warm_up() -> None:
     """Import what a run imports, once, before forks need it."""
+    import torch
+
     import relume.core.commands.check
     import relume.core.commands.train
     import relume.core.pipeline  # noqa: F401
+
+    torch.set_num_threads(1)  # forks of a process with threads of OpenMP may wait for them forever
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -24,6 +24,8 @@ CHANNELS = {
 """How they call the channels of what they take and give."""
 LOSS = re.compile(r"(train\.\w+_opt): ")
 """How a complaint begins that already says whose it is."""
+OTHER_CHANNELS = re.compile(r"of the shape \(\d+, (\d+), .* takes \(B, (?!\1,)")
+"""What networks say of images of other channels than they take."""
 COLOURS = re.compile(r"\bneeds?\b.* \d channels?\b")
 """What losses say of images of other colours than they are for."""
 SHAPES = re.compile(r"prediction ((?:\d+x)*\d+), target ((?:\d+x)*\d+)")
@@ -75,7 +77,7 @@ def said(error: Exception, key: str | None, opt: Options) -> UserError:
     shapes = SHAPES.search(text)
     if shapes:
         return of_shapes(text, shapes[1].split("x"), shapes[2].split("x"), opt)
-    if "channel(s)" in text:
+    if "channel(s)" in text or OTHER_CHANNELS.search(text):
         named = [f"network_{k}.{n} is {v}" for k, b in opt.networks.items() for n, v in settings(b, CHANNELS["takes"])]
         reasons = [*named, *colours(opt)]
         found = UserError(f"{text} ({', '.join(reasons)})" if reasons else text)

@@ -7,7 +7,7 @@ from typing import Any
 
 from ...datasets.origins import advice
 from .. import hub
-from ..errors import did_you_mean, expanded
+from ..errors import UserError, did_you_mean, expanded
 from ..errors.paths import FILE, FOLDER, NOT_THERE, kind_of, reason
 from ..files.reading import INHERITED
 from .schema import Options
@@ -37,18 +37,23 @@ def missing(opt: Options, phases: Sequence[str] = (), weights: bool = True) -> l
             continue
         if "://" in value or value == NOTHING or value.startswith(INHERITED):
             continue
-        place = expanded(value)
+        try:
+            place = expanded(value)
+        except UserError as e:  # no file can have this name
+            lines.append(f"{e} ({key})")
+            continue
         what = "file" if key.startswith("path.") else "file or folder"
         try:
             kind = kind_of(place)
         except OSError as e:
             kind, why = "", reason(e)
-        only_file = what == "file" or key.endswith("_file")
+        only_file = what == "file" or key.rpartition(".")[2].startswith("meta_info")
         if kind == FILE or (kind == FOLDER and not only_file):
             continue
         if kind or why != NOT_THERE:
             wanted = "file" if only_file else what
-            lines.append(f"{value}: {f'{kind}, not a {wanted}' if kind else why} ({key})")
+            shown = value or "''"
+            lines.append(f"{shown}: {f'{kind}, not a {wanted}' if kind else why} ({key})")
             continue
         near = (
             did_you_mean(place.name, [p.name for p in place.parent.glob("*")], files=True)

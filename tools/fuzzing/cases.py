@@ -22,6 +22,7 @@ from relume.datasets import DATASETS
 from relume.datasets.loading.options import Loader
 from relume.losses import LOSSES
 from relume.schedulers import SCHEDULERS
+from relume.tools.fuzzing import families
 
 Options_ = dict[str, Any]
 
@@ -85,7 +86,7 @@ OPTIMIZER_BLOCKS: dict[str, dict[str, Any]] = {
 
 
 def data(folder: Path) -> None:
-    """Six tiny pairs of images and twice as large ones, a text file and a pipe, below `folder`."""
+    """Six tiny pairs of images and twice as large ones, clips, a text file and a pipe, below `folder`."""
     rng = np.random.default_rng(0)
     for name, side in (("lq", 24), ("gt", 24), ("gt2", 48)):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -94,6 +95,7 @@ def data(folder: Path) -> None:
     (folder / "notes.txt").write_text("nothing\n")
     if not (folder / "pipe").exists():
         os.mkfifo(folder / "pipe")
+    families.data(folder)
 
 
 def base(folder: Path, scale: int = 1) -> Options_:
@@ -162,7 +164,7 @@ def cases(folder: Path) -> dict[str, Options_]:
     scored["val"] |= {"save_img": True, "tile": 16, "tile_overlap": 4}
     scored["train"] |= {"ema_decay": 0.9, "grad_clip_norm": 1.0, "warmup_iter": 1}
     found["scored"] = scored
-    return found
+    return {**found, **families.cases(folder, base(folder), base(folder, 2))}
 
 
 # ------------------------------------------------------------------ where values may stand
@@ -184,7 +186,7 @@ def places(opt: Mapping[str, Any]) -> Iterator[tuple[Path_, Any]]:
             yield from _component(ARCHS, block, (key,))
             yield ("path", f"pretrain_{key}"), str | None
     for key, block in opt["train"].items():
-        if isinstance(block, Mapping):
+        if isinstance(block, Mapping) and key.startswith(("optim_", "scheduler")) | key.endswith("_opt"):
             optimizer = key.startswith("optim_")
             registry = LOSSES if key.endswith("_opt") else OPTIMIZERS if optimizer else SCHEDULERS
             yield from _component(registry, block, ("train", key))

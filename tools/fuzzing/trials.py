@@ -20,9 +20,11 @@ from relume.core import cli
 
 SPACE = 6 << 30
 """Bytes of addresses that a trial may have beyond those of this process."""
+PATIENCE = 5
+"""Times as long as its limit a trial may take by the clock."""
 LINE, MESSAGE = 2_000, 50_000
 """Characters that a line of a message, and the whole, may have."""
-OWN = ("lq", "gt", "gt2", "notes.txt", "pipe", "fuzz.yml", "stdout", "stderr")
+OWN = ("lq", "gt", "gt2", "clips", "eyes", "notes.txt", "pipe", "fuzz.yml", "stdout", "stderr")
 """Names of what `cases.data` and a trial itself put into its folder."""
 FORMATTING = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
 """Categories of Unicode that a terminal, or a reader, takes for something else than text."""
@@ -47,7 +49,8 @@ def attempt(
     """Run ``relume`` with these arguments in a fork, with `folder` as its current one, emptied of an earlier run.
 
     Args:
-        limit: seconds until it is ended.
+        limit: seconds of processor time after which it is ended; of the clock, it gets `PATIENCE` times as many, for it may
+            share the machine.
         names: what a refusal must quote, all of them.
         kept: names in `folder` that belong there. Others are of an earlier trial, whatever that called its files.
     """
@@ -55,11 +58,10 @@ def attempt(
         if leftover.name not in kept:
             shutil.rmtree(leftover) if leftover.is_dir() and not leftover.is_symlink() else leftover.unlink()
     sys.stdout.flush()
-    began = time.monotonic()
     child = os.fork()
     if child == 0:
         _run(arguments, folder)
-    status, seconds = _ended(child, began + limit)
+    status, seconds = _ended(child, limit)
     said = (folder / "stderr").read_bytes().decode("utf-8", "surrogateescape")
     printed = (folder / "stdout").read_bytes().decode("utf-8", "surrogateescape")
     return Outcome(_kind(status, said, printed, folder, names), said, seconds)
@@ -89,20 +91,26 @@ def _run(arguments: Sequence[str], folder: Path) -> None:
     os._exit(code)
 
 
-def _ended(child: int, until: float) -> tuple[int | None, float]:
+def _ended(child: int, limit: float) -> tuple[int | None, float]:
     """The exit status of a child and its seconds of processor time. The status is negative for a signal, and None when the
-    child was still running at `until`, and is no more."""
-    pause = 0.002
+    child went beyond `limit`, and is no more."""
+    pause, began = 0.002, time.monotonic()
     while True:
         found, status, used = os.wait4(child, os.WNOHANG)
         if found:
             return os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime
-        if time.monotonic() > until:
+        if time.monotonic() > began + PATIENCE * limit or (pause >= 0.1 and _processor_time(child) > limit):
             os.killpg(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            return None, 0.0
+            return None, limit
         time.sleep(pause)
         pause = min(pause * 1.3, 0.1)
+
+
+def _processor_time(process: int) -> float:
+    """Seconds that a process and those of its children that have ended have used."""
+    found = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    return sum(map(int, found[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def _kind(status: int | None, said: str, printed: str, folder: Path, names: Sequence[str]) -> str:

@@ -183,7 +183,10 @@ def python_files(folder: Path) -> Iterator[Path]:
         if real in seen or not os.access(place, os.R_OK | os.X_OK):
             return
         seen.add(real)
-        found = sorted(place.iterdir())
+        try:
+            found = sorted(place.iterdir())
+        except OSError:  # what the system itself shows as folders, below /proc
+            return
         entries += len(found)
         if entries > MOST_ENTRIES:
             raise UserError(
@@ -192,7 +195,7 @@ def python_files(folder: Path) -> Iterator[Path]:
         for path in found:
             if path.name.startswith((".", "__pycache__")) or path.name in SKIPPED:
                 continue
-            if path.is_dir():
+            if os.path.isdir(path):
                 yield from within(path)
             elif path.suffix == ".py" and path.name not in ("__init__.py", "setup.py") and unreadable(path) is None:
                 yield path

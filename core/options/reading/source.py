@@ -45,6 +45,7 @@ class Source:
         self.twice = problems if twice is None else twice
         self.fixed = place
         self._open: list[yaml.Node] = []
+        self._keys: list[str] = []
         self._count = 0
         self._make = yaml.constructor.SafeConstructor()
 
@@ -135,14 +136,17 @@ class Source:
             if not isinstance(key, yaml.ScalarNode):
                 self.problem(at, "a key must be a single value")
             elif not key.value.isprintable():  # it would reach logs, tables and names of files
-                self.problem(at, f"the key '{printable(key.value)}' has control characters or line breaks in it")
+                where = f"{printable('.'.join(self._keys))}: " if self._keys else ""
+                self.problem(at, f"{where}the key '{printable(key.value)}' has control characters or line breaks in it")
             elif key.tag == f"{TAG}merge":
                 merged = {**self._merged(value), **merged}
             else:
                 first = entries.get(key.value)
                 number = key.tag in (f"{TAG}int", f"{TAG}float") and key.style is None
                 name = self._scalar(key, at).value if number else key.value
+                self._keys.append(key.value)
                 entries[key.value] = Entry(name, at, self.convert(value))
+                self._keys.pop()
                 if first is not None:
                     self._given_twice(first, entries[key.value])
         return Block({**merged, **entries}, place)
