@@ -7,6 +7,7 @@ import contextlib
 import datetime
 import logging
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,6 +25,8 @@ SILENCE = 25.0
 """Seconds after which a line says how far a run is, if no other has been written: what reads a pipe may wait for 30."""
 WINDOW = 100
 """Steps from whose times the speed is taken."""
+BEFORE = 29
+"""Columns of a log line's date and level in a terminal."""
 REFRESH = 0.1
 """Seconds between two looks at the losses, which on a GPU are waited for."""
 
@@ -44,16 +47,43 @@ def for_terminal() -> logging.Handler:
     """Log lines in a terminal, with dates as in the text log; a record's ``short`` form where it has one."""
     from rich.logging import RichHandler
 
+    terminal = console()
+
     class Short(logging.Formatter):
         def format(self, record: logging.LogRecord) -> str:
             short = getattr(record, "short", None)
-            return super().format(record) if short is None else str(short)
+            width = terminal.width - BEFORE
+            return folded(super().format(record), width) if short is None else in_pairs(str(short), width)
 
     handler = RichHandler(
-        console=console(), show_path=False, rich_tracebacks=False, markup=False, log_time_format="%Y-%m-%d %H:%M:%S"
+        console=terminal, show_path=False, rich_tracebacks=False, markup=False, log_time_format="%Y-%m-%d %H:%M:%S"
     )
     handler.setFormatter(Short("%(message)s"))
     return handler
+
+
+def folded(text: str, width: int) -> str:
+    """A message in lines of at most `width` columns: what continues a line stands two columns to the right of it."""
+    lines: list[str] = []
+    for line in text.replace("\n\t", "\n  ").replace("\t", "  ").split("\n"):
+        start = line[: len(line) - len(line.lstrip())]
+        more = {"initial_indent": start, "subsequent_indent": f"{start}  "}
+        lines += textwrap.wrap(line.strip(), max(width, 20), break_on_hyphens=False, **more) or [""]  # type: ignore[arg-type]
+    return "\n".join(lines)
+
+
+def in_pairs(text: str, width: int) -> str:
+    """``name value  name value`` in lines of at most `width` columns, no pair broken.
+
+    >>> print(in_pairs("lr 1.0e-04  l_pix 0.01  eta 0:00:15", 24))
+    lr 1.0e-04  l_pix 0.01
+    eta 0:00:15
+    """
+    lines = [""]
+    for pair in text.split("  "):
+        longer = f"{lines[-1]}  {pair}" if lines[-1] else pair
+        lines[-1:] = [longer] if len(longer) <= width or not lines[-1] else [lines[-1], pair]
+    return "\n".join(lines)
 
 
 class Pace:
@@ -122,16 +152,17 @@ class Bar:
         class Lines(Progress):
             def get_renderables(self) -> Iterable[RenderableType]:
                 yield self.make_tasks_table(self.tasks)
-                yield Text(outer.values, no_wrap=True, overflow="ellipsis")
+                yield Text(in_pairs(outer.values, terminal.width), no_wrap=True, overflow="ellipsis")
 
         handler = next((h for h in log.handlers if hasattr(h, "console")), None)
+        terminal: Console = getattr(handler, "console", None) or console()
         self.pace, self.values, self.scores, self.looked = pace, "", "", 0.0
         self.bar = Lines(
             TextColumn("{task.description}", markup=False),
             BarColumn(24),
             MofNCompleteColumn(),
             TextColumn("{task.fields[speed]}", markup=False),
-            console=getattr(handler, "console", None) or console(),
+            console=terminal,
             transient=True,
         )
         self.task = self.bar.add_task(name[:30], total=pace.total, completed=pace.iteration, speed=str(pace))

@@ -73,6 +73,25 @@ def test_a_bar_of_its_own_without_a_run(terminal: Terminal, monkeypatch: pytest.
     assert "pictures" in ESCAPES.sub("", terminal.getvalue())
 
 
+def test_nothing_is_cut_off_in_a_narrow_terminal(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    values = {f"l_{name}": 0.123 for name in ("pix", "percep", "gradient", "ssim", "total")}
+    bar = progress.Bar("narrow", Pace(10))
+    try:
+        bar.score({"held_out": {"psnr": 23.456, "ssim": 0.789}})
+        bar.pace.step(1)
+        bar.step([1e-3], values)
+    finally:
+        bar.close()
+    lines = [line.rstrip() for line in re.split(r"[\r\n]+", ESCAPES.sub("", terminal.getvalue()))]
+    assert "ssim 0.789" in lines[-1] + lines[-2] and "…" not in terminal.getvalue() and max(map(len, lines)) <= 60
+    text = "Done\n\tnext      relume test -opt experiments/a/a.yml --force_yml val:save_img=true\n\t # psnr: 1\tBest: 2"
+    lines = progress.folded(text, 40).split("\n")
+    assert max(map(len, lines)) <= 40 and "".join(" ".join(lines).split()) == "".join(text.split())
+    assert [len(line) - len(line.lstrip()) for line in lines] == [0, 2, 4, 4, 3]
+
+
 def test_the_pace_is_that_of_the_last_window_and_leaves_pauses_out() -> None:
     now = 0.0
     pace = Pace(1000, 10, clock=lambda: now)
