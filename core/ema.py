@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .models.base import Model
-from .runtime import distributed
+from .runtime import parallel
 from .runtime.predicated import local, put_back
 
 
@@ -85,5 +85,5 @@ def evaluating(model: Model, networks: Mapping[str, nn.Module], ema: EMA | None)
     finally:
         for network, mode in modes.items():
             network.train(mode)
-            distributed.reshard(network)
+            parallel.reshard(network)
         model.networks = wrapped

@@ -28,7 +28,7 @@ from .inference.tiling import size_multiple
 from .metrics.scoring import Row, Scorer
 from .metrics.shares import MOST_WARNINGS, Share, raise_if_nothing_worked
 from .models.base import Model
-from .runtime import distributed
+from .runtime import distributed, parallel
 from .runtime.logger import as_json
 
 log = logging.getLogger("relume")
@@ -180,7 +180,7 @@ class Evaluator:
     def _share(self, model: Model, dataset: str, loader: Any, iteration: int, interrupted: Callable[[], int]) -> Share:
         """The scores of this rank's images, and what the grid shows of them. What fails is named and left out."""
         share = Share()
-        in_step = any(map(distributed.is_sharded, model.networks.values()))  # so that no rank may go on alone
+        in_step = any(map(parallel.is_sharded, model.networks.values()))  # so that no rank may go on alone
         for batch in self.progress(dataset, loader) if self.progress else loader:
             if interrupted():
                 break

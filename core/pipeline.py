@@ -34,7 +34,7 @@ from .metrics import report
 from .options import counts
 from .options.description import describe
 from .options.schema import Options, Train
-from .runtime import checkpoint, distributed, logger, memory, threads, training_state
+from .runtime import checkpoint, distributed, logger, memory, parallel, threads, training_state
 from .runtime.batch_norm import synchronised
 from .runtime.checkpoint import Checkpoints
 from .runtime.gate import gate
@@ -291,7 +291,8 @@ def build_trainer(
     if train.strategy == "ddp":
         find_unused = opt.find_unused_parameters or model.find_unused_parameters
         for key, network in trained.items():
-            model.networks[key] = distributed.wrap(network, device, find_unused, key not in model.discriminators)
+            one_call = key not in model.discriminators
+            model.networks[key] = parallel.wrap(network, device, find_unused, one_call, train.grad_compression)
     better = evaluator.better.get(evaluator.best or "") if evaluator.loaders else None
     schedulers = build_schedules(optimizers, blocks, train, loader.position_after, better)
 

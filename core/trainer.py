@@ -22,7 +22,7 @@ from .models.base import Batch
 from .ops import dispatch
 from .options import dump
 from .options.schema import Train, Val
-from .runtime import checkpoint, distributed
+from .runtime import checkpoint, distributed, parallel
 from .runtime.background import Writer
 from .runtime.checkpoint import ENTRY
 from .runtime.logger import Logger
@@ -256,7 +256,7 @@ class Trainer:
         """Score every validation set; keep the best weights. A signal in the middle leaves it to the resumed run."""
         parts = self.parts
         for network in (*parts.networks.values(), *self.averages.values()):
-            distributed.align_buffers(network)  # all score what the checkpoint holds, as a resumed run would
+            parallel.align_buffers(network)  # all score what the checkpoint holds, as a resumed run would
         try:
             with (
                 self.resting(),
@@ -295,7 +295,7 @@ class Trainer:
     def interrupted(self) -> int:
         """The exit code of a signal that came here; on any rank where networks are sharded, whose ranks must stay in step."""
         code = self.stop.code
-        if any(distributed.is_sharded(n) for n in self.parts.networks.values()):
+        if any(parallel.is_sharded(n) for n in self.parts.networks.values()):
             code = int(distributed.maximum(torch.tensor(float(code), device=self.parts.device)))
         return code
 
@@ -336,7 +336,7 @@ class Trainer:
     def save(self) -> None:
         """Write a checkpoint: everything that the rest of the run depends on."""
         for network in self.parts.model.networks.values():
-            distributed.align_buffers(network)
+            parallel.align_buffers(network)
         self.means.align()
         with self.resting(exactly=False):
             weights, state = self.writer.kept((self.weights(), self.state()))
@@ -371,7 +371,7 @@ class Trainer:
         whole = before is not None or not (self._unsaid and distributed.world_size() > 1)
         lost = whole and self.iteration > self.saved and distributed.is_main()
         self.writer.wait()
-        if not lost or any(map(distributed.is_sharded, self.parts.networks.values())):
+        if not lost or any(map(parallel.is_sharded, self.parts.networks.values())):
             return
         try:
             if bad := spoilt(self.parts.networks, self.averages):

@@ -20,7 +20,7 @@ from ..models import MODELS
 from ..models.base import Model, model_class
 from ..options.checking.kinds import parameters
 from ..options.schema import Options, Train, Val
-from ..runtime import checkpoint, distributed, memory
+from ..runtime import checkpoint, distributed, memory, parallel
 from ..runtime.activations import recomputed
 from ..runtime.gate import gate, mentioned, refusal, without_it
 from ..runtime.optimizers import build_optimizer
@@ -147,7 +147,7 @@ def lay_out(train: Train, val: Val, trained: Mapping[str, nn.Module], ema: EMA |
         compile_as(network, val.compile)
     if train.strategy == "fsdp" and distributed.active():
         for network in (*trained.values(), *(ema.networks.values() if ema else ())):
-            distributed.shard(network)
+            parallel.shard(network)
 
 
 def compile_as(network: nn.Module, how: bool | str) -> None:

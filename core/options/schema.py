@@ -129,10 +129,15 @@ class Train(Section):
     )
     sync_bn: bool = setting(False, "Batch normalisation over the batch of all ranks, not of each.")
     strategy: Literal["ddp", "fsdp"] = setting("ddp", "How networks are distributed over ranks.")
+    grad_compression: Literal["fp16", "bf16"] | None = setting(
+        None, "Under ddp, send gradients between ranks in half precision: half the traffic, other rounding."
+    )
 
     def __post_init__(self) -> None:
         if self.total_epoch is not None and self.total_iter is not None:
             raise ValueError("total_epoch: total_iter is given too; leave one of them out")
+        if self.grad_compression is not None and self.strategy != "ddp":
+            raise ValueError("grad_compression: is for strategy: ddp; fsdp sends gradients as they are")
         if self.ema_halflife is not None and self.ema_decay > 0:
             raise ValueError("ema_halflife: ema_decay is given too; leave one of them out")
         if self.ema_rampup is not None and self.ema_halflife is None:

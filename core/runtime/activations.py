@@ -23,7 +23,7 @@ def recomputed(network: nn.Module) -> int:
     Returns:
         How many blocks there are.
     """
-    found = list(blocks(network))
+    found = [b for b in blocks(network) if not any(map(counts, b.modules()))]
     for block in found:
         block.forward = functools.partial(_again, block, block.forward)
     return len(found)
@@ -33,8 +33,7 @@ def blocks(network: nn.Module, listed: bool = False) -> Iterator[nn.Module]:
     """The blocks of a network, or of a part of it, which may itself be an entry of a list."""
     composite = listed and not isinstance(network, LISTS) and any(True for _ in network.children())
     if composite and not any(map(repeats, network.modules())):
-        if not any(map(counts, network.modules())):
-            yield network
+        yield network
         return
     for child in network.children():
         yield from blocks(child, isinstance(network, LISTS))

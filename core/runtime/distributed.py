@@ -9,9 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import datetime
-import functools
 import gc
-import inspect
 import logging
 import os
 import sys
@@ -22,7 +20,7 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..annotations import Count, Positive, Range, Section, setting
 from ..errors import UserError
@@ -414,75 +412,3 @@ def agree(error: UserError | None) -> None:
     for owner, other in enumerate(errors):
         if other is not None:
             raise RanksError(f"{named()[owner]} failed: {other}", other.code)
-
-
-def wrap(network: nn.Module, device: torch.device, find_unused: bool, broadcast_buffers: bool = True) -> nn.Module:
-    """DistributedDataParallel around a network that has something to train; the network itself without a process group.
-
-    Args:
-        network: on `device`.
-        device: of this rank.
-        find_unused: whether some updates leave some of its parameters without a gradient.
-        broadcast_buffers: take rank 0's buffers before each call. Not for a network that is called twice before it is
-            differentiated: they would be written over while the first call still needs them. See `align_buffers`.
-    """
-    if not active() or not any(p.requires_grad for p in network.parameters()):
-        return network
-    ids = [device.index] if device.type == "cuda" else None
-    for parameter in network.parameters():
-        if parameter.requires_grad:
-            parameter.register_hook(functools.partial(_laid_out_like, parameter.stride()))
-    wrapper = nn.parallel.DistributedDataParallel
-    new_name = (
-        "forward_sync_buffers" in inspect.signature(wrapper).parameters
-    )  # which newer torch asks for with a warning
-    buffers: dict[str, Any] = {"forward_sync_buffers" if new_name else "broadcast_buffers": broadcast_buffers}
-    return wrapper(network, device_ids=ids, find_unused_parameters=find_unused, **buffers)
-
-
-def _laid_out_like(strides: tuple[int, ...], gradient: torch.Tensor) -> torch.Tensor | None:
-    """A gradient in its parameter's memory layout, into which DistributedDataParallel would have to copy it with a warning.
-
-    Backward passes of convolutions with 1 x 1 kernels give sides of length 1 other strides, which is the same memory.
-    """
-    if gradient.stride() == strides:
-        return None
-    same = gradient.as_strided(gradient.shape, strides) if gradient.is_contiguous() else None
-    if same is not None and same.is_contiguous():
-        return same
-    return gradient.new_empty_strided(gradient.shape, strides).copy_(gradient)
-
-
-def align_buffers(network: nn.Module) -> None:
-    """Give every rank the buffers of rank 0, as a checkpoint of them will; batch statistics are each rank's own until then."""
-    if active():
-        for buffer in network.buffers():
-            dist.broadcast(buffer, src=0)
-
-
-def is_sharded(network: nn.Module) -> bool:
-    """Whether FSDP2 has split this network over ranks."""
-    if not active():
-        return False
-    from torch.distributed.fsdp import FSDPModule
-
-    return isinstance(network, FSDPModule)
-
-
-def reshard(network: nn.Module) -> None:
-    """Part with the other ranks' share after an evaluation, where FSDP2 leaves the outermost parameters whole."""
-    if is_sharded(network):
-        network.reshard()  # type: ignore[operator]
-
-
-def shard(network: nn.Module) -> nn.Module:
-    """FSDP2: shard parameters, gradients and optimizer state over ranks, in place; the largest child lists block by block."""
-    from torch.distributed.fsdp import fully_shard
-
-    for module in reversed(list(network.modules())):  # lists within blocks of other lists come first
-        if isinstance(module, nn.ModuleList):
-            for block in module:
-                if any(True for _ in block.parameters()):
-                    fully_shard(block)
-    fully_shard(network)
-    return network

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .distributed import is_sharded
+from .parallel import is_sharded
 
 
 def full_state(network: nn.Module) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..models.base import Batch, Update
 from ..options.schema import Train
-from ..runtime import distributed
+from ..runtime import distributed, parallel
 from ..runtime.precision import autocast
 from ..runtime.predicated import Stepper, put_back
 from .parts import Parts
@@ -187,7 +187,7 @@ def _parameters_outside_ddp(parts: Parts) -> list[nn.Parameter]:
         return []
     # What was frozen when its network was wrapped is not DDP's business, even if the model trains it later.
     covered = {
-        id(p) for n in parts.networks.values() for p in n.parameters() if p.requires_grad or distributed.is_sharded(n)
+        id(p) for n in parts.networks.values() for p in n.parameters() if p.requires_grad or parallel.is_sharded(n)
     }
     every = {id(p): p for o in parts.optimizers.values() for g in o.param_groups for p in g["params"]}
     return [p for key, p in every.items() if key not in covered]

@@ -18,7 +18,7 @@ from ...annotations import Count, declared
 from ...errors import UserError
 from ...features import FEATURES, FeatureExtractor, build_features
 from ...inference.network import NetworkTraits
-from ...runtime import distributed
+from ...runtime import distributed, parallel
 from .. import MODELS
 from ..base import Batch, Model, Update, flat_terms, log_name
 from ..draws import seeds_of, standard_normal, uniforms_of, uploaded
@@ -261,7 +261,7 @@ class GenerationModel(Model):
         """What the averaged generator predicts at times t (B,) of the paths to `target`."""
         average = self.averages["g"]
         image: Tensor = average(on_path(micro.noise, target, t), t, class_labels=one_hot(micro.labels, self.classes))
-        distributed.reshard(average)
+        parallel.reshard(average)
         return image
 
     def _features(self, images: Tensor) -> Tensor:

@@ -161,11 +161,11 @@ def test_two_ranks_degrade_what_one_does(model: str, tmp_path: Path) -> None:
 def test_buffers_of_a_discriminator_are_not_written_over_between_its_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = {}
 
-    def wrap(network: Any, device: Any, find_unused: bool, broadcast_buffers: bool = True) -> Any:
+    def wrap(network: Any, device: Any, find_unused: bool, broadcast_buffers: bool, compression: None) -> Any:
         asked[type(network).__name__] = broadcast_buffers
         return network
 
-    monkeypatch.setattr("relume.core.runtime.distributed.wrap", wrap)
+    monkeypatch.setattr("relume.core.runtime.parallel.wrap", wrap)
     train_pipeline(adversarial(train__total_iter=1))
     assert asked == {"ToyNet": True, "UNetDiscriminatorSN": False}
 
