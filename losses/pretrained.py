@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ..core.errors import UserError, expanded
-from ..core.hub import turn
+from ..core.hub import are_unread, turn
 from ..core.runtime.checkpoint import first_line, load
 from ..core.runtime.weights import refuse_nonfinite, refuse_other_kinds
 
 RANDOM = "random"
-_unread: ContextVar[bool] = ContextVar("unread", default=False)
-
-
-@contextlib.contextmanager
-def unread() -> Iterator[None]:
-    """Inside, all are `RANDOM`, whatever is asked for: for who wants a loss's shapes, not its values."""
-    token = _unread.set(True)
-    try:
-        yield
-    finally:
-        _unread.reset(token)
 
 
 def pretrained_state(
@@ -48,7 +35,7 @@ def pretrained_state(
     Raises:
         UserError: no such file, a damaged one, one of another network, or a failed download.
     """
-    if weights == RANDOM or _unread.get():
+    if weights == RANDOM or are_unread():
         return random_state(shapes)
     path = expanded(weights) if weights is not None else downloaded(owner, url())
     state = read_state(owner, path)

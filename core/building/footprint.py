@@ -2,53 +2,55 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ...losses.pretrained import unread
 from .. import options
 from ..errors import UserError
+from ..hub import unread
 from ..inference.tiling import size_multiple
-from ..models.base import Batch
-from ..models.interpolation import InterpolationModel
+from ..models.base import Batch, Model
 from ..options.schema import Options
 from ..runtime.memory import kept_for_gradients
 from ..runtime.precision import autocast, usable
-from ..runtime.state import whole_memory_gib
+from ..runtime.state import held_memory_gib, whole_memory_gib
 from .networks import build_model
 
 GB = 1e9
 USABLE = 0.92
 """Share of a device's memory that can be counted on."""
+FEW = 4
+"""Samples of a model that has no patches, which are tried together: some of them are called twice, others once."""
 SIDES = (64, 96)
 """Sides of the patches that are tried; what a sample leaves behind grows as a line with its pixels."""
 LARGE = (192,)
 """For losses that refuse small patches (MS-SSIM of five scales)."""
-OVERHEAD = 1.1
-"""What the backward pass makes besides, as a factor: so estimates are within a tenth of what DiffIR and HybridVFI took."""
+OVERHEAD = 1.05
+"""What the backward pass makes besides, as a factor: so estimates for the recipes of HDR, interpolation and underwater pictures
+are within a tenth of what processes on a CPU took, and those for generation at most a fifth above."""
 LATE = 10**9
 """An iteration in which everything is trained that is trained by phases."""
 COPIES = 4
 """Of a network's weights: themselves, gradients, and Adam's two."""
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Footprint:
     """What a training takes.
 
     Args:
         sample: bytes of a sample in its largest patch.
-        fixed: bytes besides: weights, gradients, the optimizer's state and averages.
+        fixed: bytes besides: weights, gradients, the optimizer's state and averages; on a CPU the process itself, too.
         side: of that patch in the ground truth, in pixels.
         batch: samples on one device that make an iteration, whatever they are divided into.
         precision: what is computed in.
+        together: samples of a micro-batch at most, where it means something else with more.
     """
 
     sample: int
@@ -56,6 +58,7 @@ class Footprint:
     side: int
     batch: int
     precision: str
+    together: int | None = None
 
     def sentence(self, memory: float, where: str) -> str:
         """The estimate, and the division into micro-batches that fits into so many bytes of memory."""
@@ -63,7 +66,7 @@ class Footprint:
             f"Memory: about {in_gb(self.sample)} for a sample of {self.side} x {self.side} in {self.precision}, and "
             f"{in_gb(self.fixed)} besides (estimated)"
         )
-        fits = divided(self.batch, self.sample, memory - self.fixed)
+        fits = divided(self.batch, self.sample, memory - self.fixed, self.together)
         if fits is None:
             return f"{what}; {where} has {in_gb(memory)} to count on, too little for one"
         return f"{what}; {where} has {in_gb(memory)} to count on: batch x accumulate {fits} x {self.batch // fits}"
@@ -78,17 +81,21 @@ def in_gb(count: float) -> str:
     return f"{count / GB:.1f} GB" if count >= GB else f"{count / GB:.2f} GB"
 
 
-def divided(batch: int, sample: float, memory: float) -> int | None:
-    """The largest part of a batch that fits and divides it without a remainder; None where not one sample fits.
+def divided(batch: int, sample: float, memory: float, together: int | None = None) -> int | None:
+    """The largest part of a batch, of `together` samples at most, that fits and divides it without a remainder.
+
+    Returns:
+        None where not one sample fits.
 
     >>> divided(8, 16.8, 0.92 * 24), divided(8, 16.8, 0.92 * 80), divided(8, 16.8, 12)
     (1, 4, None)
     """
-    return max((n for n in range(1, batch + 1) if batch % n == 0 and n * sample <= memory), default=None)
+    most = min(batch, together or batch)
+    return max((n for n in range(1, most + 1) if batch % n == 0 and n * sample <= memory), default=None)
 
 
 def memory_line(opt: Options) -> str:
-    """The estimate for a training on the machine at hand: its GPU, or its own memory.
+    """The estimate for a training on the machine at hand: its GPU, or its own memory, in which the process itself is, too.
 
     Raises:
         UserError: it cannot be estimated.
@@ -96,52 +103,75 @@ def memory_line(opt: Options) -> str:
     gpu = opt.num_gpu != 0 and torch.cuda.is_available()
     device = torch.device("cuda" if gpu else "cpu")
     where = torch.cuda.get_device_name(device) if gpu else "this machine"
-    return footprint(opt).sentence(USABLE * whole_memory_gib(device) * 2**30, where)
+    itself = 0 if gpu else int(held_memory_gib(device) * 2**30)
+    found = footprint(opt)
+    found = dataclasses.replace(found, fixed=found.fixed + itself)
+    return found.sentence(USABLE * whole_memory_gib(device) * 2**30, where)
 
 
 def footprint(opt: Options) -> Footprint:
     """What a training takes, from a forward pass with one small sample on the CPU. No weights and no data are read.
 
     Raises:
-        UserError: it trains on whole images, or needs more than pictures in pairs or frames.
+        UserError: it trains on whole images, or needs more than `Model.imagined` gives.
     """
     if opt.train is None or "train" not in opt.datasets:
         raise UserError("it trains nothing")
-    side, batch = largest_step(opt)
     with silent(), unread():
         model, networks = build_model(without_weights(opt), torch.device("cpu"), for_training=True)
-    multiple = math.lcm(*(size_multiple(n) for n in networks.values())) * opt.scale
-    shared = [p for n in (*networks.values(), model.losses) for p in n.parameters()]
-    amp = usable(opt.train.amp, torch.device("cpu"))
+        model.averages = {k: networks[k] for k in model.averaged if k in networks}
+        amp = usable(opt.train.amp, torch.device("cpu"))
+        side, batch = largest_step(opt, model.own_side)
+        with autocast(torch.device("cpu"), amp):
+            sample = of_own_images(model) if model.own_side else of_patches(model, side, opt.scale)
+    trained = sum(p.numel() * p.element_size() for n in networks.values() for p in n.parameters() if p.requires_grad)
+    whole = sum(p.numel() * p.element_size() for p in weights_of(model))
+    averages = trained if opt.train.ema_decay or opt.train.ema_halflife else 0
+    return Footprint(
+        sample=int(OVERHEAD * max(sample, 1)),
+        fixed=whole + (COPIES - 1) * trained + averages,
+        side=side,
+        batch=batch,
+        precision="float32" if amp == "off" else amp,
+        together=opt.datasets["train"].batch_size_per_gpu if model.mixes_samples else None,
+    )
+
+
+def of_own_images(model: Model) -> float:
+    """Bytes that a sample leaves behind of a model that trains on images of one size."""
+    try:
+        return left_behind(model, model.imagined(FEW, 0, 1)) / FEW
+    except Exception as e:
+        raise UserError(f"some samples cannot be tried ({e})") from e
+
+
+def of_patches(model: Model, side: int, scale: int) -> float:
+    """Bytes that a sample with patches of so many pixels a side leaves behind, by smaller patches."""
+    multiple = math.lcm(*(size_multiple(n) for n in model.networks.values())) * scale
     for sides in (SIDES, LARGE):
         rounded = sorted({max(-(-min(s, side) // multiple) * multiple, multiple) for s in sides})
         try:
-            with autocast(torch.device("cpu"), amp):
-                left = [left_behind(model, sample(model, s, opt.scale), shared) for s in rounded]
+            left = [left_behind(model, model.imagined(1, s, scale)) for s in rounded]
             break
         except Exception as e:
             if sides is LARGE:
                 raise UserError(f"one small sample cannot be tried ({e})") from e
     slope = (left[-1] - left[0]) / (rounded[-1] ** 2 - rounded[0] ** 2) if len(left) > 1 else left[0] / rounded[0] ** 2
-    trained = sum(p.numel() * p.element_size() for n in networks.values() for p in n.parameters() if p.requires_grad)
-    whole = sum(p.numel() * p.element_size() for n in networks.values() for p in n.parameters())
-    averages = trained if opt.train.ema_decay or opt.train.ema_halflife else 0
-    return Footprint(
-        sample=int(OVERHEAD * max(left[-1] + slope * (side**2 - rounded[-1] ** 2), 1)),
-        fixed=whole + (COPIES - 1) * trained + averages,
-        side=side,
-        batch=batch,
-        precision="float32" if amp == "off" else opt.train.amp,
-    )
+    return left[-1] + slope * (side**2 - rounded[-1] ** 2)
 
 
-def largest_step(opt: Options) -> tuple[int, int]:
+def largest_step(opt: Options, own: int | None = None) -> tuple[int, int]:
     """The side of the patches that take the most memory together, and how many make an iteration on one device.
+
+    Args:
+        own: the side of all images, where there are no patches.
 
     Raises:
         UserError: images are trained on as large as they are.
     """
     block, accumulate = opt.datasets["train"], opt.train.accumulate if opt.train else 1
+    if own:
+        return own, block.batch_size_per_gpu * accumulate
     if block.gt_sizes:
         batches = block.mini_batch_sizes or [block.batch_size_per_gpu] * len(block.gt_sizes)
         parts = block.accumulates or [accumulate] * len(block.gt_sizes)
@@ -160,21 +190,17 @@ def without_weights(opt: Options) -> Options:
     return options.check(values)
 
 
-def sample(model: Any, side: int, scale: int) -> Batch:
-    """A batch of one, whose ground truth has so many pixels a side: (1, 3, side, side) in [0, 1]."""
-    truth = torch.rand(1, 3, side, side)
-    if isinstance(model, InterpolationModel):
-        frames = {"img0": torch.rand_like(truth), "img1": torch.rand_like(truth), "gt": truth}
-        return {**frames, "timestep": torch.tensor([0.5]), "flow": torch.zeros(1, 4, side, side)}
-    small = torch.rand(1, 3, side // scale, side // scale)
-    return {"lq": small, "gt": truth, "gt_recover": truth, "seed": torch.zeros(1, dtype=torch.int64)}
-
-
-def left_behind(model: Any, batch: Batch, shared: Iterable[Tensor]) -> int:
+def left_behind(model: Model, batch: Batch) -> int:
     """Bytes that the forward passes of an iteration keep for the gradient, the weights themselves aside."""
-    with kept_for_gradients(shared) as kept:
+    with kept_for_gradients(weights_of(model)) as kept:
         next(iter(model.updates(batch, LATE)))
     return sum(storage.nbytes() for storage in kept.values())
+
+
+def weights_of(model: Model) -> list[Tensor]:
+    """Those of its networks, and of what it has besides: losses, an extractor of features."""
+    besides = [m for m in vars(model).values() if isinstance(m, nn.Module)]
+    return [p for m in (*model.networks.values(), *besides) for p in m.parameters()]
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import torch
 
 from ...datasets.base import ImageDataset
 from .. import options
+from ..building.footprint import USABLE
 from ..building.machine import with_seed
 from ..building.weights import refuse_missing
 from ..errors import UserError, in_one_line, listing
@@ -44,8 +45,6 @@ PACKAGES = (
 )
 READING = 5.0
 """Seconds at most in which samples of a set are tried."""
-USABLE = 0.92
-"""Share of a device's memory that can be counted on."""
 Row = tuple[str, str]
 
 

@@ -13,7 +13,7 @@ from ..annotations import Range
 from ..errors import UserError
 from ..imaging.normalisation import IMAGENET
 from . import FEATURES
-from .base import RANDOM, FeatureExtractor, verified_state
+from .base import FeatureExtractor, published, verified_state
 
 PUBLISHED = "https://dl.fbaipublicfiles.com/dinov2/dinov2_vits14/dinov2_vits14_{}pretrain.pth"
 
@@ -57,7 +57,7 @@ class DINOv2Features(FeatureExtractor):
         mean, std = IMAGENET
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
-        if weights != RANDOM:
+        if published(weights):
             url = PUBLISHED.format("reg4_" if registers else "")
             self._load(verified_state("dinov2_vits14", weights, sha256, f"Fetch {url} and put it there"))
         self.dim = self.network.norm.weight.numel()

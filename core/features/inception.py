@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError, require
 from . import FEATURES
-from .base import RANDOM, FeatureExtractor, verified_state
+from .base import FeatureExtractor, published, verified_state
 
 URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 SIDE = 299
@@ -52,7 +52,7 @@ class InceptionFID(FeatureExtractor):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             self.network = inception()
-        if weights != RANDOM:
+        if published(weights):
             state = verified_state("inception_fid", weights, sha256, f"Fetch {URL} and put it there")
             try:
                 self.network.load_state_dict(state)

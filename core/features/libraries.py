@@ -13,7 +13,7 @@ from ...archs.timm_models import timm_model
 from ..annotations import Count
 from ..errors import UserError, require
 from ..imaging.normalisation import IMAGENET
-from .base import RANDOM, FeatureExtractor, verified_state
+from .base import FeatureExtractor, published, verified_state
 
 HEADS = ("fc", "classifier", "heads", "head")
 """Attributes in which torchvision's models keep their classifiers."""
@@ -44,7 +44,7 @@ class LibraryFeatures(FeatureExtractor):
         self.input_size = input_size
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
-        if weights != RANDOM:
+        if published(weights):
             self._load(name, verified_state(name, weights, sha256, f"Save the state dict of {model} there"))
         self.seal(name, input_size=input_size)
         with torch.no_grad():

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,6 +27,7 @@ PATIENCE = 30.0
 """Seconds without a byte after which a server is given up."""
 SCHEMES = ("https", "http")
 FILE = re.compile(r"[\w][\w.+-]*")
+_unread: ContextVar[bool] = ContextVar("unread", default=False)
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,21 @@ class Entry:
     def file(self) -> str:
         """The name of the file."""
         return urlsplit(self.url).path.rpartition("/")[2]
+
+
+@contextlib.contextmanager
+def unread() -> Iterator[None]:
+    """Inside, losses and feature extractors draw their weights, whatever file is named: for who wants shapes, not values."""
+    token = _unread.set(True)
+    try:
+        yield
+    finally:
+        _unread.reset(token)
+
+
+def are_unread() -> bool:
+    """Whether this is inside `unread`."""
+    return _unread.get()
 
 
 def home() -> Path:

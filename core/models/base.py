@@ -101,6 +101,10 @@ class Model:
     counts_images: ClassVar[bool] = False
     """Whether progress is spoken of in thousands of images, so that the log says how many seconds those take."""
 
+    own_side: int | None = None
+    """Pixels a side of the images that it trains on, where no patches are cut from them."""
+    mixes_samples: bool = False
+    """Whether what a sample is trained to become depends on the others of its micro-batch."""
     loss_context: ClassVar[tuple[str, ...]] = ()
     """Keyword arguments that losses can have here besides prediction and target; a loss names those it needs in ``context``."""
     needs_losses: ClassVar[bool] = True
@@ -197,6 +201,14 @@ class Model:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Inverse of `state_dict`."""
         self.losses.load_state_dict(state["losses"])
+
+    def imagined(self, count: int, side: int, scale: int) -> Batch:
+        """Made-up samples to try a step with, without a data set: their ground truth is (count, 3, side, side) in [0, 1].
+
+        What `prepare` brings a step is there afterwards, made up too. A model that wants more than pairs adds it here.
+        """
+        truth, small = torch.rand(count, 3, side, side), torch.rand(count, 3, side // scale, side // scale)
+        return {"lq": small, "gt": truth, "gt_recover": truth, "seed": torch.arange(count)}
 
     # ------------------------------------------------------------ shared
     def keep_pictures(self, **images: Tensor) -> None:

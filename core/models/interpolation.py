@@ -143,6 +143,10 @@ class InterpolationModel(Model):
             )
         return cast(Tensor, batch["flow"])
 
+    def imagined(self, count: int, side: int, scale: int) -> Batch:
+        images = {name: torch.rand(count, 3, side, side) for name in ("img0", "img1", "gt")}
+        return {**images, "timestep": torch.full((count,), 0.5), "flow": torch.zeros(count, 4, side, side)}
+
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         timestep = batch.get("timestep", 0.5)
         if not self.recursive:

@@ -27,6 +27,8 @@ from .matching import Matching, MatchingOptions, Memory, Settings, Targets
 from .times import Times
 
 log = logging.getLogger("relume")
+IMAGINED_ROWS = 64
+"""Of a memory bank where only a step's memory is looked at, of which matching keeps nothing for gradients."""
 Options = TypeVar("Options", BankOptions, MatchingOptions, Times)
 
 
@@ -125,6 +127,7 @@ class GenerationModel(Model):
                 kind = type(net).__name__
                 raise UserError(f"network_g: {kind} is no generator (it has no {name}); use OneStepGenerator")
         self.shape: tuple[int, int, int] = (net.img_channels, net.img_resolution, net.img_resolution)
+        self.own_side = net.img_resolution
         self.classes: int = net.label_dim
         self.feature_options = features
         self.bank_options = options_of(BankOptions, bank)
@@ -133,6 +136,7 @@ class GenerationModel(Model):
         self.legacy_schedule = legacy_schedule
         self.steps = steps
         self.matched = self.matching.options.pairing == "ot"
+        self.mixes_samples = self.matched and self.matching.options.scope != "global"
         self.feature_losses = [k for k, loss in self.losses.items() if declared(loss, "in_features", LossTraits)]
         contexts = {k: declared(loss, "context", LossTraits) for k, loss in self.losses.items()}
         self.consistency_losses = [k for k, wanted in contexts.items() if "gap" in wanted]
@@ -175,14 +179,27 @@ class GenerationModel(Model):
             )
         if self.classes:
             check_classes(dataset, "label" in item, self.classes)
-        if self.feature_options is not None:
-            given = self.feature_options
-            extractor: FeatureExtractor = build_features(given) if isinstance(given, Mapping) else given
-            self.extractor = extractor.to(device)
+        self._take_extractor(device)
         if self.matched:
             assert self.extractor is not None
             self.bank = build_bank(dataset, self.extractor, self.bank_options, device)
             self.bank_id = self.bank.id
+
+    def _take_extractor(self, device: torch.device) -> None:
+        if self.feature_options is not None:
+            given = self.feature_options
+            extractor: FeatureExtractor = build_features(given) if isinstance(given, Mapping) else given
+            self.extractor = extractor.to(device)
+
+    def imagined(self, count: int, side: int, scale: int) -> Batch:
+        self._take_extractor(torch.device("cpu"))
+        labels = torch.zeros(count, dtype=torch.int64)
+        if self.matched:
+            assert self.extractor is not None
+            rows = (IMAGINED_ROWS, self.extractor.dim)
+            images, classes = torch.zeros(IMAGINED_ROWS, *self.shape), labels.new_zeros(IMAGINED_ROWS)
+            self.bank = MemoryBank("imagined", torch.rand(rows), images, classes, IMAGINED_ROWS, False, 0)
+        return {"gt": torch.zeros(count, *self.shape), "label": labels, "seed": torch.arange(count)}
 
     def begin(self, step: int) -> None:
         if self.consistency_losses and "g" not in self.averages:
