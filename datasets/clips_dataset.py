@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import os
 import random
-from typing import Any
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from torch import Tensor
 
 from ..core.annotations import Count
+from ..core.degradations import DEGRADATIONS
+from ..core.degradations.draws import Draws
+from ..core.degradations.engines import EngineName
+from ..core.degradations.second_order import SecondOrder
 from ..core.errors import UserError
+from ..core.imaging.image_io import to_float
 from . import DATASETS
 from .base import Item, OnError, Phase
+from .clip_degradations import ClipDegradation
 from .frame_pairs import FramePairs, open_both, refuse_sizes, refuse_unequal, window_span
 from .sources import IOBackend, as_backend, refuse_small
-from .transforms import Color
+from .transforms import Color, Image, random_crop, random_flip_rotate, to_tensor
 
 
 @DATASETS.register()
@@ -22,9 +32,12 @@ class ClipsDataset(FramePairs):
     In training an item is `num_frame` frames at a random place of a clip, ``lq`` (num_frame, 3, h, w) and ``gt``
     (num_frame, 3, H, W); else a whole clip. Besides, ``folder``: the clip's name.
 
+    Without `dataroot_lq` clips are degraded here, all frames of an item in the same way (see `clip_degradations`): in training
+    anew every time, else as the index says. Then there is ``seed`` besides, the seed of what is drawn.
+
     Args:
         dataroot_gt: folder of sharp clips, or of videos.
-        dataroot_lq: the same of degraded clips, under the same names.
+        dataroot_lq: the same of degraded clips, under the same names; degraded here when omitted.
         num_frame: frames of a training item.
         gt_size: side of the training patch in gt; whole frames when omitted.
         interval_list: distances between frames, of which one is drawn.
@@ -36,16 +49,19 @@ class ClipsDataset(FramePairs):
         io_backend: ``{type: disk}``, ``{type: lmdb}`` or ``{type: tar}``.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next sample.
         color: ``gray`` for one channel, the gray value in [0, 1]; ``y`` for luma in [16/255, 235/255]; RGB when omitted.
+        degradation: without `dataroot_lq`, Real-ESRGAN's chain; ``{}`` has its public values.
+        degradations: instead, a list of operations; ``{type: compress, codec: [h264, h265, mpeg4]}`` compresses the clip.
+        engine: what degrades: ``opencv`` with real codecs, or ``tensor``.
 
     Raises:
         UserError: clips or frames are missing in one of the folders, frames of a clip have several sizes, gt and lq do
-            not differ by `scale`, or a window is longer than a clip.
+            not differ by `scale`, a window is longer than a clip, or it is not said how lq comes about.
     """
 
     def __init__(
         self,
         dataroot_gt: str,
-        dataroot_lq: str,
+        dataroot_lq: str | None = None,
         num_frame: Count = 7,
         gt_size: Count | None = None,
         interval_list: list[int] = [1],  # noqa: B006  (not changed)
@@ -57,12 +73,23 @@ class ClipsDataset(FramePairs):
         io_backend: IOBackend | None = None,
         on_error: OnError = "raise",
         color: Color = None,
+        degradation: SecondOrder | None = None,
+        degradations: list[Annotated[Any, DEGRADATIONS]] | None = None,
+        engine: EngineName = "opencv",
     ) -> None:
         super().__init__(scale, gt_size, use_hflip, use_rot, phase, on_error, color)
+        given = degradation is not None or degradations is not None
+        if given == (dataroot_lq is not None):
+            raise UserError(
+                "dataroot_lq: degraded clips are given, so leave degradation and degradations out"
+                if given
+                else "dataroot_lq: give a folder of degraded clips, or degradation: {}, or degradations, to degrade gt here"
+            )
+        self.degrade = ClipDegradation(degradation, degradations, engine, scale) if given else None
         backend = as_backend(io_backend)
         self.gt, self.lq = open_both(dataroot_gt, dataroot_lq, backend, on_error)
         refuse_unequal(self.gt, self.lq)
-        refuse_sizes(self.gt, self.lq, scale)
+        refuse_sizes(self.gt, self.lq, scale if dataroot_lq is not None else 1)
         self.num_frame, self.intervals, self.random_reverse = num_frame, list(interval_list), random_reverse
         span = window_span(num_frame, interval_list)
         for name, clip in self.gt.items() if self.training else ():
@@ -89,6 +116,29 @@ class ClipsDataset(FramePairs):
             interval = random.choice(self.intervals)  # noqa: S311
             start = random.randint(0, count - 1 - (self.num_frame - 1) * interval)  # noqa: S311
             numbers = self.reversed_at_random([start + i * interval for i in range(self.num_frame)])
-        lq, gt = self.paired(self.lq[name].read(numbers), self.gt[name].read(numbers), self.gt[name].origin)
         paths = {"lq_path": self.lq[name].path(numbers[0]), "gt_path": self.gt[name].path(numbers[0])}
-        return {"lq": lq, "gt": gt, "folder": name, "name": name.replace(os.sep, "_"), **paths}
+        about: Item = {"folder": name, "name": name.replace(os.sep, "_"), **paths}
+        gt = self.gt[name].read(numbers)
+        if self.degrade is None:
+            small, large = self.paired(self.lq[name].read(numbers), gt, self.gt[name].origin)
+            return {**about, "lq": small, "gt": large}
+        seed = int(np.random.randint(2**63 - 1, dtype=np.int64)) if self.training else index
+        return {**about, **self._degraded(gt, Draws(seed), self.gt[name].origin), "seed": seed}
+
+    def _degraded(self, images: list[Image], draws: Draws, path: str) -> dict[str, Tensor]:
+        """``lq`` and ``gt`` of frames, cut and turned in training; outside it cut to a multiple of the scale."""
+        assert self.degrade is not None
+        height, width = (side - side % self.scale for side in images[0].shape[:2])
+        if not height or not width:
+            raise UserError(f"{path}: frames are smaller than scale {self.scale}")
+        images = [to_float(image[:height, :width]) for image in images]
+        if self.training:
+            if self.gt_size is not None:
+                images = random_crop(images, self.gt_size, 1, path)
+            images = random_flip_rotate(images, self.use_hflip, self.use_rot)
+        gt = [to_tensor(image) for image in images]
+        lq = self.degrade(gt, draws)
+        if self.color is None:
+            return {"lq": torch.stack(lq), "gt": torch.stack(gt)}
+        both = [[frame.permute(1, 2, 0).numpy() for frame in frames] for frames in (lq, gt)]
+        return {"lq": self.stacked(both[0]), "gt": self.stacked(both[1])}

@@ -91,7 +91,7 @@ class PhotographDataset(ImageDataset):
         """What a sample's input is called: the photograph's path, with the rendition's number where there are several."""
         source, name = self.photographs[index]
         path = PurePosixPath(source.path(name))
-        rendition = f"_{index // (len(self) // self.renditions)}" if self.renditions > 1 else ""
+        rendition = f"_{index // (len(self.photographs) // self.renditions)}" if self.renditions > 1 else ""
         return str(path.with_suffix("")) + rendition + path.suffix
 
     def require_patch(self, size: int) -> None:

@@ -46,7 +46,7 @@ def test_every_command_of_the_page_works(tmp_path, monkeypatch, capsys):
         for i in range(5):
             video.write(np.full((32, 48, 3), 40 * i, np.uint8), Fraction(i, 25))
     found = commands()
-    assert len(found) == 12
+    assert len(found) == 13
     for command in found:
         assert main(shlex.split(command)) == 0, (command, capsys.readouterr().err)
     made = {p.name for p in tmp_path.rglob("*") if p.is_file()}

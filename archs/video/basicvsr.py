@@ -20,7 +20,7 @@ from .. import ARCHS
 from ..residual import conv3x3
 from .edvr import Aligned
 from .layers import ConvResidualBlocks, Enlarging, Stepwise, enlarge, lrelu, need_clip, pad_frames
-from .spynet import SpyNet
+from .spynet import LEVELS, SpyNet
 
 OTHER_NAMES = (
     (re.compile(r"^upsample1\.upsample_conv\."), "upconv1."),
@@ -48,17 +48,20 @@ class Recurrent(Enlarging):
         channels: of the state.
         spynet_path: weights of the flow estimator.
         checkpoint_activations: compute the insides of every step in time again in the backward pass.
+        flow_levels: of the flow estimator's pyramid.
     """
 
     scale = 4
     size_multiple = 1
     takes_frames = 0
 
-    def __init__(self, channels: int, spynet_path: str | None, checkpoint_activations: bool) -> None:
+    def __init__(
+        self, channels: int, spynet_path: str | None, checkpoint_activations: bool, flow_levels: int = LEVELS
+    ) -> None:
         super().__init__()
         self.channels = channels
         self.add_last_layers(channels)
-        self.spynet = SpyNet(spynet_path)
+        self.spynet = SpyNet(spynet_path, flow_levels)
         self.stepwise = Stepwise(checkpoint_activations)
         self.register_load_state_dict_pre_hook(with_own_names)
 
@@ -107,6 +110,7 @@ class BasicVSR(Recurrent):
         num_block: residual blocks of each direction's step.
         spynet_path: weights of the flow estimator, such as ``spynet_sintel_final-3d2a1287.pth``.
         checkpoint_activations: compute the insides of every step in time again in the backward pass, which saves memory.
+        flow_levels: of the flow estimator's pyramid; public weights have 6.
 
     Raises:
         UserError: weights are missing or do not fit, or the input is no clip.
@@ -118,8 +122,9 @@ class BasicVSR(Recurrent):
         num_block: NonNegative = 15,
         spynet_path: str | None = None,
         checkpoint_activations: bool = False,
+        flow_levels: Count = LEVELS,
     ) -> None:
-        super().__init__(num_feat, spynet_path, checkpoint_activations)
+        super().__init__(num_feat, spynet_path, checkpoint_activations, flow_levels)
         self.backward_trunk = ConvResidualBlocks(num_feat + 3, num_feat, num_block)
         self.forward_trunk = ConvResidualBlocks(num_feat + 3, num_feat, num_block)
         self.fusion = nn.Conv2d(2 * num_feat, num_feat, 1)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...core.annotations import Count
 from ...core.errors import UserError
 from ...core.imaging.normalisation import IMAGENET
 from ...core.ops.flow_warp import flow_warp
@@ -45,11 +46,12 @@ class BasicModule(nn.Module):
 class SpyNet(nn.Module):
     """Flow that warps one frame onto another. Two frames (B, 3, H, W), RGB in [0, 1], of any size -> (B, 2, H, W) in pixels.
 
-    Frames are brought to multiples of 32, and the flow back to their size. It is computed in float32 at least. Frames of one
-    pixel at the coarsest level (sides of at most 32) start there with no flow.
+    Frames are brought to multiples of 2^(levels - 1), and the flow back to their size. It is computed in float32 at least.
+    Frames of one pixel at the coarsest level start there with no flow.
 
     Args:
         load_path: weights, such as ``spynet_sintel_final-3d2a1287.pth``; those of mmedit too.
+        levels: of the pyramid, each half as large as the one before it; public weights have 6.
 
     Raises:
         UserError: the weights are missing or do not fit, or the frames are not two of the same size.
@@ -59,9 +61,10 @@ class SpyNet(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, load_path: str | None = None) -> None:
+    def __init__(self, load_path: str | None = None, levels: Count = LEVELS) -> None:
         super().__init__()
-        self.basic_module = nn.ModuleList([BasicModule() for _ in range(LEVELS)])
+        self.basic_module = nn.ModuleList([BasicModule() for _ in range(levels)])
+        self.multiple = 2 ** (levels - 1)
         for name, values in zip(("mean", "std"), IMAGENET, strict=True):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1))
         self.register_load_state_dict_pre_hook(_with_own_names)
@@ -73,7 +76,7 @@ class SpyNet(nn.Module):
         if ref.shape != supp.shape or ref.dim() != 4 or ref.shape[1] != 3:
             raise UserError(f"SpyNet: takes two (B, 3, H, W); got {tuple(ref.shape)} and {tuple(supp.shape)}")
         height, width = ref.shape[-2:]
-        size = [-(-side // 32) * 32 for side in (height, width)]
+        size = [-(-side // self.multiple) * self.multiple for side in (height, width)]
         with torch.autocast(ref.device.type, enabled=False):
             frames = [at_least_float32(x) for x in (ref, supp)]
             frames = [F.interpolate(x, size=size, mode="bilinear", align_corners=False) for x in frames]
@@ -82,9 +85,9 @@ class SpyNet(nn.Module):
             return flow * flow.new_tensor([width / size[1], height / size[0]]).view(1, 2, 1, 1)
 
     def _pyramid(self, ref: Tensor, supp: Tensor) -> Tensor:
-        """Flow of normalised frames whose sides are multiples of 32."""
+        """Flow of normalised frames whose sides are multiples of `multiple`."""
         refs, supps = [ref], [supp]
-        for _ in range(LEVELS - 1):
+        for _ in range(len(self.basic_module) - 1):
             refs.insert(0, F.avg_pool2d(refs[0], 2, 2))
             supps.insert(0, F.avg_pool2d(supps[0], 2, 2))
         flow = refs[0].new_zeros(refs[0].shape[0], 2, *refs[0].shape[-2:])

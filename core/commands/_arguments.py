@@ -92,6 +92,13 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_encoding(parser: argparse.ArgumentParser) -> None:
+    """``--codec``, ``--crf`` and ``--pix_fmt``: how clips are written."""
+    parser.add_argument("--codec", metavar="NAME", help="of clips: h264, hevc, av1, vp9, prores, ffv1, mjpeg, mpeg4")
+    parser.add_argument("--crf", type=float, metavar="N", help="constant rate factor of clips: smaller is better")
+    parser.add_argument("--pix_fmt", metavar="NAME", help="pixel format of clips: yuv420p10le, yuv444p, ...")
+
+
 def named(opt: str | None, weights: str | None) -> tuple[str, str | None]:
     """The first arguments of `load.load_model` for what `add_model` was given.
 

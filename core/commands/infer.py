@@ -19,12 +19,13 @@ import sys
 import torch
 
 from ..errors import UserError
+from ..imaging.video_codecs import Encoding
 from ..inference.self_ensemble import SYMMETRIES
 from ..runtime import logger
 from ..runtime.distributed import named_device
 from ..use.inputs import STANDARD
 from ..use.results import Request, Results
-from ._arguments import add_model, named
+from ._arguments import add_encoding, add_model, named
 
 DTYPES = {"float32": "off", "bfloat16": "bf16", "float16": "fp16", "fp32": "off", "bf16": "bf16", "fp16": "fp16"}
 
@@ -40,7 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--param_key", metavar="KEY", help="entry of the weights file; the average where there is one")
     parser.add_argument("--suffix", default="", help="added to the names of results")
     parser.add_argument("--format", metavar="EXT", help="of results, png or exr or mp4; the input's when omitted")
-    parser.add_argument("--depth", type=int, choices=(8, 16, 32), help="bits per sample; the input's when omitted")
+    parser.add_argument(
+        "--depth",
+        type=int,
+        choices=(8, 10, 12, 16, 32),
+        help="bits per sample (clips: 8, 10, 12); the input's when omitted",
+    )
+    add_encoding(parser)
     parser.add_argument("--outscale", type=float, metavar="X", help="size of results / size of inputs")
     parser.add_argument(
         "--tile", type=int, metavar="N", help="side of tiles, 0 for none; what memory holds when omitted"
@@ -90,6 +97,7 @@ def request(a: argparse.Namespace) -> Request:
         ensemble=a.ensemble,
         force=a.force,
         param_key=a.param_key,
+        encoding=Encoding(a.codec, a.crf, a.pix_fmt),
     )
 
 

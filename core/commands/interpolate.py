@@ -13,26 +13,38 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ...datasets.clips import Clip, find_clips
-from ...datasets.transforms import to_tensor
 from ...datasets.videos import Video
 from ..errors import UserError, expanded
-from ..imaging.image_io import imwrite, to_integer
+from ..imaging.image_io import imwrite
+from ..imaging.video_codecs import USUAL, Encoding, choose
 from ..imaging.video_writer import VideoWriter
 from ..inference.halving import DEEPEST
 from ..load import load_model
 from ..models.interpolation import InterpolationModel
 from ..runtime.distributed import named_device
-from ._arguments import add_model, named
+from ..use.clips import FINE, alike
+from ..use.denser import (
+    FOLDER_RATE,
+    Between,
+    Moment,
+    at_rate,
+    denser_by,
+    frames_of,
+    placed,
+    times_of,
+    without_repeats,
+)
+from ..use.overlapped import Behind, ahead
+from ._arguments import add_encoding, add_model, named
 
 RUNS = True
 
@@ -65,104 +77,6 @@ def only_clip(path: str) -> Clip:
     return clips[0]
 
 
-class Moment(NamedTuple):
-    """A frame to make.
-
-    Attributes:
-        before: number of the input's frame at or before it.
-        part: how far from there to the next one, at least 0 and below 1.
-        time: when it is shown, in seconds after the first.
-    """
-
-    before: int
-    part: Fraction
-    time: Fraction
-
-
-def times_of(clip: Clip, rate: Fraction | None) -> list[Fraction]:
-    """When each frame of the input is shown, in seconds: a video's own times, unless a rate is given."""
-    if isinstance(clip, Video) and rate is None:
-        return [clip.time(i) for i in range(len(clip))]
-    return [i / (rate or FOLDER_RATE) for i in range(len(clip))]
-
-
-def denser_by(times: list[Fraction], factor: Fraction) -> list[Moment]:
-    """`factor` times as many frames, evenly between those there are."""
-    moments = []
-    for j in range(int((len(times) - 1) * factor) + 1):
-        place = j / factor
-        before = int(place)
-        part = place - before
-        after = times[before + 1] if part else times[before]
-        moments.append(Moment(before, part, times[before] + part * (after - times[before])))
-    return moments
-
-
-def at_rate(times: list[Fraction], rate: Fraction) -> list[Moment]:
-    """The frames at 0, 1 / rate, 2 / rate, ... seconds, up to the last of the input."""
-    moments = []
-    before = 0
-    for j in range(int(times[-1] * rate) + 1):
-        time = j / rate
-        while before + 1 < len(times) and times[before + 1] <= time:
-            before += 1
-        part = Fraction(0)
-        if time > times[before]:
-            part = (time - times[before]) / (times[before + 1] - times[before])
-        moments.append(Moment(before, part, time))
-    return moments
-
-
-def frames_of(clip: Clip) -> Iterator[np.ndarray]:
-    """The frames in order, (H, W, 3) RGB, uint8 or uint16.
-
-    Raises:
-        UserError: frames of different sizes, or one that cannot be decoded.
-    """
-    shape: tuple[int, ...] | None = None
-    images: Iterable[np.ndarray]
-    if isinstance(clip, Video):
-        images = (image() for _, image in clip.frames())
-    else:
-        images = (clip.read([number])[0] for number in range(len(clip)))
-    for number, image in enumerate(images):
-        shape = shape or image.shape
-        if image.shape != shape:
-            sizes = [f"{s[0]}x{s[1]}" for s in (image.shape, shape)]
-            raise UserError(f"{clip.path(number)}: is {sizes[0]} (height x width), but {clip.path(0)} is {sizes[1]}")
-        yield image
-
-
-@torch.no_grad()
-def made(
-    model: Any, frames: Iterator[np.ndarray], moments: Iterable[Moment], device: torch.device
-) -> Iterator[tuple[Moment, np.ndarray]]:
-    """The frame of each moment, (H, W, 3) integers of the input's depth. Those of the input stay as they are.
-
-    Args:
-        model: interpolates.
-        frames: of the input.
-        moments: in the order of time.
-    """
-    number = -1
-    before: np.ndarray | None = None
-    after = next(frames, None)
-    inner: dict[float, Tensor] = {}
-    for moment in moments:
-        while number < moment.before:
-            number, before, after = number + 1, after, next(frames, None)
-            inner = {}
-        assert before is not None
-        if not moment.part:
-            yield moment, before
-            continue
-        if not inner:
-            assert after is not None
-            inner.update({t: to_tensor(f)[None].to(device) for t, f in ((0.0, before), (1.0, after))})
-        image = model.at(float(moment.part), inner)[0]
-        yield moment, to_integer(image, 16 if before.dtype == np.uint16 else 8)
-
-
 @torch.no_grad()
 def knows_time(model: Any, device: torch.device) -> bool:
     """Whether the network makes something else when it is asked for another time."""
@@ -188,10 +102,6 @@ def refuse_mixtures(folder: Path, source: str, count: int) -> None:
             f"--frames: {folder} has frames of an earlier, longer run ({frame_file(folder, count).name}, ...), which these "
             f"{count} would be mixed with; remove them, or give another folder"
         )
-
-
-FOLDER_RATE = Fraction(25)
-"""Frames per second of a folder's frames, if nothing says otherwise."""
 
 
 def rational(text: str | None, option: str) -> Fraction | None:
@@ -225,26 +135,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=Path, metavar="FOLDER", help="write numbered PNG files")
     parser.add_argument("--video", type=Path, metavar="FILE", help="write a video")
     parser.add_argument("--fps", help="at which the video plays; as fast as the input when omitted")
+    parser.add_argument(
+        "--drop_duplicates", action="store_true", help="leave out frames that repeat the one before first"
+    )
+    parser.add_argument("--across_cuts", action="store_true", help="make frames between two scenes, too")
+    parser.add_argument("--depth", type=int, choices=(8, 10, 12), help="bits of the video; the input's when omitted")
+    add_encoding(parser)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
 
 
-def plan(a: argparse.Namespace, clip: Clip) -> tuple[list[Moment], Fraction]:
-    """What to make of the input, and how many frames per second that is.
+class Plan:
+    """What to make of the input.
+
+    Attributes:
+        moments: of the frames to make, among those that are kept.
+        rate: how many frames per second that is.
+        kept: numbers of the input's frames that are not dropped.
 
     Raises:
         UserError: a rate for a folder whose own is not known, or fewer frames than there are.
     """
-    given, wanted = rational(a.from_fps, "--from_fps"), rational(a.to_fps, "--to_fps")
-    factor = rational(a.times, "--times") or Fraction(2)
-    times = times_of(clip, given)
-    own = given or (clip.rate if isinstance(clip, Video) else FOLDER_RATE)
-    if wanted is None:
-        if factor < 1:
+
+    def __init__(self, a: argparse.Namespace, clip: Clip) -> None:
+        given, wanted = rational(a.from_fps, "--from_fps"), rational(a.to_fps, "--to_fps")
+        factor = rational(a.times, "--times") or Fraction(2)
+        times = times_of(clip, given)
+        own = given or (clip.rate if isinstance(clip, Video) else FOLDER_RATE)
+        if wanted is None and factor < 1:
             raise UserError(f"--times: must be at least 1, not {factor}; frames are added, none is left out")
-        return denser_by(times, factor), own * factor
-    if not isinstance(clip, Video) and given is None:
-        raise UserError("--to_fps: a folder of frames does not say its rate; give --from_fps")
-    return at_rate(times, wanted), wanted
+        if wanted is not None and not isinstance(clip, Video) and given is None:
+            raise UserError("--to_fps: a folder of frames does not say its rate; give --from_fps")
+        self.rate = wanted or own * factor
+        self.kept = without_repeats(clip) if a.drop_duplicates else list(range(len(clip)))
+        shown = denser_by(times, factor) if wanted is None else at_rate(times, wanted)
+        self.moments = placed(shown, [times[n] for n in self.kept])
+        self.dropped = len(clip) - len(self.kept)
+
+    def frames(self, clip: Clip) -> Iterator[np.ndarray]:
+        """Those that are kept."""
+        kept = set(self.kept)
+        return (frame for number, frame in enumerate(frames_of(clip)) if number in kept)
 
 
 def run(a: argparse.Namespace) -> None:
@@ -255,8 +185,10 @@ def run(a: argparse.Namespace) -> None:
         raise UserError(f"--flow_scale: must be above 0 and at most 1, not {a.flow_scale:g}")
     device = named_device(a.device)
     rational(a.fps, "--fps")
+    encoding = wished(a)
     clip = only_clip(a.input)
-    moments, rate = plan(a, clip)
+    plan = Plan(a, clip)
+    moments = plan.moments
     if a.frames is not None:
         refuse_mixtures(a.frames, a.input, len(moments))
     model = build(a.opt, a.weights, device)
@@ -265,9 +197,32 @@ def run(a: argparse.Namespace) -> None:
     if parts and not a.recursive and not knows_time(model, device):
         raise UserError(f"{a.opt or a.weights}: this network only finds the middle of two frames; give --recursive")
     refuse_unreachable(parts if a.recursive else set())
-    count = write(a, made(model, frames_of(clip), moments, device), moments, rate)
+    between = Between(model, device, a.across_cuts)
+    with contextlib.closing(ahead(plan.frames(clip))) as frames:
+        count = write(a, between(frames, moments), clip, plan, encoding)
     targets = " and ".join(str(t) for t in (a.frames, a.video) if t is not None)
+    if plan.dropped:
+        print(f"{plan.dropped} frames that repeat the one before were left out first")
+    if between.cuts:
+        print(
+            f"{between.cuts} scene cuts, between which the frame before stands; --across_cuts makes frames there, too"
+        )
     print(f"{len(clip)} frames became {count}: {targets}")
+
+
+def wished(a: argparse.Namespace) -> Encoding:
+    """How the video is to be written.
+
+    Raises:
+        UserError: it cannot be, or there is none.
+    """
+    encoding = Encoding(a.codec, a.crf, a.pix_fmt, a.depth)
+    if encoding == USUAL:
+        return encoding
+    if a.video is None:
+        raise UserError("--codec, --crf, --pix_fmt and --depth are of a video; give --video FILE")
+    choose(a.video.suffix.lower(), encoding)
+    return encoding
 
 
 def refuse_unreachable(parts: set[Fraction]) -> None:
@@ -283,30 +238,38 @@ def refuse_unreachable(parts: set[Fraction]) -> None:
             )
 
 
+def opened(a: argparse.Namespace, clip: Clip, plan: Plan, encoding: Encoding) -> VideoWriter:
+    """The video: with the input's sound where it plays as fast."""
+    plays = rational(a.fps, "--fps")
+    rate = plays or plan.rate
+    times = [moment.time for moment in plan.moments]
+    about: dict[str, Any] = {"timed": False, "unit": FINE}
+    if isinstance(clip, Video):
+        about = alike(clip, times, rate)
+        if plays is not None or a.from_fps is not None:
+            about["begins"] = None
+    about["timed"] = about["timed"] and plays is None
+    return VideoWriter(a.video, rate, encoding=encoding, **about)
+
+
 def write(
-    a: argparse.Namespace, images: Iterator[tuple[Moment, np.ndarray]], moments: list[Moment], rate: Fraction
+    a: argparse.Namespace, images: Iterator[tuple[Moment, np.ndarray]], clip: Clip, plan: Plan, encoding: Encoding
 ) -> int:
     """Write the frames where the command line says; how many. What is left out is said."""
-    plays = rational(a.fps, "--fps")
-    regular = plays is not None or all(abs(m.time - i / rate) <= Fraction(1, 500) for i, m in enumerate(moments))
-    notes: set[str] = set()
-    count = 0
     with contextlib.ExitStack() as stack:
-        video = None
-        if a.video is not None:
-            video = stack.enter_context(VideoWriter(a.video, plays or rate, timed=not regular))
-            if not regular and not video.timed:
-                notes.add(
-                    f"{a.video}: AVI has one rate, so the frames' irregular times are lost; .mp4 and .mkv keep them"
-                )
-        for count, (moment, image) in enumerate(images, 1):
+        video = None if a.video is None else stack.enter_context(opened(a, clip, plan, encoding))
+
+        def store(entry: tuple[int, Moment, np.ndarray]) -> None:
+            number, moment, image = entry
             if a.frames is not None:
-                imwrite(frame_file(a.frames, count - 1), image)
+                imwrite(frame_file(a.frames, number), image)
             if video is not None:
-                if image.dtype == np.uint16:
-                    notes.add(f"{a.video}: has 8 bits, and the input more; --frames keeps 16")
-                    image = np.rint(image / 257).astype(np.uint8)
-                video.write(image, moment.time)
-    for note in sorted(notes):
-        print(note)
+                video.write(video.fitting(image), moment.time)
+
+        behind = stack.enter_context(Behind(store))
+        count = 0
+        for count, (moment, image) in enumerate(images, 1):
+            behind.put((count - 1, moment, image))
+    for note in sorted(set(video.notes if video is not None else ())):
+        print(f"{a.video}: {note}")
     return count

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UserError
-from .codecs import Codec, recompress
+from .codecs import Codec, recompress, recompress_clip
 from .draws import Draws
 from .filters import filter2D
 from .jpeg import DiffJPEG
@@ -120,6 +120,14 @@ class Engine:
             self.jpeg.to(image.device)
         return in_batches(images, torch.tensor(qualities), lambda x, quality: self.jpeg(x.clamp(0, 1), quality))
 
+    def compress_clip(self, frames: Sequence[Tensor], codec: Codec, quality: float) -> list[Tensor]:
+        """Frames of a clip clipped, compressed and read back, each by itself but where the codec is one of video.
+
+        Raises:
+            UserError: see `compress`.
+        """
+        return [self.compress(frame, codec, quality) for frame in frames]
+
 
 def in_batches(
     images: Sequence[Tensor], parameters: Sequence[Tensor] | Tensor, work: Callable[[Tensor, Tensor], Tensor]
@@ -176,8 +184,53 @@ class OpenCVEngine(Engine):
         return [self.compress(image, "jpeg", quality) for image, quality in zip(images, qualities, strict=True)]
 
     def compress(self, image: Tensor, codec: Codec, quality: float) -> Tensor:
-        integers = np.rint(np.clip(pixels(image), 0, 1) * 255).astype(np.uint8)
-        return tensor(recompress(integers, codec, quality).astype(np.float32) / np.float32(255))
+        return _from_integers(recompress(_integers(image), codec, quality))
+
+    def compress_clip(self, frames: Sequence[Tensor], codec: Codec, quality: float) -> list[Tensor]:
+        return [_from_integers(i) for i in recompress_clip([_integers(f) for f in frames], codec, quality)]
+
+
+class OfFrame:
+    """An engine for one frame of a clip: whatever is drawn is that of the clip, but the fields of noise, which are the frame's.
+
+    Args:
+        engine: computes.
+        number: of the frame.
+    """
+
+    def __init__(self, engine: Engine, number: int) -> None:
+        self.engine, self.number = engine, number
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.engine, name)
+
+    def gaussian(self, image: Tensor, sigma: float, gray: bool, draws: Draws) -> Tensor:
+        """As `Engine.gaussian`."""
+        return self.engine.gaussian(image, sigma, gray, draws.part(f"frame{self.number}"))
+
+    def coloured(self, image: Tensor, mixing: Tensor, draws: Draws) -> Tensor:
+        """As `Engine.coloured`."""
+        return self.engine.coloured(image, mixing, draws.part(f"frame{self.number}"))
+
+    def poisson(self, image: Tensor, scale: float, gray: bool, draws: Draws) -> Tensor:
+        """As `Engine.poisson`."""
+        return self.engine.poisson(image, scale, gray, draws.part(f"frame{self.number}"))
+
+
+def of_frame(engine: Engine, number: int) -> Engine:
+    """`engine` for one frame of a clip, see `OfFrame`."""
+    return cast(Engine, OfFrame(engine, number))
+
+
+def _integers(image: Tensor) -> np.ndarray:
+    """(H, W, 3) uint8 of (3, H, W), clipped."""
+    whole: np.ndarray = np.rint(np.clip(pixels(image), 0, 1) * 255).astype(np.uint8)
+    return whole
+
+
+def _from_integers(image: np.ndarray) -> Tensor:
+    """(3, H, W) float32 in [0, 1] of (H, W, 3) uint8."""
+    return tensor(image.astype(np.float32) / np.float32(255))
 
 
 def pixels(image: Tensor) -> np.ndarray:

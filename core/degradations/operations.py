@@ -19,7 +19,7 @@ from ..errors import UserError
 from . import DEGRADATIONS
 from .codecs import Codec
 from .draws import Draws
-from .engines import Engine, quantise
+from .engines import Engine, of_frame, quantise
 from .kernels import circular_lowpass_kernel, random_mixed_kernels
 from .limits import Amounts, Factors, KernelType, Mode, OddSizes, Probabilities, Qualities, Three, hold, one_each
 
@@ -58,6 +58,15 @@ class Degradation:
             target: what the list as a whole leads to.
         """
         raise NotImplementedError
+
+    def apply_to_clip(self, frames: list[Tensor], draws: Draws, engine: Engine, target: Target) -> list[Tensor]:
+        """The frames of a clip, all degraded in the same way; only noise is another in each.
+
+        Args:
+            frames: (3, H, W) each, as for `apply`.
+            draws, engine, target: see `apply`.
+        """
+        return [self.apply(frame, draws, of_frame(engine, n), target) for n, frame in enumerate(frames)]
 
 
 @DEGRADATIONS.register(name="blur")
@@ -208,6 +217,10 @@ class Compress(Degradation):
         codec = draws.choice("codec", self.codecs, self.weights)
         return engine.compress(image, codec, draws.uniform("quality", *self.quality))
 
+    def apply_to_clip(self, frames: list[Tensor], draws: Draws, engine: Engine, target: Target) -> list[Tensor]:
+        codec = draws.choice("codec", self.codecs, self.weights)
+        return engine.compress_clip(frames, codec, draws.uniform("quality", *self.quality))
+
 
 @DEGRADATIONS.register(name="shuffle")
 class Shuffle(Degradation):
@@ -224,13 +237,21 @@ class Shuffle(Degradation):
         self.shuffled = prob
 
     def apply(self, image: Tensor, draws: Draws, engine: Engine, target: Target) -> Tensor:
-        operations = self.of or []
-        places = list(range(len(operations)))
-        if draws.coin("shuffled", self.shuffled):
-            places = draws.order("order", len(operations))
-        for i in places:
-            image = happen(operations[i], image, draws.part(f"{i}"), engine, target)
+        for i, operation in self._ordered(draws):
+            image = happen(operation, image, draws.part(f"{i}"), engine, target)
         return image
+
+    def apply_to_clip(self, frames: list[Tensor], draws: Draws, engine: Engine, target: Target) -> list[Tensor]:
+        for i, operation in self._ordered(draws):
+            frames = happen_to_clip(operation, frames, draws.part(f"{i}"), engine, target)
+        return frames
+
+    def _ordered(self, draws: Draws) -> list[tuple[int, Degradation]]:
+        """The operations in their order, each with its place in the list."""
+        operations = self.of or []
+        shuffled = draws.coin("shuffled", self.shuffled)
+        places = draws.order("order", len(operations)) if shuffled else range(len(operations))
+        return [(i, operations[i]) for i in places]
 
 
 def happen(operation: Degradation, image: Tensor, draws: Draws, engine: Engine, target: Target) -> Tensor:
@@ -238,6 +259,15 @@ def happen(operation: Degradation, image: Tensor, draws: Draws, engine: Engine, 
     if not draws.coin("happens", operation.prob):
         return image
     return operation.apply(image, draws, engine, target)
+
+
+def happen_to_clip(
+    operation: Degradation, frames: list[Tensor], draws: Draws, engine: Engine, target: Target
+) -> list[Tensor]:
+    """`operation` on all frames of a clip, with its probability."""
+    if not draws.coin("happens", operation.prob):
+        return frames
+    return operation.apply_to_clip(frames, draws, engine, target)
 
 
 class DegradationList:
@@ -276,3 +306,13 @@ class DegradationList:
             for i, operation in enumerate(self.steps):
                 image = happen(operation, image, draws.part(f"{i}"), engine, target)
             return quantise(engine.resize(image, target.size, "bicubic", antialias=True))
+
+    def of_clip(self, frames: Sequence[Tensor], draws: Draws, engine: Engine, scale: int) -> list[Tensor]:
+        """The degraded frames of a clip, see `__call__`: the same operations with the same numbers in each, and other noise."""
+        height, width = frames[0].shape[-2:]
+        target = Target((height // scale, width // scale), scale)
+        degraded = list(frames)
+        with torch.no_grad(), torch.autocast(frames[0].device.type, enabled=False):
+            for i, operation in enumerate(self.steps):
+                degraded = happen_to_clip(operation, degraded, draws.part(f"{i}"), engine, target)
+            return [quantise(engine.resize(frame, target.size, "bicubic", antialias=True)) for frame in degraded]

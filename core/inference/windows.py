@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UserError
@@ -88,19 +87,6 @@ def streamed(
         held.append(frame)
     if held:
         yield _ending(run, held, window, done)
-
-
-THUMBNAIL = 16
-"""Side of the small pictures that are compared to find scene cuts."""
-CUT = 27 / 255
-"""Mean difference of neighbouring frames from which on they are of two scenes."""
-
-
-def scene_changes(before: Tensor, after: Tensor) -> bool:
-    """Whether two frames (B, 1, C, H, W) in [0, 1] are of different scenes: so different, even when small, that nothing moved
-    from one to the other."""
-    small = [F.adaptive_avg_pool2d(frame.flatten(0, 1).float(), THUMBNAIL) for frame in (before, after)]
-    return float((small[0] - small[1]).abs().mean()) > CUT
 
 
 def _ending(run: Callable[[Tensor], Tensor], held: list[Tensor], window: int, done: int) -> Tensor:

@@ -2,27 +2,68 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
 from ...datasets.videos import Video
-from ..imaging.video_writer import ENCODERS, VideoWriter
+from ..errors import UserError
+from ..imaging.video_codecs import CONTAINERS, USUAL, Encoding, choose
+from ..imaging.video_writer import VideoWriter
 from ..runtime.progress import progress
 from .enhancer import Enhancer
-from .pictures import Picture, integers
+from .overlapped import Behind, ahead
+from .pictures import PICTURE_DEPTHS, Picture, integers
 
 WRITTEN = ".mp4"
 """Suffix of results of clips whose own container is only read."""
+REGULAR = Fraction(1, 500)
+"""Seconds by which a frame may be shown earlier or later than a steady rate would have it."""
+DEPTHS = (8, 10, 12)
+"""Bits per sample that clips may have."""
+FINE = Fraction(1, 90_000)
+"""Unit, in seconds, of times that are not the clip's own."""
 
 
 def suffix_for(name: str) -> str:
     """Of the result of a clip."""
     own = PurePosixPath(name).suffix.lower()
-    return own if own in ENCODERS else WRITTEN
+    return own if own in CONTAINERS else WRITTEN
+
+
+def with_depth(encoding: Encoding, bits: int | None) -> Encoding:
+    """`encoding` with so many bits, where clips have as many."""
+    return dataclasses.replace(encoding, bits=bits) if bits in DEPTHS else encoding
+
+
+def refuse_encoding(encoding: Encoding, bits: int | None, suffixes: Sequence[str], only: bool) -> None:
+    """Refuse what is wished for results, before anything is computed.
+
+    Args:
+        encoding: the wish.
+        bits: per sample of any results.
+        suffixes: of results that are clips.
+        only: whether there are no others.
+
+    Raises:
+        UserError: it is not possible, or there are no such results.
+    """
+    for option, given in (("codec", encoding.codec), ("crf", encoding.crf), ("pix_fmt", encoding.pixels)):
+        if given is not None and not suffixes:
+            raise UserError(f"--{option}: is for clips, and the input has none")
+    if bits is not None and bits not in DEPTHS and only:
+        raise UserError(f"--depth {bits}: clips have 8, 10 or 12 bits")
+    if bits is not None and bits not in PICTURE_DEPTHS and not suffixes:
+        raise UserError(f"--depth {bits}: pictures have 8 or 16 bits, or floats of 32")
+    if encoding != USUAL or bits in DEPTHS:
+        for suffix in dict.fromkeys(suffixes):
+            choose(suffix, with_depth(encoding, bits))
 
 
 def frames_of(clip: Video) -> Iterator[Picture]:
@@ -32,34 +73,51 @@ def frames_of(clip: Video) -> Iterator[Picture]:
         yield Picture(pixels, None, False, ".png", 16 if pixels.dtype == np.uint16 else 8)
 
 
-def enhance(enhancer: Enhancer, file: str, target: Path, batch: int) -> str:
-    """Write a clip's result; a note about what it lost, if anything.
+def enhance(enhancer: Enhancer, file: str, target: Path, batch: int, encoding: Encoding = USUAL) -> list[str]:
+    """Write a clip's result; notes about what it lost.
+
+    Frames are decoded before and encoded after the network, meanwhile, a few at a time.
 
     Args:
         enhancer: the model.
         file: the clip.
         target: of the result.
         batch: frames at a time.
+        encoding: how the result is written.
 
     Raises:
         UserError: it cannot be decoded or written.
     """
     clip = Video(file)
     times = [clip.time(i) for i in range(len(clip))]
-    regular = all(abs(t - i / clip.rate) <= Fraction(1, 500) for i, t in enumerate(times))
-    begins = Fraction(*clip.index.tick) * clip.index.ticks[0]
-    bits: set[int] = set()
+    writer = VideoWriter(target, clip.rate, **alike(clip, times), encoding=encoding)
+    with contextlib.closing(ahead(frames_of(clip))) as frames, writer as video:
+        results = in_batches(enhancer, frames, batch) if enhancer.takes is None else enhancer.clip(frames)
+        shown = progress(PurePosixPath(file).name, Counted(results, len(clip)))
+        with Behind[tuple[np.ndarray, Fraction]](
+            lambda entry: video.write(integers(entry[0], video.bits), entry[1])
+        ) as behind:
+            for entry in zip(shown, times, strict=True):
+                behind.put(entry)
+    return video.notes
 
-    def shown() -> Iterator[Picture]:
-        for frame in progress(PurePosixPath(file).name, Counted(frames_of(clip), len(clip))):
-            bits.add(frame.bits)
-            yield frame
 
-    with VideoWriter(target, clip.rate, timed=not regular, sound=file, begins=begins) as video:
-        results = in_batches(enhancer, shown(), batch) if enhancer.takes is None else enhancer.clip(shown())
-        for written, image in enumerate(results):
-            video.write(integers(image, 8), times[written])
-    return "has 8 bits, and the clip more" if 16 in bits else ""
+def alike(clip: Video, times: Sequence[Fraction], rate: Fraction | None = None) -> dict[str, Any]:
+    """Of a `VideoWriter`, what makes its file play as the clip does, with the same sound, in the same colours.
+
+    Args:
+        clip: the clip.
+        times: when frames are shown, in seconds after the clip's first.
+        rate: of the frames; the clip's when omitted.
+    """
+    own = rate or clip.rate
+    tick = Fraction(*clip.index.tick)
+    return {
+        "timed": any(abs(t - i / own) > REGULAR for i, t in enumerate(times)),
+        "unit": tick if rate is None else FINE,
+        "alike": clip.file,
+        "begins": tick * clip.index.ticks[0],
+    }
 
 
 def in_batches(enhancer: Enhancer, frames: Iterator[Picture], batch: int) -> Iterator[np.ndarray]:
@@ -71,10 +129,10 @@ def in_batches(enhancer: Enhancer, frames: Iterator[Picture], batch: int) -> Ite
 class Counted:
     """An iterator that says how long it is."""
 
-    def __init__(self, items: Iterator[Picture], count: int) -> None:
+    def __init__(self, items: Iterator[np.ndarray], count: int) -> None:
         self.items, self.count = items, count
 
-    def __iter__(self) -> Iterator[Picture]:
+    def __iter__(self) -> Iterator[np.ndarray]:
         return self.items
 
     def __len__(self) -> int:

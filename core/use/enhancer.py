@@ -18,9 +18,10 @@ from ..imaging.image_io import LARGEST, to_float
 from ..imaging.transfer import TRANSFERS, Transfer, radiance
 from ..inference import locality, memory
 from ..inference.network import OTHER_CHANNELS, network_trait
+from ..inference.scenes import Scenes
 from ..inference.self_ensemble import Ensemble, self_ensemble
 from ..inference.tiling import size_multiple
-from ..inference.windows import scene_changes, streamed
+from ..inference.windows import streamed
 from ..load import Restorer
 from ..models.base import Model
 from ..models.generation.model import GenerationModel
@@ -137,13 +138,14 @@ class Enhancer:
 
         Frames are taken one after the other, and few are held; see `inference.windows.streamed`.
         """
-        frames = (torch.from_numpy(self._prepared(p)[0]).permute(2, 0, 1)[None, None] for p in pictures)
+        prepared = (torch.from_numpy(self._prepared(p)[0]).permute(2, 0, 1)[None, None] for p in pictures)
+        scenes = Scenes(prepared, lambda frame: frame)
         window, overlap = self.model.window_frames or WINDOW, self.model.window_overlap
         run: Callable[[Tensor], Tensor] = self.run
         if self.takes:
             overlap, run = self.takes - 1, self._each
             window = max(window, 2 * self.takes)
-        for part in streamed(run, frames, window, min(overlap, window - 1), scene_changes):
+        for part in streamed(run, scenes, window, min(overlap, window - 1), lambda before, after: scenes.begins):
             yield from (self._finished(image, 1.0) for image in part[0])
 
     def _each(self, part: Tensor) -> Tensor:

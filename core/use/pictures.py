@@ -18,6 +18,8 @@ from ..imaging.tiff_header import tag
 
 PICTURES = (*READERS, *FLOAT_READERS)
 """Suffixes of files that are taken for pictures."""
+PICTURE_DEPTHS = (8, 16, 32)
+"""Bits per sample that pictures may have; 32 are floats."""
 STARTS = (
     (PNG_START, ".png"),
     (JPEG_START, ".jpg"),

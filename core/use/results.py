@@ -19,7 +19,7 @@ from ..errors import UserError, expanded
 from ..files import reading
 from ..imaging.float_formats import FLOAT_WRITERS
 from ..imaging.storage import read_bytes, write_bytes
-from ..imaging.video_writer import ENCODERS
+from ..imaging.video_codecs import CONTAINERS, USUAL, Encoding
 from ..inference.self_ensemble import Ensemble
 from ..load import Restorer, is_options, load
 from ..runtime import checkpoint
@@ -29,7 +29,7 @@ from . import clips
 from .enhancer import Enhancer, Settings
 from .inputs import STANDARD, Input, find, result_names
 from .journal import Journal, refuse_to_overwrite
-from .pictures import PICTURES, Output, Picture, decode, encode, suffix_of
+from .pictures import PICTURE_DEPTHS, PICTURES, Output, Picture, decode, encode, suffix_of
 
 log = logging.getLogger("relume")
 
@@ -52,6 +52,7 @@ class Request:
     ensemble: Ensemble | None = None
     force: bool = False
     param_key: str | None = None
+    encoding: Encoding = USUAL
 
     @property
     def settings(self) -> Settings:
@@ -83,7 +84,7 @@ class Results:
             restorer = load(source, opt, param_key=request.param_key, device=device)
         self.enhancer = Enhancer(restorer, request.settings)
         self.say(loaded(restorer, source, self.enhancer.scale))
-        self.output = Output(self._format(), request.bits)
+        self.output = Output(self._format(), request.bits if request.bits in PICTURE_DEPTHS else None)
         self.targets = [] if self.piped else self._targets()
         self.failed: list[str] = []
         weights = source if not is_options(source) else restorer.model.networks["g"]
@@ -98,18 +99,24 @@ class Results:
         form, moving = self.request.format, [i.is_clip for i in self.inputs]
         if self.piped and (len(self.inputs) > 1 or any(moving)):
             raise UserError("-o -: standard output takes the result of one picture; give a folder")
-        if form is not None and form not in (*PICTURES, *ENCODERS):
+        if form is not None and form not in (*PICTURES, *CONTAINERS):
             raise UserError(f"--format: '{form[1:]}' is not written here; png, jpg, tiff, webp, exr, hdr, mp4, ... are")
-        if form in ENCODERS and not all(moving):
+        if form in CONTAINERS and not all(moving):
             raise UserError(
                 f"--format: {form[1:]} is for clips, and {self.inputs[moving.index(False)].path} is a picture"
             )
         if form in PICTURES and all(moving):
-            raise UserError(f"--format: {form[1:]} is for pictures, and the input is a clip; {', '.join(ENCODERS)} are")
+            raise UserError(
+                f"--format: {form[1:]} is for pictures, and the input is a clip; {', '.join(CONTAINERS)} are"
+            )
+        written = [] if form in PICTURES else [form or clips.suffix_for(i.name) for i in self.inputs if i.is_clip]
+        if self.is_file and written:
+            written = [Path(self.request.target).suffix.lower()]
+        clips.refuse_encoding(self.request.encoding, self.request.bits, written, all(moving))
         if self.request.bits == 32 and form is not None and form not in FLOAT_WRITERS:
             raise UserError(f"--depth 32: {form[1:]} holds no floats; {', '.join(f[1:] for f in FLOAT_WRITERS)} do")
         target = Path(self.request.target)
-        if not self.is_file and target.suffix.lower() in (*PICTURES, *ENCODERS) and not target.is_dir():
+        if not self.is_file and target.suffix.lower() in (*PICTURES, *CONTAINERS) and not target.is_dir():
             kinds = sorted({"clips" if moves else "pictures" for moves in moving})
             raise UserError(
                 f"-o: {target} is the name of a file; for results that are {' and '.join(kinds)}, give a folder"
@@ -121,7 +128,7 @@ class Results:
     def is_file(self) -> bool:
         """Whether the target is the file of one result, not a folder."""
         suffix = Path(self.request.target).suffix.lower()
-        kinds = (*ENCODERS,) if self.inputs[0].is_clip else PICTURES
+        kinds = (*CONTAINERS,) if self.inputs[0].is_clip else PICTURES
         return len(self.inputs) == 1 and suffix in kinds and not os.path.isdir(self.request.target)
 
     @property
@@ -141,7 +148,7 @@ class Results:
 
     def _suffix(self, one: Input) -> str:
         if one.is_clip:
-            return self.request.format if self.request.format in ENCODERS else clips.suffix_for(one.name)
+            return self.request.format if self.request.format in CONTAINERS else clips.suffix_for(one.name)
         if one.path == STANDARD:
             return self.output.suffix or suffix_of(self.data) or ".png"
         return self.output.suffix_for(one.name)
@@ -236,9 +243,10 @@ class Results:
             write_bytes(path, data)
 
     def _make_clip(self, one: Input, target: Path) -> None:
-        note = clips.enhance(self.enhancer, one.path, target, self.request.batch)
+        encoding = clips.with_depth(self.request.encoding, self.request.bits)
+        notes = clips.enhance(self.enhancer, one.path, target, self.request.batch, encoding)
         self.journal.note(target, one.path, target.stat().st_size)
-        if note:
+        for note in notes:
             self.say(f"{target}: {note}")
 
     def _bytes(self, one: Input) -> bytes:

@@ -183,3 +183,72 @@ def test_a_video_that_fails_leaves_the_old_one(run, tmp_path):
     assert code == 2 and "2.png: is 24x30" in said
     assert (tmp_path / "v.mp4").read_bytes() == b"old" and len(list(tmp_path.glob("*.mp4"))) == 1
     assert not list(tmp_path.glob(".*"))
+
+
+def scenes(path, levels, rate=Fraction(24)):
+    """A video, without loss, of pictures of stripes that are brighter by these levels."""
+    import av
+
+    stripes = np.tile(np.arange(BITS * SIDE) % 64 // 16 * 8, (32, 1)).astype(np.uint8)[..., None].repeat(3, 2)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = BITS * SIDE, 32, "bgr0"
+        for level in levels:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(stripes + np.uint8(level), format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def test_scene_cuts_are_not_interpolated(run, tmp_path):
+    scenes(tmp_path / "in.mkv", [0, 4, 8, 12, 200, 204, 208, 212])
+    code, said = run("in.mkv", "--times", "4", "--frames", str(tmp_path / "out"))
+    assert code == 0 and "1 scene cuts" in said and "8 frames became 29" in said
+    made = levels(tmp_path / "out")
+    assert made == [*range(12), 12, 12, 12, 12, *range(200, 213)]
+    code, said = run("in.mkv", "--times", "4", "--frames", str(tmp_path / "all"), "--across_cuts")
+    assert code == 0 and "scene cuts" not in said
+    assert levels(tmp_path / "all")[12:17] == [12, 59, 106, 153, 200]
+
+
+def test_duplicates_are_dropped_first(run, tmp_path):
+    scenes(tmp_path / "in.mkv", [0, 0, 20, 20, 40, 40, 60, 60, 60])
+    plain = ("in.mkv", "--to_fps", "60")
+    assert run(*plain, "--frames", str(tmp_path / "jerky"))[0] == 0
+    code, said = run(*plain, "--frames", str(tmp_path / "out"), "--drop_duplicates")
+    assert code == 0 and "5 frames that repeat the one before were left out first" in said
+    expected = [min(10 * j * 24 / 60, 60) for j in range(21)]
+    assert levels(tmp_path / "out") == pytest.approx(expected, abs=0.51)
+    jerky = levels(tmp_path / "jerky")
+    assert len(jerky) == 21 and max(abs(a - b) for a, b in zip(jerky, expected, strict=True)) > 5
+
+
+def test_what_else_a_film_has_comes_along_where_it_plays_as_fast(run, tmp_path):
+    import av
+
+    with av.open(str(tmp_path / "in.mp4"), "w") as made:
+        video = made.add_stream("libx264", rate=24)
+        video.width, video.height, video.pix_fmt = 32, 32, "yuv420p10le"
+        video.codec_context.color_primaries = video.codec_context.colorspace = 9
+        video.codec_context.color_trc = 16
+        sound = made.add_stream("aac", rate=16000)
+        for i in range(12):
+            frame = av.VideoFrame.from_ndarray(flat(10 * i, (32, 32)), format="rgb24")
+            made.mux(video.encode(frame.reformat(format="yuv420p10le", dst_colorspace=9)))
+        heard = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.float32), format="fltp", layout="mono")
+        heard.sample_rate = 16000
+        for packet in (*video.encode(None), *sound.encode(heard), *sound.encode(None)):
+            made.mux(packet)
+    for name, arguments, streams in (
+        ("same.mp4", (), 2),
+        ("slow.mp4", ("--fps", "24"), 1),
+        ("any.mkv", ("--codec", "h264", "--crf", "30", "--depth", "10"), 2),
+    ):
+        code, said = run("in.mp4", "--to_fps", "60", "--video", str(tmp_path / name), *arguments)
+        assert code == 0, said
+        with av.open(str(tmp_path / name)) as container:
+            assert len(container.streams) == streams
+            context = container.streams.video[0].codec_context
+            assert (context.colorspace, context.color_primaries, context.color_trc) == (9, 9, 16)
+            assert context.pix_fmt == "yuv420p10le" and len(list(container.decode(video=0))) == 28
+    code, said = run("in.mp4", "--frames", str(tmp_path / "f"), "--codec", "h264")
+    assert code == 2 and "are of a video; give --video FILE" in said

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from clips import encode, turned
 
 import relume
 from relume.archs import build_network
@@ -301,6 +302,11 @@ def test_a_pipe(here, monkeypatch, capsys):
         (("-i", "a.png", "-o", "o", "--format", "mp4"), "--format: mp4 is for clips, and a.png is a picture"),
         (("-i", "a.png", "-o", "o", "--depth", "32", "--format", "png"), "--depth 32: png holds no floats"),
         (("-i", "bad.png", "-o", "o"), "bad.png: cannot be decoded"),
+        (("-i", "a.png", "-o", "o", "--depth", "10"), "--depth 10: pictures have 8 or 16 bits, or floats of 32"),
+        (("-i", "a.png", "-o", "o", "--crf", "10"), "--crf: is for clips, and the input has none"),
+        (("-i", "a.mp4", "-o", "o", "--depth", "16"), "--depth 16: clips have 8, 10 or 12 bits"),
+        (("-i", "a.mp4", "-o", "o", "--codec", "h263"), "--codec: .mp4 files are written with h264, hevc, "),
+        (("-i", "a.mp4", "-o", "o", "--crf", "99"), "--crf: must be from 0 to 51 for h264, not 99"),
         (
             ("-i", "*.png", "-o", "o.png"),
             "-o: o.png is the name of a file; for results that are pictures, give a folder",
@@ -315,6 +321,7 @@ def test_mistakes_are_one_line(infer, here, arguments, message):
     cv2.imwrite("a.png", picture())
     Path("bad.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     Path("empty").mkdir()
+    Path("a.mp4").touch()
     code, said = infer(*arguments)
     assert code == 2 and message in said.splitlines()[-1] and not Path("o").exists()
 
@@ -352,6 +359,14 @@ def test_a_clip_keeps_its_frames_rate_and_sound(infer, here):
     assert code == 0
     with av.open("out.webm") as clip:
         assert len(list(clip.decode(video=0))) == 12 and len(clip.streams.audio) == 1
+    turned(encode(Path("turned.mp4"), 12, "mpeg4", rate=Fraction(24000, 1001)))
+    code, said = infer("-i", "turned.mp4", "-o", "out.mkv", "--codec", "hevc", "--depth", "10", "--crf", "12")
+    assert code == 0, said
+    with av.open("out.mkv") as clip:
+        stream = clip.streams.video[0]
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("hevc", "yuv420p10le")
+        assert (stream.height, stream.width, stream.average_rate) == (256, 64, Fraction(24000, 1001))
+        assert [f.rotation for f in clip.decode(video=0)] == [0] * 12
 
 
 def clip_weights(folder: Path, block: dict[str, Any]) -> str:

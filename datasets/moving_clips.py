@@ -1,0 +1,122 @@
+"""Clips whose every frame is exactly known: photographs set in motion."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..core.annotations import Count, NonNegative, Range
+from ..core.degradations.engines import quantise
+from ..core.errors import UserError
+from ..core.imaging.matlab_resize import imresize
+from . import DATASETS
+from .base import Item, OnError, Phase
+from .moving import random_scene, render
+from .photographs import PhotographDataset, Span, refuse_bad_ranges
+from .synthetic_motion import HELD_OUT, read_texture
+from .transforms import random_flip_rotate, to_tensor
+
+
+@DATASETS.register()
+class MovingClipsDataset(PhotographDataset):
+    """Clips of moving scenes rendered from photographs (see `datasets.moving`), and the same made smaller by bicubic resizing.
+
+    An item has ``lq`` (num_frame, 3, gt_size / scale, gt_size / scale) and ``gt`` (num_frame, 3, gt_size, gt_size), float32
+    RGB on the 8-bit grid in [0, 1], ``folder``: the clip's name, and the strings ``lq_path`` and ``gt_path``; with `single`
+    one frame of a clip, (3, h, w) and (3, H, W): in training a random one, else each in turn. In training each sample is
+    another scene; else the scene is fixed by the index, so that results can be compared.
+
+    Args:
+        dataroot_gt: folder(s) of photographs, local or remote.
+        source: ``skimage`` for photographs that come with scikit-image instead: nothing to download.
+        num_frame: frames of a clip.
+        gt_size: side of the frames of ``gt``.
+        scale: size of ``gt`` / size of ``lq``.
+        phase: ``train``, or ``val`` and ``test``, in which nothing is random.
+        shorter_side: photographs are first shrunk until their shorter side has so many pixels, if it is longer.
+        renditions: how many scenes each photograph is the background of.
+        motion: range of the distances by which camera and objects move from one frame to the next, in pixels of ``gt``.
+        rotation: how much turning and growing there may be: displacement at the rim / displacement of the centre, of each.
+        objects: how many objects move before the background.
+        single: give frames one at a time, for networks of pictures.
+        use_hflip: flip photographs at random, left to right, each by itself.
+        use_rot: turn photographs at random, by vertical flip and transposition.
+        on_error: what an unreadable file does: ``raise``, or ``skip`` to the next one.
+
+    Raises:
+        UserError: `gt_size` is no multiple of `scale`, or a range is none.
+    """
+
+    gt_size: int
+
+    def __init__(
+        self,
+        dataroot_gt: str | list[str] | None = None,
+        source: Literal["skimage"] | None = None,
+        num_frame: Count = 7,
+        gt_size: Annotated[int, Range(least=2)] = 64,
+        scale: Count = 4,
+        phase: Phase = "train",
+        shorter_side: Count | None = None,
+        renditions: Count = 16,
+        motion: Span = (0.5, 4.0),
+        rotation: Annotated[float, Range(least=0)] = 0.5,
+        objects: NonNegative = 1,
+        single: bool = False,
+        use_hflip: bool = False,
+        use_rot: bool = False,
+        on_error: OnError = "raise",
+    ) -> None:
+        super().__init__(dataroot_gt, source, None, gt_size, phase, shorter_side, renditions, on_error)
+        refuse_bad_ranges({"motion": motion})
+        if gt_size % scale:
+            raise UserError(f"gt_size: {gt_size} must be a multiple of scale {scale}")
+        self.gt_size, self.scale, self.num_frame, self.single = gt_size, scale, num_frame, single
+        self.motion, self.rotation, self.objects = motion, rotation, objects
+        self.hflip, self.rotate = use_hflip, use_rot
+
+    def __len__(self) -> int:
+        return len(self.photographs) * (self.num_frame if self.single and not self.training else 1)
+
+    def require_patch(self, size: int) -> None:
+        """Any size will do: a photograph's mirror image goes on where it ends."""
+
+    def place(self, index: int) -> tuple[int, int | None]:
+        """The clip of a sample, and its frame, where that follows from the index."""
+        return divmod(index, self.num_frame) if self.single and not self.training else (index, None)
+
+    def result_path(self, index: int) -> str:
+        """The photograph's path with the clip's number, and the frame's where it is a sample of its own."""
+        clip, frame = self.place(index)
+        path = PurePosixPath(super().result_path(clip))
+        return str(path if frame is None else path.with_stem(f"{path.stem}_{frame:08d}"))
+
+    def load(self, index: int) -> Item:
+        clip, frame = self.place(index)
+        rng = self.generator(clip) if self.training else np.random.RandomState(HELD_OUT + clip)
+        if self.single and frame is None:
+            frame = int(rng.randint(self.num_frame))
+        chosen = [clip, *rng.randint(len(self.photographs), size=self.objects)]
+        textures = [self._texture(number) for number in chosen]
+        steps = max(self.num_frame - 1, 1)
+        span = (self.motion[0] * steps, self.motion[1] * steps)
+        layers = random_scene(rng, textures, (self.gt_size, self.gt_size), span, self.rotation)
+        wanted = range(self.num_frame) if frame is None else [frame]
+        gt = torch.stack([quantise(render(layers, (self.gt_size, self.gt_size), n / steps)) for n in wanted])
+        lq = torch.stack([quantise(imresize(image, 1 / self.scale)) for image in gt])
+        path = self.result_path(index)
+        folder = PurePosixPath(super().result_path(clip)).stem
+        item: Item = {"folder": folder, "name": PurePosixPath(path).stem, "lq_path": path, "gt_path": path}
+        return {**item, "lq": lq, "gt": gt} if frame is None else {**item, "lq": lq[0], "gt": gt[0]}
+
+    def _texture(self, number: int) -> Tensor:
+        """A photograph (3, H, W), in training flipped and turned."""
+        source, name = self.photographs[number]
+        texture = read_texture(source, name, self.shorter_side)
+        if not self.training:
+            return texture
+        return to_tensor(random_flip_rotate([texture.permute(1, 2, 0).numpy()], self.hflip, self.rotate)[0])
