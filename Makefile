@@ -11,7 +11,7 @@ train: $(READY)
 	$(BIN)/python train.py -opt $(OPT)
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 -q
+	$(BIN)/python -m pytest -n 2 --dist worksteal -q
 
 # Also what takes hours: every shipped option file, networks of full size, long fuzzing.
 test-all: $(READY)

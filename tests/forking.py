@@ -5,8 +5,12 @@ from __future__ import annotations
 import gc
 import importlib
 import os
+import runpy
+import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 PRELOADED = (
@@ -31,10 +35,29 @@ def preload(*more: str) -> None:
     gc.freeze()
 
 
+def become(command: Sequence[str]) -> None:
+    """What ``python SCRIPT ...``, ``python -m MODULE ...`` and ``python -c PROGRAM ...`` do, in this process."""
+    if command[0] == "-m":
+        sys.argv = [*command[1:]]
+        sys.path[0] = os.getcwd()
+        runpy.run_module(command[1], run_name="__main__", alter_sys=True)
+    elif command[0] == "-c":
+        sys.argv = ["-c", *command[2:]]
+        exec(compile(command[1], "<string>", "exec"), {"__name__": "__main__"})
+    else:
+        sys.argv = [*command]
+        sys.path[0] = str(Path(command[0]).parent)
+        runpy.run_path(command[0], run_name="__main__")
+
+
 def forked(
-    work: Callable[[], int], folder: str | Path, env: Mapping[str, str], out: str | Path, err: str | Path
+    work: Callable[[], int],
+    folder: str | Path,
+    env: Mapping[str, str],
+    out: str | Path | None = None,
+    err: str | Path | None = None,
 ) -> int:
-    """A process of its own group that does `work` in a folder; its number. What it says is added to two files, or to one.
+    """A process of its own group that does `work` in a folder; its number. What it says is added to two files, if there are.
 
     It ends with what `work` returns, or exits with, and with 1 after an error, whose traceback it prints.
     """
@@ -46,7 +69,8 @@ def forked(
     try:
         os.setpgid(0, 0)
         for number, name in ((1, out), (2, err)):
-            os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), number)
+            if name is not None:
+                os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), number)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.chdir(folder)
         os.environ.update(env)
@@ -61,3 +85,33 @@ def forked(
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+class Fork:
+    """A fork of this process that runs a Python script, as the ``subprocess.Popen`` for which torchrun takes it."""
+
+    def __init__(self, args: Sequence[str], env: Mapping[str, str]) -> None:
+        after = next(i for i, a in enumerate(args) if i and (a == "-m" or not a.startswith("-")))  # python -u SCRIPT
+        self.pid = forked(partial(self._work, args[after:]), ".", env)
+        self.returncode: int | None = None
+
+    @staticmethod
+    def _work(command: Sequence[str]) -> int:
+        become(command)
+        return 0
+
+    def poll(self) -> int | None:
+        """The exit code, negative for a signal; None while it runs."""
+        if self.returncode is None:
+            done, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if done else None
+        return self.returncode
+
+    def wait(self, timeout: float) -> int:
+        """The exit code, when there is one."""
+        until = time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if time.monotonic() > until:
+                raise subprocess.TimeoutExpired("a fork", timeout)
+            time.sleep(0.01)
+        return code

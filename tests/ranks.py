@@ -1,28 +1,29 @@
 """Run the command line as several ranks, without the seconds that each of them would take to import torch.
 
-`Ranks` starts one process, this file, which imports everything once and forks the ranks of every run.
+`Ranks` starts one process, a fork of one that has imported everything, which forks the ranks of every run.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
+import gc
+import multiprocessing
 import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from forking import forked, preload
+from forking import forked
+from runs import imported
 
 
 @dataclass
@@ -40,12 +41,12 @@ class Rank:
 
 @dataclass
 class Ended:
-    """How a rank ended: exit code (negative for a signal), its output, and the seconds it lived."""
+    """How a rank ended: exit code (negative for a signal), the seconds it lived, and its output."""
 
     code: int
+    seconds: float
     out: str
     err: str
-    seconds: float
 
 
 def free_port() -> int:
@@ -71,26 +72,18 @@ class Ranks:
     """The process that forks ranks."""
 
     def __init__(self) -> None:
-        env = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "TORCHELASTIC_"))}
-        self._process = subprocess.Popen(
-            [sys.executable, __file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**env, "OMP_NUM_THREADS": "1"},
-        )
+        self._asked, there = multiprocessing.Pipe()
+        self._process = imported().Process(target=_serve, args=(there, dict(os.environ)))
+        self._process.start()
+        there.close()
 
     def run(self, ranks: Sequence[Rank], seconds: float = 120.0, *, for_first: bool = False) -> list[Ended]:
         """Start ranks and wait for all; those that still live after some seconds are killed, which is code -9.
 
         With `for_first`, the others are killed when the first one has ended.
         """
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(
-            json.dumps({"ranks": [asdict(r) for r in ranks], "seconds": seconds, "for_first": for_first}) + "\n"
-        )
-        self._process.stdin.flush()
-        return [Ended(**e) for e in json.loads(self._process.stdout.readline())]
+        self._asked.send((ranks, seconds, for_first))
+        return [Ended(*e) for e in self._asked.recv()]
 
     def train(self, folder: Path, opts: Sequence[Mapping[str, Any]], **env: str) -> list[Ended]:
         """One run, of as many ranks by hand as there are options, which are a file for each."""
@@ -104,10 +97,8 @@ class Ranks:
 
     def close(self) -> None:
         """End the process."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.stdout.close()
-        self._process.wait(30)
+        self._asked.close()
+        self._process.join(30)
 
 
 def _command(arguments: list[str]) -> NoReturn:
@@ -117,7 +108,7 @@ def _command(arguments: list[str]) -> NoReturn:
     cli.as_process(lambda: cli.main(arguments))
 
 
-def _run(ranks: list[Rank], seconds: float, for_first: bool, folder: Path) -> list[dict[str, Any]]:
+def _run(ranks: Sequence[Rank], seconds: float, for_first: bool, folder: Path) -> list[tuple[int, float, str, str]]:
     began = time.monotonic()
     started: dict[int, int] = {}
     ends: dict[int, tuple[int, float]] = {}
@@ -135,7 +126,7 @@ def _run(ranks: list[Rank], seconds: float, for_first: bool, folder: Path) -> li
         for pid, i in list(started.items()):
             if i in ends:
                 continue
-            due = [s for s in ranks[i].signals if float(s) + ranks[i].after <= now and (i, s) not in sent]
+            due = [s for s in ranks[i].signals if s + ranks[i].after <= now and (i, s) not in sent]
             for moment in due:
                 sent.add((i, moment))
                 os.kill(pid, ranks[i].signals[moment])
@@ -146,22 +137,18 @@ def _run(ranks: list[Rank], seconds: float, for_first: bool, folder: Path) -> li
                 ends[i] = (os.waitstatus_to_exitcode(status), time.monotonic() - began - ranks[i].after)
         time.sleep(0.01)
     texts = [(Path(out).read_text(), Path(err).read_text()) for out, err in files]
-    return [
-        {"code": ends[i][0], "out": texts[i][0], "err": texts[i][1], "seconds": ends[i][1]} for i in range(len(ranks))
-    ]
+    return [(*ends[i], *texts[i]) for i in range(len(ranks))]
 
 
-def _serve() -> None:
-    preload()
+def _serve(asked: Connection, environment: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update({k: v for k, v in environment.items() if not k.startswith(("SLURM_", "TORCHELASTIC_"))})
+    os.environ["OMP_NUM_THREADS"] = "1"
+    gc.freeze()
     folder = Path(tempfile.mkdtemp())  # no TemporaryDirectory, which every rank would remove at its exit
     try:
-        while line := sys.stdin.readline():
-            asked = json.loads(line)
-            ended = _run([Rank(**r) for r in asked["ranks"]], asked["seconds"], asked["for_first"], folder)
-            print(json.dumps(ended), flush=True)
+        with contextlib.suppress(EOFError):
+            while True:
+                asked.send(_run(*asked.recv(), folder))
     finally:
         shutil.rmtree(folder)
-
-
-if __name__ == "__main__":
-    _serve()

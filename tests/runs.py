@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.context
 import os
-import runpy
 import socket
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from unittest.mock import ANY
 
 import torch
 import yaml
-from forking import PRELOADED
+from forking import PRELOADED, become
 
 import relume
 
@@ -87,16 +88,21 @@ def by_hand(ranks: int, environment: Mapping[str, str]) -> list[dict[str, str]]:
     return [{**environment, **place, **rank} for rank in own]
 
 
-def launched(ranks: int, *command: str) -> list[str]:
-    """What starts a command in several ranks of this machine, for `forked`: torchrun, which then need not import torch."""
-    import torch.distributed.run
-
-    place = ["--rdzv_backend=c10d", "--rdzv_endpoint=localhost:0"]
-    return [str(torch.distributed.run.__file__), f"--nproc_per_node={ranks}", *place, *command]
+def launched(ranks: int, *command: str, by: str = "torch.distributed.run") -> list[str]:
+    """What starts a command in several ranks of this machine, for `forked`: torchrun, or the older launcher."""
+    place = ["--rdzv_backend=c10d", "--rdzv_endpoint=localhost:0", "--monitor_interval=0.05"]
+    return [str(REPO / "tests" / "torchrun.py"), by, f"--nproc_per_node={ranks}", *place, *command]
 
 
 UNREAD, CLOSED = "unread", "closed"
 """What standard output may be besides a file: a pipe whose reader is gone, and nothing."""
+
+
+def imported() -> multiprocessing.context.ForkServerContext:
+    """Where processes are forked from one that has imported what runs need; there is one for each process of the tests."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*PRELOADED])
+    return context
 
 
 def forked(
@@ -110,11 +116,10 @@ def forked(
     Args:
         stdout: what standard output is to be, ``/dev/full``, `UNREAD` or `CLOSED`, instead of being kept.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*PRELOADED])
+    context = imported()
     files = [folder / f".{name}_{os.urandom(4).hex()}" for name in ("stdout", "stderr")]
     written = [stdout or str(files[0]), str(files[1])]
-    processes = [context.Process(target=_become, args=(command, str(folder), dict(e), written)) for e in environments]
+    processes = [context.Process(target=behave, args=(command, folder, dict(e), written)) for e in environments]
     for process in processes:
         process.start()
     waiting, failed, until = {p.sentinel: p for p in processes}, 0, time.monotonic() + 600
@@ -133,8 +138,9 @@ def forked(
     return subprocess.CompletedProcess(command, failed, out, err)
 
 
-def _become(command: list[str], folder: str, environment: dict[str, str], files: list[str]) -> None:
-    """Run a script in this process as if it had been started for it."""
+def behave(command: Sequence[str], folder: Path, environment: Mapping[str, str], files: Sequence[str]) -> None:
+    """Run a script in this process as if it had been started for it; `files` are standard output and error."""
+    gc.freeze()  # what was imported before is not looked at again
     for descriptor, file in zip((1, 2), files, strict=True):
         if file == UNREAD:
             reading, writing = os.pipe()
@@ -153,9 +159,7 @@ def _become(command: list[str], folder: str, environment: dict[str, str], files:
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    sys.argv = command
-    sys.path[0] = str(Path(command[0]).parent)
-    runpy.run_path(command[0], run_name="__main__")
+    become(command)
 
 
 def records(root: Path) -> list[dict[str, Any]]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from runs import REPO, train
+from runs import REPO, forked, train
 
 from relume.core import cli
 from relume.core.imaging.image_io import imwrite
@@ -112,8 +111,7 @@ def test_the_page_trains_with_all_its_components_from_one_option_file(tmp_path: 
     assert len(FILES) == 9
     write_files(tmp_path)
     shorter = ["train:total_iter=2", "train:scheduler:hold=1", "val:val_freq=2", "logger:print_freq=1"]
-    command = [sys.executable, str(REPO / "train.py"), "-opt", "own.yml", "--force_yml", *shorter]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
+    done = forked([str(REPO / "train.py"), "-opt", "own.yml", "--force_yml", *shorter], tmp_path, [os.environ])
     assert done.returncode == 0, done.stderr
     lines = results(tmp_path, "own")
     steps = [line for line in lines if "l_pixel" in line]

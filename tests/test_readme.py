@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from runs import REPO
+from runs import REPO, forked
 
 from relume.core import options
 
@@ -52,12 +52,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(command: list[str], folder: Path) -> str:
-    if command[0] == "relume":  # the console command may not be installed where the package is only on the path
-        command = [sys.executable, "-m", *command]
+    """What a command says. Those of Python are run by a fork of a process that has imported everything, but for one."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False
-    )
+    kind, *words = command
+    if kind == "relume":  # the console command may not be installed where the package is only on the path
+        done = forked(["-m", *command], folder, [environment])
+    elif kind == "torchrun":
+        done = forked([str(REPO / "tests/torchrun.py"), "torch.distributed.run", *words], folder, [environment])
+    elif kind == "python" and words[:3] != ["train.py", "-opt", "options/quickstart.yml"]:
+        done = forked(words, folder, [environment])
+    else:
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False
+        )
     assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
@@ -112,7 +119,7 @@ def test_pip_commands(command: str) -> None:
 
 
 def test_the_component_of_the_readme_trains(folder: Path) -> None:
-    run([sys.executable, "train.py", "-opt", "tiny.yml", "--force_yml", *SHORTER], folder)
+    run(["python", "train.py", "-opt", "tiny.yml", "--force_yml", *SHORTER], folder)
     assert (folder / "experiments" / "tiny" / "models" / "net_g_2.pth").exists()
 
 

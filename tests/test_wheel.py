@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -37,41 +38,77 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def relume(installed: Path, tmp_path: Path):
-    """``relume("check", "x.yml")``: the installed command, run in an empty folder; its output."""
+    """``relume("train", "-opt", "x.yml")``: the installed command, run in an empty folder; its output."""
 
-    def relume(*arguments: str, expected: int = 0) -> str:
-        environment = {**os.environ, "PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}
-        command = [str(installed / "bin" / "relume"), *arguments]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
-        assert done.returncode == expected, done.stdout + done.stderr
-        return done.stdout if expected == 0 else done.stderr
+    def relume(*arguments: str) -> str:
+        return run([str(installed / "bin" / "relume"), *arguments], installed, tmp_path)
 
     return relume
 
 
-def test_what_needs_no_data(relume, installed: Path, tmp_path: Path) -> None:
+def run(command: list[str], installed: Path, folder: Path) -> str:
+    """Run a command with what is installed; its output."""
+    environment = {**os.environ, "PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+SEVERAL = """if True:
+    import contextlib, io, json, sys
+    import relume
+    from relume.core.cli import main
+    def said(arguments):
+        with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+            code = main(arguments)
+        return code, (err if code else out).getvalue()
+    commands = [said(arguments) for arguments in json.loads(sys.argv[1])]
+    json.dump([relume.__file__, commands], sys.stdout)
+"""
+
+
+@pytest.fixture
+def commands(installed: Path, tmp_path: Path):
+    """``commands(["check", "x.yml"], ...)``: exit code and output of each, by one process; an error's is what it complains."""
+
+    def commands(*arguments: list[str]) -> list[tuple[int, str]]:
+        where, ends = json.loads(run([sys.executable, "-c", SEVERAL, json.dumps(arguments)], installed, tmp_path))
+        assert where.startswith(str(installed)), "the test is of the wheel, not of this clone"
+        return [(code, said) for code, said in ends]
+
+    return commands
+
+
+def test_what_needs_no_data(relume, commands, tmp_path: Path) -> None:
     helped = relume("--help")
     assert all(f"\n    {name}" in helped for name in ("train", "test", "check", "list", "describe", "convert"))
-    assert relume("check", "relume:quickstart.yml") == "relume:quickstart.yml: valid (RestorationModel, train, val)\n"
-    assert relume("list", "options").startswith("relume:quickstart.yml: ")
-    assert "BSD-3-Clause" in relume("download", "--list")
-    assert "relume:_base_/underwater/" in relume("describe", "-opt", "relume:underwater/laptop/phaseformer.yml")
-    assert "Did you mean 'relume:quickstart.yml'?" in relume("check", "options/quickstart.yml", expected=2)
+    checked, listed, downloads, described, mistaken = commands(
+        ["check", "relume:quickstart.yml"],
+        ["list", "options"],
+        ["download", "--list"],
+        ["describe", "-opt", "relume:underwater/laptop/phaseformer.yml"],
+        ["check", "options/quickstart.yml"],
+    )
+    assert checked == (0, "relume:quickstart.yml: valid (RestorationModel, train, val)\n")
+    assert listed[0] == 0 and listed[1].startswith("relume:quickstart.yml: ")
+    assert downloads[0] == 0 and "BSD-3-Clause" in downloads[1]
+    assert described[0] == 0 and "relume:_base_/underwater/" in described[1]
+    assert mistaken[0] == 2 and "Did you mean 'relume:quickstart.yml'?" in mistaken[1]
     assert not list(tmp_path.iterdir())
-    where = "import relume; print(relume.__file__)"
-    environment = {**os.environ, "PYTHONPATH": str(installed)}
-    found = subprocess.run([sys.executable, "-c", where], env=environment, capture_output=True, text=True, check=True)
-    assert found.stdout.startswith(str(installed)), "the test is of the wheel, not of this clone"
 
 
-def test_a_training_and_what_becomes_of_its_weights(relume, tmp_path: Path) -> None:
+def test_a_training_and_what_becomes_of_its_weights(relume, commands, tmp_path: Path) -> None:
     shorter = ("train:total_iter=2", "val:val_freq=2", "datasets:train:batch_size_per_gpu=1")
     assert "Done in" in relume("train", "-opt", "relume:quickstart.yml", "--force_yml", *shorter)
-    assert "psnr" in relume("test", "-opt", "relume:underwater/test/quickstart.yml")
-    weights = "experiments/quickstart/models/net_g_latest.pth"
-    assert "tensors" in relume("convert", weights, "w.safetensors")
     (tmp_path / "pickled.pth").write_bytes(b"cos\nsystem\n(Vtouch x\ntR.")
-    assert "python tools" not in relume("convert", "pickled.pth", "x.pth", expected=2)
+    tested, converted, refused = commands(
+        ["test", "-opt", "relume:underwater/test/quickstart.yml"],
+        ["convert", "experiments/quickstart/models/net_g_latest.pth", "w.safetensors"],
+        ["convert", "pickled.pth", "x.pth"],
+    )
+    assert tested[0] == 0 and "psnr" in tested[1]
+    assert converted[0] == 0 and "tensors" in converted[1]
+    assert refused[0] == 2 and "python tools" not in refused[1]
 
 
 def test_nothing_shipped_sends_people_to_a_clone(installed: Path) -> None:

@@ -224,7 +224,8 @@ class Registry:
             )
         if self.has_own(name):
             return f"{name} is the one of {plugin}, in place of Relume's own"
-        return f"{name} is the one of {plugin}, in place of a library's" if name in self.library_names() else ""
+        of_library = not name.startswith("_") and name in self._library_names()
+        return f"{name} is the one of {plugin}, in place of a library's" if of_library else ""
 
     def _is_foreign(self, member: Callable[..., Any]) -> bool:
         """Whether a member is a plug-in's, whose signature nobody has looked at."""

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from runs import differences, options, outcome, records, train, weights
+from runs import differences, forked, options, outcome, records, train, weights
 
 from relume.core import cli
 from relume.core.errors import UserError
@@ -220,7 +219,7 @@ def test_a_disk_that_is_full_is_one_line_and_the_last_good_checkpoint_stays(tmp_
         "from relume.core import cli; sys.exit(cli.main())"
     )
     Path("opt.yml").write_text(yaml.safe_dump(opt))
-    full = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    full = forked(["-c", code], tmp_path, [os.environ])
     assert full.returncode == 2, full.stderr
     assert full.stderr.count("\n") == 1 and "net_g_10.pth: cannot be written: File too large" in full.stderr
     assert Checkpoints(ROOT).newest_good() == (5, [])

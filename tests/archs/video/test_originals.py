@@ -31,6 +31,8 @@ def test_flow_warp(golden: Callable[[str], Path]) -> None:
 @pytest.mark.parametrize("name", ["spynet", "basicvsr", "edvr"])
 def test_value_and_gradient(name: str, golden: Callable[[str], Path]) -> None:
     for case in cases(golden(f"zoo/{name}.pt")):
+        if "'temporal_padding': 2" in case["name"] and not os.environ.get("RELUME_SLOW_TESTS"):
+            continue  # its twin has other key frames
         # Of values near a kink of the leaky ReLU some fall on its other side where sums are made in another order.
         case = {**case, "grad_rtol": 10 * case["grad_rtol"]} if name == "basicvsr" else case
         if "coarse" in case["inputs"]:

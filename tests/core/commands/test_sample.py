@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from runs import forked, launched
 
 from relume.archs import build_network
 from relume.core.cli import main
@@ -145,13 +144,11 @@ def test_two_ranks_make_the_files_of_one(files: Path) -> None:
         "--grid",
         "9",
     ]
-    launch = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", "--rdzv_backend=c10d"]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     for start in (
         [*command, "--out", "one"],
-        [*launch, "--rdzv_endpoint=localhost:0", *command, "--out", "two", "--launcher", "pytorch"],
+        launched(2, *command, "--out", "two", "--launcher", "pytorch"),
     ):
-        done = subprocess.run([sys.executable, *start], env=env, capture_output=True, text=True, check=False)
+        done = forked(start, files, [{**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}])
         assert done.returncode == 0, done.stderr
     one, two = (sorted((files / out).iterdir()) for out in ("one", "two"))
     assert [p.name for p in one] == [p.name for p in two] and len(one) == 10

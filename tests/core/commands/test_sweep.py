@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
-from runs import options, weights
+from runs import forked, options, weights
 
 from relume.core.cli import main
 from relume.core.commands import sweep
@@ -24,6 +27,25 @@ def a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("x.yml").write_text(yaml.safe_dump(options("toy", **SHORT)))
 
 
+class Forked:
+    """A run that is forked from a process that has imported everything, when its end is waited for."""
+
+    def __init__(self, command: Sequence[str], env: Mapping[str, str], **_: Any) -> None:
+        self.command, self.env, self.returncode = [*command[1:]], env, 0
+
+    def communicate(self) -> tuple[None, str]:
+        done = forked(self.command, Path.cwd(), [self.env])
+        self.returncode = done.returncode
+        return None, done.stderr
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs start in a fraction of a second."""
+    monkeypatch.setattr(sweep, "subprocess", SimpleNamespace(Popen=Forked, PIPE=-1, DEVNULL=-3))
+
+
+@pytest.mark.usefixtures("at_once")
 def test_rates_and_seeds_killed_and_continued(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -61,6 +83,7 @@ def test_a_run_is_what_train_makes_of_the_same_options(monkeypatch: pytest.Monke
 WHOLE = ["train:max_nonfinite=1", "datasets:train:batch_size_per_gpu=12"]  # every batch has the bad sample
 
 
+@pytest.mark.usefixtures("at_once")
 def test_one_bad_run_keeps_nobody_from_going_on(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sweep", "-opt", "x.yml", "datasets.train.poison=null,0", "--force_yml", *WHOLE]) == 2
     out, error = capsys.readouterr()

@@ -10,7 +10,7 @@ import pytest
 from runs import REPO, by_hand, forked
 
 
-@pytest.mark.parametrize(("ranks", "strategy", "stride"), [(2, "ddp", 5), (4, "fsdp", 31)])
+@pytest.mark.parametrize(("ranks", "strategy", "stride"), [(2, "ddp", 13), (4, "fsdp", 61)])
 def test_a_signal_at_any_point_is_answered_by_all_ranks_together(
     ranks: int, strategy: str, stride: int, tmp_path: Path
 ) -> None:

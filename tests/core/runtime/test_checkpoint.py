@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import pickle
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from runs import forked
 from torch import nn
 
 from relume.core.errors import UserError
@@ -102,7 +102,7 @@ Checkpoints(folder).save(40, {"g": {"params": {"w": torch.zeros(9)}}}, {"iter": 
 @pytest.mark.parametrize("stage", ["network", "state", "manifest"])
 def test_sigkill_during_a_write_leaves_the_last_good_one(three: Checkpoints, stage: str) -> None:
     folder = three.states.parent
-    done = subprocess.run([sys.executable, "-c", KILLED_WHILE_WRITING, stage, str(folder)], check=False)
+    done = forked(["-c", KILLED_WHILE_WRITING, stage, str(folder)], folder, [os.environ])
     assert done.returncode == -9
     assert three.newest_good() == (30, [])
     assert checkpoint.load(three.network_path("g", "latest"))["params"]["weight"][0, 0] == 30

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from runs import REPO, differences, options, outcome, train, weights
+from runs import REPO, differences, forked, launched, options, outcome, train, weights
 
 from relume.core.errors import EXIT_NONFINITE, EXIT_PREEMPTED
 from relume.core.runtime import distributed
@@ -46,7 +44,7 @@ def test_two_ranks_equal_one(strategy: str, tmp_path: Path) -> None:
             assert mine["metrics"]["score"] == pytest.approx(theirs["metrics"]["score"], rel=1e-3)
 
 
-def test_ranks_leave_without_the_interpreters_teardown() -> None:
+def test_ranks_leave_without_the_interpreters_teardown(tmp_path: Path) -> None:
     # A thread for which a torn-down interpreter would wait stands for torch's, which abort it now and then.
     script = """if True:
         import atexit, threading, time
@@ -56,14 +54,7 @@ def test_ranks_leave_without_the_interpreters_teardown() -> None:
         print("done")
         distributed.leave(75)
     """
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env={**os.environ, "RANK": "1"},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
+    done = forked(["-c", script], tmp_path, [{**os.environ, "RANK": "1"}])
     assert (done.returncode, done.stdout) == (75, "done\nclosed\n"), done.stderr
 
 
@@ -130,22 +121,9 @@ def test_a_user_mistake_is_one_line_on_every_number_of_ranks(tmp_path: Path) -> 
 
 def test_the_old_launcher_spelling_still_works(tmp_path: Path) -> None:
     (tmp_path / "opt.json").write_text(json.dumps(options(train__total_iter=2, val__val_freq=None)))
-    command = [
-        sys.executable,
-        "-W",
-        "ignore",
-        "-m",
-        "torch.distributed.launch",
-        "--nproc_per_node=2",
-        "--master_port=0",
-        "--rdzv_backend=c10d",
-        "--rdzv_endpoint=localhost:0",
-    ]
-    command += [str(REPO / "train.py"), "-opt", "opt.json", "--launcher", "pytorch"]
-    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command, cwd=tmp_path, env=one_thread, capture_output=True, text=True, timeout=600, check=False
-    )
+    script = [str(REPO / "train.py"), "-opt", "opt.json", "--launcher", "pytorch"]
+    command = launched(2, "--master_port=0", *script, by="torch.distributed.launch")
+    done = forked(command, tmp_path, [{**os.environ, "OMP_NUM_THREADS": "1"}])
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -163,8 +141,7 @@ def test_too_many_nonfinite_steps_stop_with_their_own_code_and_a_bundle(tmp_path
     assert done.returncode == EXIT_NONFINITE, done.stdout + done.stderr
     bundle = tmp_path / "experiments/toy/nonfinite_3_rank0.pt"
     assert bundle.exists() and str(bundle.relative_to(tmp_path)) in done.stderr
-    command = [sys.executable, str(REPO / "tools/replay.py"), str(bundle), "--plugins"]
-    replayed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
+    replayed = forked([str(REPO / "tools/replay.py"), str(bundle), "--plugins"], tmp_path, [os.environ])
     assert replayed.returncode == 0, replayed.stderr
     assert "l_pix = inf" in replayed.stdout
     assert EXIT_NONFINITE != EXIT_PREEMPTED and differences({}, {}) == []

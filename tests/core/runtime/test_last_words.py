@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from runs import REPO, options, train
+from runs import REPO, behave, imported, launched, options, train
 
 from relume.core import cli, pipeline
 from relume.core.errors import UserError
@@ -24,6 +22,7 @@ from relume.core.pipeline import train_pipeline
 from relume.core.runtime import distributed, last_words, signals
 from relume.core.runtime.checkpoint import Checkpoints
 from relume.core.runtime.last_words import LastWords
+from relume.core.runtime.lock import started
 from relume.core.runtime.meeting import RanksError
 from relume.core.runtime.signals import Stopped, StopRequest
 
@@ -131,14 +130,14 @@ def test_ranks_leave_a_start_together_or_after_a_while(monkeypatch: pytest.Monke
             print("ready", flush=True)
             time.sleep(100)
     """
-    with subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None and process.stderr is not None
-        assert process.stdout.readline() == "ready\n"
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 75
-        assert process.stdout.read() == "leaving with 75\n" and "preempted before the first" in process.stderr.read()
+    process = imported().Process(target=behave, args=(["-c", script], Path.cwd(), dict(os.environ), ["out", "err"]))
+    process.start()
+    until(lambda: Path("out").exists() and Path("out").read_text() == "ready\n")
+    os.kill(process.pid, signal.SIGTERM)
+    process.join(100)
+    assert process.exitcode == 75
+    assert Path("out").read_text() == "ready\nleaving with 75\n"
+    assert "preempted before the first" in Path("err").read_text()
 
 
 def test_a_mistake_is_not_made_again_by_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,21 +256,15 @@ HANDLED = "--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
 def test_a_signal_to_torchrun_itself_ends_its_ranks_with_a_checkpoint(told: tuple[str, ...]) -> None:
     endless = options(train__total_iter=10**6, val__val_freq=None, logger__save_checkpoint_freq=10**6)
     Path("opt.yml").write_text(yaml.safe_dump(endless))
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--rdzv_backend=c10d"]
-    command += ["--rdzv_endpoint=localhost:0", *told, str(REPO / "train.py"), "-opt", "opt.yml"]
-    with (
-        Path("said").open("w") as said_by_all,
-        subprocess.Popen(
-            command, stdout=said_by_all, stderr=said_by_all, env={**os.environ, "OMP_NUM_THREADS": "1"}
-        ) as torchrun,
-    ):
-        until(lambda: (ROOT / "metrics.jsonl").exists() and (ROOT / "metrics.jsonl").stat().st_size > 0)
-        children = Path(f"/proc/{torchrun.pid}/task/{torchrun.pid}/children").read_text().split()
-        ranks = [pid for pid in children if b"train.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-        assert len(ranks) == 2
-        torchrun.send_signal(signal.SIGUSR1)
-        torchrun.wait(100)
-        until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in ranks))
+    command = launched(2, *told, str(REPO / "train.py"), "-opt", "opt.yml")
+    torchrun = imported().Process(target=behave, args=(command, Path.cwd(), dict(os.environ), ["said", "said"]))
+    torchrun.start()
+    until(lambda: (ROOT / "metrics.jsonl").exists() and (ROOT / "metrics.jsonl").stat().st_size > 0)
+    ranks = Path(f"/proc/{torchrun.pid}/task/{torchrun.pid}/children").read_text().split()
+    assert len(ranks) == 2
+    os.kill(torchrun.pid, signal.SIGUSR1)
+    torchrun.join(100)
+    until(lambda: all(started(int(pid)) == -1 for pid in ranks))
     assert (said()["code"], said()["outcome"]) == (75, "preempted"), Path("said").read_text()[-3000:]
     assert Checkpoints(ROOT).newest_good() == (said()["iteration"], [])
 
