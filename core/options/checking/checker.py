@@ -29,7 +29,7 @@ from .kinds import (
     same_shape,
     scalar,
 )
-from .words import describe, describe_node, join, shown
+from .words import describe, describe_node, flow, join, shown
 
 MOST_PROBLEMS = 200
 """Mistakes after which no further keys are looked at."""
@@ -186,7 +186,7 @@ class Checker:
         is_tuple = (typing.get_origin(annotation) or annotation) is tuple
         fixed = is_tuple and arguments and Ellipsis not in arguments
         if fixed and len(node.items) != len(arguments):
-            return self.problem(node.place, key, f"expected {len(arguments)} values, got {len(node.items)}")
+            return self.problem(node.place, key, f"expected {len(arguments)} values, got {len(node.items)}: {flow(node)}")
         kinds = arguments if fixed else [arguments[0] if arguments else Any] * len(node.items)
         values: list[Any] = []
         for i, (item, kind) in enumerate(zip(node.items, kinds, strict=True)):

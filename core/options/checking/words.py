@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import types
 import typing
 from typing import Any, Literal, Union
@@ -12,6 +13,9 @@ from ...errors import VALUE, listing, printable
 from ...registry import article, registry_of
 from ..nodes import Block, Items, Node
 from .kinds import LISTS, MAPPINGS, SCALARS, expressible
+
+FLOW = 60
+"""Characters that a message shows of a list or block, about."""
 
 
 def describe(annotation: Any, many: bool = False) -> str:
@@ -70,14 +74,37 @@ def shown(value: Any) -> str:
 
 
 def describe_node(node: Node) -> str:
-    """``"the string 'six'"``, ``"a list"``."""
-    if isinstance(node, Block):
-        return "a block"
-    if isinstance(node, Items):
-        return "a list"
+    """``"the string 'six'"``, ``"the list [1, 2]"``."""
+    if isinstance(node, (Block, Items)):
+        return f"the {'block' if isinstance(node, Block) else 'list'} {flow(node)}"
     kinds = {str: "the string", bool: "", type(None): "", int: "the integer", float: "the number"}
     kind = kinds.get(type(node.value), f"a {type(node.value).__name__}:")
     return f"{kind} {spelled(node.value)}".strip()
+
+
+def flow(node: Node, room: int = FLOW) -> str:
+    """A node as YAML on one line, of which no more is written than about `room` characters, however much is in it.
+
+    >>> from relume.core.options.nodes import from_python
+    >>> flow(from_python({"a": [1, None], "b": "x"})), flow(from_python([100] * 99), 12)
+    ("{a: [1, null], b: 'x'}", '[100, 100, 100, ...]')
+    """
+    if not isinstance(node, (Block, Items)):
+        return spelled(node.value)
+    named, most = isinstance(node, Block), max(room, 1)
+    parts: list[tuple[str, Node]] = (
+        [(f"{printable(e.key, FLOW)}: ", e.node) for e in itertools.islice(node.entries.values(), most)]
+        if isinstance(node, Block)
+        else [("", item) for item in node.items[:most]]
+    )
+    pieces: list[str] = []
+    for name, part in parts:
+        if room <= 0:
+            pieces.append("...")
+            break
+        pieces.append(printable(name + flow(part, room - len(name)), FLOW))
+        room -= len(pieces[-1]) + 1
+    return f"{{{', '.join(pieces)}}}" if named else f"[{', '.join(pieces)}]"
 
 
 def join(key: str, name: str) -> str:

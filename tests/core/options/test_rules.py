@@ -114,7 +114,7 @@ def test_one_mistake_in_further_sections(mistakes: Mistakes, more: str, line: st
         ("network_g:dim=four", "network_g.dim: expected an integer, got the string 'four'"),
         ("train:optim_g:lr=fast", "train.optim_g.lr: expected a number, got the string 'fast'"),
         ("train:ema_decai=0.5", "unknown key 'ema_decai' in train. Did you mean 'ema_decay'? Accepted: ema_decay, "),
-        ("name:deep=1", "name: expected a string, got a block"),
+        ("name:deep=1", "name: expected a string, got the block {deep: 1}"),
         ('scale=__import__("os").getcwd()', "scale: expected an integer, got the string '__import__(\"os\").getcwd()'"),
     ],
 )
@@ -135,7 +135,7 @@ def test_all_mistakes_at_once_in_the_order_of_the_file(mistakes: Mistakes) -> No
         "x.yml:3:8: scale: expected an integer, got the string 'two'",
         "x.yml:4:10: num_gpu: expected an integer or 'auto', got the string 'some'",
         "x.yml:5:14: manual_seed: must be at least 0, got -1",
-        "--force_yml name=[1]: name: expected a string, got a list",
+        "--force_yml name=[1]: name: expected a string, got the list [1]",
     ]
 
 
@@ -181,7 +181,7 @@ def test_scheduler_and_nested_losses_are_checked(mistakes: Mistakes) -> None:
 
 def test_options_of_torch_optimizers(mistakes: Mistakes, loaded: Loaded) -> None:
     (line,) = mistakes("{type: Adam, lr: 2e-4}", "{type: Adam, betas: [0.9]}")
-    assert line == "x.yml:13:32: train.optim_g.betas: expected 2 values, got 1"
+    assert line == "x.yml:13:32: train.optim_g.betas: expected 2 values, got 1: [0.9]"
     (line,) = mistakes("{type: Adam,", "{type: Adaam,")
     assert line.startswith("x.yml:13:19: no optimizer is called 'Adaam'. Did you mean 'Adam'?")
     (line,) = mistakes("lr: 2e-4}", "param_groups: [{lr: 1}]}")
