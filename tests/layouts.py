@@ -80,7 +80,7 @@ def vfi() -> None:
     for scene in OTHER_SCENES:
         frames(f"datasets/middlebury/other-data/{scene}", ["frame10", "frame11"], (64, 64))
         frames(f"datasets/middlebury/other-gt-interp/{scene}", ["frame10i11"], (64, 64))
-    frames("datasets/xiph", [f"{clip}-{i:03d}" for clip in XIPH_CLIPS for i in range(1, 101)], (8, 16))
+    frames("datasets/xiph", [f"{clip}-{i:03d}" for clip in XIPH_CLIPS for i in range(1, 101)], (20, 40))
 
 
 def generation() -> None:

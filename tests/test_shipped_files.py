@@ -23,6 +23,8 @@ import relume
 from relume.core import options
 from relume.core.pipeline import test_pipeline as run_test
 from relume.core.pipeline import train_pipeline
+from relume.datasets import interpolation_sets
+from relume.datasets.triplets import shrink_by_area
 
 FOLDER = Path(relume.__file__).resolve().parent / "options"
 ELSEWHERE = {"_base_", "restoration", "sr"}
@@ -69,6 +71,10 @@ def cut(path: Path) -> dict[str, Any]:
             block.update(num_worker_per_gpu=0, batch_size_per_gpu=min(block.get("batch_size_per_gpu", 1), 4))
             if "num_images" in block:
                 block["num_images"] = 8
+            if block["type"] == "XTestDataset":
+                block["multiple"] = 2
+            if block["type"] == "XiphDataset":
+                block["clips"] = ["Tango"]
             if "shorter_side" in block:
                 block.update(shorter_side=64, renditions=1)
         if block.get("resize"):
@@ -105,7 +111,9 @@ def of_training(block: dict[str, Any], side: int) -> None:
         block["pad_size"] = side + 32
     if block.get("gt_sizes"):
         stages = len(block["gt_sizes"])
-        block.update(gt_sizes=[side // 2, *[side] * (stages - 1)], iters=[1] * stages, mini_batch_sizes=[1] * stages)
+        block.update(
+            gt_sizes=[side - side // 4, *[side] * (stages - 1)], iters=[1] * stages, mini_batch_sizes=[1] * stages
+        )
         if block.get("accumulates"):
             block["accumulates"] = [1] * stages
     for inner in block.get("datasets") or []:
@@ -152,6 +160,8 @@ def test_every_file_runs(path: Path, data: Path, tmp_path: Path, monkeypatch: py
     for place in home.iterdir():
         (tmp_path / place.name).symlink_to(place)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(interpolation_sets, "shrink_by_area", lambda image, _, __: shrink_by_area(image, 16, 32))
+    monkeypatch.setattr(interpolation_sets.XiphDataset, "BORDER", (4, 8))
     values = cut(path)
     if "test" in path.relative_to(FOLDER).parts[:-1] or path.stem.startswith("test"):
         values["train"] = None

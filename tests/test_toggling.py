@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ SMALL = [
 ]
 PHOTOGRAPHS = ["datasets:train:shorter_side=96", "datasets:train:gt_size=32", "datasets:train:batch_size_per_gpu=2"]
 HELD_OUT = ["datasets:val:shorter_side=48", "datasets:val:renditions=1", "datasets:val:num_worker_per_gpu=0"]
-FEW = [f"datasets:val_{n}:renditions=1" for n in ("medium", "large", "extreme")]
+FEW = [f"datasets:val_{n}:{k}" for n in ("small", "medium", "large", "extreme") for k in ("renditions=1", "gt_size=48")]
 FASTER = re.compile(
     r"num_worker|prefetch|pin_memory|timeout|persistent|async_save|cudnn|matmul|val\.pbar|num_gpu|channels_last"
 )
@@ -60,6 +61,7 @@ RECIPES = {
 EXCUSED = {
     r"datasets\.val\w*\.batch_size_per_gpu": "scores do not depend on it",
     r"datasets\.train\.use_labels": "faces have no classes",
+    r"datasets\.\w+\.on_error": "every picture here can be read",
     r"train\.ema_(halflife|rampup)": "of the two, that counts which is shorter at the time",
     r"(name|model_type|_base_|plugins|.*\.(type|name|phase))": "another name is another run or another component",
     r"path\..*": "files that are not here",
@@ -78,16 +80,21 @@ def wanted(resolved: Resolved) -> Iterator[tuple[str, Any, bool]]:
             yield key, value, origin != "default"
 
 
+@pytest.fixture(scope="module")
+def tried() -> set[tuple[Any, ...]]:
+    """What has been found to change a run: an option, of which model, and of which component."""
+    return set()
+
+
 def test_options_of_components_change_what_these_do() -> None:
     """The quickstart's losses, metrics, schedule and data set, by themselves, but for what is for loaders."""
     resolved = cut("quickstart")
     values = resolved.options.to_dict()
-    loading = {k.name for k in reference.section("datasets")}
     usual: dict[str, Any] = {}
     tried: dict[str, str] = {}
     for key, value, given in wanted(resolved):
-        home, _, name = key.rpartition(".")
-        if not given or not OF_COMPONENTS.fullmatch(home) or (home.startswith("datasets.") and name in loading):
+        home = key.rpartition(".")[0]
+        if not given or not of_component(key):
             continue
         if home not in usual:
             usual[home] = component(values, home)
@@ -96,20 +103,59 @@ def test_options_of_components_change_what_these_do() -> None:
     assert {k: v for k, v in tried.items() if v.startswith("ignored")} == {} and len(tried) >= 12
 
 
+def of_component(key: str) -> bool:
+    """Whether an option is one of a component's own, rather than of what loads its samples."""
+    home, _, name = key.rpartition(".")
+    loading = {k.name for k in reference.section("datasets")} if home.startswith("datasets.") else set()
+    return bool(OF_COMPONENTS.fullmatch(home)) and name not in loading
+
+
 @pytest.mark.skipif(not SLOW, reason="an hour; set RELUME_SLOW_TESTS to run it")
+@pytest.mark.timeout(0)
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_option_changes_a_run_or_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a file gives, and everything that its data set and its model document, whether given or not."""
+def test_every_option_changes_a_run_or_is_refused(
+    name: str, tried: set[tuple[Any, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a file gives, and everything that its data set and its model document, whether given or not.
+
+    One option of each loss, metric, schedule and data set changes a whole run, which is so found to contain it; the others of
+    the same may change what it does by itself. What an earlier recipe of the same model has shown of the same component is not
+    tried again.
+    """
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "fsync", lambda _: None)
     resolved, look = cut(name), runs_in(tmp_path)
     values = resolved.options.to_dict()
     documented = {k.place for s in ("train", "val") for k in reference.model_keys(values["model_type"], s)}
     usual = look(values)
     assert look(values) == usual
-    ignored = []
+    ignored, contained, alone = [], set[str](), dict[str, Any]()
     for key, value, given in wanted(resolved):
-        if given or key in documented or key.startswith("datasets.train."):
+        home = key.rpartition(".")[0]
+        kind = (values["model_type"], key, type_at(values, home))
+        if kind in tried or not (given or key in documented or key.startswith("datasets.train.")):
+            continue
+        found = "ignored"
+        if home in contained and of_component(key):
+            if home not in alone:
+                alone[home] = component(values, home)
+            if alone[home] is not None:
+                found = became(values, key, value, partial(component, home=home), alone[home])
+        if found.startswith("ignored"):
             found = became(values, key, value, look, usual)
-            if found.startswith("ignored"):
-                ignored.append(f"{key}: {found}")
+            contained |= {home} if found.startswith("changes") else set()
+        if found.startswith("ignored"):
+            ignored.append(f"{key}: {found}")
+        else:
+            tried.add(kind)
+        with Path(os.environ.get("TOGGLED", os.devnull)).open("a") as report:
+            print(f"{name} {key} {found}", file=report, flush=True)
     assert not ignored
+
+
+def type_at(values: Mapping[str, Any], home: str) -> str | None:
+    """The type of the component whose block stands at a dotted place."""
+    block: Any = values
+    for part in home.split("."):
+        block = block.get(part) if isinstance(block, Mapping) else None
+    return block.get("type") if isinstance(block, Mapping) else None

@@ -169,6 +169,7 @@ def others(value: Any, hint: Any) -> list[Any]:
             *([True] if bool in kinds else []),
             *([2, 1, 64] if int in kinds else []),
             *([0.5] if float in kinds else []),
+            *([[2], [1]] if any(typing.get_origin(k) is list and int in typing.get_args(k) for k in kinds) else []),
         ]
     return words
 
