@@ -2,11 +2,11 @@
 
 ``relume bench -opt x.yml [--against y.yml] [--sizes 64 128] [--full] [--json FILE]``
 
-A batch of one image through network_g: a forward pass without gradients, and a training step (forward, backward, update).
-MACs are those that torch's FlopCounterMode counts, also for the size of the first validation picture. Memory is that of the
-tensors at most, the weights aside. ``--full`` adds 256 x 256 to 4K, channels_last, compile and mixed precision. With
-``--against`` both networks take turns in the same process, and ratios are given. Sizes that would not fit into ``--minutes``
-are left out, and named.
+A batch of one through network_g: a forward pass without gradients, and a training step (forward, backward, update). It is an
+image, two frames, a clip of 5 frames, or noise, as the network takes it. MACs are those that torch's FlopCounterMode counts,
+also for the size of the first validation picture. Memory is that of the tensors at most, the weights aside. ``--full`` adds
+256 x 256 to 4K, channels_last, compile and mixed precision. With ``--against`` both networks take turns in the same process,
+and ratios are given. Sizes that would not fit into ``--minutes`` are left out, and named.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from typing import Any
 
 import torch
 
-from ...archs import build_network
-from ...datasets import build_dataset
 from .. import options
 from ..errors import UserError, in_one_line
 from ..options import Options
-from ..reports.costs import Cost, Setting, cost, input_channels, macs, parameters
+from ..reports.calls import Call, validation_size
+from ..reports.costs import Cost, Setting, cost, macs, macs_of_shapes, parameters
 from ..reports.text import aligned, amount
+from ..runtime import memory
 from ..runtime.checkpoint import write_atomically
 from . import _arguments
 
@@ -38,6 +38,10 @@ SETTINGS = (
     Setting("bf16", amp="bf16"),
     Setting("compile", compiled=True),
 )
+GROWTH = 1.5
+"""Exponent of pixels by which time is taken to grow: convolutions have 1, attention over the whole picture 2."""
+AT_LEAST = 3
+"""Times that a size is computed at least, each forward pass and each step: to begin with, for the memory, and timed."""
 
 
 RUNS = True
@@ -67,29 +71,19 @@ def run(arguments: argparse.Namespace) -> None:
     for file, opt in zip(files, every, strict=True):
         if "g" not in opt.networks:
             raise UserError(f"{file}: there is no network_g to be measured")
-    device = chosen_device(arguments.device, every[0])
+    device, until = chosen_device(arguments.device, every[0]), time.monotonic() + 60 * minutes
     torch.manual_seed(0)
-    networks = [build_network(opt["network_g"]).to(device) for opt in every]
-    channels = [input_channels(opt["network_g"]) for opt in every]
-    costs, notes = measured(networks, channels, sizes, arguments.full, device, time.monotonic() + 60 * minutes)
+    calls = [Call.of(opt, device) for opt in every]
+    costs, notes = measured(calls, sizes, arguments.full, device, until)
     described = []
-    for file, opt, network, found, channel in zip(
-        files, every, networks, zip(*costs, strict=True), channels, strict=True
-    ):
-        size, why = validation_size(opt)
-        at_val = None
-        if size is not None:
-            try:
-                at_val = macs(network.eval(), torch.rand(1, channel, *size, device=device))
-            except UserError as e:
-                why = str(e)
+    for file, opt, call, found in zip(files, every, calls, zip(*costs, strict=True), strict=True):
+        at_val, why = at_validation(call, opt, found[0], until)
         if why:
             notes.append(f"{file}: MACs of a validation picture are not known: {why}")
         described.append(
             {
-                "file": str(file), "network": opt["network_g"]["type"], "parameters": parameters(network),
-                "val": None if at_val is None or size is None else {"height": size[0], "width": size[1], "macs": at_val},
-                "costs": [asdict(c) for c in found],
+                "file": str(file), "network": opt["network_g"]["type"], "parameters": parameters(call.network),
+                "given": call.said(), "val": at_val, "costs": [asdict(c) for c in found],
             }
         )  # fmt: skip
     print(table(described, costs))
@@ -126,44 +120,56 @@ def chosen_device(asked: str | None, opt: Options) -> torch.device:
 
 
 def measured(
-    networks: list[torch.nn.Module], channels: list[int], sizes: list[tuple[int, int]], full: bool,
-    device: torch.device, until: float,
-) -> tuple[list[list[Cost]], list[str]]:  # fmt: skip
+    calls: list[Call], sizes: list[tuple[int, int]], full: bool, device: torch.device, until: float
+) -> tuple[list[list[Cost]], list[str]]:
     """The costs of all networks, a list for each size and setting, and what was left out."""
     found: list[list[Cost]] = []
     notes: list[str] = []
-    took: dict[str, float] = {}
+    took: dict[str, tuple[float, int]] = {}
+    if all(call.side for call in calls):
+        sizes = sizes[:1]  # generators have one size
     plans = [(EAGER, size) for size in sizes]
     plans += [(setting, sizes[min(1, len(sizes) - 1)]) for setting in SETTINGS] if full else []
     for setting, size in plans:
         pixels = size[0] * size[1]
-        expected = took.get(setting.name, 0.0) * pixels
+        seconds, of_pixels = took.get(setting.name, (0.0, pixels))
+        expected = seconds * max(pixels / of_pixels, 1) ** GROWTH
         if found and time.monotonic() + expected > until:
             notes.append(f"{size[0]} x {size[1]} ({setting.name}) is left out: about {expected:,.0f} s (--minutes)")
             continue
-        began = time.monotonic()
         try:
-            found.append(cost(networks, channels, size, setting, device))
+            of_size = cost(calls, size, setting, device, until)
         except (RuntimeError, MemoryError) as e:  # out of memory; no compiler
             if not found:
                 raise UserError(f"{size[0]} x {size[1]}: {in_one_line(e)}") from e
             notes.append(f"{size[0]} x {size[1]} ({setting.name}) is left out: {in_one_line(e)}")
-        took[setting.name] = (time.monotonic() - began) / pixels
+            continue
+        found.append(of_size)
+        took[setting.name] = sum(AT_LEAST * (c.forward + c.step) for c in of_size), pixels
     return found, notes
 
 
-def validation_size(opt: Options) -> tuple[tuple[int, int] | None, str]:
-    """Height and width of the first validation picture's input; or None and why."""
-    sets = opt.sets("val", "test")
-    if not sets:
-        return None, "there is no validation set"
-    phase, block = next(iter(sets.items()))
-    try:
-        item = build_dataset(block, phase=phase.split("_")[0], scale=opt.scale)[0]
-        height, width = item["lq"].shape[-2:]
-        return (int(height), int(width)), ""
-    except Exception as e:
-        return None, in_one_line(e)
+def at_validation(call: Call, opt: Options, known: Cost, until: float) -> tuple[dict[str, int] | None, str]:
+    """Size and MACs of the first validation picture, or None and why they are not known.
+
+    Args:
+        known: what another size costs: by it, a picture that would take too long to be counted is left out.
+    """
+    size, why = (call.side, call.side) if call.side else None, ""
+    if size is None:
+        size, why = validation_size(opt)
+    if size is None:
+        return None, why
+    found = macs_of_shapes(call.network.eval(), *call.inputs(*size))
+    if found is None:
+        larger = size[0] * size[1] / (known.height * known.width)
+        if time.monotonic() + known.forward * larger > until or known.forward_memory * larger > memory.there_is() / 2:
+            return None, f"it would take too long, or too much memory, to count them on {size[0]} x {size[1]}"
+        try:
+            found = macs(call.network, *call.inputs(*size))
+        except UserError as e:
+            return None, str(e)
+    return {"height": size[0], "width": size[1], "macs": found}, ""
 
 
 def table(described: list[dict[str, Any]], costs: list[list[Cost]]) -> str:
@@ -172,22 +178,20 @@ def table(described: list[dict[str, Any]], costs: list[list[Cost]]) -> str:
     for each in described:
         val = each["val"]
         at = f"; {giga(val['macs'])} G MACs for a validation picture of {val['height']} x {val['width']}" if val else ""
-        lines.append(f"{each['file']}: {each['network']}, {each['parameters']:,} parameters{at}")
+        on = f" {each['given']}" if each["given"] else ""
+        lines.append(f"{each['file']}: {each['network']}{on}, {each['parameters']:,} parameters{at}")
     rows = [["input", "", "", "MACs (G)", "forward", "memory", "step", "memory"]]
     for of_size in costs:
         for number, c in enumerate(of_size):
             who = f"({number + 1})" if len(of_size) > 1 else ""
-            step, held = (
-                "-" if v is None else form(v) for v, form in ((c.step, milliseconds), (c.step_memory, amount))
-            )
-            size = f"{c.height} x {c.width}"
-            rows.append(
-                [size, c.setting, who, giga(c.macs), milliseconds(c.forward), amount(c.forward_memory), step, held]
-            )
+            times = (milliseconds(seconds) for seconds in (c.forward, c.step))
+            memories = (amount(held) if held else "-" for held in (c.forward_memory, c.step_memory))
+            both = [cell for pair in zip(times, memories, strict=True) for cell in pair]
+            rows.append([f"{c.height} x {c.width}", c.setting, who, giga(c.macs), *both])
         if len(of_size) > 1:
             a, b = of_size[:2]
             pairs = [(a.macs, b.macs), (a.forward, b.forward), (a.forward_memory, b.forward_memory)]
-            pairs += [(a.step or 0, b.step or 0), (a.step_memory or 0, b.step_memory or 0)]
+            pairs += [(a.step, b.step), (a.step_memory, b.step_memory)]
             rows.append(["", "", "(2) / (1)", *(f"{y / x:.2f}" if x else "-" for x, y in pairs)])
     return "\n".join([*lines, "", aligned(rows, right=(3, 4, 5, 6, 7))])
 

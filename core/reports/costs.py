@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
+from ...archs import ARCHS
 from ..errors import UserError, in_one_line
-from ..inference.tiling import size_multiple
+from ..inference.network import channels_innermost
 from ..runtime.precision import Amp, autocast
+from .calls import Call
 
 ROUNDS = 3
-"""Timed rounds, of which the fastest counts; those that are compared take turns."""
+"""Timed rounds at most, of which the fastest counts; those that are compared take turns."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,8 @@ class Cost:
     macs: int
     forward: float
     forward_memory: int
-    step: float | None
-    step_memory: int | None
+    step: float
+    step_memory: int
 
 
 class Peak(TorchDispatchMode):
@@ -92,69 +96,98 @@ def parameters(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters())
 
 
-def macs(network: nn.Module, image: Tensor) -> int:
+def macs(network: nn.Module, *inputs: Any) -> int:
     """Multiply-accumulates of a forward pass.
 
     Raises:
         UserError: the network does not take such an input.
     """
+    found = macs_of_shapes(network, *inputs)
+    if found is None:
+        with explained(network, inputs):
+            found = counted(network, inputs)
+    return found
+
+
+def macs_of_shapes(network: nn.Module, *inputs: Any) -> int | None:
+    """Multiply-accumulates of a forward pass that is not computed; None where tensors' shapes are not enough to count them.
+
+    Of networks of others none are counted so: they may keep the tensors without values that they are called with.
+    """
+    if not type(network).__module__.startswith(ARCHS.package):
+        return None
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True) as fake:
+            return counted(network, tree_map(lambda x: fake.from_tensor(x) if isinstance(x, Tensor) else x, inputs))
+    except Exception:  # it looks at values, has an operator that says no shapes, or refuses the input
+        return None
+
+
+def counted(network: nn.Module, inputs: tuple[Any, ...]) -> int:
+    """Half the FLOPs that torch counts in a call."""
     counter = FlopCounterMode(display=False)
-    with explained(network, image), torch.no_grad(), counter:
-        network(image)
+    with torch.no_grad(), counter:
+        network(*inputs)
     return int(counter.get_total_flops()) // 2
 
 
 @contextlib.contextmanager
-def explained(network: nn.Module, image: Tensor) -> Iterator[None]:
+def explained(network: nn.Module, inputs: tuple[Any, ...]) -> Iterator[None]:
     """Inside, an error says which network did not take which input."""
     try:
         yield
     except UserError:
         raise
     except Exception as e:
-        shape = " x ".join(map(str, image.shape))
+        shapes = " and ".join(" x ".join(map(str, x.shape)) for x in inputs if isinstance(x, Tensor))
         raise UserError(
-            f"network_g: {type(network).__name__} cannot be run on one image of {shape}: {in_one_line(e)}"
+            f"network_g: {type(network).__name__} cannot be run on an input of {shapes}: {in_one_line(e)}"
         ) from e
 
 
-def forward(network: nn.Module, image: Tensor, amp: Amp) -> Callable[[], Any]:
+def forward(network: nn.Module, inputs: tuple[Any, ...], amp: Amp) -> Callable[[], Any]:
     """A job: one pass without gradients."""
 
     def job() -> None:
-        with torch.no_grad(), autocast(image.device, amp):
-            network(image)
+        with torch.no_grad(), autocast(inputs[0].device, amp):
+            network(*inputs)
 
     return job
 
 
-def step(network: nn.Module, image: Tensor, amp: Amp) -> Callable[[], Any]:
+def step(network: nn.Module, inputs: tuple[Any, ...], amp: Amp) -> Callable[[], Any]:
     """A job: forward, mean absolute value as the loss, backward, an update by Adam."""
     optimizer = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], lr=0.0)
+    device = inputs[0].device
 
     def job() -> None:
         optimizer.zero_grad(set_to_none=True)
-        with autocast(image.device, amp):
-            made = [t for t in tree_leaves(network(image)) if isinstance(t, Tensor) and t.requires_grad]
-            loss = sum((t.float().abs().mean() for t in made), torch.zeros((), device=image.device))
+        with autocast(device, amp):
+            made = [t for t in tree_leaves(network(*inputs)) if isinstance(t, Tensor) and t.requires_grad]
+            loss = sum((t.float().abs().mean() for t in made), torch.zeros((), device=device))
         loss.backward()
         optimizer.step()
 
     return job
 
 
-def timed(jobs: Sequence[Callable[[], Any]], device: torch.device) -> list[float]:
-    """Shortest seconds of each, in turns, after a call that is not timed."""
+def timed(jobs: Sequence[Callable[[], Any]], device: torch.device, until: float = math.inf) -> list[float]:
+    """Shortest seconds of each, in turns: one round, and more of them up to `ROUNDS` while there is time for them.
+
+    Args:
+        jobs: called before, so that what happens once is not timed.
+        until: of ``time.monotonic()``.
+    """
 
     def now() -> float:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         return time.perf_counter()
 
-    for job in jobs:
-        job()
-    times = [float("inf")] * len(jobs)
-    for _ in range(ROUNDS):
+    times = [math.inf] * len(jobs)
+    for number in range(ROUNDS):
+        if number and time.monotonic() + sum(times) > until:
+            break
         for i, job in enumerate(jobs):
             began = now()
             job()
@@ -177,50 +210,57 @@ def peak(job: Callable[[], Any], device: torch.device) -> int:
 
 
 def cost(
-    networks: Sequence[nn.Module], channels: Sequence[int], size: tuple[int, int], setting: Setting, device: torch.device,
-    training: bool = True,
-) -> list[Cost]:  # fmt: skip
+    calls: Sequence[Call], size: tuple[int, int], setting: Setting, device: torch.device, until: float = math.inf
+) -> list[Cost]:
     """The cost of each network on one input size; they take turns.
 
     Args:
-        channels: of each network's input.
         size: height and width, rounded up to what each network takes.
-        training: also measure a step.
+        until: of ``time.monotonic()``: whatever is measured, it is measured once; again only while there is time.
 
     Raises:
         UserError: a network does not take such an input.
     """
-    images, counted, used = list[Tensor](), list[int](), list[nn.Module]()
-    form = torch.channels_last if setting.channels_last else torch.contiguous_format
-    for network, channel in zip(networks, channels, strict=True):
-        multiple = size_multiple(network)
-        h, w = (-(-side // multiple) * multiple for side in size)
-        image = torch.rand(1, channel, h, w, device=device).to(memory_format=form)
-        network.to(memory_format=form)
-        images.append(image)
-        counted.append(macs(network.eval(), image))
-        used.append(torch.compile(network) if setting.compiled else network)  # type: ignore[arg-type]
-    passes = [forward(n, x, setting.amp) for n, x in zip(used, images, strict=True)]
-    seconds = timed(passes, device)
-    memory = [peak(job, device) for job in passes] if not setting.compiled else [0] * len(passes)
-    steps: list[float | None] = [None] * len(used)
-    held: list[int | None] = [None] * len(used)
-    if training:
-        for network, image in zip(networks, images, strict=True):
-            with explained(network, image):
-                step(network.train(), image, setting.amp)()
-        jobs = [step(n.train(), x, setting.amp) for n, x in zip(used, images, strict=True)]
-        steps = [*timed(jobs, device)]
-        held = [peak(job, device) for job in jobs] if not setting.compiled else held
+    networks: list[Any] = []
+    for call in calls:
+        if setting.channels_last:
+            channels_innermost(call.network)
+        networks.append(torch.compile(call.network) if setting.compiled else call.network)
+    passes = [given(call, size, setting, training=False) for call in calls]
+    counts = [macs(call.network.eval(), *inputs) for call, inputs in zip(calls, passes, strict=True)]
+    jobs = [forward(n, x, setting.amp) for n, x in zip(networks, passes, strict=True)]
+    memory = [warmed(job, n, x, setting, device) for job, n, x in zip(jobs, networks, passes, strict=True)]
+    seconds = timed(jobs, device, until)
+    inputs = [given(call, size, setting, training=True) for call in calls]
+    jobs = [step(n.train(), x, setting.amp) for n, x in zip(networks, inputs, strict=True)]
+    for job, network, x in zip(jobs, networks, inputs, strict=True):
+        with explained(network, x):
+            job()  # Adam makes its averages, which are the optimizer's own
+    held = [warmed(job, n, x, setting, device) for job, n, x in zip(jobs, networks, inputs, strict=True)]
+    steps = timed(jobs, device, until)
+    sizes = [call.size(*size) for call in calls]
     return [
-        Cost(setting.name, int(x.shape[2]), int(x.shape[3]), m, f, b, s, t)
-        for x, m, f, b, s, t in zip(images, counted, seconds, memory, steps, held, strict=True)
+        Cost(setting.name, at[0], at[1], m, f, b, s, t)
+        for at, m, f, b, s, t in zip(sizes, counts, seconds, memory, steps, held, strict=True)
     ]
 
 
-def input_channels(block: Mapping[str, Any]) -> int:
-    """Channels of a network's input, as its option block says under one of the usual names; else 3."""
-    for key in ("in_channels", "in_chans", "in_ch", "num_in_ch", "inp_channels", "img_channel", "in_nc", "n_colors"):
-        if isinstance(block.get(key), int):
-            return int(block[key])
-    return 3
+def given(call: Call, size: tuple[int, int], setting: Setting, training: bool) -> tuple[Any, ...]:
+    """What a network is called with, in the setting's memory format."""
+    if not setting.channels_last:
+        return call.inputs(*size, training)
+    return tuple(
+        x.contiguous(memory_format=torch.channels_last) if isinstance(x, Tensor) and x.dim() == 4 else x
+        for x in call.inputs(*size, training)
+    )
+
+
+def warmed(
+    job: Callable[[], Any], network: nn.Module, inputs: tuple[Any, ...], setting: Setting, device: torch.device
+) -> int:
+    """Do a job a first time; the bytes that it holds, which are not known (0) of a compiled network."""
+    with explained(network, inputs):
+        if setting.compiled:
+            job()
+            return 0
+        return peak(job, device)

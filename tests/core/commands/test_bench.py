@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
 from runs import options
+from test_every_arch import tiny
 from torch import nn
 
 from relume.core.cli import main
-from relume.core.reports.costs import Setting, cost, macs, peak
+from relume.core.options import check
+from relume.core.reports.calls import Call
+from relume.core.reports.costs import Setting, cost, counted, macs, peak
 
 
 @pytest.fixture(autouse=True)
@@ -42,9 +47,40 @@ def test_memory_is_what_is_alive_at_once() -> None:
     deep = nn.Sequential(*(nn.Tanh() for _ in range(5)))
     with_gradients = peak(lambda: deep(x.clone().requires_grad_()).sum(), x.device)
     assert with_gradients >= 6 * one, "saved for backward"
-    found = cost([nn.Conv2d(4, 4, 3, padding=1)], [4], (8, 8), Setting(), x.device)[0]
+    found = cost([Call(nn.Conv2d(4, 4, 3, padding=1), channels=4)], (8, 8), Setting(), x.device)[0]
     assert found.macs == 8 * 8 * 9 * 16 == macs(nn.Conv2d(4, 4, 3, padding=1), torch.rand(1, 4, 8, 8))
     assert found.step_memory is not None and found.step_memory > found.forward_memory > 0
+
+
+def kind(model: str, name: str, **more: object) -> dict[str, Any]:
+    """Options of a network of another kind, and nothing else."""
+    return {"name": "k", "model_type": model, "network_g": {"type": name, **tiny(name).options, **more}}
+
+
+KINDS = {
+    "frames": (kind("InterpolationModel", "HybridVFI", backbone_mode="gated_attn_only"), "on two frames", 32),
+    "noise": (kind("GenerationModel", "OneStepGenerator"), "on noise of 16 x 16", 16),
+    "clips": (kind("VideoModel", "BasicVSR"), "on clips of 5 frames", 12),
+    "views": (kind("RestorationModel", "NAFSSR"), "", 12),
+    "stage 2": (kind("DiffIRS2Model", "DiffIRS2"), "", 16),
+}
+
+
+@pytest.mark.parametrize("name", KINDS if "RELUME_SLOW_TESTS" in os.environ else ["noise", "views"])
+def test_networks_that_take_no_image(name: str) -> None:
+    opt, said, side = KINDS[name]
+    call = Call.of(check(opt), torch.device("cpu"))
+    (found,) = cost([call], (12, 12), Setting(), call.device, until=0)
+    assert call.said() == said and (found.height, found.width) == (side, side)
+    assert found.step_memory > found.forward_memory > 0 and found.step > 0
+    with torch.no_grad():
+        assert found.macs == counted(call.network.eval(), call.inputs(12, 12)) > 0, "as in a call that is computed"
+
+
+def test_what_takes_too_long_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "-opt", "x.yml", "--minutes", "1e-9"]) == 0
+    out = capsys.readouterr().out
+    assert "64 x 64" in out and "note: 128 x 128 (eager) is left out: about" in out and "17 x 19" in out
 
 
 @pytest.mark.parametrize(
