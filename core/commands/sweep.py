@@ -1,6 +1,6 @@
 """Train one option file with several values of some keys, and compare them over seeds in a table.
 
-``relume sweep -opt x.yml train.optim_g.lr=1e-3,3e-4 manual_seed=0,1,2 [--jobs 2]``
+``relume sweep -opt x.yml train.optim_g.lr=1e-3,3e-4 manual_seed=0,1,2 [--jobs 2] [--launcher 'srun --gpus=1']``
 
 Every combination is a run of its own, NAME_<what differs>. The same command again goes on where it was stopped, and skips what
 is finished. The table stands in NAME_sweep.md beside the runs too.
@@ -13,6 +13,8 @@ import itertools
 import os
 import queue
 import re
+import shlex
+import shutil
 import statistics
 import subprocess
 import sys
@@ -71,6 +73,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--jobs", type=int, default=1, help="runs at a time; each gets a GPU of its own if there are several"
     )
+    parser.add_argument(
+        "--launcher",
+        metavar="'COMMAND ...'",
+        default="",
+        help="what starts each run and waits for it, such as 'srun --ntasks=1 --gpus=1'; this machine when omitted",
+    )
     parser.add_argument("--dry-run", action="store_true", help="only name the runs")
     _arguments.add_overrides(parser)
 
@@ -79,13 +87,14 @@ def run(arguments: argparse.Namespace) -> None:
     """Do what the command line asks for."""
     if arguments.jobs < 1:
         raise UserError(f"--jobs: at least 1, not {arguments.jobs}")
+    launcher = launched_by(arguments.launcher)
     twice = arguments.allow_duplicate_keys
     base = options.load(arguments.opt, arguments.force_yml, allow_duplicate_keys=twice)
     runs = plan(arguments.opt, arguments.force_yml, arguments.settings, base.name, twice)
     if arguments.dry_run:
         print("\n".join(r.opt.name for r in runs))
         return
-    train_all(arguments.opt, runs, arguments.jobs)
+    train_all(arguments.opt, runs, arguments.jobs, launcher)
     text = table(runs)
     file = runs[0].root.parent / f"{base.name}_sweep.md"
     write_bytes(file, text.encode())
@@ -156,8 +165,14 @@ def label(setting: Setting) -> str:
 
 
 # ------------------------------------------------------------------ running
-def train_all(path: str, runs: Sequence[Run], jobs: int) -> None:
+def train_all(path: str, runs: Sequence[Run], jobs: int, launcher: Sequence[str] = ()) -> None:
     """Train every run, some at a time; those that fail keep nobody from going on.
+
+    Args:
+        path: the option file.
+        runs: what to train.
+        jobs: how many at a time.
+        launcher: see `launched_by`.
 
     Raises:
         KeyboardInterrupt: Ctrl-C; what was running has saved a checkpoint.
@@ -180,7 +195,7 @@ def train_all(path: str, runs: Sequence[Run], jobs: int) -> None:
             except queue.Empty:
                 return
             print(f"{one.opt.name}: starts", flush=True)
-            processes[slot] = launch(path, one, slot, jobs)
+            processes[slot] = launch(path, one, slot, jobs, launcher)
             _, error = processes[slot].communicate()
             one.code, one.said = processes[slot].returncode, last_line(error)
             if one.code in (EXIT_PREEMPTED, EXIT_INTERRUPTED):
@@ -219,13 +234,28 @@ class Preempted(UserError):
     code = EXIT_PREEMPTED
 
 
-def launch(path: str, one: Run, slot: int, jobs: int) -> subprocess.Popen[str]:
+def launched_by(text: str) -> list[str]:
+    """The words of a command that starts another one, whose words follow, waits for it, and ends with its exit code.
+
+    Raises:
+        UserError: it cannot be split into words, or there is no such program.
+    """
+    try:
+        words = shlex.split(text)
+    except ValueError as e:
+        raise UserError(f"--launcher: {text!r} cannot be read as a command ({e})") from e
+    if words and shutil.which(words[0]) is None:
+        raise UserError(f"--launcher: there is no program '{words[0]}' on this machine")
+    return words
+
+
+def launch(path: str, one: Run, slot: int, jobs: int, launcher: Sequence[str] = ()) -> subprocess.Popen[str]:
     """Start ``relume train`` for a run; its log is in its folder, as always."""
     flags = ["--auto_resume", *(["--allow_duplicate_keys"] if one.allow_duplicate_keys else [])]
-    command = [sys.executable, "-m", "relume", "train", "-opt", path, *flags, "--force_yml", *one.force_yml]
+    command = [*launcher, sys.executable, "-m", "relume", "train", "-opt", path, *flags, "--force_yml", *one.force_yml]
     environment = dict(os.environ)
     gpus = visible_gpus()
-    if jobs > 1 and len(gpus) > 1:
+    if jobs > 1 and len(gpus) > 1 and not launcher:
         environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
     return subprocess.Popen(  # noqa: S603  # nosec B603
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -78,6 +79,34 @@ def test_a_run_is_what_train_makes_of_the_same_options(monkeypatch: pytest.Monke
     assert main(["train", "-opt", "x.yml", "--force_yml", "manual_seed=5", "name=alone"]) == 0
     a, b = (weights(Path("experiments") / name, 4)["params"] for name in ("toy_manual_seed_5", "alone"))
     assert all((a[k] == b[k]).all() for k in a)
+
+
+def test_another_program_may_start_the_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    # Stands for srun: it says what it was given, and ends as a run does that failed.
+    Path("engine.sh").write_text('echo "$RELUME_TEST_QUEUE: $*" >> asked; echo "no such queue" >&2; exit 7')
+    command = [
+        "sweep",
+        "-opt",
+        "x.yml",
+        "manual_seed=5",
+        "--launcher",
+        "env RELUME_TEST_QUEUE='two words' sh engine.sh",
+    ]
+    assert main(command) == 2
+    assert "1 of 1 runs failed: toy_manual_seed_5 (no such queue)" in capsys.readouterr().err
+    asked = Path("asked").read_text()
+    assert asked.startswith(
+        f"two words: {sys.executable} -m relume train -opt x.yml --auto_resume --force_yml manual_seed=5"
+    )
+
+
+@pytest.mark.parametrize(
+    ("launcher", "message"), [("srunn -n 1", "no program 'srunn'"), ("sh 'a", "cannot be read as")]
+)
+def test_a_launcher_that_is_none_is_told(launcher: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", "-opt", "x.yml", "manual_seed=5", "--launcher", launcher]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
 
 
 WHOLE = ["train:max_nonfinite=1", "datasets:train:batch_size_per_gpu=12"]  # every batch has the bad sample
