@@ -186,7 +186,9 @@ class Checker:
         is_tuple = (typing.get_origin(annotation) or annotation) is tuple
         fixed = is_tuple and arguments and Ellipsis not in arguments
         if fixed and len(node.items) != len(arguments):
-            return self.problem(node.place, key, f"expected {len(arguments)} values, got {len(node.items)}: {flow(node)}")
+            return self.problem(
+                node.place, key, f"expected {len(arguments)} values, got {len(node.items)}: {flow(node)}"
+            )
         kinds = arguments if fixed else [arguments[0] if arguments else Any] * len(node.items)
         values: list[Any] = []
         for i, (item, kind) in enumerate(zip(node.items, kinds, strict=True)):
