@@ -12,16 +12,19 @@ from ..errors import UserError
 from ..inference.network import explaining_channels
 from ..options.schema import Options, Train
 from ..registry import MISSING
+from ..runtime import memory
 from ..runtime.gate import blame, given_in, owner, refusal
 from ..training.parts import Parts
 
-FACTORS = re.compile(r"(up_?)?scale(_factor)?|upsampling|sf")
+FACTORS = re.compile(r"(up_?)?(scale|scaling|sampling|sample)(_factor)?|sf")
 """How networks call the factor by which they enlarge."""
 CHANNELS = {
     "takes": re.compile(r"((num|n|in|inp|img|image|input)_?)+(chn?|chans?|channels?)"),
     "gives": re.compile(r"((num|n|out|outp|img|image|output)_?)+(chn?|chans?|channels?)"),
 }
 """How they call the channels of what they take and give."""
+SIZES = ("gt_size", "gt_size_h", "gt_size_w", "batch_size_per_gpu", "num_frame")
+"""Options of a training set by which a step's memory grows."""
 LOSS = re.compile(r"(train\.\w+_opt): ")
 """How a complaint begins that already says whose it is."""
 OTHER_CHANNELS = re.compile(r"of the shape \(\d+, (\d+), .* takes \(B, (?!\1,)")
@@ -86,6 +89,8 @@ def said(error: Exception, key: str | None, opt: Options) -> UserError:
     if of_loss := LOSS.match(text):
         key = of_loss[1]
         return put_to(key, text, of(key, opt))
+    if memory.ran_out(error) and not isinstance(error, UserError):
+        return of_memory(error, key, opt)
     block = of(key, opt)
     found = refusal(error, key or "train", block, "the first iterations failed: ")
     if COLOURS.search(text) and (reasons := colours(opt)):
@@ -105,18 +110,34 @@ def of_shapes(text: str, pred: list[str], target: list[str], opt: Options) -> Us
     """A loss's complaint about shapes, with the values of the options that are likely to be the reason."""
     network = opt.networks.get("g", {})
     reasons: list[str] = []
+    named = False
     key = "network_g"
     if pred[2:] != target[2:]:
         found = settings(network, FACTORS)
+        named = bool(found)
         reasons += [f"network_g.{name} is {value}" for name, value in found] + [f"scale is {opt.scale}"]
         key = f"network_g.{found[0][0]}" if found else key
     if pred[1:2] != target[1:2]:
         found = settings(network, CHANNELS["gives"])
+        named |= bool(found)
         reasons += [f"network_g.{name} is {value}" for name, value in found] + colours(opt)
         key = f"network_g.{found[0][0]}" if found and key == "network_g" else key
+    if not named and network:
+        reasons.insert(0, f"network_g is {given_in(network)}")
     error = UserError(f"{text}: {', '.join(reasons)}" if reasons else text)
     error.key = key
     return error
+
+
+def of_memory(error: Exception, key: str | None, opt: Options) -> UserError:
+    """What to say where a step has no memory left: the networks with their values, and the sizes of what they are given."""
+    data = opt.datasets["train"]
+    sizes = {k: data[k] for k in SIZES if data.get(k) is not None}
+    made_of = [*(f"network_{k}: {given_in(b)}" for k, b in opt.networks.items()), f"datasets.train: {given_in(sizes)}"]
+    found = refusal(error, key or "train", {}, "the first iterations failed: ")
+    of_option, found = found.key, type(found)(f"{found} ({'; '.join(made_of)})")
+    found.key = of_option
+    return found
 
 
 def colours(opt: Options) -> list[str]:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from relume.core import cli
 
-SPACE = 6 << 30
+SPACE = 3 << 30
 """Bytes of addresses that a trial may have beyond those of this process."""
 PATIENCE = 5
 """Times as long as its limit a trial may take by the clock."""
