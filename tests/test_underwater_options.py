@@ -11,6 +11,7 @@ import yaml
 import relume
 from relume.archs import build_network
 from relume.core import options
+from relume.core.errors import UserError
 from relume.core.models.restoration import RestorationModel
 from relume.core.options import counts
 from relume.losses import build_loss
@@ -73,6 +74,18 @@ def test_hyper_parameters_of_the_originals(name):
     kinds = [type(build_loss({**train[k], **({"weights": "random"} if k == "perceptual_opt" else {})})).__name__
              for k in train if k.endswith("_opt")]  # fmt: skip
     assert kinds == ["CharbonnierLoss", "PerceptualLoss", "GradientLoss", "MSSSIMLoss"]
+
+
+def test_what_balances_need_is_refused_where_none_learns():
+    file = FOLDER / "laptop/phaseformer.yml"
+    for given in ("balance_entropy=0.5", "balance_start=random"):
+        for modes in ([], ["train:balance=random"]):
+            with pytest.raises(
+                UserError, match=rf"train\.{given.split('=')[0]}: has no effect where neither balance nor"
+            ):
+                options.load(file, [f"train:{given}", *modes])
+        options.load(file, [f"train:{given}", "train:balance=softmax"])
+    options.load(file, ["train:balance_start=random", "train:balance=uncertainty"])
 
 
 def test_ablations_share_their_budget_and_their_images():

@@ -15,7 +15,7 @@ from ..nodes import Node, to_python
 TAG = "tag:yaml.org,2002:"
 SCIENTIFIC = (
     f"{TAG}float",
-    re.compile(r"[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+"),
+    re.compile(r"[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+\Z"),
     "-+.0123456789",
 )
 """YAML 1.1 takes ``5e-4`` for a string, because there is no dot in it and no sign before the exponent of ``5.0e3``."""

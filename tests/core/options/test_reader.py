@@ -114,8 +114,18 @@ def test_numbers_in_scientific_notation(write: Write, text: str) -> None:
 
 
 def test_what_only_looks_like_a_number(write: Write) -> None:
-    text = "a: '5e-4'\nb: e5\nc: 5e\nd: 1.5.0\ne: 2024-05-01\nf: =\n"
-    assert values(write(text)) == {"a": "5e-4", "b": "e5", "c": "5e", "d": "1.5.0", "e": "2024-05-01", "f": "="}
+    text = "a: '5e-4'\nb: e5\nc: 5e\nd: 1.5.0\ne: 2024-05-01\nf: =\ng: 1e-4_run\nh: 1e3 epochs\n"
+    plain = {
+        "a": "5e-4",
+        "b": "e5",
+        "c": "5e",
+        "d": "1.5.0",
+        "e": "2024-05-01",
+        "f": "=",
+        "g": "1e-4_run",
+        "h": "1e3 epochs",
+    }
+    assert values(write(text)) == plain
 
 
 def test_keys_are_what_is_written(write: Write) -> None:
