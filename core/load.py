@@ -229,3 +229,18 @@ class Restorer:
         if picture.dim() < 5 and output.dim() == 5:
             output = output[:, 0]
         return output[0] if picture.dim() == 3 else output
+
+    @torch.no_grad()
+    def continued(self, clip: Tensor, state: Any, count: int) -> tuple[Tensor, Any]:
+        """The first frames of a clip that goes on where another ended; see `inference.network.NetworkTraits.continued`.
+
+        Args:
+            clip: (N, T, C, H, W), floats in [0, 1].
+            state: what the call before gave; None at a beginning.
+            count: how many frames.
+        """
+        device = next(self.model.networks["g"].parameters()).device
+        mean, std = self.description["mean"], self.description["std"]
+        model: Any = self.model
+        output, state = model.continued(normalise(clip.to(device, torch.float32), mean, std), state, count)
+        return denormalise(output, mean, std).to(clip.device, clip.dtype), state

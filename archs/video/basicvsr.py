@@ -130,19 +130,37 @@ class BasicVSR(Recurrent):
         self.fusion = nn.Conv2d(2 * num_feat, num_feat, 1)
 
     def forward(self, clip: Tensor) -> Tensor:
+        return self.continued(clip)[0]
+
+    def continued(
+        self, clip: Tensor, before: tuple[Tensor, Tensor] | None = None, count: int | None = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """The answer for the first frames of a clip, and what the frames after those need of it.
+
+        What is carried forwards is then as in one clip without end; what is carried backwards begins at the clip's last frame.
+
+        Args:
+            clip: (B, T, 3, H, W).
+            before: what the frames before need of theirs: the last of them (B, 3, H, W), and the state after it; None where
+                there are none.
+            count: how many frames to answer for, at least one; all when omitted.
+        """
         need_clip("BasicVSR", clip)
-        forward, backward = self.flows(clip)
+        count = clip.shape[1] if count is None else count
+        seen = clip if before is None else torch.cat([before[0][:, None], clip], 1)
+        forward, backward = self.flows(seen)
         last = clip.shape[1] - 1
         state, behind = self.first_state(clip), {}
         for i in range(last, -1, -1):
-            state = state if i == last else warped(state, backward[:, i])
+            state = state if i == last else warped(state, backward[:, i - clip.shape[1] + 1])
             state = behind[i] = self.stepwise(self._trunk, self.backward_trunk, clip[:, i], state)
-        state, results = self.first_state(clip), []
-        for i in range(last + 1):
-            state = state if i == 0 else warped(state, forward[:, i - 1])
+        state, results = self.first_state(clip) if before is None else before[1], []
+        ahead = 0 if before is None else 1
+        for i in range(count):
+            state = state if i + ahead == 0 else warped(state, forward[:, i + ahead - 1])
             state = self.stepwise(self._trunk, self.forward_trunk, clip[:, i], state)
             results.append(self.stepwise(self._output, behind.pop(i), state, clip[:, i]))
-        return torch.stack(results, 1)
+        return torch.stack(results, 1), (clip[:, count - 1], state)
 
     @staticmethod
     def _trunk(trunk: nn.Module, frame: Tensor, state: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -55,6 +55,9 @@ class NetworkTraits:
     takes_frames: int | None = None
     """Frames that a network for video takes, (B, T, C, H, W): so many neighbours, of which it gives one, (B, C, H, W); or 0
     for clips of any length, all of whose frames it gives, (B, T, C, H, W). None for one that takes images."""
+    continued: Callable[..., tuple[Tensor, Any]] | None = None
+    """Of a network of clips that sees what came before through a state alone: ``continued(clip, state, count)`` gives its
+    answer for the first `count` frames of a clip that goes on where the one before it ended, and the state after them."""
     result_output: int = 0
     """Of several outputs, the place of the one that is *the* result; -1 is the last."""
     draws_in_evaluation: bool = False

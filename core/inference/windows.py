@@ -72,8 +72,7 @@ def streamed(
     Raises:
         UserError: windows that do not go on.
     """
-    if not 0 <= overlap < window:
-        raise UserError(f"val.window_overlap: {overlap} must be less than val.window_frames {window}")
+    refuse_overlap(window, overlap)
     held: list[Tensor] = []  # the last frames of the scene
     start = done = 0  # where in them the next window begins, and how many have results
     for frame in frames:
@@ -87,6 +86,55 @@ def streamed(
         held.append(frame)
     if held:
         yield _ending(run, held, window, done)
+
+
+State = Any
+Step = Callable[[Tensor, State, int], tuple[Tensor, State]]
+"""``step(part, state, count)``: the first `count` results of some frames (B, t, C, H, W), and the state after those."""
+
+
+def carried(
+    step: Step,
+    frames: Iterable[Tensor],
+    window: int,
+    overlap: int,
+    is_cut: Callable[[Tensor, Tensor], bool] = lambda before, after: False,
+) -> Iterator[Tensor]:
+    """As `streamed`, of a network that remembers: its state goes from window to window, and ends at a cut.
+
+    What came before is then known however long ago it was; of what comes after, each frame has `overlap` frames at least.
+
+    Args:
+        step: a part of the clip, see `NetworkTraits.continued`; the state is None where a scene begins.
+        frames, window, overlap, is_cut: see `streamed`.
+
+    Raises:
+        UserError: windows that do not go on.
+    """
+    refuse_overlap(window, overlap)
+    held: list[Tensor] = []
+    state: State = None
+    for frame in frames:
+        if held and is_cut(held[-1], frame):
+            yield step(torch.cat(held, 1), state, len(held))[0]
+            held, state = [], None
+        if len(held) == window:
+            results, state = step(torch.cat(held, 1), state, window - overlap)
+            yield results
+            held = held[window - overlap :]
+        held.append(frame)
+    if held:
+        yield step(torch.cat(held, 1), state, len(held))[0]
+
+
+def refuse_overlap(window: int, overlap: int) -> None:
+    """Refuse windows that do not go on.
+
+    Raises:
+        UserError: they do not.
+    """
+    if not 0 <= overlap < window:
+        raise UserError(f"val.window_overlap: {overlap} must be less than val.window_frames {window}")
 
 
 def _ending(run: Callable[[Tensor], Tensor], held: list[Tensor], window: int, done: int) -> Tensor:

@@ -13,7 +13,7 @@ from ..annotations import Count, NonNegative, Range, SomeIterations
 from ..degradations.limits import Probabilities
 from ..errors import UserError
 from ..inference.network import network_trait
-from ..inference.windows import in_windows, run_clip
+from ..inference.windows import carried, in_windows, run_clip
 from ..runtime import distributed
 from . import MODELS
 from .base import Batch, Update
@@ -39,7 +39,8 @@ class VideoModel(RestorationModel):
         dcn_lr_mul: factor of the learning rate of parameters with ``dcn`` in their name.
         center_frame_only: of a clip, score and save the middle frame only.
         flip_seq: the mean of what the network makes of a clip followed by itself backwards.
-        window_frames: frames of a clip that the network gets at a time, for long clips; all when omitted.
+        window_frames: frames of a clip that the network gets at a time, for long clips; all when omitted. The state of a
+            network that goes through a clip from its beginning (BasicVSR) is carried from one window to the next.
         window_overlap: frames that neighbouring windows share.
         use_moa: change every batch by one augmentation of `moa_augs`, see `batch_mixing`.
         moa_augs: those to choose from.
@@ -150,9 +151,24 @@ class VideoModel(RestorationModel):
     def _run(self, network: nn.Module, clip: Tensor) -> Tensor:
         if network_trait(network, "takes_frames"):
             return run_clip(self.inference, network, clip)
+        if self.window_frames is not None and clip.shape[1] > self.window_frames and self.carries:
+            return torch.cat(
+                list(carried(self.continued, clip.split(1, 1), self.window_frames, self.window_overlap)), 1
+            )
         return in_windows(
             lambda part: run_clip(self.inference, network, part), clip, self.window_frames, self.window_overlap
         )
+
+    @property
+    def carries(self) -> bool:
+        """Whether the network's state can go from one window to the next: it has one, and sees frames whole and once."""
+        whole = self.inference.tile is None and self.inference.cut is None and self.inference.window_size is None
+        return whole and not self.flip_seq and network_trait(self.networks["g"], "continued") is not None
+
+    def continued(self, clip: Tensor, state: Any, count: int) -> tuple[Tensor, Any]:
+        """See `NetworkTraits.continued`."""
+        result: tuple[Tensor, Any] = network_trait(self.networks["g"], "continued")(clip, state, count)
+        return result
 
 
 def middle(clip: Tensor) -> Tensor:

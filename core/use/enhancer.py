@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -21,11 +22,12 @@ from ..inference.network import OTHER_CHANNELS, network_trait
 from ..inference.scenes import Scenes
 from ..inference.self_ensemble import Ensemble, self_ensemble
 from ..inference.tiling import size_multiple
-from ..inference.windows import streamed
+from ..inference.windows import carried, streamed
 from ..load import Restorer
 from ..models.base import Model
 from ..models.generation.model import GenerationModel
 from ..models.interpolation import InterpolationModel
+from ..models.video import VideoModel
 from ..runtime.precision import Amp, autocast, usable
 from .pictures import Picture, resized
 
@@ -139,14 +141,41 @@ class Enhancer:
         Frames are taken one after the other, and few are held; see `inference.windows.streamed`.
         """
         prepared = (torch.from_numpy(self._prepared(p)[0]).permute(2, 0, 1)[None, None] for p in pictures)
-        scenes = Scenes(prepared, lambda frame: frame)
+        first = next(prepared, None)
+        if first is None:
+            return
+        scenes = Scenes(itertools.chain([first], prepared), lambda frame: frame)
         window, overlap = self.model.window_frames or WINDOW, self.model.window_overlap
         run: Callable[[Tensor], Tensor] = self.run
         if self.takes:
             overlap, run = self.takes - 1, self._each
             window = max(window, 2 * self.takes)
-        for part in streamed(run, scenes, window, min(overlap, window - 1), lambda before, after: scenes.begins):
+        overlap = min(overlap, window - 1)
+        parts = streamed(run, scenes, window, overlap, lambda before, after: scenes.begins)
+        if self._carries(first, window):
+            parts = carried(self._continued, scenes, window, overlap, lambda before, after: scenes.begins)
+        for part in parts:
             yield from (self._finished(image, 1.0) for image in part[0])
+
+    def _carries(self, frame: Tensor, window: int) -> bool:
+        """Whether the network's state goes from window to window: it has one, and so many frames fit into memory as a whole."""
+        if self.settings.ensemble is not None or not isinstance(self.model, VideoModel) or not self.model.carries:
+            return False
+        return self._tile(frame.expand(-1, window, -1, -1, -1)) is None
+
+    @torch.no_grad()
+    def _continued(self, part: Tensor, state: Any, count: int) -> tuple[Tensor, Any]:
+        try:
+            with autocast(self.device, self.settings.dtype):
+                return self.restorer.continued(part, state, count)
+        except (RuntimeError, MemoryError) as e:
+            if not memory.is_out_of_memory(e):
+                raise
+            height, width = part.shape[-2:]
+            raise UserError(
+                f"memory was not enough for {part.shape[1]} frames of {width} x {height}; --tile {max(height, width) // 2} "
+                "computes them in tiles"
+            ) from e
 
     def _each(self, part: Tensor) -> Tensor:
         """Every frame of (1, T, C, H, W) restored from its neighbours, those beyond the ends replaced."""

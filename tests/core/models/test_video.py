@@ -18,7 +18,7 @@ from relume.archs import build_network
 from relume.core.errors import UserError
 from relume.core.imaging.opencv import cv2
 from relume.core.inference.tiling import Inference
-from relume.core.inference.windows import in_windows, run_clip, streamed
+from relume.core.inference.windows import carried, in_windows, run_clip, streamed
 from relume.core.models.video import VideoModel
 from relume.core.runtime.optimizers import build_optimizer
 from relume.losses import LOSSES
@@ -130,6 +130,48 @@ def test_windows_reach_across_no_cut_and_hold_few_frames() -> None:
     assert sum(len(w) < 8 for w in windows) == 1  # the scene of one frame; that of nine has two windows
     inner = {n: max(min(n - w[0], w[-1] - n) for w in windows if w[0] <= n <= w[-1]) for n in range(70, 190)}
     assert min(inner.values()) >= 1
+
+
+def test_states_are_carried_from_window_to_window_and_end_at_cuts() -> None:
+    torch.manual_seed(0)
+    network = build_network({**BASIC, "flow_levels": 2}).eval()
+    clip = torch.rand(1, 14, 3, 12, 16)
+    frames = clip.split(1, 1)
+    read = [0]
+
+    def counted() -> Iterator[torch.Tensor]:
+        for frame in frames:
+            read[0] += 1
+            yield frame
+
+    def in_parts(window: int, overlap: int, cuts: tuple[int, ...] = ()) -> torch.Tensor:
+        read[0], parts = 0, []
+        for part in carried(network.continued, counted(), window, overlap, lambda before, after: read[0] - 1 in cuts):
+            parts.append(part)
+            assert read[0] - sum(p.shape[1] for p in parts) <= window
+        return torch.cat(parts, 1)
+
+    with torch.no_grad():
+        whole = network(clip)
+        torch.testing.assert_close(in_parts(14, 3), whole)
+        errors = [float((in_parts(5, overlap) - whole).abs().mean()) for overlap in (0, 2, 4)]
+        assert errors[0] > errors[1] > errors[2] > 0  # more is known of what comes after
+        network.fusion.weight[:, :4] = 0  # nothing of what comes after is used
+        whole = network(clip)
+        for window, overlap in ((1, 0), (5, 0), (5, 2), (6, 5)):
+            torch.testing.assert_close(in_parts(window, overlap), whole)
+        forgetful = torch.cat(list(streamed(network, frames, 5, 2)), 1)
+        assert float((forgetful - whole).abs().max()) > 1e-4
+        expected = torch.cat([network(part) for part in (clip[:, :3], clip[:, 3:4], clip[:, 4:])], 1)
+        torch.testing.assert_close(in_parts(4, 1, cuts=(3, 4)), expected)
+        video = VideoModel(
+            {"g": network}, {"pixel": LOSSES.build({"type": "L1Loss"})}, window_frames=5, window_overlap=2
+        )
+        torch.testing.assert_close(video.predict({"lq": clip})["output"], whole)
+        video.flip_seq = True
+        assert not video.carries
+    with pytest.raises(UserError, match="window_overlap: 5 must be less"):
+        list(carried(network.continued, frames, 5, 5))
 
 
 def test_tiles_of_clips_equal_the_whole() -> None:
