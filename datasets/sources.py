@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import itertools
 import logging
+import math
 import os
 import posixpath
 import re
 import tarfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -35,6 +36,7 @@ from ..core.imaging.storage import (
     read_part,
 )
 from ..core.registry import unknown_key
+from .kept import Pool, Shelf
 
 log = logging.getLogger("relume")
 
@@ -44,9 +46,27 @@ MOST_HEADERS = 20_000
 
 @dataclass(frozen=True)
 class IOBackend:
-    """BasicSR's ``io_backend`` block: ``disk`` also covers remote folders, by URL; ``tar`` are WebDataset's archives."""
+    """BasicSR's ``io_backend`` block: ``disk`` also covers remote folders, by URL; ``tar`` are WebDataset's archives.
+
+    Attributes:
+        type: how images are kept.
+        cache: GiB of decoded images that all loading processes of a rank share; none when omitted.
+        pool: these.
+    """
 
     type: Literal["disk", "lmdb", "tar"] = "disk"
+    cache: float | None = None
+    pool: Pool | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.cache is not None:
+            if (
+                isinstance(self.cache, bool)
+                or not isinstance(self.cache, (int, float))
+                or not 0 < self.cache < math.inf
+            ):
+                raise UserError(f"io_backend: cache is {self.cache!r}; a number of GiB above 0 is expected")
+            object.__setattr__(self, "pool", Pool(int(self.cache * 2**30)))
 
 
 def as_backend(block: IOBackend | Mapping[str, Any] | None) -> IOBackend:
@@ -54,12 +74,12 @@ def as_backend(block: IOBackend | Mapping[str, Any] | None) -> IOBackend:
     if block is None or isinstance(block, IOBackend):
         return block or IOBackend()
     for key in block:
-        if key != "type":
-            raise UserError(unknown_key(key, "io_backend", ["type"]))
+        if key not in ("type", "cache"):
+            raise UserError(unknown_key(key, "io_backend", ["type", "cache"]))
     kind = block.get("type", "disk")
     if kind not in ("disk", "lmdb", "tar"):
         raise UserError(f"io_backend: there is no type '{kind}'; 'disk', 'lmdb' and 'tar' are there")
-    return IOBackend(kind)
+    return IOBackend(kind, block.get("cache"))
 
 
 class Source:
@@ -78,6 +98,7 @@ class Source:
         if len(self.files) < len(by_key):
             twice = [f"{a[1]} and {b[1]}" for a, b in itertools.pairwise(by_key) if a[0] == b[0]]
             raise UserError(f"{root}: files that differ in their suffix only cannot be told apart: {listing(twice)}")
+        self._shelf: Shelf | None = None
         if not self.files:
             raise UserError(f"{root}: there are no files to read in this folder (looked for {', '.join(readers)})")
 
@@ -93,8 +114,18 @@ class Source:
         """
         return read_bytes(self.path(name))
 
+    def keep(self, pool: Pool) -> None:
+        """Keep images there once they are decoded."""
+        self._shelf = Shelf(pool, len(self.files))
+        self._numbers = {name: number for number, name in enumerate(self.files.values())}
+
     def pixels(self, name: str) -> np.ndarray:
         """The image, (H, W, 3) RGB at the file's own precision. Errors as `read_pixels`."""
+        if self._shelf is None or name not in self._numbers:
+            return self._decoded(name)
+        return self._shelf.get(self._numbers[name], lambda: self._decoded(name))
+
+    def _decoded(self, name: str) -> np.ndarray:
         return read_pixels(self.read(name), self.path(name), self.root, self.readers)
 
     def size(self, name: str) -> tuple[int, int] | None:
@@ -342,9 +373,16 @@ def open_source(
         recursive: see `Folder`.
         part: see `Tar`.
     """
+    source: Source
     if backend.type == "tar":
-        return Tar(root, readers, part)
-    return Lmdb(root, readers) if backend.type == "lmdb" else Folder(root, readers, recursive)
+        source = Tar(root, readers, part)
+    elif backend.type == "lmdb":
+        source = Lmdb(root, readers)
+    else:
+        source = Folder(root, readers, recursive)
+    if backend.pool is not None:
+        source.keep(backend.pool)
+    return source
 
 
 def refuse_small(files: Sequence[tuple[Source, str]], patch: int) -> None:

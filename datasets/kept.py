@@ -1,0 +1,112 @@
+"""Decoded images in memory that all loading processes of a dataset share: ``io_backend: {type: disk, cache: 8}``."""
+
+from __future__ import annotations
+
+import mmap
+import multiprocessing
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..core.errors import UserError
+from ..core.runtime.memory import gib, there_is
+
+HEAD = struct.Struct("<16s3q")
+"""What stands before an image's numbers: its type, and height, width and channels."""
+GRAIN = 64
+"""Bytes to whose multiples images begin."""
+PATIENCE = 1.0
+"""Seconds that one process waits for another that keeps an image; one that was killed keeps the lock for ever."""
+
+
+class Pool:
+    """Memory that processes share which are forked after it was made, and that is taken from the system as it is filled.
+
+    What is kept stays: when the pool is full, the other images are decoded each time. Every epoch sees each image once, so that
+    replacing some by others would gain nothing. Processes that are not forked, and copies, have a pool of their own, empty.
+
+    Args:
+        size: in bytes.
+
+    Raises:
+        UserError: this machine has less memory.
+    """
+
+    def __init__(self, size: int) -> None:
+        if size > (there := there_is()):
+            raise UserError(
+                f"io_backend.cache: {gib(size)} GB of images do not fit into memory; this machine has {gib(there)}"
+            )
+        self.size = size
+        self._begin()
+
+    def _begin(self) -> None:
+        self.memory = mmap.mmap(-1, max(self.size, GRAIN))
+        self.used = np.frombuffer(mmap.mmap(-1, 8), np.int64)  # bytes
+        self.lock = multiprocessing.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"size": self.size}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.size = state["size"]
+        self._begin()
+
+    def reserve(self, size: int) -> int | None:
+        """Where `size` bytes may be written; None when the pool is full, or another process has died over it."""
+        if not self.lock.acquire(timeout=PATIENCE):
+            return None
+        try:
+            start = int(self.used[0])
+            if start + size > self.size:
+                return None
+            self.used[0] = start + -(-size // GRAIN) * GRAIN
+            return start
+        finally:
+            self.lock.release()
+
+
+class Shelf:
+    """The places of one source's images in a pool.
+
+    Args:
+        pool: where they are.
+        count: how many images the source has.
+    """
+
+    def __init__(self, pool: Pool, count: int) -> None:
+        self.pool, self.count = pool, count
+        self._begin()
+
+    def _begin(self) -> None:
+        # One above the place of each image, 0 for none: a single word, so that no process sees half of it.
+        self.places = np.frombuffer(mmap.mmap(-1, max(8, 8 * self.count)), np.int64)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"pool": self.pool, "count": self.count}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.pool, self.count = state["pool"], state["count"]
+        self._begin()
+
+    def get(self, number: int, decode: Callable[[], np.ndarray]) -> np.ndarray:
+        """Image `number`, (H, W, C) or (H, W): a copy of what is kept, or what `decode` gives, kept where there is room."""
+        if place := int(self.places[number]):
+            return self._read(place - 1)
+        image = decode()
+        if image.ndim in (2, 3) and (start := self.pool.reserve(HEAD.size + image.nbytes)) is not None:
+            shape = (*image.shape, 0)[:3]
+            HEAD.pack_into(self.pool.memory, start, image.dtype.str.encode(), *shape)
+            begin = start + HEAD.size
+            self.pool.memory[begin : begin + image.nbytes] = np.ascontiguousarray(image).tobytes()
+            self.places[number] = start + 1
+        return image
+
+    def _read(self, start: int) -> np.ndarray:
+        kind, height, width, channels = HEAD.unpack_from(self.pool.memory, start)
+        shape = (height, width, channels) if channels else (height, width)
+        dtype = np.dtype(kind.rstrip(b"\0").decode())
+        size = height * width * max(1, channels)
+        return np.frombuffer(self.pool.memory, dtype, size, start + HEAD.size).reshape(shape).copy()

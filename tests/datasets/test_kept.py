@@ -1,0 +1,115 @@
+"""Decoded images that loading processes share: the same pixels as decoded anew, whatever happens around them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from relume.core.errors import UserError
+from relume.core.imaging.image_io import imwrite
+from relume.datasets import build_dataset
+from relume.datasets.kept import Pool, Shelf
+from relume.datasets.loading.packets import Packets
+from relume.datasets.loading.sampler import SampleKey
+from relume.datasets.loading.worker import SeededDataset
+
+LENGTH = 6
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for i in range(LENGTH):
+        for which, kind in (("lq", np.uint8), ("gt", np.uint16)):
+            imwrite(tmp_path / which / f"{i}.png", rng.integers(0, np.iinfo(kind).max, (24, 20 + i, 3), kind, True))
+    return tmp_path
+
+
+def batches(dataset: object, workers: int, epochs: int = 1) -> list[torch.Tensor]:
+    keys = [[SampleKey(0, i, i)] for i in range(LENGTH)]
+    packets = Packets(SeededDataset(dataset, 0), keys, workers, keep=True)
+    try:
+        found = []
+        for epoch in range(epochs):
+            if epoch:
+                packets.again()
+            for _ in keys:
+                packet = next(packets)
+                assert packet.batch is not None, packet.error
+                found += [packet.batch["lq"], packet.batch["gt"]]
+        return found
+    finally:
+        packets.close()
+
+
+def paired(folders: Path, **backend: object) -> object:
+    block = {"type": "PairedImageDataset", "dataroot_lq": str(folders / "lq"), "dataroot_gt": str(folders / "gt")}
+    return build_dataset({**block, "gt_size": None, "io_backend": {"type": "disk", **backend}}, phase="val", scale=1)
+
+
+def test_an_image_is_decoded_once_by_all_processes_together(folders: Path) -> None:
+    plain = batches(paired(folders), 0)
+    dataset = paired(folders, cache=0.01)
+    first = batches(dataset, 2)
+    for file in folders.rglob("*.png"):
+        file.unlink()
+    again = batches(dataset, 2, epochs=2)  # other processes: what they know was there when they were forked
+    for a, b in zip(plain * 2, [*first, *again[: len(first)]], strict=True):
+        assert torch.equal(a, b)
+    assert all(torch.equal(a, b) for a, b in zip(again[: len(first)], again[len(first) :], strict=True))
+
+
+def test_what_one_process_has_kept_another_reads() -> None:
+    pool = Pool(1 << 16)
+    shelf = Shelf(pool, 2)
+    images = [np.arange(60, dtype=np.uint16).reshape(4, 5, 3), np.ones((3, 2), np.float32)]
+    context = multiprocessing.get_context("fork")
+    for number, image in enumerate(images):
+        child = context.Process(target=shelf.get, args=(number, lambda image=image: image))
+        child.start()
+        child.join()
+    for number, image in enumerate(images):
+        found = shelf.get(number, lambda: pytest.fail("was decoded again"))
+        assert found.dtype == image.dtype and np.array_equal(found, image)
+        found[:] = 7  # a copy: what is kept stays as it is
+        assert np.array_equal(shelf.get(number, lambda: pytest.fail("was decoded again")), image)
+
+
+def test_a_full_pool_keeps_what_it_has_and_decodes_the_rest() -> None:
+    shelf = Shelf(Pool(4096), 3)
+    image = np.full((32, 32, 3), 5, np.uint8)  # one fits beside its head, two do not
+    assert all(np.array_equal(shelf.get(i, lambda: image), image) for i in (0, 1))
+    assert np.array_equal(shelf.get(0, lambda: pytest.fail("was decoded again")), image)
+    assert np.array_equal(shelf.get(1, lambda: image + 1), image + 1)
+
+
+def test_a_lock_that_a_dead_process_holds_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relume.datasets.kept.PATIENCE", 0.01)
+    pool = Pool(4096)
+    shelf = Shelf(pool, 1)
+    pool.lock.acquire()
+    assert shelf.get(0, lambda: np.ones((2, 2), np.uint8)).sum() == 4
+    assert shelf.get(0, lambda: np.zeros((2, 2), np.uint8)).sum() == 0
+
+
+def test_a_copy_begins_anew(folders: Path) -> None:
+    shelf = Shelf(Pool(4096), 1)
+    shelf.get(0, lambda: np.ones((2, 2), np.uint8))
+    other = pickle.loads(pickle.dumps(shelf))
+    assert other.get(0, lambda: np.zeros((2, 2), np.uint8)).sum() == 0
+    dataset = pickle.loads(pickle.dumps(paired(folders, cache=0.01)))
+    assert dataset[0]["lq"].shape == (3, 24, 20)
+
+
+@pytest.mark.parametrize(
+    ("cache", "message"),
+    [(0, "a number of GiB above 0"), (True, "a number of GiB above 0"), (1e6, "do not fit into memory")],
+)
+def test_impossible_sizes_are_refused(cache: float, message: str, folders: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        paired(folders, cache=cache)
