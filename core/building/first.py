@@ -114,7 +114,7 @@ def of_shapes(text: str, pred: list[str], target: list[str], opt: Options) -> Us
     key = "network_g"
     if pred[2:] != target[2:]:
         found = settings(network, FACTORS)
-        named = bool(found)
+        named = any(value != opt.scale for _, value in found)
         reasons += [f"network_g.{name} is {value}" for name, value in found] + [f"scale is {opt.scale}"]
         key = f"network_g.{found[0][0]}" if found else key
     if pred[1:2] != target[1:2]:
@@ -133,6 +133,8 @@ def of_memory(error: Exception, key: str | None, opt: Options) -> UserError:
     """What to say where a step has no memory left: the networks with their values, and the sizes of what they are given."""
     data = opt.datasets["train"]
     sizes = {k: data[k] for k in SIZES if data.get(k) is not None}
+    if key not in (None, "train") and not str(key).startswith(("network_", "train.optim")):
+        return refusal(error, str(key), of(key, opt), "the first iterations failed: ")
     made_of = [*(f"network_{k}: {given_in(b)}" for k, b in opt.networks.items()), f"datasets.train: {given_in(sizes)}"]
     found = refusal(error, key or "train", {}, "the first iterations failed: ")
     of_option, found = found.key, type(found)(f"{found} ({'; '.join(made_of)})")

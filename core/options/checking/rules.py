@@ -175,6 +175,7 @@ class OptionsChecker(Checker):
             text = f"{name} is of {topic}."
         elif not text.startswith("no "):  # a library or a plug-in knows the name, and says why it is not to be had
             return self.unknown_as(node, key, text)
+        text = text if text.endswith((".", ")", "?")) else f"{text}."
         for plugin in plugged.active():
             theirs = ", ".join(plugin.names(registry)[:9]) or f"no {registry.noun}"
             text += f" {plugin.key}, under plugins, has {theirs}."
@@ -270,7 +271,8 @@ class OptionsChecker(Checker):
                 f"network_{k}": Parameter(f"network_{k}", NetworkBlock, MISSING if k in required else None)
                 for k in self._network_keys(block)
             }
-            return {**networks, **top_level_keys(self.model)}
+            own = top_level_keys(self.model) if self.model else self._unjudged(Options, block, *networks)
+            return {**own, **networks}
         if cls is Paths:
             keys = {p + k: annotation for p, (annotation, _) in PATH_KEYS.items() for k in self._network_keys(block)}
             return {k: Parameter(k, annotation | None, None) for k, annotation in keys.items()}
@@ -281,15 +283,16 @@ class OptionsChecker(Checker):
                 for k in block.entries
                 if re.search(p, k)
             }
-            if self.model:
-                own = self._own_options(Train)
-            else:  # the model's name is wrong, and reported; its own options cannot be known, only misspelt common ones
-                fields = parameters(Train)
-                own = {
-                    k: Parameter(k, Any, None) for k in block.entries if k not in fields and not did_you_mean(k, fields)
-                }
+            own = self._own_options(Train) if self.model else self._unjudged(Train, block)
             return {**own, **components}
-        return self._own_options(Val) if cls is Val else {}
+        if cls is Val:
+            return self._own_options(Val) if self.model else self._unjudged(Val, block)
+        return {}
+
+    def _unjudged(self, cls: Any, block: Block, *known: str) -> dict[str, Parameter]:
+        """Of a section, the keys that may be options of the model, whose name is wrong, and reported: all but misspelt ones."""
+        fields = [*parameters(cls), *known]
+        return {k: Parameter(k, Any, None) for k in block.entries if k not in fields and not did_you_mean(k, fields)}
 
     def _own_options(self, cls: Any) -> dict[str, Parameter]:
         """The model's own options that stand in the section `cls`, ``val`` for those that concern inference."""

@@ -246,7 +246,9 @@ def test_a_model_may_need_no_loss(loaded: Loaded) -> None:
 
 
 def test_an_unknown_model_hides_no_other_mistake(mistakes: Mistakes) -> None:
-    first, second = mistakes("RestorationModel", "Nope", "network_z:type=OptionsNet", "train:of_the_model=1")
+    first, second = mistakes(
+        "RestorationModel", "Nope", "network_z:type=OptionsNet", "train:of_the_model=1", "val:its_own=1", "own=1"
+    )
     assert first.startswith("x.yml:2:13: no model is called 'Nope'. ")
     assert second == "--force_yml network_z:type=OptionsNet: network_z (OptionsNet) lacks 'dim'."
 
