@@ -130,7 +130,7 @@ class CurveChoice:
         scene_key: of `estimated_gain`.
 
     Raises:
-        UserError: not positive, or dgain both given and estimated.
+        UserError: not positive, dgain both given and estimated, or `scene_key` where nothing is estimated.
     """
 
     dgain: float | None = None
@@ -143,6 +143,8 @@ class CurveChoice:
             value = getattr(self, key)
             if value is not None and not 0 < value < float("inf"):
                 raise UserError(f"{key}: a positive number is expected, not {value}")
+        if self.scene_key != SCENE_KEY and not self.estimate:
+            raise UserError("scene_key has no effect without estimate_dgain: true, which guesses gains")
         if self.estimate and self.dgain is not None:
             raise UserError("dgain is given and estimate_dgain asks to guess it; leave one out")
 

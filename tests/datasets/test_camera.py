@@ -130,6 +130,7 @@ def test_choices():
         ({"dgain": 0.0}, "dgain: a positive number is expected, not 0"),
         ({"gamma": -2.0}, "gamma: a positive number"),
         ({"scene_key": 0.0}, "scene_key: a positive number"),
+        ({"scene_key": 0.1}, "scene_key has no effect without estimate_dgain: true"),
         ({"dgain": 1.0, "estimate": True}, "leave one out"),
     ):
         with pytest.raises(UserError, match=message):

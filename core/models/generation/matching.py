@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +44,8 @@ class MatchingOptions:
         label_penalty: by how much, in units of |x - y|^2 of unit vectors, which is at most 4.
     """
 
+    MODES: ClassVar = {"topk": ("target", ("topk",)), "label_penalty": ("labels", ("penalty",))}
+    """Options that only some values of others look at."""
     pairing: Literal["ot", "random"] = "ot"
     scope: Literal["micro", "global"] = "micro"
     target: Literal["argmax", "sample", "barycentre", "topk", "assignment"] = "sample"

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ....datasets.base import DatasetTraits
 from ....losses.base import LossTraits
 from ...annotations import Count, declared
 from ...errors import UserError
@@ -23,6 +22,7 @@ from .. import MODELS
 from ..base import Batch, Model, Update, flat_terms, log_name
 from ..draws import seeds_of, standard_normal, uniforms_of, uploaded
 from .bank import BankOptions, MemoryBank, build_bank
+from .checks import check_classes, mistakes_of_modes
 from .matching import Matching, MatchingOptions, Memory, Settings, Targets
 from .times import Times
 
@@ -167,6 +167,9 @@ class GenerationModel(Model):
                 "has no effect where images are matched (matching.pairing: ot), since targets come from the bank; "
                 "train.bank: {flips: true} has every image mirrored, too",
             )
+        yield from mistakes_of_modes("times", Times, train.get("times") or {})
+        if matched:
+            yield from mistakes_of_modes("matching", MatchingOptions, train.get("matching") or {})
 
     # ------------------------------------------------------------ before training
     def prepare(self, dataset: Any, device: torch.device) -> None:
@@ -376,22 +379,6 @@ class GenerationModel(Model):
 def options_of(kind: type[Options], given: Options | Mapping[str, Any] | None) -> Options:
     """The dataclass that an option block describes; its defaults for None."""
     return given if isinstance(given, kind) else kind(**(given or {}))  # type: ignore[arg-type]
-
-
-def check_classes(dataset: Any, labelled: bool, classes: int) -> None:
-    """Raises UserError unless a training set has images of each of a generator's classes, and of no others."""
-    wanted = f"network_g.label_dim is {classes}"
-    if not labelled:
-        raise UserError(f"{wanted}, but the training images have no classes: give the dataset labels, or set it to 0")
-    found = declared(dataset, "num_classes", DatasetTraits)
-    if found > classes:
-        raise UserError(f"the training set has {found} classes, but {wanted}")
-    labels = declared(dataset, "labels", DatasetTraits)
-    if labels is not None:
-        empty = (labels.bincount(minlength=classes) == 0).nonzero().flatten().tolist()
-        if empty:
-            among = f"classes {empty[0]} and {len(empty) - 1} more" if len(empty) > 1 else f"class {empty[0]}"
-            raise UserError(f"{wanted}, but no training image is of {among}: number classes from 0 without gaps")
 
 
 def on_path(noise: Tensor, image: Tensor, t: Tensor) -> Tensor:

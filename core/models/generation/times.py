@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
@@ -40,6 +40,12 @@ class Times:
         UserError: an interval that is empty or not within [0, 1].
     """
 
+    MODES: ClassVar = {
+        "df": ("distribution", ("logit_student_t",)),
+        **dict.fromkeys(("mean", "std"), ("distribution", ("logit_student_t", "logit_normal"))),
+        **dict.fromkeys(("alpha", "beta"), ("distribution", ("beta",))),
+    }
+    """Options that only some distributions have."""
     distribution: Literal["logit_student_t", "logit_normal", "uniform", "cosine", "beta"] = "logit_student_t"
     one_step: Share = 0.5
     df: Positive = 1.0

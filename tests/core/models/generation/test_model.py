@@ -421,6 +421,21 @@ def test_mirroring_that_would_change_nothing_is_refused(changes: dict[str, Any])
     options.check({**opt, "train": {**opt["train"], "matching": {"pairing": "random"}}})
 
 
+def test_what_a_mode_ignores_is_refused() -> None:
+    for block, given, otherwise in (
+        ("times", {"alpha": 3.0}, {"distribution": "beta"}),
+        ("times", {"distribution": "uniform", "std": 2.0}, {"distribution": "logit_normal"}),
+        ("matching", {"topk": 3}, {"target": "topk"}),
+        ("matching", {"labels": "ignore", "label_penalty": 2.0}, {"labels": "penalty"}),
+    ):
+        opt = settings()
+        opt["train"][block] = {**opt["train"].get(block, {}), **given}
+        with pytest.raises(UserError, match=rf"train\.{block}\.{[*given][-1]}: has no effect with \w+: \w+, only with"):
+            options.check(opt)
+        opt["train"][block] |= otherwise
+        options.check(opt)
+
+
 def test_seconds_per_thousand_images_are_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
