@@ -24,6 +24,7 @@ from .dispatch import device_obstacle, use_kernel
 from .self_test import case
 from .shapes import check_shapes
 from .ssd_chunks import scan_chunks
+from .ssd_matrices import scan_matrices
 from .ssd_operator import scan_operator
 
 CHUNK = 64
@@ -156,14 +157,18 @@ def _plain(
 ) -> tuple[Tensor, Tensor]:
     batch, length, heads, width = x.shape
     groups, size = B.shape[2:]
-    chunk = min(1 << ((chunk_size or CHUNK).bit_length() - 1), 1 << (length - 1).bit_length())
+    exported = torch.compiler.is_exporting()  # to be read where Relume's operators are not
+    chunk = CHUNK if exported else min(1 << ((chunk_size or CHUNK).bit_length() - 1), 1 << (length - 1).bit_length())
     if initial is None:
         state = x.new_zeros(batch, groups, size, heads // groups, width)
     else:
         state = initial.unflatten(1, (groups, -1)).permute(0, 1, 4, 2, 3)
     D = D[:, None] if D is not None and D.dim() == 1 else D
-    scan = scan_operator if torch.compiler.is_compiling() else scan_chunks
-    y, state = scan(x, dt, A, B, C, D, state, chunk)
+    if exported:
+        y, state = scan_matrices(x, dt, A, B, C, D, state)
+    else:
+        scan = scan_operator if torch.compiler.is_compiling() else scan_chunks
+        y, state = scan(x, dt, A, B, C, D, state, chunk)
     return y, state.permute(0, 1, 3, 4, 2).flatten(1, 2)
 
 

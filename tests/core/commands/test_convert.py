@@ -367,3 +367,42 @@ def test_what_is_converted_for_an_option_file_says_so(tmp_path, monkeypatch, out
         expected = network.eval()(image)
     for file in (out, again):
         assert torch.equal(relume.load(file, device="cpu")(image), expected)
+
+
+# ------------------------------------------------------------------ the authors' own layouts
+def restormers(golden, recipe):
+    """Restormer's releases have ``params``."""
+    case = recipe("underwater/golden_recipe.py").load_case(golden("underwater/arch_restormer_tiny.pt"))
+    config = {"model_type": "RestorationModel", "network_g": {"type": "Restormer", **case["config"]}}
+    return config, {"params": case["state_dict"]}, case["inputs"], case["outputs"][0], 0
+
+
+def diffirs(golden, recipe):
+    """DiffIR's have ``params`` and ``params_ema``, each with the buffers of its diffusion under several names."""
+    case = torch.load(golden("hdr/s2.pt"), weights_only=True)
+    config = {"model_type": "DiffIRS2Model", "network_g": {"type": "DiffIRS2", **case["config"]}}
+    content = {"params": {k: v + 1 for k, v in case["state_dict"].items()}, "params_ema": case["state_dict"]}
+    return config, content, [case["input"]["lq"]], case["output"]["eval_sr"], case["seeds"]["eval"]
+
+
+def interpolators(golden, recipe):
+    """VFIMamba, EMA-VFI and the thesis save what DistributedDataParallel wraps: every name begins with ``module.``"""
+    (case, *_) = torch.load(golden("vfi/model_gated_attn_only.pt"), weights_only=True)["cases"]
+    options = {k: v for k, v in case["config"].items() if k not in ("loss", "salt", "weights")}
+    config = {"model_type": "InterpolationModel", "network_g": {"type": "HybridVFI", **options}}
+    content = {f"module.{k}": v for k, v in case["state_dict"].items()}
+    return config, content, [case["input"]["x"]], case["output"]["pred"], 0
+
+
+@pytest.mark.parametrize("made", [restormers, diffirs, interpolators])
+def test_files_of_authors_give_what_their_networks_gave(golden, recipe, tmp_path, made):
+    config, content, inputs, expected, seed = made(golden, recipe)
+    (tmp_path / "x.yml").write_text(json.dumps({"name": "x", **config}))
+    path, out = save(content, tmp_path / "theirs.pth"), tmp_path / "ours.safetensors"
+    assert main(["convert", str(path), str(out), "-opt", str(tmp_path / "x.yml")]) == 0
+    network = relume.load(str(out), device="cpu").model.networks["g"].eval()
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        found = network(*inputs)
+    found = found[0] if isinstance(found, tuple) else found
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)

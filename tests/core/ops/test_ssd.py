@@ -20,6 +20,7 @@ from relume.core.errors import UserError
 from relume.core.ops import ssd as module
 from relume.core.ops.ssd import ssd
 from relume.core.ops.ssd_chunks import safe_tile, scan_chunks
+from relume.core.ops.ssd_matrices import scan_matrices
 from relume.core.ops.ssd_operator import scan_operator
 
 TENSORS = ("x", "dt", "A", "B", "C", "D", "z", "dt_bias", "initial_states")
@@ -335,3 +336,19 @@ def test_the_operator_for_the_compiler_is_the_scan(skip: bool) -> None:
         loss = (y * y.detach()).sum() + (last * last.detach()).sum()
         results.append([y, last, *torch.autograd.grad(loss, [t for t in inputs if t is not None])])
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("length", [1, 64, 130])
+def test_the_scan_of_exported_files_is_the_scan(length: int) -> None:
+    """In value and gradient, also of the last state, where decay is strong."""
+    torch.manual_seed(0)
+    x, dt = torch.randn(2, length, 4, 3).double(), 3 * torch.rand(2, length, 4).double()
+    A, B, C = -4 * torch.rand(4).double(), torch.randn(2, length, 2, 5).double(), torch.randn(2, length, 2, 5).double()
+    inputs = [
+        t.requires_grad_() for t in (x, dt, A, B, C, torch.randn(4, 1).double(), torch.randn(2, 2, 5, 2, 3).double())
+    ]
+    results = []
+    for y, last in (scan_matrices(*inputs), scan_chunks(*inputs, 16)):
+        results.append([y, last, *torch.autograd.grad(y.sin().sum() + last.cos().sum(), inputs)])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
