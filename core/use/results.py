@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import itertools
 import logging
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ import torch
 from ..errors import UserError, expanded
 from ..files import reading
 from ..imaging.float_formats import FLOAT_WRITERS
+from ..imaging.naming import natural_order
 from ..imaging.storage import read_bytes, write_bytes
 from ..imaging.video_codecs import CONTAINERS, USUAL, Encoding
 from ..inference.self_ensemble import Ensemble
@@ -179,11 +182,14 @@ class Results:
             sys.stdout.buffer.flush()
             return
         waiting = self._waiting()
+        tried = len(waiting)
         if waiting:
             self.journal.begun()
+            if self.enhancer.takes is not None:
+                waiting = self._make_sequences(waiting)
             for group in self._groups(progress("infer", waiting)):
                 self._make(group)
-        self._conclude(len(waiting), time.perf_counter() - begun)
+        self._conclude(tried, time.perf_counter() - begun)
 
     def _waiting(self) -> list[tuple[Input, Path]]:
         """Inputs whose results are not there, and where those go."""
@@ -234,13 +240,57 @@ class Results:
             return
         for (member, path, own), image in zip(group, made, strict=True):
             assert own is not None
+            self._write(member, path, own, image)
+
+    def _make_sequences(self, waiting: list[tuple[Input, Path]]) -> list[tuple[Input, Path]]:
+        """Make the pictures, those of a folder as frames of a clip in the order of their numbers; what is left are clips.
+
+        Where a result is missing, its whole folder is computed, since frames depend on each other.
+        """
+        folders: dict[str, list[tuple[Input, Path]]] = {}
+        missing = {os.path.dirname(one.path) for one, _ in waiting if not one.is_clip}
+        for one, target in zip(self.inputs, self.targets, strict=True):
+            if not one.is_clip and os.path.dirname(one.path) in missing:
+                folders.setdefault(os.path.dirname(one.path), []).append((one, target))
+        for members in folders.values():
+            members.sort(key=lambda member: natural_order(member[0].path))
+            frames = self._decoded(progress("infer", members))
+            for _, scene in itertools.groupby(frames, lambda frame: frame[2].pixels.shape):
+                self._make_frames(scene)
+        return [(one, target) for one, target in waiting if one.is_clip]
+
+    def _decoded(self, members: Iterator[tuple[Input, Path]]) -> Iterator[tuple[Input, Path, Picture]]:
+        for one, target in members:
             try:
-                data = self._encoded(str(path), own, image)
+                yield one, target, decode(self._bytes(one), one.path)
             except UserError as e:
-                self._fail(member, e)
-                continue
-            self.journal.note(path, member.path, len(data))
-            write_bytes(path, data)
+                self._fail(one, e)
+
+    def _make_frames(self, frames: Iterator[tuple[Input, Path, Picture]]) -> None:
+        """Results of pictures of one size, one after the other in time."""
+        unwritten: deque[tuple[Input, Path, Picture]] = deque()
+
+        def shown() -> Iterator[Picture]:
+            for frame in frames:
+                unwritten.append(frame)
+                yield frame[2]
+
+        try:
+            for image in self.enhancer.clip(shown()):
+                one, target, own = unwritten.popleft()
+                self._write(one, target, own, image)
+        except (UserError, RuntimeError) as e:
+            for one, _, _ in [*unwritten, *frames]:
+                self._fail(one, e)
+
+    def _write(self, one: Input, target: Path, own: Picture, image: Any) -> None:
+        try:
+            data = self._encoded(str(target), own, image)
+        except UserError as e:
+            self._fail(one, e)
+            return
+        self.journal.note(target, one.path, len(data))
+        write_bytes(target, data)
 
     def _make_clip(self, one: Input, target: Path) -> None:
         encoding = clips.with_depth(self.request.encoding, self.request.bits)

@@ -430,6 +430,31 @@ def test_a_network_of_clips_sees_the_frames_around_but_not_across_cuts(infer, he
         assert not capture.read()[0]
 
 
+def test_a_folder_of_frames_is_a_clip_to_a_network_of_clips(infer, here):
+    path = clip_weights(here, {"type": "BasicVSR", "num_feat": 2, "num_block": 0, "flow_levels": 1})
+    frames = np.random.default_rng(0).integers(0, 200, (5, 8, 12, 3)).astype(np.uint8)
+    names = [f"f_{n}.png" for n in (1, 2, 3, 10, 11)]
+    for name, frame in zip(names, frames, strict=True):
+        imwrite(here / "in" / name, frame)
+    imwrite(here / "in/other/0.png", frames[0][:6])
+    (here / "in/f_4.png").write_bytes(b"no picture")
+    code, said = infer("-i", "in", "-o", "out", net=path)
+    assert code == 2 and "1 of 7 inputs could not be used: in/f_4.png" in said and "6 of 7 made" in said
+    net = relume.load(path, device="cpu").model.networks["g"]
+    with torch.no_grad():
+        expected = net(torch.from_numpy(frames).permute(0, 3, 1, 2)[None].float() / 255)[0]
+    whole = (expected.clamp(0, 1) * 255).permute(0, 2, 3, 1).numpy()
+    for name, image in zip(names, whole, strict=True):
+        assert np.abs(raw(here / "out" / name)[..., ::-1] - image).max() <= 0.51
+    assert raw(here / "out/other/0.png").shape == (24, 48, 3)
+    (here / "in/f_4.png").unlink()
+    first = raw(here / "out/f_2.png")
+    (here / "out/f_2.png").unlink()
+    code, said = infer("-i", "in", "-o", "out", net=path)  # goes on, and f_2 has its neighbours
+    assert code == 0 and "5 of 6 results are there" in said
+    np.testing.assert_array_equal(raw(here / "out/f_2.png"), first)
+
+
 def test_an_adapted_entry_is_said(infer, here):
     """What was loaded is one line, with the average where there is one."""
     net = build_network(NETWORKS["x2"])
