@@ -149,10 +149,10 @@ def _fused(
     if kernel is not None and u.is_cuda:
         pair = kernel(u, delta, A, B, C, D, None, bias, softplus, True)
         return pair[0], pair[1]
-    from .selective_scan_triton import FusedScan
+    from .selective_scan_triton import fused
 
-    result: tuple[Tensor, Tensor] = FusedScan.apply(u, delta, A, B, C, D, bias, softplus)
-    return result
+    y, last, _ = fused(u, delta, A, B, C, D, bias, softplus)
+    return y, last
 
 
 def _obstacle(u: Tensor, A: Tensor, B: Tensor, C: Tensor, **others: Tensor | None) -> str | None:
