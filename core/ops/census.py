@@ -58,7 +58,7 @@ def census_distance(pred: Tensor, target: Tensor, patch_size: int = 7) -> Tensor
     return plain
 
 
-@case("census", (1, 6, 7), (1, 6, 7))
+@case("census", (1, 6, 7), (1, 6, 7), sized=lambda side, width: ((1, side**2, width),) * 2)
 def _case(pred: Tensor, target: Tensor) -> Tensor:
     return census_distance(pred, target.detach(), 3)
 

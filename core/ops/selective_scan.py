@@ -80,7 +80,12 @@ def selective_scan(
     return (y, last) if return_last_state else y
 
 
-@case("selective_scan", (1, 4, 19), (1, 4, 19), (4, 8), (1, 2, 8, 19), (1, 2, 8, 19), (4,))
+def _sized(side: int, length: int) -> tuple[tuple[int, ...], ...]:
+    d, signal = side**2, (1, 1, 16, length)
+    return (1, d, length), (1, d, length), (d, 16), signal, signal, (d,)
+
+
+@case("selective_scan", (1, 4, 19), (1, 4, 19), (4, 8), (1, 2, 8, 19), (1, 2, 8, 19), (4,), sized=_sized)
 def _case(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor | tuple[Tensor, Tensor]:
     return selective_scan(u, delta, -A, B, C, D)
 

@@ -19,8 +19,8 @@ from .launching import launch
 
 TINY = tl.constexpr(1.1754943508222875e-38)
 """Smallest normal float32."""
-WHOLE = 2**16
-"""Entries of a matrix, padded to powers of 2, that one program keeps in registers: 128 for each thread of 16 warps."""
+WHOLE = 2**15
+"""Entries of a matrix, padded to powers of 2, that one program keeps in registers: 64 for each thread of 16 warps."""
 COLUMNS, ROWS, REACH = 64, 4, 512
 """Columns or rows that one program updates, and how far it reads along a row at a time."""
 
