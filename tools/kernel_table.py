@@ -51,10 +51,13 @@ def record(launched: dict[str, tuple[Any, ...]]) -> None:
 def call_every_op(dtype: torch.dtype) -> None:
     """One forward and backward call of each, at widths of published networks and few pixels."""
     from relume.core.ops.causal_conv1d import causal_conv1d
+    from relume.core.ops.census import census_distance
     from relume.core.ops.channel_attention import self_attention
     from relume.core.ops.layer_norm import layer_norm
     from relume.core.ops.pixelwise import gated_feed_forward
     from relume.core.ops.rms_norm import rmsnorm_gated
+    from relume.core.ops.selective_scan import selective_scan
+    from relume.core.ops.sinkhorn import scale_to_marginals
     from relume.core.ops.ssd import ssd
     from relume.core.ops.window_attention import window_attention
 
@@ -69,7 +72,14 @@ def call_every_op(dtype: torch.dtype) -> None:
         gated_feed_forward(drawn(1, 8, 8, 48), drawn(254, 48), None, drawn(254, 1, 3, 3), None, drawn(48, 127), None),
         self_attention(drawn(1, 8, 8, 144), drawn(1), drawn(48, 48)),
         window_attention(drawn(1, 8, 8, 96), drawn(1, 8, 8, 2), 8, 4),
+        selective_scan(
+            drawn(1, 8, 256), drawn(1, 8, 256), drawn(8, 16), drawn(1, 1, 16, 256), drawn(1, 1, 16, 256), drawn(8)
+        ),
     ]
+    if dtype == torch.float32:
+        results.append(census_distance(drawn(1, 16, 16), torch.rand(1, 16, 16)))
+        for n, m in ((32, 1024), (64, 4096)):  # in one launch, and in two an iteration
+            scale_to_marginals(*(torch.rand(s) for s in ((n, m), (n,), (m,), (n,), (m,))), iterations=1)
     sum(r.sum() for r in results).backward()  # type: ignore[union-attr]
 
 

@@ -86,7 +86,7 @@ def causal_conv1d(
     return y, _after(rows, before, width)[:, x.shape[2] :].transpose(1, 2)
 
 
-@case("causal_conv1d", (2, 24, 17), (24, 4), (24,))
+@case("causal_conv1d", (2, 24, 17), (24, 4), (24,), sized=lambda side, c: ((1, c, side**2), (c, 4), (c,)))
 def _case(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor | tuple[Tensor, Tensor]:
     return causal_conv1d(x, weight, bias, activation="silu")
 

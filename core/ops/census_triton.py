@@ -14,10 +14,8 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
-from .launching import launch
+from .launching import launch, operator
 
 PIXELS = 256
 """Of one program."""
@@ -56,30 +54,39 @@ def _census(  # type: ignore[no-untyped-def]  # noqa: ANN202
     tl.store(out + pixel, total * (scale / (PATCH * PATCH)), mask=here)
 
 
-def _launch(
-    pred: Tensor, target: Tensor, grad: Tensor | None, patch_size: int, softness: tuple[float, float]
-) -> Tensor:
-    out = torch.empty_like(pred)
+def _fake(pred: Tensor, target: Tensor, patch_size: int, sign: float, count: float) -> Tensor:
+    return torch.empty(pred.shape, device=pred.device, dtype=pred.dtype)
+
+
+def _run(pred: Tensor, target: Tensor, patch_size: int, sign: float, count: float) -> Tensor:
+    return _launch(pred, target, None, patch_size, sign, count)
+
+
+def _fake_backward(grad: Tensor, pred: Tensor, target: Tensor, patch_size: int, sign: float, count: float) -> Tensor:
+    return torch.empty(pred.shape, device=pred.device, dtype=pred.dtype)
+
+
+def _run_backward(grad: Tensor, pred: Tensor, target: Tensor, patch_size: int, sign: float, count: float) -> Tensor:
+    return _launch(pred, target, grad.contiguous(), patch_size, sign, count)
+
+
+def _launch(pred: Tensor, target: Tensor, grad: Tensor | None, patch_size: int, sign: float, count: float) -> Tensor:
+    pred, target, out = pred.contiguous(), target.contiguous(), _fake(pred, target, patch_size, sign, count)
     launch(
         _census, (triton.cdiv(pred.numel(), PIXELS),), pred, target, pred if grad is None else grad, out, pred.shape[1],
-        pred.shape[2], pred.numel(), SIGN=softness[0], SOFT=softness[1], PATCH=patch_size, BACKWARD=grad is not None,
-        PIXELS=PIXELS,
+        pred.shape[2], pred.numel(), SIGN=sign, SOFT=count, PATCH=patch_size, BACKWARD=grad is not None, PIXELS=PIXELS,
     )  # fmt: skip
     return out
 
 
-class FusedCensus(Function):
-    """Keeps both images, in float32. `softness` holds what is added under the root of the sign, and to the count."""
+def _setup(ctx: Any, inputs: Any, output: Any) -> None:
+    ctx.save_for_backward(*inputs[:2])
+    ctx.rest = inputs[2:]
 
-    @staticmethod
-    def forward(ctx: Any, pred: Tensor, target: Tensor, patch_size: int, softness: tuple[float, float]) -> Tensor:
-        pred, target = pred.contiguous(), target.to(pred.dtype).contiguous()
-        ctx.save_for_backward(pred, target)
-        ctx.settings = patch_size, softness
-        return _launch(pred, target, None, patch_size, softness)
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        pred, target = ctx.saved_tensors
-        return _launch(pred, target, grad.contiguous(), *ctx.settings), None, None, None
+def _gradients(ctx: Any, backward: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    return backward(grad, *ctx.saved_tensors, *ctx.rest), None, None, None, None
+
+
+fused = operator("census", _run, _fake, _run_backward, _fake_backward, _setup, _gradients)
+"""``fused(pred, target, patch_size, sign, count)``: of float32; `sign` is added under the root, `count` to the squares."""

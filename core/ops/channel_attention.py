@@ -18,7 +18,7 @@ from ..errors import UserError
 from .dispatch import device_obstacle, use_kernel
 from .pixelwise import depthwise_backward, linear, plain_depthwise
 from .precision import at_least_float32
-from .self_test import case
+from .self_test import case, heads
 from .shapes import check_shapes
 
 WIDEST = 128
@@ -73,7 +73,12 @@ def cross_attention(q: Tensor, kv: Tensor, temperature: Tensor, weight: Tensor, 
     return _attend(q, kv, temperature, weight, bias, None, None, None, None)[0]
 
 
-@case("mdta", (1, 5, 6, 48), (2,), (8, 16))
+def _sized(side: int, width: int) -> tuple[tuple[int, ...], ...]:
+    c = max(width // 3, 1)
+    return (1, side, side, 3 * c), (heads(c, 64),), (c, c)
+
+
+@case("mdta", (1, 5, 6, 48), (2,), (8, 16), sized=_sized)
 def _case(qkv: Tensor, temperature: Tensor, weight: Tensor) -> Tensor:
     return self_attention(qkv - 0.6, temperature, weight)
 

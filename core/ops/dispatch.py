@@ -1,4 +1,4 @@
-"""One rule for all fused kernels: used where they run and pass their self-test, unless ``RELUME_KERNELS`` says otherwise.
+"""One rule for all fused kernels: used where they run, are right and are faster, unless ``RELUME_KERNELS`` says otherwise.
 
 `core.ops.modes` has the words of ``RELUME_KERNELS``.
 """
@@ -13,24 +13,26 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from . import self_test
+from . import crossover, self_test
 from .modes import FORCED, NAMES, interpreted, mode_of
 
 DECISIONS: dict[str, str] = {}
 """Of every op that ran in this process, why its fused kernel did not; empty for one that did."""
 FOREIGN: dict[str, str] = {}
 """Of those, whose kernel it was, where it was not ours."""
-UNPROVEN = {"rms_norm", "causal_conv1d", "ssd", "gdfn", "mdta", "window_attention"}
-"""Of the ops, those that no GPU has run yet: there ``auto`` does without them."""
 
 
-def use_kernel(op: str, obstacle: Callable[[], str | None], x: Tensor | None = None) -> bool:
+def use_kernel(
+    op: str, obstacle: Callable[[], str | None], x: Tensor | None = None, shape: tuple[int, ...] | None = None
+) -> bool:
     """Whether `op` shall run its fused kernel.
 
     Args:
         op: its name, a key of `NAMES`.
         obstacle: why the kernel cannot run here, or None if it can; asked only when it matters.
-        x: a tensor that it shall run on: before the first of a dtype and a device, `core.ops.self_test` tries the op there.
+        x: a tensor that it shall run on: before the first of a dtype and a device, `core.ops.self_test` tries the op there;
+            under ``auto`` a GPU's `core.ops.crossover` tells whether it is faster.
+        shape: of what the op works on, where that is not `x`.
 
     Raises:
         UserError: ``RELUME_KERNELS`` is ``on`` and there is an obstacle, or it is none of the known words.
@@ -41,6 +43,8 @@ def use_kernel(op: str, obstacle: Callable[[], str | None], x: Tensor | None = N
     if op not in FORCED:  # else it is being tried, which decides nothing
         if reason is None and x is not None:
             reason = _fault(op, x.dtype, x.device)
+            if reason is None and mode == "auto" and x.is_cuda and not torch.compiler.is_compiling():
+                reason = crossover.slower(op, tuple(shape or x.shape), x)
         DECISIONS[words] = reason or ""
     if mode == "off":
         return False
@@ -78,8 +82,6 @@ def device_obstacle(op: str, **tensors: Tensor | None) -> str | None:
             return f"it needs a GPU, {first} is on {x.device.type}"
         if mode_of(op) != "on":
             return "the interpreter is for tests: it runs under RELUME_KERNELS=on alone"
-    elif op in UNPROVEN and mode_of(op) != "on":
-        return f"no GPU has run its kernels yet; RELUME_KERNELS={op}=on insists on them"
     for name, t in given.items():
         if t.device != x.device:
             return f"its tensors must be on one device, {first} is on {x.device} and {name} on {t.device}"

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launching import block, launch, tile
+from .launching import block, launch, operator, tile
 
 PIXELS = 128
 """Pixels of a program's tile."""
@@ -125,38 +125,27 @@ def _sizes(a: Tensor, kernel: Tensor) -> tuple[tuple[int, int], tuple[int, ...],
     return grid, (pixels, channels, *a.shape[1:3]), {"K": kernel.shape[-1], "PIXELS": held, "CHANNELS": width}
 
 
-@torch.library.custom_op("relume::gdfn", mutates_args=())
-def gate(a: Tensor, b: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
-    """``gelu(dw(a)) dw(b)`` of pixel-major (B, H, W, E) with the halves of `kernel` (2 E, 1, K, K) and `bias` (2 E)."""
-    a, b, kernel, out = (
-        a.contiguous(),
-        b.contiguous(),
-        kernel.contiguous(),
-        torch.empty(a.shape, device=a.device, dtype=a.dtype),
-    )
-    grid, shape, tiles = _sizes(a, kernel)
-    launch(
-        _gate,
-        grid,
-        a,
-        b,
-        kernel,
-        kernel if bias is None else bias.contiguous(),
-        out,
-        *shape,
-        HAS_BIAS=bias is not None,
-        **tiles,
-    )
-    return out
-
-
-@gate.register_fake
-def _(a: Tensor, b: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+def _fake(a: Tensor, b: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
     return torch.empty(a.shape, device=a.device, dtype=a.dtype)
 
 
-@torch.library.custom_op("relume::gdfn_backward", mutates_args=())
-def gate_backward(
+def _run(a: Tensor, b: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+    a, b, kernel, out = a.contiguous(), b.contiguous(), kernel.contiguous(), _fake(a, b, kernel, bias)
+    grid, shape, tiles = _sizes(a, kernel)
+    taps = kernel if bias is None else bias.contiguous()
+    launch(_gate, grid, a, b, kernel, taps, out, *shape, HAS_BIAS=bias is not None, **tiles)
+    return out
+
+
+def _fake_backward(
+    grad: Tensor, a: Tensor, b: Tensor, kernel: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    of_a, of_b, out = (torch.empty(a.shape, device=a.device, dtype=a.dtype) for _ in range(3))
+    of_kernel = torch.empty(kernel.shape, device=a.device, dtype=kernel.dtype)
+    return of_a, of_b, of_kernel, of_kernel.new_empty(kernel.shape[0]), out
+
+
+def _run_backward(
     grad: Tensor, a: Tensor, b: Tensor, kernel: Tensor, bias: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of a, b, kernel and bias (2 E), and what `gate` gave."""
@@ -172,19 +161,20 @@ def gate_backward(
     launch(_depthwise_back, grid, of_u, kernel[:channels], of_a, *shape, **tiles)
     launch(_depthwise_back, grid, of_v, kernel[channels:], of_b, *shape, **tiles)
     sums = partial.sum(0)
-    return (
-        of_a,
-        of_b,
-        sums[:taps].t().reshape(kernel.shape).to(kernel.dtype),
-        sums[taps].to(kernel.dtype, copy=True),
-        out,
-    )
+    of_kernel = sums[:taps].t().reshape(kernel.shape).to(kernel.dtype)
+    return of_a, of_b, of_kernel, sums[taps].to(kernel.dtype, copy=True), out
 
 
-@gate_backward.register_fake
-def _(
-    grad: Tensor, a: Tensor, b: Tensor, kernel: Tensor, bias: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    of_a, of_b, out = (torch.empty(a.shape, device=a.device, dtype=a.dtype) for _ in range(3))
-    of_kernel = torch.empty(kernel.shape, device=a.device, dtype=kernel.dtype)
-    return of_a, of_b, of_kernel, of_kernel.new_empty(kernel.shape[0]), out
+def _setup(ctx: Any, inputs: Any, output: Any) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _gradients(ctx: Any, backward: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    *of, of_bias, _ = backward(grad, *ctx.saved_tensors)
+    return *of, None if ctx.saved_tensors[3] is None else of_bias
+
+
+gate = operator("gdfn", _run, _fake, _run_backward, _fake_backward, _setup, _gradients, lowered=True)
+"""``gelu(dw(a)) dw(b)`` of pixel-major (B, H, W, E) with the halves of `kernel` (2 E, 1, K, K) and `bias` (2 E)."""
+gate_backward = torch.ops.relume.gdfn_backward
+"""Gradients of a, b, kernel and bias, and what `gate` gave."""

@@ -53,9 +53,10 @@ def operator(
     fake_backward: Callable[..., Any],
     setup: Callable[..., None],
     gradients: Callable[..., Any],
+    lowered: bool = False,
 ) -> Any:
     """`core.ops.operators.operator` for a key of `core.ops.modes.NAMES`."""
     refusal = (
         f"the fused {NAMES[name]} can be differentiated once; RELUME_KERNELS={name}=off uses plain PyTorch instead"
     )
-    return operators.operator(name, forward, fake, backward, fake_backward, setup, gradients, refusal)
+    return operators.operator(name, forward, fake, backward, fake_backward, setup, gradients, refusal, lowered)

@@ -7,12 +7,15 @@ softmax, and one that reads queries and keys once and writes their gradients. Pl
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launching import block, launch, tile
+from .launching import block, launch, operator, tile
 
 PIXELS = 64
 """Pixels of a program's tile."""
@@ -146,16 +149,7 @@ def _strides(q: Tensor | None, kv: Tensor, c: int) -> tuple[Tensor, Tensor, list
     return q, keys, [c * q[0, 0].numel() if len(q) else 0, 1, q.shape[2] * q.shape[3], *of_map]
 
 
-@torch.library.custom_op("relume::mdta", mutates_args=())
-def attend(q: Tensor | None, kv: Tensor, temperature: Tensor, c: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Norms of query and key channels (B, 2 C), cosines (B, heads, C / heads, C / heads), attention (B, C, C); float32.
-
-    Args:
-        q: planes (B, C, H, W), or None for the first C channels of `kv`.
-        kv: pixel-major; keys are the C channels before the last C.
-        temperature: one element per head.
-        c: C.
-    """
+def _run(q: Tensor | None, kv: Tensor, temperature: Tensor, c: int) -> tuple[Tensor, Tensor, Tensor]:
     kv, q = kv.contiguous(), None if q is None else q.contiguous()
     batch, pixels, heads = kv.shape[0], kv.shape[1] * kv.shape[2], temperature.numel()
     width = c // heads
@@ -184,13 +178,11 @@ def _empty(kv: Tensor, heads: int, c: int) -> tuple[Tensor, Tensor, Tensor]:
     return norms, cosine, attention
 
 
-@attend.register_fake
-def _(q: Tensor | None, kv: Tensor, temperature: Tensor, c: int) -> tuple[Tensor, Tensor, Tensor]:
+def _fake(q: Tensor | None, kv: Tensor, temperature: Tensor, c: int) -> tuple[Tensor, Tensor, Tensor]:
     return _empty(kv, temperature.numel(), c)
 
 
-@torch.library.custom_op("relume::mdta_backward", mutates_args=())
-def attend_backward(
+def _run_backward(
     grad: Tensor,
     q: Tensor | None,
     kv: Tensor,
@@ -229,8 +221,7 @@ def _empty_backward(q: Tensor | None, kv: Tensor, temperature: Tensor, c: int) -
     return torch.empty(temperature.shape, device=kv.device, dtype=temperature.dtype), of_kv, of_q
 
 
-@attend_backward.register_fake
-def _(
+def _fake_backward(
     grad: Tensor,
     q: Tensor | None,
     kv: Tensor,
@@ -241,3 +232,26 @@ def _(
     c: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     return _empty_backward(q, kv, temperature, c)
+
+
+def _setup(ctx: Any, inputs: Any, output: Any) -> None:
+    ctx.save_for_backward(*inputs[:3], *output)
+    ctx.mark_non_differentiable(*output[:2])
+    ctx.c = inputs[3]
+
+
+def _gradients(ctx: Any, backward: Any, _: Any, __: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    q, kv = ctx.saved_tensors[:2]
+    of_temperature, of_kv, of_q = backward(grad, *ctx.saved_tensors, ctx.c)
+    return None if q is None else of_q, F.pad(of_kv, (0, kv.shape[-1] - of_kv.shape[-1])), of_temperature, None
+
+
+attend = operator("mdta", _run, _fake, _run_backward, _fake_backward, _setup, _gradients)
+"""``attend(q, kv, temperature, C)``: norms of query and key channels (B, 2 C), cosines (B, heads, C / heads, C / heads), and
+attention (B, C, C), which alone has gradients; in float32.
+
+q is in planes (B, C, H, W), or None for the first C channels of kv, which is pixel-major; keys are the C channels before the
+last C; temperature has one element per head.
+"""
+attend_backward = torch.ops.relume.mdta_backward
+"""From the attention's gradient (B, C, C): those of the temperature, of `kv` without its values, and of q (or nothing)."""

@@ -6,8 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..errors import UserError
+
+LIBRARY = torch.library.Library("relume", "FRAGMENT")
+"""Where rules for autocast are registered; those of PyTorch cast to a dtype that is known beforehand."""
 
 
 def operator(
@@ -19,6 +23,7 @@ def operator(
     setup: Callable[..., None],
     gradients: Callable[..., Any],
     refusal: str,
+    lowered: bool = False,
 ) -> Any:
     """``relume::name`` and ``relume::name_backward``, the first with the second as its gradient, the second with none.
 
@@ -31,6 +36,7 @@ def operator(
         setup: ``setup(ctx, inputs, output)`` keeps what `gradients` needs.
         gradients: ``gradients(ctx, backward_operator, *grads)`` gives the gradient of every input.
         refusal: what is said to who differentiates twice.
+        lowered: whether autocast casts its inputs, as those of a matrix product; it leaves them as they come otherwise.
     """
     inner = torch.library.custom_op(f"relume::{name}_backward", backward, mutates_args=())
     inner.register_fake(fake_backward)
@@ -42,4 +48,23 @@ def operator(
     outer = torch.library.custom_op(f"relume::{name}", forward, mutates_args=())
     outer.register_fake(fake)
     outer.register_autograd(lambda ctx, *grads: gradients(ctx, inner, *grads), setup_context=setup)
+    _under_autocast(name, outer, lowered)
     return outer
+
+
+def _under_autocast(name: str, op: Callable[..., Any], lowered: bool) -> None:
+    def rule(device: str) -> Callable[..., Any]:
+        def run(*args: Any) -> Any:
+            dtype = torch.get_autocast_dtype(device)
+            if lowered:
+                args = tuple(
+                    a.to(dtype) if isinstance(a, Tensor) and a.is_floating_point() and a.dtype != torch.float64 else a
+                    for a in args
+                )
+            with torch.autocast(device, enabled=False):
+                return op(*args)
+
+        return run
+
+    for device in ("cuda", "cpu"):
+        LIBRARY.impl(name, rule(device), f"Autocast{device.upper()}")

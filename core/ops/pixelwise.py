@@ -224,7 +224,12 @@ def gated_feed_forward(
     return result
 
 
-@case("gdfn", (1, 5, 6, 8), (32, 8), (32, 1, 3, 3), (8, 16))
+def _sized(side: int, inner: int) -> tuple[tuple[int, ...], ...]:
+    c = max(inner // 3, 1)
+    return (1, side, side, c), (2 * inner, c), (2 * inner, 1, 3, 3), (c, inner)
+
+
+@case("gdfn", (1, 5, 6, 8), (32, 8), (32, 1, 3, 3), (8, 16), sized=_sized)
 def _case(x: Tensor, weight: Tensor, kernel: Tensor, out: Tensor) -> Tensor:
     return gated_feed_forward(x - 0.6, weight - 0.6, None, kernel - 0.6, None, out - 0.6, None)
 

@@ -80,7 +80,12 @@ def selective_scan(
     return (y, last) if return_last_state else y
 
 
-@case("selective_scan", (1, 4, 19), (1, 4, 19), (4, 8), (1, 2, 8, 19), (1, 2, 8, 19), (4,))
+def _sized(side: int, length: int) -> tuple[tuple[int, ...], ...]:
+    d, signal = side**2, (1, 1, 16, length)
+    return (1, d, length), (1, d, length), (d, 16), signal, signal, (d,)
+
+
+@case("selective_scan", (1, 4, 19), (1, 4, 19), (4, 8), (1, 2, 8, 19), (1, 2, 8, 19), (4,), sized=_sized)
 def _case(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor | tuple[Tensor, Tensor]:
     return selective_scan(u, delta, -A, B, C, D)
 
@@ -149,10 +154,10 @@ def _fused(
     if kernel is not None and u.is_cuda:
         pair = kernel(u, delta, A, B, C, D, None, bias, softplus, True)
         return pair[0], pair[1]
-    from .selective_scan_triton import FusedScan
+    from .selective_scan_triton import fused
 
-    result: tuple[Tensor, Tensor] = FusedScan.apply(u, delta, A, B, C, D, bias, softplus)
-    return result
+    y, last, _ = fused(u, delta, A, B, C, D, bias, softplus)
+    return y, last
 
 
 def _obstacle(u: Tensor, A: Tensor, B: Tensor, C: Tensor, **others: Tensor | None) -> str | None:

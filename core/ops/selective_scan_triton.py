@@ -10,14 +10,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
-from .launching import launch
+from .launching import launch, operator
 
 TILE = 2048
 """Elements that a program holds of each quantity."""
@@ -145,51 +142,80 @@ def tiling(states: int, length: int) -> tuple[int, int]:
     return rows, max(16, min(TILE // rows, triton.next_power_of_2(length)))
 
 
-class FusedScan(Function):
-    """See `selective_scan_chunks.scan_chunks` for arguments and results; B and C change with time."""
+class _Sizes:
+    """Numbers that both kernels are told, and the sizes of tiles."""
 
-    @staticmethod
-    def forward(
-        ctx: Any,
-        u: Tensor,
-        delta: Tensor,
-        A: Tensor,
-        B: Tensor,
-        C: Tensor,
-        D: Tensor | None,
-        bias: Tensor | None,
-        softplus: bool,
-    ) -> tuple[Tensor, Tensor]:
-        u, delta, A, B, C = (t.contiguous() for t in (u, delta, A, B, C))
-        batch, channels, length = u.shape
-        none = u.new_zeros(channels)
-        given = none if D is None else D.contiguous(), none if bias is None else bias.contiguous()
-        rows, steps = tiling(A.shape[1], length)
-        tiles = triton.cdiv(length, steps)
-        y, last = torch.empty_like(u), u.new_empty(batch, channels, A.shape[1])
-        starts = u.new_empty(batch, channels, tiles, A.shape[1])
-        ctx.sizes = length, channels, B.shape[1], A.shape[1], tiles, softplus, rows, steps
-        launch(
-            _forward, (batch * channels,), u, delta, A, B, C, *given, y, starts, last, *ctx.sizes[:5],
-            SOFTPLUS=softplus, N=rows, T=steps,
-        )  # fmt: skip
-        ctx.save_for_backward(u, delta, A, B, C, *given, starts)
-        ctx.has = D is not None, bias is not None
-        return y, last
+    def __init__(self, u: Tensor, A: Tensor, B: Tensor) -> None:
+        self.batch, channels, length = u.shape
+        self.states = A.shape[1]
+        rows, steps = tiling(self.states, length)
+        self.tiles = triton.cdiv(length, steps)
+        self.shape = (length, channels, B.shape[1], self.states, self.tiles)
+        self.grid = (self.batch * channels,)
+        self.held = {"N": rows, "T": steps}
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor, grad_last: Tensor) -> tuple[Tensor | None, ...]:
-        u, delta, A, B, C, D, bias, starts = ctx.saved_tensors
-        grad_u, grad_delta, grad_B, grad_C = (torch.empty_like(t) for t in (u, delta, B, C))
-        grad_B.zero_()
-        grad_C.zero_()
-        of_A, of_D, of_bias = (u.new_empty(len(u), *t.shape) for t in (A, D, bias))
-        softplus, rows, steps = ctx.sizes[5:]
-        launch(
-            _backward, (u.shape[0] * u.shape[1],), grad.contiguous(), grad_last.contiguous(), u, delta, A, B, C, D, bias,
-            starts, grad_u, grad_delta, of_A, grad_B, grad_C, of_D, of_bias, *ctx.sizes[:5],
-            SOFTPLUS=softplus, N=rows, T=steps,
-        )  # fmt: skip
-        grad_D, grad_bias = (t.sum(0) if has else None for t, has in zip((of_D, of_bias), ctx.has, strict=True))
-        return grad_u, grad_delta, of_A.sum(0), grad_B, grad_C, grad_D, grad_bias, None
+
+def _fake(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, bias: Tensor | None, softplus: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    sizes = _Sizes(u, A, B)
+    last = u.new_empty(*u.shape[:2], sizes.states)
+    return u.new_empty(u.shape), last, u.new_empty(*u.shape[:2], sizes.tiles, sizes.states)
+
+
+def _run(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, bias: Tensor | None, softplus: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Output, last state, and the states before tiles."""
+    sizes, (y, last, starts) = _Sizes(u, A, B), _fake(u, delta, A, B, C, D, bias, softplus)
+    given = [t.contiguous() for t in (u, delta, A, B, C, *_vectors(u, D, bias))]
+    launch(_forward, sizes.grid, *given, y, starts, last, *sizes.shape, SOFTPLUS=softplus, **sizes.held)
+    return y, last, starts
+
+
+def _vectors(u: Tensor, D: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """D and bias, or zeros."""
+    none = u.new_zeros(u.shape[1])
+    return none if D is None else D, none if bias is None else bias
+
+
+def _fake_backward(
+    grad: Tensor, grad_last: Tensor, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None,
+    bias: Tensor | None, starts: Tensor, softplus: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    made = [t.new_empty(t.shape) for t in (u, delta, A, B, C)]
+    return made[0], made[1], made[2], made[3], made[4], u.new_empty(u.shape[1]), u.new_empty(u.shape[1])
+
+
+def _run_backward(
+    grad: Tensor, grad_last: Tensor, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None,
+    bias: Tensor | None, starts: Tensor, softplus: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Gradients of u, delta, A, B, C, D and bias."""
+    sizes = _Sizes(u, A, B)
+    of_u, of_delta, of_B, of_C = (t.new_empty(t.shape) for t in (u, delta, B, C))
+    of_B.zero_()
+    of_C.zero_()
+    given = [t.contiguous() for t in (grad, grad_last, u, delta, A, B, C, *_vectors(u, D, bias), starts)]
+    of_A, of_D, of_bias = (u.new_empty(len(u), *t.shape) for t in (A, u[0, :, 0], u[0, :, 0]))
+    launch(
+        _backward, sizes.grid, *given, of_u, of_delta, of_A, of_B, of_C, of_D, of_bias, *sizes.shape, SOFTPLUS=softplus,
+        **sizes.held,
+    )  # fmt: skip
+    return of_u, of_delta, of_A.sum(0), of_B, of_C, of_D.sum(0), of_bias.sum(0)
+
+
+def _setup(ctx: Any, inputs: Any, output: Any) -> None:
+    ctx.save_for_backward(*inputs[:7], output[2])
+    ctx.mark_non_differentiable(output[2])
+    ctx.softplus = inputs[7]
+
+
+def _gradients(ctx: Any, backward: Any, grad: Tensor, grad_last: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+    *of, of_D, of_bias = backward(grad, grad_last, *ctx.saved_tensors, ctx.softplus)
+    D, bias = ctx.saved_tensors[5:7]
+    return *of, None if D is None else of_D, None if bias is None else of_bias, None
+
+
+fused = operator("selective_scan", _run, _fake, _run_backward, _fake_backward, _setup, _gradients)
+"""``fused(u, delta, A, B, C, D, bias, softplus)`` where B and C change with time: see `selective_scan_chunks.scan_chunks`."""

@@ -24,18 +24,33 @@ FAULTS: dict[tuple[str, torch.dtype, torch.device], str | None] = {}
 """What was found by op, dtype and device; None where nothing was wrong."""
 CASES: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] = {}
 """By op, of those whose modules are imported: a function that differentiates in all of its tensors, and their shapes."""
+SIZED: dict[str, Callable[[int, int], tuple[tuple[int, ...], ...]]] = {}
+"""By op: shapes for the same function where what it works on has side^2 rows of some width, for `core.ops.crossover`."""
 Call = TypeVar("Call", bound=Callable[..., Any])
 _LOCK = threading.RLock()
 
 
-def case(op: str, *shapes: tuple[int, ...]) -> Callable[[Call], Call]:
-    """Register a function, which differentiates in all of its tensors, and their shapes as the case of `op`."""
+def case(
+    op: str, *shapes: tuple[int, ...], sized: Callable[[int, int], tuple[tuple[int, ...], ...]]
+) -> Callable[[Call], Call]:
+    """Register a function, which differentiates in all of its tensors, and their shapes as the case of `op`.
+
+    Args:
+        op: a key of `core.ops.modes.NAMES`.
+        shapes: of a small call.
+        sized: ``sized(side, width)`` gives those of a call on side^2 rows of `width`.
+    """
 
     def register(function: Call) -> Call:
-        CASES[op] = function, shapes
+        CASES[op], SIZED[op] = (function, shapes), sized
         return function
 
     return register
+
+
+def heads(channels: int, most: int) -> int:
+    """The fewest heads of at most so many of the channels."""
+    return next(h for h in range(1, channels + 1) if channels % h == 0 and channels <= h * most)
 
 
 def fault(op: str, dtype: torch.dtype, device: torch.device) -> str | None:
@@ -60,42 +75,60 @@ def _tried(op: str, dtype: torch.dtype, device: torch.device) -> str | None:
     launched = LAUNCHED.copy()
     name = str(dtype).removeprefix("torch.")
     function, shapes = CASES[op]
-    drawn = [t.to(dtype) for t in _drawn(shapes)]
+    given = drawn(shapes, torch.device("cpu"), dtype)
     try:
-        expected = _called(op, "off", function, [t.double() for t in drawn])
-        found = _called(op, "on", function, [t.to(device) for t in drawn])
+        expected = called(op, "off", function, [t.double() for t in given])
+        found = called(op, "on", function, [t.to(device) for t in given])
     except Exception as e:  # of a compiler, a driver or a kernel: there is no common class
         said = str(e).strip().splitlines() or [""]
         return f"its self-test in {name} failed, {type(e).__name__}: {said[0]}"
     finally:
         LAUNCHED.clear()
         LAUNCHED.update(launched)
-    errors = [float((a.cpu().double() - b).norm() / (b.norm() + 1e-12)) for a, b in zip(found, expected, strict=True)]
+    wrong = difference([t.cpu() for t in found], expected, dtype)
+    return f"its self-test in {name} found {wrong}" if wrong else None
+
+
+def difference(found: list[Tensor], expected: list[Tensor], dtype: torch.dtype) -> str | None:
+    """What of a value and gradients is wrong by more than `TOLERANCE`, or None."""
+    pairs = [(a.double(), b.double()) for a, b in zip(found, expected, strict=True)]
+    errors = [float((a - b).norm() / (b.norm() + 1e-12)) for a, b in pairs]
     worst = max(errors)
-    if worst <= TOLERANCE[dtype]:
+    if worst <= TOLERANCE[dtype]:  # which nan is not
         return None
-    what = "value" if errors.index(worst) == 0 else "gradient"
-    return f"its self-test in {name} found a {what} that is wrong by {worst:.1%}"
+    return f"a {'value' if errors.index(worst) == 0 else 'gradient'} that is wrong by {worst:.1%}"
 
 
-def _drawn(shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+def drawn(shapes: Sequence[tuple[int, ...]], device: torch.device, dtype: torch.dtype) -> list[Tensor]:
     """In (0.1, 1.1), the same every time; no generator of the run is used."""
-    generator = torch.Generator().manual_seed(0)
-    return [torch.rand(s, generator=generator) + 0.1 for s in shapes]
+    generator = torch.Generator(device).manual_seed(0)
+    return [(torch.rand(s, generator=generator, device=device) + 0.1).to(dtype) for s in shapes]
 
 
-def _called(op: str, mode: str, function: Callable[..., Any], given: list[Tensor]) -> list[Tensor]:
-    """The result, and the gradients of a weighted sum of it where there are any."""
+def called(
+    op: str, mode: str, function: Callable[..., Any], given: list[Tensor], gradients: bool = True
+) -> list[Tensor]:
+    """The result, and the gradients of a weighted sum of it where there are any, with kernels (``on``) or without (``off``)."""
     FORCED[op] = mode
+    hooks = torch.autograd.graph.saved_tensors_hooks(_same, _same)  # around us there may be a checkpoint, which counts
     try:
         device = given[0].device.type
-        with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device, enabled=False):
-            given = [t.clone().requires_grad_() for t in given]
+        with (
+            torch.inference_mode(False),
+            torch.set_grad_enabled(gradients),
+            torch.autocast(device, enabled=False),
+            hooks,
+        ):
+            given = [t.clone().requires_grad_(gradients) for t in given]
             y = function(*given)
             if not y.requires_grad:
                 return [y]
             weight = torch.linspace(-1, 1, y.numel(), device=y.device, dtype=y.dtype).view(y.shape)
-            gradients = torch.autograd.grad((y * weight).sum(), given, allow_unused=True)
-            return [y.detach(), *(g for g in gradients if g is not None)]
+            of = torch.autograd.grad((y * weight).sum(), given, allow_unused=True)
+            return [y.detach(), *(g for g in of if g is not None)]
     finally:
         del FORCED[op]
+
+
+def _same(t: Tensor) -> Tensor:
+    return t

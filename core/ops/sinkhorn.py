@@ -47,7 +47,7 @@ def scale_to_marginals(kernel: Tensor, a: Tensor, b: Tensor, u: Tensor, v: Tenso
         scale_plain(kernel, a, b, u, v, iterations)
 
 
-@case("sinkhorn", (5, 7), (5,), (7,))
+@case("sinkhorn", (5, 7), (5,), (7,), sized=lambda side, m: ((side**2, m), (side**2,), (m,)))
 def _case(kernel: Tensor, a: Tensor, b: Tensor) -> Tensor:
     u, v = torch.ones_like(a), torch.ones_like(b)
     with torch.no_grad():

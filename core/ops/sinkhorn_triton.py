@@ -10,6 +10,7 @@ A small matrix is read once, in one launch for all iterations; another twice in 
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -18,12 +19,13 @@ from .launching import launch
 
 TINY = tl.constexpr(1.1754943508222875e-38)
 """Smallest normal float32."""
-WHOLE = 2**16
-"""Entries of a matrix, padded to powers of 2, that one program keeps in registers: 128 for each thread of 16 warps."""
+WHOLE = 2**15
+"""Entries of a matrix, padded to powers of 2, that one program keeps in registers: 64 for each thread of 16 warps."""
 COLUMNS, ROWS, REACH = 64, 4, 512
 """Columns or rows that one program updates, and how far it reads along a row at a time."""
 
 
+@torch.library.custom_op("relume::sinkhorn", mutates_args=("u", "v"))
 def scale_fused(kernel: Tensor, a: Tensor, b: Tensor, u: Tensor, v: Tensor, iterations: int) -> None:
     """`sinkhorn.scale_to_marginals`: in one launch for a small matrix, in two for each iteration otherwise."""
     n, m = kernel.shape
@@ -36,6 +38,11 @@ def scale_fused(kernel: Tensor, a: Tensor, b: Tensor, u: Tensor, v: Tensor, iter
     for _ in range(iterations):
         launch(update_columns, (triton.cdiv(m, COLUMNS),), kernel, b, u, v, n, m, HEIGHT=height, WIDTH=COLUMNS)
         launch(update_rows, (triton.cdiv(n, ROWS),), kernel, a, u, v, n, m, HEIGHT=ROWS, WIDTH=REACH)
+
+
+@scale_fused.register_fake
+def _(kernel: Tensor, a: Tensor, b: Tensor, u: Tensor, v: Tensor, iterations: int) -> None:
+    return None
 
 
 @triton.jit

@@ -99,7 +99,12 @@ def ssd(
     return (y, final) if return_final_states else y
 
 
-@case("ssd", (1, 70, 2, 16), (1, 70, 2), (2,), (1, 70, 1, 16), (1, 70, 1, 16), (2,))
+def _sized(side: int, width: int) -> tuple[tuple[int, ...], ...]:
+    step = (1, side**2, 1)
+    return (*step, width), step, (1,), (*step, width), (*step, width), (1,)
+
+
+@case("ssd", (1, 70, 2, 16), (1, 70, 2), (2,), (1, 70, 1, 16), (1, 70, 1, 16), (2,), sized=_sized)
 def _case(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor | tuple[Tensor, Tensor]:
     return ssd(x, dt, -A, B, C, D=D)
 

@@ -1,8 +1,8 @@
 """Triton kernels of the state-space scan `ssd`, forward and backward; the notation is that of `core.ops.ssd_chunks`.
 
 Forward: what every chunk of Q steps adds to the state (`_states`), the states between chunks one after another (`_pass`), the
-output (`_output`). Backward: the first two again, from the end and with the output's gradient, then all gradients of a chunk at
-once (`_gradients`). Six launches and about 20 ms of bytes where the plain form takes thousands.
+output (`_output`). Backward: the first two again, from the end and with the output's gradient, then the gradients of B and C by
+group (`_of_signals`) and of all else by head (`_of_inputs`). Seven launches where the plain form takes thousands. Limit: bytes.
 
 Exponents are differences of float64 sums within a chunk, masked before the exponential: none is positive, so that strong decay
 cannot overflow. d/da_t is a sum over the links across t, never a difference of sums, which would cancel. Sums over the heads of
@@ -19,11 +19,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launching import block, launch, operator
+from .launching import block, launch, operator, tile
 from .modes import interpreted
 
 CHUNK = 32
 """Q, steps that a program treats at once: with 64 the backward pass asks for more shared memory than there is."""
+SLICE = 16
+"""Channels, or states, of a head that a program of the backward pass holds at once."""
 PASSED = 1024
 """Elements of a state that a program passes from chunk to chunk."""
 
@@ -118,70 +120,129 @@ def _output(  # type: ignore[no-untyped-def]  # noqa: ANN202
 
 
 @triton.jit
-def _gradients(  # type: ignore[no-untyped-def]  # noqa: ANN202
-    grad, x, dt, A, B, C, D, states, after, kept, of_x, of_dt, of_B, of_C, of_A, of_D,  # noqa: ANN001
-    length, heads, share, width, size, chunks, x_batch, x_step, b_batch, b_step, c_batch, c_step, d_head, d_width,  # noqa: ANN001
-    Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr, HAS_D: tl.constexpr, PRECISION: tl.constexpr,
+def _of_signals(  # type: ignore[no-untyped-def]  # noqa: ANN202
+    grad, x, dt, A, B, C, states, after, of_B, of_C, risen, length, heads, share, width, size, chunks,  # noqa: ANN001
+    x_batch, x_step, b_batch, b_step, c_batch, c_step,  # noqa: ANN001
+    Q: tl.constexpr, SP: tl.constexpr, SN: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Of one chunk and all heads of one group: `states` before chunks, `after` the gradients of the states after them."""
+    """Gradients of B and C of one chunk and a slice of N, by all heads of a group; and ``risen``, what in the slice the decays
+    before every step have for a gradient.
+
+    `states` are those before chunks, `after` the gradients of those after them. Tiles are slices of P and N: whole ones are
+    more than registers hold.
+    """
     sample = (tl.program_id(0) // chunks).to(tl.int64)
     chunk = (tl.program_id(0) % chunks).to(tl.int64)
     group = tl.program_id(1)
-    groups = heads // share
     place = tl.arange(0, Q)
     step = chunk * Q + place
     inside = step < length
-    p, n = tl.arange(0, P), tl.arange(0, N)
-    write = _tile(B + sample * b_batch + group * size, step, n, b_step, length, size)
-    read = _tile(C + sample * c_batch + group * size, step, n, c_step, length, size)
-    sum_B = tl.zeros((Q, N), tl.float32)
-    sum_C = tl.zeros((Q, N), tl.float32)
+    n = tl.program_id(2) * SN + tl.arange(0, SN)
+    sum_B = tl.zeros((Q, SN), tl.float32)
+    sum_C = tl.zeros((Q, SN), tl.float32)
     linked = place[:, None] >= place[None, :]
-    earlier = (place[:, None] < place[None, :]).to(tl.float32)
     for i in range(share):
         head = group * share + i
         t, c = _decays(dt, A, step, length, head, heads, sample)
         end = tl.sum(tl.where(place == Q - 1, c, 0.0), 0)
-        rise, fall = tl.exp(c.to(tl.float32)), tl.exp((end - c).to(tl.float32))
-        v = _tile(x + sample * x_batch + head * width, step, p, x_step, length, width)
-        where = ((sample * length + step) * heads + head)[:, None] * width + p[None, :]
-        here = inside[:, None] & (p < width)[None, :]
-        g = tl.load(grad + where, mask=here, other=0.0)
-        slot = (sample * (chunks + 1) + chunk) * heads + head
-        h = _tile(states + slot * width * size, p, n, size, width, size)
-        r = _tile(after + (slot + heads) * width * size, p, n, size, width, size)
-        u = v * t[:, None]
         weight = tl.exp(tl.where(linked, c[:, None] - c[None, :], 0.0).to(tl.float32))
         weight = tl.where(linked, weight, 0.0)
-        scores = tl.dot(read, tl.trans(write), input_precision=PRECISION)
-        met = weight * tl.dot(g, tl.trans(u), input_precision=PRECISION)
-        given = tl.dot(write, tl.trans(r), input_precision=PRECISION) * fall[:, None]
-        taken = tl.dot(read, tl.trans(h), input_precision=PRECISION) * rise[:, None]
-        of_u = tl.dot(tl.trans(weight * scores), g, input_precision=PRECISION) + given
-        sum_B += tl.dot(tl.trans(met), read, input_precision=PRECISION)
-        sum_B += tl.dot(u, r, input_precision=PRECISION) * fall[:, None]
-        sum_C += tl.dot(met, write, input_precision=PRECISION)
-        sum_C += tl.dot(g, h, input_precision=PRECISION) * rise[:, None]
-        crossing = tl.dot(
-            tl.where(place[:, None] > place[None, :], met * scores, 0.0), earlier, input_precision=PRECISION
-        )
-        of_a = tl.sum(tl.where(linked, crossing, 0.0), 0)
-        of_a += tl.sum(tl.where(linked, tl.sum(g * taken, 1)[:, None], 0.0), 0)
-        of_a += tl.sum(earlier * tl.sum(u * given, 1)[:, None], 0)
-        of_a += tl.load(kept + (sample * chunks + chunk) * heads + head) * tl.sum(tl.sum(h * r, 1), 0)
-        of_t = tl.sum(v * of_u, 1) + of_a * tl.load(A + head).to(tl.float32)
-        tl.store(of_dt + (sample * length + step) * heads + head, of_t, mask=inside)
-        tl.store(of_A + (sample * chunks + chunk) * heads + head, tl.sum(of_a * t, 0))
+        rise, fall = tl.exp(c.to(tl.float32)), tl.exp((end - c).to(tl.float32))
+        slot = (sample * (chunks + 1) + chunk) * heads + head
+        met = tl.zeros((Q, Q), tl.float32)
+        from_before = tl.zeros((Q, SN), tl.float32)
+        from_after = tl.zeros((Q, SN), tl.float32)
+        for first in range(0, width, SP):
+            p = first + tl.arange(0, SP)
+            u = _tile(x + sample * x_batch + head * width, step, p, x_step, length, width) * t[:, None]
+            g = _tile(grad + (sample * length * heads + head) * width, step, p, heads * width, length, width)
+            met += tl.dot(g, tl.trans(u), input_precision=PRECISION)
+            h = _tile(states + slot * width * size, p, n, size, width, size)
+            from_before += tl.dot(g, h, input_precision=PRECISION)
+            r = _tile(after + (slot + heads) * width * size, p, n, size, width, size)
+            from_after += tl.dot(u, r, input_precision=PRECISION)
+        met = weight * met
+        read = _tile(C + sample * c_batch + group * size, step, n, c_step, length, size)
+        sum_B += tl.dot(tl.trans(met), read, input_precision=PRECISION) + from_after * fall[:, None]
+        from_before = from_before * rise[:, None]
+        write = _tile(B + sample * b_batch + group * size, step, n, b_step, length, size)
+        sum_C += tl.dot(met, write, input_precision=PRECISION) + from_before
+        line = ((sample * tl.num_programs(2) + tl.program_id(2)) * length + step) * heads + head
+        tl.store(risen + line, tl.sum(read * from_before, 1), mask=inside)
+    where = ((sample * length + step) * (heads // share) + group)[:, None] * size + n[None, :]
+    mask = inside[:, None] & (n < size)[None, :]
+    tl.store(of_B + where, sum_B, mask=mask)
+    tl.store(of_C + where, sum_C, mask=mask)
+
+
+@triton.jit
+def _of_inputs(  # type: ignore[no-untyped-def]  # noqa: ANN202
+    grad, x, dt, A, B, C, D, states, after, kept, risen, of_x, of_dt, of_A, of_D,  # noqa: ANN001
+    length, heads, share, width, size, chunks, x_batch, x_step, b_batch, b_step, c_batch, c_step, d_head, d_width, slices,  # noqa: ANN001
+    Q: tl.constexpr, SP: tl.constexpr, SN: tl.constexpr, HAS_D: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Gradients of x, dt, A and D of one chunk and head, by slices as `_of_signals`."""
+    sample = (tl.program_id(0) // chunks).to(tl.int64)
+    chunk = (tl.program_id(0) % chunks).to(tl.int64)
+    head = tl.program_id(1)
+    place = tl.arange(0, Q)
+    step = chunk * Q + place
+    inside = step < length
+    t, c = _decays(dt, A, step, length, head, heads, sample)
+    end = tl.sum(tl.where(place == Q - 1, c, 0.0), 0)
+    linked = place[:, None] >= place[None, :]
+    earlier = (place[:, None] < place[None, :]).to(tl.float32)
+    writes, reads = B + sample * b_batch + head // share * size, C + sample * c_batch + head // share * size
+    slot = (sample * (chunks + 1) + chunk) * heads + head
+    weight = tl.zeros((Q, Q), tl.float32)
+    for first in range(0, size, SN):
+        n = first + tl.arange(0, SN)
+        write = _tile(writes, step, n, b_step, length, size)
+        weight += tl.dot(_tile(reads, step, n, c_step, length, size), tl.trans(write), input_precision=PRECISION)
+    weight = weight * tl.exp(tl.where(linked, c[:, None] - c[None, :], 0.0).to(tl.float32))
+    weight = tl.where(linked, weight, 0.0)
+    fall = tl.exp((end - c).to(tl.float32))
+    met = tl.zeros((Q, Q), tl.float32)
+    of_t = tl.zeros((Q,), tl.float32)
+    through = tl.zeros((Q,), tl.float32)  # what the state after the chunk gives every step
+    kept_whole = 0.0
+    for first_p in range(0, width, SP):
+        p = first_p + tl.arange(0, SP)
+        v = _tile(x + sample * x_batch + head * width, step, p, x_step, length, width)
+        g = _tile(grad + (sample * length * heads + head) * width, step, p, heads * width, length, width)
+        u = v * t[:, None]
+        met += tl.dot(g, tl.trans(u), input_precision=PRECISION)
+        given = tl.zeros((Q, SP), tl.float32)
+        for first in range(0, size, SN):
+            n = first + tl.arange(0, SN)
+            r = _tile(after + (slot + heads) * width * size, p, n, size, width, size)
+            given += tl.dot(_tile(writes, step, n, b_step, length, size), tl.trans(r), input_precision=PRECISION)
+            h = _tile(states + slot * width * size, p, n, size, width, size)
+            kept_whole += tl.sum(tl.sum(h * r, 1), 0)
+        given = given * fall[:, None]
+        of_u = tl.dot(tl.trans(weight), g, input_precision=PRECISION) + given
+        of_t += tl.sum(v * of_u, 1)
+        through += tl.sum(u * given, 1)
         of_v = of_u * t[:, None]
         if HAS_D:
             of_v += g * tl.load(D + head * d_head + p * d_width, mask=p < width, other=0.0)[None, :]
             partial = ((sample * chunks + chunk) * heads + head) * width + p
             tl.store(of_D + partial, tl.sum(g * v, 0), mask=p < width)
-        tl.store(of_x + where, of_v, mask=here)
-    where = ((sample * length + step) * groups + group)[:, None] * size + n[None, :]
-    mask = inside[:, None] & (n < size)[None, :]
-    tl.store(of_B + where, sum_B, mask=mask)
-    tl.store(of_C + where, sum_C, mask=mask)
+        where = ((sample * length + step) * heads + head)[:, None] * width + p[None, :]
+        tl.store(of_x + where, of_v, mask=inside[:, None] & (p < width)[None, :])
+    met = tl.where(place[:, None] > place[None, :], weight * met, 0.0)
+    crossing = tl.dot(met, earlier, input_precision=PRECISION)
+    of_a = tl.sum(tl.where(linked, crossing, 0.0), 0)
+    up = tl.zeros((Q,), tl.float32)
+    for i in range(slices):
+        line = ((sample * slices + i) * length + step) * heads + head
+        up += tl.load(risen + line, mask=inside, other=0.0)
+    of_a += tl.sum(tl.where(linked, up[:, None], 0.0), 0)
+    of_a += tl.sum(earlier * through[:, None], 0)
+    of_a += tl.load(kept + (sample * chunks + chunk) * heads + head) * kept_whole
+    of_t += of_a * tl.load(A + head).to(tl.float32)
+    tl.store(of_dt + (sample * length + step) * heads + head, of_t, mask=inside)
+    tl.store(of_A + (sample * chunks + chunk) * heads + head, tl.sum(of_a * t, 0))
 
 
 # --------------------------------------------------------------------------------------------------------------- launches
@@ -195,6 +256,7 @@ class _Sizes:
         self.chunks = triton.cdiv(self.length, chunk)
         self.shape = (self.length, self.heads, self.heads // self.groups, self.width, self.size, self.chunks)
         self.tiles = {"Q": chunk, "P": block(self.width), "N": block(self.size)}
+        self.held = {"S" + axis: min(tile(SLICE), self.tiles[axis]) for axis in "PN"}
         self.skips = (0, 0) if D is None else (D.stride(0), D.stride(1) if D.dim() == 2 and D.shape[1] > 1 else 0)
 
     def states(self, x: Tensor) -> Tensor:
@@ -282,10 +344,16 @@ def _run_backward(
     sizes.pass_on(after, kept, True)
     of_A = torch.empty_like(kept)
     of_D = torch.empty((*kept.shape, sizes.width if D is not None else 0), device=x.device, dtype=torch.float32)
+    slices = triton.cdiv(sizes.tiles["N"], sizes.held["SN"])
+    risen = torch.empty(len(x), slices, *dt.shape[1:], device=x.device, dtype=torch.float32)
     launch(
-        _gradients, (sizes.batch * sizes.chunks, sizes.groups), grad, x, dt, A, B, C, x if D is None else D, states, after,
-        kept, of_x, of_dt, of_B, of_C, of_A, of_D, *sizes.shape, *_strides(x, B, C), *sizes.skips,
-        HAS_D=D is not None, PRECISION=PRECISION, **sizes.tiles, warps=8, stages=1,
+        _of_signals, (sizes.batch * sizes.chunks, sizes.groups, slices), grad, x, dt, A, B, C, states, after, of_B, of_C,
+        risen, *sizes.shape, *_strides(x, B, C), Q=sizes.tiles["Q"], **sizes.held, PRECISION=PRECISION,
+    )  # fmt: skip
+    launch(
+        _of_inputs, (sizes.batch * sizes.chunks, sizes.heads), grad, x, dt, A, B, C, x if D is None else D, states, after,
+        kept, risen, of_x, of_dt, of_A, of_D, *sizes.shape, *_strides(x, B, C), *sizes.skips, slices,
+        HAS_D=D is not None, Q=sizes.tiles["Q"], PRECISION=PRECISION, **sizes.held,
     )  # fmt: skip
     sums = of_D.sum((0, 1))
     if D is not None:

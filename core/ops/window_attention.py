@@ -12,6 +12,7 @@ from ..errors import UserError
 from .dispatch import device_obstacle, use_kernel
 from .scan import window_partition, window_reverse
 from .self_test import case
+from .self_test import heads as split
 
 APART = -100.0
 """Added to the scores of pixels that only the cyclic shift brought into one window. Swin's value; finite."""
@@ -21,7 +22,8 @@ MOST_TOKENS, WIDEST = 256, 128
 
 def fuses_windows(x: Tensor, heads: int, side: int) -> bool:
     """Whether `window_attention` of C channels like those of `x` (B, H, W, C) would run its kernels."""
-    return use_kernel("window_attention", functools.partial(_obstacle, x.shape[3] // heads, side, x=x), x)
+    qkv = (*x.shape[:3], 3 * x.shape[3])
+    return use_kernel("window_attention", functools.partial(_obstacle, x.shape[3] // heads, side, x=x), x, qkv)
 
 
 def window_attention(qkv: Tensor, gate: Tensor, side: int, shift: int = 0, scale: float | None = None) -> Tensor:
@@ -59,9 +61,15 @@ def window_attention(qkv: Tensor, gate: Tensor, side: int, shift: int = 0, scale
     return plain(qkv, gate, side, shift, scale)
 
 
-@case("window_attention", (1, 8, 8, 48), (1, 8, 8, 2))
+def _sized(side: int, width: int) -> tuple[tuple[int, ...], ...]:
+    c = max(width // 3, 1)
+    return (1, side, side, 3 * c), (1, side, side, split(c, 32))
+
+
+@case("window_attention", (1, 8, 8, 48), (1, 8, 8, 2), sized=_sized)
 def _case(qkv: Tensor, gate: Tensor) -> Tensor:
-    return window_attention(qkv - 0.6, gate, 4, 2)
+    side = 4 if qkv.shape[1] == 8 else 8
+    return window_attention(qkv - 0.6, gate, side, side // 2)
 
 
 def plain(qkv: Tensor, gate: Tensor, side: int, shift: int, scale: float) -> Tensor:

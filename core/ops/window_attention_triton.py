@@ -139,5 +139,5 @@ def _gradients(ctx: Any, backward: Any, grad: Tensor) -> tuple[Tensor | None, ..
     return *backward(grad, *ctx.saved_tensors, *ctx.rest), None, None, None, None
 
 
-fused = operator("window_attention", _run, _fake, _run_backward, _fake_backward, _setup, _gradients)
+fused = operator("window_attention", _run, _fake, _run_backward, _fake_backward, _setup, _gradients, lowered=True)
 """``fused(qkv, gate, side, shift, scale, apart)``: see `core.ops.window_attention`."""

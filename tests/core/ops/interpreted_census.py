@@ -6,6 +6,7 @@ gradients.
 
 from __future__ import annotations
 
+import functools
 import os
 
 os.environ["TRITON_INTERPRET"] = "1"
@@ -23,10 +24,10 @@ def main() -> None:
         torch.manual_seed(0)
         pred, target, weight = torch.rand(shape), torch.rand(shape), torch.randn(shape)
         results = []
-        softness = (census.SOFT_SIGN, census.SOFT_COUNT)
-        for function, more in ((census._Census, ()), (census_triton.FusedCensus, (softness,))):
+        fused = functools.partial(census_triton.fused, sign=census.SOFT_SIGN, count=census.SOFT_COUNT)
+        for function in (census._Census.apply, fused):
             x = pred.clone().requires_grad_()
-            y = function.apply(x, target, patch, *more)
+            y = function(x, target, patch)
             results.append([y, *torch.autograd.grad((y * weight).sum(), x)])
         for a, b in zip(*results, strict=True):
             worst = max(worst, ((a - b).abs().max() / a.abs().max()).item())

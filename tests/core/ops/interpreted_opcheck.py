@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 os.environ["TRITON_INTERPRET"] = "1"
 
@@ -11,34 +12,59 @@ from torch import Tensor
 
 from relume.core.ops import (
     causal_conv1d_triton,
+    census_triton,
+    gdfn_triton,
     layer_norm_triton,
+    mdta_triton,
     rms_norm_triton,
+    selective_scan_triton,
+    sinkhorn_triton,
     ssd_triton,
     window_attention_triton,
 )
+from relume.core.ops.modes import NAMES
 
 
 def drawn(*shape: int) -> Tensor:
     return torch.rand(shape).requires_grad_()
 
 
+def plain(*shape: int) -> Tensor:
+    return torch.rand(shape) + 0.1
+
+
 CASES = {
-    layer_norm_triton.fused: (drawn(2, 3, 3, 6), drawn(6), drawn(6), 1e-5, True, torch.float32),
-    rms_norm_triton.fused: (drawn(2, 3, 8), drawn(8), drawn(2, 3, 8), 1e-5, 4, True),
-    causal_conv1d_triton.fused: (drawn(1, 7, 5), drawn(5, 3), drawn(5), None, True),
-    window_attention_triton.fused: (drawn(1, 4, 4, 24), drawn(1, 4, 4, 2), 4, 2, 0.5, -100.0),
-    ssd_triton.fused: (
-        *(drawn(1, 5, 2, 4), drawn(1, 5, 2), drawn(2), drawn(1, 5, 1, 3), drawn(1, 5, 1, 3)),
-        *(drawn(2), None),
+    "layer_norm": (layer_norm_triton.fused, (drawn(2, 3, 3, 6), drawn(6), drawn(6), 1e-5, True, torch.float32)),
+    "rms_norm": (rms_norm_triton.fused, (drawn(2, 3, 8), drawn(8), drawn(2, 3, 8), 1e-5, 4, True)),
+    "causal_conv1d": (causal_conv1d_triton.fused, (drawn(1, 7, 5), drawn(5, 3), drawn(5), None, True)),
+    "gdfn": (gdfn_triton.gate, (drawn(1, 3, 4, 5), drawn(1, 3, 4, 5), drawn(10, 1, 3, 3), drawn(10))),
+    "mdta": (mdta_triton.attend, (drawn(1, 4, 3, 5), drawn(1, 3, 5, 8), drawn(2), 4)),
+    "window_attention": (
+        window_attention_triton.fused,
+        (drawn(1, 4, 4, 24), drawn(1, 4, 4, 2), 4, 2, 0.5, -100.0),
+    ),
+    "census": (census_triton.fused, (drawn(1, 4, 5), torch.rand(1, 4, 5), 3, 0.81, 0.1)),
+    "sinkhorn": (sinkhorn_triton.scale_fused, (plain(3, 4), plain(3), plain(4), plain(3), plain(4), 2)),
+    "selective_scan": (
+        selective_scan_triton.fused,
+        (*(drawn(1, 4, 5), drawn(1, 4, 5), drawn(4, 3), drawn(1, 2, 3, 5), drawn(1, 2, 3, 5)), drawn(4), None, True),
+    ),
+    "ssd": (
+        ssd_triton.fused,
+        (
+            *(drawn(1, 5, 2, 4), drawn(1, 5, 2), drawn(2), drawn(1, 5, 1, 3), drawn(1, 5, 1, 3)),
+            *(drawn(2), None),
+        ),
     ),
 }
 
 
-def main() -> None:
-    for function, arguments in CASES.items():
-        torch.library.opcheck(function, arguments)
+def main(ops: list[str]) -> None:
+    assert set(CASES) == set(NAMES)
+    for op in ops or CASES:
+        torch.library.opcheck(*CASES[op])
     print("OK")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
