@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from ..base import DatasetTraits
 from .options import Loader
 from .packets import Packets
 from .sampler import Order, Plan, SampleKey, TrainSampler
-from .worker import Note, Packet, SeededDataset, collate, collate_readable
+from .worker import Note, Packet, SeededDataset, collate, collate_bytes, collate_readable, from_bytes
 
 log = logging.getLogger("relume")
 
@@ -127,6 +127,7 @@ class TrainLoader(Iterator[Batch]):
             loading.num_worker_per_gpu,
             ahead=loading.num_prefetch_queue,
             pin_memory=loading.pin_memory and on_gpu,
+            collated=collate_bytes if loading.send_uint8 else collate,
             timeout=loading.timeout,
         )
         self._placement = Placement(device, channels_last)
@@ -195,7 +196,9 @@ class TrainLoader(Iterator[Batch]):
 
     def _load(self) -> Batch:
         """The next micro-batch, in host memory."""
-        return unpack(next(self._packets), self._said)
+        packet = next(self._packets)
+        batch = unpack(packet, self._said)
+        return {**batch, **{name: InBytes(batch[name]) for name in packet.in_bytes}}
 
 
 def unpack(packet: Packet, said: set[Note]) -> Batch:
@@ -213,6 +216,12 @@ def unpack(packet: Packet, said: set[Note]) -> Batch:
     return packet.batch
 
 
+class InBytes(NamedTuple):
+    """An image that becomes float32 in [0, 1] on the device."""
+
+    levels: Tensor
+
+
 class Placement:
     """Moves a batch's tensors to a device; images (4-D) into the channels-last layout where asked."""
 
@@ -221,9 +230,11 @@ class Placement:
         self.channels_last = channels_last
 
     def __call__(self, batch: Batch) -> Batch:
-        return {k: self._place(v) if isinstance(v, Tensor) else v for k, v in batch.items()}
+        return {k: self._place(v) if isinstance(v, (Tensor, InBytes)) else v for k, v in batch.items()}
 
-    def _place(self, tensor: Tensor) -> Tensor:
+    def _place(self, tensor: Tensor | InBytes) -> Tensor:
+        if isinstance(tensor, InBytes):
+            return from_bytes(self._place(tensor.levels))
         layout = torch.channels_last if self.channels_last and tensor.dim() == 4 else torch.preserve_format
         return tensor.to(self.device, non_blocking=True, memory_format=layout)
 

@@ -24,6 +24,9 @@ class Loader(Section):
     prefetch_mode: Literal["cpu", "cuda"] | None = setting(None, "'cuda' copies the next batch on a side stream.")
     num_prefetch_queue: Annotated[int, Range(least=1, most=10_000)] = setting(2, "Batches each worker prepares ahead.")
     pin_memory: bool = setting(True, "Page-locked host memory, for faster copies to a GPU.")
+    send_uint8: bool = setting(
+        False, "Send images of 8 bits to the device as bytes, and make them float there: the same values, less traffic."
+    )
     persistent_workers: bool = setting(True, "Accepted for BasicSR's files; loading processes live through the run.")
     timeout: NonNegative = setting(
         300, "Seconds without a batch from the loading processes after which the run ends; 0 waits for ever."

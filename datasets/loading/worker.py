@@ -41,6 +41,8 @@ class Packet(NamedTuple):
     error: str | None = None
     failed: tuple[tuple[int, str], ...] = ()
     """Place in the batch and mistake of the samples that are not in it (see `collate_readable`)."""
+    in_bytes: tuple[str, ...] = ()
+    """Names of what travels in bytes (see `collate_bytes`)."""
 
 
 class SeededDataset(Dataset[Any]):
@@ -147,6 +149,24 @@ def collate(samples: Sequence[dict[str, Any] | Failed]) -> Packet:
             int(item["seed"]) for item in items
         ]  # for draws on the host, which need not ask a device for them
     return Packet(batch, _noted.drain())
+
+
+def collate_bytes(samples: Sequence[dict[str, Any] | Failed]) -> Packet:
+    """As `collate`, with images whose values are all multiples of 1/255 in [0, 1], exactly, as bytes: a quarter of the size."""
+    packet = collate(samples)
+    names = []
+    for name, image in (packet.batch or {}).items():
+        if isinstance(image, Tensor) and image.dtype == torch.float32 and image.dim() >= 3:
+            levels = (image * 255).round().clamp(0, 255).to(torch.uint8)
+            if torch.equal(from_bytes(levels), image):
+                names.append(name)
+                packet.batch[name] = levels  # type: ignore[index]
+    return packet._replace(in_bytes=tuple(names))
+
+
+def from_bytes(levels: Tensor) -> Tensor:
+    """The image of 8 bits, uint8, in [0, 1], float32."""
+    return levels.float() / 255
 
 
 def collate_readable(samples: Sequence[dict[str, Any] | Failed]) -> Packet:

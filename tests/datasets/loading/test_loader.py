@@ -10,6 +10,7 @@ import random
 import signal
 import subprocess
 import sys
+import tarfile
 
 import numpy as np
 import pytest
@@ -17,9 +18,16 @@ import torch
 
 from relume.core.errors import UserError
 from relume.datasets import build_dataset
-from relume.datasets.loading.loader import CudaPrefetcher, EvalLoader, Placement, build_eval_loader, build_train_loader
+from relume.datasets.loading.loader import (
+    CudaPrefetcher,
+    EvalLoader,
+    InBytes,
+    Placement,
+    build_eval_loader,
+    build_train_loader,
+)
 from relume.datasets.loading.sampler import SampleKey
-from relume.datasets.loading.worker import SeededDataset
+from relume.datasets.loading.worker import Failed, SeededDataset, collate_bytes, from_bytes
 
 AUGMENTED = {"gt_size": 16, "use_hflip": True, "use_rot": True}
 
@@ -56,6 +64,39 @@ def test_batches_do_not_depend_on_workers_or_restarts(paired):
         assert all(map(same, take(dataset, 9, workers=workers), reference))
     assert all(map(same, take(dataset, 4, workers=2, iteration=5, position=10), reference[5:]))
     assert not same(take(dataset, 1, seed=8)[0], reference[0])
+
+
+def test_samples_in_tar_files_are_continued_in_their_middle(paired, tmp_path):
+    for name in ("lq", "gt"):
+        with tarfile.open(tmp_path / f"{name}.tar", "w") as archive:
+            archive.add(paired[f"dataroot_{name}"], arcname=".")
+    tar = {f"dataroot_{name}": str(tmp_path / f"{name}.tar") for name in ("lq", "gt")}
+    dataset = build_dataset({**paired, **AUGMENTED, **tar, "io_backend": {"type": "tar"}})
+    images = [{k: v for k, v in batch.items() if not k.endswith("_path")} for batch in take(dataset, 9)]
+    assert all(map(same, images, take(build_dataset({**paired, **AUGMENTED}), 9)))
+    assert all(map(same, images[5:], take(dataset, 4, workers=1, iteration=5, position=10)))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_bytes_become_the_same_images(paired, workers):
+    dataset = build_dataset({**paired, **AUGMENTED})
+    batches = take(dataset, 3, workers=workers, send_uint8=True)
+    assert all(map(same, batches, take(dataset, 3)))
+    assert batches[0]["lq"].dtype == torch.float32
+
+
+def test_only_what_bytes_can_hold_travels_in_bytes():
+    levels = torch.arange(256).reshape(1, 16, 16).expand(3, 16, 16)
+    whole, between = levels.float() / 255, levels.float() / 255 + 1e-4
+    sample = {"lq": whole, "gt": between, "prior": torch.ones(4), "index": 3, "lq_path": "a.png"}
+    packet = collate_bytes([sample, sample])
+    assert packet.in_bytes == ("lq",) and packet.batch["lq"].dtype == torch.uint8
+    assert torch.equal(from_bytes(packet.batch["lq"])[1], whole)
+    assert torch.equal(packet.batch["gt"][1], between)
+    assert Placement(torch.device("cpu"), True)({"lq": InBytes(packet.batch["lq"])})["lq"].is_contiguous(
+        memory_format=torch.channels_last
+    )
+    assert collate_bytes([Failed("no such file")]).error == "no such file"
 
 
 def test_ranks_together_see_what_one_rank_sees(paired):
