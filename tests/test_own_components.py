@@ -128,6 +128,7 @@ def test_what_says_nothing_of_itself_trains(part: str, tmp_path: Path) -> None:
     bare = {p: part in (p, "all") for p in ("arch", "loss", "dataset", "metric")}
     (tmp_path / "bare.py").write_text(BARE, encoding="utf-8")
     data = {"type": "BareDataset"} if bare["dataset"] else {"type": "ToyDataset", "length": 4}
+    data["num_worker_per_gpu"] = 2 if part == "all" else 0
     opt = {
         "name": "bare",
         "model_type": "RestorationModel",

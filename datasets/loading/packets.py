@@ -77,7 +77,8 @@ class Patience:
         self._timeout = timeout
         self._since: float | None = None
 
-    def __call__(self, timeout: float = LOOK) -> tuple[bool, Any]:
+    def __call__(self, timeout: float | None = None) -> tuple[bool, Any]:
+        timeout = LOOK if timeout is None else timeout
         began = time.monotonic() if self._since is None else self._since
         found, data = self._look(timeout if not self._timeout else min(timeout, LOOK, self._timeout))
         self._since = None if found else began

@@ -189,7 +189,7 @@ def test_headers_of_arrays_are_one_line(shape: str) -> None:
 
 
 # ------------------------------------------------------------------ option files
-def refused(path: Path, seconds: float = 5) -> str:
+def refused(path: Path, seconds: float = 30) -> str:
     began = time.process_time()
     with pytest.raises(OptionError) as caught:
         load(path)
@@ -232,7 +232,7 @@ def test_regular_expressions_that_never_end(monkeypatch: pytest.MonkeyPatch) -> 
     began = time.process_time()
     with pytest.raises(UserError, match="takes for ever to match"):
         build_optimizer(named, {"type": "Adam", "lr": 1e-3, "param_groups": [{"params": "(a+)+$"}]})
-    assert time.process_time() - began < 5
+    assert time.process_time() - began < 30
     assert torch.is_tensor(named[0][1])
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from filling import waves
+from interpreting import interpreted
 from torch import Tensor
 
 from relume.core.errors import UserError
@@ -74,8 +72,8 @@ def test_kernels_forced_on_without_a_gpu_is_one_line(monkeypatch: pytest.MonkeyP
 def test_real_kernels_in_the_interpreter() -> None:
     if not importlib.util.find_spec("triton"):
         pytest.skip("needs Triton")
-    script = Path(__file__).with_name("interpreted_census.py")
-    result = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
+    result = interpreted("interpreted_census.py")
+    assert result.returncode == 0, result.stderr
     assert float(result.stdout) < 1e-5
 
 

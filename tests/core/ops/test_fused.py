@@ -6,13 +6,12 @@ import functools
 import importlib.util
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fused_cases import CASES, OLDER
+from interpreting import interpreted
 
 import relume.core.ops
 from relume.core.ops.dispatch import NAMES
@@ -23,9 +22,7 @@ pytestmark = pytest.mark.skipif(not importlib.util.find_spec("triton"), reason="
 
 @functools.cache
 def report() -> dict[str, Any]:
-    script = Path(__file__).with_name("interpreted_ops.py")
-    environment = {k: v for k, v in os.environ.items() if k != "RELUME_KERNELS"}
-    result = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, env=environment, check=False)
+    result = interpreted("interpreted_ops.py")
     assert result.returncode == 0, result.stderr
     said: dict[str, Any] = json.loads(result.stdout)
     return said
@@ -65,6 +62,5 @@ def test_what_kernels_cannot_take_is_one_line(op: str) -> None:
 
 @pytest.mark.skipif("RELUME_SLOW_TESTS" not in os.environ, reason="slow; set RELUME_SLOW_TESTS=1")
 def test_operators_pass_the_checks_of_pytorch() -> None:
-    script = Path(__file__).with_name("interpreted_opcheck.py")
-    result = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    result = interpreted("interpreted_opcheck.py")
     assert result.stdout == "OK\n", result.stderr

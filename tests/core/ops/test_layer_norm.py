@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from filling import waves
+from interpreting import interpreted
 from torch import Tensor
 
 from relume.core.errors import UserError
@@ -59,8 +57,8 @@ def test_half_precision_is_computed_in_float32(per_image: bool) -> None:
 def test_real_kernels_in_the_interpreter() -> None:
     if not importlib.util.find_spec("triton"):
         pytest.skip("needs Triton")
-    script = Path(__file__).with_name("interpreted_layer_norm.py")
-    result = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
+    result = interpreted("interpreted_layer_norm.py")
+    assert result.returncode == 0, result.stderr
     assert float(result.stdout) < 1e-5
 
 

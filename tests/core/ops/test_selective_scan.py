@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from interpreting import interpreted
 from torch import Tensor
 
 from relume.core.errors import UserError
@@ -151,8 +150,7 @@ def test_memory_is_bounded_by_the_inputs() -> None:
 def test_triton_in_the_interpreter() -> None:
     if not importlib.util.find_spec("triton"):
         pytest.skip("needs triton")
-    script = Path(__file__).with_name("interpreted_selective_scan.py")
-    result = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    result = interpreted("interpreted_selective_scan.py")
     assert result.returncode == 0, result.stderr
     assert float(result.stdout) < 2e-5
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
+from interpreting import interpreted
 
 from relume.core.ops import (  # noqa: F401 - every op registers its case
     causal_conv1d,
@@ -31,8 +29,7 @@ pytestmark = pytest.mark.skipif(not importlib.util.find_spec("triton"), reason="
 
 @pytest.fixture(scope="module")
 def said() -> dict[str, Any]:
-    script = Path(__file__).with_name("interpreted_trials.py")
-    result = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    result = interpreted("interpreted_trials.py")
     assert result.returncode == 0, result.stderr
     found: dict[str, Any] = json.loads(result.stdout)
     return found

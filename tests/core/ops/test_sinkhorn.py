@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from filling import waves
+from interpreting import interpreted
 
 from relume.core.errors import UserError
 from relume.core.ops import sinkhorn
@@ -48,8 +46,7 @@ def test_insisting_on_the_kernel_where_it_cannot_run(monkeypatch: pytest.MonkeyP
 def test_triton_in_the_interpreter() -> None:
     if not importlib.util.find_spec("triton"):
         pytest.skip("needs triton")
-    script = Path(__file__).with_name("interpreted_sinkhorn.py")
-    result = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    result = interpreted("interpreted_sinkhorn.py")
     assert result.returncode == 0, result.stderr
     assert float(result.stdout) < 1e-5
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
 import sys
 import textwrap
 import weakref
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from filling import waves
+from interpreting import interpreted
 from reference_ssd import chunked, minimal, sequential
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -315,8 +314,8 @@ def test_without_the_package_our_kernels_run(package, monkeypatch):
 def test_real_kernels_in_the_interpreter():
     if not all(importlib.util.find_spec(name) for name in ("triton", "mamba_ssm")):
         pytest.skip("needs triton and mamba-ssm (docs/interpolation.md says how to install it)")
-    script = Path(__file__).with_name("interpreted_ssd.py")
-    result = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
+    result = interpreted("interpreted_ssd.py")
+    assert result.returncode == 0, result.stderr
     assert float(result.stdout) < 1e-5
 
 

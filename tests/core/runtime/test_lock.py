@@ -79,7 +79,7 @@ def test_a_running_lock_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.
     with owned(tmp_path / "x"):
         os.utime(lock_path(tmp_path / "x"), (0, 0))
         begin = time.monotonic()
-        while lock_path(tmp_path / "x").stat().st_mtime == 0 and time.monotonic() < begin + 10:
+        while lock_path(tmp_path / "x").stat().st_mtime == 0 and time.monotonic() < begin + 100:
             time.sleep(0.01)
         assert lock_path(tmp_path / "x").stat().st_mtime > 0
 

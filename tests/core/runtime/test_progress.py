@@ -113,7 +113,7 @@ def test_losses_come_first() -> None:
     assert losses_first(values) == "l_pix 0.123  l_ssim 1e-07  grad_norm 2"
 
 
-def wait_for(log: pytest.LogCaptureFixture, count: int, seconds: float = 10.0) -> None:
+def wait_for(log: pytest.LogCaptureFixture, count: int, seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while len(log.messages) < count and time.monotonic() < end:
         time.sleep(0.005)
@@ -134,7 +134,7 @@ def test_a_pipe_hears_of_a_long_silence_and_only_then(
             last = caplog.messages[-1]
         finally:
             beat.close()
-        beat.thread.join(5)
+        beat.thread.join(100)
         assert not beat.thread.is_alive() and beat not in logger.log.handlers
     assert last == "Iteration 3 of 7, held_out: 3 of 4"
 
@@ -156,6 +156,6 @@ def test_every_line_counts_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         beat.last = 0.0
         logger.log.warning("something")
-        assert time.monotonic() - beat.last < 5
+        assert time.monotonic() - beat.last < 60
     finally:
         beat.close()

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from relume.core.errors import UserError
+from relume.datasets.loading import packets as packets_of
 from relume.datasets.loading.packets import Packets
 from relume.datasets.loading.sampler import SampleKey
 from relume.datasets.loading.worker import SeededDataset
@@ -52,9 +53,10 @@ class Short:
         return {"lq": torch.zeros(3, 4, 4)}
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("spare", [None, 0])
-def test_no_sample_is_waited_for_in_vain(spare: int | None) -> None:
+def test_no_sample_is_waited_for_in_vain(spare: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packets_of, "LOOK", 0.2)
     keys = [[SampleKey(0, i, i)] for i in range(64)]
     packets = Packets(SeededDataset(Short(spare), 0), keys, 1, ahead=8)
     try:
