@@ -122,8 +122,9 @@ def footprint(opt: Options) -> Footprint:
         model.averages = {k: networks[k] for k in model.averaged if k in networks}
         amp = usable(opt.train.amp, torch.device("cpu"))
         side, batch = largest_step(opt, model.own_side)
+        frames = opt.datasets["train"].get("num_frame") or 1
         with autocast(torch.device("cpu"), amp):
-            sample = of_own_images(model) if model.own_side else of_patches(model, side, opt.scale)
+            sample = of_own_images(model) if model.own_side else of_patches(model, side, opt.scale, frames)
     trained = sum(p.numel() * p.element_size() for n in networks.values() for p in n.parameters() if p.requires_grad)
     whole = sum(p.numel() * p.element_size() for p in weights_of(model))
     averages = trained if opt.train.ema_decay or opt.train.ema_halflife else 0
@@ -145,13 +146,13 @@ def of_own_images(model: Model) -> float:
         raise UserError(f"some samples cannot be tried ({e})") from e
 
 
-def of_patches(model: Model, side: int, scale: int) -> float:
+def of_patches(model: Model, side: int, scale: int, frames: int) -> float:
     """Bytes that a sample with patches of so many pixels a side leaves behind, by smaller patches."""
     multiple = math.lcm(*(size_multiple(n) for n in model.networks.values())) * scale
     for sides in (SIDES, LARGE):
         rounded = sorted({max(-(-min(s, side) // multiple) * multiple, multiple) for s in sides})
         try:
-            left = [left_behind(model, model.imagined(1, s, scale)) for s in rounded]
+            left = [left_behind(model, model.imagined(1, s, scale, frames)) for s in rounded]
             break
         except Exception as e:
             if sides is LARGE:

@@ -16,6 +16,8 @@ from ..runtime import distributed
 from ..runtime.gate import gate
 
 log = logging.getLogger("relume")
+PEAKED = ("CosineAnnealingWarmupRestarts", "OneCycleLR", "CyclicLR")
+"""Schedules that have their own rates, whatever the optimizer's."""
 ASTRAY = 0.05
 """Share of the iterations by which a schedule may end too early or too late without a word."""
 
@@ -39,12 +41,23 @@ def build_schedules(
     for key, optimizer in optimizers.items():
         own = f"scheduler_{key}" if f"scheduler_{key}" in blocks else "scheduler"
         with gate(f"train.{own}", blocks.get(own)):
+            say_which_rate_counts(key, blocks.get(own) or {}, optimizer)
             schedules[key] = build_scheduler(optimizer, blocks.get(own), train.warmup_iter, samples, better)
     if better is None and any(s.waits_for_metric for s in schedules.values()):
         raise UserError(
             "train.scheduler: ReduceLROnPlateau follows a score, and there is none: give datasets.val and val.metrics"
         )
     return schedules
+
+
+def say_which_rate_counts(key: str, block: Mapping[str, Any], optimizer: Optimizer) -> None:
+    """Tell the user of an optimizer's rate that a schedule with rates of its own replaces by another."""
+    peak, rate = block.get("max_lr"), optimizer.param_groups[0]["lr"]
+    if block.get("type") in PEAKED and isinstance(peak, (int, float)) and peak != rate and distributed.is_main():
+        log.warning(
+            "train.optim_%s.lr: %g has no effect: the rates are those of %s, whose max_lr is %g",
+            *(key, rate, block["type"], peak),
+        )
 
 
 def say_where_they_end(schedules: Mapping[str, Schedule], trained: Iterable[str], total_iter: int) -> None:

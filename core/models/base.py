@@ -202,8 +202,10 @@ class Model:
         """Inverse of `state_dict`."""
         self.losses.load_state_dict(state["losses"])
 
-    def imagined(self, count: int, side: int, scale: int) -> Batch:
+    def imagined(self, count: int, side: int, scale: int, frames: int = 1) -> Batch:
         """Made-up samples to try a step with, without a data set: their ground truth is (count, 3, side, side) in [0, 1].
+
+        Clips have so many `frames`.
 
         What `prepare` brings a step is there afterwards, made up too. A model that wants more than pairs adds it here.
         """

@@ -143,7 +143,7 @@ class InterpolationModel(Model):
             )
         return cast(Tensor, batch["flow"])
 
-    def imagined(self, count: int, side: int, scale: int) -> Batch:
+    def imagined(self, count: int, side: int, scale: int, frames: int = 1) -> Batch:
         images = {name: torch.rand(count, 3, side, side) for name in ("img0", "img1", "gt")}
         return {**images, "timestep": torch.full((count,), 0.5), "flow": torch.zeros(count, 4, side, side)}
 

@@ -135,6 +135,12 @@ class VideoModel(RestorationModel):
         values = self.loss_values(frames_of(output), frames_of(target), self.loss_keys)
         yield Update("g", self.objective([values]), self.loss_logs())
 
+    def imagined(self, count: int, side: int, scale: int, frames: int = 1) -> Batch:
+        clip = torch.rand(count, frames, 3, side // scale, side // scale)
+        with torch.no_grad():  # of all frames, or of the middle one
+            target = torch.rand_like(self.networks["g"](clip))
+        return {**super().imagined(count, side, scale), "lq": clip, "gt": target}
+
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         clip = batch["lq"]
         if clip.dim() == 4:

@@ -70,14 +70,14 @@ class Held(TorchDispatchMode):
         self.now -= count
 
 
-@pytest.mark.parametrize(("name", "count"), [("quickstart", 1), ("generation/faces", 8)])
+@pytest.mark.parametrize(("name", "count"), [("quickstart", 1), ("generation/faces", 8), ("video/quickstart", 1)])
 def test_a_step_holds_what_is_estimated(name: str, count: int) -> None:
     opt = options.load(FOLDER / f"{name}.yml")
     found = footprint.footprint(opt)
     model, _ = build_model(opt, torch.device("cpu"), for_training=True)
     model.imagined(1, 16, 1)  # a bank of memory is there from now on
     with Held() as held:
-        update = next(iter(model.updates(model.imagined(count, found.side, opt.scale), footprint.LATE)))
+        update = next(iter(model.updates(model.imagined(count, found.side, opt.scale, 7), footprint.LATE)))
         update.terms.sum().backward()
     gradients = sum(p.numel() * p.element_size() for n in model.networks.values() for p in n.parameters())
     assert 0.9 * held.most < count * found.sample + gradients < 1.4 * held.most

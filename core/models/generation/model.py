@@ -194,7 +194,7 @@ class GenerationModel(Model):
             extractor: FeatureExtractor = build_features(given) if isinstance(given, Mapping) else given
             self.extractor = extractor.to(device)
 
-    def imagined(self, count: int, side: int, scale: int) -> Batch:
+    def imagined(self, count: int, side: int, scale: int, frames: int = 1) -> Batch:
         self._take_extractor(torch.device("cpu"))
         labels = torch.zeros(count, dtype=torch.int64)
         if self.matched:

@@ -249,3 +249,13 @@ def test_a_schedule_of_another_length_is_remarked_upon_once(
     monkeypatch.setattr("relume.core.trainer.Trainer.fit", lambda self: None)
     train_pipeline(in_epochs(datasets__train__batch_size_per_gpu=6, train__scheduler=scheduler))
     assert capsys.readouterr().out.count("the rates are those of a training of another length") == warned
+
+
+@pytest.mark.parametrize(("rate", "peak", "warned"), [(1e-3, 1e-3, 0), (1e-3, 2e-3, 1)])
+def test_a_rate_that_a_schedule_replaces_is_remarked_upon(
+    rate: float, peak: float, warned: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=rate)
+    block = {"type": "CosineAnnealingWarmupRestarts", "first_cycle_steps": 9, "max_lr": peak, "min_lr": 0.0}
+    build_schedules({"g": optimizer}, {"scheduler": block}, option_files.check(in_epochs()).train, lambda n: n, None)
+    assert caplog.text.count("train.optim_g.lr: 0.001 has no effect: the rates are those of") == warned
