@@ -202,6 +202,7 @@ class Evaluator:
                 explained = not_taken(e, model, placed)
                 for place, index in counted[done:]:
                     self._leave_out(share, loader, dataset, placed, index, explained, place)
+        self._wait_for_files(dataset, all_of_them=True)
         if share.times:
             self.seconds[dataset] = float(np.mean(share.times[1:] or share.times))
         return share
@@ -254,6 +255,13 @@ class Evaluator:
             shown = {"input": own.get("input"), "output": output, "target": target}
             with self._writing(dataset, name):
                 share.thumbnails += self.gallery.save(dataset, name, iteration, indices[i], shown)
+            self._wait_for_files(dataset)
+
+    def _wait_for_files(self, dataset: str, all_of_them: bool = False) -> None:
+        """See `Gallery.written`; errors as of `_writing`."""
+        for name, wait in self.gallery.written(all_of_them):
+            with self._writing(dataset, name):
+                wait()
 
     def _name(self, loader: Any, batch: Mapping[str, Any], index: int, place: int) -> str:
         names: Mapping[int, str] = declared(loader, "names", LoaderTraits)

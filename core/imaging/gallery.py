@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ from .transfer import Transfer, radiance
 
 log = logging.getLogger("relume")
 
+MOST_WAITING = 8
+"""Pictures that may wait to be written, in memory."""
 Thumbnail = tuple[int, np.ndarray]
 """Number of an image in its dataset, and its output, (H, W, C) uint8."""
 
@@ -51,8 +55,11 @@ class Gallery:
     linear_format: str = "hdr"
     picture: Callable[[str, str, Any, int], None] | None = None
     pictures: int = 1
+    waiting: deque[tuple[str, Future[None]]] = field(default_factory=deque, init=False)
+    """Files that a thread is writing, with the name of the image that each is of; see `written`."""
     depths: dict[str, bool] = field(default_factory=dict, init=False)
     """By dataset, whether its inputs have more bits than saved pictures, which is looked up once."""
+    _thread: ThreadPoolExecutor | None = field(default=None, init=False)
 
     def note_depth(self, dataset: str, lq: Tensor | None, mean: Values, std: Values) -> None:
         """Say once of a dataset whose results are saved that its inputs, (..., C, H, W), have more than 8 bits."""
@@ -68,7 +75,7 @@ class Gallery:
     def save(
         self, dataset: str, name: str, iteration: int, index: int, images: Mapping[str, Tensor | None]
     ) -> list[Thumbnail]:
-        """Make the pictures of one image.
+        """Make the pictures of one image, which are then written while others are computed; see `written`.
 
         Args:
             name: what the image's results are filed under.
@@ -79,7 +86,6 @@ class Gallery:
             What the grid shall have of it.
 
         Raises:
-            OSError: a file cannot be written.
             UserError: the name leads out of the folder.
         """
         path = below(
@@ -90,11 +96,11 @@ class Gallery:
         if transfer := self.transfers.get(dataset):
             linear = {label: radiance(image, transfer) for label, image in given.items()}
             if self.save_images:
-                imwrite(path.with_suffix(f".{self.linear_format}"), linear["output"], bit_depth=32)
+                self._write(name, path.with_suffix(f".{self.linear_format}"), linear["output"], 32)
             shown = tonemap.tone_mapped(linear, "target" if "target" in linear else "output")
         if self.save_images:
             for view, image in visual.files(shown["output"]).items():
-                imwrite(path.with_name(f"{path.stem}{view}{path.suffix}"), image)
+                self._write(name, path.with_name(f"{path.stem}{view}{path.suffix}"), image)
         tell = self.picture is not None and index < self.pictures
         if self.save_comparisons or tell:
             self._compare(dataset, name, iteration, shown, path, tell)
@@ -106,9 +112,28 @@ class Gallery:
     ) -> None:
         comparison = visual.comparison(shown)
         if self.save_comparisons:
-            imwrite(path.with_name(f"{path.stem}_comparison.png"), comparison)
+            self._write(name, path.with_name(f"{path.stem}_comparison.png"), comparison)
         if self.picture is not None and tell:
             self.picture(dataset, name, comparison, iteration)
+
+    def _write(self, name: str, path: Path, picture: visual.Picture, bit_depth: int = 8) -> None:
+        """Have a thread encode and write a picture, which nobody may change any more."""
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "pictures")
+        here = picture.detach().cpu() if isinstance(picture, Tensor) else picture
+        self.waiting.append((name, self._thread.submit(imwrite, path, here, bit_depth)))
+
+    def written(self, all_of_them: bool = False) -> Iterator[tuple[str, Callable[[], None]]]:
+        """The files that are written, or that too many others are behind: the image's name, and what waits for the file.
+
+        That raises OSError where it cannot be written. After all of them no thread is left, so that processes may be forked.
+        """
+        while self.waiting and (all_of_them or len(self.waiting) > MOST_WAITING or self.waiting[0][1].done()):
+            name, future = self.waiting.popleft()
+            yield name, future.result
+        if all_of_them and self._thread is not None:
+            self._thread.shutdown()
+            self._thread = None
 
     def write_grid(self, dataset: str, iteration: int, thumbnails: Sequence[Thumbnail]) -> None:
         """The first outputs of all ranks in one picture, about square. Raises OSError if it cannot be written."""
