@@ -124,7 +124,9 @@ def check(opt: Mapping[str, Any]) -> Options:
 def _checked(root: Block, problems: Iterable[Problem] = (), notes: Iterable[Problem] = ()) -> Resolved:
     checker = OptionsChecker()
     values = checker.options(root)
-    problems = [*problems, *checker.problems]
+    found = list(problems)
+    unread = {p.place for p in found if p.place is not None and p.place.line}  # what could not be read is no value to complain of again
+    problems = [*found, *(p for p in checker.problems if p.place not in unread)]
     if problems:
         raise OptionError(problems)
     ceilings.use(values.data)

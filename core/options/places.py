@@ -7,7 +7,7 @@ from typing import Any
 
 from ...datasets.origins import advice
 from .. import hub
-from ..errors import UserError, did_you_mean, expanded
+from ..errors import UserError, did_you_mean, expanded, printable
 from ..errors.paths import FILE, FOLDER, NOT_THERE, kind_of, reason
 from ..files.reading import INHERITED
 from .schema import Options
@@ -42,6 +42,7 @@ def missing(opt: Options, phases: Sequence[str] = (), weights: bool = True) -> l
         except UserError as e:  # no file can have this name
             lines.append(f"{e} ({key})")
             continue
+        shown = printable(value) or "''"
         what = "file" if key.startswith("path.") else "file or folder"
         try:
             kind = kind_of(place)
@@ -52,7 +53,6 @@ def missing(opt: Options, phases: Sequence[str] = (), weights: bool = True) -> l
             continue
         if kind or why != NOT_THERE:
             wanted = "file" if only_file else what
-            shown = value or "''"
             lines.append(f"{shown}: {f'{kind}, not a {wanted}' if kind else why} ({key})")
             continue
         near = (
@@ -61,7 +61,7 @@ def missing(opt: Options, phases: Sequence[str] = (), weights: bool = True) -> l
             else ""
         )
         where = advice(value) if what == "file or folder" else ""
-        lines.append(f"{value}: no such {what}.{near} ({key}){where}")
+        lines.append(f"{shown}: no such {what}.{near} ({key}){where}")
     return lines
 
 

@@ -66,7 +66,7 @@ def refusal(error: Exception, key: str, block: Mapping[str, Any], when: str = ""
         return error
     own = isinstance(error, UserError)
     said = str(error) if own else memory.explained(error) if memory.ran_out(error) else in_one_line(error)
-    named = mentioned(said, block)
+    named = mentioned(said if own else in_one_line(error), block)  # not what advice mentions
     if own and not named and (spoken := quoted(said, block)) is not None:
         named, key_said = [spoken], f"{key}.{spoken}"
         said = said if key_said in said else f"{key_said}: {said}"
