@@ -7,6 +7,7 @@ architecture: ``relume template sr/x4``, ``relume template relume:hdr/s1.yml``. 
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 
 from ...archs import ARCHS
-from ...datasets import build_dataset
+from ...datasets import DATASETS, build_dataset
 from .. import options
 from ..errors import UserError, did_you_mean
 from ..options import Options, shipped
@@ -22,7 +23,7 @@ from ..options.nodes import Block
 from ..options.reading.reader import read
 from ..options.template import text
 
-SCALES = ("upscale", "scale")
+SCALES = ("upscale", "scale", "up_scale")
 """What the parameter of an enlarging network is called."""
 USUAL: Mapping[str, Any] = {
     **dict.fromkeys(("num_in_ch", "num_out_ch", "inp_channels", "in_channels", "out_channels"), 3),
@@ -30,6 +31,12 @@ USUAL: Mapping[str, Any] = {
 }
 """Parameters without a default in some networks."""
 RESTORATION = "RestorationModel"
+NO_PAIRS = ("GenerationModel", "InterpolationModel")
+"""Models that do not learn from an input and its target."""
+ADVERSARIAL = "relume:realsr/srgan.yml"
+"""What a discriminator is trained in."""
+LISTING = ("meta_info_file", "meta_info", "filename_tmpl", "io_backend", "dataroot", "dataroot_gt_2", "layout", "name")
+"""Keys of a data set that say which files its folders have."""
 STEPS = 100_000
 
 
@@ -84,7 +91,7 @@ def head(opt: Options, asked: str) -> list[str]:
 
 def ready_files(arch: str) -> list[str]:
     """Shipped files that train an architecture at its whole size, by their names."""
-    own = [name for name in shipped.names() if Path(name).stem == arch.lower()]
+    own = [name for name in shipped.names() if Path(name).stem.replace("_", "") == arch.lower()]
     return [
         name for name in own if not name.startswith(shipped.BLOCKS) and not {"laptop", "test"} & set(name.split("/"))
     ]
@@ -125,22 +132,33 @@ def tasks() -> dict[str, str]:
 
 def of_architecture(arch: str, scale: int | None) -> dict[str, Any]:
     """A training of an architecture: as a shipped file has it where it needs a model of its own, else as pairs of pictures."""
+    module = ARCHS.get(arch).__module__
+    if ".discriminators." in module:
+        return of_discriminator(arch, scale)
     parameters = ARCHS.parameters(arch)
     enlarging = next((k for k in SCALES if k in parameters), None)
-    for name in shipped.names() if enlarging is None else ():
-        if not name.startswith(shipped.BLOCKS) and is_training(name, arch):
-            return options.resolve(name).options.to_dict()
+    if arch in own_trainings():
+        values: dict[str, Any] = options.resolve(own_trainings()[arch]).options.to_dict()
+        if enlarging is not None and scale is not None:
+            values["network_g"][enlarging] = scale
+        return values
     needed = {k: v for k, v in USUAL.items() if k in parameters and parameters[k].required}
-    network: dict[str, Any] = {"type": arch, **needed}
+    network: dict[str, Any] = {**needed, **published(arch, scale)}
     if enlarging is not None:
-        default = parameters[enlarging].default
+        default = network.get(enlarging, parameters[enlarging].default)
         scale = scale or (default if isinstance(default, int) else 4)
         network[enlarging] = scale
-    return {
+        if scale == 1:
+            network.pop("upsampler", None)
+        elif "upsampler" in parameters:
+            network.setdefault("upsampler", "pixelshuffle")
+    of_clips = ".video." in module and ("num_frame" in parameters or hasattr(ARCHS.get(arch), "takes_frames"))
+    if of_clips and enlarging is None:
+        scale = scale or (1 if arch == "TOFlow" else 4)
+    values = {
         "name": arch.lower(),
-        "model_type": RESTORATION,
+        "model_type": "VideoModel" if of_clips else RESTORATION,
         "scale": scale or 1,
-        "datasets": pairs({"scale": scale or 1}, "data/train/lq", "data/train/gt", "data/val/lq", "data/val/gt"),
         "network_g": network,
         "train": {
             "total_iter": STEPS,
@@ -152,32 +170,102 @@ def of_architecture(arch: str, scale: int | None) -> dict[str, Any]:
         },
         "val": {"val_freq": 5000, "metrics": {"psnr": {"type": "calculate_psnr"}, "ssim": {"type": "calculate_ssim"}}},
     }
+    if of_clips:
+        values["datasets"] = clips(arch)
+    return {**values, "datasets": pairs(values, "data/train/lq", "data/train/gt", "data/val/lq", "data/val/gt")}
 
 
-def is_training(name: str, arch: str) -> bool:
-    """Whether a shipped file trains an architecture by another model wrapper than pairs of pictures need."""
-    root = read(name).root
-    network = root.entries.get("network_g")
-    used = network.node.scalar("type") if network is not None and isinstance(network.node, Block) else None
-    return used == arch and root.scalar("model_type") != RESTORATION and "train" in root.entries
+def published(arch: str, scale: int | None) -> dict[str, Any]:
+    """The network as its ready file of this scale has it, or of another scale; else by its name alone."""
+    found = [dict(options.resolve(name).options.networks["g"]) for name in ready_files(arch)]
+    found = [block for block in found if block["type"] == arch]
+    fitting = (block for block in found if scale in [block.get(key) for key in SCALES])
+    return next(fitting, found[0] if found else {"type": arch})
+
+
+def of_discriminator(arch: str, scale: int | None) -> dict[str, Any]:
+    """A training of a discriminator, beside a network that enlarges by `scale`, or that restores."""
+    values: dict[str, Any] = options.resolve(ADVERSARIAL).options.to_dict()
+    known = values["network_d"]
+    same = {k: v for k, v in known.items() if k in ARCHS.parameters(arch)}
+    if arch == "DINODiscriminator":
+        same["weights"] = "weights/dino.pth"
+    values |= {"name": arch.lower(), "path": {}, "network_d": {**same, "type": arch}}
+    if scale == 1:
+        values["network_g"] = {"type": "NAFNet"}
+    elif scale is not None:
+        values["network_g"]["upscale"] = scale
+    side = "".join(c for c in arch[-3:] if c.isdigit())
+    if side and int(side) > 100:
+        values["datasets"]["train"]["gt_size"] = int(side)
+    return values
+
+
+def clips(arch: str) -> dict[str, Any]:
+    """The ``datasets`` section for folders of clips: of all frames, or of the frames around the one that a network gives."""
+    frames = ARCHS.parameters(arch).get("num_frame")
+    count = frames.default if frames is not None else vars(ARCHS.get(arch)).get("takes_frames")
+    crop = {"gt_size": 256, "use_hflip": True, "use_rot": True, "batch_size_per_gpu": 1}
+    if not count:
+        return {
+            "train": {"type": "ClipsDataset", "num_frame": 15, **crop},
+            "val": {"type": "VideoRecurrentTestDataset"},
+        }
+    window = {"num_frame": count}
+    return {"train": {"type": "REDSDataset", **window, **crop}, "val": {"type": "VideoTestDataset", **window}}
+
+
+@functools.cache
+def own_trainings() -> dict[str, str]:
+    """The first shipped file of each architecture that is trained by another model wrapper than pairs of pictures need."""
+    found: dict[str, str] = {}
+    for name in (n for n in shipped.names() if not n.startswith(shipped.BLOCKS)):
+        root = read(name).root
+        network = root.entries.get("network_g")
+        arch = network.node.scalar("type") if network is not None and isinstance(network.node, Block) else None
+        usual = root.scalar("model_type") in (RESTORATION, "RealESRNetModel")
+        if arch and not usual and {"train", "network_d"} & set(root.entries) == {"train"}:
+            found.setdefault(str(arch), name)
+    return found
 
 
 # ------------------------------------------------------------------ what the folders say
 def pairs(values: Mapping[str, Any], lq: str, gt: str, val_lq: str | None, val_gt: str | None) -> dict[str, Any]:
-    """The ``datasets`` section for folders of pairs."""
-    train = {
+    """The ``datasets`` section for folders of pairs; sets that read pairs remain what they are.
+
+    Raises:
+        UserError: the model does not learn from pairs.
+    """
+    if values.get("model_type") in NO_PAIRS:
+        raise UserError(
+            f"template: {values['model_type']} does not learn from pairs; leave out --lq and --gt, and say under "
+            "'datasets' where its data are"
+        )
+    train = kept(values, "train") or {
         "type": "PairedImageDataset",
-        "dataroot_lq": lq,
-        "dataroot_gt": gt,
         "gt_size": 128 if values.get("scale", 1) == 1 else 48 * values["scale"],
         "use_hflip": True,
         "use_rot": True,
         "batch_size_per_gpu": 4,
     }
-    blocks: dict[str, Any] = {"train": train}
+    blocks: dict[str, Any] = {"train": {**train, "dataroot_lq": lq, "dataroot_gt": gt}}
     if val_lq is not None:
-        blocks["val"] = {"type": "PairedImageDataset", "dataroot_lq": val_lq, "dataroot_gt": val_gt}
+        blocks["val"] = {
+            **(kept(values, "val") or {"type": "PairedImageDataset"}),
+            "dataroot_lq": val_lq,
+            "dataroot_gt": val_gt,
+        }
     return blocks
+
+
+def kept(values: Mapping[str, Any], phase: str) -> dict[str, Any] | None:
+    """The file's own block of a set that reads pairs, without what says which of its files; None where it has none."""
+    block = values.get("datasets", {}).get(phase) or {}
+    if block.get("type") not in DATASETS or not {"dataroot_lq", "dataroot_gt"} <= set(
+        DATASETS.parameters(block["type"])
+    ):
+        return None
+    return {k: v for k, v in block.items() if k not in LISTING}
 
 
 def scale_of(lq: str, gt: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -286,6 +287,9 @@ def unfit(block: Mapping[str, Any], size: int) -> str | None:
     """Why the discriminator of `block` cannot take images of `size` pixels a side; None if it can. Nothing is computed."""
     if not ARCHS.get(block["type"]).__module__.startswith("relume.archs.discriminators."):
         return None  # of what it is made, and what it can do without memory, only its author knows
+    weights = block.get("weights")
+    if isinstance(weights, str) and weights != "random" and not Path(weights).is_file():
+        return None  # a check refuses no file for want of weights, without which the network cannot be built
     try:
         with torch.device("meta"):
             network = build_network(block)

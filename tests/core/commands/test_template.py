@@ -80,10 +80,41 @@ def test_the_scale_is_that_of_the_pictures(capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.parametrize(
+    ("start", "scale", "model", "dataset", "network"),
+    [
+        ("SwinIR", 2, "RestorationModel", "PairedImageDataset", {"upscale": 2, "window_size": 8, "img_size": 48}),
+        (
+            "MambaIRv2Light",
+            3,
+            "RestorationModel",
+            "PairedImageDataset",
+            {"upscale": 3, "upsampler": "pixelshuffledirect"},
+        ),
+        ("BasicVSR", 4, "VideoModel", "ClipsDataset", {}),
+        ("EDVR", 4, "VideoModel", "REDSDataset", {"num_frame": 5}),
+        ("NAFSSR", 4, "ImageRestorationModel", "PairedStereoImageDataset", {"up_scale": 4}),
+        ("UNetDiscriminatorSN", 2, "SRGANModel", "PairedImageDataset", {"type": "MSRResNet", "upscale": 2}),
+        ("DiffIRS1", 1, "DiffIRS1Model", "PairedImageDataset", {"scale": 1}),
+    ],
+)
+def test_a_network_gets_the_model_the_data_and_the_sizes_that_it_needs(
+    start: str, scale: int, model: str, dataset: str, network: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pairs(scale)
+    printed(capsys, start, "--lq", "lq", "--gt", "gt")
+    opt = load("mine.yml")
+    assert (opt.to_dict()["model_type"], opt.scale) == (model, scale)
+    train = opt.to_dict()["datasets"]["train"]
+    assert (train["type"], train["dataroot_lq"]) == (dataset, "lq")
+    assert lacking(network, opt.to_dict()["network_g"]) == []
+
+
+@pytest.mark.parametrize(
     ("arch", "scale", "message"),
     [
         ("NAFNet", 2, "NAFNet enlarges by 1, and the pictures of gt are 2 times those of lq"),
         ("MSRResNet", 5, "network_g.upscale: expected one of 2, 3, 4, got the integer 5"),
+        ("OneStepGenerator", 1, "GenerationModel does not learn from pairs; leave out --lq and --gt"),
         ("EDSR", 1.5, "1.5 times as large as those of lq; one whole number is needed"),
     ],
 )
