@@ -30,7 +30,7 @@ FASTER = re.compile(
     r"num_worker|prefetch|pin_memory|timeout|persistent|async_save|cudnn|matmul|val\.pbar|num_gpu|channels_last"
 )
 """Options that change how fast a run is on some machines, and nothing else."""
-OF_COMPONENTS = re.compile(r"datasets\.train|val\.metrics\.\w+|train\.(scheduler|\w+_opt)")
+OF_COMPONENTS = re.compile(r"datasets\.train|val\.metrics\.\w+|train\.(scheduler\w*|\w+_opt)")
 """Places of blocks whose components are tried by themselves."""
 RECIPES = {
     "quickstart": [*PHOTOGRAPHS, *HELD_OUT, "train:warmup_iter=1", "train:scheduler:T_max=3"],

@@ -257,5 +257,5 @@ def test_a_rate_that_a_schedule_replaces_is_remarked_upon(
 ) -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=rate)
     block = {"type": "CosineAnnealingWarmupRestarts", "first_cycle_steps": 9, "max_lr": peak, "min_lr": 0.0}
-    build_schedules({"g": optimizer}, {"scheduler": block}, option_files.check(in_epochs()).train, lambda n: n, None)
+    build_schedules({"g": optimizer}, {"scheduler": block}, option_files.check(options()).train, lambda n: n, None)
     assert caplog.text.count("train.optim_g.lr: 0.001 has no effect: the rates are those of") == warned
