@@ -1,38 +1,114 @@
-"""Every architecture of one image as ONNX: the file gives what torch gives, or a line says why there is none."""
+"""Every architecture as ONNX, our own and spandrel's: the file gives what torch gives, or a line says why there is none.
+
+The slow test writes a row for each into the table of docs/onnx.md, where the others stay: it can be run in portions (``-k``).
+"""
 
 from __future__ import annotations
 
 import os
+import re
+import warnings
 from pathlib import Path
 
 import pytest
-from test_every_arch import NAMES, build, tiny
+import test_every_arch as own
+import test_zoo as zoo
+import torch
+from runs import REPO
 
 from relume.core.errors import UserError
-from relume.core.use.export import to_onnx
-from relume.core.use.functions import Function, Subject, called
+from relume.core.use.export import Report, to_onnx, to_program
+from relume.core.use.functions import FRAMES, NOISE, Function, Generator, Subject, called
 
-ANY_SIZE = ("NAFNet", "Restormer")
+PAGE = REPO / "docs/onnx.md"
+HEAD = "| architecture | from | exported | difference | opset | any size of |\n|---|---|---|---|---|---|\n"
+ROW = re.compile(
+    r"^\| (\w+) \| (?:Relume|spandrel) \| (?:yes \| [\d.e-]+ \| \d+ \| [\w, ]+|no: [^|\n]+ \| \| \|) \|$", re.M
+)
+ANY_SIZE = ("NAFNet", "Restormer", "SwinIR")
 """Of which a file takes any batch, height and width."""
 PLAIN = {"mean": None, "std": None}
-IMAGES = [n for n in NAMES if len((tiny(n).inputs or tiny(n).training_inputs)(32, 32)) == 1 and tiny(n).any_size]
+SLOW = pytest.mark.skipif("RELUME_SLOW_TESTS" not in os.environ, reason="slow; set RELUME_SLOW_TESTS=1")
+OTHERS = {"HybridVFI": FRAMES, "OneStepGenerator": NOISE}
 
 
-@pytest.mark.skipif("RELUME_SLOW_TESTS" not in os.environ, reason="slow; set RELUME_SLOW_TESTS=1")
-@pytest.mark.parametrize("name", IMAGES)
+def of_one_image(name: str) -> bool:
+    return len((own.tiny(name).inputs or own.tiny(name).training_inputs)(32, 32)) == 1 and own.tiny(name).any_size
+
+
+OURS = [n for n in own.NAMES if n in OTHERS or of_one_image(n)]
+SPANDRELS = [n for n in zoo.TINY if n != "LaMa"]  # which takes a mask beside the picture
+
+
+def subject(name: str) -> Subject:
+    """A tiny network with all that belongs to it."""
+    if name not in OURS:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            network = zoo.built(name).eval()
+        return Subject(network, PLAIN, zoo.images(name, 1)[0].shape[1], called(Function(network, PLAIN)))
+    network = own.build(name).eval()
+    given = OTHERS.get(name, "")
+    if given == NOISE:
+        return Subject(network, PLAIN, 3, called(Generator(network, 1)), NOISE, 1, (16, 16))
+    channels = 6 if given == FRAMES else own.one_image(32, 32)[0].shape[1]
+    if name == "NAFSSR":
+        channels = 6
+    return Subject(network, PLAIN, channels, called(Function(network, PLAIN)), given)
+
+
+def row(name: str, said: str) -> None:
+    """Put one into the page, in the place of the one that was there."""
+    text = PAGE.read_text(encoding="utf-8")
+    head, rest = text.split(HEAD)
+    rows = {r.split(" | ")[0].removeprefix("| "): r for r in rest.splitlines() if r.startswith("|")}
+    tail = "\n".join(r for r in rest.splitlines() if not r.startswith("|"))
+    rows[name] = f"| {name} | {'Relume' if name in OURS else 'spandrel'} | {said} |"
+    order = [n for n in (*OURS, *SPANDRELS) if n in rows]
+    PAGE.write_text(
+        head + HEAD + "".join(f"{rows[n]}\n" for n in order) + tail + ("\n" if tail else ""), encoding="utf-8"
+    )
+
+
+def exported(name: str, target: Path) -> Report:
+    """In the freest form; of networks that take one size only, in a size that they take."""
+    try:
+        return to_onnx(subject(name), target, half=False, tolerance=1e-3)
+    except UserError:
+        if name in OURS:
+            raise
+        side = zoo.TINY[name][1]
+        return to_onnx(subject(name), target, half=False, tolerance=1e-3, size=(side, side))
+
+
+@SLOW
+@pytest.mark.parametrize("name", [*OURS, *SPANDRELS])
 def test_a_file_gives_what_torch_gives(name: str, tmp_path: Path) -> None:
-    """Prints a row: difference, opset, and what may have any size; or the reason. ``pytest -s`` shows the table."""
     pytest.importorskip("onnxruntime")
-    network = build(name).eval()
-    channels = (tiny(name).inputs or tiny(name).training_inputs)(32, 32)[0].shape[1]
-    subject = Subject(network, PLAIN, channels, called(Function(network, PLAIN)))
     target = tmp_path / "x.onnx"
     try:
-        report = to_onnx(subject, target, half=False, tolerance=1e-3)
+        report = exported(name, target)
     except UserError as e:
         assert name not in ANY_SIZE and not target.exists() and len(str(e).splitlines()) == 1
-        print(f"| {name} | no: {e} | | | |")
+        row(name, f"no: {str(e).replace('|', '/')[:200]} | | |")
         return
     assert target.exists() and report.difference < 1e-3
     assert name not in ANY_SIZE or report.dynamic == ("batch", "height", "width")
-    print(f"| {name} | yes | {report.difference:.1g} | {report.opset} | {', '.join(report.dynamic) or 'one size'} |")
+    row(name, f"yes | {report.difference:.1g} | {report.opset} | {', '.join(report.dynamic) or 'none'}")
+
+
+@SLOW
+@pytest.mark.parametrize("name", ["NAFNet", "Phaseformer", "Spectroformer", "OneStepGenerator", "HybridVFI"])
+def test_a_program_of_torch_gives_what_the_network_gives(name: str, tmp_path: Path) -> None:
+    """And has no operator of Relume's in it."""
+    report = to_program(subject(name), tmp_path / "x.pt2", 1e-3, compiled=False)
+    assert report.difference < 1e-3
+    program = torch.export.load(str(tmp_path / "x.pt2"))
+    assert not [n for n in program.graph.nodes if "relume" in str(n.target)]
+
+
+def test_the_page_has_a_row_for_architectures_that_there_are() -> None:
+    lines = [r for r in PAGE.read_text(encoding="utf-8").split(HEAD)[1].splitlines() if r.startswith("|")]
+    names = [found[1] for r in lines if (found := ROW.match(r))]
+    assert len(names) == len(lines) == len(set(names)), "a row for each"
+    assert set(names) <= {*OURS, *SPANDRELS}, "and none for others"

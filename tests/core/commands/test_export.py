@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -18,6 +19,7 @@ from relume.core.options import check, description
 from relume.core.runtime import checkpoint
 from relume.core.use.functions import subject_of
 
+SLOW = pytest.mark.skipif("RELUME_SLOW_TESTS" not in os.environ, reason="slow; set RELUME_SLOW_TESTS=1")
 SMALL = {"type": "MSRResNet", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 4, "num_block": 1, "upscale": 2}
 
 
@@ -77,6 +79,26 @@ def test_a_program_of_torch_gives_the_same(export):
     x = torch.rand(1, 3, 20, 31)
     made = torch.export.load("m.pt2").module()(x)
     torch.testing.assert_close(made, relume.load("w.pth", device="cpu")(x))
+
+
+@SLOW
+def test_half_precision_and_compiled_packages(export):
+    """``--fp16`` of ONNX: half the bytes, within its own tolerance; ``--aoti``: a package that runs without the network."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    assert export("m.onnx")[0] == 0
+    code, said = export("h.onnx", "--fp16")
+    assert code == 0 and "float16" in said, said
+    session = onnxruntime.InferenceSession("h.onnx")
+    assert (
+        session.get_inputs()[0].type == "tensor(float)"
+        and session.get_modelmeta().custom_metadata_map["fp16"] == "true"
+    )
+    x = torch.rand(1, 3, 20, 31)
+    wanted = relume.load("w.pth", device="cpu")(x)
+    assert np.abs(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0] - wanted.numpy()).max() < 2e-2
+    code, said = export("m.pt2", "--aoti")
+    assert code == 0, said
+    torch.testing.assert_close(torch._inductor.aoti_load_package("m.pt2")(x), wanted, rtol=0, atol=1e-4)
 
 
 FRAMES = {
