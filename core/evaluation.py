@@ -236,7 +236,7 @@ class Evaluator:
             output, target = of_frame(outputs, i, frame), of_frame(targets, i, frame, outputs.dim())
             name = self._name(loader, placed, indices[i], i)
             if outputs.dim() == 5:
-                name = f"{name}_{frame:08d}"
+                name = f"{name}_{frame + first_frame(placed, i):08d}"
             own = {label: of_frame(given, i, frame, outputs.dim()) for label, given in baselines.items()}
             scores, failures = self.scorer.of_image(dataset, output, target, own)
             of_motion = self.scorer.of_motion(dataset, outputs, targets, baselines, i, frame)
@@ -374,6 +374,11 @@ def of_frame(clips: Tensor | None, i: int, frame: int, dims: int = 5) -> Any:
     if clips is None or clips.dim() != 5:
         return one(clips, i)
     return clips[i : i + 1, frame if dims == 5 else clips.shape[1] // 2]
+
+
+def first_frame(batch: Mapping[str, Any], place: int) -> int:
+    """The number in its clip of the first frame at `place` of a batch: its ``first``, where it is a part of a clip."""
+    return int(torch.as_tensor(batch["first"]).reshape(-1)[place]) if "first" in batch else 0
 
 
 def image_stem(batch: Mapping[str, Any], index: int, place: int = 0) -> str:

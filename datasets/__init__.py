@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from .foreign import ForeignDataset, own_block
 from .frame_indices import generate_frame_indices as generate_frame_indices
 from .loading.options import Loader
 
+log = logging.getLogger("relume")
 DATASETS = Registry("dataset", "relume.datasets")
 
 
@@ -24,6 +26,13 @@ def meant_type(opt: Mapping[str, Any]) -> Any:
     name = opt.get("type")
     theirs = name == "Vimeo90KDataset" and {"dataroot_gt", "dataroot_lq"} & set(opt)
     return "Vimeo90KNeighboursDataset" if theirs else name
+
+
+def say_which(opt: Mapping[str, Any], taken: Any) -> None:
+    """Log which of two data sets of one name is taken."""
+    if opt.get("type") == "Vimeo90KDataset":
+        what = "frames and their neighbours, for restoration" if taken != opt["type"] else "triplets, for interpolation"
+        log.info("Vimeo90KDataset: %s (%s), as its keys say", what, taken)
 
 
 def build_dataset(opt: Mapping[str, Any], **injected: Any) -> Any:
@@ -41,6 +50,7 @@ def build_dataset(opt: Mapping[str, Any], **injected: Any) -> Any:
     block = {k: v for k, v in opt.items() if k not in loading}
     if "type" in block:
         block["type"] = meant_type(block)
+        say_which(opt, block["type"])
     name = opt.get("name") or injected.get("phase")
     try:
         if "type" in block and DATASETS.takes_block(block["type"]):

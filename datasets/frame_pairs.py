@@ -47,7 +47,7 @@ def open_clips(root: str, backend: IOBackend, left_out: list[str] | None = None,
         UserError: there are none.
     """
     if backend.type != "disk":
-        source = open_source(root, backend, part=part)
+        source = opened(root, backend, part)
         grouped: dict[str, list[str]] = defaultdict(list)
         for name in source.files.values():
             grouped[os.path.dirname(name)].append(name)
@@ -65,6 +65,11 @@ def open_clips(root: str, backend: IOBackend, left_out: list[str] | None = None,
     if left_out is not None:
         left_out += [os.path.splitext(os.path.relpath(file, root))[0] for file in files or ()]
     return dict(sorted(clips.items()))
+
+
+def opened(root: str, backend: IOBackend, part: str) -> Source:
+    """The images under `root`; of archives, which may hold both, those that are ``gt`` or ``lq``."""
+    return open_source(root, backend, part=part) if backend.type == "tar" else open_source(root, backend)
 
 
 def refuse_unequal(gt: Mapping[str, Frames], lq: Mapping[str, Frames]) -> None:
@@ -189,8 +194,8 @@ class ListedPairs(FramePairs):
 
     def __init__(self, dataroot_gt: str, dataroot_lq: str, io_backend: IOBackend | None, **settings: object) -> None:
         super().__init__(**settings)  # type: ignore[arg-type]
-        self.gt = open_source(dataroot_gt, as_backend(io_backend), part="gt")
-        self.lq = open_source(dataroot_lq, as_backend(io_backend), part="lq")
+        self.gt = opened(dataroot_gt, as_backend(io_backend), "gt")
+        self.lq = opened(dataroot_lq, as_backend(io_backend), "lq")
 
     def refuse_missing(self, gt: Iterable[str], lq: Iterable[str] | None = None) -> None:
         """Check that both folders have every frame that is needed of them, which are the same when `lq` is omitted.

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..core.annotations import Count
+from ..core.annotations import Count, NonNegative
 from ..core.errors import UserError
 from . import DATASETS
 from .base import Item, OnError
@@ -213,7 +213,9 @@ def duf_downsample(frames: Tensor, scale: int) -> Tensor:
 class VideoRecurrentTestDataset(TestClips):
     """Whole clips: ``lq`` (T, 3, h, w), ``gt`` (T, 3, H, W), ``folder``.
 
-    Scores are averaged over the frames of a clip, then over clips.
+    Scores are averaged over the frames of a clip, then over clips. With `max_frames`, longer clips come in parts, so that
+    memory is bounded: ``lq`` has the frames around a part's besides, ``left`` before and ``right`` after them, and ``first`` is
+    the number of its first frame.
 
     Args:
         dataroot_gt: folder or LMDB of sharp clips, or of videos.
@@ -226,6 +228,8 @@ class VideoRecurrentTestDataset(TestClips):
         io_backend: ``{type: disk}``, ``{type: lmdb}`` or ``{type: tar}``.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next sample.
         color: ``gray`` for one channel, the gray value in [0, 1]; ``y`` for luma in [16/255, 235/255]; RGB when omitted.
+        max_frames: most frames that are scored at a time; whole clips when omitted.
+        context: frames before and after them that the network sees.
 
     Raises:
         UserError: what `TestClips` raises.
@@ -243,15 +247,31 @@ class VideoRecurrentTestDataset(TestClips):
         io_backend: IOBackend | None = None,
         on_error: OnError = "raise",
         color: Color = None,
+        max_frames: Count | None = None,
+        context: NonNegative = 10,
     ) -> None:
         super().__init__(dataroot_gt, dataroot_lq, meta_info_file, cache_data, scale, io_backend, on_error, color)
+        self.context = context
+        self.parts = [
+            (name, start, min(start + (max_frames or len(clip)), len(clip)))
+            for name, clip in self.gt.items()
+            for start in range(0, len(clip), max_frames or len(clip))
+        ]
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self.parts)
 
     def load(self, index: int) -> Item:
-        name = self.names[index]
-        numbers = list(range(len(self.gt[name])))
-        lq, gt = self.paired(self.read(self.lq[name], numbers), self.read(self.gt[name], numbers), self.gt[name].origin)
-        paths = {"lq_path": self.lq[name].path(0), "gt_path": self.gt[name].path(0)}
-        return {"lq": lq, "gt": gt, "folder": name, "name": name.replace(os.sep, "_"), **paths}
+        name, start, end = self.parts[index]
+        count = len(self.gt[name])
+        around = range(max(start - self.context, 0), min(end + self.context, count))
+        lq, gt = self.paired(
+            self.read(self.lq[name], list(around)),
+            self.read(self.gt[name], list(range(start, end))),
+            self.gt[name].origin,
+        )
+        paths = {"lq_path": self.lq[name].path(start), "gt_path": self.gt[name].path(start)}
+        item: Item = {"lq": lq, "gt": gt, "folder": name, "name": name.replace(os.sep, "_"), **paths}
+        if len(gt) == count:
+            return item
+        return {**item, "first": start, "left": start - around.start, "right": around.stop - end}

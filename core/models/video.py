@@ -152,7 +152,12 @@ class VideoModel(RestorationModel):
             output = (both[:, :count] + both[:, count:].flip(1)) / 2
         else:
             output = self._run(network, clip)
-        return {"output": middle(output) if self.center_frame_only else output}
+        if "left" in batch and self.center_frame_only:
+            raise UserError("val.center_frame_only: is of whole clips; leave max_frames of the data set out")
+        return {"output": middle(output) if self.center_frame_only else own_frames(output, batch)}
+
+    def baselines(self, batch: Batch) -> dict[str, Tensor]:
+        return {name: own_frames(clip, batch) for name, clip in super().baselines(batch).items()}
 
     def _run(self, network: nn.Module, clip: Tensor) -> Tensor:
         if network_trait(network, "takes_frames"):
@@ -175,6 +180,14 @@ class VideoModel(RestorationModel):
         """See `NetworkTraits.continued`."""
         result: tuple[Tensor, Any] = network_trait(self.networks["g"], "continued")(clip, state, count)
         return result
+
+
+def own_frames(clip: Tensor, batch: Batch) -> Tensor:
+    """Of a part of a clip (B, T, C, H, W), the frames that are not there as context: those between ``left`` and ``right``."""
+    if "left" not in batch or clip.dim() != 5:
+        return clip
+    left, right = (int(torch.as_tensor(batch[side]).reshape(-1)[0]) for side in ("left", "right"))
+    return clip[:, left : clip.shape[1] - right]
 
 
 def middle(clip: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from relume.core.inference.tiling import Inference
 from relume.core.inference.windows import carried, in_windows, run_clip, streamed
 from relume.core.models.video import VideoModel
 from relume.core.runtime.optimizers import build_optimizer
+from relume.datasets import build_dataset
 from relume.losses import LOSSES
 
 
@@ -213,7 +214,13 @@ def test_a_run_averages_over_frames_then_clips(kind: str, tmp_path: Path) -> Non
         network_g=BASIC if recurrent else EDVR,
         datasets={
             "train": {**train, **roots, "batch_size_per_gpu": 1, "num_worker_per_gpu": 0},
-            "val": {"name": "held_out", **test, **roots, "num_worker_per_gpu": 0},
+            "val": {
+                "name": "held_out",
+                **test,
+                **roots,
+                "num_worker_per_gpu": 0,
+                **({"max_frames": 2} if recurrent else {}),
+            },
         },
         train__total_iter=2,
         train__pixel_opt={"type": "CharbonnierLoss"},
@@ -230,3 +237,30 @@ def test_a_run_averages_over_frames_then_clips(kind: str, tmp_path: Path) -> Non
     per_clip = [np.mean([row["psnr"] for row in rows if row["folder"] == clip]) for clip in ("a", "b")]
     found = runs.records(root)[-1]["metrics"]["psnr"]
     assert math.isclose(found, float(np.mean(per_clip)), rel_tol=1e-6)
+
+
+def test_parts_of_clips_are_scored_as_the_whole(tmp_path: Path) -> None:
+    roots = clips(tmp_path / "data")
+    block = {"type": "VideoRecurrentTestDataset", **roots}
+    whole, parts = (build_dataset({**block, **more}, scale=4) for more in ({}, {"max_frames": 2, "context": 9}))
+    assert (len(whole), len(parts)) == (2, 4)
+    video = model({**BASIC, "flow_levels": 2})
+    found: dict[str, list[torch.Tensor]] = {"a": [], "b": []}
+    for i in range(4):
+        item = parts[i]
+        tensors = {k: torch.as_tensor(v)[None] for k, v in item.items() if not isinstance(v, str)}
+        batch: Any = tensors
+        with torch.no_grad():
+            made = video.predict(batch)["output"]
+        assert made.shape == batch["gt"].shape and video.baselines(batch)["input"].shape[1] == made.shape[1]
+        assert item["first"] == sum(len(f) for f in found[item["folder"]])
+        found[item["folder"]] += made[0].split(1)
+    for i, name in enumerate(("a", "b")):
+        with torch.no_grad():
+            expected = video.predict({"lq": whole[i]["lq"][None]})["output"][0]
+        torch.testing.assert_close(torch.cat(found[name]), expected)  # the context reaches to both ends
+    narrow = build_dataset({**block, "max_frames": 2, "context": 1}, scale=4)[3]
+    assert (len(narrow["lq"]), len(narrow["gt"]), narrow["left"], narrow["right"], narrow["first"]) == (3, 2, 1, 0, 2)
+    video.center_frame_only = True
+    with pytest.raises(UserError, match=r"val\.center_frame_only: is of whole clips"):
+        video.predict({"lq": narrow["lq"][None], "left": 1, "right": 0})
