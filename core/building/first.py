@@ -29,6 +29,7 @@ LOSS = re.compile(r"(train\.\w+_opt): ")
 """How a complaint begins that already says whose it is."""
 OTHER_CHANNELS = re.compile(r"of the shape \(\d+, (\d+), .* takes \(B, (?!\1,)")
 """What networks say of images of other channels than they take."""
+TAKEN = re.compile(r"takes (?:\(B, )?(\d+)")
 COLOURS = re.compile(r"\bneeds?\b.* \d channels?\b")
 """What losses say of images of other colours than they are for."""
 SHAPES = re.compile(r"prediction ((?:\d+x)*\d+), target ((?:\d+x)*\d+)")
@@ -81,8 +82,11 @@ def said(error: Exception, key: str | None, opt: Options) -> UserError:
     if shapes:
         return of_shapes(text, shapes[1].split("x"), shapes[2].split("x"), opt)
     if "channel(s)" in text or OTHER_CHANNELS.search(text):
-        named = [f"network_{k}.{n} is {v}" for k, b in opt.networks.items() for n, v in settings(b, CHANNELS["takes"])]
-        reasons = [*named, *colours(opt)]
+        named = [(f"network_{k}.{n}", v) for k, b in opt.networks.items() for n, v in settings(b, CHANNELS["takes"])]
+        taken = {int(n) for n in TAKEN.findall(text)}
+        whole = [f"network_{k} is {given_in(b)}" for k, b in opt.networks.items()]
+        explained = any(v in taken for _, v in named)
+        reasons = [*([] if explained else whole), *(f"{n} is {v}" for n, v in named), *colours(opt)]
         found = UserError(f"{text} ({', '.join(reasons)})" if reasons else text)
         found.key = "network_g"
         return found

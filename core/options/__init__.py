@@ -125,7 +125,8 @@ def _checked(root: Block, problems: Iterable[Problem] = (), notes: Iterable[Prob
     checker = OptionsChecker()
     values = checker.options(root)
     found = list(problems)
-    unread = {p.place for p in found if p.place is not None and p.place.line}  # what could not be read is no value to complain of again
+    # What could not be read is no value to complain of again.
+    unread = {p.place for p in found if p.place is not None and p.place.line}
     problems = [*found, *(p for p in checker.problems if p.place not in unread)]
     if problems:
         raise OptionError(problems)

@@ -35,6 +35,8 @@ def test_other_channels_name_both_sides() -> None:
     error = UserError("images of the shape (2, 1, 16, 16): this network takes (B, 3, H, W)")
     text = said(error, "network_g", {"color": "gray"}, network_g={**NET, "num_in_ch": 3})
     assert "network_g.num_in_ch is 3" in text and "datasets.train.color is gray" in text
+    error = UserError("the network takes 1 channel(s) where images, or what it makes of them, have 2")
+    assert "network_g is SRVGGNetCompact with num_feat: 4" in said(error, "network_g")
 
 
 def test_a_step_without_memory_names_networks_and_sizes() -> None:

@@ -1,4 +1,4 @@
-"""Files and folders that options name and that are not there: one line for each, with its key and without what a terminal does."""
+"""Files and folders that options name and that are not there: a line for each, with its key, and nothing a terminal acts on."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ Mistakes = Callable[..., list[str]]
 Loaded = Callable[..., Any]
 
 NET = "type, dim, depths, upsampler, ratio, bias, norm, size, folder, dropout, inner, either"
-IN_ALL = "... (36 in all: relume explain train)."
+IN_ALL = " in all: relume explain train)."
 
 
 # ------------------------------------------------------------------ one mistake, one line
