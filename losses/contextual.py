@@ -68,7 +68,7 @@ class ContextualLoss(WithFrozenNetwork):
         band_width: how sharply the nearest feature is preferred.
         max_1d_size: of maps larger than the square of this so many positions are drawn, the same ones in both images; from
             torch's global generator, so that ranks draw their own.
-        weights: see `PerceptualLoss`.
+        weights: a file with a state dict of torchvision's network; torchvision's ImageNet weights when omitted.
 
     Raises:
         UserError: unknown layer, no weights file, or images too small or of 2 or more than 3 channels.

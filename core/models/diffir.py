@@ -136,10 +136,10 @@ class DiffIRS2Model(Model):
         encoder_iter: the first iteration of joint training; 0 trains everything from the start.
         lr_encoder: learning rate of ``optim_e``, in place of its own.
         gamma_encoder: factor of that rate after every `lr_decay_encoder` iterations.
-        lr_decay_encoder: see there.
+        lr_decay_encoder: iterations after which the rate of the encoder is multiplied by `gamma_encoder`, again and again.
         lr_sr: learning rate of ``optim_g``, in place of its own.
         gamma_sr: factor of that rate after every `lr_decay_sr` iterations from `encoder_iter` on.
-        lr_decay_sr: see there.
+        lr_decay_sr: iterations after which the rate of the restorer is multiplied by `gamma_sr`, again and again.
         mixing_augs: see `DiffIRS1Model`, as what follows.
         use_moa: change every batch by an augmentation.
         moa_augs: those to choose from.

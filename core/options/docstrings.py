@@ -11,6 +11,8 @@ from typing import Any
 HEADING = re.compile(r"(Args|Arguments|Parameters|Attributes):\s*$")
 LIKE = re.compile(r"\b[Aa]rguments\b[^.]*?`([A-Za-z_]\w*)`")
 """``Arguments as of `calculate_psnr`.``: what is not described here is described there."""
+SEE = re.compile(r"[Ss]ee (`(?P<whose>[A-Za-z_]\w*)`|there)(, as what follows)?\.?")
+"""An argument that is described elsewhere, under the same name; ``there`` is where the one before it is."""
 ENTRY = re.compile(r"(?P<names>\w+(, \w+)*)\s*(\([^)]*\))?\s*:\s*(?P<text>.*)")
 
 
@@ -46,12 +48,24 @@ def arguments(target: Callable[..., Any]) -> dict[str, str]:
     found: dict[str, str] = {}
     for source in sources:
         text = getattr(source, "__doc__", None)
-        for name, description in _section(inspect.cleandoc(text)).items() if text else ():
+        for name, description in _seen(_section(inspect.cleandoc(text)), target).items() if text else ():
             found.setdefault(name, description)
         for like in LIKE.findall(" ".join((text or "").split())):
             other = _named(like, target)
             for name, description in arguments(other).items() if other is not None and other is not target else ():
                 found.setdefault(name, description)
+    return found
+
+
+def _seen(section: dict[str, str], target: Callable[..., Any]) -> dict[str, str]:
+    """A section whose entries that only point elsewhere say what stands there."""
+    other, found = None, dict(section)
+    for name, text in section.items():
+        pointer = SEE.fullmatch(text)
+        if pointer and pointer["whose"]:
+            other = _named(pointer["whose"], target)
+        if pointer and other is not None and other is not target:
+            found[name] = arguments(other).get(name) or (summary(other) if inspect.isclass(other) else text)
     return found
 
 

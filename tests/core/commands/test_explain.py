@@ -61,6 +61,9 @@ def test_sections_and_components_name_all_of_their_keys(capsys: pytest.CaptureFi
     assert all(f"  {k.name}  (" in text for k in reference.component("datasets", "PairedImageDataset"))
     assert "names an optimizer" in said(capsys, "optim_g") and "names a loss" in said(capsys, "train.my_own_opt")
     assert "names a metric" in said(capsys, "val.metrics.psnr") and "relume:NAME" in said(capsys, "_base_")
+    assert "double with every halving" in said(capsys, "BaselineLocal.width"), (
+        "of NAFNet, to which two docstrings point"
+    )
     assert "names a scheduler" in said(capsys, "train.scheduler_g") and "a string or a block" in said(
         capsys, "val.best"
     )
@@ -87,9 +90,9 @@ def test_every_key_has_a_description() -> None:
     schema = json.loads((Path(relume.__file__).parent / "options" / "schema.json").read_text())
     definitions = {name: block for name, block in schema["$defs"].items() if not name.endswith("(required)")}
     without = [
-        f"{name}.{key}"
+        f"{name}.{key}: {value.get('description')}"
         for name, block in {**definitions, "": schema}.items()
         for key, value in block.get("properties", {}).items()
-        if key != "type" and not value.get("description")
+        if key != "type" and value.get("description", "").lower() in ("", "see there.", "see above.")
     ]
     assert without == []
