@@ -27,7 +27,7 @@ PHOTOGRAPHS = ["datasets:train:shorter_side=96", "datasets:train:gt_size=32", "d
 HELD_OUT = ["datasets:val:shorter_side=48", "datasets:val:renditions=1", "datasets:val:num_worker_per_gpu=0"]
 FEW = [f"datasets:val_{n}:{k}" for n in ("small", "medium", "large", "extreme") for k in ("renditions=1", "gt_size=48")]
 FASTER = re.compile(
-    r"num_worker|prefetch|pin_memory|timeout|persistent|async_save|cudnn|matmul|val\.pbar|num_gpu|channels_last"
+    r"num_worker|prefetch|pin_memory|send_uint8|timeout|persistent|async_save|cudnn|matmul|val\.pbar|num_gpu|channels_last"
 )
 """Options that change how fast a run is on some machines, and nothing else."""
 OF_COMPONENTS = re.compile(r"datasets\.train|val\.metrics\.\w+|train\.(scheduler\w*|\w+_opt)")
