@@ -180,7 +180,7 @@ def largest_step(opt: Options, own: int | None = None) -> tuple[int, int]:
         parts = block.accumulates or [accumulate] * len(block.gt_sizes)
         stages = [(n * side**2, side, n * k) for side, n, k in zip(block.gt_sizes, batches, parts, strict=True)]
         return max(stages)[1:]
-    patch = block.get("gt_size") or (opt["gt_size"] if "gt_size" in opt else None)
+    patch = block.get("gt_size") or opt.get("gt_size")
     sides = (block.get("gt_size_h"), block.get("gt_size_w")) if block.get("gt_size_h") else block.get("resize")
     if not patch and not sides:
         raise UserError("it trains on images as large as they are")
