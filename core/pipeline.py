@@ -306,7 +306,7 @@ def build_trainer(
         log.info("%s", header)
         epoch = counts.Epoch.of(opt, counts.length_of(dataset), distributed.world_size())
         block, last = opt.datasets["train"], train.total_iter
-        log.info("%s", summary(block, dataset, epoch, loader, evaluator, last, opt.val.chosen))
+        log.info("%s", summary(block, dataset, epoch, loader, evaluator, last, opt.val))
         if not opt.name.startswith("debug"):  # whose few steps no schedule was made for
             say_where_they_end(schedulers, trained, train.total_iter)
 

@@ -27,7 +27,7 @@ PHOTOGRAPHS = ["datasets:train:shorter_side=96", "datasets:train:gt_size=32", "d
 HELD_OUT = ["datasets:val:shorter_side=48", "datasets:val:renditions=1", "datasets:val:num_worker_per_gpu=0"]
 FEW = [f"datasets:val_{n}:{k}" for n in ("small", "medium", "large", "extreme") for k in ("renditions=1", "gt_size=48")]
 FASTER = re.compile(
-    r"num_worker|prefetch|pin_memory|timeout|persistent|async_save|cudnn|matmul|val\.pbar|num_gpu|channels_last"
+    r"num_worker|prefetch|pin_memory|send_uint8|timeout|persistent|async_save|cudnn|matmul|val\.pbar|num_gpu|channels_last"
 )
 """Options that change how fast a run is on some machines, and nothing else."""
 OF_COMPONENTS = re.compile(r"datasets\.train|val\.metrics\.\w+|train\.(scheduler\w*|\w+_opt)")
@@ -133,6 +133,10 @@ def test_every_option_changes_a_run_or_is_refused(
     assert look(values) == usual
     found, contained = dict[str, str](), set[str]()
 
+    def kind(key: str) -> tuple[Any, ...]:
+        of_any_set = re.sub(r"datasets\.val\w*", "datasets.val", key)
+        return values["model_type"], of_any_set, type_at(values, key.rpartition(".")[0])
+
     @cache
     def usually(home: str) -> Any:
         return component(values, home)
@@ -146,14 +150,14 @@ def test_every_option_changes_a_run_or_is_refused(
     def note(key: str, value: Any, outcome: str) -> None:
         found[key] = outcome
         if not outcome.startswith("ignored"):
-            tried.add((values["model_type"], key, type_at(values, key.rpartition(".")[0])))
+            tried.add(kind(key))
         with Path(os.environ.get("TOGGLED", os.devnull)).open("a") as report:
             print(f"{name} {key} {outcome}", file=report, flush=True)
 
     rows = {k: v for k, v, given in wanted(resolved) if given or k in documented or k.startswith("datasets.train.")}
     for key, value in rows.items():
         home = key.rpartition(".")[0]
-        if (values["model_type"], key, type_at(values, home)) in tried:
+        if kind(key) in tried:
             continue
         outcome = alone(key, value) if home in contained else "ignored"
         if outcome.startswith("ignored"):

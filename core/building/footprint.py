@@ -75,9 +75,11 @@ class Footprint:
 def in_gb(count: float) -> str:
     """Bytes in GB.
 
-    >>> in_gb(16.8e9), in_gb(4.2e7)
-    ('16.8 GB', '0.04 GB')
+    >>> in_gb(16.8e9), in_gb(4.2e7), in_gb(4.2e6)
+    ('16.8 GB', '0.04 GB', '4.2 MB')
     """
+    if count < GB / 100:
+        return f"{count / 1e6:.1f} MB"
     return f"{count / GB:.1f} GB" if count >= GB else f"{count / GB:.2f} GB"
 
 
@@ -178,10 +180,11 @@ def largest_step(opt: Options, own: int | None = None) -> tuple[int, int]:
         parts = block.accumulates or [accumulate] * len(block.gt_sizes)
         stages = [(n * side**2, side, n * k) for side, n, k in zip(block.gt_sizes, batches, parts, strict=True)]
         return max(stages)[1:]
-    patch, resized = block.get("gt_size"), block.get("resize")
-    if not patch and not resized:
+    patch = block.get("gt_size") or opt.get("gt_size")
+    sides = (block.get("gt_size_h"), block.get("gt_size_w")) if block.get("gt_size_h") else block.get("resize")
+    if not patch and not sides:
         raise UserError("it trains on images as large as they are")
-    return patch or math.isqrt(resized[0] * resized[1]), block.batch_size_per_gpu * accumulate
+    return patch or math.isqrt(sides[0] * sides[1]), block.batch_size_per_gpu * accumulate
 
 
 def without_weights(opt: Options) -> Options:

@@ -11,11 +11,11 @@ from ...datasets.loading.options import Loader
 from ..annotations import declared
 from ..evaluation import Evaluator
 from ..options.counts import Epoch
-from ..options.schema import Best
+from ..options.schema import Best, Val
 
 
 def summary(
-    block: Loader, dataset: Any, epoch: Epoch, loader: TrainLoader, evaluator: Evaluator, total_iter: int, best: Best
+    block: Loader, dataset: Any, epoch: Epoch, loader: TrainLoader, evaluator: Evaluator, total_iter: int, val: Val
 ) -> str:
     """The training set and the validation sets in some lines: how many images, how they are batched, how many epochs that is.
 
@@ -23,7 +23,7 @@ def summary(
         block: of the training set.
         epoch: how long one is.
         total_iter: iterations of the whole run.
-        best: the block ``val.best``.
+        val: the section of that name.
     """
     patch = declared(dataset, "gt_size", DatasetTraits)
     sizes = block.gt_sizes or ([patch] if patch else [])
@@ -34,11 +34,14 @@ def summary(
         f"{len(dataset)} images x {block.dataset_enlarge_ratio} (dataset_enlarge_ratio), {patches}; {batch}",
         f"{epoch.sentence}; {epoch.said_of(total_iter)}",
     ]
+    precision = "float32" if val.amp == "off" else val.amp
     for name, of_set in evaluator.loaders.items():
         count = declared(of_set, "images", LoaderTraits)
-        lines.append(f"Validation set {name}: {'an unknown number of' if count is None else count} images")
+        lines.append(
+            f"Validation set {name}: {'an unknown number of' if count is None else count} images, in {precision}"
+        )
     if evaluator.best is not None and evaluator.loaders:
-        lines.append(deciding(evaluator.best, list(evaluator.loaders), best))
+        lines.append(deciding(evaluator.best, list(evaluator.loaders), val.chosen))
     return "\n\t".join(lines)
 
 

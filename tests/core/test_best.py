@@ -143,6 +143,7 @@ def test_validation_has_a_precision_of_its_own(
     monkeypatch.setattr(torch.nn.functional, "conv2d", watched)
     opt = options(train__amp="bf16", val__amp=amp, train__total_iter=2)
     train_pipeline(opt)
+    assert f"3 images, in {'float32' if amp == 'off' else amp}\n" in capsys.readouterr().out
     assert seen == {True: {torch.bfloat16}, False: {dtype}}
     evaluate(opt)
     assert seen[False] == {dtype}

@@ -130,3 +130,11 @@ def test_no_weights_of_a_loss_are_fetched(kind: str, monkeypatch: pytest.MonkeyP
     without = footprint.footprint(options.load(FOLDER / "quickstart.yml"))
     assert footprint.footprint(options.check(values)).sample > without.sample
     assert not fetched
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("realsr/realesrgan_x4", (256, 12)), ("stereo/nafssr_t_x2", (103, 4)), ("vfi/phase3", (384, 4))],
+)
+def test_the_largest_patches_are_found_wherever_they_are_said(name: str, expected: tuple[int, int]) -> None:
+    assert footprint.largest_step(options.load(FOLDER / f"{name}.yml")) == expected
