@@ -384,7 +384,9 @@ EDVR = {"type": "EDVR", "num_feat": 4, "deformable_groups": 2, "num_frame": 3, "
 
 
 @pytest.mark.parametrize(
-    "block", [{"type": "BasicVSR", "num_feat": 2, "num_block": 0}, {**EDVR, "num_reconstruct_block": 0}], ids=str
+    "block",
+    [{"type": "BasicVSR", "num_feat": 2, "num_block": 0, "flow_levels": 1}, {**EDVR, "num_reconstruct_block": 0}],
+    ids=str,
 )
 def test_a_network_of_clips_sees_the_frames_around_but_not_across_cuts(infer, here, monkeypatch, block):
     from relume.core.use.pictures import Picture

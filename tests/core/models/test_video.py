@@ -29,7 +29,7 @@ def model(network: dict[str, Any], **options: Any) -> VideoModel:
     return VideoModel({"g": build_network(network)}, {"pixel": LOSSES.build({"type": "L1Loss"})}, **options)
 
 
-BASIC = {"type": "BasicVSR", "num_feat": 4, "num_block": 1}
+BASIC = {"type": "BasicVSR", "num_feat": 4, "num_block": 1, "flow_levels": 2}
 EDVR = {
     **{"type": "EDVR", "num_feat": 4, "deformable_groups": 2, "num_frame": 3},
     **{"num_extract_block": 1, "num_reconstruct_block": 1},
@@ -135,8 +135,8 @@ def test_windows_reach_across_no_cut_and_hold_few_frames() -> None:
 
 def test_states_are_carried_from_window_to_window_and_end_at_cuts() -> None:
     torch.manual_seed(0)
-    network = build_network({**BASIC, "flow_levels": 2}).eval()
-    clip = torch.rand(1, 14, 3, 12, 16)
+    network = build_network(BASIC).eval()
+    clip = torch.rand(1, 10, 3, 8, 12)
     frames = clip.split(1, 1)
     read = [0]
 
@@ -154,12 +154,12 @@ def test_states_are_carried_from_window_to_window_and_end_at_cuts() -> None:
 
     with torch.no_grad():
         whole = network(clip)
-        torch.testing.assert_close(in_parts(14, 3), whole)
+        torch.testing.assert_close(in_parts(10, 3), whole)
         errors = [float((in_parts(5, overlap) - whole).abs().mean()) for overlap in (0, 2, 4)]
         assert errors[0] > errors[1] > errors[2] > 0  # more is known of what comes after
         network.fusion.weight[:, :4] = 0  # nothing of what comes after is used
         whole = network(clip)
-        for window, overlap in ((1, 0), (5, 0), (5, 2), (6, 5)):
+        for window, overlap in ((1, 0), (5, 2), (6, 5)):
             torch.testing.assert_close(in_parts(window, overlap), whole)
         forgetful = torch.cat(list(streamed(network, frames, 5, 2)), 1)
         assert float((forgetful - whole).abs().max()) > 1e-4
@@ -244,7 +244,7 @@ def test_parts_of_clips_are_scored_as_the_whole(tmp_path: Path) -> None:
     block = {"type": "VideoRecurrentTestDataset", **roots}
     whole, parts = (build_dataset({**block, **more}, scale=4) for more in ({}, {"max_frames": 2, "context": 9}))
     assert (len(whole), len(parts)) == (2, 4)
-    video = model({**BASIC, "flow_levels": 2})
+    video = model(BASIC)
     found: dict[str, list[torch.Tensor]] = {"a": [], "b": []}
     for i in range(4):
         item = parts[i]
