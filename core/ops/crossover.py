@@ -81,27 +81,33 @@ def _several_machines() -> bool:
 def _chosen(op: str, key: str, side: int, width: int, x: Tensor) -> str | None:
     from ..hub import home, turn
 
-    found = _read(home()).get(key)
-    if found is None:
+    pair = _read(home()).get(key)
+    if pair is None:
         with contextlib.ExitStack() as stack:
             with contextlib.suppress(OSError):
                 home().mkdir(parents=True, exist_ok=True)
                 stack.enter_context(turn(home() / (FILE + ".lock")))
-            found = _read(home()).get(key)  # another rank may have measured it meanwhile
-            if found is None:
-                log.info("Trying the fused %s on %s against plain PyTorch.", NAMES[op], key.partition(", ")[2])
-                try:
-                    found = _measured(op, side, width, x)
-                except torch.OutOfMemoryError:  # so that kernels, which keep less, are the better choice for now
-                    return None
-                except Exception as e:  # of a compiler, a driver or a kernel: there is no common class
-                    said = str(e).strip().splitlines() or [""]
-                    return f"its trial on {side**2} x {width} failed, {type(e).__name__}: {said[0]}"
-                if isinstance(found, str):
+            pair = _read(home()).get(key)  # another rank may have measured it meanwhile
+            if pair is None:
+                found = _tried(op, key, side, width, x)
+                if not isinstance(found, tuple):
                     return found
-                _keep(home(), key, found)
-    plain, fused = found
+                pair = found
+                _keep(home(), key, pair)
+    plain, fused = pair
     return None if fused <= plain else f"slower here: {fused:.3g} ms, plain {plain:.3g} ms for {side**2} x {width}"
+
+
+def _tried(op: str, key: str, side: int, width: int, x: Tensor) -> tuple[float, float] | str | None:
+    """Milliseconds of both, or why the fused one cannot be used, or None where there is no memory to find out."""
+    log.info("Trying the fused %s against plain PyTorch: %s.", NAMES[op], key.partition(", ")[2])
+    try:
+        return _measured(op, side, width, x)
+    except torch.OutOfMemoryError:  # kernels, which keep less, are the better choice for now
+        return None
+    except Exception as e:  # of a compiler, a driver or a kernel: there is no common class
+        said = str(e).strip().splitlines() or [""]
+        return f"its trial on {side**2} x {width} failed, {type(e).__name__}: {said[0]}"
 
 
 def _measured(op: str, side: int, width: int, x: Tensor) -> tuple[float, float] | str:
@@ -120,7 +126,7 @@ def _measured(op: str, side: int, width: int, x: Tensor) -> tuple[float, float] 
 
 def milliseconds(call: Callable[[], Any], device: torch.device) -> float:
     """Of a call on a GPU that ran before."""
-    times = []
+    times: list[float] = []
     with torch.cuda.device(device):
         for _ in range(REPEATS):
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -128,7 +134,7 @@ def milliseconds(call: Callable[[], Any], device: torch.device) -> float:
             call()
             end.record()
             end.synchronize()
-            times.append(begin.elapsed_time(end))
+            times.append(float(begin.elapsed_time(end)))
     return statistics.median(times)
 
 

@@ -130,13 +130,13 @@ def _run_backward(
     height, width = tiling(channels)
     programs = triton.cdiv(rows, height * STEPS)
     grad_x = torch.empty_like(x)
-    sums = torch.zeros(2, batch, programs, channels, device=x.device, dtype=torch.float32)
+    sums = torch.empty(2, batch, programs, channels, device=x.device, dtype=torch.float32)
     launch(
         _backward, (batch * programs,), grad.contiguous(), x, gain, mean, scale, grad_x, sums[0], sums[1], rows, channels,
         channels if gain.dim() == 2 else 0, programs, CENTRED=centred, ROWS=height, WIDTH=width, STEPS=STEPS,
     )  # fmt: skip
-    of_gain, of_offset = sums.sum((1, 2) if gain.dim() == 1 else 2)
-    return grad_x, of_gain.clone(), of_offset.clone()
+    over = (0, 1) if gain.dim() == 1 else 1
+    return grad_x, sums[0].sum(over), sums[1].sum(over)
 
 
 def _fake_backward(

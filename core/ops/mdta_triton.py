@@ -19,6 +19,8 @@ from .launching import block, launch, operator, tile
 
 PIXELS = 64
 """Pixels of a program's tile."""
+SLICE = 16
+"""Channels of a head that the last kernel sums over at once."""
 TILES = 32
 """Tiles of a slab."""
 
@@ -117,27 +119,36 @@ def _mix_backward(  # type: ignore[no-untyped-def]  # noqa: ANN202
 def _apply(  # type: ignore[no-untyped-def]  # noqa: ANN202
     q, k, mix, inward, of_q, of_k, pixels, width, heads, tiles, q_image, q_pixel, q_channel, k_image, k_pixel,  # noqa: ANN001
     oq_image, oq_pixel, oq_channel, ok_image, ok_pixel,  # noqa: ANN001
-    PIXELS: tl.constexpr, WIDTH: tl.constexpr,
+    PIXELS: tl.constexpr, WIDTH: tl.constexpr, SLICE: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of queries and keys."""
+    """Gradients of queries, then of keys. What is summed over comes in slices: whole matrices are more than registers hold."""
     image, head = (tl.program_id(0) // tiles).to(tl.int64), tl.program_id(1).to(tl.int64)
     pixel = (tl.program_id(0) % tiles).to(tl.int64) * PIXELS + tl.arange(0, PIXELS)
     c = tl.arange(0, WIDTH)
     known = c < width
-    a = _load(q + image * q_image + head * width * q_channel, pixel, c, pixels, width, q_pixel, q_channel)
-    b = _load(k + image * k_image + head * width, pixel, c, pixels, width, k_pixel, 1)
-    a, b = a.to(tl.float32), b.to(tl.float32)
-    here = (image * heads + head) * width * width + c[:, None] * width + c[None, :]
-    m = tl.load(mix + here, mask=known[:, None] & known[None, :], other=0.0)
-    own_q = tl.load(inward + (image * 2 * heads + head) * width + c, mask=known, other=0.0)
-    own_k = tl.load(inward + ((image * 2 + 1) * heads + head) * width + c, mask=known, other=0.0)
-    d_q = tl.dot(b, tl.trans(m), input_precision="tf32x3") - a * own_q[None, :]
-    d_k = tl.dot(a, m, input_precision="tf32x3") - b * own_k[None, :]
     mask = (pixel < pixels)[:, None] & known[None, :]
+    queries, keys = q + image * q_image + head * width * q_channel, k + image * k_image + head * width
+    mix += (image * heads + head) * width * width
+    total = tl.zeros((PIXELS, WIDTH), tl.float32)
+    for first in range(0, width, SLICE):
+        s = first + tl.arange(0, SLICE)
+        m = tl.load(mix + c[:, None] * width + s[None, :], mask=known[:, None] & (s < width)[None, :], other=0.0)
+        b = _load(keys, pixel, s, pixels, width, k_pixel, 1).to(tl.float32)
+        total += tl.dot(b, tl.trans(m), input_precision="tf32x3")
+    own = tl.load(inward + (image * 2 * heads + head) * width + c, mask=known, other=0.0)
+    total -= _load(queries, pixel, c, pixels, width, q_pixel, q_channel).to(tl.float32) * own[None, :]
     where = image * oq_image + pixel[:, None] * oq_pixel + (head * width + c)[None, :] * oq_channel
-    tl.store(of_q + where, d_q.to(of_q.dtype.element_ty), mask=mask)
+    tl.store(of_q + where, total.to(of_q.dtype.element_ty), mask=mask)
+    total = tl.zeros((PIXELS, WIDTH), tl.float32)
+    for first in range(0, width, SLICE):
+        s = first + tl.arange(0, SLICE)
+        m = tl.load(mix + s[:, None] * width + c[None, :], mask=(s < width)[:, None] & known[None, :], other=0.0)
+        a = _load(queries, pixel, s, pixels, width, q_pixel, q_channel).to(tl.float32)
+        total += tl.dot(a, m, input_precision="tf32x3")
+    own = tl.load(inward + ((image * 2 + 1) * heads + head) * width + c, mask=known, other=0.0)
+    total -= _load(keys, pixel, c, pixels, width, k_pixel, 1).to(tl.float32) * own[None, :]
     where = image * ok_image + pixel[:, None] * ok_pixel + (head * width + c)[None, :]
-    tl.store(of_k + where, d_k.to(of_k.dtype.element_ty), mask=mask)
+    tl.store(of_k + where, total.to(of_k.dtype.element_ty), mask=mask)
 
 
 def _strides(q: Tensor | None, kv: Tensor, c: int) -> tuple[Tensor, Tensor, list[int]]:
@@ -145,7 +156,7 @@ def _strides(q: Tensor | None, kv: Tensor, c: int) -> tuple[Tensor, Tensor, list
     of_map = [kv[0].numel(), kv.shape[-1]] if len(kv) else [0, 0]
     keys = kv[..., kv.shape[-1] - 2 * c : kv.shape[-1] - c]
     if q is None:
-        return kv, keys, [*of_map, 1, *of_map]
+        return kv[..., :c], keys, [*of_map, 1, *of_map]
     return q, keys, [c * q[0, 0].numel() if len(q) else 0, 1, q.shape[2] * q.shape[3], *of_map]
 
 
@@ -206,11 +217,11 @@ def _run_backward(
         heads, WIDTH=padded, warps=8,
     )  # fmt: skip
     own = [of_kv.shape[1] * of_kv.shape[2] * of_kv.shape[3], of_kv.shape[3]]
-    of_queries, of_keys = (of_kv, of_kv[..., c:]) if q is None else (of_q, of_kv)
+    of_queries, of_keys = (of_kv[..., :c], of_kv[..., c:]) if q is None else (of_q, of_kv)
     tiles = triton.cdiv(pixels, held)
     launch(
         _apply, (batch * tiles, heads), queries, keys, mix, inward, of_queries, of_keys, pixels, width, heads, tiles, *strides,
-        *([*own, 1] if q is None else strides[:3]), *own, PIXELS=held, WIDTH=padded, warps=8,
+        *([*own, 1] if q is None else strides[:3]), *own, PIXELS=held, WIDTH=padded, SLICE=min(tile(SLICE), padded), warps=8,
     )  # fmt: skip
     return of_temperature.copy_(partial.sum(0).reshape(temperature.shape)), of_kv, of_q
 

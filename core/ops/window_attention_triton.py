@@ -79,18 +79,17 @@ def _window_backward(  # type: ignore[no-untyped-def]  # noqa: ANN202
     p = tl.where(real[:, None], _scores(q, k, real, region, scale, apart), 0.0)
     g = tl.sigmoid(tl.load(gate + pixel * heads + head, mask=real, other=0.0).to(tl.float32))
     d_y = tl.load(grad + pixel[:, None] * channels + (head * size + d)[None, :], mask=mask, other=0.0).to(tl.float32)
-    y = tl.dot(p, v, input_precision="tf32x3")
-    of_g = tl.sum(d_y * y, 1)
-    tl.store(of_gate + pixel * heads + head, (of_g * g * (1 - g)).to(of_gate.dtype.element_ty), mask=real)
-    d_y = d_y * g[:, None]
     d_p = tl.dot(d_y, tl.trans(v), input_precision="tf32x3")
-    d_s = p * (d_p - (of_g * g)[:, None]) * scale
-    d_q = tl.dot(d_s, k, input_precision="tf32x3")
-    d_k = tl.dot(tl.trans(d_s), q, input_precision="tf32x3")
-    d_v = tl.dot(tl.trans(p), d_y, input_precision="tf32x3")
-    tl.store(of_qkv + three, d_q.to(of_qkv.dtype.element_ty), mask=mask)
-    tl.store(of_qkv + three + channels, d_k.to(of_qkv.dtype.element_ty), mask=mask)
+    # The gate's gradient is that of its result times the result, which is p v: both are in these sums.
+    of_g = tl.sum(p * d_p, 1)
+    tl.store(of_gate + pixel * heads + head, (of_g * g * (1 - g)).to(of_gate.dtype.element_ty), mask=real)
+    d_v = tl.dot(tl.trans(p), d_y * g[:, None], input_precision="tf32x3")
     tl.store(of_qkv + three + 2 * channels, d_v.to(of_qkv.dtype.element_ty), mask=mask)
+    d_s = p * (d_p - of_g[:, None]) * (g * scale)[:, None]
+    d_q = tl.dot(d_s, k, input_precision="tf32x3")
+    tl.store(of_qkv + three, d_q.to(of_qkv.dtype.element_ty), mask=mask)
+    d_k = tl.dot(tl.trans(d_s), q, input_precision="tf32x3")
+    tl.store(of_qkv + three + channels, d_k.to(of_qkv.dtype.element_ty), mask=mask)
 
 
 def _sizes(qkv: Tensor, heads: int, side: int, shift: int, scale: float, apart: float) -> tuple[Any, ...]:
@@ -126,7 +125,7 @@ def _run_backward(
     of_qkv, of_gate = _fake_backward(grad, qkv, gate, side, shift, scale, apart)
     grid, image, tiles = _sizes(qkv, gate.shape[3], side, shift, scale, apart)
     tensors = (grad.contiguous(), qkv.contiguous(), gate.contiguous(), of_qkv, of_gate)
-    launch(_window_backward, grid, *tensors, *image, **tiles)
+    launch(_window_backward, grid, *tensors, *image, **tiles, warps=8)
     return of_qkv, of_gate
 
 

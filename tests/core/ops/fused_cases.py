@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 
 from relume.core.ops.causal_conv1d import causal_conv1d
+from relume.core.ops.census import census_distance
 from relume.core.ops.channel_attention import cross_attention, self_attention_and_map
 from relume.core.ops.layer_norm import layer_norm
 from relume.core.ops.pixelwise import gated_feed_forward
 from relume.core.ops.rms_norm import rmsnorm_gated
+from relume.core.ops.selective_scan import selective_scan
 from relume.core.ops.ssd import ssd
 from relume.core.ops.window_attention import window_attention
 
@@ -103,6 +105,25 @@ def windows(batch: int) -> list[Case]:
     ]
 
 
+def distances(batch: int) -> list[Case]:
+    def distance(pred: Tensor, patch_size: int) -> Tensor:
+        return census_distance(pred, pred.detach().flip(1, 2) + 0.1, patch_size)
+
+    shapes = (batch, 17, 19), (batch, 1, 300), (batch, 8, 4)
+    sides = (7, 5, 3)
+    return [
+        (functools.partial(distance, patch_size=side), [torch.rand(s)]) for side, s in zip(sides, shapes, strict=True)
+    ]
+
+
+def selective_scans(batch: int) -> list[Case]:
+    def scan(u: Tensor, delta: Tensor, A: Tensor, *rest: Tensor) -> Any:
+        return selective_scan(u, delta, -A.exp(), *rest, delta_softplus=True)
+
+    shapes = [*[(batch, 4, 37)] * 2, (4, 3), *[(batch, 2, 3, 37)] * 2, (4,)]
+    return [(scan, [normal(*s) for s in shapes])]
+
+
 CASES: dict[str, Callable[[int], list[Case]]] = {
     "layer_norm": norms,
     "rms_norm": gated_norms,
@@ -111,7 +132,13 @@ CASES: dict[str, Callable[[int], list[Case]]] = {
     "gdfn": feed_forwards,
     "mdta": attentions,
     "window_attention": windows,
+    "census": distances,
+    "selective_scan": selective_scans,
 }
 """By op: the cases for a batch of so many samples."""
-OLDER = {"census", "sinkhorn", "selective_scan"}
-"""Ops whose kernels have tests of their own."""
+OTHER = {"sinkhorn"}
+"""Ops that have no gradient and work in place: they have tests of their own."""
+SINGLE = {"census"}
+"""Those that take float32 alone."""
+NEVER_EMPTY = {"ssd", "selective_scan"}
+"""Those that refuse an empty batch, fused or not."""

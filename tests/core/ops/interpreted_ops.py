@@ -15,7 +15,7 @@ from typing import Any
 os.environ["TRITON_INTERPRET"] = "1"
 
 import torch
-from fused_cases import CASES
+from fused_cases import CASES, NEVER_EMPTY, SINGLE
 from torch import Tensor
 
 from relume.core.errors import UserError
@@ -64,15 +64,17 @@ def main(ops: list[str]) -> None:
             said["alone"] = torch.equal(alone[0], found[0][:1])
             strided = [None if t is None else torch.stack([t, t], -1)[..., 0] for t in first]
             said["strided"] = worst(run("on", function, strided), [t.double() for t in alone]) < 1e-6
-            for dtype in (torch.bfloat16, torch.float16):
+            for dtype in () if op in SINGLE else (torch.bfloat16, torch.float16):
                 drawn = [None if t is None else t.to(dtype) for t in first]
                 exact = run("off", function, [None if t is None else t.double() for t in drawn])
                 said[str(dtype).removeprefix("torch.")] = worst(run("on", function, drawn), exact)
-        if op != "ssd":  # which refuses an empty batch, fused or not
+        if op not in NEVER_EMPTY:
             function, tensors = CASES[op](0)[0]
             said["empty"] = len(run("on", function, tensors)[0]) == 0
         said["kernels"] = sorted(launching.LAUNCHED)
         said["refused"] = refusal(*CASES[op](2)[0])
+        said["twice"] = twice(*CASES[op](1)[0])
+        said["autocast"], said["dtypes"] = mixed(*CASES[op](1)[0])
     print(json.dumps(report))
 
 
@@ -83,6 +85,30 @@ def refusal(function: Callable[..., Any], tensors: list[Tensor | None]) -> str:
     except UserError as e:
         return str(e)
     return ""
+
+
+def twice(function: Callable[..., Any], tensors: list[Tensor | None]) -> str:
+    """What the op says when it is differentiated twice."""
+    os.environ["RELUME_KERNELS"] = "on"
+    given = [None if t is None else t.detach().requires_grad_() for t in tensors]
+    y = function(*given)
+    (of,) = torch.autograd.grad((y[0] if isinstance(y, tuple) else y).square().sum(), given[:1], create_graph=True)
+    try:
+        of.square().sum().backward()
+    except (UserError, RuntimeError) as e:
+        return str(e)
+    return ""
+
+
+def mixed(function: Callable[..., Any], tensors: list[Tensor | None]) -> tuple[float, list[str]]:
+    """Under autocast to bfloat16, of float32: the error, and the dtypes of the results, plain and fused."""
+    results = []
+    for mode in ("off", "on"):
+        os.environ["RELUME_KERNELS"] = mode
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+            y = function(*tensors)
+        results.append(y[0] if isinstance(y, tuple) else y)
+    return worst(results[1:], [results[0].double()]), [str(r.dtype) for r in results]
 
 
 if __name__ == "__main__":

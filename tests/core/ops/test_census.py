@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import pytest
 import torch
 import torch.nn.functional as F
 from filling import waves
-from interpreting import interpreted
 from torch import Tensor
 
 from relume.core.errors import UserError
@@ -67,14 +64,6 @@ def test_kernels_forced_on_without_a_gpu_is_one_line(monkeypatch: pytest.MonkeyP
     ) as e:
         census_distance(torch.zeros(1, 4, 4), torch.zeros(1, 4, 4))
     assert "\n" not in str(e.value)
-
-
-def test_real_kernels_in_the_interpreter() -> None:
-    if not importlib.util.find_spec("triton"):
-        pytest.skip("needs Triton")
-    result = interpreted("interpreted_census.py")
-    assert result.returncode == 0, result.stderr
-    assert float(result.stdout) < 1e-5
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fused_cases import CASES, OLDER
+from fused_cases import CASES, OTHER
 from interpreting import interpreted
 
 import relume.core.ops
@@ -30,7 +30,7 @@ def report() -> dict[str, Any]:
 
 def test_every_file_of_kernels_has_a_name_and_cases() -> None:
     folder = Path(relume.core.ops.__file__).parent
-    assert {p.name.removesuffix("_triton.py") for p in folder.glob("*_triton.py")} == set(NAMES) == set(CASES) | OLDER
+    assert {p.name.removesuffix("_triton.py") for p in folder.glob("*_triton.py")} == set(NAMES) == set(CASES) | OTHER
 
 
 @pytest.mark.parametrize("op", CASES)
@@ -58,6 +58,20 @@ def test_what_kernels_cannot_take_is_one_line(op: str) -> None:
     said = report()[op]["refused"]
     assert said.startswith(f"RELUME_KERNELS=on, but the fused {NAMES[op]} cannot run: it computes in float32, ")
     assert said.endswith(" is float64") and "\n" not in said
+
+
+@pytest.mark.parametrize("op", CASES)
+def test_a_second_derivative_is_refused_by_name(op: str) -> None:
+    said = report()[op]["twice"]
+    assert ("differentiated once" in said or "differentiate twice" in said) and "\n" not in said
+
+
+@pytest.mark.parametrize("op", CASES)
+def test_autocast_leaves_the_plain_forms_dtype_and_value(op: str) -> None:
+    said = report()[op]
+    plain, fused = said["dtypes"]
+    assert said["autocast"] <= TOLERANCE["bfloat16"]
+    assert fused == ("torch.bfloat16" if op == "layer_norm" else plain)  # which rounds at once what others round next
 
 
 @pytest.mark.skipif("RELUME_SLOW_TESTS" not in os.environ, reason="slow; set RELUME_SLOW_TESTS=1")

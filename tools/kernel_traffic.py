@@ -1,0 +1,167 @@
+#!/usr/bin/env python
+"""Count what a training step of published systems moves and launches, without kernels of ours and with them, as a table.
+
+Nothing is computed: networks run forward and backward on tensors without data (PyTorch's device "meta"), along the way that
+GPUs take. Every operation that is no view counts as one launch that reads its inputs and writes its outputs once, expanded
+tensors as large as they are in memory; of our kernels every launch counts by the tensors that it is given. Losses and optimizer
+are left out. The estimates in the last columns are the larger of two: bytes over a bandwidth, and launches times what one
+costs the host. No time is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from relume.archs import build_network
+from relume.core import options
+from relume.core.cli import script
+from relume.core.errors import UserError
+from relume.core.ops import dispatch, launching, ssd_chunks
+
+BANDWIDTH, LAUNCH = 3.0e12, 4e-6
+"""Bytes per second, and seconds of the host per launch, of the estimates."""
+ROOT = Path(__file__).parents[1] / "options"
+SYSTEMS = {
+    "Spectroformer": ("underwater/spectroformer.yml", 6, 256, 3),
+    "AGSSF1": ("underwater/agssf1.yml", 4, 256, 3),
+    "Phaseformer": ("underwater/phaseformer.yml", 4, 256, 3),
+    "Restormer": ("restoration/denoising/restormer.yml", 8, 128, 3),
+    "NAFNet": ("restoration/denoising/nafnet.yml", 8, 256, 3),
+    "DiffIR, stage 1": ("hdr/s1.yml", 8, 512, 3),
+    "HybridVFI, phase 1": ("vfi/phase1.yml", 4, 256, 6),
+}
+"""Option file, samples, side, and channels of the input."""
+Step = Callable[[nn.Module, Tensor], Any]
+SPECIAL: dict[str, Step] = {"DiffIR, stage 1": lambda net, x: net(x, x.clone())}
+"""How networks are called that take more than one tensor."""
+
+
+class Traffic(TorchDispatchMode):
+    """Sums bytes and launches of the operations inside."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.bytes = 0
+        self.launches = 0
+
+    def add(self, tensors: Iterable[Any]) -> None:
+        seen = {id(t): t for t in tensors if isinstance(t, Tensor)}
+        moved = sum(map(size, seen.values()))
+        if moved:
+            self.bytes += moved
+            self.launches += 1
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        name = func.name().partition("::")[2]
+        if not func.is_view and not name.startswith(("empty", "new_empty", "detach", "_unsafe_view", "lift")):
+            self.add(tree_leaves((args, kwargs, made)))
+        return made
+
+
+def size(t: Tensor) -> int:
+    """Bytes of its elements in memory; of those that an expansion repeats once."""
+    count = 1
+    for extent, stride in zip(t.shape, t.stride(), strict=True):
+        count *= extent if stride or not extent else 1
+    return count * t.element_size()
+
+
+# ---------------------------------------------------------------------------------------------- along the way of a GPU
+def as_function(module: Any) -> Callable[..., Any]:
+    """An op's kernels behind a gradient as of any function, so that what they are made of is seen."""
+
+    class Op(Function):
+        @staticmethod
+        def forward(ctx: Any, *inputs: Any) -> Any:
+            made = module._run(*inputs)
+            module._setup(ctx, inputs, made)
+            return made
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Any) -> Any:
+            return getattr(module, GRADIENTS.get(module.__name__.rsplit(".", 1)[-1], "_gradients"))(
+                ctx, module._run_backward, *grads
+            )
+
+    return Op.apply
+
+
+GRADIENTS = {"ssd_triton": "_gradients_of"}
+NAMES = {"gdfn_triton": ("gate", "gate_backward"), "mdta_triton": ("attend", "attend_backward")}
+"""Where an op's two operators are called something else than ``fused`` and nothing."""
+
+
+def prepare(traffic: list[Traffic], fused: list[bool]) -> None:
+    """Let every op decide as `fused` says, and every launch count itself instead of running."""
+
+    def launch(kernel: Any, grid: Any, *args: Any, **_: Any) -> None:
+        traffic[0].add(args)
+
+    torch.is_autocast_enabled = lambda *_: False  # autocast knows no device "meta"
+    torch.autocast = lambda *_, **__: contextlib.nullcontext()  # type: ignore[misc, assignment]
+    launching.interpreted = lambda: False
+    ssd_chunks.safe_tile = lambda decay, chunk: chunk  # it reads values; usually it is the chunk
+    for path in Path(dispatch.__file__).parent.glob("*.py"):
+        module = importlib.import_module(f"relume.core.ops.{path.stem}")
+        if hasattr(module, "use_kernel"):
+            module.use_kernel = lambda *_: fused[0]
+        if not path.stem.endswith("_triton"):
+            continue
+        module.launch = launch  # type: ignore[attr-defined]
+        if hasattr(module, "_run_backward"):
+            outer, inner = NAMES.get(path.stem, ("fused", ""))
+            setattr(module, outer, as_function(module))
+            if inner:
+                setattr(module, inner, module._run_backward)
+
+
+def step(network: nn.Module, x: Tensor, call: Step) -> None:
+    """Forward and backward."""
+    made = [t for t in tree_leaves(call(network, x)) if isinstance(t, Tensor) and t.requires_grad]
+    torch.autograd.backward(made, [torch.empty_like(t) for t in made])
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command line takes."""
+    parser.add_argument("--systems", nargs="+", default=list(SYSTEMS), metavar="NAME", help=", ".join(SYSTEMS))
+
+
+def run(a: argparse.Namespace) -> None:
+    """Do what the command line asks for."""
+    unknown = [name for name in a.systems if name not in SYSTEMS]
+    if unknown:
+        raise UserError(f"--systems: '{unknown[0]}' is none of {', '.join(SYSTEMS)}")
+    traffic, fused = [Traffic()], [False]
+    prepare(traffic, fused)
+    print("| system, batch | GB plain | GB fused | launches plain | launches fused | estimate plain | estimate fused |")
+    print("|---|---:|---:|---:|---:|---:|---:|")
+    for name in a.systems:
+        file, batch, side, channels = SYSTEMS[name]
+        network = build_network(options.load(ROOT / file)["network_g"]).to("meta").train()
+        x = torch.empty(batch, channels, side, side, device="meta").to(memory_format=torch.channels_last)
+        counted = []
+        for fused[0] in (False, True):
+            traffic[0] = Traffic()
+            with traffic[0]:
+                step(network, x, SPECIAL.get(name, lambda net, x: net(x)))
+            counted.append(traffic[0])
+        cells = [f"{c.bytes / 1e9:,.0f}" for c in counted] + [f"{c.launches:,}" for c in counted]
+        cells += [f"{1e3 * max(c.bytes / BANDWIDTH, c.launches * LAUNCH):.0f} ms" for c in counted]
+        print(f"| {name}, {batch} x {side} | " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    script(__file__, sys.modules[__name__])
