@@ -10,12 +10,14 @@ from types import ModuleType
 
 import pytest
 import torch
+from forking import wait_for_no_disk
 
 import relume
 
 REPO = Path(relume.__file__).resolve().parent
 GOLDEN = Path(os.environ.get("RELUME_GOLDEN", REPO.parent / "shared" / "golden"))
 
+wait_for_no_disk()
 torch.set_num_threads(1)  # the suite runs in parallel processes; one thread each is fastest and reproducible
 
 

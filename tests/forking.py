@@ -35,6 +35,11 @@ def preload(*more: str) -> None:
     gc.freeze()
 
 
+def wait_for_no_disk() -> None:
+    """Have this process, and its forks, leave to the system when files reach the disk: what that keeps from is a power cut."""
+    os.fsync = lambda _: None  # type: ignore[assignment]
+
+
 def become(command: Sequence[str]) -> None:
     """What ``python SCRIPT ...``, ``python -m MODULE ...`` and ``python -c PROGRAM ...`` do, in this process."""
     if command[0] == "-m":

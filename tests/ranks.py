@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from forking import forked
+from forking import forked, wait_for_no_disk
 from runs import imported
 
 
@@ -144,6 +144,7 @@ def _serve(asked: Connection, environment: dict[str, str]) -> None:
     os.environ.clear()
     os.environ.update({k: v for k, v in environment.items() if not k.startswith(("SLURM_", "TORCHELASTIC_"))})
     os.environ["OMP_NUM_THREADS"] = "1"
+    wait_for_no_disk()
     gc.freeze()
     folder = Path(tempfile.mkdtemp())  # no TemporaryDirectory, which every rank would remove at its exit
     try:

@@ -19,7 +19,7 @@ from unittest.mock import ANY
 
 import torch
 import yaml
-from forking import PRELOADED, become
+from forking import PRELOADED, become, wait_for_no_disk
 
 import relume
 
@@ -140,6 +140,7 @@ def forked(
 
 def behave(command: Sequence[str], folder: Path, environment: Mapping[str, str], files: Sequence[str]) -> None:
     """Run a script in this process as if it had been started for it; `files` are standard output and error."""
+    wait_for_no_disk()
     gc.freeze()  # what was imported before is not looked at again
     for descriptor, file in zip((1, 2), files, strict=True):
         if file == UNREAD:

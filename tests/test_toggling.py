@@ -125,7 +125,6 @@ def test_every_option_changes_a_run_or_is_refused(
     component is not tried again.
     """
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(os, "fsync", lambda _: None)
     resolved, look = cut(name), runs_in(tmp_path)
     values = resolved.options.to_dict()
     documented = {k.place for s in ("train", "val") for k in reference.model_keys(values["model_type"], s)}
