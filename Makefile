@@ -15,7 +15,7 @@ test: $(READY)
 
 # Also what takes hours: every shipped option file, networks of full size, long fuzzing.
 test-all: $(READY)
-	RELUME_SLOW_TESTS=1 $(BIN)/python -m pytest -n 2 -q
+	RELUME_SLOW_TESTS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q
 
 lint: $(READY) audit
 	$(BIN)/ruff check .
