@@ -286,7 +286,7 @@ def build_trainer(
 
     # Optimizers and their schedules
     blocks = model.training_blocks(train)
-    optimizers = build_optimizers(model, blocks)
+    optimizers = build_optimizers(model, blocks, opt)
     model.begin(start + 1)
     if train.strategy == "ddp":
         find_unused = opt.find_unused_parameters or model.find_unused_parameters

@@ -40,6 +40,7 @@ class Trial(NamedTuple):
 
     number: int
     sort: str
+    case: str
     what: str
     file: bytes
     names: tuple[str, ...] = ()
@@ -52,7 +53,7 @@ def trial(number: int, seed: int, ground: dict[str, dict[str, Any]], folder: Pat
     name = rng.choice(list(ground))
     opt = ground[name]
     if sort == "text":
-        return Trial(number, sort, name, values.mutated(yaml.safe_dump(opt, sort_keys=False), rng))
+        return Trial(number, sort, name, name, values.mutated(yaml.safe_dump(opt, sort_keys=False), rng))
     spots = list(cases.places(opt))
     own = [spot for spot in spots if cases.is_named(opt, spot[0], name)]
     path, annotation = rng.choice(own if own and rng.random() < 0.5 else spots)
@@ -63,7 +64,7 @@ def trial(number: int, seed: int, ground: dict[str, dict[str, Any]], folder: Pat
         value = values.of(annotation, rng, folder)
     text = yaml.dump(cases.changed(opt, path, value), sort_keys=False, allow_unicode=False)
     what = f"{name}: {'.'.join(path)} = {value!r:.100}"
-    return Trial(number, sort, what, text.encode("utf-8", "surrogatepass"), (path[-1],))
+    return Trial(number, sort, name, what, text.encode("utf-8", "surrogatepass"), (path[-1],))
 
 
 def outcomes(
@@ -72,10 +73,12 @@ def outcomes(
     """Try each number in turn, below `folder`."""
     cases.data(folder)
     ground = cases.cases(folder)
-    for opt in ground.values():
-        options.check(opt)  # imports the components, once, before forks need them
+    imported = set()
     for number in numbers:
         found = trial(number, seed, ground, folder, sorts)
+        if found.case not in imported:
+            options.check(ground[found.case])  # imports its components, once, before forks need them
+            imported.add(found.case)
         (folder / "fuzz.yml").write_bytes(found.file)
         command = ["train", "-opt", "fuzz.yml"] if found.sort == "value" else ["check", "fuzz.yml"]
         outcome = trials.attempt(command, folder, LIMITS[found.sort], found.names)

@@ -13,6 +13,7 @@ from ...archs import ARCHS, build_network
 from ...losses import build_loss
 from ..annotations import Epochs
 from ..ema import EMA
+from ..errors import UserError
 from ..experiment import Resume
 from ..inference.network import channels_innermost
 from ..inference.tiling import Inference
@@ -22,7 +23,7 @@ from ..options.checking.kinds import parameters
 from ..options.schema import Options, Train, Val
 from ..runtime import checkpoint, distributed, memory, parallel
 from ..runtime.activations import recomputed
-from ..runtime.gate import gate, mentioned, refusal, without_it
+from ..runtime.gate import gate, given_in, mentioned, refusal, without_it
 from ..runtime.optimizers import build_optimizer
 from .weights import load_pretrained
 
@@ -156,8 +157,17 @@ def compile_as(network: nn.Module, how: bool | str) -> None:
         network.compile(mode=None if how is True else str(how))
 
 
-def build_optimizers(model: Model, blocks: Mapping[str, Any]) -> dict[str, torch.optim.Optimizer]:
-    """The optimizer of each ``optim_<key>`` block, over the parameters that the model gives it."""
+def build_optimizers(model: Model, blocks: Mapping[str, Any], opt: Options) -> dict[str, torch.optim.Optimizer]:
+    """The optimizer of each ``optim_<key>`` block, over the parameters that the model gives it.
+
+    Raises:
+        UserError: an optimizer's, or a network to be trained has no parameters at all.
+    """
+    for key in opt.networks:
+        if f"optim_{key}" in blocks and not list(model.named_parameters(key)):
+            error = UserError(f"network_{key} has no parameters to train: {given_in(opt.networks[key])}")
+            error.key = f"network_{key}"
+            raise error
     keys = [k.removeprefix("optim_") for k in blocks if k.startswith("optim_")]
     found = {}
     for key in keys:

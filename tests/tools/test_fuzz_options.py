@@ -31,6 +31,8 @@ def test_what_is_spoilt_runs_or_is_refused(tmp_path: Path, sort: str, count: int
 def test_every_case_is_right_as_it_is(tmp_path: Path) -> None:
     cases.data(tmp_path)
     for name, opt in cases.cases(tmp_path).items():
+        if " " in name and not SLOW:  # one of many of a kind
+            continue
         assert check(opt), name
         paths = [path for path, _ in cases.places(opt)]
         assert ("train", "total_iter") in paths and len(paths) > 100
@@ -71,7 +73,7 @@ def test_outcomes_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         return 0
 
     monkeypatch.setattr(trials.cli, "main", main)
-    assert trials.attempt([], tmp_path, 1.0, ("width",)).kind == kind
+    assert trials.attempt([], tmp_path, 0.2 if kind == "hang" else 20.0, ("width",)).kind == kind
 
 
 def test_every_refusal_of_a_value_says_option_and_value(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ from .keys import (
 from .kinds import BAD, parameters
 from .trial import TRIALS
 from .whole import mistakes_in_best, mistakes_in_plateaus, mistakes_in_training
-from .words import join
+from .words import describe_node, join, spelled
 
 RUNNING = "plugins: running "
 """How a note begins that says whose code runs."""
@@ -107,7 +107,17 @@ class OptionsChecker(Checker):
                 key = re.split(r"[:\s]", str(e), maxsplit=1)[0]
                 self.problem(root.entries[key].place if key in root.entries else root.place, "", str(e))
         for key, text in (*mistakes_in_best(values), *mistakes_in_plateaus(values), *model.mistakes(values)):
-            self.problem(self._place(root, key), key, text)
+            node = self._node(root, key)
+            given = isinstance(node, Scalar) and node.value is not None and spelled(node.value) not in text
+            self.problem(self._place(root, key), key, f"{text}, got {describe_node(node)}" if given and node else text)
+
+    def _node(self, root: Block, key: str) -> Node | None:
+        """What is given at a dotted key, if anything is."""
+        node: Node | None = root
+        for part in key.split("."):
+            entry = node.entries.get(part) if isinstance(node, Block) else None
+            node = entry.node if entry else None
+        return node
 
     def _place(self, root: Block, key: str) -> Place | None:
         """Where a dotted key was written, or else the block that it belongs to."""
