@@ -64,6 +64,7 @@ EXCUSED = {
     r"datasets\.val\w*\.batch_size_per_gpu": "scores do not depend on it",
     r"datasets\.train\.use_labels": "faces have no classes",
     r"datasets\.\w+\.on_error": "every picture here can be read",
+    r"val\.recursive": "all frames to score are in the middle",
     r"train\.ema_(halflife|rampup)": "of the two, that counts which is shorter at the time",
     r"(name|model_type|_base_|plugins|.*\.(type|name|phase))": "another name is another run or another component",
     r"path\..*": "files that are not here",

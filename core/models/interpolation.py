@@ -85,6 +85,10 @@ class InterpolationModel(Model):
         ):
             if epochs and not isinstance(declared(networks["g"], part, NetworkTraits), nn.Module):
                 raise UserError(f"train.{option}: {type(networks['g']).__name__} has no part called '{part}'")
+        if iters_per_epoch != 1 and not (flow_first or freeze_backbone):
+            say_without_effect("train.iters_per_epoch", "there is no flow_first or freeze_backbone that counts in it")
+        if flow_scale != 1 and declared(networks["g"], "flow_estimator", NetworkTraits) is None:
+            say_without_effect("val.flow_scale", "network_g has no flow estimator")
         self.parts = dict(networks["g"].named_children())
         self.trained: set[str] | None = None
         if (
@@ -190,6 +194,12 @@ class InterpolationModel(Model):
         time = torch.as_tensor(batch.get("timestep", 0.5)).to(batch["img0"]).reshape(-1, 1, 1, 1)
         nearer = torch.where(time > 0.5, batch["img1"], batch["img0"])
         return {"input": torch.lerp(batch["img0"], batch["img1"], time), "copy": nearer}
+
+
+def say_without_effect(option: str, reason: str) -> None:
+    """Warn of an option that nothing looks at here."""
+    if distributed.is_main():
+        log.warning("%s has no effect: %s", option, reason)
 
 
 def say_that_flow_hardly_learns() -> None:

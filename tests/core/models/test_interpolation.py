@@ -173,6 +173,15 @@ def test_flow_that_hardly_learns_is_said(settings: dict[str, Any], caplog: pytes
     assert not caplog.text, "no flow to learn, or nothing to learn"
 
 
+def test_what_nothing_looks_at_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    model(network(), iters_per_epoch=3, flow_scale=0.5)
+    assert "train.iters_per_epoch has no effect: there is no flow_first" in caplog.text
+    assert "val.flow_scale has no effect: network_g has no flow estimator" in caplog.text
+    caplog.clear()
+    model(network(use_flow=True), iters_per_epoch=3, freeze_backbone=1, flow_scale=0.5)
+    assert "no effect" not in caplog.text
+
+
 def test_flow_that_is_not_there_is_one_line() -> None:
     with pytest.raises(UserError, match=r"train\.flow_first: HybridVFI has no part called 'flow_estimator'"):
         model(network(), flow_first=1)
