@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..core.annotations import Count, NonNegative, Range
+from ..core.degradations.draws import Draws
 from ..core.degradations.engines import quantise
 from ..core.errors import UserError
 from ..core.imaging.matlab_resize import imresize
@@ -23,7 +24,7 @@ from .transforms import random_flip_rotate, to_tensor
 
 @DATASETS.register()
 class MovingClipsDataset(PhotographDataset):
-    """Clips of moving scenes rendered from photographs (see `datasets.moving`), and the same made smaller by bicubic resizing.
+    """Clips of moving scenes rendered from photographs (see `datasets.moving`), and the same, small and noisy.
 
     An item has ``lq`` (num_frame, 3, gt_size / scale, gt_size / scale) and ``gt`` (num_frame, 3, gt_size, gt_size), float32
     RGB on the 8-bit grid in [0, 1], ``folder``: the clip's name, and the strings ``lq_path`` and ``gt_path``; with `single`
@@ -40,6 +41,8 @@ class MovingClipsDataset(PhotographDataset):
         shorter_side: photographs are first shrunk until their shorter side has so many pixels, if it is longer.
         renditions: how many scenes each photograph is the background of.
         motion: range of the distances by which camera and objects move from one frame to the next, in pixels of ``gt``.
+        noise: range of the standard deviation of normal noise in ``lq``, in steps of 1/255: one for a clip, another field in
+            each frame; none when omitted.
         rotation: how much turning and growing there may be: displacement at the rim / displacement of the centre, of each.
         objects: how many objects move before the background.
         single: give frames one at a time, for networks of pictures.
@@ -64,6 +67,7 @@ class MovingClipsDataset(PhotographDataset):
         shorter_side: Count | None = None,
         renditions: Count = 16,
         motion: Span = (0.5, 4.0),
+        noise: Span | None = None,
         rotation: Annotated[float, Range(least=0)] = 0.5,
         objects: NonNegative = 1,
         single: bool = False,
@@ -72,11 +76,11 @@ class MovingClipsDataset(PhotographDataset):
         on_error: OnError = "raise",
     ) -> None:
         super().__init__(dataroot_gt, source, None, gt_size, phase, shorter_side, renditions, on_error)
-        refuse_bad_ranges({"motion": motion})
+        refuse_bad_ranges({"motion": motion, "noise": noise or (0.0, 0.0)})
         if gt_size % scale:
             raise UserError(f"gt_size: {gt_size} must be a multiple of scale {scale}")
         self.gt_size, self.scale, self.num_frame, self.single = gt_size, scale, num_frame, single
-        self.motion, self.rotation, self.objects = motion, rotation, objects
+        self.motion, self.noise, self.rotation, self.objects = motion, noise or (0.0, 0.0), rotation, objects
         self.hflip, self.rotate = use_hflip, use_rot
 
     def __len__(self) -> int:
@@ -107,7 +111,12 @@ class MovingClipsDataset(PhotographDataset):
         layers = random_scene(rng, textures, (self.gt_size, self.gt_size), span, self.rotation)
         wanted = range(self.num_frame) if frame is None else [frame]
         gt = torch.stack([quantise(render(layers, (self.gt_size, self.gt_size), n / steps)) for n in wanted])
-        lq = torch.stack([quantise(imresize(image, 1 / self.scale)) for image in gt])
+        draws = Draws(int(rng.randint(2**31)))
+        sigma = draws.uniform("sigma", *self.noise) / 255
+        fields = (draws.normal(f"frame{n}", (3, *[self.gt_size // self.scale] * 2)) for n in wanted)
+        lq = torch.stack(
+            [quantise(imresize(image, 1 / self.scale) + sigma * field) for image, field in zip(gt, fields, strict=True)]
+        )
         path = self.result_path(index)
         folder = PurePosixPath(super().result_path(clip)).stem
         item: Item = {"folder": folder, "name": PurePosixPath(path).stem, "lq_path": path, "gt_path": path}

@@ -71,3 +71,14 @@ def test_training_draws_scenes_anew_as_the_generator_says() -> None:
 def test_sizes_that_do_not_go_are_one_line() -> None:
     with pytest.raises(UserError, match="gt_size: 30 must be a multiple of scale 4"):
         build("train", gt_size=30)
+
+
+def test_noise_has_one_strength_in_a_clip_and_another_field_in_each_frame() -> None:
+    clean, noisy = (build("val", motion=[0, 0], objects=0, gt_size=128, **more)[2] for more in ({}, {"noise": [4, 12]}))
+    assert torch.equal(clean["gt"], noisy["gt"])
+    fields = ((noisy["lq"] - clean["lq"]) * 255).flatten(1)
+    deviations = fields.std(1)
+    assert 3.5 < float(deviations.min()) <= float(deviations.max()) < 1.1 * float(deviations.min()) < 13
+    assert float(torch.corrcoef(fields).fill_diagonal_(0).abs().max()) < 0.1
+    single = build("val", motion=[0, 0], objects=0, gt_size=128, noise=[4, 12], single=True)[2 * 4 + 3]
+    assert torch.equal(single["lq"], noisy["lq"][3])
