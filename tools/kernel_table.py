@@ -123,6 +123,7 @@ def main() -> int:
     parser.add_argument(
         "--capability", type=int, nargs="+", choices=sorted(SHARED), default=[80, 90], help="of the GPUs"
     )
+    parser.add_argument("--only", default="", metavar="WORD", help="kernels whose names have this in them")
     args = parser.parse_args()
     launched: dict[str, tuple[Any, ...]] = {}
     record(launched)
@@ -132,6 +133,8 @@ def main() -> int:
     print("|---|" + "---:|" * len(head))
     failed = 0
     for name, (kernel, given, warps, stages, constants) in sorted(launched.items()):
+        if args.only not in name:
+            continue
         cells: list[object] = []
         for capability in args.capability:
             try:

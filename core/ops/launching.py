@@ -15,19 +15,29 @@ import torch
 import triton
 from torch import Tensor
 
+from ..errors import UserError
 from . import operators
 from .modes import NAMES, interpreted
 
 LAUNCHED: Counter[str] = Counter()
 """How often each kernel was launched in this process, by module and name."""
-GRID_LIMIT = 65_535
-"""Programs along the second and the third axis of a grid."""
+GRID_LIMITS = 2**31 - 1, 65_535, 65_535
+"""Programs along each axis of a grid."""
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *args: Any, warps: int = 4, stages: int = 2, **constants: Any) -> None:
-    """Run `kernel` on the device of its first tensor; nothing for an empty grid."""
+    """Run `kernel` on the device of its first tensor; nothing for an empty grid.
+
+    Raises:
+        UserError: the grid is larger than GPUs take.
+    """
     if 0 in grid:
         return
+    if any(programs > most for programs, most in zip(grid, GRID_LIMITS, strict=False)):
+        raise UserError(
+            f"{kernel.__name__}: a GPU starts up to {' x '.join(map(str, GRID_LIMITS))} programs, this takes "
+            f"{' x '.join(map(str, grid))}; RELUME_KERNELS=off does without it"
+        )
     first = next(a for a in args if isinstance(a, Tensor))
     LAUNCHED[f"{kernel.fn.__module__.rsplit('.', 1)[-1]}.{kernel.__name__}"] += 1
     guard = torch.cuda.device(first.device) if first.is_cuda else contextlib.nullcontext()

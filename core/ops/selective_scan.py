@@ -68,7 +68,7 @@ def selective_scan(
     run: Scan = (
         _fused if use_kernel("selective_scan", functools.partial(_obstacle, u, A, B, C, **rest), tried) else scan_chunks
     )
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() and (run is scan_chunks or tried is None):  # no operators that the compiler knows
         run = torch.compiler.disable(run)
     with torch.autocast(u.device.type, enabled=False):
         exact = functools.reduce(torch.promote_types, (t.dtype for t in (u, delta, A, B, C)), torch.float32)

@@ -200,7 +200,7 @@ def _run_backward(
     of_A, of_D, of_bias = (u.new_empty(len(u), *t.shape) for t in (A, u[0, :, 0], u[0, :, 0]))
     launch(
         _backward, sizes.grid, *given, of_u, of_delta, of_A, of_B, of_C, of_D, of_bias, *sizes.shape, SOFTPLUS=softplus,
-        **sizes.held,
+        **sizes.held, warps=8,
     )  # fmt: skip
     return of_u, of_delta, of_A.sum(0), of_B, of_C, of_D.sum(0), of_bias.sum(0)
 

@@ -349,11 +349,12 @@ def _run_backward(
     launch(
         _of_signals, (sizes.batch * sizes.chunks, sizes.groups, slices), grad, x, dt, A, B, C, states, after, of_B, of_C,
         risen, *sizes.shape, *_strides(x, B, C), Q=sizes.tiles["Q"], **sizes.held, PRECISION=PRECISION,
+        warps=8, stages=1,
     )  # fmt: skip
     launch(
         _of_inputs, (sizes.batch * sizes.chunks, sizes.heads), grad, x, dt, A, B, C, x if D is None else D, states, after,
         kept, risen, of_x, of_dt, of_A, of_D, *sizes.shape, *_strides(x, B, C), *sizes.skips, slices,
-        HAS_D=D is not None, Q=sizes.tiles["Q"], PRECISION=PRECISION, **sizes.held,
+        HAS_D=D is not None, Q=sizes.tiles["Q"], PRECISION=PRECISION, **sizes.held, warps=8, stages=1,
     )  # fmt: skip
     sums = of_D.sum((0, 1))
     if D is not None:

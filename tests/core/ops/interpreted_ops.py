@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,10 @@ from fused_cases import CASES, NEVER_EMPTY, SINGLE
 from torch import Tensor
 
 from relume.core.errors import UserError
-from relume.core.ops import launching
+from relume.core.ops import launching, layer_norm_triton
+from relume.core.ops.causal_conv1d import causal_conv1d
+from relume.core.ops.rms_norm import rmsnorm_gated
+from relume.core.ops.ssd import ssd
 
 launching.interpreted = lambda: False  # tiles as on a GPU: several programs, and ragged edges
 
@@ -75,6 +79,7 @@ def main(ops: list[str]) -> None:
         said["refused"] = refusal(*CASES[op](2)[0])
         said["twice"] = twice(*CASES[op](1)[0])
         said["autocast"], said["dtypes"] = mixed(*CASES[op](1)[0])
+    report["far"], report["grid"] = far(), grid()
     print(json.dumps(report))
 
 
@@ -82,6 +87,31 @@ def refusal(function: Callable[..., Any], tensors: list[Tensor | None]) -> str:
     """What the op says of float64 under ``RELUME_KERNELS=on``."""
     try:
         run("on", function, [None if t is None else t.double() for t in tensors])
+    except UserError as e:
+        return str(e)
+    return ""
+
+
+def far() -> dict[str, bool]:
+    """By op, of those that take slices of wider maps: whether rows beyond 2^31 elements are found. The file is a sparse one."""
+    calls: dict[str, Callable[[Tensor], Any]] = {
+        "rms_norm": lambda x: rmsnorm_gated(x, torch.ones(8)),
+        "causal_conv1d": lambda x: causal_conv1d(x.transpose(1, 2), torch.ones(8, 3)),
+        "ssd": lambda x: ssd(x[:, :, None], *(torch.ones(s) for s in ((1, 3, 1), (1,), (1, 3, 1, 4), (1, 3, 1, 4)))),
+    }
+    os.environ["RELUME_KERNELS"] = "on"
+    with tempfile.NamedTemporaryFile() as file, torch.no_grad():
+        x = torch.from_file(file.name, shared=True, size=(1 << 31) + 64).as_strided((1, 3, 8), (1 << 31, 1 << 30, 1))
+        x.copy_(torch.randn(1, 3, 8))
+        return {
+            op: torch.equal(call(x), call(x.clone(memory_format=torch.contiguous_format))) for op, call in calls.items()
+        }
+
+
+def grid() -> str:
+    """What is said of a grid that no GPU takes."""
+    try:
+        launching.launch(layer_norm_triton._forward, (1, 70_000), torch.zeros(1))
     except UserError as e:
         return str(e)
     return ""

@@ -74,6 +74,12 @@ def test_autocast_leaves_the_plain_forms_dtype_and_value(op: str) -> None:
     assert fused == ("torch.bfloat16" if op == "layer_norm" else plain)  # which rounds at once what others round next
 
 
+def test_offsets_have_64_bits_and_grids_their_limits() -> None:
+    assert report()["far"] == dict.fromkeys(("rms_norm", "causal_conv1d", "ssd"), True)
+    limits = "a GPU starts up to 2147483647 x 65535 x 65535 programs, this takes 1 x 70000; RELUME_KERNELS=off does without it"
+    assert report()["grid"] == f"_forward: {limits}"
+
+
 @pytest.mark.skipif("RELUME_SLOW_TESTS" not in os.environ, reason="slow; set RELUME_SLOW_TESTS=1")
 def test_operators_pass_the_checks_of_pytorch() -> None:
     result = interpreted("interpreted_opcheck.py")
