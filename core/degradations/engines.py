@@ -244,5 +244,11 @@ def tensor(image: np.ndarray) -> Tensor:
 
 
 def make_engine(name: EngineName, jpeg_table: JpegTable = "basicsr", fields: Fields = "cpu") -> Engine:
-    """The engine of that name."""
+    """The engine of that name.
+
+    Raises:
+        UserError: a table for the one that has its own.
+    """
+    if name == "opencv" and jpeg_table != "basicsr":
+        raise UserError(f"jpeg_table: {jpeg_table} has no effect with engine: opencv, which writes files")
     return OpenCVEngine() if name == "opencv" else Engine(jpeg_table, fields)
