@@ -7,6 +7,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.annotations import Count
 from ..core.errors import UserError
 from . import ARCHS
 from .residual import conv3x3, need_addable
@@ -54,7 +55,7 @@ class SRVGGNetCompact(nn.Module):
         num_out_ch: int = 3,
         num_feat: int = 64,
         num_conv: int = 16,
-        upscale: int = 4,
+        upscale: Count = 4,
         act_type: Literal["relu", "prelu", "leakyrelu"] = "prelu",
     ) -> None:
         super().__init__()

@@ -240,6 +240,8 @@ class SRGANModel(Model):
         if train is None:
             return
         yield from mistakes_of_mixing(opt)
+        if train.get("net_d_reg_every", 16) != 16 and not train.get("r1_reg_weight"):
+            yield "train.net_d_reg_every", "has no effect without r1_reg_weight"
         yield from mistakes_of_losses(
             cls.__name__,
             train,

@@ -313,6 +313,7 @@ def test_testing_asks_for_no_discriminator() -> None:
         ({"train__use_moa": True, "train__moa_probs": [0.5, 0.2, 0.2, 0.2]}, "train.moa_probs", "sum to 1"),
         ({"train__use_moa": True, "train__moa_probs": [0.5, 0.5]}, "train.moa_probs", "4 entries of moa_augs"),
         ({"train__use_moa": True, "datasets__train__batch_size_per_gpu": 1}, "train.use_moa", "no effect"),
+        ({"train__net_d_reg_every": 4}, "train.net_d_reg_every", "no effect without r1_reg_weight"),
         ({"network_d": {**UNET}, "datasets__train__gt_size": 12}, "network_d", "multiples of 8"),
         ({"network_d": {**VGG, "input_size": 64}}, "network_d", "takes 64x64"),
         ({"network_d": {"type": "DINODiscriminator"}}, "network_d", "needs the weights"),
