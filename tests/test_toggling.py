@@ -51,8 +51,8 @@ RECIPES = {
         "train:freeze_backbone=2",
     ],
     "realsr/quickstart": [
-        *PHOTOGRAPHS[1:], *HELD_OUT, "datasets:val:renditions=4", "manual_seed=1", "train:r1_reg_weight=1", "train:net_d_reg_every=2", "datasets:train:pad_size=64", "train:net_g_pretrain_iters=1",
-        "train:scheduler:milestones=[2]",
+        *PHOTOGRAPHS[1:], *HELD_OUT, "datasets:val:renditions=4", "manual_seed=1", "datasets:train:pad_size=64",
+        "train:net_g_pretrain_iters=1", "train:r1_reg_weight=1", "train:net_d_reg_every=2", "train:scheduler:milestones=[2]",
     ],
     "restoration/denoising/laptop/nafnet": [*PHOTOGRAPHS, *HELD_OUT, "train:warmup_iter=1", "train:scheduler:T_max=3"],
     "sr/x2/laptop/msrresnet": [*PHOTOGRAPHS, *HELD_OUT, "train:warmup_iter=1", "train:scheduler:T_max=3"],
