@@ -36,7 +36,7 @@ def layer_norm(x: Tensor, gain: Tensor, offset: Tensor | None, eps: float, centr
     Raises:
         UserError: shapes do not go together, or kernels are forced on and cannot run.
     """
-    one, each = (x.shape[-1],), (len(x), x.shape[-1])
+    one, each = (x.shape[-1],), (x.shape[0], x.shape[-1])  # `len` would tie an export to one batch size
     check_shapes("layer_norm", f"x {tuple(x.shape)}", gain=(gain, one, each), offset=(offset, tuple(gain.shape)))
     if use_kernel("layer_norm", functools.partial(_obstacle, x, gain, offset), x):
         from .layer_norm_triton import fused
@@ -72,7 +72,7 @@ def _plain(x: Tensor, gain: Tensor, offset: Tensor | None, eps: float, centred: 
     if gain.dim() == 1:
         return F.layer_norm(x, gain.shape, gain, offset, eps)
     assert offset is not None
-    if len(x) == 1:
+    if x.shape[0] == 1:
         return F.layer_norm(x, gain.shape[1:], gain[0], offset[0], eps)
     result: Tensor = _PerImage.apply(x, gain, offset, eps)
     return result
