@@ -25,6 +25,7 @@ from relume.core.ops.causal_conv1d import causal_conv1d
 from relume.core.ops.rms_norm import rmsnorm_gated
 from relume.core.ops.ssd import ssd
 
+torch.set_num_threads(1)  # of several, PyTorch's own products on a CPU depend on the batch
 launching.interpreted = lambda: False  # tiles as on a GPU: several programs, and ragged edges
 
 
