@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.annotations import Count, Share
+from ..core.annotations import Count, Share, plain
 from ..core.degradations import DEGRADATIONS
 from ..core.degradations.draws import Draws
 from ..core.degradations.engines import EngineName, make_engine
@@ -37,6 +38,22 @@ from .sources import IOBackend, Source, as_backend, open_source, pass_over_missi
 from .transforms import pad_to, random_crop, random_flip_rotate, to_tensor
 
 SMALLEST_KERNEL = 7
+OF_CHAIN = frozenset(
+    {"kernel_range", "final_sinc_prob"}.union(
+        f"{key}{stage}"
+        for key in (
+            "blur_kernel_size",
+            "kernel_list",
+            "kernel_prob",
+            "sinc_prob",
+            "blur_sigma",
+            "betag_range",
+            "betap_range",
+        )
+        for stage in ("", "2")
+    )
+)
+"""Options that only the chain looks at, here or in the model."""
 
 
 @DATASETS.register()
@@ -171,6 +188,13 @@ class RealESRGANDataset(ImageDataset):
         here = [k for k in ("degradation", "degradations") if options.get(k) is not None]
         if len(here) == 2:
             raise UserError("degradations: degradation is given too; leave one of them out")
+        if options.get("degradations") is not None:
+            known = inspect.signature(cls).parameters
+            for key in sorted(OF_CHAIN.intersection(options)):
+                if plain(options[key]) != plain(known[key].default):
+                    raise UserError(
+                        f"{key}: has no effect with degradations, whose operations say it themselves; leave it out"
+                    )
         if options.get("usm", "none") != "none" and not here:
             raise UserError("usm: the model degrades here, and sharpens as its own options say; leave usm out")
         if (options.get("dataroot_gt") is None) == (options.get("source") is None):

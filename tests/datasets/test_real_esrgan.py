@@ -186,6 +186,7 @@ def test_pairs_come_from_a_list_of_two_names(tmp_path: Path, write_images: Calla
         ({"gt_size": 128}, "gt_size: must be at most pad_size 64"),
         ({"usm": "both"}, "usm: the model degrades here"),
         ({"degradation": {}, "degradations": [{"type": "blur"}]}, "leave one of them out"),
+        ({"degradations": [{"type": "blur"}], "sinc_prob2": 0.5}, "train.sinc_prob2: has no effect with degradations"),
         ({"sinc_prob": 1.2}, "sinc_prob: must be at least 0 and at most 1"),
     ],
 )
