@@ -12,8 +12,8 @@ import re
 import tarfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
@@ -51,12 +51,12 @@ class IOBackend:
     Attributes:
         type: how images are kept.
         cache: GiB of decoded images that all loading processes of a rank share; none when omitted.
-        pool: these.
     """
 
     type: Literal["disk", "lmdb", "tar"] = "disk"
     cache: float | None = None
-    pool: Pool | None = field(default=None, init=False, repr=False, compare=False)
+    pool: ClassVar[Pool | None] = None
+    """These images, of an instance with a cache."""
 
     def __post_init__(self) -> None:
         if self.cache is not None:
