@@ -215,6 +215,10 @@ def clips(arch: str) -> dict[str, Any]:
     return {"train": {"type": "REDSDataset", **window, **crop}, "val": {"type": "VideoTestDataset", **window}}
 
 
+USUAL_MODELS = (RESTORATION, "RealESRNetModel", "VideoModel", "VideoRecurrentModel")
+"""Wrappers that `of_architecture` knows how to begin without a shipped file."""
+
+
 @functools.cache
 def own_trainings() -> dict[str, str]:
     """The first shipped file of each architecture that is trained by another model wrapper than pairs of pictures need."""
@@ -223,7 +227,7 @@ def own_trainings() -> dict[str, str]:
         root = read(name).root
         network = root.entries.get("network_g")
         arch = network.node.scalar("type") if network is not None and isinstance(network.node, Block) else None
-        usual = root.scalar("model_type") in (RESTORATION, "RealESRNetModel")
+        usual = root.scalar("model_type") in USUAL_MODELS
         if arch and not usual and {"train", "network_d"} & set(root.entries) == {"train"}:
             found.setdefault(str(arch), name)
     return found

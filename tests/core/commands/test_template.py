@@ -13,6 +13,7 @@ from relume.archs import ARCHS
 from relume.core.cli import main
 from relume.core.commands.template import tasks
 from relume.core.imaging.image_io import imwrite
+from relume.core.models import MODELS
 from relume.core.options import load, reference, shipped
 
 FILES = [name for name in shipped.names() if not name.startswith(shipped.BLOCKS)]
@@ -103,7 +104,7 @@ def test_a_network_gets_the_model_the_data_and_the_sizes_that_it_needs(
     write_pairs(scale)
     printed(capsys, start, "--lq", "lq", "--gt", "gt")
     opt = load("mine.yml")
-    assert (opt.to_dict()["model_type"], opt.scale) == (model, scale)
+    assert (MODELS.get(opt.to_dict()["model_type"]), opt.scale) == (MODELS.get(model), scale)
     train = opt.to_dict()["datasets"]["train"]
     assert (train["type"], train["dataroot_lq"]) == (dataset, "lq")
     assert lacking(network, opt.to_dict()["network_g"]) == []

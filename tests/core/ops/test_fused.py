@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def test_kernels_repeat_bit_for_bit_whatever_the_batch_and_the_layout(op: str) -
 def test_every_kernel_takes_part(op: str) -> None:
     folder = Path(relume.core.ops.__file__).parent
     source = (folder / f"{op}_triton.py").read_text()
-    launched = {f"{op}_triton.{part.split(',')[0].strip()}" for part in source.split("launch(")[1:]}
+    launched = {f"{op}_triton.{name}" for name in re.findall(r"\blaunch\(\s*(\w+),", source)}
     assert set(report()[op]["kernels"]) == launched
 
 

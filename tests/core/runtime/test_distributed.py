@@ -13,7 +13,7 @@ import torch
 from runs import REPO, differences, forked, launched, options, outcome, train, weights
 
 from relume.core.errors import EXIT_NONFINITE, EXIT_PREEMPTED
-from relume.core.runtime import distributed
+from relume.core.runtime import parallel
 
 # Batch statistics and dropout masks belong to a rank's own batch by design, so these networks have neither.
 DETERMINISTIC: dict[str, Any] = {"network_g__dropout": 0.0, "network_g__norm": False, "train__ema_decay": 0.9}
@@ -156,6 +156,6 @@ def test_gradients_are_laid_out_like_their_parameters(kernel: int, layout: torch
     values = torch.rand(shape)
     for strides in ((4 * kernel * kernel, kernel * kernel, kernel, 1), (4 * kernel * kernel, 1, 4 * kernel, 4)):
         gradient = torch.empty_strided(shape, strides).copy_(values)
-        found = distributed._laid_out_like(parameter.stride(), gradient)
+        found = parallel._laid_out_like(parameter.stride(), gradient)
         found = gradient if found is None else found
         assert torch.equal(found, values) and found.stride() == parameter.stride()

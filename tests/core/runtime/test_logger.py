@@ -212,5 +212,5 @@ def test_wandb_gets_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_trackers_are_imported_on_demand() -> None:
     none = check(options()).logger
     assert trackers(none) == (None, None, None)
-    board, wandb = trackers(check(options(logger__use_tb_logger=True)).logger)
-    assert board.SummaryWriter and wandb is None
+    board, wandb, mlflow = trackers(check(options(logger__use_tb_logger=True)).logger)
+    assert board.SummaryWriter and wandb is mlflow is None
