@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -77,5 +78,10 @@ def modulated_deform_conv(
     with torch.autocast(x.device.type, enabled=False):
         x, offset, mask, weight = map(at_least_float32, (x, offset, mask, weight))
         bias = None if bias is None else at_least_float32(bias)
+        # torchvision's code for a CPU reads beyond the image at an offset of NaN, which ends the process. What follows from
+        # such an offset shall be NaN instead, for the guard of the training to see.
+        nowhere = offset.isnan()
+        pairs = nowhere.unflatten(1, (-1, 2)).any(2)
+        offset, mask = offset.masked_fill(nowhere, 0.0), mask.masked_fill(pairs, math.nan)
         y: Tensor = deform_conv2d(x, offset, weight, bias, stride, padding, dilation, mask)
     return y.to(dtype)
