@@ -214,12 +214,12 @@ def walk(root: str) -> Iterator[tuple[str, list[str]]]:
             if identity in above:
                 continue
             with os.scandir(os.path.join(root, relative)) as found:
-                entries = sorted((e for e in found if not is_hidden(e.name)), key=lambda e: e.name)
+                entries = sorted((e.name, e.is_dir()) for e in found if not is_hidden(e.name))
         except OSError as e:
-            raise UnreadableFile(f"{os.path.join(root, relative)}: cannot be listed ({e.strerror or e})") from e
-        below = [e.name for e in entries if e.is_dir()]
-        waiting += [(f"{relative}{name}/", above | {identity}) for name in reversed(below)]
-        yield relative, [e.name for e in entries if not e.is_dir()]
+            where = f"its folder {relative} " if relative else ""
+            raise UnreadableFile(f"{root}: {where}cannot be listed ({e.strerror or e})") from e
+        waiting += [(f"{relative}{name}/", above | {identity}) for name, is_folder in reversed(entries) if is_folder]
+        yield relative, [name for name, is_folder in entries if not is_folder]
 
 
 def _remote_files(root: str) -> Iterator[str]:

@@ -92,9 +92,11 @@ def quotes(text: str, keys: Iterable[str], block: Mapping[str, Any]) -> bool:
 
 def quoted(text: str, block: Mapping[str, Any]) -> str | None:
     """The key of the one value of `block`, a path or a name, that a message quotes without its key."""
-    values = {k: v for k, v in block.items() if k not in ("type", "name") and isinstance(v, str) and len(v) > 3}
+    values = {k: v for k, v in block.items() if k not in ("type", "name") and isinstance(v, str)}
+    places = {k for k, v in values.items() if "/" in v or k.startswith("dataroot")}
+    values = {k: v for k, v in values.items() if v and (len(v) > 3 or k in places)}
     found = [k for k, v in values.items() if re.search(rf"(?<![\w/]){re.escape(printable(v))}(?![\w/])", text)]
-    found = [k for k in found if "/" in values[k]] or found
+    found = [k for k in found if k in places] or found
     return found[0] if len(found) == 1 else None
 
 

@@ -67,7 +67,7 @@ def test_a_folder_that_cannot_be_listed_is_named(folder, monkeypatch):
         return real(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    with pytest.raises(UserError, match=r"closed/: cannot be listed \(Permission denied\)"):
+    with pytest.raises(UserError, match=r"closed/ cannot be listed \(Permission denied\)"):
         list_files(str(folder))
 
 

@@ -20,7 +20,7 @@ from relume.core import cli
 from relume.core.errors import UserError
 from relume.core.options import OptionError, check
 from relume.core.runtime import memory
-from relume.core.runtime.gate import Provoked, chain, gate, owner, without_it
+from relume.core.runtime.gate import Provoked, chain, gate, owner, quoted, without_it
 
 PLUGIN = '''
 import torch
@@ -305,3 +305,10 @@ def test_the_culprit_is_what_it_works_without() -> None:
 
     assert without_it(build, {"a": 1, "b": 3, "c": 3}, ["a", "b", "c"]) == "b"
     assert without_it(build, {"a": 1, "b": 3}, ["a"]) is None
+
+
+def test_of_two_folders_that_a_message_quotes_neither_is_blamed() -> None:
+    block = {"type": "PairedImageDataset", "dataroot_lq": "/data/lq", "dataroot_gt": ".."}
+    assert quoted("3 of 3 ground truths in .. have no input in /data/lq: a.png", block) is None
+    assert quoted("/data/lq: there are no files to read in this folder", block) == "dataroot_lq"
+    assert quoted("..: there are no files to read in this folder", block) == "dataroot_gt"
