@@ -242,6 +242,12 @@ class SRGANModel(Model):
         yield from mistakes_of_mixing(opt)
         if train.get("net_d_reg_every", 16) != 16 and not train.get("r1_reg_weight"):
             yield "train.net_d_reg_every", "has no effect without r1_reg_weight"
+        alone, waits = train.get("net_g_pretrain_iters", 0), train.get("net_d_init_iters", 0)
+        if isinstance(alone, int) and isinstance(waits, int) and 0 < waits <= alone:
+            yield (
+                "train.net_d_init_iters",
+                f"{waits} has no effect within the {alone} iterations of net_g_pretrain_iters",
+            )
         yield from mistakes_of_losses(
             cls.__name__,
             train,

@@ -310,6 +310,11 @@ def test_testing_asks_for_no_discriminator() -> None:
                 ),
             )
         ],
+        (
+            {"train__net_d_init_iters": 2, "train__net_g_pretrain_iters": 3},
+            "train.net_d_init_iters",
+            "2 has no effect within the 3 iterations of net_g_pretrain_iters",
+        ),
         ({"train__use_moa": True, "train__moa_probs": [0.5, 0.2, 0.2, 0.2]}, "train.moa_probs", "sum to 1"),
         ({"train__use_moa": True, "train__moa_probs": [0.5, 0.5]}, "train.moa_probs", "4 entries of moa_augs"),
         ({"train__use_moa": True, "datasets__train__batch_size_per_gpu": 1}, "train.use_moa", "no effect"),
