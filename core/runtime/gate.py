@@ -92,12 +92,18 @@ def quotes(text: str, keys: Iterable[str], block: Mapping[str, Any]) -> bool:
 
 def quoted(text: str, block: Mapping[str, Any]) -> str | None:
     """The key of the one value of `block`, a path or a name, that a message quotes without its key."""
-    values = {k: v for k, v in block.items() if k not in ("type", "name") and isinstance(v, str)}
-    places = {k for k, v in values.items() if "/" in v or k.startswith("dataroot")}
-    values = {k: v for k, v in values.items() if v and (len(v) > 3 or k in places)}
-    found = [k for k, v in values.items() if re.search(rf"(?<![\w/]){re.escape(printable(v))}(?![\w/])", text)]
-    found = [k for k in found if k in places] or found
-    return found[0] if len(found) == 1 else None
+    texts = [
+        (k, v)
+        for k, value in block.items()
+        if k not in ("type", "name")
+        for v in (value if isinstance(value, (list, tuple)) else [value])
+        if isinstance(v, str) and v
+    ]
+    paths = {(k, v) for k, v in texts if "/" in v or k.startswith("dataroot")}
+    known = [pair for pair in texts if pair in paths or len(pair[1]) > 3]
+    found = [pair for pair in known if re.search(rf"(?<![\w/]){re.escape(printable(pair[1]))}(?![\w/])", text)]
+    keys = {k for k, _ in paths.intersection(found)} or {k for k, _ in found}
+    return keys.pop() if len(keys) == 1 else None
 
 
 def given_in(block: Mapping[str, Any]) -> str:

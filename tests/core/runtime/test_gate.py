@@ -312,3 +312,5 @@ def test_of_two_folders_that_a_message_quotes_neither_is_blamed() -> None:
     assert quoted("3 of 3 ground truths in .. have no input in /data/lq: a.png", block) is None
     assert quoted("/data/lq: there are no files to read in this folder", block) == "dataroot_lq"
     assert quoted("..: there are no files to read in this folder", block) == "dataroot_gt"
+    several = {**block, "dataroot_gt": ["/proc/self/mem", ".."]}
+    assert quoted("/proc/self/mem: is a file, not a folder.", several) == "dataroot_gt"
