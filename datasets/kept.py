@@ -43,7 +43,10 @@ class Pool:
         self._begin()
 
     def _begin(self) -> None:
-        self.memory = mmap.mmap(-1, max(self.size, GRAIN))
+        try:
+            self.memory = mmap.mmap(-1, max(self.size, GRAIN))
+        except (OSError, ValueError, OverflowError) as e:
+            raise UserError(f"io_backend.cache: {gib(self.size)} GB of memory cannot be had ({e})") from e
         self.used = np.frombuffer(mmap.mmap(-1, 8), np.int64)  # bytes
         self.lock = multiprocessing.Lock()
 

@@ -45,10 +45,12 @@ RECIPES = {
         "datasets:train:batch_size_per_gpu=4", "datasets:val:num_images=20", "train:times:stage1_samples=8", "val:save_grid=4",
         "val:metrics:kid:subset_size=5", "val:metrics:kid_pixels:subset_size=5",
     ],
-    "vfi/laptop/phase1": [*PHOTOGRAPHS[:1], "datasets:train:gt_size=48", *FEW],
+    "vfi/laptop/phase1": [
+        *PHOTOGRAPHS[:1], "datasets:train:gt_size=48", *FEW, "train:scheduler:warmup_steps=1", "train:scheduler:total_steps=4",
+    ],
     "vfi/laptop/phase2": [
         *PHOTOGRAPHS[:1], "datasets:train:gt_size=48", *FEW, "path:pretrain_network_g=~", "train:flow_first=1",
-        "train:freeze_backbone=2",
+        "train:freeze_backbone=2", "train:scheduler:warmup_steps=1", "train:scheduler:total_steps=4",
     ],
     "realsr/quickstart": [
         *PHOTOGRAPHS[1:], *HELD_OUT, "datasets:val:renditions=4", "manual_seed=1", "datasets:train:pad_size=64",

@@ -113,3 +113,14 @@ def test_a_copy_begins_anew(folders: Path) -> None:
 def test_impossible_sizes_are_refused(cache: float, message: str, folders: Path) -> None:
     with pytest.raises(UserError, match=message):
         paired(folders, cache=cache)
+
+
+def test_memory_that_the_system_refuses_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr("relume.datasets.kept.mmap.mmap", refuse)
+    with pytest.raises(
+        UserError, match=r"io_backend.cache: .* GB of memory cannot be had \(.*Cannot allocate memory\)"
+    ):
+        Pool(3 << 30)
