@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import resource
@@ -14,7 +15,9 @@ import traceback
 import unicodedata
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from torch import nn
 
 from relume.core import cli
 
@@ -67,6 +70,13 @@ def attempt(
     return Outcome(_kind(status, said, printed, folder, names), said, seconds)
 
 
+_compile_in_place = nn.Module.compile
+
+
+def _compile(network: nn.Module, *_: Any, backend: str, **__: Any) -> None:
+    _compile_in_place(network, backend=backend)
+
+
 def _run(arguments: Sequence[str], folder: Path) -> None:
     """The forked process; it does not return."""
     os.setsid()
@@ -78,6 +88,8 @@ def _run(arguments: Sequence[str], folder: Path) -> None:
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + SPACE, used + SPACE))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # The graph is made as ever, but no C++ of it, which takes torch's compiler minutes on a processor.
+    nn.Module.compile = functools.partialmethod(_compile, backend="aot_eager")  # type: ignore[assignment]
     try:
         code = cli.main(arguments)
     except SystemExit as e:
