@@ -44,6 +44,10 @@ class Mixup:
         return {k: weight * x + (1 - weight) * x[order] for k, x in images.items()}
 
 
+LARGEST = 64
+"""Times that an image may be enlarged for training."""
+
+
 class MultiScale:
     """Training on several image sizes: every batch is resized by a factor drawn from a list.
 
@@ -54,12 +58,14 @@ class MultiScale:
         factors: of height and width, equally likely, such as 0.75, 1 and 1.25.
 
     Raises:
-        UserError: no factors, or one that is not positive.
+        UserError: no factors, or one that is not positive or above `LARGEST`.
     """
 
     def __init__(self, factors: Sequence[float]) -> None:
-        if not factors or min(factors) <= 0:
-            raise UserError(f"train.multi_scale: give positive factors, such as [0.75, 1, 1.25]; got {list(factors)}")
+        if not factors or not all(0 < factor <= LARGEST for factor in factors):
+            raise UserError(
+                f"train.multi_scale: give factors above 0 and up to {LARGEST}, such as [0.75, 1, 1.25]; got {list(factors)}"
+            )
         self.factors = list(factors)
 
     def __call__(self, images: dict[str, Tensor], multiple: int) -> dict[str, Tensor]:

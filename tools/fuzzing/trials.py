@@ -88,8 +88,8 @@ def _run(arguments: Sequence[str], folder: Path) -> None:
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + SPACE, used + SPACE))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # The graph is made as ever, but no C++ of it, which takes torch's compiler minutes on a processor.
-    nn.Module.compile = functools.partialmethod(_compile, backend="aot_eager")  # type: ignore[assignment]
+    # Networks are traced as ever, but no gradients and no C++ are made of it, which takes torch's compiler minutes.
+    nn.Module.compile = functools.partialmethod(_compile, backend="eager")  # type: ignore[assignment]
     try:
         code = cli.main(arguments)
     except SystemExit as e:
