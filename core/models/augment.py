@@ -64,7 +64,7 @@ class MultiScale:
     def __init__(self, factors: Sequence[float]) -> None:
         if not factors or not all(0 < factor <= LARGEST for factor in factors):
             raise UserError(
-                f"train.multi_scale: give factors above 0 and up to {LARGEST}, such as [0.75, 1, 1.25]; got {list(factors)}"
+                f"train.multi_scale: give positive factors of at most {LARGEST}, such as [0.75, 1, 1.25]; got {list(factors)}"
             )
         self.factors = list(factors)
 

@@ -134,6 +134,7 @@ def test_the_number_of_outputs_must_be_right():
         ({"balance_outputs": "softmax"}, "needs output_weights"),
         ({"balance": "kendall"}, "mode cannot be 'kendall'"),
         ({"multi_scale": []}, "give positive factors"),
+        ({"multi_scale": [1.0, 1e30]}, "give positive factors of at most 64"),
         ({"mixing_augs": {"mixup": True, "beta": 1.0}}, "unknown key 'beta' in train.mixing_augs"),
         ({"mixing_augs": {"mixpu": True}}, "unknown key 'mixpu' in train.mixing_augs. Did you mean 'mixup'"),
     ],
