@@ -212,10 +212,6 @@ def _mamba_takes(x: Tensor) -> bool:
     return x.is_cuda and kernel() is not None
 
 
-@functools.cache
 def kernel() -> Callable[..., tuple[Tensor, Tensor]] | None:
     """mamba-ssm's ``mamba_chunk_scan_combined``, imported when first wanted, or None where it cannot be."""
-    try:
-        return foreign.function("mamba_ssm.ops.triton.ssd_combined", "mamba_chunk_scan_combined")
-    except Exception:  # a foreign package may fail to import in any way
-        return None
+    return foreign.function_or_none("mamba_ssm.ops.triton.ssd_combined", "mamba_chunk_scan_combined")

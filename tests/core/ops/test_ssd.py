@@ -16,6 +16,7 @@ from reference_ssd import chunked, minimal, sequential
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from relume.core.errors import UserError
+from relume.core.ops import foreign
 from relume.core.ops import ssd as module
 from relume.core.ops.ssd import ssd
 from relume.core.ops.ssd_chunks import safe_tile, scan_chunks
@@ -292,9 +293,9 @@ def package(tmp_path, monkeypatch):
 
     for name in [n for n in sys.modules if n.startswith("mamba_ssm")]:
         monkeypatch.delitem(sys.modules, name)
-    module.kernel.cache_clear()
+    foreign.function_or_none.cache_clear()
     yield make
-    module.kernel.cache_clear()
+    foreign.function_or_none.cache_clear()
     for name in [n for n in sys.modules if n.startswith("mamba_ssm")]:
         del sys.modules[name]
 
