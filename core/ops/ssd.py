@@ -169,11 +169,8 @@ def _plain(
     else:
         state = initial.unflatten(1, (groups, -1)).permute(0, 1, 4, 2, 3)
     D = D[:, None] if D is not None and D.dim() == 1 else D
-    if exported:
-        y, state = scan_matrices(x, dt, A, B, C, D, state)
-    else:
-        scan = scan_operator if torch.compiler.is_compiling() else scan_chunks
-        y, state = scan(x, dt, A, B, C, D, state, chunk)
+    scan = scan_matrices if exported else scan_operator if torch.compiler.is_compiling() else scan_chunks
+    y, state = scan(x, dt, A, B, C, D, state, chunk)
     return y, state.permute(0, 1, 3, 4, 2).flatten(1, 2)
 
 

@@ -10,26 +10,23 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-CHUNK = 64
-"""Steps in a chunk."""
-
 
 def scan_matrices(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, initial: Tensor
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, initial: Tensor, chunk: int
 ) -> tuple[Tensor, Tensor]:
-    """`core.ops.ssd_chunks.scan_chunks`, but for the choice of the chunk; the length may be a symbol."""
+    """`core.ops.ssd_chunks.scan_chunks`; the length may be a symbol."""
     batch, length, heads, width = x.shape
     groups = B.shape[2]
-    count = (length + CHUNK - 1) // CHUNK
-    place = torch.arange(count * CHUNK, device=x.device)
+    count = (length + chunk - 1) // chunk
+    place = torch.arange(count * chunk, device=x.device)
     inside = place < length
     place = place.clamp(max=length - 1)
 
     def chunks(t: Tensor) -> Tensor:
         """(B, L, ...) as (B, chunks, steps, ...); what is past the end is there, and has no effect: its dt is 0."""
-        return t.index_select(1, place).reshape(batch, count, CHUNK, *t.shape[2:])
+        return t.index_select(1, place).reshape(batch, count, chunk, *t.shape[2:])
 
-    step = chunks(dt) * inside.reshape(count, CHUNK, 1).to(dt.dtype)
+    step = chunks(dt) * inside.reshape(count, chunk, 1).to(dt.dtype)
     decay = (step * A).unflatten(-1, (groups, -1)).permute(0, 1, 3, 4, 2)  # (B, c, G, R, Q)
     written = (chunks(x) * step[..., None]).unflatten(3, (groups, -1))  # (B, c, Q, G, R, P)
     writes, reads = chunks(B), chunks(C)  # (B, c, Q, G, N)
@@ -42,7 +39,7 @@ def scan_matrices(
     of_chunks = between_steps(torch.cat([torch.zeros_like(whole[..., :1]), whole], -1))
     states = torch.einsum("bgrij,bjgnrp->bignrp", of_chunks, states)
     y = y + torch.einsum("bcign,bcgri,bcgnrp->bcigrp", reads, decay.cumsum(-1).exp(), states[:, :-1])
-    y = y.reshape(batch, count * CHUNK, heads, width).narrow(1, 0, length)
+    y = y.reshape(batch, count * chunk, heads, width).narrow(1, 0, length)
     return (y if D is None else y + D * x), states[:, -1]
 
 

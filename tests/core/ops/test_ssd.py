@@ -348,7 +348,7 @@ def test_the_scan_of_exported_files_is_the_scan(length: int) -> None:
         t.requires_grad_() for t in (x, dt, A, B, C, torch.randn(4, 1).double(), torch.randn(2, 2, 5, 2, 3).double())
     ]
     results = []
-    for y, last in (scan_matrices(*inputs), scan_chunks(*inputs, 16)):
+    for y, last in (scan_matrices(*inputs, 64), scan_chunks(*inputs, 16)):
         results.append([y, last, *torch.autograd.grad(y.sin().sum() + last.cos().sum(), inputs)])
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
