@@ -92,14 +92,11 @@ def as_function(module: Any) -> Callable[..., Any]:
 
         @staticmethod
         def backward(ctx: Any, *grads: Any) -> Any:
-            return getattr(module, GRADIENTS.get(module.__name__.rsplit(".", 1)[-1], "_gradients"))(
-                ctx, module._run_backward, *grads
-            )
+            return module._gradients(ctx, module._run_backward, *grads)
 
     return Op.apply
 
 
-GRADIENTS = {"ssd_triton": "_gradients_of"}
 NAMES = {"gdfn_triton": ("gate", "gate_backward"), "mdta_triton": ("attend", "attend_backward")}
 """Where an op's two operators are called something else than ``fused`` and nothing."""
 

@@ -368,10 +368,10 @@ def _setup(ctx: Any, inputs: Any, output: Any) -> None:
     ctx.has_initial = inputs[6] is not None
 
 
-def _gradients_of(ctx: Any, backward: Any, grad: Tensor, grad_final: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+def _gradients(ctx: Any, backward: Any, grad: Tensor, grad_final: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
     *of, of_D, of_initial = backward(grad, grad_final, *ctx.saved_tensors)
     return *of, None if ctx.saved_tensors[5] is None else of_D, of_initial if ctx.has_initial else None
 
 
-fused = operator("ssd", _run, _fake, _run_backward, _fake_backward, _setup, _gradients_of)
+fused = operator("ssd", _run, _fake, _run_backward, _fake_backward, _setup, _gradients)
 """``fused(x, dt, A, B, C, D, initial)``: output, last state, and what the backward pass needs; all in float32."""
