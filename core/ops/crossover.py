@@ -106,8 +106,7 @@ def _tried(op: str, key: str, side: int, width: int, x: Tensor) -> tuple[float, 
     except torch.OutOfMemoryError:  # kernels, which keep less, are the better choice for now
         return None
     except Exception as e:  # of a compiler, a driver or a kernel: there is no common class
-        said = str(e).strip().splitlines() or [""]
-        return f"its trial on {side**2} x {width} failed, {type(e).__name__}: {said[0]}"
+        return f"its trial on {side**2} x {width} {self_test.failure(e)}"
 
 
 def _measured(op: str, side: int, width: int, x: Tensor) -> tuple[float, float] | str:

@@ -80,13 +80,18 @@ def _tried(op: str, dtype: torch.dtype, device: torch.device) -> str | None:
         expected = called(op, "off", function, [t.double() for t in given])
         found = called(op, "on", function, [t.to(device) for t in given])
     except Exception as e:  # of a compiler, a driver or a kernel: there is no common class
-        said = str(e).strip().splitlines() or [""]
-        return f"its self-test in {name} failed, {type(e).__name__}: {said[0]}"
+        return f"its self-test in {name} {failure(e)}"
     finally:
         LAUNCHED.clear()
         LAUNCHED.update(launched)
     wrong = difference([t.cpu() for t in found], expected, dtype)
     return f"its self-test in {name} found {wrong}" if wrong else None
+
+
+def failure(error: Exception) -> str:
+    """That a call failed, and how, in one line."""
+    said = str(error).strip().splitlines() or [""]
+    return f"failed, {type(error).__name__}: {said[0]}"
 
 
 def difference(found: list[Tensor], expected: list[Tensor], dtype: torch.dtype) -> str | None:
