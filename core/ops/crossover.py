@@ -18,6 +18,7 @@ import hashlib
 import importlib.metadata
 import json
 import logging
+import math
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -37,7 +38,7 @@ LARGEST = 1 << 24
 """Elements of the map that is tried: larger ones count as this one."""
 EXACT = 512
 """Widths up to which each counts for itself; larger ones are rounded up to a power of 2."""
-KNOWN: dict[str, str | None] = {}
+KNOWN: dict[tuple[Any, ...], str | None] = {}
 """What was chosen in this process."""
 
 
@@ -52,20 +53,19 @@ def slower(op: str, shape: tuple[int, ...], x: Tensor) -> str | None:
     if op not in self_test.SIZED or torch.are_deterministic_algorithms_enabled() or _several_machines():
         return None
     side, width = size_class(shape)
-    pass_ = "step" if torch.is_grad_enabled() else "forward"
-    key = f"{op}, {pass_}, {str(x.dtype).removeprefix('torch.')}, {side**2} x {width}"
-    here = f"{key}, {x.device}"
+    here = op, torch.is_grad_enabled(), x.dtype, x.device, side, width
     if here not in KNOWN:
         if x.is_cuda and torch.cuda.is_current_stream_capturing():
             return None
-        KNOWN[here] = _chosen(op, key, side, width, x)
+        KNOWN[here] = _chosen(op, side, width, x)
     return KNOWN[here]
 
 
+@functools.cache
 def size_class(shape: tuple[int, ...]) -> tuple[int, int]:
     """Of a map: the side of the square of its rows, a power of 2 from 8 on, and its width."""
     width = shape[-1] if shape[-1] <= EXACT else 1 << (shape[-1] - 1).bit_length()
-    rows = functools.reduce(int.__mul__, shape[:-1], 1)
+    rows = math.prod(shape[:-1])
     side = 8
     while side**2 < rows and 4 * side**2 * width <= LARGEST:
         side *= 2
@@ -78,9 +78,11 @@ def _several_machines() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > torch.cuda.device_count()
 
 
-def _chosen(op: str, key: str, side: int, width: int, x: Tensor) -> str | None:
+def _chosen(op: str, side: int, width: int, x: Tensor) -> str | None:
     from ..hub import home, turn
 
+    pass_ = "step" if torch.is_grad_enabled() else "forward"
+    key = f"{op}, {pass_}, {str(x.dtype).removeprefix('torch.')}, {side**2} x {width}"
     pair = _read(home()).get(key)
     if pair is None:
         with contextlib.ExitStack() as stack:
