@@ -147,15 +147,14 @@ class BasicVSR(Recurrent):
         """
         need_clip("BasicVSR", clip)
         count = clip.shape[1] if count is None else count
-        seen = clip if before is None else torch.cat([before[0][:, None], clip], 1)
-        forward, backward = self.flows(seen)
+        ahead = 0 if before is None else 1  # frames before the clip that the flows know of
+        forward, backward = self.flows(clip if before is None else torch.cat([before[0][:, None], clip], 1))
         last = clip.shape[1] - 1
         state, behind = self.first_state(clip), {}
         for i in range(last, -1, -1):
-            state = state if i == last else warped(state, backward[:, i - clip.shape[1] + 1])
+            state = state if i == last else warped(state, backward[:, i + ahead])
             state = behind[i] = self.stepwise(self._trunk, self.backward_trunk, clip[:, i], state)
         state, results = self.first_state(clip) if before is None else before[1], []
-        ahead = 0 if before is None else 1
         for i in range(count):
             state = state if i + ahead == 0 else warped(state, forward[:, i + ahead - 1])
             state = self.stepwise(self._trunk, self.forward_trunk, clip[:, i], state)
