@@ -174,7 +174,7 @@ def _run(q: Tensor | None, kv: Tensor, temperature: Tensor, c: int) -> tuple[Ten
         _gram, (batch * slabs, heads), queries, keys, products, squares, pixels, width, heads, slabs, *strides,
         PIXELS=held, TILES=TILES if slabs > 1 else tiles, WIDTH=padded,
     )  # fmt: skip
-    norms, cosine, attention = _empty(kv, heads, c)
+    norms, cosine, attention = _fake(q, kv, temperature, c)
     attention.zero_()
     launch(
         _mix, (batch, heads), products, squares, temperature.contiguous(), norms, cosine, attention, width, heads, slabs,
@@ -183,14 +183,11 @@ def _run(q: Tensor | None, kv: Tensor, temperature: Tensor, c: int) -> tuple[Ten
     return norms, cosine, attention
 
 
-def _empty(kv: Tensor, heads: int, c: int) -> tuple[Tensor, Tensor, Tensor]:
+def _fake(q: Tensor | None, kv: Tensor, temperature: Tensor, c: int) -> tuple[Tensor, Tensor, Tensor]:
+    heads = temperature.numel()
     shapes = (kv.shape[0], 2 * c), (kv.shape[0], heads, c // heads, c // heads), (kv.shape[0], c, c)
     norms, cosine, attention = (torch.empty(s, device=kv.device, dtype=torch.float32) for s in shapes)
     return norms, cosine, attention
-
-
-def _fake(q: Tensor | None, kv: Tensor, temperature: Tensor, c: int) -> tuple[Tensor, Tensor, Tensor]:
-    return _empty(kv, temperature.numel(), c)
 
 
 def _run_backward(
@@ -204,7 +201,7 @@ def _run_backward(
     c: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """From the attention's gradient (B, C, C): those of the temperature, of `kv` without its values, and of q (or nothing)."""
-    of_temperature, of_kv, of_q = _empty_backward(q, kv, temperature, c)
+    of_temperature, of_kv, of_q = _fake_backward(grad, q, kv, temperature, norms, cosine, attention, c)
     kv, q, grad = kv.contiguous(), None if q is None else q.contiguous(), grad.contiguous()
     batch, pixels, heads = kv.shape[0], kv.shape[1] * kv.shape[2], temperature.numel()
     width = c // heads
@@ -226,12 +223,6 @@ def _run_backward(
     return of_temperature.copy_(partial.sum(0).reshape(temperature.shape)), of_kv, of_q
 
 
-def _empty_backward(q: Tensor | None, kv: Tensor, temperature: Tensor, c: int) -> tuple[Tensor, Tensor, Tensor]:
-    of_kv = torch.empty(*kv.shape[:3], 2 * c if q is None else c, device=kv.device, dtype=kv.dtype)
-    of_q = torch.empty((0,) if q is None else q.shape, device=kv.device, dtype=kv.dtype if q is None else q.dtype)
-    return torch.empty(temperature.shape, device=kv.device, dtype=temperature.dtype), of_kv, of_q
-
-
 def _fake_backward(
     grad: Tensor,
     q: Tensor | None,
@@ -242,7 +233,9 @@ def _fake_backward(
     attention: Tensor,
     c: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _empty_backward(q, kv, temperature, c)
+    of_kv = torch.empty(*kv.shape[:3], 2 * c if q is None else c, device=kv.device, dtype=kv.dtype)
+    of_q = torch.empty((0,) if q is None else q.shape, device=kv.device, dtype=kv.dtype if q is None else q.dtype)
+    return torch.empty(temperature.shape, device=kv.device, dtype=temperature.dtype), of_kv, of_q
 
 
 def _setup(ctx: Any, inputs: Any, output: Any) -> None:
