@@ -6,7 +6,6 @@ import mmap
 import multiprocessing
 import struct
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -21,6 +20,14 @@ PATIENCE = 1.0
 """Seconds that one process waits for another that keeps an image; one that was killed keeps the lock for ever."""
 
 
+def refuse_beyond_memory(size: int) -> None:
+    """Raise UserError for more bytes than this machine has."""
+    if size > (there := there_is()):
+        raise UserError(
+            f"io_backend.cache: {gib(size)} GB of images do not fit into memory; this machine has {gib(there)}"
+        )
+
+
 class Pool:
     """Memory that processes share which are forked after it was made, and that is taken from the system as it is filled.
 
@@ -31,18 +38,11 @@ class Pool:
         size: in bytes.
 
     Raises:
-        UserError: this machine has less memory.
+        UserError: the system does not give it.
     """
 
     def __init__(self, size: int) -> None:
-        if size > (there := there_is()):
-            raise UserError(
-                f"io_backend.cache: {gib(size)} GB of images do not fit into memory; this machine has {gib(there)}"
-            )
         self.size = size
-        self._begin()
-
-    def _begin(self) -> None:
         try:
             self.memory = mmap.mmap(-1, max(self.size, GRAIN))
         except (OSError, ValueError, OverflowError) as e:
@@ -50,12 +50,8 @@ class Pool:
         self.used = np.frombuffer(mmap.mmap(-1, 8), np.int64)  # bytes
         self.lock = multiprocessing.Lock()
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"size": self.size}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.size = state["size"]
-        self._begin()
+    def __reduce__(self) -> tuple[type, tuple[int]]:
+        return Pool, (self.size,)
 
     def reserve(self, size: int) -> int | None:
         """Where `size` bytes may be written; None when the pool is full, or another process has died over it."""
@@ -81,18 +77,11 @@ class Shelf:
 
     def __init__(self, pool: Pool, count: int) -> None:
         self.pool, self.count = pool, count
-        self._begin()
-
-    def _begin(self) -> None:
         # One above the place of each image, 0 for none: a single word, so that no process sees half of it.
         self.places = np.frombuffer(mmap.mmap(-1, max(8, 8 * self.count)), np.int64)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"pool": self.pool, "count": self.count}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.pool, self.count = state["pool"], state["count"]
-        self._begin()
+    def __reduce__(self) -> tuple[type, tuple[Pool, int]]:
+        return Shelf, (self.pool, self.count)
 
     def get(self, number: int, decode: Callable[[], np.ndarray]) -> np.ndarray:
         """Image `number`, (H, W, C) or (H, W): a copy of what is kept, or what `decode` gives, kept where there is room."""

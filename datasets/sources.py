@@ -13,7 +13,8 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -36,7 +37,7 @@ from ..core.imaging.storage import (
     read_part,
 )
 from ..core.registry import unknown_key
-from .kept import Pool, Shelf
+from .kept import Pool, Shelf, refuse_beyond_memory
 
 log = logging.getLogger("relume")
 
@@ -55,8 +56,6 @@ class IOBackend:
 
     type: Literal["disk", "lmdb", "tar"] = "disk"
     cache: float | None = None
-    pool: ClassVar[Pool | None] = None
-    """These images, of an instance with a cache."""
 
     def __post_init__(self) -> None:
         if self.cache is not None:
@@ -66,7 +65,12 @@ class IOBackend:
                 or not 0 < self.cache < math.inf
             ):
                 raise UserError(f"io_backend: cache is {self.cache!r}; a number of GiB above 0 is expected")
-            object.__setattr__(self, "pool", Pool(int(self.cache * 2**30)))
+            refuse_beyond_memory(int(self.cache * 2**30))
+
+    @cached_property
+    def pool(self) -> Pool | None:
+        """Where the decoded images of all sources are that are opened by this block."""
+        return None if self.cache is None else Pool(int(self.cache * 2**30))
 
 
 def as_backend(block: IOBackend | Mapping[str, Any] | None) -> IOBackend:
