@@ -207,6 +207,16 @@ def plain(values: Any) -> Any:
     return str(values) if isinstance(values, PurePath) else values
 
 
+def usual(component: type, option: str) -> Any:
+    """The default of an option of a component, or of a section: what its constructor takes where nothing is said."""
+    return inspect.signature(component).parameters[option].default
+
+
+def given_otherwise(options: Mapping[str, Any], option: str, component: type) -> bool:
+    """Whether `options` give an option of a component another value than its default."""
+    return option in options and bool(plain(options[option]) != plain(usual(component, option)))
+
+
 def shape_of(tensor: Any) -> str:
     """A tensor's shape in messages: ``2x3x16x16``."""
     return "x".join(map(str, tensor.shape)) or "a single number"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.annotations import Count, Share, plain
+from ..core.annotations import Count, Share, given_otherwise
 from ..core.degradations import DEGRADATIONS
 from ..core.degradations.draws import Draws
 from ..core.degradations.engines import EngineName, make_engine
@@ -189,9 +188,8 @@ class RealESRGANDataset(ImageDataset):
         if len(here) == 2:
             raise UserError("degradations: degradation is given too; leave one of them out")
         if options.get("degradations") is not None:
-            known = inspect.signature(cls).parameters
-            for key in sorted(OF_CHAIN.intersection(options)):
-                if plain(options[key]) != plain(known[key].default):
+            for key in sorted(OF_CHAIN):
+                if given_otherwise(options, key, cls):
                     raise UserError(
                         f"{key}: has no effect with degradations, whose operations say it themselves; leave it out"
                     )

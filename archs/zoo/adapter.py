@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from ...core.annotations import usual
 from ...core.errors import UserError, require
 from ...core.registry import MISSING, guessed
 from .mends import keep_own_tables, take_first_output
@@ -112,7 +113,7 @@ def _build(cls: type[nn.Module], name: str, row: Row, own: list[str], options: d
             functools.partial(_refuse_training, f"{name} cannot be trained here: {row.untrainable}")
         )
     keep_own_tables(net)
-    multiple = values.get(row.multiple, _default(cls, row.multiple)) if isinstance(row.multiple, str) else row.multiple
+    multiple = values.get(row.multiple, usual(cls, row.multiple)) if isinstance(row.multiple, str) else row.multiple
     net.size_multiple = multiple  # type: ignore[assignment]
     _freeze(net, row)
     return net
@@ -121,10 +122,6 @@ def _build(cls: type[nn.Module], name: str, row: Row, own: list[str], options: d
 def _refuse_training(why: str, net: nn.Module, inputs: Any) -> None:
     if net.training:
         raise UserError(why)
-
-
-def _default(cls: type[nn.Module], option: str) -> Any:
-    return inspect.signature(cls).parameters[option].default
 
 
 def _freeze(net: nn.Module, row: Row) -> None:

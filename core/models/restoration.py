@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ...losses.balance import Balance, BalanceMode, BalanceStart
+from ..annotations import given_otherwise
 from ..degradations.limits import Probabilities
 from ..errors import UserError, did_you_mean
 from ..inference.network import network_trait
@@ -133,7 +134,12 @@ class RestorationModel(Model):
         yield from mistakes_of_mixing(opt)
         if opt["train"] is not None and opt["val"].get("inputs") is not None:
             yield "val.inputs", "is for files without 'train'; here train.inputs says it, for validation as well"
-        yield from mistakes_of_balance(opt["train"] or {})
+        train = opt["train"] or {}
+        modes = {train.get(key, "fixed") for key in ("balance", "balance_outputs")}
+        for key, learning in (("balance_entropy", {"softmax"}), ("balance_start", {"softmax", "uncertainty"})):
+            if given_otherwise(train, key, RestorationModel) and not modes & learning:
+                needed = " or ".join(sorted(learning))
+                yield f"train.{key}", f"has no effect where neither balance nor balance_outputs is {needed}"
 
     def updates(self, batch: Batch, step: int) -> Iterator[Update]:
         given = self.given(batch)
@@ -224,18 +230,6 @@ class RestorationModel(Model):
         outputs = as_tuple(self.inference(self.networks["g"], image))
         place: int = network_trait(self.networks["g"], "result_output")
         return outputs[place % len(outputs)]
-
-
-def mistakes_of_balance(train: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What is said of balances that learn, where none does."""
-    modes = {train.get(key, "fixed") for key in ("balance", "balance_outputs")}
-    for key, usual, learning in (
-        ("balance_entropy", 1.0, {"softmax"}),
-        ("balance_start", "equal", {"softmax", "uncertainty"}),
-    ):
-        if train.get(key, usual) != usual and not modes & learning:
-            needed = " or ".join(sorted(learning))
-            yield f"train.{key}", f"has no effect where neither balance nor balance_outputs is {needed}"
 
 
 def need_items(key: str, names: Iterable[str], batch: Batch) -> None:

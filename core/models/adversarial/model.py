@@ -16,7 +16,7 @@ from ....losses.base import LossTraits
 from ....losses.gan import logits, relativistic_d_loss, relativistic_g_loss
 from ....losses.ldl import get_refined_artifact_map
 from ....losses.penalties import gradient_penalty_loss, r1_penalty
-from ...annotations import Count, Range, SomeIterations, declared
+from ...annotations import Count, Range, SomeIterations, declared, given_otherwise
 from ...degradations.limits import Probabilities
 from ...errors import UserError
 from ...inference.network import NetworkTraits
@@ -240,7 +240,7 @@ class SRGANModel(Model):
         if train is None:
             return
         yield from mistakes_of_mixing(opt)
-        if train.get("net_d_reg_every", 16) != 16 and not train.get("r1_reg_weight"):
+        if given_otherwise(train, "net_d_reg_every", SRGANModel) and not train.get("r1_reg_weight"):
             yield "train.net_d_reg_every", "has no effect without r1_reg_weight"
         alone, waits = train.get("net_g_pretrain_iters", 0), train.get("net_d_init_iters", 0)
         if isinstance(alone, int) and isinstance(waits, int) and 0 < waits <= alone:

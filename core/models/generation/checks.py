@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
 from typing import Any
 
 from ....datasets.base import DatasetTraits
-from ...annotations import declared
+from ...annotations import declared, given_otherwise, usual
 from ...errors import UserError
 
 
 def mistakes_of_modes(block: str, kind: type, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Options of ``train.<block>`` that another one's value leaves without an effect, as ``MODES`` of their class has it."""
-    usual = {f.name: f.default for f in fields(kind)}
     for key, (by, values) in kind.MODES.items():  # type: ignore[attr-defined]
-        mode = given.get(by, usual[by])
-        if given.get(key, usual[key]) != usual[key] and mode not in values:
+        mode = given.get(by, usual(kind, by))
+        if given_otherwise(given, key, kind) and mode not in values:
             yield f"train.{block}.{key}", f"has no effect with {by}: {mode}, only with {' or '.join(values)}"
 
 
