@@ -67,13 +67,15 @@ def refusal(error: Exception, key: str, block: Mapping[str, Any], when: str = ""
     own = isinstance(error, UserError)
     said = str(error) if own else memory.explained(error) if memory.ran_out(error) else in_one_line(error)
     named = mentioned(said if own else in_one_line(error), block)  # not what advice mentions
-    if own and not named and (spoken := quoted(said, block)) is not None:
-        named, key_said = [spoken], f"{key}.{spoken}"
+    spoken = quoted(said, block) if own and not named else []
+    if len(spoken) == 1:
+        named, key_said = spoken, f"{key}.{spoken[0]}"
         said = said if key_said in said else f"{key_said}: {said}"
     clear = own and (quotes(said, named, block) or key in said)
     about = "" if clear or key in said or not prefix else f"{key}: "
     about += "" if own else when
-    given = "" if clear or not given_in(block) else f" ({given_in(block)})"
+    values = given_in({k: block[k] for k in spoken} or block)
+    given = "" if clear or not values else f" ({values})"
     foreign = not own or (error.__cause__ is not None and not isinstance(error.__cause__, UserError))
     found: UserError = (Provoked if foreign else UserError)(f"{about}{said}{given}")
     found.key = f"{key}.{named[0]}" if named else key
@@ -90,8 +92,8 @@ def quotes(text: str, keys: Iterable[str], block: Mapping[str, Any]) -> bool:
     return any(str(block[k]) in text for k in keys)
 
 
-def quoted(text: str, block: Mapping[str, Any]) -> str | None:
-    """The key of the one value of `block`, a path or a name, that a message quotes without its key."""
+def quoted(text: str, block: Mapping[str, Any]) -> list[str]:
+    """Keys of the paths in `block` that a message quotes without their keys; of names where it quotes no path."""
     texts = [
         (k, v)
         for k, value in block.items()
@@ -102,8 +104,7 @@ def quoted(text: str, block: Mapping[str, Any]) -> str | None:
     paths = {(k, v) for k, v in texts if "/" in v or k.startswith("dataroot")}
     known = [pair for pair in texts if pair in paths or len(pair[1]) > 3]
     found = [pair for pair in known if re.search(rf"(?<![\w/]){re.escape(printable(pair[1]))}(?![\w/])", text)]
-    keys = {k for k, _ in paths.intersection(found)} or {k for k, _ in found}
-    return keys.pop() if len(keys) == 1 else None
+    return list(dict.fromkeys(k for k, _ in [pair for pair in found if pair in paths] or found))
 
 
 def given_in(block: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ from relume.core import cli
 from relume.core.errors import UserError
 from relume.core.options import OptionError, check
 from relume.core.runtime import memory
-from relume.core.runtime.gate import Provoked, chain, gate, owner, quoted, without_it
+from relume.core.runtime.gate import Provoked, chain, gate, owner, quoted, refusal, without_it
 
 PLUGIN = '''
 import torch
@@ -307,10 +307,17 @@ def test_the_culprit_is_what_it_works_without() -> None:
     assert without_it(build, {"a": 1, "b": 3}, ["a"]) is None
 
 
-def test_of_two_folders_that_a_message_quotes_neither_is_blamed() -> None:
+def test_of_two_folders_that_a_message_quotes_neither_is_blamed_and_both_are_named() -> None:
     block = {"type": "PairedImageDataset", "dataroot_lq": "/data/lq", "dataroot_gt": ".."}
-    assert quoted("3 of 3 ground truths in .. have no input in /data/lq: a.png", block) is None
-    assert quoted("/data/lq: there are no files to read in this folder", block) == "dataroot_lq"
-    assert quoted("..: there are no files to read in this folder", block) == "dataroot_gt"
+    assert quoted("3 of 3 ground truths in .. have no input in /data/lq: a.png", block) == [
+        "dataroot_lq",
+        "dataroot_gt",
+    ]
+    assert quoted("/data/lq: there are no files to read in this folder", block) == ["dataroot_lq"]
+    assert quoted("..: there are no files to read in this folder", block) == ["dataroot_gt"]
     several = {**block, "dataroot_gt": ["/proc/self/mem", ".."]}
-    assert quoted("/proc/self/mem: is a file, not a folder.", several) == "dataroot_gt"
+    assert quoted("/proc/self/mem: is a file, not a folder.", several) == ["dataroot_gt"]
+    unpaired = UserError("3 of 3 ground truths in .. have no input in /data/lq: a.png")
+    found = refusal(unpaired, "datasets.val", {**block, "gt_size": 32})
+    assert str(found) == f"datasets.val: {unpaired} (dataroot_lq: /data/lq, dataroot_gt: ..)"
+    assert found.key == "datasets.val"
