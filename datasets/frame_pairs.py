@@ -194,8 +194,9 @@ class ListedPairs(FramePairs):
 
     def __init__(self, dataroot_gt: str, dataroot_lq: str, io_backend: IOBackend | None, **settings: object) -> None:
         super().__init__(**settings)  # type: ignore[arg-type]
-        self.gt = opened(dataroot_gt, as_backend(io_backend), "gt")
-        self.lq = opened(dataroot_lq, as_backend(io_backend), "lq")
+        backend = as_backend(io_backend)
+        self.gt = opened(dataroot_gt, backend, "gt")
+        self.lq = opened(dataroot_lq, backend, "lq")
 
     def refuse_missing(self, gt: Iterable[str], lq: Iterable[str] | None = None) -> None:
         """Check that both folders have every frame that is needed of them, which are the same when `lq` is omitted.
