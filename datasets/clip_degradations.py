@@ -11,7 +11,7 @@ from torch import Tensor
 from ..core.degradations.draws import Draws
 from ..core.degradations.engines import EngineName, make_engine, of_frame
 from ..core.degradations.operations import Degradation, DegradationList
-from ..core.degradations.second_order import BlurOptions, SecondOrder, degrade_one, draw_final_kernel
+from ..core.degradations.second_order import BlurOptions, SecondOrder, degrade_one, draw_kernels
 from ..core.errors import UserError
 
 BLURS = (BlurOptions(), BlurOptions(blur_sigma=(0.2, 1.5)))
@@ -54,12 +54,10 @@ class ClipDegradation:
         if self.operations is not None:
             return self.operations.of_clip(frames, draws.part("degradations"), self.engine, self.scale)
         assert self.chain is not None
-        kernels = [blur.draw(draws.part(f"kernel{i}")) for i, blur in enumerate(BLURS, start=1)]
-        kernels.append(draw_final_kernel(draws.part("sinc"), FINAL_SINC, BLURS[0].kernel_range))
-        drawn = [torch.from_numpy(kernel).float() for kernel in kernels]
+        kernels = draw_kernels(draws, BLURS, FINAL_SINC)
         decisions = self.chain.decide(draws)
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
             return [
-                degrade_one(frame, drawn, decisions, self.scale, of_frame(self.engine, n))
+                degrade_one(frame, kernels, decisions, self.scale, of_frame(self.engine, n))
                 for n, frame in enumerate(frames)
             ]

@@ -7,7 +7,6 @@ import random
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..core.annotations import Count
@@ -20,9 +19,9 @@ from ..core.imaging.image_io import to_float
 from . import DATASETS
 from .base import Item, OnError, Phase
 from .clip_degradations import ClipDegradation
-from .frame_pairs import FramePairs, open_both, refuse_sizes, refuse_unequal, window_span
+from .frame_pairs import FramePairs, open_both, refuse_several_sizes, refuse_sizes, refuse_unequal, window_span
 from .sources import IOBackend, as_backend, refuse_small
-from .transforms import Color, Image, random_crop, random_flip_rotate, to_tensor
+from .transforms import Color, Image, to_tensor
 
 
 @DATASETS.register()
@@ -128,17 +127,10 @@ class ClipsDataset(FramePairs):
     def _degraded(self, images: list[Image], draws: Draws, path: str) -> dict[str, Tensor]:
         """``lq`` and ``gt`` of frames, cut and turned in training; outside it cut to a multiple of the scale."""
         assert self.degrade is not None
+        refuse_several_sizes(images, path)
         height, width = (side - side % self.scale for side in images[0].shape[:2])
         if not height or not width:
             raise UserError(f"{path}: frames are smaller than scale {self.scale}")
-        images = [to_float(image[:height, :width]) for image in images]
-        if self.training:
-            if self.gt_size is not None:
-                images = random_crop(images, self.gt_size, 1, path)
-            images = random_flip_rotate(images, self.use_hflip, self.use_rot)
-        gt = [to_tensor(image) for image in images]
-        lq = self.degrade(gt, draws)
-        if self.color is None:
-            return {"lq": torch.stack(lq), "gt": torch.stack(gt)}
-        both = [[frame.permute(1, 2, 0).numpy() for frame in frames] for frames in (lq, gt)]
-        return {"lq": self.stacked(both[0]), "gt": self.stacked(both[1])}
+        whole = self.augmented([to_float(image[:height, :width]) for image in images], 1, path)
+        small = self.degrade([to_tensor(image) for image in whole], draws)
+        return {"lq": self.stacked([frame.permute(1, 2, 0).numpy() for frame in small]), "gt": self.stacked(whole)}

@@ -116,6 +116,13 @@ def _size(name: str, where: str, clip: Frames, step: int) -> tuple[int, int] | N
     return next(iter(first), None)
 
 
+def refuse_several_sizes(images: Sequence[Image], path: str) -> None:
+    """Raise UserError unless the frames that were read of a clip are of one size."""
+    if len({image.shape for image in images}) > 1:
+        sizes = sorted({f"{i.shape[0]}x{i.shape[1]}" for i in images})
+        raise UserError(f"{path}: frames of one clip have several sizes: {', '.join(sizes)}")
+
+
 def window_span(num_frame: int, interval_list: Sequence[int]) -> int:
     """Frames of a clip that a window covers at the largest distance between its own.
 
@@ -169,20 +176,21 @@ class FramePairs(ImageDataset):
             UserError: frames are of several sizes, or lq and gt do not differ by `scale`.
         """
         for images in (lq, gt):
-            if len({image.shape for image in images}) > 1:
-                sizes = sorted({f"{i.shape[0]}x{i.shape[1]}" for i in images})
-                raise UserError(f"{path}: frames of one clip have several sizes: {', '.join(sizes)}")
+            refuse_several_sizes(images, path)
         small, large = lq[0].shape[:2], gt[0].shape[:2]
         if large != (small[0] * self.scale, small[1] * self.scale):
             what = f"{large[0]}x{large[1]} and lq {small[0]}x{small[1]}"
             raise UserError(f"{path}: gt is {what}, which is not scale {self.scale}")
-        if self.training:
-            images = [*lq, *gt]
-            if self.gt_size is not None:
-                images = random_crop(images, self.gt_size, self.scale, path)
-            images = random_flip_rotate(images, self.use_hflip, self.use_rot)
-            lq, gt = images[: len(lq)], images[len(lq) :]
-        return self.stacked(lq), self.stacked(gt)
+        images = self.augmented([*lq, *gt], self.scale, path)
+        return self.stacked(images[: len(lq)]), self.stacked(images[len(lq) :])
+
+    def augmented(self, images: list[Image], scale: int, path: str) -> list[Image]:
+        """Frames in training cut and turned alike, the last to `gt_size`, those of 1 / `scale` of its size to the same area."""
+        if not self.training:
+            return images
+        if self.gt_size is not None:
+            images = random_crop(images, self.gt_size, scale, path)
+        return random_flip_rotate(images, self.use_hflip, self.use_rot)
 
     def stacked(self, images: Sequence[Image]) -> Tensor:
         """(T, 3, H, W) float32 in [0, 1]; one channel where that is asked for."""
@@ -194,8 +202,9 @@ class ListedPairs(FramePairs):
 
     def __init__(self, dataroot_gt: str, dataroot_lq: str, io_backend: IOBackend | None, **settings: object) -> None:
         super().__init__(**settings)  # type: ignore[arg-type]
-        self.gt = opened(dataroot_gt, as_backend(io_backend), "gt")
-        self.lq = opened(dataroot_lq, as_backend(io_backend), "lq")
+        backend = as_backend(io_backend)
+        self.gt = opened(dataroot_gt, backend, "gt")
+        self.lq = opened(dataroot_lq, backend, "lq")
 
     def refuse_missing(self, gt: Iterable[str], lq: Iterable[str] | None = None) -> None:
         """Check that both folders have every frame that is needed of them, which are the same when `lq` is omitted.

@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from ..core.annotations import Count, NonNegative, Range
 from ..core.degradations.draws import Draws
@@ -17,13 +15,12 @@ from ..core.imaging.matlab_resize import imresize
 from . import DATASETS
 from .base import Item, OnError, Phase
 from .moving import random_scene, render
-from .photographs import PhotographDataset, Span, refuse_bad_ranges
-from .synthetic_motion import HELD_OUT, read_texture
-from .transforms import random_flip_rotate, to_tensor
+from .moving_photographs import MovingPhotographs
+from .photographs import Span, refuse_bad_ranges
 
 
 @DATASETS.register()
-class MovingClipsDataset(PhotographDataset):
+class MovingClipsDataset(MovingPhotographs):
     """Clips of moving scenes rendered from photographs (see `datasets.moving`), and the same, small and noisy.
 
     An item has ``lq`` (num_frame, 3, gt_size / scale, gt_size / scale) and ``gt`` (num_frame, 3, gt_size, gt_size), float32
@@ -86,9 +83,6 @@ class MovingClipsDataset(PhotographDataset):
     def __len__(self) -> int:
         return len(self.photographs) * (self.num_frame if self.single and not self.training else 1)
 
-    def require_patch(self, size: int) -> None:
-        """Any size will do: a photograph's mirror image goes on where it ends."""
-
     def place(self, index: int) -> tuple[int, int | None]:
         """The clip of a sample, and its frame, where that follows from the index."""
         return divmod(index, self.num_frame) if self.single and not self.training else (index, None)
@@ -101,14 +95,12 @@ class MovingClipsDataset(PhotographDataset):
 
     def load(self, index: int) -> Item:
         clip, frame = self.place(index)
-        rng = self.generator(clip) if self.training else np.random.RandomState(HELD_OUT + clip)
+        rng = self.generator(clip)
         if self.single and frame is None:
             frame = int(rng.randint(self.num_frame))
-        chosen = [clip, *rng.randint(len(self.photographs), size=self.objects)]
-        textures = [self._texture(number) for number in chosen]
         steps = max(self.num_frame - 1, 1)
         span = (self.motion[0] * steps, self.motion[1] * steps)
-        layers = random_scene(rng, textures, (self.gt_size, self.gt_size), span, self.rotation)
+        layers = random_scene(rng, self.textures(rng, clip), (self.gt_size, self.gt_size), span, self.rotation)
         wanted = range(self.num_frame) if frame is None else [frame]
         gt = torch.stack([quantise(render(layers, (self.gt_size, self.gt_size), n / steps)) for n in wanted])
         draws = Draws(int(rng.randint(2**31)))
@@ -121,11 +113,3 @@ class MovingClipsDataset(PhotographDataset):
         folder = PurePosixPath(super().result_path(clip)).stem
         item: Item = {"folder": folder, "name": PurePosixPath(path).stem, "lq_path": path, "gt_path": path}
         return {**item, "lq": lq, "gt": gt} if frame is None else {**item, "lq": lq[0], "gt": gt[0]}
-
-    def _texture(self, number: int) -> Tensor:
-        """A photograph (3, H, W), in training flipped and turned."""
-        source, name = self.photographs[number]
-        texture = read_texture(source, name, self.shorter_side)
-        if not self.training:
-            return texture
-        return to_tensor(random_flip_rotate([texture.permute(1, 2, 0).numpy()], self.hflip, self.rotate)[0])

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..core.annotations import Count, Share, given_otherwise
@@ -23,7 +22,7 @@ from ..core.degradations.second_order import (
     SecondOrder,
     cut_pair,
     degrade_one,
-    draw_final_kernel,
+    draw_kernels,
 )
 from ..core.errors import UserError
 from ..core.imaging.image_io import to_float
@@ -236,9 +235,7 @@ class RealESRGANDataset(ImageDataset):
 
     def kernels(self, draws: Draws) -> list[Tensor]:
         """The kernels of a sample: first blur, second, and the sinc; (k, k) float32 each."""
-        drawn = [blur.draw(draws.part(f"kernel{i}")) for i, blur in enumerate(self.blurs, start=1)]
-        drawn.append(draw_final_kernel(draws.part("sinc"), self.final_sinc_prob, self.blurs[0].kernel_range))
-        return [torch.from_numpy(kernel).float() for kernel in drawn]
+        return draw_kernels(draws, self.blurs, self.final_sinc_prob)
 
     def degraded(self, pixels: np.ndarray, draws: Draws) -> dict[str, Tensor]:
         """``lq`` and ``gt`` of a photograph (H, W, 3), cut to the training patch."""

@@ -43,6 +43,8 @@ log = logging.getLogger("relume")
 
 MOST_HEADERS = 20_000
 """Files whose size is looked at before training."""
+HEADER = 65536
+"""Bytes in which a header is looked for."""
 
 
 @dataclass(frozen=True)
@@ -137,10 +139,13 @@ class Source:
         if is_url(self.root):
             return None
         try:
-            with open(self.path(name), "rb") as f:
-                return shown_size(f.read(65536))
-        except OSError:
+            return shown_size(self.beginning(name, HEADER))
+        except UnreadableFile:
             return None  # reading the sample will say so
+
+    def beginning(self, name: str, size: int) -> bytes:
+        """The first bytes of a file, `size` at most. Errors as `read_part`."""
+        return read_part(self.path(name), 0, size)
 
 
 class Folder(Source):
@@ -315,14 +320,9 @@ class Tar(Source):
             raise UnreadableFile(f"{join(entry.archive, entry.name)}: the archive is cut")
         return data
 
-    def size(self, name: str) -> tuple[int, int] | None:
-        if is_url(self.root):
-            return None
+    def beginning(self, name: str, size: int) -> bytes:
         entry = self.entries[name]
-        try:
-            return shown_size(read_part(entry.archive, entry.start, min(entry.size, 65536)))
-        except UserError:
-            return None  # reading the sample will say so
+        return read_part(entry.archive, entry.start, min(entry.size, size))
 
 
 def entries(archive: str) -> list[Entry]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
@@ -12,13 +11,12 @@ from torch import Tensor
 
 from ..core.annotations import Count, NonNegative, Range
 from ..core.errors import UserError
-from ..core.imaging.image_io import to_float
 from . import DATASETS
 from .base import Item, OnError
 from .moving import motion_field, random_scene, render
-from .photographs import PhotographDataset, Span, refuse_bad_ranges, shrink
+from .moving_photographs import MovingPhotographs
+from .photographs import Span, refuse_bad_ranges
 from .sources import Source
-from .transforms import random_flip_rotate, to_tensor
 
 TEXTURES = ("brick.png", "grass.png", "gravel.png", "ihc.png")
 """Further pictures inside the scikit-image wheel, for training only: grey surfaces, and stained tissue."""
@@ -26,12 +24,9 @@ TEXTURES = ("brick.png", "grass.png", "gravel.png", "ihc.png")
 BUCKETS: dict[str, Span] = {"small": (1.0, 2.0), "medium": (2.0, 5.0), "large": (5.0, 10.0), "extreme": (10.0, 20.0)}
 """Ranges of motion between the outer frames, in pixels."""
 
-HELD_OUT = 2**31
-"""Seeds of evaluation scenes begin here, those of training end below: no motion is in both."""
-
 
 @DATASETS.register()
-class SyntheticMotionDataset(PhotographDataset):
+class SyntheticMotionDataset(MovingPhotographs):
     """Two frames of a moving scene and the one between them, all rendered from photographs (see `datasets.moving`).
 
     An item has ``img0`` (t = 0), ``img1`` (t = 1) and ``gt`` (t = ``timestep``), (3, gt_size, gt_size) float32 RGB in [0, 1],
@@ -101,18 +96,9 @@ class SyntheticMotionDataset(PhotographDataset):
         self.rotate = use_rot
         self.reverse_channels = use_reverse_channels
 
-    def generator(self, index: int) -> np.random.RandomState:
-        return super().generator(index) if self.training else np.random.RandomState(HELD_OUT + index)
-
-    def require_patch(self, size: int) -> None:
-        """Any size will do: a photograph's mirror image goes on where it ends."""
-
     def load(self, index: int) -> Item:
         rng = self.generator(index)
-        chosen = [index, *rng.randint(len(self.photographs), size=self.objects)]
-        textures = [self._texture(number) for number in chosen]
-        if self.training:
-            textures = self._augment(textures)
+        textures = self.textures(rng, index)
         assert self.gt_size is not None
         size = (self.gt_size, self.gt_size)
         layers = random_scene(rng, textures, size, self.motion, self.rotation)
@@ -128,20 +114,8 @@ class SyntheticMotionDataset(PhotographDataset):
             "gt_path": str(path),
         }
 
-    def _texture(self, number: int) -> Tensor:
-        """A photograph as (3, H, W)."""
-        source, name = self.photographs[number]
-        return read_texture(source, name, self.shorter_side)
-
-    def _augment(self, textures: list[Tensor]) -> list[Tensor]:
-        """Photographs flipped and turned; scenes have no preferred direction, so frames need not be."""
+    def augmented(self, textures: list[Tensor]) -> list[Tensor]:
+        """As `MovingPhotographs` has it, after red and blue are exchanged at random."""
         if self.reverse_channels and np.random.rand() < 0.5:
             textures = [texture.flip(0) for texture in textures]
-        images = [texture.permute(1, 2, 0).numpy() for texture in textures]
-        return [to_tensor(random_flip_rotate([image], self.hflip, self.rotate)[0]) for image in images]
-
-
-@functools.lru_cache(maxsize=16)
-def read_texture(source: Source, name: str, shorter_side: int | None) -> Tensor:
-    """(3, H, W) float32: a photograph, kept for the next scene where there are few of them."""
-    return to_tensor(to_float(shrink(source.pixels(name), shorter_side)))
+        return super().augmented(textures)

@@ -31,7 +31,7 @@ from ..inference.halving import DEEPEST
 from ..load import load_model
 from ..models.interpolation import InterpolationModel
 from ..runtime.distributed import named_device
-from ..use.clips import FINE, alike
+from ..use.clips import alike
 from ..use.denser import (
     FOLDER_RATE,
     Between,
@@ -242,13 +242,13 @@ def opened(a: argparse.Namespace, clip: Clip, plan: Plan, encoding: Encoding) ->
     """The video: with the input's sound where it plays as fast."""
     plays = rational(a.fps, "--fps")
     rate = plays or plan.rate
-    times = [moment.time for moment in plan.moments]
-    about: dict[str, Any] = {"timed": False, "unit": FINE}
-    if isinstance(clip, Video):
-        about = alike(clip, times, rate)
-        if plays is not None or a.from_fps is not None:
-            about["begins"] = None
-    about["timed"] = about["timed"] and plays is None
+    if not isinstance(clip, Video):
+        return VideoWriter(a.video, rate, encoding=encoding)
+    about = alike(clip, [moment.time for moment in plan.moments], rate)
+    if plays is not None:
+        about["timed"] = False
+    if plays is not None or a.from_fps is not None:
+        about["begins"] = None
     return VideoWriter(a.video, rate, encoding=encoding, **about)
 
 

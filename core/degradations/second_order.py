@@ -90,6 +90,13 @@ def draw_final_kernel(draws: Draws, probability: float, kernel_range: tuple[int,
     return random_lowpass_kernel(size, largest, draws, least=np.pi / 3)
 
 
+def draw_kernels(draws: Draws, blurs: Sequence[BlurOptions], final_sinc_prob: float) -> list[Tensor]:
+    """The kernels of a sample: one of each blur, and the sinc; (k, k) float32 each."""
+    drawn = [blur.draw(draws.part(f"kernel{i}")) for i, blur in enumerate(blurs, start=1)]
+    drawn.append(draw_final_kernel(draws.part("sinc"), final_sinc_prob, blurs[0].kernel_range))
+    return [torch.from_numpy(kernel).float() for kernel in drawn]
+
+
 # ------------------------------------------------------------------ the chain's options and draws
 class Decisions(TypedDict, total=False):
     """What is drawn for one sample besides kernels; the numbers 1 and 2 are stages."""

@@ -85,13 +85,13 @@ def read_bytes(path: str | Path) -> bytes:
 
 @contextlib.contextmanager
 def opened(path: str | Path) -> Iterator[IO[bytes]]:
-    """A file on disk or behind a URL, to be read in parts. Errors are those of the file system or protocol."""
+    """A file on disk or behind a URL, to be read in parts. Errors are those of the protocol, or of `reading.opened`."""
     if is_url(path):
         filesystem, inner = _remote(str(path))
         with filesystem.open(inner, "rb") as file:
             yield file
     else:
-        with expanded(path).open("rb") as file:
+        with reading.opened(expanded(path)) as file:
             yield file
 
 
@@ -105,7 +105,7 @@ def read_part(path: str | Path, start: int, size: int) -> bytes:
         if is_url(path):
             filesystem, inner = _remote(str(path))
             return bytes(filesystem.cat_file(inner, start=start, end=start + size))
-        with expanded(path).open("rb") as file:
+        with reading.opened(expanded(path)) as file:
             file.seek(start)
             return file.read(size)
     except UserError:

@@ -23,6 +23,8 @@ MATRICES = (1, 4, 5, 6, 7, 9)
 """Matrices (ISO/IEC 23091-2) that colours can be converted with."""
 MILLISECOND = Fraction(1, 1000)
 SHALLOW = "has 8 bits, and the input more; --depth 10, or frames, keep more"
+UNTIMED = 2
+"""Frames of a video of which x265 leaves times of decoding unset: those of showing, since none leans on a later frame."""
 FINEST = 65535
 """Largest denominator of time units in MPEG-4 Part 2."""
 
@@ -213,13 +215,21 @@ class VideoWriter:
         if chosen.name == "hevc" and self.suffix in (".mp4", ".m4v", ".mov"):
             context.codec_tag = "hvc1"  # without which Apple's players refuse it
 
+    def _last_packets(self) -> list[Any]:
+        """What the encoder has left."""
+        packets: list[Any] = self.stream.encode(None)
+        if self.chosen.name == "hevc" and self.count <= UNTIMED:
+            for packet in packets:
+                packet.dts = packet.pts
+        return packets
+
     def __exit__(self, kind: object, *_: object) -> None:
         try:
             if self.container is not None:
                 if kind is None:
                     for track in self.tracks:
                         track.until(None)
-                    self.container.mux(self.stream.encode(None))
+                    self.container.mux(self._last_packets())
                 self.container.close()
                 if kind is None:
                     os.replace(self.temporary, self.path)

@@ -133,14 +133,14 @@ class Between:
         number = -1
         before: np.ndarray | None = None
         scenes = Scenes(frames, to_tensor)
-        coming = iter(scenes)
+        coming = frames if self.across_cuts else iter(scenes)
         after = next(coming, None)
         ends: dict[float, Tensor] = {}
         cut = False
         for moment in moments:
             while number < moment.before:
                 number, before, after = number + 1, after, next(coming, None)
-                ends, cut = {}, after is not None and scenes.begins and not self.across_cuts
+                ends, cut = {}, after is not None and scenes.begins
                 self.cuts += cut
             assert before is not None
             if moment.part and not ends:

@@ -150,11 +150,9 @@ class Enhancer:
         if self.takes:
             overlap, run = self.takes - 1, self._each
             window = max(window, 2 * self.takes)
-        overlap = min(overlap, window - 1)
-        parts = streamed(run, scenes, window, overlap, lambda before, after: scenes.begins)
-        if self._carries(first, window):
-            parts = carried(self._continued, scenes, window, overlap, lambda before, after: scenes.begins)
-        for part in parts:
+        windows = (scenes, window, min(overlap, window - 1), lambda before, after: scenes.begins)
+        carries = self._carries(first, window)
+        for part in carried(self._continued, *windows) if carries else streamed(run, *windows):
             yield from (self._finished(image, 1.0) for image in part[0])
 
     def _carries(self, frame: Tensor, window: int) -> bool:

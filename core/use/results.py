@@ -211,10 +211,8 @@ class Results:
             if one.is_clip:
                 yield [(one, target, None)]
                 continue
-            try:
-                picture = decode(self._bytes(one), one.path)
-            except UserError as e:
-                self._fail(one, e)
+            picture = self._picture(one)
+            if picture is None:
                 continue
             if group and (len(group) >= self.request.batch or not alike(group[0][2], picture)):
                 yield group
@@ -261,10 +259,8 @@ class Results:
 
     def _decoded(self, members: Iterator[tuple[Input, Path]]) -> Iterator[tuple[Input, Path, Picture]]:
         for one, target in members:
-            try:
-                yield one, target, decode(self._bytes(one), one.path)
-            except UserError as e:
-                self._fail(one, e)
+            if (picture := self._picture(one)) is not None:
+                yield one, target, picture
 
     def _make_frames(self, frames: Iterator[tuple[Input, Path, Picture]]) -> None:
         """Results of pictures of one size, one after the other in time."""
@@ -298,6 +294,14 @@ class Results:
         self.journal.note(target, one.path, target.stat().st_size)
         for note in notes:
             self.say(f"{target}: {note}")
+
+    def _picture(self, one: Input) -> Picture | None:
+        """An input, decoded; None where it cannot be, which is said."""
+        try:
+            return decode(self._bytes(one), one.path)
+        except UserError as e:
+            self._fail(one, e)
+            return None
 
     def _bytes(self, one: Input) -> bytes:
         return self.data if one.path == STANDARD else read_bytes(one.path)

@@ -155,3 +155,13 @@ def test_what_does_not_go_together_is_one_line(options: dict[str, Any], message:
     with pytest.raises(UserError) as caught:
         build_dataset({"type": "ClipsDataset", "dataroot_gt": gt, **options}, scale=4)
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_frames_of_several_sizes_that_headers_did_not_tell_are_refused(
+    gt: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relume.datasets.clips.FrameList.size", lambda self, number: None)  # as behind a URL
+    imwrite(Path(gt) / "a" / "2.png", np.zeros((50, 60, 3), np.uint8))
+    dataset = build_dataset({"type": "ClipsDataset", "dataroot_gt": gt, "degradation": {}}, phase="val", scale=4)
+    with pytest.raises(UserError, match="frames of one clip have several sizes: 34x41, 50x60"):
+        dataset[0]

@@ -64,6 +64,18 @@ def test_an_image_is_decoded_once_by_all_processes_together(folders: Path) -> No
     assert all(torch.equal(a, b) for a, b in zip(again[: len(first)], again[len(first) :], strict=True))
 
 
+def test_frames_of_both_folders_share_one_pool(tmp_path: Path) -> None:
+    for root in ("lq", "gt"):
+        for i in range(5):
+            imwrite(tmp_path / root / "001" / f"{i:08d}.png", np.full((8, 8, 3), i, np.uint8))
+    meta = tmp_path / "meta.txt"
+    meta.write_text("001 5 (8,8,3)\n")
+    block = {"type": "REDSDataset", "num_frame": 3, "gt_size": None, "meta_info_file": str(meta)}
+    roots = {f"dataroot_{root}": str(tmp_path / root) for root in ("lq", "gt")}
+    dataset = build_dataset({**block, **roots, "io_backend": {"type": "disk", "cache": 0.01}}, phase="val", scale=1)
+    assert dataset.gt._shelf.pool is dataset.lq._shelf.pool
+
+
 def test_what_one_process_has_kept_another_reads() -> None:
     pool = Pool(1 << 16)
     shelf = Shelf(pool, 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import random
 import tarfile
@@ -113,6 +114,8 @@ def spoilt(how: str) -> str:
         Path("x.tar").write_bytes(b"noise" * 1000)
     elif how == "a folder":
         Path("x.tar").mkdir()
+    elif how == "a pipe":
+        os.mkfifo("x.tar")
     elif how == "leads out":
         with tarfile.open("x.tar", "w") as archive:
             archive.add("lq/a.png", "a.png")
@@ -133,6 +136,7 @@ def spoilt(how: str) -> str:
         ("noise", r"x\.tar: cannot be read as a tar file"),
         ("absent", r"x\.tar: cannot be read \(No such file"),
         ("a folder", r"x\.tar: cannot be read"),
+        ("a pipe", r"x\.tar: cannot be read \(No plain file"),
         ("leads out", r"'\.\./a\.png' leads out of the archive"),
         ("twice", r"is in .*000000\.tar and in .*000003\.tar"),
         ("none", r"lq: there are no \.tar files"),

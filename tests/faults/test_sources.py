@@ -437,6 +437,15 @@ def test_what_cannot_be_read_is_named_or_passed_over_in_all_sources_alike(folder
     assert name in line
 
 
+def test_a_pipe_among_pictures_is_not_waited_for(folder):
+    (folder / "b.png").unlink()
+    os.mkfifo(folder / "b.png")
+    source = Folder(str(folder))
+    assert source.size("a.png") is not None and source.size("b.png") is None
+    with pytest.raises(UserError, match=r"b\.png: cannot be read \(No plain file\)"):
+        source.pixels("b.png")
+
+
 def test_nothing_at_all_is_not_passed_over(folder, tmp_path):
     (tmp_path / "list.txt").write_text("x.png\nz.png\n")
     opt = {"type": "PairedImageDataset", "dataroot_lq": str(folder), "meta_info_file": str(tmp_path / "list.txt")}

@@ -159,6 +159,17 @@ def test_rgb_and_the_usual_matrices(tmp_path: Path) -> None:
         assert np.abs(image.astype(int) - colours).max() <= (0 if matrix == (0,) else 3)
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_h265_of_few_frames_has_their_times(count: int, tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    for _ in range(12):  # what x265 leaves unset is not always wrong
+        with VideoWriter(tmp_path / "a.mp4", Fraction(25), encoding=Encoding("hevc")) as video:
+            for i in range(count):
+                video.write(image, Fraction(i, 25))
+        with av.open(str(tmp_path / "a.mp4")) as container:
+            assert [frame.time for frame in container.decode(video=0)] == [i / 25 for i in range(count)]
+
+
 def test_codecs_depths_and_rates_by_option(tmp_path: Path) -> None:
     ramp = np.repeat(np.linspace(0, 65535, 64).astype(np.uint16)[None, :, None], 64, 0).repeat(3, 2)
     sizes = {}
