@@ -15,6 +15,8 @@ from ..errors import UserError
 
 OTHER_CHANNELS = re.compile(r"expected input\[.*\] to have (\d+) channels, but got (\d+) channels")
 """What torch says when a convolution gets an image of another number of channels."""
+TAKES = re.compile(r"takes \(B, (\d+), ")
+"""What networks say that look at the channels themselves."""
 
 
 @contextlib.contextmanager
@@ -37,6 +39,13 @@ def explaining_channels() -> Iterator[None]:
         raise UserError(
             f"the network takes {takes} channel(s) where images, or what it makes of them, have {given}{advice}"
         ) from e
+
+
+def channels_taken(error: BaseException) -> int | None:
+    """The channels that a network takes, as an error says that it raised over an image of others; None for other errors."""
+    said = str(error.__cause__ or error)
+    found = OTHER_CHANNELS.search(said) or TAKES.search(said)
+    return int(found[1]) if found else None
 
 
 class NetworkTraits:
