@@ -18,7 +18,7 @@ from ..inference.tiling import size_multiple
 from ..models.base import Batch, Model
 from ..options.schema import Options
 from ..runtime.memory import kept_for_gradients
-from ..runtime.precision import autocast, usable
+from ..runtime.precision import autocast, in_words, usable
 from ..runtime.state import held_memory_gib, whole_memory_gib
 from .networks import build_model
 
@@ -135,7 +135,7 @@ def footprint(opt: Options) -> Footprint:
         fixed=whole + (COPIES - 1) * trained + averages,
         side=side,
         batch=batch,
-        precision="float32" if amp == "off" else amp,
+        precision=in_words(amp),
         together=opt.datasets["train"].batch_size_per_gpu if model.mixes_samples else None,
     )
 
