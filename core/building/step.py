@@ -45,9 +45,7 @@ class Look:
             return
         self.handle.remove()
         there_is = memory.there_is()
-        ours = type(network).__module__.startswith(
-            ARCHS.package
-        )  # others may keep tensors, fakes among them, somewhere
+        ours = ARCHS.ships(type(network))  # others may keep tensors, fakes among them, somewhere
         if not ours or not may_be_large(network, inputs, there_is):
             return
         kept = kept_for_gradients(network, inputs, more)

@@ -114,7 +114,7 @@ def macs_of_shapes(network: nn.Module, *inputs: Any) -> int | None:
 
     Of networks of others none are counted so: they may keep the tensors without values that they are called with.
     """
-    if not type(network).__module__.startswith(ARCHS.package):
+    if not ARCHS.ships(type(network)):
         return None
     try:
         with FakeTensorMode(allow_non_fake_inputs=True) as fake:
