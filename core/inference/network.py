@@ -92,13 +92,11 @@ def network_trait(net: object, name: str) -> Any:
     return declared(net, name, NetworkTraits)
 
 
+def innermost(t: Tensor) -> Tensor:
+    """An image or kernel (4-D) with channels innermost in memory; other tensors have no such layout, and stay as they are."""
+    return t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t
+
+
 def channels_innermost(network: nn.Module) -> None:
-    """Lay out weights of images (4-D) with channels innermost. Others, as of 3-D convolutions, have no such layout.
-
-    ``Module.to(memory_format=...)`` raises for a network that has both.
-    """
-
-    def laid_out(t: Tensor) -> Tensor:
-        return t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t
-
-    network._apply(laid_out)
+    """Lay out weights with channels innermost. ``Module.to(memory_format=...)`` raises where some are of 3-D convolutions."""
+    network._apply(innermost)
