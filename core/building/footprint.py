@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .. import options
 from ..errors import UserError
 from ..hub import unread
-from ..inference.tiling import size_multiple
+from ..inference.tiling import next_multiple, size_multiple
 from ..models.base import Batch, Model
 from ..options.schema import Options
 from ..runtime.memory import kept_for_gradients
@@ -152,7 +152,7 @@ def of_patches(model: Model, side: int, scale: int, frames: int) -> float:
     """Bytes that a sample with patches of so many pixels a side leaves behind, by smaller patches."""
     multiple = math.lcm(*(size_multiple(n) for n in model.networks.values())) * scale
     for sides in (SIDES, LARGE):
-        rounded = sorted({max(-(-min(s, side) // multiple) * multiple, multiple) for s in sides})
+        rounded = sorted({next_multiple(min(s, side), multiple) for s in sides})
         try:
             left = [left_behind(model, model.imagined(1, s, scale, frames)) for s in rounded]
             break

@@ -14,7 +14,7 @@ from ...archs.diffir import PRIOR, DiffIRS1, DiffIRS2
 from ...datasets import build_dataset
 from ..errors import UserError, in_one_line
 from ..inference.network import channels_taken, network_trait
-from ..inference.tiling import size_multiple
+from ..inference.tiling import next_multiple, size_multiple
 from ..models.base import model_class
 from ..models.generation.model import GenerationModel
 from ..models.interpolation import InterpolationModel
@@ -69,7 +69,7 @@ class Call:
         if self.side:
             return self.side, self.side
         multiple = size_multiple(self.network)
-        return -(-height // multiple) * multiple, -(-width // multiple) * multiple
+        return next_multiple(height, multiple), next_multiple(width, multiple)
 
     def inputs(self, height: int, width: int, training: bool = False) -> tuple[Any, ...]:
         """Arguments of ``forward`` for an input of `size`; the first is what the network sees."""
