@@ -12,11 +12,9 @@ import torch
 from torch import Tensor
 
 from ..core.errors import UserError, expanded
-from ..core.hub import are_unread, turn
+from ..core.hub import published, turn
 from ..core.runtime.checkpoint import first_line, load
 from ..core.runtime.weights import refuse_nonfinite, refuse_other_kinds
-
-RANDOM = "random"
 
 
 def pretrained_state(
@@ -35,7 +33,7 @@ def pretrained_state(
     Raises:
         UserError: no such file, a damaged one, one of another network, or a failed download.
     """
-    if weights == RANDOM or are_unread():
+    if not published(weights):
         return random_state(shapes)
     path = expanded(weights) if weights is not None else downloaded(owner, url())
     state = read_state(owner, path)

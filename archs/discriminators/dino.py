@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ...core.annotations import Count, NonNegative
 from ...core.errors import UserError, require
+from ...core.hub import published
 from ...core.imaging.normalisation import IMAGENET
 from ...core.ops.frozen import WithFrozenNetwork
 from ...core.runtime import checkpoint
@@ -19,7 +20,6 @@ from ..blocks import refuse_unfit
 from ..timm_models import timm_model
 from .spectral import SpectralConv2d
 
-RANDOM = "random"
 REACH = 9
 """Tokens that a head's second convolution sees, in a ring."""
 
@@ -118,7 +118,7 @@ def transformer(model: str, weights: str | None) -> nn.Module:
         raise UserError(
             f"{owner}: {model} is no vision transformer with blocks of tokens, such as vit_small_patch16_224"
         )
-    if weights != RANDOM:
+    if published(weights):
         content = checkpoint.load(weights)
         own = network.state_dict()
         if not any(v.is_meta for v in own.values()):  # where only shapes are checked, nothing can be loaded

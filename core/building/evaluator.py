@@ -21,7 +21,7 @@ from ..imaging.transfer import Transfer
 from ..inference.tiling import size_multiple
 from ..models.base import Model
 from ..options.schema import Options
-from ..runtime import distributed, progress, threads
+from ..runtime import distributed, precision, progress, threads
 from ..runtime.gate import gate
 from .machine import seed_of
 
@@ -105,7 +105,6 @@ def conditions(model: Model, device: torch.device, amp: str = "off") -> str:
     multiple = math.lcm(*sizes, model.inference.window_size or 1)
     settings["padding"] = f"{model.inference.padding} to multiples of {multiple}"
     settings["tile"] = model.inference.tile
-    precision = "float32" if amp == "off" else amp
-    return f"{device}, {precision}, " + ", ".join(
+    return f"{device}, {precision.in_words(amp)}, " + ", ".join(
         f"{name} {value}" for name, value in settings.items() if value is not None
     )

@@ -87,9 +87,7 @@ def said(error: Exception, key: str | None, opt: Options) -> UserError:
         whole = [f"network_{k} is {given_in(b)}" for k, b in opt.networks.items()]
         explained = any(v in taken for _, v in named)
         reasons = [*([] if explained else whole), *(f"{n} is {v}" for n, v in named), *colours(opt)]
-        found = UserError(f"{text} ({', '.join(reasons)})" if reasons else text)
-        found.key = "network_g"
-        return found
+        return UserError(f"{text} ({', '.join(reasons)})" if reasons else text, key="network_g")
     if of_loss := LOSS.match(text):
         key = of_loss[1]
         return put_to(key, text, of(key, opt))
@@ -98,16 +96,14 @@ def said(error: Exception, key: str | None, opt: Options) -> UserError:
     block = of(key, opt)
     found = refusal(error, key or "train", block, "the first iterations failed: ")
     if COLOURS.search(text) and (reasons := colours(opt)):
-        of_option, found = found.key, UserError(f"{found} ({', '.join(reasons)})")
-        found.key = of_option
+        found = UserError(f"{found} ({', '.join(reasons)})", key=found.key)
     return found
 
 
 def put_to(key: str, text: str, block: Mapping[str, Any]) -> UserError:
     """A loss's complaint about its answer, with the values of its block, among which ``reduction`` may be the reason."""
-    error = UserError(f"{text} ({given_in(block)})")
-    error.key = f"{key}.reduction" if block.get("reduction") == "none" else key
-    return error
+    of_option = f"{key}.reduction" if block.get("reduction") == "none" else key
+    return UserError(f"{text} ({given_in(block)})", key=of_option)
 
 
 def of_shapes(text: str, pred: list[str], target: list[str], opt: Options) -> UserError:
@@ -128,9 +124,7 @@ def of_shapes(text: str, pred: list[str], target: list[str], opt: Options) -> Us
         key = f"network_g.{found[0][0]}" if found and key == "network_g" else key
     if not named and network:
         reasons.insert(0, f"network_g is {given_in(network)}")
-    error = UserError(f"{text}: {', '.join(reasons)}" if reasons else text)
-    error.key = key
-    return error
+    return UserError(f"{text}: {', '.join(reasons)}" if reasons else text, key=key)
 
 
 def of_memory(error: Exception, key: str | None, opt: Options) -> UserError:
@@ -141,9 +135,7 @@ def of_memory(error: Exception, key: str | None, opt: Options) -> UserError:
         return refusal(error, str(key), of(key, opt), "the first iterations failed: ")
     made_of = [*(f"network_{k}: {given_in(b)}" for k, b in opt.networks.items()), f"datasets.train: {given_in(sizes)}"]
     found = refusal(error, key or "train", {}, "the first iterations failed: ")
-    of_option, found = found.key, type(found)(f"{found} ({'; '.join(made_of)})")
-    found.key = of_option
-    return found
+    return type(found)(f"{found} ({'; '.join(made_of)})", key=found.key)
 
 
 def colours(opt: Options) -> list[str]:

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from .. import options
 from ..errors import UserError
 from ..hub import unread
-from ..inference.tiling import size_multiple
+from ..inference.tiling import next_multiple, size_multiple
 from ..models.base import Batch, Model
 from ..options.schema import Options
 from ..runtime.memory import kept_for_gradients
-from ..runtime.precision import autocast, usable
+from ..runtime.precision import autocast, in_words, usable
 from ..runtime.state import held_memory_gib, whole_memory_gib
 from .networks import build_model
 
@@ -135,7 +135,7 @@ def footprint(opt: Options) -> Footprint:
         fixed=whole + (COPIES - 1) * trained + averages,
         side=side,
         batch=batch,
-        precision="float32" if amp == "off" else amp,
+        precision=in_words(amp),
         together=opt.datasets["train"].batch_size_per_gpu if model.mixes_samples else None,
     )
 
@@ -152,7 +152,7 @@ def of_patches(model: Model, side: int, scale: int, frames: int) -> float:
     """Bytes that a sample with patches of so many pixels a side leaves behind, by smaller patches."""
     multiple = math.lcm(*(size_multiple(n) for n in model.networks.values())) * scale
     for sides in (SIDES, LARGE):
-        rounded = sorted({max(-(-min(s, side) // multiple) * multiple, multiple) for s in sides})
+        rounded = sorted({next_multiple(min(s, side), multiple) for s in sides})
         try:
             left = [left_behind(model, model.imagined(1, s, scale, frames)) for s in rounded]
             break

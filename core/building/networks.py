@@ -165,9 +165,8 @@ def build_optimizers(model: Model, blocks: Mapping[str, Any], opt: Options) -> d
     """
     for key in opt.networks:
         if f"optim_{key}" in blocks and not list(model.named_parameters(key)):
-            error = UserError(f"network_{key} has no parameters to train: {given_in(opt.networks[key])}")
-            error.key = f"network_{key}"
-            raise error
+            said = f"network_{key} has no parameters to train: {given_in(opt.networks[key])}"
+            raise UserError(said, key=f"network_{key}")
     keys = [k.removeprefix("optim_") for k in blocks if k.startswith("optim_")]
     found = {}
     for key in keys:

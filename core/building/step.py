@@ -45,9 +45,7 @@ class Look:
             return
         self.handle.remove()
         there_is = memory.there_is()
-        ours = type(network).__module__.startswith(
-            ARCHS.package
-        )  # others may keep tensors, fakes among them, somewhere
+        ours = ARCHS.ships(type(network))  # others may keep tensors, fakes among them, somewhere
         if not ours or not may_be_large(network, inputs, there_is):
             return
         kept = kept_for_gradients(network, inputs, more)
@@ -63,13 +61,12 @@ class Look:
         shapes = " and ".join("x".join(map(str, t.shape)) for t in inputs if isinstance(t, Tensor))
         block = self.opt.datasets["train"]
         sizes = [f"{k}: {block[k]}" for k in ("gt_size", "batch_size_per_gpu", "mini_batch_sizes") if block.get(k)]
-        error = UserError(
+        return UserError(
             f"datasets.train: a step of network_{self.key} on {shapes} would need {memory.gib(size)} GB of memory for its "
             f"weights, their gradients and what is kept for these; this machine has {memory.gib(there_is)} "
-            f"({'; '.join(sizes)}; {given_in(self.opt[f'network_{self.key}'])}). {memory.LESS}"
+            f"({'; '.join(sizes)}; {given_in(self.opt[f'network_{self.key}'])}). {memory.LESS}",
+            key="datasets.train",
         )
-        error.key = "datasets.train"
-        return error
 
 
 def may_be_large(network: nn.Module, inputs: tuple[Any, ...], there_is: int) -> bool:

@@ -12,6 +12,7 @@ from ..annotations import declared
 from ..evaluation import Evaluator
 from ..options.counts import Epoch
 from ..options.schema import Best, Val
+from ..runtime.precision import in_words
 
 
 def summary(
@@ -34,11 +35,10 @@ def summary(
         f"{len(dataset)} images x {block.dataset_enlarge_ratio} (dataset_enlarge_ratio), {patches}; {batch}",
         f"{epoch.sentence}; {epoch.said_of(total_iter)}",
     ]
-    precision = "float32" if val.amp == "off" else val.amp
     for name, of_set in evaluator.loaders.items():
         count = declared(of_set, "images", LoaderTraits)
         lines.append(
-            f"Validation set {name}: {'an unknown number of' if count is None else count} images, in {precision}"
+            f"Validation set {name}: {'an unknown number of' if count is None else count} images, in {in_words(val.amp)}"
         )
     if evaluator.best is not None and evaluator.loaders:
         lines.append(deciding(evaluator.best, list(evaluator.loaders), val.chosen))

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 from pathlib import Path
 
 from ..errors import UserError, printable
 from ..reports import files
 from ..reports.leftovers import Leftover, leftovers
 from ..reports.text import aligned, amount
+from ..runtime import streams
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,8 +42,7 @@ def run(arguments: argparse.Namespace) -> None:
     for each in found:
         superfluous, said = leftovers(each, pictures=arguments.pictures, archived=arguments.archived)
         every += superfluous
-        for remark in said:
-            print(f"note: {printable(remark, 1000)}", file=sys.stderr)
+        streams.note(*said)
     if not every:
         print(f"nothing to delete in {len(found)} runs")
         return

@@ -17,14 +17,19 @@ EXIT_BROKEN_PIPE = 141
 class UserError(Exception):
     """A mistake of the user's: ``str(error)`` is what the command line prints before exiting with ``code``.
 
+    Args:
+        key: the dotted key of the option that is to blame, where that is known: its place can then be said.
+
     Attributes:
         everywhere: whether all ranks raise it together, so that the main one need only say it.
-        key: the dotted key of the option that is to blame, where that is known: its place can then be said.
     """
 
     code = EXIT_USER_ERROR
     everywhere = False
-    key: str | None = None
+
+    def __init__(self, *message: object, key: str | None = None) -> None:
+        super().__init__(*message)
+        self.key = key
 
 
 class NonFiniteError(UserError):

@@ -12,17 +12,8 @@ from torch import Tensor, nn
 
 from ..errors import UserError, expanded
 from ..files import reading
-from ..hub import are_unread
 from ..runtime import checkpoint
 from ..runtime.weights import refuse_nonfinite, unwrap
-
-RANDOM = "random"
-"""In place of a path to weights: those that the library initialises, from a fixed seed. For tests."""
-
-
-def published(weights: str) -> bool:
-    """Whether an extractor is to read the file `weights`, rather than keep what its library initialises."""
-    return weights != RANDOM and not are_unread()
 
 
 class FeatureExtractor(nn.Module):

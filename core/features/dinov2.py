@@ -11,9 +11,10 @@ from torch import Tensor
 from ...archs.dinov2 import DINOv2, whole_patches
 from ..annotations import Range
 from ..errors import UserError
+from ..hub import published
 from ..imaging.normalisation import IMAGENET
 from . import FEATURES
-from .base import FeatureExtractor, published, verified_state
+from .base import FeatureExtractor, verified_state
 
 PUBLISHED = "https://dl.fbaipublicfiles.com/dinov2/dinov2_vits14/dinov2_vits14_{}pretrain.pth"
 

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UserError, require
+from ..hub import published
 from . import FEATURES
-from .base import FeatureExtractor, published, verified_state
+from .base import FeatureExtractor, verified_state
 
 URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 SIDE = 299

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from ...archs.timm_models import timm_model
 from ..annotations import Count
 from ..errors import UserError, require
+from ..hub import published
 from ..imaging.normalisation import IMAGENET
-from .base import FeatureExtractor, published, verified_state
+from .base import FeatureExtractor, verified_state
 
 HEADS = ("fc", "classifier", "heads", "head")
 """Attributes in which torchvision's models keep their classifiers."""

@@ -19,6 +19,8 @@ from ..errors import UserError, did_you_mean, expanded
 from ..files.reading import checksum
 
 PREFIX = "hub:"
+RANDOM = "random"
+"""In place of a path to the weights of losses, feature extractors and discriminators that look through a trained network."""
 INDEX = Path(__file__).with_name("weights.yml")
 OWN = "weights.yml"
 """The name of an index of one's own, in `home`."""
@@ -60,7 +62,7 @@ class Entry:
 
 @contextlib.contextmanager
 def unread() -> Iterator[None]:
-    """Inside, losses and feature extractors draw their weights, whatever file is named: for who wants shapes, not values."""
+    """Inside, what looks through a trained network draws its weights, whatever file is named: for who wants shapes only."""
     token = _unread.set(True)
     try:
         yield
@@ -68,9 +70,9 @@ def unread() -> Iterator[None]:
         _unread.reset(token)
 
 
-def are_unread() -> bool:
-    """Whether this is inside `unread`."""
-    return _unread.get()
+def published(weights: str | None) -> bool:
+    """Whether who is given `weights` is to read them, rather than draw them from a fixed seed."""
+    return weights != RANDOM and not _unread.get()
 
 
 def home() -> Path:

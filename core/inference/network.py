@@ -15,6 +15,8 @@ from ..errors import UserError
 
 OTHER_CHANNELS = re.compile(r"expected input\[.*\] to have (\d+) channels, but got (\d+) channels")
 """What torch says when a convolution gets an image of another number of channels."""
+TAKES = re.compile(r"takes \(B, (\d+), ")
+"""What networks say that look at the channels themselves."""
 
 
 @contextlib.contextmanager
@@ -37,6 +39,13 @@ def explaining_channels() -> Iterator[None]:
         raise UserError(
             f"the network takes {takes} channel(s) where images, or what it makes of them, have {given}{advice}"
         ) from e
+
+
+def channels_taken(error: BaseException) -> int | None:
+    """The channels that a network takes, as an error says that it raised over an image of others; None for other errors."""
+    said = str(error.__cause__ or error)
+    found = OTHER_CHANNELS.search(said) or TAKES.search(said)
+    return int(found[1]) if found else None
 
 
 class NetworkTraits:
@@ -83,13 +92,11 @@ def network_trait(net: object, name: str) -> Any:
     return declared(net, name, NetworkTraits)
 
 
+def innermost(t: Tensor) -> Tensor:
+    """An image or kernel (4-D) with channels innermost in memory; other tensors have no such layout, and stay as they are."""
+    return t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t
+
+
 def channels_innermost(network: nn.Module) -> None:
-    """Lay out weights of images (4-D) with channels innermost. Others, as of 3-D convolutions, have no such layout.
-
-    ``Module.to(memory_format=...)`` raises for a network that has both.
-    """
-
-    def laid_out(t: Tensor) -> Tensor:
-        return t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t
-
-    network._apply(laid_out)
+    """Lay out weights with channels innermost. ``Module.to(memory_format=...)`` raises where some are of 3-D convolutions."""
+    network._apply(innermost)

@@ -103,7 +103,7 @@ def pad_to_multiple(x: Tensor, multiple: int) -> tuple[Tensor, tuple[int, int]]:
         (..., H', W') with H' >= H the next multiple, and ``(H, W)`` to crop to.
     """
     height, width = x.shape[-2:]
-    return mirrored(x, (_next_multiple(height, multiple), _next_multiple(width, multiple))), (height, width)
+    return mirrored(x, (next_multiple(height, multiple), next_multiple(width, multiple))), (height, width)
 
 
 def mirrored(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -119,12 +119,13 @@ def mirrored(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 def centred_padding(height: int, width: int, multiple: int) -> tuple[int, int, int, int]:
     """(left, right, top, bottom) to add so that a size becomes a multiple, the odd pixel on the right and at the bottom."""
-    spare = [_next_multiple(side, multiple) - side for side in (width, height)]
+    spare = [next_multiple(side, multiple) - side for side in (width, height)]
     (left, right), (top, bottom) = ((n // 2, n - n // 2) for n in spare)
     return left, right, top, bottom
 
 
-def _next_multiple(n: int, multiple: int) -> int:
+def next_multiple(n: int, multiple: int) -> int:
+    """`n`, rounded up to a multiple."""
     return -(-n // multiple) * multiple
 
 

@@ -126,7 +126,7 @@ class Registry:
 
         def file(member: T) -> T:
             key = name or member.__name__
-            own = f"{member.__module__}.".startswith(f"{self.package}.")
+            own = self.ships(member)
             plugin = plugged.registrant()
             if (plugin is not None and not own) or member.__module__.startswith(f"{plugged.PACKAGE}."):
                 self._plug(member, (key, *aliases), *(plugin or ("", "")))
@@ -226,6 +226,10 @@ class Registry:
             return f"{name} is the one of {plugin}, in place of Relume's own"
         of_library = not name.startswith("_") and name in self._library_names()
         return f"{name} is the one of {plugin}, in place of a library's" if of_library else ""
+
+    def ships(self, member: Callable[..., Any]) -> bool:
+        """Whether a class or function is of the family's own package, and so Relume's and not a library's or a plug-in's."""
+        return f"{member.__module__}.".startswith(f"{self.package}.")
 
     def _is_foreign(self, member: Callable[..., Any]) -> bool:
         """Whether a member is a plug-in's, whose signature nobody has looked at."""
@@ -328,7 +332,7 @@ class Registry:
             return {k: p for k, p in foreign_signature(member).items() if k not in self.runtime}
         registered = member in self._members.values()
         found = {k: p for k, p in signature(member, lenient=not registered).items() if k not in self.runtime}
-        plug_in = registered and not f"{member.__module__}.".startswith(f"{self.package}.")
+        plug_in = registered and not self.ships(member)
         ranges = {} if plug_in else {k: r for k, r in self._ranges.items() if k in found}
         return {**found, **{k: replace(found[k], range=r) for k, r in ranges.items()}}
 

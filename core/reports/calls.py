@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,8 +13,8 @@ from ...archs import ARCHS, build_network
 from ...archs.diffir import PRIOR, DiffIRS1, DiffIRS2
 from ...datasets import build_dataset
 from ..errors import UserError, in_one_line
-from ..inference.network import OTHER_CHANNELS, network_trait
-from ..inference.tiling import size_multiple
+from ..inference.network import channels_taken, network_trait
+from ..inference.tiling import next_multiple, size_multiple
 from ..models.base import model_class
 from ..models.generation.model import GenerationModel
 from ..models.interpolation import InterpolationModel
@@ -25,8 +24,6 @@ FRAMES = 5
 """Of a clip, for networks that take any number."""
 CHANNELS = ("in_channels", "in_chans", "in_ch", "num_in_ch", "inp_channels", "img_channel", "in_nc", "n_colors")
 """What networks call the channels of their input."""
-TAKES = re.compile(r"takes \(B, (\d+), ")
-"""What Relume's own say of images of other channels."""
 
 
 @dataclass
@@ -72,7 +69,7 @@ class Call:
         if self.side:
             return self.side, self.side
         multiple = size_multiple(self.network)
-        return -(-height // multiple) * multiple, -(-width // multiple) * multiple
+        return next_multiple(height, multiple), next_multiple(width, multiple)
 
     def inputs(self, height: int, width: int, training: bool = False) -> tuple[Any, ...]:
         """Arguments of ``forward`` for an input of `size`; the first is what the network sees."""
@@ -116,8 +113,7 @@ def input_channels(network: nn.Module, block: Mapping[str, Any]) -> int:
         with torch.no_grad():
             network.eval()(torch.rand(1, 3, side, side, device=next(network.parameters()).device))
     except Exception as e:  # as it is called otherwise, or takes other channels
-        found = OTHER_CHANNELS.search(str(e)) or TAKES.search(str(e))
-        return int(found[1]) if found else 3
+        return channels_taken(e) or 3
     return 3
 
 

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ...archs import ARCHS
 from ..errors import UserError, in_one_line
-from ..inference.network import channels_innermost
+from ..inference.network import channels_innermost, innermost
 from ..runtime.precision import Amp, autocast
 from .calls import Call
 
@@ -114,7 +114,7 @@ def macs_of_shapes(network: nn.Module, *inputs: Any) -> int | None:
 
     Of networks of others none are counted so: they may keep the tensors without values that they are called with.
     """
-    if not type(network).__module__.startswith(ARCHS.package):
+    if not ARCHS.ships(type(network)):
         return None
     try:
         with FakeTensorMode(allow_non_fake_inputs=True) as fake:
@@ -247,12 +247,8 @@ def cost(
 
 def given(call: Call, size: tuple[int, int], setting: Setting, training: bool) -> tuple[Any, ...]:
     """What a network is called with, in the setting's memory format."""
-    if not setting.channels_last:
-        return call.inputs(*size, training)
-    return tuple(
-        x.contiguous(memory_format=torch.channels_last) if isinstance(x, Tensor) and x.dim() == 4 else x
-        for x in call.inputs(*size, training)
-    )
+    inputs = call.inputs(*size, training)
+    return tuple(innermost(x) if isinstance(x, Tensor) else x for x in inputs) if setting.channels_last else inputs
 
 
 def warmed(

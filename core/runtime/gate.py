@@ -77,9 +77,7 @@ def refusal(error: Exception, key: str, block: Mapping[str, Any], when: str = ""
     values = given_in({k: block[k] for k in spoken} or block)
     given = "" if clear or not values else f" ({values})"
     foreign = not own or (error.__cause__ is not None and not isinstance(error.__cause__, UserError))
-    found: UserError = (Provoked if foreign else UserError)(f"{about}{said}{given}")
-    found.key = f"{key}.{named[0]}" if named else key
-    return found
+    return (Provoked if foreign else UserError)(f"{about}{said}{given}", key=f"{key}.{named[0]}" if named else key)
 
 
 def mentioned(text: str, block: Mapping[str, Any]) -> list[str]:

@@ -24,6 +24,11 @@ def usable(amp: Amp, device: torch.device, parameters: int = MANY) -> Amp:
     return "bf16" if amp == "fp16" and device.type == "cpu" and parameters >= MANY else amp
 
 
+def in_words(amp: str) -> str:
+    """What is computed in: ``float32`` where `amp` is ``off``."""
+    return "float32" if amp == "off" else amp
+
+
 def autocast(device: torch.device, amp: Amp) -> contextlib.AbstractContextManager[Any]:
     """Inside: what can be computed in `amp` is; everything in float32 where it is ``off``."""
     return torch.autocast(device.type, dtype=DTYPES[amp]) if amp != "off" else contextlib.nullcontext()

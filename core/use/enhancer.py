@@ -18,7 +18,7 @@ from ..errors import UserError
 from ..imaging.image_io import LARGEST, to_float
 from ..imaging.transfer import TRANSFERS, Transfer, radiance
 from ..inference import locality, memory
-from ..inference.network import OTHER_CHANNELS, network_trait
+from ..inference.network import channels_taken, network_trait
 from ..inference.scenes import Scenes
 from ..inference.self_ensemble import Ensemble, self_ensemble
 from ..inference.tiling import size_multiple
@@ -106,11 +106,11 @@ class Enhancer:
             try:
                 made = self._call(torch.full((1, channels, side, side), 0.5), None, 0)
             except (RuntimeError, UserError) as e:
-                found = OTHER_CHANNELS.search(str(e.__cause__ or e))
-                if found is None:
+                taken = channels_taken(e)
+                if taken is None:
                     raise
-                if found[1] not in ("1", "3") or channels == 1:
-                    raise UserError(f"the network takes {found[1]} channels; pictures have 3, or 1") from e
+                if taken not in (1, 3) or channels == 1:
+                    raise UserError(f"the network takes {taken} channels; pictures have 3, or 1") from e
                 continue
             return channels, made.shape[-1] // side
         raise UserError("the network takes neither 3 channels nor 1")

@@ -186,7 +186,7 @@ def places(opt: Mapping[str, Any]) -> Iterator[tuple[Path_, Any]]:
             yield from _component(ARCHS, block, (key,))
             yield ("path", f"pretrain_{key}"), str | None
     for key, block in opt["train"].items():
-        if isinstance(block, Mapping) and key.startswith(("optim_", "scheduler")) | key.endswith("_opt"):
+        if isinstance(block, Mapping) and (key.startswith(("optim_", "scheduler")) or key.endswith("_opt")):
             optimizer = key.startswith("optim_")
             registry = LOSSES if key.endswith("_opt") else OPTIMIZERS if optimizer else SCHEDULERS
             yield from _component(registry, block, ("train", key))

@@ -94,22 +94,13 @@ def clips(folder: Path, twice: Mapping[str, Any]) -> dict[str, Options_]:
         "num_blocks": 1,
         "is_low_res_input": False,
     }
-    windows = {**recurrent, "model_type": "EDVRModel", "datasets": {}}
+    windows = {**recurrent, "model_type": "EDVRModel"}
     windows["datasets"] = {
         "train": {**window, "batch_size_per_gpu": 1},
         "val": {**window, "name": "held_out"},
     }
-    windows["network_g"] = {
-        **{
-            "type": "EDVR",
-            "num_feat": 4,
-            "deformable_groups": 2,
-            "num_frame": 3,
-            "hr_in": True,
-            "with_predeblur": True,
-        },
-        **{"num_extract_block": 1, "num_reconstruct_block": 1},
-    }
+    windows["network_g"] = {"type": "EDVR", "num_feat": 4, "num_frame": 3, "hr_in": True, "with_predeblur": True}
+    windows["network_g"] |= {"deformable_groups": 2, "num_extract_block": 1, "num_reconstruct_block": 1}
     eyes = {"type": "PairedStereoImageDataset", "num_worker_per_gpu": 0}
     eyes |= {"dataroot_gt": str(folder / "eyes/gt2"), "dataroot_lq": str(folder / "eyes/lq")}
     stereo = {**twice, "network_g": {"type": "NAFSSR", "up_scale": 2, "width": 4, "num_blks": 1}}

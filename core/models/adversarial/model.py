@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -19,6 +18,7 @@ from ....losses.penalties import gradient_penalty_loss, r1_penalty
 from ...annotations import Count, Range, SomeIterations, declared, given_otherwise
 from ...degradations.limits import Probabilities
 from ...errors import UserError
+from ...hub import unread
 from ...inference.network import NetworkTraits
 from ...ops.frozen import WithFrozenNetwork
 from .. import MODELS
@@ -295,11 +295,8 @@ def unfit(block: Mapping[str, Any], size: int) -> str | None:
     """Why the discriminator of `block` cannot take images of `size` pixels a side; None if it can. Nothing is computed."""
     if not ARCHS.get(block["type"]).__module__.startswith("relume.archs.discriminators."):
         return None  # of what it is made, and what it can do without memory, only its author knows
-    weights = block.get("weights")
-    if isinstance(weights, str) and weights != "random" and not Path(weights).is_file():
-        return None  # a check refuses no file for want of weights, without which the network cannot be built
     try:
-        with torch.device("meta"):
+        with unread(), torch.device("meta"):  # a check refuses no file for want of weights
             network = build_network(block)
             first = next(m for m in network.modules() if isinstance(m, nn.Conv2d))
             channels = 3 if isinstance(network, WithFrozenNetwork) else first.in_channels

@@ -322,6 +322,7 @@ def test_testing_asks_for_no_discriminator() -> None:
         ({"network_d": {**UNET}, "datasets__train__gt_size": 12}, "network_d", "multiples of 8"),
         ({"network_d": {**VGG, "input_size": 64}}, "network_d", "takes 64x64"),
         ({"network_d": {"type": "DINODiscriminator"}}, "network_d", "needs the weights"),
+        ({"network_d": {"type": "DINODiscriminator", "weights": "none.pth", "blocks": [12]}}, "network_d", "blocks"),
         ({"train__optim_d": None}, "train", "optim_d"),
         ({"network_d": None}, "train", "network_d"),
         ({"train__gan_opt": None}, "train", "gan_opt"),
