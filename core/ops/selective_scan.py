@@ -17,6 +17,7 @@ from torch import Tensor
 from ..errors import UserError
 from .dispatch import device_obstacle, use_kernel
 from .selective_scan_chunks import scan_chunks
+from .selective_scan_loop import scan_loop
 from .self_test import case
 from .shapes import check_shapes
 
@@ -68,7 +69,11 @@ def selective_scan(
     run: Scan = (
         _fused if use_kernel("selective_scan", functools.partial(_obstacle, u, A, B, C, **rest), tried) else scan_chunks
     )
-    if torch.compiler.is_compiling() and (run is scan_chunks or tried is None):  # no operators that the compiler knows
+    if run is scan_chunks and torch.compiler.is_exporting():  # to be read where there are no functions of Relume's
+        run = scan_loop
+    elif torch.compiler.is_compiling() and (
+        run is scan_chunks or tried is None
+    ):  # no operators that the compiler knows
         run = torch.compiler.disable(run)
     with torch.autocast(u.device.type, enabled=False):
         exact = functools.reduce(torch.promote_types, (t.dtype for t in (u, delta, A, B, C)), torch.float32)

@@ -155,6 +155,33 @@ def test_triton_in_the_interpreter() -> None:
     assert float(result.stdout) < 2e-5
 
 
+@pytest.mark.parametrize("constant", [False, True])
+def test_an_exported_program_makes_scans_of_any_length(constant: bool) -> None:
+    """By one loop, so that the program does not grow with them."""
+    rest = {k: v.detach() for k, v in drawn(dtype=torch.float32).items() if k in ("A", "D", "delta_bias")}
+
+    class Layer(torch.nn.Module):
+        def forward(self, u: Tensor, delta: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor, ...]:
+            pair = selective_scan(u, delta, rest["A"], B, C, rest["D"], None, rest["delta_bias"], True, True)
+            return tuple(pair)
+
+    def inputs(b: int, length: int) -> list[Tensor]:
+        given = drawn(b, length=length, B="constant" if constant else "groups", dtype=torch.float32)
+        return [given[k].detach() for k in ("u", "delta", "B", "C")]
+
+    free = torch.export.Dim.DYNAMIC
+    sizes = tuple({} if n == 2 and constant else {0: free, 2 if n < 2 else 3: free} for n in range(4))
+    with torch.no_grad():
+        program = torch.export.export(Layer(), tuple(inputs(2, 45)), dynamic_shapes=sizes, strict=False)
+        assert len(list(program.graph.nodes)) < 100
+        for b, length in ((2, 45), (1, 17), (3, 160)):
+            given = inputs(b, length)
+            u, delta, B, C = given
+            expected = formula(u, delta, rest["A"], B, C, rest["D"], None, rest["delta_bias"], True)
+            for found, wanted in zip(program.module()(*given), expected, strict=True):
+                near(found, wanted, 1e-5, str(length))
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("groups", [1, 4])
 def test_kernel_on_a_gpu(groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
