@@ -19,9 +19,9 @@ import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...archs import build_network
 from .. import options
@@ -46,16 +46,30 @@ STUBBED = (
 """Modules that the originals' classes were defined in, as whole-module pickles name them."""
 
 
-def fitted(state: dict[str, Tensor], block: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[str]]:
-    """`state` as the network of `block` holds it, and the names that the network itself leaves out (dead parameters).
+class Fitted(NamedTuple):
+    """Weights as a network holds them.
+
+    Attributes:
+        state: all that the network has.
+        dropped: names that it leaves out (dead parameters).
+        fresh: names that the weights lack, and that are as initialised.
+    """
+
+    state: dict[str, Tensor]
+    dropped: list[str]
+    fresh: list[str]
+
+
+def fitted(state: dict[str, Tensor], block: Mapping[str, Any]) -> Fitted:
+    """`state`, of today's names or of those of an older release, as the network of `block` holds it.
 
     Raises:
         UserError: other differences in names or shapes.
     """
     network = build_network(block)
     own = network.state_dict()
-    refuse_other_kinds(state, own, "the weights")
-    given = state
+    given = in_own_names(state, network)
+    refuse_other_kinds(given, own, "the weights")
     state = {k: v for k, v in given.items() if k in own or k != "model.map_augment.weight"}
     if "model.map_layer0.weight" in state:  # one of EDM's
         state = {**{k: v for k, v in own.items() if k.startswith("model.map_label.")}, **state}
@@ -71,15 +85,16 @@ def fitted(state: dict[str, Tensor], block: Mapping[str, Any]) -> tuple[dict[str
         problems += [f"{k} is unknown" for k in state if k not in own]
         more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise UserError(f"the weights do not fit {block['type']}: {'; '.join(problems[:3])}{more}") from None
-    return dict(network.state_dict()), [k for k in given if k not in own]
+    return Fitted(dict(network.state_dict()), [k for k in given if k not in own], [k for k in own if k not in given])
 
 
-def in_own_names(state: dict[str, Tensor], block: Mapping[str, Any]) -> dict[str, Tensor]:
-    """`state` with the names of the network of `block`, where that knows those of an older release."""
-    network, seen = build_network(block), dict[str, Tensor]()
-    network.register_load_state_dict_pre_hook(lambda module, found, prefix, *_: seen.update(found))
+def in_own_names(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """`state` with the names of a network, where that knows those of an older release; it holds what fits afterwards."""
+    seen = dict[str, Tensor]()
+    hook = network.register_load_state_dict_pre_hook(lambda module, found, prefix, *_: seen.update(found))
     with contextlib.suppress(RuntimeError):  # of what does not fit, which is explained later
         network.load_state_dict(dict(state), strict=False)
+    hook.remove()
     return seen if seen.keys() - state.keys() else state
 
 
@@ -103,14 +118,11 @@ def convert(source: Path, target: Path, opt: Options | None = None, stubbed: Seq
     described = found.get(checkpoint.ENTRY) if isinstance(found, Mapping) else None
     if opt is not None:
         described = description.describe(opt)
-        state = in_own_names(state, opt.networks["g"])
-        given = state.keys()
-        state, dropped = fitted(state, opt.networks["g"])
-        added = [k for k in state if k not in given]
+        state, dropped, fresh = fitted(state, opt.networks["g"])
         notes += (
             f", without {len(dropped)} that the network does not have ({', '.join(dropped[:3])})" if dropped else ""
         )
-        notes += f"; not in the original, as initialised: {', '.join(added)}" if added else ""
+        notes += f"; not in the original, as initialised: {', '.join(fresh)}" if fresh else ""
     refuse_nonfinite(state, source)
     entry = {} if described is None else {checkpoint.ENTRY: {**described, "average": None}}
     if target.suffix == ".safetensors":

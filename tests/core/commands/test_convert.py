@@ -182,17 +182,17 @@ def test_every_original_fits_its_network(golden, tmp_path, name):
     manifest = json.loads(golden("underwater/state_dict_manifest.json").read_text())[name]["state_dict"]
     state = {k: torch.zeros(shape) for k, shape in manifest}
     block = {**FITS[name]}
-    kept, dropped = convert.fitted(state, block)
+    kept, dropped, _ = convert.fitted(state, block)
     assert dropped == [] and kept.keys() == state.keys()
     if name != "spectroformer_small":
-        kept, dropped = convert.fitted(state, {**block, "drop_dead": True})
+        kept, dropped, _ = convert.fitted(state, {**block, "drop_dead": True})
         assert dropped and not set(dropped) & set(kept)
 
 
 def test_differences_are_refused():
     block = {"type": "SRVGGNetCompact", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 4, "num_conv": 1, "upscale": 2}
     state = build_network(block).state_dict()
-    kept, dropped = convert.fitted(dict(state), block)
+    kept, dropped, _ = convert.fitted(dict(state), block)
     assert dropped == [] and all(torch.equal(kept[k], v) for k, v in state.items())
     first = next(iter(state))
     with pytest.raises(UserError, match=rf"do not fit SRVGGNetCompact: {first} is missing"):
