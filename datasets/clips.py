@@ -17,6 +17,7 @@ from ..core.imaging.naming import natural_order
 from ..core.imaging.storage import UnreadableFile, is_hidden, walk
 from . import DATASETS
 from .base import OnError, Phase
+from .kept import Shelf
 from .pairing import as_roots
 from .sources import Source, refuse_small, with_suffix
 from .transforms import Image
@@ -51,6 +52,10 @@ class FrameList:
     def size(self, number: int) -> tuple[int, int] | None:
         """(height, width) of a frame, where its header tells."""
         return self.source.size(self.names[number])
+
+    def keep(self, shelf: Shelf) -> None:
+        """Keep frames there once they are decoded: for those whose source has no other images."""
+        self.source.keep(shelf)
 
 
 class FrameFolder(FrameList):

@@ -14,6 +14,7 @@ from ..core.errors import UserError
 from ..core.imaging.naming import natural_order
 from .base import ImageDataset, OnError, Phase
 from .clips import Clip, FrameList, find_clips, tolerated
+from .kept import Shelf
 from .sources import MOST_HEADERS, IOBackend, Source, as_backend, listing, open_source, refuse_small
 from .transforms import Color, Image, random_crop, random_flip_rotate, to_tensor, with_channels
 
@@ -62,6 +63,10 @@ def open_clips(root: str, backend: IOBackend, left_out: list[str] | None = None,
         name = os.path.relpath(clip.origin, root) if os.path.isdir(root) else os.path.basename(root)
         name = os.path.basename(root.rstrip("/")) if name == "." else name
         clips[os.path.splitext(name)[0] if os.path.isfile(clip.origin) else name] = clip
+    if backend.pool is not None:
+        counts = [len(frames) for frames in clips.values()]
+        for frames, shelf in zip(clips.values(), Shelf(backend.pool, sum(counts)).divided(counts), strict=True):
+            frames.keep(shelf)
     if left_out is not None:
         left_out += [os.path.splitext(os.path.relpath(file, root))[0] for file in files or ()]
     return dict(sorted(clips.items()))

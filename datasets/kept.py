@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import multiprocessing
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -73,20 +73,33 @@ class Shelf:
     Args:
         pool: where they are.
         count: how many images the source has.
+        places: memory for that, of as many int64; made when omitted.
     """
 
-    def __init__(self, pool: Pool, count: int) -> None:
+    def __init__(self, pool: Pool, count: int, places: np.ndarray | None = None) -> None:
         self.pool, self.count = pool, count
         # One above the place of each image, 0 for none: a single word, so that no process sees half of it.
-        self.places = np.frombuffer(mmap.mmap(-1, max(8, 8 * self.count)), np.int64)
+        self.places = np.frombuffer(mmap.mmap(-1, max(8, 8 * self.count)), np.int64) if places is None else places
+
+    def divided(self, counts: Iterable[int]) -> Iterator[Shelf]:
+        """Shelves of so many images each, one after the other, in this one's memory: thousands of clips need one piece."""
+        start = 0
+        for count in counts:
+            yield Shelf(self.pool, count, self.places[start : start + count])
+            start += count
+
+    def find(self, number: int) -> np.ndarray | None:
+        """A copy of image `number`, if it is kept."""
+        place = int(self.places[number])
+        return self._read(place - 1) if place else None
 
     def __reduce__(self) -> tuple[type, tuple[Pool, int]]:
         return Shelf, (self.pool, self.count)
 
     def get(self, number: int, decode: Callable[[], np.ndarray]) -> np.ndarray:
         """Image `number`, (H, W, C) or (H, W): a copy of what is kept, or what `decode` gives, kept where there is room."""
-        if place := int(self.places[number]):
-            return self._read(place - 1)
+        if (kept := self.find(number)) is not None:
+            return kept
         image = decode()
         if image.ndim in (2, 3) and (start := self.pool.reserve(HEAD.size + image.nbytes)) is not None:
             shape = (*image.shape, 0)[:3]

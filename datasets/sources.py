@@ -120,9 +120,9 @@ class Source:
         """
         return read_bytes(self.path(name))
 
-    def keep(self, pool: Pool) -> None:
+    def keep(self, shelf: Shelf) -> None:
         """Keep images there once they are decoded."""
-        self._shelf = Shelf(pool, len(self.files))
+        self._shelf = shelf
         self._numbers = {name: number for number, name in enumerate(self.files.values())}
 
     def pixels(self, name: str) -> np.ndarray:
@@ -385,7 +385,7 @@ def open_source(
     else:
         source = Folder(root, readers, recursive)
     if backend.pool is not None:
-        source.keep(backend.pool)
+        source.keep(Shelf(backend.pool, len(source.files)))
     return source
 
 

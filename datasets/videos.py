@@ -22,6 +22,7 @@ from ..core.hub import home
 from ..core.imaging.ceilings import refuse_pixels
 from ..core.imaging.opencv import cv2
 from ..core.imaging.storage import UnreadableFile, first_line, write_bytes
+from .kept import Shelf
 from .transforms import Image
 
 log = logging.getLogger("relume")
@@ -89,6 +90,7 @@ class Video:
         if self.index.damaged:
             log.warning("%s: is damaged: %d pieces cannot be decoded and are left out", file, self.index.damaged)
         self.frame_size = self.index.size
+        self._shelf: Shelf | None = None
 
     def __len__(self) -> int:
         return len(self.index.ticks)
@@ -123,16 +125,22 @@ class Video:
         wanted = list(numbers)
         if wanted and not 0 <= wanted[-1] < len(self):
             raise UnreadableFile(f"{self.path(wanted[-1])}: this frame cannot be decoded; there are {len(self)}")
-        found: dict[int, Image] = {}
-        for number, image in self.frames(wanted[0] if wanted else 0):
-            if number in wanted:
-                found[number] = image()
-            if wanted and number >= wanted[-1]:
+        shelf = self._shelf
+        found = {n: kept for n in wanted if shelf is not None and (kept := shelf.find(n)) is not None}
+        absent = [number for number in wanted if number not in found]
+        for number, image in self.frames(absent[0]) if absent else ():
+            if number in absent:
+                found[number] = image() if shelf is None else shelf.get(number, image)
+            if number >= absent[-1]:
                 break
         for number in wanted:
             if number not in found:
                 raise UnreadableFile(f"{self.path(number)}: this frame cannot be decoded")
         return [found[number] for number in wanted]
+
+    def keep(self, shelf: Shelf) -> None:
+        """Keep frames that are `read` there once they are decoded."""
+        self._shelf = shelf
 
     def frames(self, start: int = 0) -> Iterator[tuple[int, Any]]:
         """Number, and a function that gives the image, of each frame from `start` (or from before it) on."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ import torch
 
 from relume.core.errors import UserError
 from relume.core.imaging.image_io import imwrite
+from relume.core.imaging.video_codecs import Encoding
+from relume.core.imaging.video_writer import VideoWriter
 from relume.datasets import build_dataset
 from relume.datasets.kept import Pool, Shelf
 from relume.datasets.loading.packets import Packets
@@ -74,6 +77,28 @@ def test_frames_of_both_folders_share_one_pool(tmp_path: Path) -> None:
     roots = {f"dataroot_{root}": str(tmp_path / root) for root in ("lq", "gt")}
     dataset = build_dataset({**block, **roots, "io_backend": {"type": "disk", "cache": 0.01}}, phase="val", scale=1)
     assert dataset.gt._shelf.pool is dataset.lq._shelf.pool
+
+
+@pytest.mark.parametrize("kind", ["folders", "videos"])
+def test_frames_of_clips_without_lists_are_kept(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clips = {name: np.random.default_rng(ord(name)).integers(0, 255, (6, 16, 24, 3), np.uint8) for name in "ab"}
+    for name, frames in clips.items():
+        if kind == "videos":
+            with VideoWriter(tmp_path / f"{name}.mkv", Fraction(25), encoding=Encoding("ffv1")) as video:
+                for i, frame in enumerate(frames):
+                    video.write(frame, Fraction(i, 25))
+        for i, frame in enumerate(frames) if kind == "folders" else ():
+            imwrite(tmp_path / name / f"{i}.png", frame)
+    block = {"type": "ClipsDataset", "dataroot_gt": str(tmp_path), "dataroot_lq": str(tmp_path)}
+    dataset = build_dataset({**block, "io_backend": {"type": "disk", "cache": 0.01}}, phase="val", scale=1)
+    first = [dataset[i] for i in range(2)]
+    for opened in ("relume.datasets.videos.PyAV.frames", "relume.datasets.sources.Source.read"):
+        monkeypatch.setattr(opened, lambda *_: pytest.fail("was decoded again"))
+    for i, item in enumerate(first):
+        again = dataset[i]
+        assert torch.equal(again["gt"], item["gt"]) and torch.equal(again["lq"], item["lq"])
+        expected = torch.from_numpy(clips[item["folder"]]).permute(0, 3, 1, 2) / 255
+        assert torch.equal(item["gt"], expected)
 
 
 def test_what_one_process_has_kept_another_reads() -> None:
