@@ -34,7 +34,7 @@ from .metrics import report
 from .options import counts
 from .options.description import describe
 from .options.schema import Options, Train
-from .runtime import checkpoint, distributed, logger, memory, parallel, threads, training_state
+from .runtime import checkpoint, distributed, logger, memory, parallel, shards, threads, training_state
 from .runtime.batch_norm import synchronised
 from .runtime.checkpoint import Checkpoints
 from .runtime.gate import gate
@@ -368,7 +368,9 @@ def resume_trainer(trainer: Trainer, resume: Resume) -> None:
         UserError: the state has not the optimizers, losses, ... that these options ask for.
     """
     try:
-        trainer.load_state(resume.state)
+        trainer.load_state(
+            shards.completed(resume.state, resume.path, trainer.parts.networks, trainer.parts.optimizers)
+        )
     except (KeyError, ValueError, RuntimeError, TypeError, AttributeError, IndexError) as e:
         raise UserError(
             f"{resume.path}: does not fit these options, which ask for other optimizers, parameters or losses "

@@ -22,14 +22,16 @@ from .models.base import Batch
 from .ops import dispatch
 from .options import dump
 from .options.schema import Train, Val
-from .runtime import checkpoint, distributed, parallel
+from .runtime import checkpoint, distributed, parallel, shards
 from .runtime.background import Writer
-from .runtime.checkpoint import ENTRY
+from .runtime.checkpoint import BEST, ENTRY
 from .runtime.logger import Logger
 from .runtime.means import RunningMeans
 from .runtime.optimizers import modes
+from .runtime.parallel import sharded_owner
 from .runtime.precision import autocast
 from .runtime.predicated import put_back
+from .runtime.shards import SHARDED, Shares
 from .runtime.signals import Stopped, StopRequest, how
 from .runtime.speed import Profiler
 from .runtime.state import (
@@ -82,6 +84,9 @@ class Trainer:
         self.unproven: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
         """Entered around the first iterations of this process, in which values of the options show that nobody tried before."""
         self.writer = Writer(self.logging.async_save)
+        split = any(sharded_owner(parts.networks, o) is not None for o in parts.optimizers.values())
+        self.shares = Shares() if self.train.sharded_state and split else None
+        self.writer.everywhere = self.shares is not None
         self.profiler = Profiler(self.train.profile, Path(parts.guard.folder), parts.device)
         self._before: list[Tensor] | None = None
         """Buffers as they were before the step that is under way, for an error to put them back; None between steps."""
@@ -285,8 +290,16 @@ class Trainer:
         if chosen.keep_state:
             self.means.align()
         with self.resting():
-            kept = self.writer.kept((self.weights(), self.state() if chosen.keep_state else None))
-            self.writer.write(partial(parts.checkpoints.save_best, *kept))
+            state, tensors = (self.state(), self.tensors()) if chosen.keep_state else (None, {})
+            weights, state, tensors = self.kept(self.weights(), state, tensors)
+            share = self.share_of(BEST, tensors) if chosen.keep_state else list
+
+            def write() -> None:
+                shares = share()
+                if distributed.is_main():
+                    parts.checkpoints.save_best(weights, state, shares)
+
+            self.writer.write(write)
 
     def resting(self, exactly: bool = True) -> contextlib.AbstractContextManager[None]:
         """Inside, networks have the weights that are to be used; see `modes.resting`."""
@@ -339,22 +352,43 @@ class Trainer:
             parallel.align_buffers(network)
         self.means.align()
         with self.resting(exactly=False):
-            weights, state = self.writer.kept((self.weights(), self.state()))
+            weights, state, tensors = self.kept(self.weights(), self.state(), self.tensors())
             self.saved = iteration = self.iteration  # or not, as an error will say: nothing is to be rescued from it
+            share = self.share_of(iteration, tensors)
 
             def write() -> None:
                 began = time.perf_counter()
-                self.parts.checkpoints.save(iteration, weights, state)
-                log.info("Saved checkpoint %d (%.2f s)", iteration, time.perf_counter() - began)
+                shares = share()
+                if distributed.is_main():
+                    self.parts.checkpoints.save(iteration, weights, state, shares)
+                    log.info("Saved checkpoint %d (%.2f s)", iteration, time.perf_counter() - began)
 
             self.writer.write(write)
+
+    def kept(self, weights: Any, state: Any, tensors: shards.Tensors) -> tuple[Any, Any, shards.Tensors]:
+        """What this rank writes, as `Writer.kept` gives it; of ranks but the main one, that is nothing but `tensors`."""
+        copies: tuple[Any, Any, shards.Tensors] = self.writer.kept(
+            (weights, state, tensors) if distributed.is_main() else (None, None, tensors)
+        )
+        return copies
+
+    def tensors(self) -> shards.Tensors:
+        """What each rank writes of its own beside `state`."""
+        return shards.divided(self.parts.networks, self.parts.optimizers)[0] if self.shares else {}
+
+    def share_of(self, name: int | str, tensors: shards.Tensors) -> Callable[[], list[tuple[str, str]]]:
+        """What writes this rank's share of a checkpoint, see `Shares.write`. Ranks ask for it together."""
+        if self.shares is None:
+            return list
+        return partial(self.shares.write, self.parts.checkpoints, self.shares.place(name), tensors)
 
     def save_results(self) -> None:
         """Add what a validation changed to the checkpoint that was written before it, if one was."""
         if self.saved == self.iteration:
             with self.resting():
                 state = self.writer.kept(self.state())
-                self.writer.write(partial(self.parts.checkpoints.revise, self.iteration, state))
+                revise = partial(self.parts.checkpoints.revise, self.iteration, state)
+                self.writer.write(revise if distributed.is_main() else lambda: None)
 
     def rescue(self) -> None:
         """Keep what was trained since the last checkpoint apart, as ``interrupted``, while an error goes on up.
@@ -389,14 +423,17 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """What ``training_states/<iteration>.state`` holds."""
         parts = self.parts
+        split = shards.divided(parts.networks, parts.optimizers)[1] if self.shares else {}
+        whole = {k: o for k, o in parts.optimizers.items() if k not in split}
         return {
+            **({SHARDED: sorted(split)} if split else {}),
             "iter": self.iteration,
             "epoch": parts.loader.epoch,
             "position": parts.loader.position_after(self.iteration),
             "seed": self.seed,
             "world_size": distributed.world_size(),
             "global_batch": parts.loader.batch_of(self.iteration + 1),
-            "optimizers": {k: full_optimizer_state(parts.networks, o) for k, o in parts.optimizers.items()},
+            "optimizers": {**{k: full_optimizer_state(parts.networks, o) for k, o in whole.items()}, **split},
             "schedulers": {k: s.state_dict() for k, s in parts.schedulers.items()},
             "scaler": {k: s.state_dict() for k, s in self.updater.scalers.items()},
             "model": parts.model.state_dict(),

@@ -26,10 +26,11 @@ def temporary_name(path: Path, suffix: str = "") -> Path:
     return path.with_name(f".{name}.{secrets.token_hex(8)}.tmp{suffix}")
 
 
-def is_temporary(path: Path) -> bool:
-    """Whether this is a plain file, and no link, whose name is one of `temporary_name`'s."""
+def is_temporary(path: Path, folder: bool = False) -> bool:
+    """Whether this is a plain file (or a `folder`), and no link, whose name is one of `temporary_name`'s."""
     try:
-        return OURS.fullmatch(path.name) is not None and stat.S_ISREG(path.lstat().st_mode)
+        mode = path.lstat().st_mode
+        return OURS.fullmatch(path.name) is not None and (stat.S_ISDIR(mode) if folder else stat.S_ISREG(mode))
     except OSError:
         return False
 

@@ -133,7 +133,15 @@ class Train(Section):
         None, "Under ddp, send gradients between ranks in half precision: half the traffic, other rounding."
     )
 
+    sharded_state: bool = setting(
+        False,
+        "Under fsdp, each rank writes its own share of the optimizers' state, by torch.distributed.checkpoint; nothing is "
+        "gathered. All nodes must see path.experiments_root.",
+    )
+
     def __post_init__(self) -> None:
+        if self.sharded_state and self.strategy != "fsdp":
+            raise ValueError("sharded_state: is for strategy: fsdp; under ddp every rank has the whole state")
         if self.total_epoch is not None and self.total_iter is not None:
             raise ValueError("total_epoch: total_iter is given too; leave one of them out")
         if self.grad_compression is not None and self.strategy != "ddp":

@@ -57,7 +57,11 @@ def leftovers(run: Run, *, pictures: bool = False, archived: bool = False) -> tu
         found.append(Leftover(path, freed(path), "an older checkpoint"))
     if newest is None and not problems and list(numbered(run.root)):
         said.append(f"{run.root}: has no complete checkpoint, so that all of its weights are kept")
-    found += [Leftover(p, freed(p), "half written") for p in sorted(run.root.rglob(".*.tmp*")) if is_temporary(p)]
+    found += [
+        Leftover(p, freed(p), "half written")
+        for p in sorted(run.root.rglob(".*.tmp*"))
+        if is_temporary(p, folder=p.is_dir())
+    ]
     if pictures:
         found += [Leftover(p, freed(p), "an earlier validation's picture") for p in earlier_pictures(run.root)]
     return found, said
@@ -68,10 +72,11 @@ def numbered(root: Path) -> Iterator[tuple[Path, int]]:
     for pattern, expression in (
         ("training_states/*.sha256", r"(\d+)\.sha256"),
         ("training_states/*.state", r"(\d+)\.state"),
+        ("training_states/*.dcp", r"(\d+)\.dcp"),
         ("models/net_*.pth", r"net_.+_(\d+)\.pth"),
     ):
         for path in sorted(root.glob(pattern)):
-            if path.is_file() and (match := re.fullmatch(expression, path.name)):
+            if (path.is_file() or path.suffix == ".dcp") and (match := re.fullmatch(expression, path.name)):
                 yield path, int(match[1])
 
 
@@ -109,6 +114,8 @@ def earlier_pictures(root: Path) -> Iterator[Path]:
 
 
 def freed(path: Path) -> int:
-    """Bytes that deleting a file frees: none while it has another name."""
+    """Bytes that deleting a file frees: none while it has another name; or a folder."""
+    if path.is_dir():
+        return sum(freed(p) for p in path.rglob("*") if p.is_file())
     about = path.stat()
     return about.st_size if about.st_nlink == 1 else 0

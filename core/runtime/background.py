@@ -24,12 +24,14 @@ class Writer:
 
     def __init__(self, background: bool) -> None:
         self.background = background
+        self.everywhere = False
+        """Whether all ranks write, each files of its own."""
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
     def kept(self, state: Any) -> Any:
         """What is to be written, as it is now, after what was being written, so that there are no two copies."""
-        if not (self.background and distributed.is_main()):
+        if not (self.background and self._writing):
             return state
         self.wait()
         return on_host(state)
@@ -51,6 +53,10 @@ class Writer:
         if self.background:
             self._together(self._settle)
 
+    @property
+    def _writing(self) -> bool:
+        return self.everywhere or distributed.is_main()
+
     def wait(self) -> None:
         """Wait for what is being written, alone. Its error stays for `write` and `finish`."""
         if self._thread is not None:
@@ -59,7 +65,7 @@ class Writer:
 
     def _together(self, action: Callable[[], None]) -> None:
         error = None
-        if distributed.is_main():
+        if self._writing:
             try:
                 action()
             except UserError as e:

@@ -36,7 +36,7 @@ INTERRUPTED = "interrupted"
 """In place of an iteration: the checkpoint that an error left, see `Checkpoints.save_interrupted`."""
 MOST_BYTES = 1 << 20
 """Of a manifest."""
-OURS = re.compile(r"(?:\.\./models/)?[^/\0]{1,200}")
+OURS = re.compile(r"(?:\.\./models/|[a-z0-9]{1,20}\.dcp/(?:\d{1,6}/)?)?[^/\0]{1,200}")
 """Files that a manifest names, relative to its folder."""
 ENTRY = "relume"
 """Entry of a weights file that says which network it is for: see `core.options.description`."""
@@ -99,7 +99,7 @@ def write_atomically(path: Path, write: Any) -> str:
             os.fsync(file.fileno())
             file.seek(0)
             digest = checksum_of(file)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as e:
         raise CannotWrite(cannot_write(path, e), e.errno in LASTING) from e
     return digest
@@ -134,7 +134,7 @@ class _Remembering:
         self.file.flush()
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a rename durable: the directory's own entry must reach the disk too."""
     try:
         handle = os.open(folder, os.O_RDONLY)
@@ -222,14 +222,17 @@ class Checkpoints:
         """Whether there is a complete checkpoint of `iteration`, by its name."""
         return self._manifest(iteration).is_file()
 
-    def save(self, iteration: int, networks: Mapping[str, State], state: State) -> None:
+    def save(
+        self, iteration: int, networks: Mapping[str, State], state: State, shares: Sequence[tuple[str, str]] = ()
+    ) -> None:
         """Write the checkpoint of `iteration`; older ones are pruned only once it is complete. Errors are `persist`'s.
 
         Args:
             networks: per key what ``net_<key>_<iteration>.pth`` holds, ``{"params": ..., "params_ema": ...}``.
             state: what ``<iteration>.state`` holds.
+            shares: checksum and name of each file of it that is there already (see `shards`).
         """
-        persist(lambda: self._write(iteration, networks, state))
+        persist(lambda: self._write(iteration, networks, state, shares))
         for key in networks:
             link(self.models / f"net_{key}_{iteration}.pth", self.models / f"net_{key}_latest.pth")
         self._prune()
@@ -243,7 +246,9 @@ class Checkpoints:
         persist(lambda: self._write(INTERRUPTED, networks, state))
         return self.state_path(INTERRUPTED)
 
-    def _write(self, name: int | str, networks: Mapping[str, State], state: State) -> None:
+    def _write(
+        self, name: int | str, networks: Mapping[str, State], state: State, shares: Sequence[tuple[str, str]] = ()
+    ) -> None:
         self.sweep()
         sums = {}
         for key, weights in networks.items():
@@ -251,7 +256,26 @@ class Checkpoints:
             sums[path] = save(path, weights)
         path = self.state_path(name)
         sums[path] = save(path, state)
-        self._write_manifest(name, [(digest, os.path.relpath(p, self.states)) for p, digest in sums.items()])
+        entries = [(digest, os.path.relpath(p, self.states)) for p, digest in sums.items()]
+        self._write_manifest(name, [*entries, *shares])
+
+    def adopt(self, name: str, folder: Path) -> None:
+        """Give a folder of the states, whose files are all on disk, the name that it has in a checkpoint.
+
+        A folder of that name goes, and the checkpoint that it was part of counts no longer until the new one is written.
+
+        Raises:
+            CannotWrite: no permission, and the like.
+        """
+        target = self.states / name
+        try:
+            self._manifest(target.stem).unlink(missing_ok=True)
+            if target.exists():
+                shutil.rmtree(target)
+            folder.replace(target)
+        except OSError as e:
+            raise CannotWrite(cannot_write(target, e), e.errno in LASTING) from e
+        sync_folder(self.states)
 
     def revise(self, iteration: int, state: State) -> None:
         """Replace the state of a complete checkpoint, which can be trusted at every moment. Errors are `persist`'s.
@@ -267,7 +291,7 @@ class Checkpoints:
         entries = self._entries(iteration)
         self._write_manifest(iteration, [*entries, (digest, path.name)])
         aside.replace(path)
-        _sync_folder(self.states)
+        sync_folder(self.states)
         self._write_manifest(iteration, [*((d, n) for d, n in entries if n != path.name), (digest, path.name)])
 
     def _write_manifest(self, name: int | str, entries: Sequence[tuple[str, str]]) -> None:
@@ -283,15 +307,18 @@ class Checkpoints:
         parts = [line.partition("  ") for line in lines]
         return [(digest if gap else "", file if gap else digest) for digest, gap, file in parts]
 
-    def save_best(self, networks: Mapping[str, State], state: State | None = None) -> None:
+    def save_best(
+        self, networks: Mapping[str, State], state: State | None = None, shares: Sequence[tuple[str, str]] = ()
+    ) -> None:
         """Replace ``net_<key>_best.pth``, and ``best.state``, from which a training can go on, where a state is given."""
         if state is not None:
-            self._write(BEST, networks, state)
+            self._write(BEST, networks, state, shares)
             return
         self._manifest(BEST).unlink(
             missing_ok=True
         )  # the state that a run before this one has kept is of other weights
         self.state_path(BEST).unlink(missing_ok=True)
+        shutil.rmtree(self.state_path(BEST).with_suffix(".dcp"), ignore_errors=True)
         for key, weights in networks.items():
             persist(partial(save, self.models / f"net_{key}_best.pth", weights))
 
@@ -355,6 +382,7 @@ class Checkpoints:
         # The manifest goes first: without it the rest no longer counts, whenever we are interrupted.
         self._manifest(iteration).unlink(missing_ok=True)
         self.state_path(iteration).unlink(missing_ok=True)
+        shutil.rmtree(self.state_path(iteration).with_suffix(".dcp"), ignore_errors=True)
         for path in self.models.glob(f"net_*_{iteration}.pth"):
             path.unlink()
 
@@ -367,6 +395,9 @@ class Checkpoints:
         deep, self._swept = not self._swept, True
         for folder in folders:
             for place, below, names in os.walk(folder):  # which does not follow links
+                for path in (Path(place, name) for name in below if deep):
+                    if path.suffixes[:1] == [".dcp"] and is_temporary(path, folder=True):
+                        shutil.rmtree(path, ignore_errors=True)
                 below[:] = below if deep else []
                 for path in (Path(place, name) for name in names) if not Path(place).is_symlink() else ():
                     if is_temporary(path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import torch
@@ -82,6 +82,20 @@ def is_sharded(network: nn.Module) -> bool:
     from torch.distributed.fsdp import FSDPModule
 
     return isinstance(network, FSDPModule)
+
+
+def sharded_owner(networks: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> nn.Module | None:
+    """The sharded network whose parameters `optimizer` steps, if it is one."""
+    stepped = {id(p) for g in optimizer.param_groups for p in g["params"]}
+    for network in networks.values():
+        if is_sharded(network) and any(id(p) in stepped for p in network.parameters()):
+            return network
+    return None
+
+
+def is_shared(value: Any) -> bool:
+    """Whether this is a tensor of which each rank has a part."""
+    return isinstance(value, torch.Tensor) and hasattr(value, "to_local")
 
 
 def reshard(network: nn.Module) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .parallel import is_sharded
+from .parallel import is_sharded, is_shared, sharded_owner
 
 
 def full_state(network: nn.Module) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def full_state(network: nn.Module) -> dict[str, Any]:
 
 def full_optimizer_state(networks: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """The optimizer's state dict; by parameter name, gathered, where its parameters are sharded (a collective then)."""
-    network = _sharded_owner(networks, optimizer)
+    network = sharded_owner(networks, optimizer)
     if network is None:
         return optimizer.state_dict()
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
@@ -50,7 +50,7 @@ def load_optimizer_state(
     # Options, and no counters, which some optimizers keep beside them.
     named = {*inspect.signature(type(optimizer)).parameters, *KEPT} - {"params"}
     settings = [{k: v for k, v in g.items() if k in named} for g in optimizer.param_groups]
-    network = _sharded_owner(networks, optimizer)
+    network = sharded_owner(networks, optimizer)
     if network is None:
         # Where counters go is for what is built to say: the state may be of another device.
         places = [{k: g[k] for k in ("fused", "capturable") if k in g} for g in optimizer.param_groups]
@@ -59,7 +59,8 @@ def load_optimizer_state(
     else:
         from torch.distributed.checkpoint.state_dict import StateDictOptions, set_optimizer_state_dict
 
-        set_optimizer_state_dict(network, optimizer, dict(state), options=StateDictOptions(full_state_dict=True))
+        whole = not any(is_shared(v) for entries in state["state"].values() for v in entries.values())
+        set_optimizer_state_dict(network, optimizer, dict(state), options=StateDictOptions(full_state_dict=whole))
     for group, built in zip(optimizer.param_groups, settings, strict=True):
         group.update(built)
 
@@ -96,15 +97,6 @@ def _compare(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None
             if name in ALIKE and tensor is not None and getattr(tensor, "shape", None) != shape:
                 found = tuple(tensor.shape) if isinstance(tensor, torch.Tensor) else type(tensor).__name__
                 raise ValueError(f"{name} of parameter {key} is {found}, and the parameter {tuple(shape)}")
-
-
-def _sharded_owner(networks: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> nn.Module | None:
-    """The sharded network whose parameters `optimizer` steps, if it is one."""
-    stepped = {id(p) for g in optimizer.param_groups for p in g["params"]}
-    for network in networks.values():
-        if is_sharded(network) and any(id(p) in stepped for p in network.parameters()):
-            return network
-    return None
 
 
 def seed_everything(seed: int, iteration: int, rank: int) -> None:

@@ -107,7 +107,13 @@ SCHEMA: dict[str, Check] = {
 """What each entry of a training state must be."""
 
 
-LATER: dict[str, Check] = {"global_batch": whole(1)}
+def names(value: Any, name: str) -> None:
+    """A list of names."""
+    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+        raise Wrong(f"{name} is {kind(value)}; a list of names is expected")
+
+
+LATER: dict[str, Check] = {"global_batch": whole(1), "sharded": names}
 """The same of entries that states of earlier versions lack."""
 FOUND_BY = ("iter", "position", "pending_validation")
 """The entries that a checkpoint is found by."""
