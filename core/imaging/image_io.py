@@ -130,7 +130,7 @@ def to_integer(image: Tensor | np.ndarray, bit_depth: int = 8) -> np.ndarray:
     return result
 
 
-WITH_ALPHA = (".png", ".tif", ".tiff", ".webp", ".bmp", ".dib")
+WITH_ALPHA = (".png", ".tif", ".tiff", ".webp", ".bmp", ".dib", ".jp2")
 """Suffixes of formats that hold a fourth channel, opacity."""
 WITH_16_BITS = (".png", ".tif", ".tiff", ".jp2", ".ppm", ".pgm", ".pnm")
 """Suffixes of formats that hold 16 bits per sample."""
@@ -176,7 +176,9 @@ def encoded(path: str | Path, image: Tensor | np.ndarray, bit_depth: int = 8) ->
             f"{path}: {suffix or 'a file without suffix'} cannot hold 16 bits per sample; .png and .tiff can"
         )
     try:
-        written, data = cv2.imencode(_ENCODERS.get(suffix, suffix), np.ascontiguousarray(pixels))
+        # Of JPEG 2000, some releases of OpenCV keep a quarter of the bytes unless they are told to lose nothing.
+        settings = [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000] if suffix == ".jp2" else []
+        written, data = cv2.imencode(_ENCODERS.get(suffix, suffix), np.ascontiguousarray(pixels), settings)
     except cv2.error as e:
         raise UserError(f"{path}: this image ({pixels.shape}) cannot be written as '{suffix}'") from e
     if not written:  # JPEG 2000 of fewer than 32 pixels a side

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import logging
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
@@ -10,11 +12,14 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import UserError
+from ..imaging.conventions import BITS, SAMPLES
 from ..imaging.float_formats import FLOAT_CHANNELS, FLOAT_READERS, FLOATS_ONLY, decode_exr, decode_tiff
 from ..imaging.image_header import JPEG_START, PNG_START, jpeg_segments
 from ..imaging.image_io import LARGEST, READERS, WITH_16_BITS, WITH_ALPHA, decode_integer_image, encoded
 from ..imaging.storage import UnreadableFile
-from ..imaging.tiff_header import tag
+from ..imaging.tiff_header import TIFF_START, tag
+
+log = logging.getLogger("relume")
 
 PICTURES = (*READERS, *FLOAT_READERS)
 """Suffixes of files that are taken for pictures."""
@@ -61,6 +66,13 @@ class Picture:
     suffix: str
     bits: int
 
+    @property
+    def holds_opacity(self) -> bool:
+        """Whether its format has a place for opacity."""
+        if self.bits == 32:
+            return (2 if self.gray else 4) in FLOAT_CHANNELS.get(self.suffix, ())
+        return self.suffix in WITH_ALPHA
+
 
 def suffix_of(data: bytes) -> str:
     """The suffix that a picture's first bytes stand for; empty if they are none that is known."""
@@ -95,7 +107,7 @@ def decode(data: bytes, name: str) -> Picture:
         raise UnreadableFile(f"{name}: has {image.shape[2]} channels; gray, RGB and RGBA pictures can be read")
     if image.dtype.kind == "f" and not np.isfinite(image).all():
         raise UnreadableFile(f"{name}: has NaN or infinite values")
-    alpha = image[..., -1] if with_opacity else None
+    alpha = image[..., -1] if with_opacity else opacity_beside_gray(data, name)
     gray = image.ndim == 2 or image.shape[2] < 3 or (alpha is None and is_gray_jpeg(data)) or is_gray_png(data)
     colour = image.reshape(*image.shape[:2], -1)
     pixels = np.repeat(colour[..., :1], 3, axis=2) if gray else np.ascontiguousarray(colour[..., 2::-1])
@@ -103,6 +115,19 @@ def decode(data: bytes, name: str) -> Picture:
         pixels = unmultiplied(pixels, alpha)
     bits = 32 if image.dtype.kind == "f" else image.dtype.itemsize * 8
     return Picture(pixels, None if alpha is None else np.ascontiguousarray(alpha), gray, suffix or ".png", bits)
+
+
+def opacity_beside_gray(data: bytes, name: str) -> np.ndarray | None:
+    """(H, W) uint8, the second sample of a gray TIFF file, which OpenCV leaves out; None where there is none."""
+    if data[:2] not in TIFF_START or tag(data, SAMPLES) != 2:
+        return None
+    if tag(data, BITS) != 8:
+        log.warning("%s: its opacity is dropped; that of gray TIFF files is read of 8 bits", name)
+        return None
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data)) as picture:
+        return np.asarray(picture.getchannel("A")) if picture.mode == "LA" else None
 
 
 def unmultiplied(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
@@ -182,11 +207,11 @@ def encode(name: str, image: np.ndarray, like: Picture) -> bytes:
     if like.bits == 32:
         if like.suffix == ".hdr":
             np.maximum(image, 0, out=image)
-        if like.alpha is not None and image.shape[2] + 1 in FLOAT_CHANNELS.get(like.suffix, ()):
+        if like.alpha is not None and like.holds_opacity:
             image = np.dstack([image, float_alpha(like.alpha, (image.shape[0], image.shape[1]))])
         return encoded(name, image, 32)
     whole = integers(image, like.bits)
-    if like.alpha is not None and like.suffix in WITH_ALPHA:
+    if like.alpha is not None and like.holds_opacity:
         colours = np.repeat(whole, 3, axis=2) if whole.shape[2] == 1 else whole
         alpha = scaled_alpha(like.alpha, (whole.shape[0], whole.shape[1]), whole.dtype)
         whole = np.dstack([colours, alpha])

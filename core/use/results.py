@@ -90,6 +90,7 @@ class Results:
         self.output = Output(self._format(), request.bits if request.bits in PICTURE_DEPTHS else None)
         self.targets = [] if self.piped else self._targets()
         self.failed: list[str] = []
+        self.opaque = set[str]()  # formats of which it was said that they hold no opacity
         weights = source if not is_options(source) else restorer.model.networks["g"]
         digest = reading.checksum(expanded(str(weights))) if isinstance(weights, str) else repr(source)
         self.journal = Journal(
@@ -310,6 +311,9 @@ class Results:
         like = self.output.of(source, radiance=self.enhancer.transfer is not None)
         if like.bits != 32 and source.bits == 32 and float(image.max()) > 1:
             log.warning("%s: values above 1 (up to %.3g) are clipped; floats keep them", name, float(image.max()))
+        if source.alpha is not None and not like.holds_opacity and like.suffix not in self.opaque:
+            self.opaque.add(like.suffix)
+            log.warning("%s: its opacity is dropped, which %s does not hold", name, like.suffix)
         return encode(name if Path(name).suffix else f"{name}{like.suffix}", image, like)
 
     def _fail(self, one: Input, error: BaseException) -> None:

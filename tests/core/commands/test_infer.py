@@ -130,7 +130,25 @@ def test_opacity_is_kept_as_it_is_and_enlarged_with_the_picture(infer, here):
     assert infer("-i", "a.png", "-o", "twice.png")[0] == 0
     wide = raw(here / "twice.png")[..., 3].astype(float)
     assert wide.shape == (20, 28) and np.abs(np.diff(wide[5])).max() < 2800 and wide[:, -1].min() > 63000
-    assert infer("-i", "a.png", "-o", "flat.jpg")[0] == 0 and raw(here / "flat.jpg").shape == (20, 28, 3)
+    code, said = infer("-i", "a.png", "-o", "flat.jpg")
+    assert code == 0 and raw(here / "flat.jpg").shape == (20, 28, 3)
+    assert "flat.jpg: its opacity is dropped, which .jpg does not hold" in said
+
+
+def test_opacity_of_gray_tiff_and_of_jpeg_2000(infer, here):
+    """OpenCV leaves out the former when it reads."""
+    from PIL import Image
+
+    image = picture(40, 48, channels=4)
+    Image.fromarray(image[..., [0, 3]]).save("gray.tif", compression="tiff_lzw")
+    imwrite(here / "a.jp2", image[..., [2, 1, 0, 3]])
+    weights("pools", here)
+    for name in ("gray.tif", "a.jp2"):
+        assert infer("-i", name, "-o", f"out_{name}", net="pools.pth")[0] == 0
+        made = raw(here / f"out_{name}")
+        assert made.shape == (40, 48, 4)
+        np.testing.assert_array_equal(made[..., 3], image[..., 3])
+    assert (np.ptp(raw(here / "out_gray.tif")[..., :3], axis=2) == 0).all()
 
 
 def test_opacity_of_floats_is_kept_in_files_of_floats(infer, here):
