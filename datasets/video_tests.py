@@ -257,6 +257,9 @@ class VideoRecurrentTestDataset(TestClips):
             for name, clip in self.gt.items()
             for start in range(0, len(clip), max_frames or len(clip))
         ]
+        if max_frames is not None:
+            numbers = {name: number for number, name in enumerate(self.names)}
+            self.sequels = [numbers[name] for name, _, _ in self.parts]
 
     def __len__(self) -> int:
         return len(self.parts)

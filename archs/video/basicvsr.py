@@ -203,7 +203,8 @@ class IconVSR(Recurrent):
         if temporal_padding not in (2, 3):
             raise UserError(f"IconVSR: temporal_padding is {temporal_padding}, but must be 2 or 3")
         self.keyframe_stride, self.temporal_padding = keyframe_stride, temporal_padding
-        self.edvr = Aligned(num_feat, 2 * temporal_padding + 1, extract_blocks=5, groups=8)
+        self.least_frames = 2 * temporal_padding + 1
+        self.edvr = Aligned(num_feat, self.least_frames, extract_blocks=5, groups=8)
         if edvr_path:
             load_weights(self.edvr, edvr_path, "params")
         self.backward_fusion = conv3x3(2 * num_feat, num_feat)
@@ -214,11 +215,9 @@ class IconVSR(Recurrent):
     def forward(self, clip: Tensor) -> Tensor:
         need_clip("IconVSR", clip)
         height, width = clip.shape[-2:]
-        least = 2 * self.temporal_padding + 1
-        if clip.shape[1] < least:
-            raise UserError(
-                f"IconVSR: a clip of {clip.shape[1]} frames; temporal_padding {self.temporal_padding} needs {least}"
-            )
+        if clip.shape[1] < self.least_frames:
+            needs = f"temporal_padding {self.temporal_padding} needs {self.least_frames}"
+            raise UserError(f"IconVSR: a clip of {clip.shape[1]} frames; {needs}")
         clip = pad_frames(clip, 4)
         last = clip.shape[1] - 1
         keys = {*range(0, last + 1, self.keyframe_stride), last}

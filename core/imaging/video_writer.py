@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import UserError, require
 from ..files import temporary_name
 from .video_codecs import CONTAINERS, USUAL, Choice, Encoding, choose, depth_of
+from .video_light import Light, light_of
 from .video_tracks import Track, tracks_of
 
 HD = 720
@@ -40,6 +41,7 @@ class Look:
         transfer: from light to RGB.
         aspect: width / height of a pixel; None where it does not say.
         deep: whether they have more than 8 bits.
+        light: of HDR.
     """
 
     matrix: int = UNNAMED
@@ -48,6 +50,7 @@ class Look:
     transfer: int = UNNAMED
     aspect: Fraction | None = None
     deep: bool = False
+    light: Light = Light()
 
 
 def look_of(file: str) -> Look:
@@ -71,6 +74,7 @@ def look_of(file: str) -> Look:
             int(context.color_trc),
             aspect or None,
             depth_of(frame.format.name) > 8,
+            light_of(frame),
         )
 
 
@@ -85,7 +89,8 @@ class VideoWriter:
         path: of the file; its suffix chooses the container.
         rate: frames per second.
         timed: frames come with times of their own, which need not be regular. AVI has no such times.
-        alike: a video whose colours are meant in the same way (matrix, range, primaries, transfer, shape of pixels).
+        alike: a video whose colours are meant in the same way (matrix, range, primaries, transfer, shape of pixels, HDR10's
+            display and brightest pixels).
         begins: time in `alike` of the first frame, in seconds; with it, sound, subtitles, chapters and titles of `alike` come
             along: as they are where the container holds them, else encoded anew.
         encoding: what is wished for.
@@ -130,6 +135,10 @@ class VideoWriter:
         self.notes: list[str] = []
         if self.look.deep and self.bits == 8 and encoding == USUAL:
             self.notes.append(SHALLOW)
+        if self.look.light != Light() and not self.look.light.settings(self.chosen.name):
+            self.notes.append(
+                f"{self.chosen.name} does not keep what the input says of the light in it (HDR10); hevc does"
+            )
         if timed and not self.timed:
             self.notes.append("AVI has one rate, so the frames' irregular times are lost; .mp4 and .mkv keep them")
 
@@ -194,7 +203,10 @@ class VideoWriter:
             os.environ.setdefault("SVT_LOG", "1")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.container = av.open(str(self.temporary), "w")
-        self.stream = self.container.add_stream(chosen.encoder, rate=self.rate, options=chosen.settings)
+        settings = {**chosen.settings}
+        for option, words in self.look.light.settings(chosen.name).items():
+            settings[option] = ":".join(filter(None, (settings.get(option), words)))
+        self.stream = self.container.add_stream(chosen.encoder, rate=self.rate, options=settings)
         self.stream.width, self.stream.height, self.stream.pix_fmt = width, height, pixels
         self.stream.codec_context.time_base = self.unit
         self._mark(chosen, pixels, height)

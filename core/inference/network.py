@@ -64,6 +64,8 @@ class NetworkTraits:
     takes_frames: int | None = None
     """Frames that a network for video takes, (B, T, C, H, W): so many neighbours, of which it gives one, (B, C, H, W); or 0
     for clips of any length, all of whose frames it gives, (B, T, C, H, W). None for one that takes images."""
+    least_frames: int = 1
+    """Frames that a clip must have."""
     continued: Callable[..., tuple[Tensor, Any]] | None = None
     """Of a network of clips that sees what came before through a state alone: ``continued(clip, state, count)`` gives its
     answer for the first `count` frames of a clip that goes on where the one before it ended, and the state after them."""

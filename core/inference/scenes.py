@@ -65,6 +65,12 @@ class Scenes(Generic[T]):
         return F.adaptive_avg_pool2d(image.reshape(-1, *image.shape[-2:]).float(), THUMBNAIL)
 
 
+def beginnings(clip: Tensor) -> list[int]:
+    """The numbers of the frames of a clip (T, C, H, W) in [0, 1] with which scenes begin, the first one's among them."""
+    scenes = Scenes(clip, lambda frame: frame)
+    return [number for number, _ in enumerate(scenes) if number == 0 or scenes.begins]
+
+
 def is_cut(change: float, before: Iterable[float], after: float | None) -> bool:
     """Whether so much change is that of a cut.
 

@@ -127,6 +127,46 @@ def carried(
         yield step(torch.cat(held, 1), state, len(held))[0]
 
 
+def continued_by(
+    step: Step, clip: Tensor, state: State, count: int, window: int | None, overlap: int
+) -> tuple[Tensor, State]:
+    """The first `count` results of a clip, and the state after them, in windows as those of `carried`.
+
+    Args:
+        step, window, overlap: see `carried`; without `window` all frames at a time.
+        clip: (B, T, C, H, W), of one scene; frames from `count` on are only looked at.
+        state: what is known of the frames before; None where the scene begins.
+        count: from 1 to T.
+
+    Raises:
+        UserError: windows that do not go on.
+    """
+    if window is None or clip.shape[1] <= window:
+        return step(clip, state, count)
+    refuse_overlap(window, overlap)
+    results: list[Tensor] = []
+    start = 0
+    while start < count:
+        ends = start + window >= clip.shape[1]
+        answered = count - start if ends else min(window - overlap, count - start)
+        made, state = step(clip[:, start : start + window], state, answered)
+        results.append(made)
+        start += answered
+    return torch.cat(results, 1), state
+
+
+def lengthened(run: Callable[[Tensor], Tensor], least: int) -> Callable[[Tensor], Tensor]:
+    """`run`, with clips of fewer frames than `least` continued by their last frame, of which no results are given."""
+
+    def longer(clip: Tensor) -> Tensor:
+        absent = least - clip.shape[1]
+        if absent <= 0:
+            return run(clip)
+        return run(torch.cat([clip, clip[:, -1:].expand(-1, absent, -1, -1, -1)], 1))[:, : clip.shape[1]]
+
+    return longer
+
+
 def refuse_overlap(window: int, overlap: int) -> None:
     """Refuse windows that do not go on.
 

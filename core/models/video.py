@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +15,8 @@ from ..annotations import Count, NonNegative, Range, SomeIterations
 from ..degradations.limits import Probabilities
 from ..errors import UserError
 from ..inference.network import network_trait
-from ..inference.windows import carried, in_windows, run_clip
+from ..inference.scenes import beginnings
+from ..inference.windows import continued_by, in_windows, lengthened, run_clip
 from ..runtime import distributed
 from . import MODELS
 from .base import Batch, Update
@@ -86,6 +89,7 @@ class VideoModel(RestorationModel):
                     f"train.{option}: {type(networks['g']).__name__} has no parameter with {wanted} in its name"
                 )
         self.phase: tuple[bool, bool] | None = None
+        self._passed: tuple[tuple[str, int], Any] | None = None  # of the part before: who comes next, and the state
 
     def begin(self, step: int) -> None:
         """Train what iteration `step` wants trained, which follows from the iteration alone."""
@@ -145,30 +149,66 @@ class VideoModel(RestorationModel):
         clip = batch["lq"]
         if clip.dim() == 4:
             clip = clip[:, None]
-        count = clip.shape[1]
-        network = self.networks["g"]
-        if self.flip_seq and not network_trait(network, "takes_frames"):
-            both = self._run(network, torch.cat([clip, clip.flip(1)], 1))
-            output = (both[:, :count] + both[:, count:].flip(1)) / 2
-        else:
-            output = self._run(network, clip)
-        if "left" in batch and self.center_frame_only:
+        places = places_of(batch, len(clip))
+        if places and self.center_frame_only:
             raise UserError("val.center_frame_only: is of whole clips; leave max_frames of the data set out")
-        return {"output": middle(output) if self.center_frame_only else own_frames(output, batch)}
+        if places:
+            return {"output": torch.cat([self._part(clip[i : i + 1], place) for i, place in enumerate(places)])}
+        output = self._both_ways(self._run, clip)
+        return {"output": middle(output) if self.center_frame_only else output}
 
     def baselines(self, batch: Batch) -> dict[str, Tensor]:
-        return {name: own_frames(clip, batch) for name, clip in super().baselines(batch).items()}
+        found = super().baselines(batch)
+        return {name: own_frames(clip, places_of(batch, len(clip))) for name, clip in found.items()}
 
-    def _run(self, network: nn.Module, clip: Tensor) -> Tensor:
-        if network_trait(network, "takes_frames"):
-            return run_clip(self.inference, network, clip)
-        if self.window_frames is not None and clip.shape[1] > self.window_frames and self.carries:
-            return torch.cat(
-                list(carried(self.continued, clip.split(1, 1), self.window_frames, self.window_overlap)), 1
-            )
-        return in_windows(
-            lambda part: run_clip(self.inference, network, part), clip, self.window_frames, self.window_overlap
-        )
+    def _both_ways(self, run: Callable[[Tensor], Tensor], clip: Tensor) -> Tensor:
+        """What `run` makes of clips; with `flip_seq`, the mean of both directions of time."""
+        if not self.flip_seq or network_trait(self.networks["g"], "takes_frames"):
+            return run(clip)
+        both, count = run(torch.cat([clip, clip.flip(1)], 1)), clip.shape[1]
+        return (both[:, :count] + both[:, count:].flip(1)) / 2
+
+    def _run(self, clip: Tensor) -> Tensor:
+        """Clips in one piece; those longer than `window_frames`, which may have several scenes, in scenes and windows."""
+        takes = network_trait(self.networks["g"], "takes_frames")
+        if takes or self.window_frames is None or clip.shape[1] <= self.window_frames:
+            return run_clip(self.inference, self.networks["g"], clip)
+        return torch.cat([self._by_scenes(clip[i : i + 1]) for i in range(len(clip))])
+
+    def _by_scenes(self, clip: Tensor) -> Tensor:
+        """The frames of a clip (1, T, C, H, W); no window reaches across a cut."""
+        return torch.cat([self._scene(clip[:, begin:end]) for begin, end in scenes_of(clip)], 1)
+
+    def _scene(self, clip: Tensor) -> Tensor:
+        if self.carries:
+            return self._continued_by(clip, None, clip.shape[1])[0]
+        network = self.networks["g"]
+        run = partial(run_clip, self.inference, network)
+        least = network_trait(network, "least_frames")
+        return in_windows(lengthened(run, least), clip, self.window_frames, self.window_overlap)
+
+    def _part(self, clip: Tensor, place: Place) -> Tensor:
+        """The own frames of a part (1, T, C, H, W) of a long clip; neither state nor context reaches across a cut.
+
+        The state after them is kept for the next part, which knows then what came before as in one clip without end.
+        """
+        until = clip.shape[1] - place.right
+        if not self.carries:
+            return self._both_ways(self._by_scenes, clip)[:, place.left : until]
+        scenes = scenes_of(clip)
+        cut_before = place.left > 0 and place.left in dict(scenes)
+        goes_on = self._passed is not None and self._passed[0] == place.before and not cut_before
+        begin, state = (place.left, self._passed[1]) if goes_on and self._passed else (0, None)
+        results = []
+        for start, end in ((max(start, begin), end) for start, end in scenes if start < until and end > begin):
+            known = state if start == begin else None
+            made, state = self._continued_by(clip[:, start:end], known, min(end, until) - start)
+            results.append(made)
+        self._passed = (place.folder, place.first + until - place.left), state
+        return torch.cat(results, 1)[:, place.left - begin :]
+
+    def _continued_by(self, scene: Tensor, state: Any, count: int) -> tuple[Tensor, Any]:
+        return continued_by(self.continued, scene, state, count, self.window_frames, self.window_overlap)
 
     @property
     def carries(self) -> bool:
@@ -182,12 +222,49 @@ class VideoModel(RestorationModel):
         return result
 
 
-def own_frames(clip: Tensor, batch: Batch) -> Tensor:
-    """Of a part of a clip (B, T, C, H, W), the frames that are not there as context: those between ``left`` and ``right``."""
-    if "left" not in batch or clip.dim() != 5:
+class Place(NamedTuple):
+    """Where a part of a clip stands in it.
+
+    Attributes:
+        folder: the clip's name.
+        first: number of the first of its own frames.
+        left, right: how many frames before and after those are there as context.
+    """
+
+    folder: str
+    first: int
+    left: int
+    right: int
+
+    @property
+    def before(self) -> tuple[str, int]:
+        """What the part before it leaves its state under."""
+        return self.folder, self.first
+
+
+def places_of(batch: Batch, count: int) -> list[Place]:
+    """Where the `count` clips of a batch stand in longer ones, if they are parts of such (see `VideoRecurrentTestDataset`)."""
+    if "left" not in batch:
+        return []
+    folders = batch.get("folder", "")
+    folders = [folders] * count if isinstance(folders, str) else list(folders)
+    first, left, right = (
+        torch.as_tensor(batch.get(key, 0)).reshape(-1).expand(count).tolist() for key in ("first", "left", "right")
+    )
+    return [Place(*place) for place in zip(folders, first, left, right, strict=True)]
+
+
+def own_frames(clip: Tensor, places: Sequence[Place]) -> Tensor:
+    """Of parts of clips (B, T, C, H, W), the frames that are not there as context."""
+    if not places or clip.dim() != 5:
         return clip
-    left, right = (int(torch.as_tensor(batch[side]).reshape(-1)[0]) for side in ("left", "right"))
-    return clip[:, left : clip.shape[1] - right]
+    return torch.stack([c[p.left : clip.shape[1] - p.right] for c, p in zip(clip, places, strict=True)])
+
+
+def scenes_of(clip: Tensor) -> list[tuple[int, int]]:
+    """Where the scenes of a clip (1, T, C, H, W) begin and end."""
+    begins = beginnings(clip[0])
+    return list(itertools.pairwise([*begins, clip.shape[1]]))
 
 
 def middle(clip: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from ..inference.network import channels_taken, network_trait
 from ..inference.scenes import Scenes
 from ..inference.self_ensemble import Ensemble, self_ensemble
 from ..inference.tiling import size_multiple
-from ..inference.windows import carried, streamed
+from ..inference.windows import carried, lengthened, streamed
 from ..load import Restorer
 from ..models.base import Model
 from ..models.generation.model import GenerationModel
@@ -146,7 +146,7 @@ class Enhancer:
             return
         scenes = Scenes(itertools.chain([first], prepared), lambda frame: frame)
         window, overlap = self.model.window_frames or WINDOW, self.model.window_overlap
-        run: Callable[[Tensor], Tensor] = self.run
+        run = lengthened(self.run, network_trait(self.model.networks["g"], "least_frames"))
         if self.takes:
             overlap, run = self.takes - 1, self._each
             window = max(window, 2 * self.takes)

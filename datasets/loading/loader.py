@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -299,11 +299,12 @@ class EvalLoader:
         total = len(dataset)
         if total == 0:
             raise UserError("the dataset is empty")
-        self._indices = list(range(rank, total, world))
+        shares = shared_out(total, world, declared(dataset, "sequels", DatasetTraits))
+        self._indices = shares[rank]
         self._counted = len(self._indices)
         self.images = total
         if even:
-            self._indices += [rank % total] * (-(-total // world) - self._counted)
+            self._indices += [rank % total] * (max(map(len, shares)) - self._counted)
         self._batches = [range(i, min(i + batch, len(self._indices))) for i in range(0, len(self._indices), batch)]
         self.dataset = dataset
         self._forgiving = not even
@@ -367,6 +368,22 @@ class EvalLoader:
         finally:
             if packets is not self._kept:
                 packets.close()
+
+
+def shared_out(total: int, world: int, sequels: Sequence[int] | None) -> list[list[int]]:
+    """The samples of each rank: every ``world``-th one, or, of `sequels` (see `DatasetTraits`), whole ones.
+
+    The longest of those is given away first, and each to a rank that has the fewest samples.
+    """
+    if sequels is None:
+        return [list(range(rank, total, world)) for rank in range(world)]
+    parts: dict[int, list[int]] = {}
+    for sample, whole in enumerate(sequels):
+        parts.setdefault(whole, []).append(sample)
+    shares: list[list[int]] = [[] for _ in range(world)]
+    for samples in sorted(parts.values(), key=len, reverse=True):
+        min(shares, key=len).extend(samples)
+    return shares
 
 
 def result_names(dataset: Any) -> dict[int, str]:

@@ -159,6 +159,46 @@ def test_rgb_and_the_usual_matrices(tmp_path: Path) -> None:
         assert np.abs(image.astype(int) - colours).max() <= (0 if matrix == (0,) else 3)
 
 
+P3 = ((0.68, 0.32), (0.265, 0.69), (0.15, 0.06), (0.3127, 0.329))
+"""Red, green, blue and white of the display P3-D65."""
+DISPLAY = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
+"""The same, of 1000 and 0.005 cd/m2, as x265 takes it."""
+
+
+@pytest.mark.parametrize(
+    ("said", "brightest"),
+    [(f"master-display={DISPLAY}:max-cll=987,65", (987, 65)), ("max-cll=400,0", (400, 0)), ("", None)],
+)
+def test_what_is_known_of_the_light_of_hdr_comes_along(
+    said: str, brightest: tuple[int, int] | None, tmp_path: Path
+) -> None:
+    with av.open(str(tmp_path / "hdr.mp4"), "w") as made:
+        video = made.add_stream("libx265", rate=25, options={"x265-params": f"log-level=none:{said}"})
+        video.width, video.height, video.pix_fmt = 64, 64, "yuv420p10le"
+        frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 90, np.uint8), format="rgb24")
+        made.mux([*video.encode(frame.reformat(format="yuv420p10le")), *video.encode(None)])
+    light = look_of(str(tmp_path / "hdr.mp4")).light
+    assert light.display == ("display" in said) and light.brightest == brightest
+    if light.display:
+        assert np.allclose(np.array(light.primaries, float), P3) and np.allclose(
+            np.array(light.luminance, float), (0.005, 1000)
+        )
+    for codec in ("hevc", "h264", "av1", "vp9"):
+        writer = VideoWriter(
+            tmp_path / f"{codec}.mkv", Fraction(25), alike=str(tmp_path / "hdr.mp4"), encoding=Encoding(codec)
+        )
+        assert any("HDR10" in note for note in writer.notes) == (codec == "vp9" and said != "")
+        if codec == "vp9":
+            continue
+        with writer:
+            writer.write(np.full((64, 64, 3), 23000, np.uint16), Fraction(0))
+        kept = look_of(str(tmp_path / f"{codec}.mkv")).light
+        assert (kept.display, kept.brightest) == (light.display, light.brightest)
+        if light.display:  # AV1 has other units
+            assert np.allclose(np.array(kept.primaries, float), P3, atol=1e-5)
+            assert np.allclose(np.array(kept.luminance, float), (0.005, 1000), rtol=0.02)
+
+
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_h265_of_few_frames_has_their_times(count: int, tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)

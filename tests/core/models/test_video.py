@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import runs
 import torch
+import yaml
 from torch import nn
 
 from relume.archs import build_network
@@ -20,6 +22,7 @@ from relume.core.imaging.opencv import cv2
 from relume.core.inference.tiling import Inference
 from relume.core.inference.windows import carried, in_windows, run_clip, streamed
 from relume.core.models.video import VideoModel
+from relume.core.runtime import checkpoint
 from relume.core.runtime.optimizers import build_optimizer
 from relume.datasets import build_dataset
 from relume.losses import LOSSES
@@ -189,9 +192,9 @@ def test_tiles_of_clips_equal_the_whole() -> None:
     torch.testing.assert_close(run_clip(Inference(tile=24, overlap=8), Local(), clip), whole)
 
 
-def clips(root: Path) -> dict[str, str]:
+def clips(root: Path, **counts: int) -> dict[str, str]:
     rng = np.random.default_rng(0)
-    for clip, count in (("a", 3), ("b", 4)):
+    for clip, count in (counts or {"a": 3, "b": 4}).items():
         for i in range(count):
             gt = rng.integers(0, 255, (64, 64, 3), np.uint8)
             for folder, image in (("gt", gt), ("lq", gt[::4, ::4])):
@@ -264,3 +267,86 @@ def test_parts_of_clips_are_scored_as_the_whole(tmp_path: Path) -> None:
     video.center_frame_only = True
     with pytest.raises(UserError, match=r"val\.center_frame_only: is of whole clips"):
         video.predict({"lq": narrow["lq"][None], "left": 1, "right": 0})
+
+
+def in_parts(video: VideoModel, lq: torch.Tensor, own: int, context: int) -> torch.Tensor:
+    """What a model makes of a clip (1, T, 3, h, w) in parts, as `VideoRecurrentTestDataset` gives them."""
+    count, results = lq.shape[1], []
+    for first in range(0, count, own):
+        end = min(first + own, count)
+        begin, until = max(first - context, 0), min(end + context, count)
+        place = {"folder": ["a"], "first": first, "left": first - begin, "right": until - end}
+        results.append(video.predict({"lq": lq[:, begin:until], **place})["output"])  # type: ignore[typeddict-item]
+    return torch.cat(results, 1)
+
+
+def film(length: int, dark: bool = False) -> torch.Tensor:
+    """Frames (1, length, 3, 16, 16) that differ a little."""
+    return torch.rand(1, 1, 3, 16, 16) * 0.3 + torch.rand(1, length, 3, 16, 16) * 0.02 + (0 if dark else 0.6)
+
+
+def test_parts_of_clips_know_what_came_before_until_a_cut() -> None:
+    torch.manual_seed(0)
+    video = model(BASIC)
+    network = video.networks["g"].eval()
+    with torch.no_grad():
+        clip = film(11)
+        for own, ahead, window in ((3, 2, None), (4, 0, None), (3, 5, 4)):
+            video.window_frames, video.window_overlap = window, 1
+            steps = carried(network.continued, clip.split(1, 1), *((own + ahead, ahead) if window is None else (4, 1)))
+            torch.testing.assert_close(in_parts(video, clip, own, ahead), torch.cat(list(steps), 1))
+        video.window_frames = None
+        # Another clip of the same name, or a part that is not the next one, begins anew.
+        twice = [in_parts(video, clip, 3, 2) for _ in range(2)]
+        assert torch.equal(*twice)
+        for cut in (6, 7, 8):  # at the border of parts, and elsewhere
+            one, other = film(cut), film(11 - cut, dark=True)
+            both = in_parts(video, torch.cat([one, other], 1), 3, 4)
+            changed = in_parts(video, torch.cat([one, other + 0.05], 1), 3, 4)
+            assert torch.equal(both[:, :cut], changed[:, :cut]) and not torch.equal(both[:, cut:], changed[:, cut:])
+            changed = in_parts(video, torch.cat([one + 0.05, other], 1), 3, 4)
+            assert torch.equal(both[:, cut:], changed[:, cut:]) and not torch.equal(both[:, :cut], changed[:, :cut])
+
+
+def test_scenes_that_are_too_short_for_a_network_are_restored_too() -> None:
+    torch.manual_seed(0)
+    video = model({"type": "IconVSR", "num_feat": 8, "num_block": 1}, window_frames=6, window_overlap=2)
+    network = video.networks["g"].eval()
+    with torch.no_grad():
+        short, long = film(2), film(7, dark=True)
+        made = video.predict({"lq": torch.cat([long, short], 1)})["output"]
+        lengthened = torch.cat([short, *[short[:, -1:]] * 3], 1)
+        torch.testing.assert_close(made[:, 7:], network(lengthened)[:, :2])
+        with pytest.raises(UserError, match="a clip of 2 frames; temporal_padding 2 needs 5"):
+            video.predict({"lq": short})
+
+
+@pytest.mark.parametrize("kind", ["whole", "parts", "windows"])
+def test_scores_of_clips_are_the_same_on_any_number_of_ranks(kind: str, tmp_path: Path) -> None:
+    roots = clips(tmp_path / "data", a=3, b=7, c=4)
+    network = EDVR if kind == "windows" else BASIC
+    more = {"whole": {}, "parts": {"max_frames": 2, "context": 1}, "windows": {"num_frame": 3}}[kind]
+    test = {"type": "VideoTestDataset" if kind == "windows" else "VideoRecurrentTestDataset", **more, **roots}
+    torch.manual_seed(0)
+    checkpoint.save(tmp_path / "g.pth", {"params": build_network(network).state_dict()})
+    metrics = {"psnr": {"type": "calculate_psnr", "test_y_channel": True}}
+    metrics |= {"tof": {"type": "calculate_tof"}} if kind == "whole" else {}
+    found = []
+    for ranks in (1, 2, 4):
+        opt = {
+            **{"name": f"of_{ranks}", "model_type": "VideoModel", "scale": 4, "num_gpu": 0, "network_g": network},
+            "datasets": {"test": {"name": "held_out", "num_worker_per_gpu": 0, **test}},
+            "path": {"pretrain_network_g": str(tmp_path / "g.pth")},
+            "val": {"save_img": False, "metrics": metrics},
+        }
+        (tmp_path / "opt.yml").write_text(yaml.safe_dump(opt))
+        command = [str(runs.REPO / "test.py"), "-opt", "opt.yml", *(["--launcher", "pytorch"] if ranks > 1 else [])]
+        end = runs.forked(command, tmp_path, runs.by_hand(ranks, os.environ) if ranks > 1 else [os.environ])
+        assert end.returncode == 0, end.stdout + end.stderr
+        root = tmp_path / "results" / f"of_{ranks}"
+        rows = (root / "visualization" / "held_out_scores.jsonl").read_text()
+        said = sorted(line.split("INFO", 1)[-1] for line in end.stdout.splitlines() if "psnr" in line or "tof" in line)
+        found.append((rows, said))
+    assert len(found[0][0].splitlines()) == 14
+    assert any("psnr of b" in line for line in found[0][1])
+    assert found[0] == found[1] == found[2]
