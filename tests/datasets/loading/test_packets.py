@@ -61,7 +61,7 @@ def test_a_process_that_died_between_passes_is_done_without(caplog: Any, monkeyp
     try:
         (pid, *_) = passed(loader)[1]
         os.kill(pid, signal.SIGKILL)
-        time.sleep(0.2)
+        next(process for process in multiprocessing.active_children() if process.pid == pid).join(60)
         assert passed(loader) == (list(range(5)), {os.getpid()})
         assert "a loading process has died meanwhile" in caplog.text
     finally:
