@@ -44,7 +44,7 @@ def load_pretrained(
             usual = weights.usual_key(content)
         param_key = opt.path.get(f"param_key_{key}", usual)
         differences = checkpoint.load_weights(network, path, param_key, strict is None or strict, grow, content)
-        model.loaded[key] = param_key if isinstance(content.get(param_key), Mapping) else None
+        model.loaded[key] = weights.entry_taken(content, param_key)
     except checkpoint.DoesNotFit as e:
         advice = f"(path.strict_load_{key}: false loads what fits)"
         raise UserError(f"{e}. {advice} (path.pretrain_network_{key})") from e

@@ -44,6 +44,8 @@ STUBBED = (
     "spectroformer_paper",
 )
 """Modules that the originals' classes were defined in, as whole-module pickles name them."""
+WRITTEN = (".safetensors", ".pth")
+"""Suffixes of files that are written here."""
 
 
 class Fitted(NamedTuple):
@@ -108,8 +110,10 @@ def convert(source: Path, target: Path, opt: Options | None = None, stubbed: Seq
         stubbed: modules of the classes in a pickled network.
 
     Raises:
-        UserError: it cannot be read, or does not fit the network of `opt`; `target` exists.
+        UserError: it cannot be read, or does not fit the network of `opt`; `target` exists, or is of another format.
     """
+    if target.suffix.lower() not in WRITTEN:
+        raise UserError(f"{target}: is to end in {' or '.join(WRITTEN)}")
     if target.exists():
         raise UserError(f"{target}: is there already; remove it first")
     found = pickles.unpickle(source, (*STUBBED, *stubbed))
@@ -125,7 +129,7 @@ def convert(source: Path, target: Path, opt: Options | None = None, stubbed: Seq
         notes += f"; not in the original, as initialised: {', '.join(fresh)}" if fresh else ""
     refuse_nonfinite(state, source)
     entry = {} if described is None else {checkpoint.ENTRY: {**described, "average": None}}
-    if target.suffix == ".safetensors":
+    if target.suffix.lower() == ".safetensors":
         module = require("safetensors.torch", str(target))
         metadata = {k: json.dumps(v) for k, v in entry.items()}
         checkpoint.write_atomically(target, lambda file: file.write(module.save(state, metadata)))

@@ -69,12 +69,13 @@ def run(a: argparse.Namespace) -> None:
     if size is not None and min(size) < 1:
         raise UserError("--size: height and width are to be at least 1")
     try:
-        if form == ".onnx":
-            report = to_onnx(subject, target, a.fp16, tolerance, size)
-        elif form == ".pt2":
-            report = to_program(subject, target, tolerance, a.aoti, size)
-        else:
-            report = to_safetensors(subject, target, a.fp16, tolerance)
+        with quiet():
+            if form == ".onnx":
+                report = to_onnx(subject, target, a.fp16, tolerance, size)
+            elif form == ".pt2":
+                report = to_program(subject, target, tolerance, a.aoti, size)
+            else:
+                report = to_safetensors(subject, target, a.fp16, tolerance)
     except UserError as e:
         raise UserError(f"{target}: {e}") from e
     print(said(target, report, kind))

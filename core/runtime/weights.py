@@ -64,10 +64,16 @@ def entry(content: Any, param_key: str | None, path: str | Path) -> Mapping[str,
 
 def inside(content: Mapping[Any, Any]) -> Mapping[Any, Any]:
     """`content`, or what is under one of the usual entries in it, and so on."""
-    if any(isinstance(v, torch.Tensor) for v in content.values()):
-        return content
-    key = next((k for k in WRAPPINGS if isinstance(content.get(k), Mapping) and has_tensors(content[k])), None)
+    key = entry_taken(content)
     return content if key is None else inside(content[key])
+
+
+def entry_taken(content: Mapping[Any, Any], wanted: str | None = None) -> str | None:
+    """The name of the entry that weights are taken from: the wanted one, else a usual one; None where there is none."""
+    if any(isinstance(v, torch.Tensor) for v in content.values()):
+        return None
+    named = (k for k in (wanted, *WRAPPINGS) if isinstance(content.get(k), Mapping) and has_tensors(content[k]))
+    return next(named, None)
 
 
 def has_tensors(content: Mapping[Any, Any]) -> bool:

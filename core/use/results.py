@@ -167,6 +167,10 @@ class Results:
                 raise UserError(f"{target}: its result would replace the input itself; give another -o, or --suffix")
         if self.folder.exists() and not self.folder.is_dir():
             raise UserError(f"-o: {self.folder} is a file, and there are {len(targets)} results; give a folder")
+        there = next(p for p in (self.folder, *self.folder.absolute().parents) if p.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            why = "cannot be written to" if there.is_dir() else "is a file, not a folder"
+            raise UserError(f"-o: {self.request.target}: {there} {why}")
         return targets
 
     # ------------------------------------------------------------ making them
@@ -287,7 +291,10 @@ class Results:
             self._fail(one, e)
             return
         self.journal.note(target, one.path, len(data))
-        write_bytes(target, data)
+        try:
+            write_bytes(target, data)
+        except OSError as e:  # of the folder or the disk, so the next one would fail as well
+            raise UserError(checkpoint.cannot_write(target, e)) from e
 
     def _make_clip(self, one: Input, target: Path) -> None:
         encoding = clips.with_depth(self.request.encoding, self.request.bits)

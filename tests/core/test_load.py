@@ -168,6 +168,25 @@ def test_the_average_is_taken_unless_told_otherwise() -> None:
     assert all(torch.equal(v, state["params"][k]) for k, v in found.items())
 
 
+@pytest.mark.parametrize(
+    ("wanted", "content", "name"),
+    [
+        (None, {"params": 1, "params_ema": 1, "relume": {}}, "params_ema"),
+        ("params", {"params": 1, "params_ema": 1}, "params"),
+        ("params_ema", {"params": 1}, "params"),
+        (None, {"epoch": 3, "state_dict": 1}, "state_dict"),
+        (None, None, None),
+    ],
+)
+def test_the_entry_that_was_taken_is_known(
+    wanted: str | None, content: dict[str, Any] | None, name: str | None
+) -> None:
+    state = build_network(SMALL).state_dict()
+    file = state if content is None else {k: state if v == 1 else v for k, v in content.items()}
+    checkpoint.save(Path("x.pth"), {**file})
+    assert relume.load("x.pth", described(), param_key=wanted, device="cpu").model.loaded == {"g": name}
+
+
 @pytest.mark.parametrize("flat", [True, False])
 def test_weights_of_others_need_an_option_file(flat: bool) -> None:
     state = build_network(SMALL).state_dict()

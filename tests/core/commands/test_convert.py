@@ -152,6 +152,8 @@ def test_other_files_are_explained(tmp_path):
     save({"a": torch.ones(1)}, tmp_path / "a.pth")
     with pytest.raises(UserError, match="is there already"):
         convert.convert(tmp_path / "a.pth", tmp_path / "a.pth")
+    with pytest.raises(UserError, match=r"a\.txt: is to end in \.safetensors or \.pth"):
+        convert.convert(tmp_path / "a.pth", tmp_path / "a.txt")
 
 
 def test_unknown_modules_of_networks_can_be_named(original, tmp_path):

@@ -330,6 +330,8 @@ def test_a_pipe(here, monkeypatch, capsys):
         (("-i", "a.mp4", "-o", "o", "--depth", "16"), "--depth 16: clips have 8, 10 or 12 bits"),
         (("-i", "a.mp4", "-o", "o", "--codec", "h263"), "--codec: .mp4 files are written with h264, hevc, "),
         (("-i", "a.mp4", "-o", "o", "--crf", "99"), "--crf: must be from 0 to 51 for h264, not 99"),
+        (("-i", "a.png", "-o", "bad.png/o"), "bad.png is a file, not a folder"),
+        (("-i", "a.png", "-o", "/proc/o/a.png"), "/proc/o/a.png: cannot be written: "),
         (
             ("-i", "*.png", "-o", "o.png"),
             "-o: o.png is the name of a file; for results that are pictures, give a folder",
