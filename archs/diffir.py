@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.annotations import Repeats
 from ..core.errors import UserError
 from . import ARCHS
 from .blocks import refuse_unfit
@@ -210,7 +211,7 @@ class DiffIRS2(nn.Module):
         n_denoise_res: int = 1,
         linear_start: float = 0.1,
         linear_end: float = 0.99,
-        timesteps: int = 4,
+        timesteps: Repeats = 4,
         beta_schedule_type: BetaSchedule = "linear",
         use_checkpoint: bool = False,
         scale: Literal[1, 2, 3, 4, 8] = 1,

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.annotations import Count, NonNegative
+from ..core.annotations import Count, Levels, NonNegative
 from . import ARCHS
 from .residual import conv3x3
 
@@ -114,7 +114,7 @@ class HINet(nn.Module):
         self,
         in_chn: Count = 3,
         wf: Count = 64,
-        depth: Count = 5,
+        depth: Levels = 5,
         relu_slope: float = 0.2,
         hin_position_left: NonNegative = 0,
         hin_position_right: NonNegative = 4,

@@ -117,6 +117,10 @@ OF_ANY_SIZE = "of any size"
 
 Count = Annotated[int, Range(least=1)]
 """A number of things of which at least one is needed."""
+Repeats = Annotated[int, Range(least=1, most=10_000)]
+"""How often a step computes something again: its time grows with it, so that a slip of a few zeros would take days."""
+Levels = Annotated[int, Range(least=1, most=32)]
+"""Levels of which each has half the size, or twice the width, of the one before: no image has more."""
 NonNegative = Annotated[int, Range(least=0)]
 """A whole number that may be zero."""
 Positive = Annotated[float, Range(above=0)]
@@ -185,6 +189,10 @@ class Section(Mapping[str, Any]):
                 return object.__getattribute__(self, "extra")[name]
             except (AttributeError, KeyError):
                 raise AttributeError(f"{type(self).__name__} has no key '{name}'") from None
+
+    def also(self: S, **more: Any) -> S:
+        """The section with more keys that are no fields."""
+        return dataclasses.replace(self, extra={**self.extra, **more})
 
     def to_dict(self) -> dict[str, Any]:
         """The block as plain dicts, lists and scalars."""

@@ -105,17 +105,16 @@ class Experiment:
                         file.write(lines("".join(traceback.format_exception(e))))
             raise
 
-    def _only_logs(self) -> bool:
-        """Whether nothing is here but logs of runs that did not begin, which are no reason to move the folder."""
-        return all(p.is_file() and p.name.startswith("train_") and p.suffix == ".log" for p in self.root.glob("*"))
+    def _only_words(self) -> bool:
+        """Whether nothing is here but what runs that did not begin said, which is no reason to move the folder."""
+        logs = [p for p in self.root.glob("train_*.log") if p.is_file()]
+        return set(self.root.glob("*")) <= {*logs, self.last_words.path}
 
     def _archive(self) -> None:
         trained = Checkpoints(self.root).iterations()
         moment = timestamp()
-        with contextlib.suppress(OSError):
-            self.root.rmdir()  # one that held the last words of a run that never began
         for folder in (self.root, self.tensorboard):
-            if folder.exists() and not (folder == self.root and self._only_logs()):
+            if folder.exists() and not (folder == self.root and self._only_words()):
                 aside = folder.with_name(f"{folder.name}_archived_{moment}")
                 for number in itertools.count(2):  # two runs may end within a second
                     if not aside.exists():

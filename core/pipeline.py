@@ -121,7 +121,6 @@ def run_training(
         return dict(resume.state["results"])
     if resume:
         changes.check(resume.state.get("options"), opt, resume.path, tell=distributed.is_main())
-    experiment.last_words.begin()
     with contextlib.ExitStack() as cleanup:
         with experiment.explaining():
             trainer = build_trainer(opt, train, dataset, experiment, resume, device, cleanup, stop)
@@ -298,6 +297,7 @@ def build_trainer(
 
     # Records
     experiment.prepare(opt, fresh=resume is None)
+    experiment.last_words.begin()
     validated = resume is None or not resume.state["pending_validation"]
     run_logger = cleanup.enter_context(logger.RunLogger(experiment.root, experiment.tensorboard, opt, start, validated))
     evaluator.picture = lambda dataset, name, picture, it: run_logger.image(f"{dataset}/{name}", picture, it)
@@ -337,7 +337,7 @@ def build_trainer(
 def build_training_set(opt: Options) -> Any:
     """The training set; what it draws as it is built does not depend on the rank."""
     seed_everything(seed_of(opt), 0, 0)
-    with gate("datasets.train", {**opt.datasets["train"], "scale": opt.scale}):
+    with gate("datasets.train", opt.datasets["train"].also(scale=opt.scale)):
         return build_dataset(opt.datasets["train"], phase="train", scale=opt.scale)
 
 
@@ -345,7 +345,7 @@ def build_training_loader(
     opt: Options, train: Train, dataset: Any, resume: Resume | None, device: torch.device
 ) -> TrainLoader:
     """This rank's loader of the training set, which goes on where `resume` stopped."""
-    with gate("datasets.train", {**opt.datasets["train"], "scale": opt.scale}):
+    with gate("datasets.train", opt.datasets["train"].also(scale=opt.scale)):
         threads.refuse_too_many("num_worker_per_gpu", opt.datasets["train"].num_worker_per_gpu)
         return build_train_loader(
             dataset,

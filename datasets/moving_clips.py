@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import torch
 
-from ..core.annotations import Count, NonNegative, Range
+from ..core.annotations import Count, Range
 from ..core.degradations.draws import Draws
 from ..core.degradations.engines import quantise
 from ..core.errors import UserError
@@ -15,7 +15,7 @@ from ..core.imaging.matlab_resize import imresize
 from . import DATASETS
 from .base import Item, OnError, Phase
 from .moving import random_scene, render
-from .moving_photographs import MovingPhotographs
+from .moving_photographs import MovingPhotographs, Objects
 from .photographs import Span, refuse_bad_ranges
 
 
@@ -66,7 +66,7 @@ class MovingClipsDataset(MovingPhotographs):
         motion: Span = (0.5, 4.0),
         noise: Span | None = None,
         rotation: Annotated[float, Range(least=0)] = 0.5,
-        objects: NonNegative = 1,
+        objects: Objects = 1,
         single: bool = False,
         use_hflip: bool = False,
         use_rot: bool = False,

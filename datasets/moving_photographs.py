@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+from typing import Annotated
 
 import numpy as np
 from torch import Tensor
 
+from ..core.annotations import Range
 from ..core.imaging.image_io import to_float
 from .photographs import PhotographDataset, shrink
 from .sources import Source
@@ -14,6 +16,8 @@ from .transforms import random_flip_rotate, to_tensor
 
 HELD_OUT = 2**31
 """Seeds of evaluation scenes begin here, those of training end below: no motion is in both."""
+Objects = Annotated[int, Range(least=0, most=1000)]
+"""How many objects move before the background; each is drawn again in every frame."""
 
 
 class MovingPhotographs(PhotographDataset):

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.annotations import Count, NonNegative, Range
+from ..core.annotations import Count, Range
 from ..core.errors import UserError
 from . import DATASETS
 from .base import Item, OnError
 from .moving import motion_field, random_scene, render
-from .moving_photographs import MovingPhotographs
+from .moving_photographs import MovingPhotographs, Objects
 from .photographs import Span, refuse_bad_ranges
 from .sources import Source
 
@@ -67,7 +67,7 @@ class SyntheticMotionDataset(MovingPhotographs):
         motion: Span | None = None,
         bucket: Literal["small", "medium", "large", "extreme"] | None = None,
         rotation: Annotated[float, Range(least=0)] = 0.5,
-        objects: NonNegative = 1,
+        objects: Objects = 1,
         timesteps: list[float] | None = None,
         with_flow: bool = False,
         use_hflip: bool = False,

@@ -11,7 +11,7 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from ..core.annotations import Count, Positive, Range, Share
+from ..core.annotations import Count, Positive, Range, Repeats, Share
 from ..core.errors import UserError
 from . import LOSSES
 from .common import comparable, full_precision
@@ -59,7 +59,7 @@ class TransportLoss(nn.Module):
         patch: Count = 8,
         max_points: Annotated[int, Range(least=2)] = 1024,
         debias: bool = False,
-        iters: Count = 200,
+        iters: Repeats = 200,
     ) -> None:
         super().__init__()
         self.loss_weight = loss_weight
@@ -146,8 +146,8 @@ class FGWLoss(TransportLoss):
         patch: Count = 8,
         max_points: Annotated[int, Range(least=2)] = 1024,
         debias: bool = False,
-        iters: Count = 200,
-        outer_iters: Count = 30,
+        iters: Repeats = 200,
+        outer_iters: Repeats = 30,
     ) -> None:
         super().__init__(loss_weight, features, epsilon, patch, max_points, debias, iters)
         self.alpha = alpha
@@ -185,7 +185,7 @@ class GWLoss(FGWLoss):
         patch: Count = 8,
         max_points: Annotated[int, Range(least=2)] = 1024,
         debias: bool = False,
-        iters: Count = 200,
-        outer_iters: Count = 30,
+        iters: Repeats = 200,
+        outer_iters: Repeats = 30,
     ) -> None:
         super().__init__(loss_weight, features, 1.0, epsilon, patch, max_points, debias, iters, outer_iters)

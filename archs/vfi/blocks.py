@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...core.errors import UserError
 from ...core.ops.precision import at_least_float32
 from ...core.ops.scan import interleaved_merge, interleaved_scan
 from ...core.ops.window_attention import fuses_windows
@@ -117,7 +118,10 @@ class LGSBlock(nn.Module):
         self.shift_size = shift_size
         self.drop_path = drop_path
         self.norm1 = TokenNorm(dim)
-        self.mamba = Mamba2(dim, **(mamba or {})) if backbone_mode != "gated_attn_only" else None
+        try:
+            self.mamba = Mamba2(dim, **(mamba or {})) if backbone_mode != "gated_attn_only" else None
+        except UserError as e:
+            raise UserError(f"mamba: {e}") from e
         self.attn = GatedWindowAttention(dim, num_heads) if backbone_mode != "mamba2_only" else None
         masks = shift_masks(window_size, shift_size) if self.attn is not None and shift_size else None
         self.register_buffer("masks", masks, persistent=False)

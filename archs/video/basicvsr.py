@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ...core.annotations import Count, NonNegative
+from ...core.annotations import Count, Levels, NonNegative
 from ...core.errors import UserError
 from ...core.ops.flow_warp import flow_warp
 from ...core.runtime.checkpoint import load_weights
@@ -122,7 +122,7 @@ class BasicVSR(Recurrent):
         num_block: NonNegative = 15,
         spynet_path: str | None = None,
         checkpoint_activations: bool = False,
-        flow_levels: Count = LEVELS,
+        flow_levels: Levels = LEVELS,
     ) -> None:
         super().__init__(num_feat, spynet_path, checkpoint_activations, flow_levels)
         self.backward_trunk = ConvResidualBlocks(num_feat + 3, num_feat, num_block)

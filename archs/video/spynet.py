@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...core.annotations import Count
+from ...core.annotations import Levels
 from ...core.errors import UserError
 from ...core.imaging.normalisation import IMAGENET
 from ...core.ops.flow_warp import flow_warp
@@ -61,7 +61,7 @@ class SpyNet(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, load_path: str | None = None, levels: Count = LEVELS) -> None:
+    def __init__(self, load_path: str | None = None, levels: Levels = LEVELS) -> None:
         super().__init__()
         self.basic_module = nn.ModuleList([BasicModule() for _ in range(levels)])
         self.multiple = 2 ** (levels - 1)

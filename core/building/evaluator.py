@@ -50,7 +50,7 @@ def build_evaluator(
         name = block.name or phase
         if name in loaders:
             raise UserError(f"datasets.{phase}: another dataset is called '{name}' too; give each a `name` of its own")
-        with gate(f"datasets.{phase}", {**block, "scale": opt.scale}):
+        with gate(f"datasets.{phase}", block.also(scale=opt.scale)):
             dataset = build_dataset(block, phase=phase.split("_")[0], scale=opt.scale)
         if (transfer := declared(dataset, "transfer", DatasetTraits)) is not None:
             transfers[name] = transfer

@@ -32,6 +32,8 @@ OTHER_CHANNELS = re.compile(r"of the shape \(\d+, (\d+), .* takes \(B, (?!\1,)")
 TAKEN = re.compile(r"takes (?:\(B, )?(\d+)")
 COLOURS = re.compile(r"\bneeds?\b.* \d channels?\b")
 """What losses say of images of other colours than they are for."""
+LACKING = re.compile(r": the samples have no '")
+"""What models say of samples without what they need."""
 SHAPES = re.compile(r"prediction ((?:\d+x)*\d+), target ((?:\d+x)*\d+)")
 
 
@@ -88,6 +90,8 @@ def said(error: Exception, key: str | None, opt: Options) -> UserError:
         explained = any(v in taken for _, v in named)
         reasons = [*([] if explained else whole), *(f"{n} is {v}" for n, v in named), *colours(opt)]
         return UserError(f"{text} ({', '.join(reasons)})" if reasons else text, key="network_g")
+    if LACKING.search(text):
+        return UserError(f"{text} (datasets.train is {given_in(opt.datasets['train'])})", key="datasets.train")
     if of_loss := LOSS.match(text):
         key = of_loss[1]
         return put_to(key, text, of(key, opt))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -30,6 +30,8 @@ from .weights import load_pretrained
 log = logging.getLogger("relume")
 MOST_TRIED = 40
 """Options of a network beyond which the one to blame is not searched for."""
+SMALL = (16, 3, 1)
+"""What is tried in place of a number that a network needs."""
 LAGGING = 0.02
 """Share of the initial weights in the final average beyond which that is remarked upon."""
 
@@ -96,8 +98,10 @@ def weighed_network(key: str, block: Mapping[str, Any], device: torch.device, fo
 def blamed(
     error: Exception, key: str, block: Mapping[str, Any], build: Callable[[Mapping[str, Any]], nn.Module]
 ) -> Exception:
-    """An error of `build`, said of the one option without which there would be none, if there is such an option."""
-    if mentioned(str(error), block) or len(block) > MOST_TRIED:
+    """An error of `build` that names no option, said of the one without which there would be none, if there is such an option;
+    one that names some, with such an option besides, on which it depends too."""
+    named = mentioned(str(error), block)
+    if len(block) > MOST_TRIED:
         return error
 
     def alike(block: Mapping[str, Any]) -> None:
@@ -106,10 +110,26 @@ def blamed(
         else:
             build(block)
 
-    optional = [k for k, p in ARCHS.parameters(block["type"]).items() if not p.required and k in block]
-    largest_first = sorted(optional, key=lambda k: -largest(block[k]))  # those are the likeliest
-    culprit = without_it(alike, block, largest_first)
-    return refusal(error, f"{key}.{culprit}", {culprit: block[culprit]}) if culprit else error
+    culprit = without_it(alike, changed(block, [k for k in block if k not in named]))
+    if not culprit:
+        return error
+    value = {culprit: block[culprit]}
+    if not named:
+        return refusal(error, f"{key}.{culprit}", value)
+    found = refusal(error, key, block)
+    whole = culprit in mentioned(str(found), block)
+    return found if whole else type(found)(f"{found} ({given_in(value)})", key=f"{key}.{culprit}")
+
+
+def changed(block: Mapping[str, Any], keys: Iterable[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Each of some options of a network, those of the largest numbers first, and the network without it; where it needs such a
+    number, with a small one."""
+    parameters = ARCHS.parameters(block["type"])
+    for key in sorted((k for k in keys if k in parameters), key=lambda k: -largest(block[k])):
+        if not parameters[key].required:
+            yield key, {k: v for k, v in block.items() if k != key}
+        elif isinstance(block[key], int) and not isinstance(block[key], bool):
+            yield from ((key, {**block, key: small}) for small in SMALL)
 
 
 def largest(value: Any) -> float:

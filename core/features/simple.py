@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..annotations import Count
+from ..annotations import Count, Levels
 from . import FEATURES
 from .base import FeatureExtractor
 
@@ -62,7 +62,7 @@ class RandomConvolutions(FeatureExtractor):
     def __init__(
         self,
         width: Count = 32,
-        levels: Count = 3,
+        levels: Levels = 3,
         grid: Count = 2,
         spread: bool = False,
         channels: Count = 3,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...datasets.base import Pictures
-from ..annotations import Count
+from ..annotations import Count, Repeats
 from ..errors import UserError
 from ..features import FEATURES
 from ..features.base import FeatureExtractor
@@ -191,7 +191,7 @@ class KID(FeatureMetric):
     better = "lower"
 
     def __init__(
-        self, features: Features, subsets: Count = 100, subset_size: Count = 1000, stats: str | None = None
+        self, features: Features, subsets: Repeats = 100, subset_size: Count = 1000, stats: str | None = None
     ) -> None:
         super().__init__(features, stats)
         self.subsets = subsets

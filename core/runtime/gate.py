@@ -26,7 +26,7 @@ OF_FILES = f"{plugged.PACKAGE}._"
 """How the modules of the user's own files begin."""
 PATIENCE = 3.0
 """Seconds for the search of the value to blame."""
-SHOWN = 300
+SHOWN = 600
 """Characters of a block's values that a message shows."""
 
 
@@ -147,15 +147,19 @@ def owner(error: BaseException, owners: Iterable[tuple[Any, str]]) -> str | None
 
 
 def without_it(
-    build: Callable[[Mapping[str, Any]], Any], block: Mapping[str, Any], optional: Iterable[str]
+    build: Callable[[Mapping[str, Any]], Any], changed: Iterable[tuple[str, Mapping[str, Any]]]
 ) -> str | None:
-    """The key without which `build` takes a block that it refuses; None when there is no such key, or several are wrong."""
+    """The key without which `build` takes a block that it refuses; None when there is no such key, or several are wrong.
+
+    Args:
+        changed: keys, the likeliest first, and the block without each, or with another value of it.
+    """
     until = time.monotonic() + PATIENCE
-    for key in optional:
+    for key, block in changed:
         if time.monotonic() > until:
             break
         with contextlib.suppress(Exception):
-            build({k: v for k, v in block.items() if k != key})
+            build(block)
             return key
     return None
 

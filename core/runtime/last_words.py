@@ -1,6 +1,7 @@
 """Why a run ended, in ``experiments/<name>/exit.json``: launchers keep the exit codes of their ranks to themselves.
 
-The file is there from a run's end to its next start. A run that was killed leaves none. Whoever starts runs again reads it::
+The file is there from a run's end to its next start. A start that is refused before it touches the experiment leaves it alone,
+unless a launcher made it, which is to read why. A run that was killed leaves none. Whoever starts runs again reads it::
 
     {"code": 75, "outcome": "preempted", "reason": "preempted at iteration 7; ...", "iteration": 7, "rank": 0, "ranks": 4, ...}
 """
@@ -59,7 +60,7 @@ class LastWords:
             raise UserError(f"{AGAIN}{before.reason}")
 
     def begin(self) -> None:
-        """Take the words of the run before away, on the main rank: there is something to do."""
+        """Take the words of the run before away, on the main rank: from here on the folder is this run's."""
         self._begun = True
         if distributed.is_main():
             self.path.unlink(missing_ok=True)
@@ -92,7 +93,8 @@ class LastWords:
     def write(self, code: int, reason: str, elsewhere: bool = False) -> None:
         """Write the file; on other ranks than the main one, or if the reason is `elsewhere`, only where no rank has.
 
-        A run without a launcher that is refused before it begins touches nothing: its exit code says it.
+        A run without a launcher that is refused before it begins touches nothing: its exit code says it, and what is there is
+        still the run before.
         """
         refused = code == EXIT_USER_ERROR and not self._begun
         alone = "RANK" not in os.environ

@@ -14,7 +14,7 @@ from torch import Tensor
 from ....losses import ot
 from ....losses.ot import costs, targets
 from ....schedulers.ramp import Ramp
-from ...annotations import Count, Range
+from ...annotations import Count, Range, Repeats
 from ...errors import UserError
 from .bank import MemoryBank
 
@@ -54,8 +54,8 @@ class MatchingOptions:
     epsilon: MaybeRamp = field(default_factory=lambda: Ramp(0.1, 0.01, 50_000, "exponential"))
     fgw_lambda: MaybeRamp = field(default_factory=lambda: Ramp(0.1, 0.5, 50_000))
     structure: Literal["euclidean", "sqeuclidean"] = "euclidean"
-    outer_iters: Count = 10
-    inner_iters: Count = 50
+    outer_iters: Repeats = 10
+    inner_iters: Repeats = 50
     tol: Annotated[float, Range(least=0)] = 0.0
     labels: Literal["penalty", "same_class", "ignore"] = "penalty"
     label_penalty: Annotated[float, Range(least=0)] = 1.0

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from runs import options
 from torch import nn
 
@@ -292,7 +293,9 @@ def test_the_innermost_owner_is_to_blame() -> None:
 
 def test_an_error_that_was_raised_from_itself_is_said_once(refused: Callable[..., str]) -> None:
     said = refused(network_g={"type": "RRDBNet", "num_in_ch": 3, "num_out_ch": -1, "num_block": 1})
-    assert re.search(r"^x\.yml:\d+:\d+: network_g: RuntimeError: .* -1.*num_out_ch: -1", said, re.MULTILINE), said
+    assert re.search(
+        r"^x\.yml:\d+:\d+: network_g\.num_out_ch: RuntimeError: .* -1.*num_out_ch: -1", said, re.MULTILINE
+    ), said
     error = ValueError()
     error.__cause__ = error
     assert list(chain(error)) == [error] and owner(error, []) is None
@@ -303,8 +306,35 @@ def test_the_culprit_is_what_it_works_without() -> None:
         if block.get("b") == 3:
             raise ValueError
 
-    assert without_it(build, {"a": 1, "b": 3, "c": 3}, ["a", "b", "c"]) == "b"
-    assert without_it(build, {"a": 1, "b": 3}, ["a"]) is None
+    assert without_it(build, [("a", {"b": 3}), ("b", {"a": 1}), ("c", {})]) == "b"
+    assert without_it(build, [("a", {"b": 3})]) is None
+
+
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        ({"type": "RRDBNet", "num_in_ch": 10**7, "num_out_ch": 3, "scale": 2, "num_block": 1}, "num_in_ch: 10000000"),
+        (
+            {"type": "MambaIR", "embed_dim": 1, "mlp_ratio": 0.5, "depths": [1], "upscale": 1},
+            "0.5 leaves .*embed_dim: 1",
+        ),
+        ({"type": "HINet", "depth": 10**6}, "depth: must be at least 1 and at most 32, got"),
+    ],
+)
+def test_a_message_names_the_option_that_is_to_blame(
+    refused: Callable[..., str], network: dict[str, Any], said: str
+) -> None:
+    """Be it one that the network needs, or one besides those that its constructor speaks of."""
+    assert re.search(said, refused(network_g=network))
+
+
+def test_samples_without_their_target_are_said_to_be_of_their_data_set(refused: Callable[..., str]) -> None:
+    Path("lq").mkdir()
+    Image.new("RGB", (24, 24)).save("lq/a.png")
+    data = {"type": "PairedImageDataset", "dataroot_lq": "lq", "dataroot_gt": None, "num_worker_per_gpu": 0}
+    said = refused(datasets__train={**data, "gt_size": 16}, network_g=NET)
+    assert "the samples have no 'gt'" in said and "datasets.train is PairedImageDataset with " in said, said
+    assert "dataroot_gt: null" in said and "prefetch_mode" not in said, said  # what is given, and no defaults
 
 
 def test_of_two_folders_that_a_message_quotes_neither_is_blamed_and_both_are_named() -> None:

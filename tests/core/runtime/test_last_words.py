@@ -19,6 +19,8 @@ from relume.core.errors import UserError
 from relume.core.experiment import Experiment
 from relume.core.models.restoration import RestorationModel
 from relume.core.pipeline import train_pipeline
+from relume.core.reports.files import runs_in
+from relume.core.reports.states import standing
 from relume.core.runtime import distributed, last_words, signals
 from relume.core.runtime.checkpoint import Checkpoints
 from relume.core.runtime.last_words import LastWords
@@ -51,6 +53,10 @@ def signalled(monkeypatch: pytest.MonkeyPatch, place: Any, name: str, number: in
     monkeypatch.setattr(place, name, first)
 
 
+def refusing(*_: Any) -> Any:
+    raise UserError("it has no targets")
+
+
 def test_each_end_has_its_code_and_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     train_pipeline(options(**SHORT))
     assert {k: said()[k] for k in ("code", "outcome", "iteration", "rank", "ranks")} == {
@@ -60,10 +66,12 @@ def test_each_end_has_its_code_and_reason(monkeypatch: pytest.MonkeyPatch) -> No
         "rank": 0,
         "ranks": 1,
     }
-    with pytest.raises(UserError):
-        train_pipeline(options(**SHORT, datasets__train__batch_size_per_gpu=100))
-    assert said()["code"] == 2 and said()["outcome"] == "mistake" and said()["iteration"] is None
-    assert said()["reason"].startswith("one iteration takes 100")
+    with monkeypatch.context() as patch:
+        patch.setattr(RestorationModel, "updates", refusing)
+        with pytest.raises(UserError):
+            train_pipeline(options(**SHORT))
+    assert said()["code"] == 2 and said()["outcome"] == "mistake" and said()["iteration"] == 0
+    assert said()["reason"].endswith("it has no targets")
     with monkeypatch.context() as patch:
         signalled(patch, RestorationModel, "updates", signal.SIGUSR1)
         with pytest.raises(Stopped):
@@ -91,6 +99,24 @@ def test_a_run_that_is_under_way_or_was_killed_has_none(monkeypatch: pytest.Monk
     monkeypatch.setattr(RestorationModel, "updates", look)
     train_pipeline(options(**SHORT, name="toy"))
     assert seen == [False] * 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "resumed"),
+    [
+        ({"train__optim_g__type": "LBFGS"}, False),
+        ({"network_g": {"type": "SRVGGNetCompact", "num_feat": -1}}, False),
+        ({"network_g__width": 5}, True),
+    ],
+)
+def test_a_start_that_is_refused_leaves_the_words_of_the_run_before(changes: dict[str, Any], resumed: bool) -> None:
+    train_pipeline(options(**SHORT))
+    before = said()
+    longer = {"train__total_iter": 5} if resumed else {}
+    with pytest.raises(UserError):
+        train_pipeline(options(**{**SHORT, **longer, **changes}), auto_resume=resumed)
+    assert said() == before and before["outcome"] == "complete"
+    assert [run.state for run in map(standing, runs_in(ROOT.parent))] == ["finished"]
 
 
 @pytest.mark.parametrize(
