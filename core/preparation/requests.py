@@ -13,7 +13,7 @@ from ...datasets.sources import Folder, listing
 from ..errors import UserError
 from ..imaging.image_header import image_size
 from ..imaging.image_io import read_pixels
-from ..imaging.storage import write_bytes
+from ..imaging.storage import read_part, write_bytes
 from . import crops, journal
 
 UNFINISHED = ".unfinished"
@@ -123,9 +123,12 @@ class Request(NamedTuple):
 
 
 def size_of(path: Path) -> tuple[int, int]:
-    """Height and width of an image: by its header, which for PNG is what decoding gives."""
-    with path.open("rb") as file:
-        found = image_size(file.read(64)) if path.suffix.lower() == ".png" else None
+    """Height and width of an image: by its header, which for PNG is what decoding gives.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    found = image_size(read_part(path, 0, 64)) if path.suffix.lower() == ".png" else None
     shape = found or read_pixels(path).shape
     return shape[0], shape[1]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import pytest
 import relume
 from relume.core import options
 from relume.core.cli import main
+from relume.core.errors import UserError
 from relume.core.imaging.image_io import imwrite, read_pixels
 from relume.core.options.places import missing
 from relume.core.preparation import published
+from relume.core.preparation.requests import size_of
 from relume.datasets import build_dataset
 from relume.datasets.origins import KNOWN, ORIGINS, UNPACKED, origin_of, table
 
@@ -184,3 +187,12 @@ def test_a_file_without_a_partner_is_named(capsys: pytest.CaptureFixture[str]) -
     assert prepare("uieb", ".") == 2
     assert "files without a partner: 2" in capsys.readouterr().err
     assert KNOWN["uieb"].folder == "data/UIEB"
+
+
+def test_a_pipe_among_the_pictures_is_not_waited_for() -> None:
+    Path("d").mkdir()
+    os.mkfifo("d/a.png")
+    with pytest.raises(UserError, match=r"d/a\.png: cannot be read"):
+        size_of(Path("d/a.png"))
+    picture("d/b.png", (5, 7))
+    assert size_of(Path("d/b.png")) == (5, 7)
