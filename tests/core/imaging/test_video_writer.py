@@ -119,6 +119,10 @@ def test_avi_says_what_it_does_not_hold(tmp_path: Path) -> None:
     assert "subtitle track 2 (srt) does not fit into it and is left out; .mkv holds it" in made.notes
     with av.open(str(made.path)) as container:
         assert [s.type for s in container.streams] == ["video", "audio"]
+    # Sound of MP4 begins before the pictures, which must not move them.
+    made = copied(film(tmp_path / "in.mp4"), tmp_path / "out.avi")
+    clip = Video(str(made.path))
+    assert [clip.time(i) * 1000 for i in range(len(clip))] == list(range(0, 480, 40))
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
