@@ -33,6 +33,8 @@ class Track:
 
         self.source: Any = av.open(file)
         self.container, self.begins = container, begins
+        # In AVI, whose times begin at 0, what is early would move every frame but the first.
+        self.steady = container.format.name == "avi"
         self.track: Any = self.source.streams[number]
         try:
             self.target = self.added()
@@ -61,7 +63,7 @@ class Track:
             shift = round(self.begins / packet.time_base)
             packet.pts, packet.dts = packet.pts - shift, (packet.pts if packet.dts is None else packet.dts) - shift
             time = packet.pts * packet.time_base
-            if time < -self.early:
+            if time < -self.early or (time < 0 and self.steady):
                 continue
             packet.stream = self.target
             yield time, packet

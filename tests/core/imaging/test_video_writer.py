@@ -119,6 +119,10 @@ def test_avi_says_what_it_does_not_hold(tmp_path: Path) -> None:
     assert "subtitle track 2 (srt) does not fit into it and is left out; .mkv holds it" in made.notes
     with av.open(str(made.path)) as container:
         assert [s.type for s in container.streams] == ["video", "audio"]
+    # Sound of MP4 begins before the pictures, which must not move them.
+    made = copied(film(tmp_path / "in.mp4"), tmp_path / "out.avi")
+    clip = Video(str(made.path))
+    assert [clip.time(i) * 1000 for i in range(len(clip))] == list(range(0, 480, 40))
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
@@ -175,8 +179,11 @@ def test_what_is_known_of_the_light_of_hdr_comes_along(
     with av.open(str(tmp_path / "hdr.mp4"), "w") as made:
         video = made.add_stream("libx265", rate=25, options={"x265-params": f"log-level=none:{said}"})
         video.width, video.height, video.pix_fmt = 64, 64, "yuv420p10le"
-        frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 90, np.uint8), format="rgb24")
-        made.mux([*video.encode(frame.reformat(format="yuv420p10le")), *video.encode(None)])
+        for i in range(4):  # of fewer, x265 leaves times unset
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 90, np.uint8), format="rgb24")
+            frame.pts = i
+            made.mux(video.encode(frame.reformat(format="yuv420p10le")))
+        made.mux(video.encode(None))
     light = look_of(str(tmp_path / "hdr.mp4")).light
     assert light.display == ("display" in said) and light.brightest == brightest
     if light.display:
