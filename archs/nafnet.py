@@ -6,7 +6,6 @@ load. Everything between entrance and exit is channels-last, so that 1 x 1 convo
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -15,33 +14,41 @@ from torch import Tensor, nn
 
 from ..core.annotations import Count
 from ..core.errors import UserError
+from ..core.ops import naf_branches
 from ..core.ops.pixelwise import channels, depthwise, gate_halves, linear, pixels
+from ..core.ops.projection import mean_pixel, scaled_projection
 from . import ARCHS
 from .blocks import ChannelLayerNorm, expand, matrix
 from .local_pooling import patch_size, pool_locally
 
 
-def scaled_projection(y: Tensor, conv: nn.Conv2d, gain: Tensor, attention: Tensor | None = None) -> Tensor:
-    """``gain * conv(attention * y)`` by one matrix product: (B, H, W, C) -> (B, O, H, W), channels-last.
+def project(
+    y: Tensor, conv: nn.Conv2d, gain: Tensor, attention: Tensor | None = None, skip: Tensor | None = None
+) -> Tensor:
+    """``skip + gain * conv(attention * y)``.
 
     Args:
-        y: pixel-major.
+        y: pixel-major (B, H, W, C).
         conv: 1 x 1, C -> O, with a bias.
         gain: (1, O, 1, 1).
-        attention: (B, C, 1, 1), or (B, C, H, W) where it differs between pixels.
+        attention: see `core.ops.projection.scaled_projection`.
+        skip: (B, O, H, W).
+
+    Returns:
+        (B, O, H, W), channels-last.
     """
     assert conv.bias is not None
-    per_image, pixels_each = y.shape[1] * y.shape[2], math.prod(y.shape[:3])
-    of_image = attention is not None and attention.shape[-2:] == (1, 1)
-    if attention is not None and not (of_image and per_image > y.shape[3]):
-        # Where there are no more pixels than channels, a matrix for each image costs more than the map, as its gradient does.
-        y, attention = y * pixels(attention), None
-    if pixels_each <= gain.numel():
-        return channels(linear(y, matrix(conv), conv.bias)) * gain
-    weight, bias = matrix(conv) * gain.view(-1, 1), conv.bias * gain.flatten()
-    if attention is not None:
-        weight = weight * attention.flatten(1)[:, None].to(weight.dtype)
-    return channels(linear(y, weight, bias))
+    kept = None if skip is None else pixels(skip)
+    return channels(scaled_projection(y, matrix(conv), conv.bias, gain.flatten(), attention, kept))
+
+
+def pooled(y: Tensor, attention: nn.Sequential) -> Tensor:
+    """Pooling and then 1 x 1 layers of pixel-major (B, H, W, C) -> (B, C); (B, H, W, C) where the pooling is a local one."""
+    first = attention[0]
+    y = mean_pixel(y)[:, None, None] if isinstance(first, nn.AdaptiveAvgPool2d) else pixels(first(channels(y)))
+    for layer in attention[1:]:
+        y = linear(y, matrix(layer), layer.bias) if isinstance(layer, nn.Conv2d) else layer(y)
+    return y[:, 0, 0] if y.shape[1:3] == (1, 1) else y
 
 
 class NAFBlock(nn.Module):
@@ -69,15 +76,38 @@ class NAFBlock(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(1, channels, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        global_mean = isinstance(self.sca[0], nn.AdaptiveAvgPool2d)
+        if global_mean and not (self.drop_out_rate and self.training) and naf_branches.worthwhile(x):
+            return channels(self.by_branches(pixels(x)))
         # The wide map is kept and not made again in the backward pass: there is one matrix product less to do.
         y = linear(pixels(self.norm1(x)), matrix(self.conv1), self.conv1.bias)
         y = gate_halves(depthwise(y, self.conv2.weight, self.conv2.bias))
-        x = x + self.dropped(scaled_projection(y, self.conv3, self.beta, self.sca(channels(y))))
+        x = self.added(x, y, self.conv3, self.beta, pooled(y, self.sca))
         y = gate_halves(linear(pixels(self.norm2(x)), matrix(self.conv4), self.conv4.bias))
-        return x + self.dropped(scaled_projection(y, self.conv5, self.gamma))
+        return self.added(x, y, self.conv5, self.gamma)
 
-    def dropped(self, branch: Tensor) -> Tensor:
-        return F.dropout(branch, self.drop_out_rate, self.training) if self.drop_out_rate else branch
+    def by_branches(self, x: Tensor) -> Tensor:
+        """The same, pixel-major, by `core.ops.naf_branches`."""
+
+        def affine(conv: nn.Module) -> tuple[Tensor, Tensor]:
+            assert isinstance(conv, nn.Conv2d) and conv.bias is not None
+            return matrix(conv), conv.bias
+
+        def norm(module: ChannelLayerNorm) -> tuple[Tensor, Tensor]:
+            assert module.bias is not None
+            return module.weight, module.bias
+
+        assert self.conv2.bias is not None
+        first = *norm(self.norm1), *affine(self.conv1), self.conv2.weight, self.conv2.bias, *affine(self.sca[1])
+        x = naf_branches.attention_branch(x, *first, *affine(self.conv3), self.beta.flatten())
+        second = *norm(self.norm2), *affine(self.conv4), *affine(self.conv5)
+        return naf_branches.gate_branch(x, *second, self.gamma.flatten())
+
+    def added(self, x: Tensor, y: Tensor, conv: nn.Conv2d, gain: Tensor, attention: Tensor | None = None) -> Tensor:
+        """`x`, and a branch that ends with `conv`."""
+        if not (self.drop_out_rate and self.training):
+            return project(y, conv, gain, attention, x)
+        return x + F.dropout(project(y, conv, gain, attention), self.drop_out_rate)
 
 
 class BaselineBlock(nn.Module):
@@ -111,9 +141,9 @@ class BaselineBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.gelu(expand(self.norm1(x), self.conv1, self.conv2))
-        x = x + scaled_projection(y, self.conv3, self.beta, self.se(channels(y)))
+        x = project(y, self.conv3, self.beta, pooled(y, self.se), x)
         y = F.gelu(linear(pixels(self.norm2(x)), matrix(self.conv4), self.conv4.bias))
-        return x + scaled_projection(y, self.conv5, self.gamma)
+        return project(y, self.conv5, self.gamma, skip=x)
 
 
 class UShape(nn.Module):

@@ -70,22 +70,30 @@ def gate_halves(x: Tensor) -> Tensor:
 
 
 class _GateHalves(Function):
-    """Keeps x alone, and writes both halves of its gradient into one map."""
+    """Keeps x alone."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
-        a, b = x.chunk(2, -1)
-        return a * b
+        return halves_product(x)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        result = torch.empty_like(x)
-        for mine, other in zip(result.chunk(2, -1), reversed(x.chunk(2, -1)), strict=True):
-            torch.mul(grad, other, out=mine)
-        return result
+        return halves_product_backward(grad, *ctx.saved_tensors)
+
+
+def halves_product(x: Tensor) -> Tensor:
+    a, b = x.chunk(2, -1)
+    return a * b
+
+
+def halves_product_backward(grad: Tensor, x: Tensor) -> Tensor:
+    """Both halves of the gradient, written into one map."""
+    result = torch.empty_like(x)
+    for mine, other in zip(result.chunk(2, -1), reversed(x.chunk(2, -1)), strict=True):
+        torch.mul(grad, other, out=mine)
+    return result
 
 
 # -------------------------------------------------------------------------------- 1 x 1, then depthwise 3 x 3

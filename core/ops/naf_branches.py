@@ -1,0 +1,205 @@
+"""Both branches of NAFNet's block, each as one operation that trains faster on a CPU than its parts one after another.
+
+What is saved are maps that need not be written: sums of gradients are added where they are, the scales of a branch's last
+matrix are folded into it, and the mean's gradient goes into the product that it is added to. Maps are pixel-major: see
+`core.ops.pixelwise`. Both can be differentiated once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from .modes import mode_of
+from .pixelwise import depthwise_backward, halves_product, halves_product_backward, linear, plain_depthwise
+
+EPS = 1e-6
+"""Of the norms."""
+
+
+def worthwhile(x: Tensor) -> bool:
+    """Whether the branches are to be computed by the functions below: in training on a CPU, by plain PyTorch as it is.
+
+    A GPU has kernels for the norm, and autocast casts each part as that part wants it.
+    """
+    return (
+        x.device.type == "cpu"
+        and x.dtype in (torch.float32, torch.float64)
+        and torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+        and mode_of("layer_norm") != "on"
+    )
+
+
+def gate_branch(
+    x: Tensor,
+    norm: Tensor,
+    norm_bias: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    out_weight: Tensor,
+    out_bias: Tensor,
+    gain: Tensor,
+) -> Tensor:
+    """``x + gain * linear(gate(linear(layer_norm(x))))``: NAFNet's second branch.
+
+    Args:
+        x: (B, H, W, C).
+        norm, norm_bias: (C).
+        weight, bias: (2 E, C) and (2 E).
+        out_weight, out_bias, gain: (C, E), (C) and (C).
+    """
+    result: Tensor = _GateBranch.apply(x, norm, norm_bias, weight, bias, out_weight, out_bias, gain)
+    return result
+
+
+def attention_branch(
+    x: Tensor,
+    norm: Tensor,
+    norm_bias: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    kernel: Tensor,
+    kernel_bias: Tensor,
+    attention: Tensor,
+    attention_bias: Tensor,
+    out_weight: Tensor,
+    out_bias: Tensor,
+    gain: Tensor,
+) -> Tensor:
+    """``x + gain * linear(a * y)``, y = ``gate(depthwise(linear(layer_norm(x))))``, a = ``linear(mean(y))``: the first branch.
+
+    Args:
+        x: (B, H, W, C).
+        norm, norm_bias: (C).
+        weight, bias: (2 E, C) and (2 E).
+        kernel, kernel_bias: (2 E, 1, k, k), k odd, and (2 E).
+        attention, attention_bias: (E, E) and (E).
+        out_weight, out_bias, gain: (C, E), (C) and (C).
+    """
+    result: Tensor = _AttentionBranch.apply(
+        x,
+        norm,
+        norm_bias,
+        weight,
+        bias,
+        kernel,
+        kernel_bias,
+        attention,
+        attention_bias,
+        out_weight,
+        out_bias,
+        gain,
+    )
+    return result
+
+
+class _GateBranch(Function):
+    """Keeps x, the normalised map, the wide map, and the gate's result."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
+        norm, norm_bias, weight, bias, out_weight, out_bias, gain = parameters
+        n, mean, scale = torch.native_layer_norm(x, x.shape[-1:], norm, norm_bias, EPS)
+        wide = F.linear(n, weight, bias)
+        y = halves_product(wide)
+        ctx.save_for_backward(x, n, mean, scale, wide, y, *parameters)
+        return F.linear(y, out_weight * gain[:, None], out_bias * gain).add_(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        x, n, mean, scale, wide, y, norm, norm_bias, weight, _, out_weight, out_bias, gain = ctx.saved_tensors
+        of_projection = _projection_backward(grad, y, out_weight, out_bias, gain)
+        inner = halves_product_backward(grad @ (out_weight * gain[:, None]), wide)
+        return *_norm_linear_backward(grad, inner, x, n, mean, scale, norm, norm_bias, weight), *of_projection
+
+
+class _AttentionBranch(Function):
+    """Keeps x and all maps that its gradients are made from."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
+        norm, norm_bias, weight, bias, kernel, kernel_bias, attention, attention_bias, out_weight, out_bias, gain = (
+            parameters
+        )
+        n, mean, scale = torch.native_layer_norm(x, x.shape[-1:], norm, norm_bias, EPS)
+        wide = F.linear(n, weight, bias)
+        convolved = plain_depthwise(wide, kernel, kernel_bias)
+        y = halves_product(convolved)
+        pooled = y.mean((1, 2))
+        factor = F.linear(pooled, attention, attention_bias)
+        matrix, offset = out_weight * gain[:, None], out_bias * gain
+        attended = None
+        # Where there are no more pixels than channels, a matrix for each image costs more than the map, as its gradient does.
+        if y.shape[1] * y.shape[2] > y.shape[3]:
+            out = linear(y, matrix * factor[:, None], offset)
+        else:
+            attended = y * factor[:, None, None]
+            out = F.linear(attended, matrix, offset)
+        ctx.save_for_backward(x, n, mean, scale, wide, convolved, y, pooled, factor, attended, *parameters)
+        return out.add_(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        x, n, mean, scale, wide, convolved, y, pooled, factor, attended, *parameters = ctx.saved_tensors
+        norm, norm_bias, weight, _, kernel, _, attention, _, out_weight, out_bias, gain = parameters
+        matrix = out_weight * gain[:, None]
+        if attended is not None:
+            of_projection = _projection_backward(grad, attended, out_weight, out_bias, gain)
+            of_y = grad @ matrix
+            of_factor = (of_y * y).sum((1, 2))
+        else:
+            of_each = grad.flatten(1, 2).transpose(1, 2) @ y.flatten(1, 2)
+            of_factor = (of_each * matrix).sum(1)
+            of_matrix = of_each.mul_(factor[:, None]).sum(0)
+            of_projection = _unscaled(of_matrix, grad.sum((0, 1, 2)), out_weight, out_bias, gain)
+        of_mean = (of_factor @ attention).div_(y.shape[1] * y.shape[2])[:, None]
+        if attended is not None:
+            torch.addcmul(of_mean[:, None], of_y, factor[:, None, None], out=of_y)
+        else:
+            of_y = torch.baddbmm(of_mean, grad.flatten(1, 2), matrix * factor[:, None]).view_as(y)
+        inner, of_kernel, of_kernel_bias = depthwise_backward(
+            halves_product_backward(of_y, convolved), wide, kernel, True
+        )
+        of_first = _norm_linear_backward(grad, inner, x, n, mean, scale, norm, norm_bias, weight)
+        of_attention = of_factor.t() @ pooled, of_factor.sum(0)
+        return *of_first, of_kernel, of_kernel_bias, *of_attention, *of_projection
+
+
+def _projection_backward(grad: Tensor, y: Tensor, weight: Tensor, bias: Tensor, gain: Tensor) -> tuple[Tensor, ...]:
+    """Gradients of `weight`, `bias` and `gain` of ``gain * linear(y)``."""
+    return _unscaled(grad.flatten(0, 2).t() @ y.flatten(0, 2), grad.sum((0, 1, 2)), weight, bias, gain)
+
+
+def _unscaled(of_matrix: Tensor, of_offset: Tensor, weight: Tensor, bias: Tensor, gain: Tensor) -> tuple[Tensor, ...]:
+    """The same, from the gradients of ``gain * weight`` and ``gain * bias``; the first is overwritten."""
+    of_gain = torch.linalg.vecdot(of_matrix, weight).addcmul_(of_offset, bias)
+    return of_matrix.mul_(gain[:, None]), of_offset * gain, of_gain
+
+
+def _norm_linear_backward(
+    skipped: Tensor,
+    grad: Tensor,
+    x: Tensor,
+    normalised: Tensor,
+    mean: Tensor,
+    scale: Tensor,
+    norm: Tensor,
+    norm_bias: Tensor,
+    weight: Tensor,
+) -> tuple[Tensor, ...]:
+    """Gradients of `x`, that of the skip connection added, of the norm's parameters, and of the matrix and its offset."""
+    rows = grad.flatten(0, 2)
+    of_normalised = (rows @ weight).view(x.shape)
+    of_x, of_norm, of_norm_bias = torch.ops.aten.native_layer_norm_backward(
+        of_normalised, x, x.shape[-1:], mean, scale, norm, norm_bias, (True, True, True)
+    )
+    return of_x.add_(skipped), of_norm, of_norm_bias, rows.t() @ normalised.flatten(0, 2), rows.sum(0)
