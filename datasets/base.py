@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from ..core.errors import UserError
 from ..core.imaging.storage import UnreadableFile
 from ..core.imaging.transfer import Transfer
+from .source import Place
 
 log = logging.getLogger("relume")
 
@@ -72,6 +73,10 @@ class DatasetTraits:
 
     def limit_patches(self) -> None:
         """Called by a mixture: from now on cut patches of `gt_size` as it is at most, and enlarge them where it grows."""
+
+    def stored_at(self, index: int) -> Place | None:
+        """Where sample `index` lies in an archive, for ``shuffle_buffer``; None for one that is in none."""
+        return None
 
     def result_path(self, index: int) -> str | None:
         """The file that results of sample `index` are named after, without reading it; None where the sample says it."""

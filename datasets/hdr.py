@@ -19,6 +19,7 @@ from .base import ImageDataset, Item, OnError
 from .camera import PROMPTS, SCENE_KEY, Curve, CurveChoice, decode_prompt
 from .pairing import Sample, find_samples, refuse_template
 from .radiance import RADIANCE_READERS, AlignedRadiance, read_floats, read_radiance
+from .source import Place
 from .sources import IOBackend, Source, as_backend, listing, open_source
 from .transforms import Image, pad_to, random_crop, random_flip_rotate, random_symmetry, to_tensor
 
@@ -155,6 +156,11 @@ class LdrHdrDataset(ImageDataset):
     def result_path(self, index: int) -> str:
         """The input's file."""
         return self.samples[index].lq_path
+
+    def stored_at(self, index: int) -> Place | None:
+        """The picture's place."""
+        sample = self.samples[index]
+        return sample.lq.place(sample.lq_name)
 
     def load(self, index: int) -> Item:
         sample = self.samples[index]

@@ -4,60 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Literal
 
 from ..core.annotations import Count
 from ..core.errors import UserError
-from ..core.files.ceilings import refuse_total
-from ..core.imaging import ceilings
-from ..core.imaging.image_io import READERS
-from ..core.imaging.storage import MissingFile, UnreadableFile, first_line, is_hidden, is_url, join
+from ..core.imaging.storage import MissingFile, is_url, join
 from . import DATASETS
+from .archives import Zip
 from .base import OnError, Phase
 from .generation import GenerationDataset
-from .sources import Folder, Source, with_suffix
+from .sources import Folder, Source
 from .transforms import Image
 
 LABELS = "dataset.json"
 """File with the labels of a folder or zip file: ``{"labels": [["00000/img00000000.png", 6], ...]}`` or ``{"labels": null}``."""
-
-
-class Zip(Source):
-    """The images in a zip file, opened when it is first read, once in every process."""
-
-    def __init__(self, root: str) -> None:
-        self._archive: tuple[int, zipfile.ZipFile] | None = None
-        try:
-            with zipfile.ZipFile(root) as archive:
-                entries = archive.infolist()
-        except Exception as e:  # a damaged directory makes zipfile trip over whatever it says
-            raise UnreadableFile(f"{root}: cannot be read as a zip file ({first_line(e)})") from e
-        refuse_total((e.file_size for e in entries), root, UnreadableFile)
-        # Old programs for Windows write its separator, against the specification.
-        named = ((e.filename.replace("\\", "/"), e) for e in entries if not e.is_dir())
-        self.entries = {name: e for name, e in named if not is_hidden(name)}
-        super().__init__(root, with_suffix(root, self.entries, READERS))
-
-    def read(self, name: str) -> bytes:
-        if name not in self.entries:
-            raise MissingFile(f"{self.path(name)}: there is no such file in this zip file")
-        try:
-            if self._archive is None or self._archive[0] != os.getpid():  # a position in a file is not to be shared
-                self._archive = os.getpid(), zipfile.ZipFile(self.root)
-            archive, entry = self._archive[1], self.entries[name]
-            return ceilings.unpacked(lambda: archive.open(entry), entry.file_size, self.path(name))
-        except UserError:
-            raise
-        except Exception as e:  # a password, an unknown compression, what each decompressor says of damage, ...
-            raise UnreadableFile(f"{self.path(name)}: cannot be read ({first_line(e)})") from e
-
-    def size(self, name: str) -> tuple[int, int] | None:
-        return None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_archive": None}
 
 
 @DATASETS.register()

@@ -17,6 +17,7 @@ from . import DATASETS
 from .base import ImageDataset, Item, OnError, Phase
 from .denoising import white_noise
 from .pairing import Sample, as_roots, find_roots, find_samples, refuse_template
+from .source import Place
 from .sources import IOBackend, Source, as_backend, refuse_small
 from .transforms import (
     Color,
@@ -171,6 +172,11 @@ class PairedImageDataset(ImageDataset):
     def result_path(self, index: int) -> str:
         """The input's file."""
         return self.samples[index].lq_path
+
+    def stored_at(self, index: int) -> Place | None:
+        """The input's place; the ground truth lies beside it, or at the same place of archives of its own."""
+        sample = self.samples[index]
+        return sample.lq.place(sample.lq_name)
 
     def load(self, index: int) -> Item:
         sample = self.samples[index]

@@ -32,6 +32,7 @@ from .base import ImageDataset, Item, OnError, Phase
 from .paired import PairedImageDataset, shares
 from .pairing import Sample, as_roots, find_samples
 from .photographs import shipped_photographs, shrink
+from .source import Place
 from .sources import IOBackend, Source, as_backend, open_source, pass_over_missing
 from .transforms import pad_to, random_crop, random_flip_rotate, to_tensor
 
@@ -213,6 +214,11 @@ class RealESRGANDataset(ImageDataset):
             return path
         stem, dot, suffix = path.rpartition(".")
         return f"{stem}_{index // (len(self) // self.renditions)}{dot}{suffix}"
+
+    def stored_at(self, index: int) -> Place | None:
+        """The photograph's place."""
+        source, name = self.photographs[index]
+        return source.place(name)
 
     def load(self, index: int) -> Item:
         source, name = self.photographs[index]

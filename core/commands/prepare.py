@@ -4,6 +4,7 @@
 ``relume prepare pairs FOLDER OUT [--scale 4] [--jpeg 40]``    make inputs of sharp images: blurred, shrunk, noisy, compressed
 ``relume prepare lmdb  FOLDER OUT.lmdb [--kind radiance]``     pack a folder into an LMDB database
 ``relume prepare tar   FOLDER OUT [--gt FOLDER]``              pack a folder, or pairs, into tar files as WebDataset reads them
+``relume prepare index FOLDER``                              note where each file lies in a folder (or URL) of tar files
 ``relume prepare meta  FOLDER OUT.txt [--kind radiance]``      list a folder's images and their sizes
 ``relume prepare hdr   FOLDER OUT [--renditions 4]``           make HDR scenes of photographs, and their pictures
 ``relume prepare frames FOLDER OUT [--first 0]``               decode videos (X4K1000FPS, ...) to folders of PNG frames
@@ -23,7 +24,9 @@ from __future__ import annotations
 import argparse
 import os
 
+from ...datasets.archives import INDEX, write_index
 from ..errors import UserError, printable
+from ..imaging.storage import join
 from ..preparation import checks, frames, published
 from ..preparation.crops import windows
 from ..preparation.degraded import Recipe, pairs
@@ -62,6 +65,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--seed", type=int, default=0, help="of the draw of what is held out (0)")
     data.add_argument("--list", help="file with the names of what is held out, one a line, instead")
     shared(data)
+    index = commands.add_parser("index", help="note where each file lies in tar files, so that data begin at once")
+    index.add_argument("folder", help="folder of tar files, local or remote")
+    index.set_defaults(workers=1)
     every = {}
     for name, what in MAKERS.items():
         command = every[name] = commands.add_parser(name, help=what)
@@ -110,6 +116,9 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError(f"--workers: at least 1, not {arguments.workers}")
     if arguments.command == "check":
         check(arguments)
+    elif arguments.command == "index":
+        files, count = write_index(arguments.folder)
+        print(f"{files} files in {count} tar files: {join(arguments.folder, INDEX)}")
     elif arguments.command == "data":
         a = arguments
         print(published.prepare(a.name, a.folder, a.out, a.seed, a.list, a.workers, a.dry_run))

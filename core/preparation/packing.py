@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.progress import track
 
+from ...datasets.archives import write_index
 from ...datasets.sources import Folder, Source, listing, lmdb_key
 from ..errors import UserError, require
 from ..files import replacing
@@ -189,6 +190,7 @@ def shards(
     if not dry:
         left = journal.missing([Path(out, name) for name in parts], goes_on)
         list(journal.each(lambda path: shard(path, parts[path.name]), left, workers, "Packing"))
+        write_index(out)
     return len(every), len(parts)
 
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -57,7 +58,11 @@ def build_train_loader(
     plan = plan_of(loading, accumulate)
     weights = declared(dataset, "sampling_weights", DatasetTraits)
     draws = declared(dataset, "epoch_length", DatasetTraits)
-    order = Order(len(dataset), seed, loading.use_shuffle, loading.dataset_enlarge_ratio, weights, draws)
+    shards = shards_of(dataset, weights, draws) if loading.shuffle_buffer else None
+    order = Order(
+        len(dataset), seed, loading.use_shuffle, loading.dataset_enlarge_ratio, weights, draws, shards,
+        loading.shuffle_buffer or 1,
+    )  # fmt: skip
     fullest = max(plan.firsts, key=plan.taken)
     if plan.taken(fullest) * world > order.epoch_length:
         batch = product(plan.at(fullest).batch, world, plan.micro_batches(fullest))
@@ -74,6 +79,26 @@ def build_train_loader(
         declared(dataset, "require_patch", DatasetTraits)(patch)
     sampler = TrainSampler(order, plan, rank, world, iteration, position)
     return TrainLoader(dataset, sampler, loading, torch.device(device), channels_last)
+
+
+def shards_of(dataset: Any, weights: Any = None, draws: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The number of the archive of each sample, (N,), and its place in the order in which the archives are read, (N,).
+
+    Raises:
+        UserError: some samples are in no archive, or are not drawn alike.
+    """
+    place_of = declared(dataset, "stored_at", DatasetTraits)
+    found = [place_of(i) for i in range(len(dataset))]
+    places = [place for place in found if place is not None]
+    if weights is not None or draws is not None or len(places) < len(found):
+        why = "its samples are not drawn alike" if len(places) == len(found) else "its samples are not in tar files"
+        raise UserError(
+            f"shuffle_buffer: is for data in tar files (io_backend: {{type: tar}}), each sample drawn once in an epoch; {why}"
+        )
+    numbers = {archive: number for number, archive in enumerate(sorted({p.archive for p in places}))}
+    order = np.empty(len(places), np.int64)
+    order[sorted(range(len(places)), key=lambda i: places[i])] = np.arange(len(places))
+    return np.array([numbers[p.archive] for p in places]), order
 
 
 def plan_of(loading: Loader, accumulate: int = 1) -> Plan:

@@ -21,6 +21,11 @@ class Loader(Section):
     num_worker_per_gpu: Workers = setting(2, "Loading processes per rank; 0 loads in the training process.")
     dataset_enlarge_ratio: Count = setting(1, "Repeats of the dataset in one epoch (kept for BasicSR's option files).")
     use_shuffle: bool = setting(True, "Shuffle the training samples, by a permutation of (manual_seed, epoch).")
+    shuffle_buffer: Count | None = setting(
+        None,
+        "Of data in tar files: shuffle the archives, read each from its beginning, and shuffle among so many samples; a "
+        "permutation of all samples when omitted.",
+    )
     prefetch_mode: Literal["cpu", "cuda"] | None = setting(None, "'cuda' copies the next batch on a side stream.")
     num_prefetch_queue: Annotated[int, Range(least=1, most=10_000)] = setting(2, "Batches each worker prepares ahead.")
     pin_memory: bool = setting(True, "Page-locked host memory, for faster copies to a GPU.")

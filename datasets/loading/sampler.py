@@ -107,6 +107,9 @@ class Order:
         enlarge: repeats of the dataset in an epoch.
         weights: (length,) share of each sample in an epoch's draws; equal when None.
         draws: that make an epoch, before repeats; `length` when None.
+        shards: (length,) number of the archive in which each sample lies, and (length,) its place in the order in which the
+            archives are read: shuffling is then by archive, and within `buffer`.
+        buffer: how many samples a reader must hold that reads each archive from its beginning to its end.
     """
 
     def __init__(
@@ -117,6 +120,8 @@ class Order:
         enlarge: int = 1,
         weights: np.ndarray | None = None,
         draws: int | None = None,
+        shards: tuple[np.ndarray, np.ndarray] | None = None,
+        buffer: int = 1,
     ) -> None:
         if length < 1:
             raise UserError("the dataset is empty")
@@ -126,6 +131,7 @@ class Order:
         self.seed = seed
         self.shuffle = shuffle
         self.epoch_length = (draws or length) * enlarge
+        self.shards, self.buffer = shards, buffer
         self.weights = None if weights is None else np.cumsum(weights, dtype=np.float64) / np.sum(weights)
         self._epoch = -1
         self._draws = self._indices = np.empty(0, np.int64)
@@ -144,12 +150,30 @@ class Order:
         # Raw numbers, because NumPy keeps bit generators' output for ever, and that of Generator.permutation not.
         numbers = np.random.PCG64(np.random.SeedSequence([self.seed, epoch])).random_raw(self.epoch_length + 1)
         every = np.arange(self.epoch_length)
+        if self.shards is not None and self.shuffle:
+            return self._by_shard(epoch, numbers[1:]), every % self.length
         draws = np.argsort(numbers[1:], kind="stable") if self.shuffle else every
         if self.weights is None:
             return draws, every % self.length
         # Systematic resampling: one random offset, equidistant points; each sample comes floor or ceil of its share.
         points = (every + numbers[0] / 2.0**64) / self.epoch_length
         return draws, np.minimum(np.searchsorted(self.weights, points, side="right"), self.length - 1)
+
+    def _by_shard(self, epoch: int, numbers: np.ndarray) -> np.ndarray:
+        """The draws of an epoch, archive after archive in random order, each from its beginning; then moved within the buffer.
+
+        A draw moves by less than the buffer's length: it is sorted by its position plus a random part of that length.
+        """
+        assert self.shards is not None
+        shard, order = self.shards
+        passes = []
+        for again in range(self.epoch_length // self.length):
+            words = np.random.SeedSequence([self.seed, epoch, again], spawn_key=(2,))
+            keys = np.random.PCG64(words).random_raw(int(shard.max()) + 1)
+            passes.append(again * self.length + np.lexsort((order, keys[shard])))
+        stream = np.concatenate(passes)
+        moved = np.arange(self.epoch_length) + self.buffer * (numbers / 2.0**64)
+        return np.asarray(stream[np.argsort(moved, kind="stable")])
 
 
 class TrainSampler(Sampler[list[SampleKey]]):

@@ -26,7 +26,7 @@ from relume.core.imaging.storage import UnreadableFile
 from relume.core.options import OptionError, check, load
 from relume.core.runtime import pickles
 from relume.core.runtime.optimizers import build_optimizer
-from relume.datasets.image_folder import Zip
+from relume.datasets.archives import Zip
 
 
 @pytest.fixture(autouse=True)

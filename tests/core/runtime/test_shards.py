@@ -15,6 +15,7 @@ from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 from relume.core.errors import UserError
 from relume.core.options import check
+from relume.core.pipeline import train_pipeline
 from relume.core.runtime import checkpoint
 from relume.core.runtime.checkpoint import Checkpoints
 from relume.core.runtime.shards import _read, written
@@ -52,7 +53,7 @@ def memory(folder: Path, iteration: int) -> dict[str, Any]:
     return found
 
 
-def test_killed_while_a_share_is_written_and_resumed(tmp_path: Path) -> None:
+def test_killed_while_a_share_is_written_and_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "accident.py").write_text(ACCIDENT)
     opt = options(**SHARDED, val__best={"keep_state": True})
     opt["plugins"].append(str(tmp_path / "accident.py"))
@@ -75,9 +76,10 @@ def test_killed_while_a_share_is_written_and_resumed(tmp_path: Path) -> None:
     assert Checkpoints(run).newest_good()[0] == 6
 
     # The same state, whole, in a run of one process: the shares are put together.
-    alone = train(moved, options(**{**SHARDED, "train__strategy": "ddp", "train__sharded_state": False},
-                                 datasets__train__batch_size_per_gpu=4), "--auto_resume")  # fmt: skip
-    assert alone.returncode == 0 and "Resumed at iteration 6" in alone.stdout, alone.stderr
+    alone = {**SHARDED, "train__strategy": "ddp", "train__sharded_state": False, "logger__async_save": False}
+    monkeypatch.chdir(moved)
+    train_pipeline(options(**alone, datasets__train__batch_size_per_gpu=4), auto_resume=True)
+    assert "Resumed at iteration 6" in "".join(p.read_text() for p in run.glob("train_*.log"))
     whole = torch.load(run / "training_states/8.state", weights_only=True)["optimizers"]["g"]["state"]
     by_name = memory(straight, 8)["optim_g"]["state"]
     for entries, expected in zip(whole.values(), by_name.values(), strict=True):

@@ -120,3 +120,34 @@ def test_micro_batches_follow_the_stages(world):
     if world == 1:
         draws = [key.draw for batch in batches for key in batch]
         assert draws == [Order(100, 3).at(p).draw for p in range(len(draws))]
+
+
+def by_shard(buffer, shards=8, per=12, **order):
+    """An order of samples that lie in archives, but not in the order of their names."""
+    number = np.arange(shards * per) % shards
+    place = number * per + np.arange(shards * per) // shards
+    return Order(shards * per, 3, shards=(number, place), buffer=buffer, **order), number, place
+
+
+def test_by_shard_and_buffer_every_sample_comes_once_and_near_its_place():
+    for buffer in (1, 5, 30):
+        order, number, place = by_shard(buffer, enlarge=2)
+        seen = [order.at(p).index for p in range(192)]
+        assert Counter(seen) == dict.fromkeys(range(96), 2)
+        reading = by_shard(1, enlarge=2)[
+            0
+        ]  # with nothing to choose from: archive after archive, each from its beginning
+        straight = [reading.at(p).index for p in range(192)]
+        runs = [list(g) for _, g in itertools.groupby(straight, key=lambda i: number[i])]
+        assert [len(r) for r in runs] in ([12] * 16, [*[12] * 7, 24, *[12] * 7])
+        assert all(list(place[r]) == sorted(place[r]) for r in runs if len(r) == 12)
+        draws = [order.at(p).draw for p in range(192)]
+        at = {reading.at(p).draw: p for p in range(192)}
+        moved = [abs(at[d] - p) for p, d in enumerate(draws)]
+        assert max(moved) < buffer and (buffer == 1 or max(moved) > 0)
+    epochs = [[order.at(p).index for p in range(e * 192, (e + 1) * 192)] for e in range(2)]
+    assert epochs[0] != epochs[1]
+    assert [by_shard(30, enlarge=2)[0].at(p).index for p in range(300, 310)] == [
+        order.at(p).index for p in range(300, 310)
+    ]
+    assert [k.at(0).index for k in (by_shard(30, shuffle=False)[0],)] == [0]
