@@ -50,6 +50,9 @@ class Diffusion(nn.Module):
 
     The buffers are those that the original's checkpoints hold, in float32; the ones used here are read in `noised` and
     `step`.
+
+    Raises:
+        UserError: a first step without noise, or so many or such strong ones that float32 cannot tell what is left.
     """
 
     alphas_cumprod: Tensor
@@ -63,6 +66,11 @@ class Diffusion(nn.Module):
         self.timesteps = len(betas)
         alphas = 1 - betas
         kept = np.cumprod(alphas)
+        if not (betas[0] > 0 and np.float32(kept[-1]) > 0):
+            raise UserError(
+                f"timesteps, linear_start, linear_end: {self.timesteps} steps with variances from {betas[0]:.3g} to "
+                f"{betas[-1]:.3g}: the first must add some noise, and the last leave something of the signal in float32"
+            )
         before = np.append(1.0, kept[:-1])
         variance = betas * (1 - before) / (1 - kept)
         buffers = {

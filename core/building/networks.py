@@ -98,8 +98,8 @@ def weighed_network(key: str, block: Mapping[str, Any], device: torch.device, fo
 def blamed(
     error: Exception, key: str, block: Mapping[str, Any], build: Callable[[Mapping[str, Any]], nn.Module]
 ) -> Exception:
-    """An error of `build` that names no option, said of the one without which there would be none, if there is such an option;
-    one that names some, with such an option besides, on which it depends too."""
+    """An error of `build` that names no option, said of those without any one of which there would be none, if there are such
+    options, the likeliest first; one that names some, with such options besides, on which it depends too."""
     named = mentioned(str(error), block)
     if len(block) > MOST_TRIED:
         return error
@@ -110,15 +110,16 @@ def blamed(
         else:
             build(block)
 
-    culprit = without_it(alike, changed(block, [k for k in block if k not in named]))
-    if not culprit:
+    culprits = without_it(alike, changed(block, [k for k in block if k not in named]))
+    if not culprits:
         return error
-    value = {culprit: block[culprit]}
+    place = f"{key}.{culprits[0]}"
     if not named:
-        return refusal(error, f"{key}.{culprit}", value)
+        return refusal(error, place, {k: block[k] for k in culprits})
     found = refusal(error, key, block)
-    whole = culprit in mentioned(str(found), block)
-    return found if whole else type(found)(f"{found} ({given_in(value)})", key=f"{key}.{culprit}")
+    said = mentioned(str(found), block)
+    more = {k: block[k] for k in culprits if k not in said}
+    return type(found)(f"{found} ({given_in(more)})", key=place) if more else found
 
 
 def changed(block: Mapping[str, Any], keys: Iterable[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -148,20 +148,22 @@ def owner(error: BaseException, owners: Iterable[tuple[Any, str]]) -> str | None
 
 def without_it(
     build: Callable[[Mapping[str, Any]], Any], changed: Iterable[tuple[str, Mapping[str, Any]]]
-) -> str | None:
-    """The key without which `build` takes a block that it refuses; None when there is no such key, or several are wrong.
+) -> list[str]:
+    """The keys without any one of which `build` takes a block that it refuses; none where several are wrong.
 
     Args:
         changed: keys, the likeliest first, and the block without each, or with another value of it.
     """
+    found: list[str] = []
     until = time.monotonic() + PATIENCE
     for key, block in changed:
         if time.monotonic() > until:
             break
-        with contextlib.suppress(Exception):
-            build(block)
-            return key
-    return None
+        if key not in found:
+            with contextlib.suppress(Exception):
+                build(block)
+                found.append(key)
+    return found
 
 
 # ------------------------------------------------------------------ who sees the traceback

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ....losses.base import LossTraits
-from ...annotations import Repeats, declared
+from ...annotations import Range, declared
 from ...errors import UserError
 from ...features import FEATURES, FeatureExtractor, build_features
 from ...inference.network import NetworkTraits
@@ -118,7 +118,7 @@ class GenerationModel(Model):
         matching: MatchingOptions | None = None,
         times: Times | None = None,
         legacy_schedule: bool = False,
-        steps: Repeats = 1,
+        steps: Annotated[int, Range(least=1, most=1000)] = 1,
     ) -> None:
         super().__init__(networks, losses)
         net: Any = self.networks["g"]

@@ -306,8 +306,9 @@ def test_the_culprit_is_what_it_works_without() -> None:
         if block.get("b") == 3:
             raise ValueError
 
-    assert without_it(build, [("a", {"b": 3}), ("b", {"a": 1}), ("c", {})]) == "b"
-    assert without_it(build, [("a", {"b": 3})]) is None
+    assert without_it(build, [("a", {"b": 3}), ("b", {"a": 1}), ("c", {"b": 3})]) == ["b"]
+    assert without_it(build, [("b", {"b": 3}), ("b", {"b": 1}), ("c", {})]) == ["b", "c"]
+    assert not without_it(build, [("a", {"b": 3})])
 
 
 @pytest.mark.parametrize(
@@ -318,6 +319,8 @@ def test_the_culprit_is_what_it_works_without() -> None:
             {"type": "MambaIR", "embed_dim": 1, "mlp_ratio": 0.5, "depths": [1], "upscale": 1},
             "0.5 leaves .*embed_dim: 1",
         ),
+        ({"type": "DiffIRS2", "timesteps": 10**4}, "timesteps, linear_start, linear_end: 10000 steps with "),
+        ({"type": "SwinIR", "patch_size": 1.0, "window_size": 8, "img_size": 8}, "TypeError.*patch_size: 1.0"),
         ({"type": "HINet", "depth": 10**6}, "depth: must be at least 1 and at most 32, got"),
     ],
 )
