@@ -1,89 +1,99 @@
 #!/usr/bin/env python
 """Compile every kernel of ours for GPUs that need not be here, and print what each takes of them, as a table in Markdown.
 
-The kernels are those of one forward and backward call of every op at widths of published networks; nothing is run. A row has
+The kernels are those of a forward and a backward call of every op at widths of published networks; nothing is run. A row has
 registers of a thread, shared memory of a program, bytes of a thread's stack (spills: 0 is wanted), and how many of a
-multiprocessor's warps fit at once by these alone. Exit status 1 if any kernel does not compile.
+multiprocessor's warps fit at once by these alone. A kernel has more rows where other widths ask for other tiles.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import importlib
 import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from relume.core.cli import script
+from relume.core.errors import UserError
 
 TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
 WARPS, REGISTERS = 64, 65_536
 """Of a multiprocessor of compute capability 8.0 and 9.0."""
 SHARED = {80: 163_840, 90: 232_448}
+SIZES = {
+    "layer_norm": [(32, 48), (32, 384)],
+    "rms_norm": [(32, 64), (32, 256)],
+    "causal_conv1d": [(32, 192)],
+    "gdfn": [(32, 127)],
+    "mdta": [(32, 144), (32, 96)],
+    "window_attention": [(32, 96)],
+    "census": [(32, 16)],
+    "sinkhorn": [(4, 1024), (8, 4096)],
+    "selective_scan": [(16, 256)],
+}
+"""By op: sides and widths that its registered case is called with (`core.ops.self_test`)."""
 
 
-def record(launched: dict[str, tuple[Any, ...]]) -> None:
+class Launch(NamedTuple):
+    """A launch of a kernel that did not take place."""
+
+    name: str
+    kernel: Any
+    args: tuple[Any, ...]
+    warps: int
+    stages: int
+    constants: dict[str, Any]
+
+
+def record(launched: list[Launch]) -> None:
     """Let every launch add itself to `launched` instead of running."""
-    import importlib
-
     from relume.core.ops import dispatch, launching
 
     def launch(kernel: Any, grid: Any, *args: Any, warps: int = 4, stages: int = 2, **constants: Any) -> None:
         name = f"{kernel.fn.__module__.rsplit('.', 1)[-1].removesuffix('_triton')}.{kernel.fn.__name__}"
-        launched.setdefault(name, (kernel, args, warps, stages, constants))
+        launched.append(Launch(name, kernel, args, warps, stages, constants))
 
-    os.environ["RELUME_KERNELS"] = "on"
     dispatch.interpreted = lambda: True
-    dispatch._fault = lambda *_: None  # nothing is run, so that there is nothing to try
     launching.interpreted = lambda: False
-    for path in Path(dispatch.__file__).parent.glob("*_triton.py"):
+    for path in sorted(Path(dispatch.__file__).parent.glob("*.py")):  # each op registers its case
         module = importlib.import_module(f"relume.core.ops.{path.stem}")
-        if hasattr(module, "launch"):
+        if path.stem.endswith("_triton"):
             module.launch = launch  # type: ignore[attr-defined]
-        if hasattr(module, "interpreted"):
             module.interpreted = lambda: False  # type: ignore[attr-defined]
 
 
-def call_every_op(dtype: torch.dtype) -> None:
-    """One forward and backward call of each, at widths of published networks and few pixels."""
-    from relume.core.ops.causal_conv1d import causal_conv1d
-    from relume.core.ops.census import census_distance
-    from relume.core.ops.channel_attention import self_attention
-    from relume.core.ops.layer_norm import layer_norm
-    from relume.core.ops.pixelwise import gated_feed_forward
-    from relume.core.ops.rms_norm import rmsnorm_gated
-    from relume.core.ops.selective_scan import selective_scan
-    from relume.core.ops.sinkhorn import scale_to_marginals
-    from relume.core.ops.ssd import ssd
-    from relume.core.ops.window_attention import window_attention
+def call(op: str, dtype: torch.dtype) -> None:
+    """A forward and a backward call of the op's case at each of its sizes; of an op that refuses the dtype, none."""
+    from relume.core.ops import self_test
 
-    def drawn(*shape: int) -> Tensor:
-        return torch.rand(shape, dtype=dtype).requires_grad_()
-
-    results = [
-        layer_norm(drawn(1, 8, 8, 48), drawn(48), drawn(48), 1e-5),
-        rmsnorm_gated(drawn(1, 64, 64), drawn(64), drawn(1, 64, 64), norm_before_gate=False),
-        causal_conv1d(drawn(1, 192, 256), drawn(192, 4), drawn(192), activation="silu"),
-        ssd(drawn(1, 128, 2, 64), drawn(1, 128, 2), drawn(2), drawn(1, 128, 1, 64), drawn(1, 128, 1, 64), D=drawn(2)),
-        gated_feed_forward(drawn(1, 8, 8, 48), drawn(254, 48), None, drawn(254, 1, 3, 3), None, drawn(48, 127), None),
-        self_attention(drawn(1, 8, 8, 144), drawn(1), drawn(48, 48)),
-        window_attention(drawn(1, 8, 8, 96), drawn(1, 8, 8, 2), 8, 4),
-        selective_scan(
-            drawn(1, 8, 256), drawn(1, 8, 256), drawn(8, 16), drawn(1, 1, 16, 256), drawn(1, 1, 16, 256), drawn(8)
-        ),
-    ]
-    if dtype == torch.float32:
-        results.append(census_distance(drawn(1, 16, 16), torch.rand(1, 16, 16)))
-        for n, m in ((32, 1024), (64, 4096)):  # in one launch, and in two an iteration
-            scale_to_marginals(*(torch.rand(s) for s in ((n, m), (n,), (m,), (n,), (m,))), iterations=1)
-    sum(r.sum() for r in results).backward()  # type: ignore[union-attr]
+    function, _ = self_test.CASES[op]
+    for side, width in SIZES.get(op, [(32, 64)]):
+        given = self_test.drawn(self_test.SIZED[op](side, width), torch.device("cpu"), dtype)
+        try:
+            self_test.called(op, "on", function, given)
+        except UserError as e:
+            if "it computes in float32" not in str(e):
+                raise
 
 
-def compiled(kernel: Any, args: Any, warps: int, stages: int, constants: Any, capability: int) -> tuple[int, int, int]:
+def rows(launched: list[Launch], word: str) -> dict[str, Launch]:
+    """Those with the word in their names: one of each kernel and tile, by name, and by what is other than in the first."""
+    found: dict[str, Launch] = {}
+    for this in (of for of in launched if word in of.name):
+        first = found.setdefault(this.name, this)
+        other = [f"{name} {value}" for name, value in this.constants.items() if first.constants[name] != value]
+        found.setdefault(", ".join([this.name, *other]), this)
+    return dict(sorted(found.items()))
+
+
+def compiled(of: Launch, capability: int) -> tuple[int, int, int]:
     """Registers, shared memory and stack of a kernel.
 
     Raises:
@@ -93,13 +103,16 @@ def compiled(kernel: Any, args: Any, warps: int, stages: int, constants: Any, ca
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    kinds = [TYPES[a.dtype] if isinstance(a, Tensor) else "fp32" if isinstance(a, float) else "i32" for a in args]
-    names = kernel.arg_names
-    signature = dict(zip(names, kinds, strict=False)) | dict.fromkeys(constants, "constexpr")
-    # Pointers are those of PyTorch's allocator: multiples of 16 bytes.
-    aligned = {(i,): [["tt.divisibility", 16]] for i, a in enumerate(args) if isinstance(a, Tensor)}
-    source = ASTSource(fn=kernel, signature=signature, constexprs=dict(constants), attrs=aligned)
-    options = {"num_warps": warps, "num_stages": stages, "enable_fp_fusion": True}
+    # As at a launch: pointers are those of PyTorch's allocator, multiples of 16 bytes; a number 1 is a constant, and of others
+    # it is known whether 16 divides them.
+    names = of.kernel.arg_names
+    fixed = dict(of.constants) | {n: 1 for n, a in zip(names, of.args, strict=False) if type(a) is int and a == 1}
+    kinds = [TYPES[a.dtype] if isinstance(a, Tensor) else "fp32" if isinstance(a, float) else "i32" for a in of.args]
+    signature = dict(zip(names, kinds, strict=False)) | dict.fromkeys(fixed, "constexpr")
+    even = [isinstance(a, Tensor) or (type(a) is int and a % 16 == 0) for a in of.args]
+    aligned = {(i,): [["tt.divisibility", 16]] for i, known in enumerate(even) if known}
+    source = ASTSource(fn=of.kernel, signature=signature, constexprs=fixed, attrs=aligned)
+    options = {"num_warps": of.warps, "num_stages": of.stages, "enable_fp_fusion": True}
     result = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as f:
@@ -117,37 +130,45 @@ def fitting(registers: int, shared: int, warps: int, capability: int) -> int:
     return min(by_registers * warps, by_shared * warps, WARPS)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command line takes."""
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="of the tensors")
     parser.add_argument(
         "--capability", type=int, nargs="+", choices=sorted(SHARED), default=[80, 90], help="of the GPUs"
     )
     parser.add_argument("--only", default="", metavar="WORD", help="kernels whose names have this in them")
-    args = parser.parse_args()
-    launched: dict[str, tuple[Any, ...]] = {}
+
+
+def run(a: argparse.Namespace) -> None:
+    """Do what the command line asks for."""
+    from relume.core.ops.modes import NAMES
+
+    launched: list[Launch] = []
     record(launched)
-    call_every_op(getattr(torch, args.dtype))
-    head = [f"{name} {c // 10}.{c % 10}" for c in args.capability for name in ("registers", "shared", "stack", "warps")]
+    for op in NAMES:
+        call(op, getattr(torch, a.dtype))
+    chosen = rows(launched, a.only)
+    if not chosen:
+        raise UserError(f"--only: no kernel has '{a.only}' in its name; they are {', '.join(rows(launched, ''))}")
+    head = [f"{name} {c // 10}.{c % 10}" for c in a.capability for name in ("registers", "shared", "stack", "warps")]
     print("| kernel | " + " | ".join(head) + " |")
     print("|---|" + "---:|" * len(head))
-    failed = 0
-    for name, (kernel, given, warps, stages, constants) in sorted(launched.items()):
-        if args.only not in name:
-            continue
+    failed = []
+    for name, of in chosen.items():
         cells: list[object] = []
-        for capability in args.capability:
+        for capability in a.capability:
             try:
-                registers, shared, stack = compiled(kernel, given, warps, stages, constants, capability)
+                registers, shared, stack = compiled(of, capability)
             except Exception as e:  # Triton's and ptxas' errors have no common class
                 print(f"{name} for {capability}: {type(e).__name__}: {e}", file=sys.stderr)
-                failed = 1
+                failed.append(name)
                 cells += ["-"] * 4
                 continue
-            cells += [registers, shared, stack, f"{fitting(registers, shared, warps, capability)}/{WARPS}"]
+            cells += [registers, shared, stack, f"{fitting(registers, shared, of.warps, capability)}/{WARPS}"]
         print(f"| {name} | " + " | ".join(map(str, cells)) + " |", flush=True)
-    return failed
+    if failed:
+        raise UserError(f"{len(set(failed))} kernels do not compile: {', '.join(dict.fromkeys(failed))}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    script(__file__, sys.modules[__name__])

@@ -41,6 +41,8 @@ SYSTEMS = {
     "NAFNet": ("restoration/denoising/nafnet.yml", 8, 256, 3),
     "DiffIR, stage 1": ("hdr/s1.yml", 8, 512, 3),
     "HybridVFI, phase 1": ("vfi/phase1.yml", 4, 256, 6),
+    "MambaIR": ("restoration/denoising/mambair.yml", 4, 128, 3),
+    "generator": ("generation/cifar10.yml", 32, 32, 3),
 }
 """Option file, samples, side, and channels of the input."""
 Step = Callable[[nn.Module, Tensor], Any]
@@ -87,6 +89,7 @@ def as_function(module: Any) -> Callable[..., Any]:
         @staticmethod
         def forward(ctx: Any, *inputs: Any) -> Any:
             made = module._run(*inputs)
+            ctx.set_materialize_grads(False)
             module._setup(ctx, inputs, made)
             return made
 
@@ -152,6 +155,7 @@ def run(a: argparse.Namespace) -> None:
         counted = []
         for fused[0] in (False, True):
             traffic[0] = Traffic()
+            network.zero_grad(set_to_none=True)  # else those of the other form are added to
             with traffic[0]:
                 step(network, x, SPECIAL.get(name, lambda net, x: net(x)))
             counted.append(traffic[0])

@@ -16,10 +16,12 @@ from torch import Tensor
 
 from .launching import block, launch, operator, tile
 
-PIXELS = 128
+PIXELS = 64
 """Pixels of a program's tile."""
 CHANNELS = 16
 """Channels of it."""
+WARPS = 8
+"""Of a program: its threads hold four elements of a map, and up to nine shifts of each."""
 
 
 @triton.jit
@@ -133,7 +135,7 @@ def _run(a: Tensor, b: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
     a, b, kernel, out = a.contiguous(), b.contiguous(), kernel.contiguous(), _fake(a, b, kernel, bias)
     grid, shape, tiles = _sizes(a, kernel)
     taps = kernel if bias is None else bias.contiguous()
-    launch(_gate, grid, a, b, kernel, taps, out, *shape, HAS_BIAS=bias is not None, **tiles)
+    launch(_gate, grid, a, b, kernel, taps, out, *shape, HAS_BIAS=bias is not None, **tiles, warps=WARPS)
     return out
 
 
@@ -156,10 +158,10 @@ def _run_backward(
     partial = torch.empty(grid[0], taps + 1, 2 * channels, device=a.device, dtype=torch.float32)
     launch(
         _gate_backward, grid, grad, a, b, kernel, kernel if bias is None else bias.contiguous(), of_u, of_v, out, partial,
-        *shape, HAS_BIAS=bias is not None, **tiles,
+        *shape, HAS_BIAS=bias is not None, **tiles, warps=WARPS,
     )  # fmt: skip
-    launch(_depthwise_back, grid, of_u, kernel[:channels], of_a, *shape, **tiles)
-    launch(_depthwise_back, grid, of_v, kernel[channels:], of_b, *shape, **tiles)
+    launch(_depthwise_back, grid, of_u, kernel[:channels], of_a, *shape, **tiles, warps=WARPS)
+    launch(_depthwise_back, grid, of_v, kernel[channels:], of_b, *shape, **tiles, warps=WARPS)
     sums = partial.sum(0)
     of_kernel = sums[:taps].t().reshape(kernel.shape).to(kernel.dtype)
     return of_a, of_b, of_kernel, sums[taps].to(kernel.dtype, copy=True), out

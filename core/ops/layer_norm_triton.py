@@ -135,8 +135,8 @@ def _run_backward(
         _backward, (batch * programs,), grad.contiguous(), x, gain, mean, scale, grad_x, sums[0], sums[1], rows, channels,
         channels if gain.dim() == 2 else 0, programs, CENTRED=centred, ROWS=height, WIDTH=width, STEPS=STEPS,
     )  # fmt: skip
-    over = (0, 1) if gain.dim() == 1 else 1
-    return grad_x, sums[0].sum(over), sums[1].sum(over)
+    of_gain, of_offset = sums.sum((1, 2) if gain.dim() == 1 else 2).unbind()
+    return grad_x, of_gain, of_offset.clone()
 
 
 def _fake_backward(

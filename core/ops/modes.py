@@ -30,6 +30,10 @@ FORCED: dict[str, str] = {}
 """Of ops that are being tried (`core.ops.self_test`), the mode that counts instead of ``RELUME_KERNELS``."""
 
 
+_PARSED: dict[str, tuple[str, dict[str, str]]] = {}
+"""By what ``RELUME_KERNELS`` was: a dict and not a cached function, since ``torch.compile`` looks inside."""
+
+
 def mode_of(op: str) -> str:
     """What ``RELUME_KERNELS`` says of `op`: one of `MODES`.
 
@@ -38,8 +42,17 @@ def mode_of(op: str) -> str:
     """
     if op in FORCED:
         return FORCED[op]
+    words = os.environ.get("RELUME_KERNELS", "")
+    if words not in _PARSED:
+        _PARSED[words] = _parsed(words)
+    general, chosen = _PARSED[words]
+    return chosen.get(op, general)
+
+
+def _parsed(words: str) -> tuple[str, dict[str, str]]:
+    """The mode of all ops, and those of single ones."""
     general, chosen = "auto", {}
-    for word in os.environ.get("RELUME_KERNELS", "").lower().split(","):
+    for word in words.lower().split(","):
         name, equals, mode = (part.strip() for part in word.partition("="))
         name, mode = (name, mode) if equals else ("", name)
         if mode not in MODES and (mode or equals):
@@ -54,7 +67,7 @@ def mode_of(op: str) -> str:
             chosen[name] = mode
         elif mode:
             general = mode
-    return chosen.get(op, general)
+    return general, chosen
 
 
 def interpreted() -> bool:

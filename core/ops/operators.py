@@ -34,7 +34,8 @@ def operator(
         forward, fake: of tensors; the same for tensors without data.
         backward, fake_backward: likewise.
         setup: ``setup(ctx, inputs, output)`` keeps what `gradients` needs.
-        gradients: ``gradients(ctx, backward_operator, *grads)`` gives the gradient of every input.
+        gradients: ``gradients(ctx, backward_operator, *grads)`` gives the gradient of every input; None stands for that of
+            a result that nothing was made of.
         refusal: what is said to who differentiates twice.
         lowered: whether autocast casts its inputs, as those of a matrix product; it leaves them as they come otherwise.
     """
@@ -47,9 +48,19 @@ def operator(
     inner.register_autograd(refuse)
     outer = torch.library.custom_op(f"relume::{name}", forward, mutates_args=())
     outer.register_fake(fake)
-    outer.register_autograd(lambda ctx, *grads: gradients(ctx, inner, *grads), setup_context=setup)
+
+    def keep(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.set_materialize_grads(False)  # zeros for what has no gradient, as statistics, cost a launch and a map
+        setup(ctx, inputs, output)
+
+    outer.register_autograd(lambda ctx, *grads: gradients(ctx, inner, *grads), setup_context=keep)
     _under_autocast(name, outer, lowered)
     return outer
+
+
+def or_zeros(grad: Tensor | None, like: Tensor) -> Tensor:
+    """The gradient of a result, or zeros where nothing was made of it."""
+    return torch.zeros_like(like) if grad is None else grad
 
 
 def _under_autocast(name: str, op: Callable[..., Any], lowered: bool) -> None:

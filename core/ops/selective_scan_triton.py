@@ -2,22 +2,27 @@
 
 A program has one channel of one sample and goes along time by tiles of some steps and all states, (n, T). In a tile the
 recursion is an associative scan of pairs: (a1, b1), then (a2, b2), is (a1 a2, a2 b1 + b2). No decay is ever divided by. Kept
-for the backward pass are the inputs and the state before each tile. Gradients of B and C are sums over channels, by atomic
-additions.
+for the backward pass are the inputs and the state before each tile. There a program has some channels of a group, whose
+gradients of B and C it adds up in registers, and leaves as one partial sum: no atomic addition, whose order would be chance.
+One launch forward, one and sums of partial sums backward. Limit: bytes and exponentials.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launching import launch, operator
+from .launching import launch, operator, tile
+from .operators import or_zeros
 
 TILE = 2048
 """Elements that a program holds of each quantity."""
+SHARE = 16
+"""Channels of a program of the backward pass: of as many B and C get one partial sum, which is of 2 N / 16 maps."""
 
 
 @triton.jit
@@ -70,70 +75,76 @@ def _forward(  # type: ignore[no-untyped-def]  # noqa: ANN202
 
 @triton.jit
 def _backward(  # type: ignore[no-untyped-def]  # noqa: ANN202
-    grad, grad_last, u, delta, A, B, C, D, bias, starts,  # noqa: ANN001
-    grad_u, grad_delta, grad_A, grad_B, grad_C, grad_D, grad_bias, length, channels, groups, states, tiles,  # noqa: ANN001
-    SOFTPLUS: tl.constexpr, N: tl.constexpr, T: tl.constexpr,
+    grad, later, u, delta, A, B, C, D, bias, starts,  # noqa: ANN001
+    grad_u, grad_delta, grad_A, grad_B, grad_C, grad_D, grad_bias, length, channels, groups, states, tiles, blocks,  # noqa: ANN001
+    SOFTPLUS: tl.constexpr, N: tl.constexpr, T: tl.constexpr, SHARE: tl.constexpr,
 ):  # fmt: skip
-    row = tl.program_id(0).to(tl.int64)
-    channel = row % channels
-    group = row // channels * groups + channel // (channels // groups)
+    """``later`` has the gradients of last states, and of the states after the tile on the way back."""
+    sample = (tl.program_id(0) // (groups * blocks)).to(tl.int64)
+    group = tl.program_id(0) // blocks % groups
+    block = tl.program_id(0) % blocks
+    inner = channels // groups
     n, t = tl.arange(0, N), tl.arange(0, T)
     real = n < states
-    rate = tl.load(A + channel * states + n, mask=real, other=0.0)
-    offset, skip = tl.load(bias + channel), tl.load(D + channel)
-    later = tl.load(grad_last + row * states + n, mask=real, other=0.0)
-    of_rate = tl.zeros((N,), tl.float32)
-    of_skip, of_offset = 0.0, 0.0
     for j in range(tiles):
         i = tiles - 1 - j
         time = i * T + t
         inside = time < length
         both = real[:, None] & inside[None, :]
-        where = (group * states + n)[:, None] * length + time[None, :]
-        line = row * length + time
-        raw = tl.load(delta + line, mask=inside, other=0.0) + offset
-        dt = tl.where(inside, _step_size(raw, SOFTPLUS), 0.0)
-        x = tl.load(u + line, mask=inside, other=0.0)
-        g = tl.load(grad + line, mask=inside, other=0.0)
+        where = ((sample * groups + group) * states + n)[:, None] * length + time[None, :]
+        behind = inside & (t > 0)
+        ahead = (t < T - 1) & (time + 1 < length)
         write = tl.load(B + where, mask=both, other=0.0)
         read = tl.load(C + where, mask=both, other=0.0)
-        # States before each step, by the steps before: of the tile's first step that is the state kept.
-        behind = inside & (t > 0)
-        raw_behind = tl.load(delta + line - 1, mask=behind, other=0.0) + offset
-        dt_behind = tl.where(behind, _step_size(raw_behind, SOFTPLUS), 0.0)
-        x_behind = tl.load(u + line - 1, mask=behind, other=0.0)
         write_behind = tl.load(B + where - 1, mask=real[:, None] & behind[None, :], other=0.0)
-        a = tl.exp(dt_behind[None, :] * rate[:, None])
-        b = (dt_behind * x_behind)[None, :] * write_behind
-        kept, added = tl.associative_scan((a, b), 1, _then)
-        start = tl.load(starts + (row * tiles + i) * states + n, mask=real, other=0.0)
-        before = added + kept * start[:, None]
-        a = tl.exp(dt[None, :] * rate[:, None])
-        h = a * before + (dt * x)[None, :] * write
-        # Gradients of states, by the steps after.
-        ahead = (t < T - 1) & (time + 1 < length)
-        raw_ahead = tl.load(delta + line + 1, mask=ahead, other=0.0) + offset
-        dt_ahead = tl.where(ahead, _step_size(raw_ahead, SOFTPLUS), 0.0)
-        a_ahead = tl.exp(dt_ahead[None, :] * rate[:, None])
-        kept, added = tl.associative_scan((a_ahead, read * g[None, :]), 1, _then, reverse=True)
-        s = added + kept * later[:, None]
-        later = tl.sum(tl.where((t == 0)[None, :], a * s, 0.0), 1)
-        tl.atomic_add(grad_C + where, h * g[None, :], mask=both)
-        tl.atomic_add(grad_B + where, s * (dt * x)[None, :], mask=both)
-        met = tl.sum(s * write, 0)
-        p = s * a * before
-        of_rate += tl.sum(p * dt[None, :], 1)
-        of_raw = met * x + tl.sum(p * rate[:, None], 0)
-        if SOFTPLUS:
-            of_raw = of_raw * tl.sigmoid(raw)
-        of_raw = tl.where(inside, of_raw, 0.0)
-        tl.store(grad_delta + line, of_raw, mask=inside)
-        tl.store(grad_u + line, met * dt + skip * g, mask=inside)
-        of_skip += tl.sum(g * x)
-        of_offset += tl.sum(of_raw)
-    tl.store(grad_A + row * states + n, of_rate, mask=real)
-    tl.store(grad_D + row, of_skip)
-    tl.store(grad_bias + row, of_offset)
+        of_B = tl.zeros((N, T), tl.float32)
+        of_C = tl.zeros((N, T), tl.float32)
+        for own in range(block * SHARE, tl.minimum(block * SHARE + SHARE, inner)):
+            channel = group * inner + own
+            row = sample * channels + channel
+            line = row * length + time
+            rate = tl.load(A + channel * states + n, mask=real, other=0.0)
+            offset, skip = tl.load(bias + channel), tl.load(D + channel)
+            raw = tl.load(delta + line, mask=inside, other=0.0) + offset
+            dt = tl.where(inside, _step_size(raw, SOFTPLUS), 0.0)
+            x = tl.load(u + line, mask=inside, other=0.0)
+            g = tl.load(grad + line, mask=inside, other=0.0)
+            # States before each step, by the steps before: of the tile's first step that is the state kept.
+            raw_behind = tl.load(delta + line - 1, mask=behind, other=0.0) + offset
+            dt_behind = tl.where(behind, _step_size(raw_behind, SOFTPLUS), 0.0)
+            x_behind = tl.load(u + line - 1, mask=behind, other=0.0)
+            a = tl.exp(dt_behind[None, :] * rate[:, None])
+            b = (dt_behind * x_behind)[None, :] * write_behind
+            kept, added = tl.associative_scan((a, b), 1, _then)
+            start = tl.load(starts + (row * tiles + i) * states + n, mask=real, other=0.0)
+            before = added + kept * start[:, None]
+            a = tl.exp(dt[None, :] * rate[:, None])
+            of_C += (a * before + (dt * x)[None, :] * write) * g[None, :]
+            # Gradients of states, by the steps after.
+            raw_ahead = tl.load(delta + line + 1, mask=ahead, other=0.0) + offset
+            dt_ahead = tl.where(ahead, _step_size(raw_ahead, SOFTPLUS), 0.0)
+            a_ahead = tl.exp(dt_ahead[None, :] * rate[:, None])
+            kept, added = tl.associative_scan((a_ahead, read * g[None, :]), 1, _then, reverse=True)
+            s = added + kept * tl.load(later + row * states + n, mask=real, other=0.0)[:, None]
+            tl.debug_barrier()  # all have read it
+            tl.store(later + row * states + n, tl.sum(tl.where((t == 0)[None, :], a * s, 0.0), 1), mask=real)
+            of_B += s * (dt * x)[None, :]
+            met = tl.sum(s * write, 0)
+            p = s * a * before
+            part = row * tiles + i
+            tl.store(grad_A + part * states + n, tl.sum(p * dt[None, :], 1), mask=real)
+            of_raw = met * x + tl.sum(p * rate[:, None], 0)
+            if SOFTPLUS:
+                of_raw = of_raw * tl.sigmoid(raw)
+            of_raw = tl.where(inside, of_raw, 0.0)
+            tl.store(grad_delta + line, of_raw, mask=inside)
+            tl.store(grad_u + line, met * dt + skip * g, mask=inside)
+            tl.store(grad_D + part, tl.sum(g * x))
+            tl.store(grad_bias + part, tl.sum(of_raw))
+        partial = (((sample * blocks + block) * groups + group) * states + n)[:, None] * length + time[None, :]
+        tl.store(grad_B + partial, of_B, mask=both)
+        tl.store(grad_C + partial, of_C, mask=both)
+        tl.debug_barrier()  # what is written of `later` can be read
 
 
 def tiling(states: int, length: int) -> tuple[int, int]:
@@ -193,16 +204,18 @@ def _run_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of u, delta, A, B, C, D and bias."""
     sizes = _Sizes(u, A, B)
-    of_u, of_delta, of_B, of_C = (t.new_empty(t.shape) for t in (u, delta, B, C))
-    of_B.zero_()
-    of_C.zero_()
-    given = [t.contiguous() for t in (grad, grad_last, u, delta, A, B, C, *_vectors(u, D, bias), starts)]
-    of_A, of_D, of_bias = (u.new_empty(len(u), *t.shape) for t in (A, u[0, :, 0], u[0, :, 0]))
+    share = tile(SHARE)
+    blocks = triton.cdiv(u.shape[1] // B.shape[1], share)
+    of_u, of_delta = u.new_empty(u.shape), delta.new_empty(delta.shape)
+    of_B, of_C = (t.new_empty(len(t), blocks, *t.shape[1:]) for t in (B, C))
+    later = grad_last.clone(memory_format=torch.contiguous_format)
+    given = [t.contiguous() for t in (u, delta, A, B, C, *_vectors(u, D, bias), starts)]
+    of_A, of_D, of_bias = torch.empty_like(starts), *(u.new_empty(starts.shape[:3]) for _ in range(2))
     launch(
-        _backward, sizes.grid, *given, of_u, of_delta, of_A, of_B, of_C, of_D, of_bias, *sizes.shape, SOFTPLUS=softplus,
-        **sizes.held, warps=8,
+        _backward, (sizes.batch * B.shape[1] * blocks,), grad.contiguous(), later, *given, of_u, of_delta, of_A, of_B, of_C,
+        of_D, of_bias, *sizes.shape, blocks, SOFTPLUS=softplus, **sizes.held, SHARE=share, warps=8,
     )  # fmt: skip
-    return of_u, of_delta, of_A.sum(0), of_B, of_C, of_D.sum(0), of_bias.sum(0)
+    return of_u, of_delta, of_A.sum((0, 2)), of_B.sum(1), of_C.sum(1), of_D.sum((0, 2)), of_bias.sum((0, 2))
 
 
 def _setup(ctx: Any, inputs: Any, output: Any) -> None:
@@ -211,8 +224,12 @@ def _setup(ctx: Any, inputs: Any, output: Any) -> None:
     ctx.softplus = inputs[7]
 
 
-def _gradients(ctx: Any, backward: Any, grad: Tensor, grad_last: Tensor, _: Any) -> tuple[Tensor | None, ...]:
-    *of, of_D, of_bias = backward(grad, grad_last, *ctx.saved_tensors, ctx.softplus)
+def _gradients(
+    ctx: Any, backward: Any, grad: Tensor | None, grad_last: Tensor | None, _: Any
+) -> tuple[Tensor | None, ...]:
+    u, starts = ctx.saved_tensors[0], ctx.saved_tensors[7]
+    given = or_zeros(grad, u), or_zeros(grad_last, starts[:, :, 0])
+    *of, of_D, of_bias = backward(*given, *ctx.saved_tensors, ctx.softplus)
     D, bias = ctx.saved_tensors[5:7]
     return *of, None if D is None else of_D, None if bias is None else of_bias, None
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .operators import operator
+from .operators import operator, or_zeros
 from .ssd_chunks import Memory, backward, forward, layouts, least_tile, safe_tile
 
 
@@ -65,8 +65,10 @@ def _setup(ctx: Any, inputs: Any, output: Any) -> None:
     ctx.chunk, ctx.tile = inputs[7:]
 
 
-def _gradients(ctx: Any, run: Any, grad: Tensor, grad_last: Tensor, _: Any) -> tuple[Tensor | None, ...]:
-    *of, of_D, of_initial = run(grad, grad_last, *ctx.saved_tensors, ctx.chunk, ctx.tile)
+def _gradients(ctx: Any, run: Any, grad: Tensor | None, grad_last: Tensor | None, _: Any) -> tuple[Tensor | None, ...]:
+    x, starts = ctx.saved_tensors[0], ctx.saved_tensors[-1]
+    given = or_zeros(grad, x), (starts.new_zeros(len(x), *starts.shape[2:]) if grad_last is None else grad_last)
+    *of, of_D, of_initial = run(*given, *ctx.saved_tensors, ctx.chunk, ctx.tile)
     return *of, None if ctx.saved_tensors[5] is None else of_D, of_initial, None, None
 
 

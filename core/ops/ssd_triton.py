@@ -21,6 +21,7 @@ from torch import Tensor
 
 from .launching import block, launch, operator, tile
 from .modes import interpreted
+from .operators import or_zeros
 
 CHUNK = 32
 """Q, steps that a program treats at once: with 64 the backward pass asks for more shared memory than there is."""
@@ -143,32 +144,31 @@ def _of_signals(  # type: ignore[no-untyped-def]  # noqa: ANN202
     linked = place[:, None] >= place[None, :]
     for i in range(share):
         head = group * share + i
-        t, c = _decays(dt, A, step, length, head, heads, sample)
-        end = tl.sum(tl.where(place == Q - 1, c, 0.0), 0)
-        weight = tl.exp(tl.where(linked, c[:, None] - c[None, :], 0.0).to(tl.float32))
-        weight = tl.where(linked, weight, 0.0)
-        rise, fall = tl.exp(c.to(tl.float32)), tl.exp((end - c).to(tl.float32))
         slot = (sample * (chunks + 1) + chunk) * heads + head
         met = tl.zeros((Q, Q), tl.float32)
         from_before = tl.zeros((Q, SN), tl.float32)
         from_after = tl.zeros((Q, SN), tl.float32)
         for first in range(0, width, SP):
             p = first + tl.arange(0, SP)
-            u = _tile(x + sample * x_batch + head * width, step, p, x_step, length, width) * t[:, None]
+            v = _tile(x + sample * x_batch + head * width, step, p, x_step, length, width)
             g = _tile(grad + (sample * length * heads + head) * width, step, p, heads * width, length, width)
-            met += tl.dot(g, tl.trans(u), input_precision=PRECISION)
+            met += tl.dot(g, tl.trans(v), input_precision=PRECISION)
             h = _tile(states + slot * width * size, p, n, size, width, size)
             from_before += tl.dot(g, h, input_precision=PRECISION)
             r = _tile(after + (slot + heads) * width * size, p, n, size, width, size)
-            from_after += tl.dot(u, r, input_precision=PRECISION)
-        met = weight * met
-        read = _tile(C + sample * c_batch + group * size, step, n, c_step, length, size)
-        sum_B += tl.dot(tl.trans(met), read, input_precision=PRECISION) + from_after * fall[:, None]
-        from_before = from_before * rise[:, None]
+            from_after += tl.dot(v, r, input_precision=PRECISION)
+        t, c = _decays(dt, A, step, length, head, heads, sample)
+        end = tl.sum(tl.where(place == Q - 1, c, 0.0), 0)
+        weight = tl.exp(tl.where(linked, c[:, None] - c[None, :], 0.0).to(tl.float32))
+        met = tl.where(linked, weight * met, 0.0) * t[None, :]
         write = _tile(B + sample * b_batch + group * size, step, n, b_step, length, size)
+        from_before = from_before * tl.exp(c.to(tl.float32))[:, None]
         sum_C += tl.dot(met, write, input_precision=PRECISION) + from_before
+        read = _tile(C + sample * c_batch + group * size, step, n, c_step, length, size)
         line = ((sample * tl.num_programs(2) + tl.program_id(2)) * length + step) * heads + head
         tl.store(risen + line, tl.sum(read * from_before, 1), mask=inside)
+        sum_B += from_after * (tl.exp((end - c).to(tl.float32)) * t)[:, None]
+        sum_B += tl.dot(tl.trans(met), read, input_precision=PRECISION)
     where = ((sample * length + step) * (heads // share) + group)[:, None] * size + n[None, :]
     mask = inside[:, None] & (n < size)[None, :]
     tl.store(of_B + where, sum_B, mask=mask)
@@ -368,8 +368,12 @@ def _setup(ctx: Any, inputs: Any, output: Any) -> None:
     ctx.has_initial = inputs[6] is not None
 
 
-def _gradients(ctx: Any, backward: Any, grad: Tensor, grad_final: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-    *of, of_D, of_initial = backward(grad, grad_final, *ctx.saved_tensors)
+def _gradients(
+    ctx: Any, backward: Any, grad: Tensor | None, grad_final: Tensor | None, *_: Any
+) -> tuple[Tensor | None, ...]:
+    x, states = ctx.saved_tensors[0], ctx.saved_tensors[6]
+    given = or_zeros(grad, x), or_zeros(grad_final, states[:, -1])
+    *of, of_D, of_initial = backward(*given, *ctx.saved_tensors)
     return *of, None if ctx.saved_tensors[5] is None else of_D, of_initial if ctx.has_initial else None
 
 

@@ -18,6 +18,8 @@ APART = -100.0
 """Added to the scores of pixels that only the cyclic shift brought into one window. Swin's value; finite."""
 MOST_TOKENS, WIDEST = 256, 128
 """Most tokens of a window, and channels of a head, that the fused kernels take."""
+SIDE = 8
+"""Of the windows that are tried: HybridVFI's."""
 
 
 def fuses_windows(x: Tensor, heads: int, side: int) -> bool:
@@ -63,12 +65,12 @@ def window_attention(qkv: Tensor, gate: Tensor, side: int, shift: int = 0, scale
 
 def _sized(side: int, width: int) -> tuple[tuple[int, ...], ...]:
     c = max(width // 3, 1)
-    return (1, side, side, 3 * c), (1, side, side, split(c, 32))
+    return (1, side, side, 3 * c), (1, side, side, split(c, 16))
 
 
-@case("window_attention", (1, 8, 8, 48), (1, 8, 8, 2), sized=_sized)
+@case("window_attention", (1, 16, 8, 48), (1, 16, 8, 2), sized=_sized)
 def _case(qkv: Tensor, gate: Tensor) -> Tensor:
-    side = 4 if qkv.shape[1] == 8 else 8
+    side = min(qkv.shape[1], SIDE)
     return window_attention(qkv - 0.6, gate, side, side // 2)
 
 

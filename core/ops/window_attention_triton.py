@@ -72,22 +72,25 @@ def _window_backward(  # type: ignore[no-untyped-def]  # noqa: ANN202
     d = tl.arange(0, SIZE)
     mask = real[:, None] & (d < size)[None, :]
     channels = heads * size
+    # Queries and keys are loaded for the scores and again for their gradients: held in between they are more than registers.
     three = pixel[:, None] * (3 * channels) + (head * size + d)[None, :]
     q = tl.load(qkv + three, mask=mask, other=0.0).to(tl.float32)
     k = tl.load(qkv + three + channels, mask=mask, other=0.0).to(tl.float32)
-    v = tl.load(qkv + three + 2 * channels, mask=mask, other=0.0).to(tl.float32)
     p = tl.where(real[:, None], _scores(q, k, real, region, scale, apart), 0.0)
     g = tl.sigmoid(tl.load(gate + pixel * heads + head, mask=real, other=0.0).to(tl.float32))
     d_y = tl.load(grad + pixel[:, None] * channels + (head * size + d)[None, :], mask=mask, other=0.0).to(tl.float32)
+    d_v = tl.dot(tl.trans(p), d_y * g[:, None], input_precision="tf32x3")
+    tl.store(of_qkv + three + 2 * channels, d_v.to(of_qkv.dtype.element_ty), mask=mask)
+    v = tl.load(qkv + three + 2 * channels, mask=mask, other=0.0).to(tl.float32)
     d_p = tl.dot(d_y, tl.trans(v), input_precision="tf32x3")
     # The gate's gradient is that of its result times the result, which is p v: both are in these sums.
     of_g = tl.sum(p * d_p, 1)
     tl.store(of_gate + pixel * heads + head, (of_g * g * (1 - g)).to(of_gate.dtype.element_ty), mask=real)
-    d_v = tl.dot(tl.trans(p), d_y * g[:, None], input_precision="tf32x3")
-    tl.store(of_qkv + three + 2 * channels, d_v.to(of_qkv.dtype.element_ty), mask=mask)
     d_s = p * (d_p - of_g[:, None]) * (g * scale)[:, None]
+    k = tl.load(qkv + three + channels, mask=mask, other=0.0).to(tl.float32)
     d_q = tl.dot(d_s, k, input_precision="tf32x3")
     tl.store(of_qkv + three, d_q.to(of_qkv.dtype.element_ty), mask=mask)
+    q = tl.load(qkv + three, mask=mask, other=0.0).to(tl.float32)
     d_k = tl.dot(tl.trans(d_s), q, input_precision="tf32x3")
     tl.store(of_qkv + three + channels, d_k.to(of_qkv.dtype.element_ty), mask=mask)
 

@@ -6,6 +6,7 @@ import pytest
 
 from relume.core.errors import UserError
 from relume.core.ops.dispatch import use_kernel
+from relume.core.ops.modes import mode_of
 
 
 @pytest.mark.parametrize(
@@ -59,3 +60,14 @@ def test_other_words_for_one_op_are_refused(text, monkeypatch):
     monkeypatch.setenv("RELUME_KERNELS", text)
     with pytest.raises(UserError, match=r"RELUME_KERNELS.*(Known|Accepted)"):
         use_kernel("scan", lambda: None)
+
+
+def test_a_word_that_changes_while_the_process_runs_counts_at_once(monkeypatch):
+    monkeypatch.setenv("RELUME_KERNELS", "off")
+    assert mode_of("ssd") == "off"
+    monkeypatch.setenv("RELUME_KERNELS", "off,ssd=on")
+    assert (mode_of("ssd"), mode_of("mdta")) == ("on", "off")
+    monkeypatch.setenv("RELUME_KERNELS", "sdd=on")
+    for _ in range(2):  # what is wrong is not kept
+        with pytest.raises(UserError, match="no op is called 'sdd'"):
+            mode_of("ssd")
