@@ -3,7 +3,7 @@
 ``relume interpolate clip.mp4 -opt options/vfi/phase2.yml --weights net_g_best.pth --times 8 --video slow.mp4``
 
 ``--times 5/2`` gives five frames for two; ``--to_fps 60`` gives the frames at 0, 1/60, 2/60, ... seconds. ``--frames`` writes
-numbered PNG files, with 16 bits where the input has more than 8, and ``--video`` an 8-bit video; either or both. The video
+numbered PNG files, with 16 bits where the input has more than 8, and ``--video`` a video, with 10 then; either or both. It
 plays as fast as the original, frame by frame where its rate varies, unless ``--fps`` says otherwise: with the original's rate
 it is slow motion. Times between two frames are asked of the network; ``--recursive`` reaches them by halving instead, which
 networks that were trained on middle frames only need. Frames of a folder are in the order of the numbers in their names.
