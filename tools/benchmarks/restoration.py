@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .common import Row, best_of, section, time_row
+from .common import Row, paired, section, time_row
 
 PUBLISHED: dict[str, dict[str, Any]] = {
     "GoPro": {"middle_blk_num": 1, "enc_blk_nums": [1, 1, 1, 28], "dec_blk_nums": [1, 1, 1, 1]},
@@ -51,7 +51,7 @@ def nafnet_rows() -> list[Row]:
         ours, plain = build_network({"type": "NAFNet", "width": 32, **options}), reference_nafnet.NAFNet(32, **options)
         plain.load_state_dict(ours.state_dict())
         rows.append(
-            time_row(f"nafnet {name} forward+backward 2x3x128x128", *best_of(5, both(ours), both(plain)), "plain")
+            time_row(f"nafnet {name} forward+backward 2x3x128x128", *paired(5, both(ours), both(plain)), "plain")
         )
     return rows
 
@@ -74,8 +74,8 @@ def swinir_rows() -> list[Row]:
         ours = build_network({"type": "SwinIR", "drop_path_rate": 0.0, **options})
         theirs = type(ours)(drop_path_rate=0.0, **options)
         side = sized["img_size"]
-        training = best_of(9, both(ours, 2, side), both(theirs, 2, side))
+        training = paired(9, both(ours, 2, side), both(theirs, 2, side))
         rows.append(time_row(f"swinir {name} forward+backward 2x3x{side}x{side}", *training, "spandrel"))
-        picture = best_of(9, forward(ours, side + 40), forward(theirs, side + 40))
+        picture = paired(9, forward(ours, side + 40), forward(theirs, side + 40))
         rows.append(time_row(f"swinir {name} forward 1x3x{side + 40}x{side + 40}", *picture, "spandrel"))
     return rows
