@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from . import mends
+from . import mends, swin
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,13 @@ ROWS: dict[str, Row] = {
         unused=(r"block2\.act\.", r"convblock\.act\."),
     ),
     "Swin2SR": Row("Swin2SR.__arch.Swin2SR:Swin2SR", APACHE, scale="upscale", multiple="window_size"),
-    "SwinIR": Row("SwinIR.__arch.SwinIR:SwinIR", APACHE, **UPSCALE, multiple="window_size"),
+    "SwinIR": Row(
+        "SwinIR.__arch.SwinIR:SwinIR",
+        APACHE,
+        **UPSCALE,
+        multiple="window_size",
+        finish=(swin.treat_border_apart,),
+    ),
     "Uformer": Row("Uformer.__arch.Uformer:Uformer", MIT, multiple=128),
     "UpCunet2x": Row("RealCUGAN.__arch.upcunet_v3:UpCunet2x", MIT, ("RealCUGAN",)),
     "UpCunet2x_fast": Row("RealCUGAN.__arch.upcunet_v3:UpCunet2x_fast", MIT, multiple=4),

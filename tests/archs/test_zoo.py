@@ -269,3 +269,19 @@ def test_tables_of_another_training_size_are_rebuilt() -> None:
     x = torch.rand(1, 3, 16, 16)
     with torch.no_grad():
         assert torch.equal(small.eval()(x), large.eval()(x))
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (8, 8), (24, 8), (17, 30)], ids=str)
+def test_swinir_is_what_spandrels_own_class_computes(height: int, width: int) -> None:
+    net = built("SwinIR").double()
+    theirs = type(net)(**{**SWIN, "img_size": 16, "depths": [2]}).double()
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(0.2 * torch.randn_like(p))
+    theirs.load_state_dict(net.state_dict(), strict=True)
+    x = torch.rand(2, 3, height, width, dtype=torch.float64)
+    found, expected = net.eval()(x), theirs.eval()(x)
+    assert found.shape == expected.shape and (found - expected).abs().max() < 1e-12
+    (found**2).sum().backward(), (expected**2).sum().backward()
+    for mine, other in zip(net.parameters(), theirs.parameters(), strict=True):
+        assert (mine.grad - other.grad).abs().max() < 1e-10 * other.grad.abs().max()

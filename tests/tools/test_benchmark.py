@@ -31,6 +31,37 @@ def test_peak_memory_of_a_fresh_process_counts_the_job_alone():
         common.peak_mib(underwater.prepare, "spectroformer", "nobody", "8")
 
 
+def test_pairs_take_turns_forwards_and_backwards():
+    calls = []
+    times = common.paired(2, lambda: calls.append("a"), lambda: calls.append("b"))
+    assert calls == ["a", "b", "a", "b", "b", "a"] and len(times) == 2
+
+
 def test_rows():
-    assert common.time_row("x", 0.5, 1.25, "plain") == ("x", "500 ms", "1.25 s plain", "2.50 x")
-    assert common.memory_row("x", 30.2, 60.4, "plain") == ("x", "30 MiB", "60 MiB plain", "50 %")
+    assert common.time_row("x", 0.5, 1.25, "plain") == ("x", "500 ms", "1.25 s plain", "2.50 x", 2.5)
+    assert common.memory_row("x", 30.2, 60.4, "plain") == ("x", "30 MiB", "60 MiB plain", "50 %", 2.0)
+
+
+def test_a_row_that_has_become_worse_fails_after_a_second_look(run_tool, capsys, tmp_path, monkeypatch):
+    times = iter([1.0, 1.0, 1.05, 1.2, 1.2, 1.2, 1.05])
+    monkeypatch.setitem(common.SECTIONS, "made", lambda: [common.time_row("row", next(times), 2.0, "peer")])
+    file = str(tmp_path / "last.json")
+    assert run_tool("benchmark", ["made", "--save", file]) == 0
+    assert run_tool("benchmark", ["made", "--compare", file]) == 0
+    assert run_tool("benchmark", ["made", "--compare", file]) == 0  # 5 % are no loss
+    assert "none of 1 rows is worse" in capsys.readouterr().out
+    assert run_tool("benchmark", ["made", "--compare", file]) == 2
+    assert (
+        "1 of 1 rows are worse than in" in (said := capsys.readouterr()).err and "row: 2.00 x, now 1.67 x" in said.err
+    )
+    assert run_tool("benchmark", ["made", "--compare", file]) == 0  # the second look was better
+    assert "once more" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", [None, "[]", "{", '{"gains": {"x": "y"}}'])
+def test_a_file_that_is_no_measurement(run_tool, capsys, tmp_path, text):
+    file = tmp_path / "last.json"
+    if text is not None:
+        file.write_text(text)
+    assert run_tool("benchmark", ["trainer", "--compare", str(file)]) == 2
+    assert str(file) in (said := capsys.readouterr().err) and "--save" in said

@@ -8,19 +8,32 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import resource
+import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 HERE = Path(__file__).resolve().parent
 REPO = HERE.parents[1]
 
-Row = tuple[str, str, str, str]
+
+class Gain(NamedTuple):
+    """A row that another measurement can be compared with."""
+
+    what: str
+    ours: str
+    peer: str
+    ratio: str
+    times: float
+    """How many times better than the peer: of time and memory, the peer's over ours."""
+
+
+Row = tuple[str, str, str, str] | Gain
 """What was measured, ours, the peer's, and the ratio or the target."""
 Section = Callable[[], list[Row]]
 Job = Callable[[], Any]
@@ -66,6 +79,30 @@ def best_of(rounds: int, *contestants: Job) -> list[float]:
     return times
 
 
+def paired(rounds: int, *contestants: Job) -> list[float]:
+    """Seconds of each contestant, so that quotients of the first are medians over pairs of neighbouring calls.
+
+    On one thread of a CPU seconds are those that the processor spent on this process, which other processes of a busy machine
+    disturb least; else those of a clock. Contestants take turns, forwards and backwards, after an unmeasured call.
+    """
+    clock = time.process_time if torch.get_num_threads() == 1 and not torch.cuda.is_initialized() else time.perf_counter
+    for contestant in contestants:
+        contestant()
+    spent: list[list[float]] = [[] for _ in contestants]
+    for i in range(rounds):
+        turns = list(zip(contestants, spent, strict=True))
+        for contestant, mine in turns if i % 2 == 0 else reversed(turns):
+            if torch.cuda.is_initialized():
+                torch.cuda.synchronize()
+            began = clock()
+            contestant()
+            if torch.cuda.is_initialized():
+                torch.cuda.synchronize()
+            mine.append(clock() - began)
+    first = statistics.median(spent[0])
+    return [first * statistics.median(b / a for a, b in zip(spent[0], other, strict=True)) for other in spent]
+
+
 def peak_mib(prepare: Callable[..., Job], *arguments: str) -> float:
     """Growth of a fresh process's resident set while it runs the job that ``prepare(*arguments)`` returns.
 
@@ -104,9 +141,9 @@ def seconds(value: float) -> str:
 
 def time_row(what: str, ours: float, peer: float, name: str) -> Row:
     """Seconds of ours and of the peer called ``name``, and how many times faster ours is."""
-    return what, seconds(ours), f"{seconds(peer)} {name}", f"{peer / ours:.2f} x"
+    return Gain(what, seconds(ours), f"{seconds(peer)} {name}", f"{peer / ours:.2f} x", peer / ours)
 
 
 def memory_row(what: str, ours: float, peer: float, name: str) -> Row:
     """MiB of ours and of the peer called ``name``, and ours as a share of the peer's."""
-    return what, f"{ours:.0f} MiB", f"{peer:.0f} MiB {name}", f"{100 * ours / peer:.0f} %"
+    return Gain(what, f"{ours:.0f} MiB", f"{peer:.0f} MiB {name}", f"{100 * ours / peer:.0f} %", peer / ours)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from .common import Job, Row, best_of, memory_row, peak_mib, seconds, section, time_row
+from .common import Job, Row, best_of, memory_row, paired, peak_mib, seconds, section, time_row
 
 OPTIONS: dict[str, Any] = {"n_encoder_res": 5, "num_blocks": [3, 5, 6, 6], "ffn_expansion_factor": 2}
 """As in the option files: 26.7 million parameters."""
@@ -71,7 +71,7 @@ def stage_1() -> list[Row]:
     networks = {who: make() for who, make in contestants().items()}
     rows: list[Row] = []
     for backward, name in ((False, "forward"), (True, "forward+backward")):
-        ours, frugal, plain = best_of(5, *(work(n, *images(side), backward) for n in networks.values()))
+        ours, frugal, plain = paired(5, *(work(n, *images(side), backward) for n in networks.values()))
         rows.append(time_row(f"{what} {name} 1x3x{side}x{side}", ours, plain, "plain"))
     rows.append(time_row(f"{what} {name}, checkpointed", frugal, plain, "plain"))
     peaks = {who: peak_mib(prepare, who, str(side)) for who in networks}
@@ -135,7 +135,7 @@ def gpu() -> list[Row]:
 
         return run
 
-    eager, fused, full = best_of(10, half(network), half(compiled), plain)
+    eager, fused, full = paired(10, half(network), half(compiled), plain)
     least = counted.least_seconds(*limits("cuda", torch.bfloat16))
     return [
         time_row(f"{what}, bf16 + fused norm", eager, full, "float32 eager"),

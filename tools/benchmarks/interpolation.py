@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from .common import Job, Row, best_of, memory_row, peak_mib, section, time_row
+from .common import Job, Row, memory_row, paired, peak_mib, section, time_row
 
 CHUNKS = (64, 128, 256)
 SHAPES = {
@@ -74,7 +74,7 @@ def ssd_times() -> list[Row]:
             given, functions = scan_inputs(*shape), scans()
             for backward in (False, True):
                 what = "forward+backward" if backward else "forward"
-                mine, *theirs = best_of(4, *(job(f, given, backward) for f in functions.values()))
+                mine, *theirs = paired(4, *(job(f, given, backward) for f in functions.values()))
                 fastest = min(range(len(theirs)), key=theirs.__getitem__)
                 rows.append(time_row(f"ssd {what}, {label}", mine, theirs[fastest], [*functions][1 + fastest]))
     finally:
@@ -116,7 +116,7 @@ def census() -> list[Row]:
     functions: dict[str, Callable[..., Tensor]] = {"ours": census_distance, "maps": census_by_maps}
     torch.manual_seed(0)
     given = [torch.rand(2, 256, 256).requires_grad_(), torch.rand(2, 256, 256)]
-    mine, theirs = best_of(5, *(job(f, given, True) for f in functions.values()))
+    mine, theirs = paired(5, *(job(f, given, True) for f in functions.values()))
     memory = [peak_mib(census_alone, who) for who in functions]
     return [
         time_row("census forward+backward, 2x256x256", mine, theirs, "one map per neighbour"),

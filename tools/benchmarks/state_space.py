@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .common import Job, Row, best_of, memory_row, peak_mib, section, time_row
+from .common import Job, Row, memory_row, paired, peak_mib, section, time_row
 
 LIGHT = {"embed_dim": 60, "depths": [2], "d_state": 10, "mlp_ratio": 1.2, "upscale": 2, "drop_path_rate": 0.0}
 """The published light network, with one group of two blocks instead of four of six."""
@@ -95,12 +95,12 @@ def mambair_rows() -> list[Row]:
     rows = [
         time_row(
             "MambaIR light, 2 blocks, forward+backward 1x3x48x48",
-            *best_of(3, network_job(False), network_job(True)),
+            *paired(3, network_job(False), network_job(True)),
             "step by step",
         ),
         time_row(
             "selective_scan forward+backward 64x64",
-            *best_of(2, scan_job("ours", "64"), scan_job("plain", "64")),
+            *paired(2, scan_job("ours", "64"), scan_job("plain", "64")),
             "step by step",
         ),
     ]
