@@ -34,7 +34,7 @@ from .metrics import report
 from .options import counts
 from .options.description import describe
 from .options.schema import Options, Train
-from .runtime import checkpoint, distributed, logger, memory, parallel, shards, threads, training_state
+from .runtime import checkpoint, distributed, logger, memory, parallel, shards, threads, training_state, zero
 from .runtime.batch_norm import synchronised
 from .runtime.checkpoint import Checkpoints
 from .runtime.gate import gate
@@ -286,6 +286,8 @@ def build_trainer(
     # Optimizers and their schedules
     blocks = model.training_blocks(train)
     optimizers = build_optimizers(model, blocks, opt)
+    if train.zero_optimizer:
+        optimizers = {k: zero.divided(o, f"optim_{k}") for k, o in optimizers.items()}
     model.begin(start + 1)
     if train.strategy == "ddp":
         find_unused = opt.find_unused_parameters or model.find_unused_parameters

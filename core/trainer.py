@@ -41,6 +41,7 @@ from .runtime.state import (
     peak_memory_gib,
     seed_everything,
 )
+from .runtime.zero import is_divided
 from .training.best import MEAN, decided_by, mean_of, remember
 from .training.parts import Parts
 from .training.update import Updater
@@ -394,8 +395,8 @@ class Trainer:
         """Keep what was trained since the last checkpoint apart, as ``interrupted``, while an error goes on up.
 
         The state is the one after the last whole iteration. Nothing is agreed with other ranks, which may have no error:
-        the main one writes what it has, unless networks are split over ranks, or another rank was lost in the middle of a
-        report, which the resumed run could not make good.
+        the main one writes what it has, unless networks or optimizers are split over ranks, or another rank was lost in the
+        middle of a report, which the resumed run could not make good.
         """
         before, self._before = self._before, None
         if before is not None:
@@ -405,7 +406,8 @@ class Trainer:
         whole = before is not None or not (self._unsaid and distributed.world_size() > 1)
         lost = whole and self.iteration > self.saved and distributed.is_main()
         self.writer.wait()
-        if not lost or any(map(parallel.is_sharded, self.parts.networks.values())):
+        split = any(map(parallel.is_sharded, self.parts.networks.values()))
+        if not lost or split or any(map(is_divided, self.parts.optimizers.values())):
             return
         try:
             if bad := spoilt(self.parts.networks, self.averages):

@@ -68,11 +68,18 @@ class DatasetTraits:
     resolution: int | str | None = None
     """Size to which all images are brought, part of what tells cached statistics apart; None as they are."""
 
+    on_device: bool = False
+    """Whether `finish` has something to do."""
+
     def require_patch(self, size: int) -> None:
         """Called before training with the largest patch size; raises `UserError` if samples are too small for it."""
 
     def limit_patches(self) -> None:
         """Called by a mixture: from now on cut patches of `gt_size` as it is at most, and enlarge them where it grows."""
+
+    def finish(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """What is left to do for a training batch on the device where it has been put; nothing here."""
+        return dict(batch)
 
     def stored_at(self, index: int) -> Place | None:
         """Where sample `index` lies in an archive, for ``shuffle_buffer``; None for one that is in none."""

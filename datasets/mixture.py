@@ -57,6 +57,8 @@ class MixedDataset(ImageDataset):
                 )
             self.epoch_length = max(round(n * given[0] / w) for n, w in zip(lengths, given, strict=True) if w)
         sizes = {declared(dataset, "gt_size", DatasetTraits) or None for dataset in datasets}
+        if any(declared(dataset, "on_device", DatasetTraits) for dataset in datasets):
+            raise UserError("datasets: samples of a mixture are finished one by one; leave out on_device")
         for dataset in datasets:
             declared(dataset, "limit_patches", DatasetTraits)()
         if gt_size is None and len(sizes) > 1:

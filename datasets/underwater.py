@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
 
 from ..core.annotations import Count
 from ..core.errors import UserError, did_you_mean
@@ -10,6 +14,7 @@ from ..core.imaging.image_io import to_float
 from . import DATASETS
 from .base import Item, OnError
 from .photographs import PhotographDataset, Span, refuse_bad_ranges, shrink
+from .photometric import UNFINISHED, described, submerged
 from .transforms import random_flip_rotate, to_tensor
 from .water import JERLOV, distances, random_scene, submerge
 
@@ -39,6 +44,8 @@ class SyntheticUnderwaterDataset(PhotographDataset):
         noise: range of the sensor noise's standard deviation.
         use_hflip: flip photographs at random, left to right.
         use_rot: turn photographs at random, by vertical flip and transposition.
+        on_device: in training, draw here, and have the water work on whole batches where they are trained with: a GPU takes
+            a load off the loading processes. The pictures are the same up to rounding.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next one.
     """
 
@@ -58,6 +65,7 @@ class SyntheticUnderwaterDataset(PhotographDataset):
         noise: Span = (0.0, 0.03),
         use_hflip: bool = False,
         use_rot: bool = False,
+        on_device: bool = False,
         on_error: OnError = "raise",
     ) -> None:
         super().__init__(dataroot_gt, source, split, gt_size, phase, shorter_side, renditions, on_error)
@@ -71,6 +79,13 @@ class SyntheticUnderwaterDataset(PhotographDataset):
         self.ranges = (depth, distance, scattering, noise)
         self.hflip = use_hflip
         self.rotate = use_rot
+        self.on_device = on_device and self.training
+
+    def finish(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """The batch with ``lq``, where that is left to its device."""
+        if not self.on_device:
+            return dict(batch)
+        return {"lq": submerged(batch), **{k: v for k, v in batch.items() if k not in UNFINISHED}}
 
     def load(self, index: int) -> Item:
         source, name = self.photographs[index]
@@ -86,5 +101,10 @@ class SyntheticUnderwaterDataset(PhotographDataset):
             clean = random_flip_rotate([clean], self.hflip, self.rotate)[0]
             window = (top, left, *clean.shape[:2])
         scene = random_scene(rng, self.water_types, *self.ranges)
-        degraded = submerge(clean, distances(scene, size, window), scene, rng, min(size))
-        return {"lq": to_tensor(degraded), "gt": to_tensor(clean), "lq_path": self.result_path(index), "gt_path": path}
+        z, side, gt = distances(scene, size, window), min(size), to_tensor(clean)
+        paths = {"lq_path": self.result_path(index), "gt_path": path}
+        if self.on_device:
+            field = rng.standard_normal(clean.shape).astype(np.float32)
+            drawn = {"distance": torch.from_numpy(z)[None], "field": to_tensor(field)}
+            return {"gt": gt, **drawn, "water": torch.from_numpy(described(scene, z, side)), **paths}
+        return {"lq": to_tensor(submerge(clean, z, scene, rng, side)), "gt": gt, **paths}

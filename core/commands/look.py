@@ -18,9 +18,9 @@ from torch import Tensor
 
 from ...datasets import build_dataset
 from ...datasets.base import DatasetTraits
+from ...datasets.loading.loader import order_of
 from ...datasets.loading.options import Loader
-from ...datasets.loading.sampler import Order
-from ...datasets.loading.worker import Failed, SeededDataset
+from ...datasets.loading.worker import Failed, SeededDataset, collate
 from .. import options
 from ..annotations import declared
 from ..building.machine import seed_of, with_seed
@@ -82,14 +82,7 @@ def samples(dataset: Any, block: Loader, seed: int, first: int, count: int) -> I
     Raises:
         UserError: a sample cannot be read.
     """
-    order = Order(
-        len(dataset),
-        seed,
-        block.use_shuffle,
-        block.dataset_enlarge_ratio,
-        declared(dataset, "sampling_weights", DatasetTraits),
-        declared(dataset, "epoch_length", DatasetTraits),
-    )
+    order = order_of(dataset, block, seed)
     seeded = SeededDataset(dataset, seed)
     mean, std = (declared(dataset, name, DatasetTraits) for name in ("mean", "std"))
     size = block.gt_sizes[0] if block.gt_sizes else None
@@ -98,6 +91,9 @@ def samples(dataset: Any, block: Loader, seed: int, first: int, count: int) -> I
         item = seeded[key]
         if isinstance(item, Failed):
             raise UserError(item.message)
+        if declared(dataset, "on_device", DatasetTraits):
+            batch = collate([item]).batch or {}
+            item = {k: v[0] for k, v in declared(dataset, "finish", DatasetTraits)(batch).items()}
         yield named(item, key.index, mean, std)
 
 

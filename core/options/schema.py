@@ -133,6 +133,9 @@ class Train(Section):
         None, "Under ddp, send gradients between ranks in half precision: half the traffic, other rounding."
     )
 
+    zero_optimizer: bool = setting(
+        False, "Under ddp, divide the optimizers' memory among ranks (torch's ZeroRedundancyOptimizer)."
+    )
     sharded_state: bool = setting(
         False,
         "Under fsdp, each rank writes its own share of the optimizers' state, by torch.distributed.checkpoint; nothing is "
@@ -140,6 +143,8 @@ class Train(Section):
     )
 
     def __post_init__(self) -> None:
+        if self.zero_optimizer and self.strategy != "ddp":
+            raise ValueError("zero_optimizer: is for strategy: ddp; fsdp splits the optimizers' state by itself")
         if self.sharded_state and self.strategy != "fsdp":
             raise ValueError("sharded_state: is for strategy: fsdp; under ddp every rank has the whole state")
         if self.total_epoch is not None and self.total_iter is not None:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from . import zero
 from .parallel import is_sharded, is_shared, sharded_owner
 
 
@@ -28,7 +29,9 @@ def full_state(network: nn.Module) -> dict[str, Any]:
 
 
 def full_optimizer_state(networks: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """The optimizer's state dict; by parameter name, gathered, where its parameters are sharded (a collective then)."""
+    """The optimizer's state dict, gathered where it, or what it trains, is split (a collective then): the latter by name."""
+    if zero.is_divided(optimizer):
+        return zero.whole_state(optimizer)
     network = sharded_owner(networks, optimizer)
     if network is None:
         return optimizer.state_dict()
@@ -48,14 +51,18 @@ def load_optimizer_state(
     """
     _compare(optimizer, state)
     # Options, and no counters, which some optimizers keep beside them.
-    named = {*inspect.signature(type(optimizer)).parameters, *KEPT} - {"params"}
+    named = {*inspect.signature(type(zero.inner(optimizer))).parameters, *KEPT} - {"params"}
     settings = [{k: v for k, v in g.items() if k in named} for g in optimizer.param_groups]
     network = sharded_owner(networks, optimizer)
     if network is None:
         # Where counters go is for what is built to say: the state may be of another device.
         places = [{k: g[k] for k in ("fused", "capturable") if k in g} for g in optimizer.param_groups]
         saved = zip(state["param_groups"], places, strict=True)
-        optimizer.load_state_dict({**state, "param_groups": [{**group, **place} for group, place in saved]})
+        placed = {**state, "param_groups": [{**group, **place} for group, place in saved]}
+        if zero.is_divided(optimizer):
+            zero.load(optimizer, placed)
+        else:
+            optimizer.load_state_dict(placed)
     else:
         from torch.distributed.checkpoint.state_dict import StateDictOptions, set_optimizer_state_dict
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,13 +56,7 @@ def build_train_loader(
     """
     loading = loader_options(opt)
     plan = plan_of(loading, accumulate)
-    weights = declared(dataset, "sampling_weights", DatasetTraits)
-    draws = declared(dataset, "epoch_length", DatasetTraits)
-    shards = shards_of(dataset, weights, draws) if loading.shuffle_buffer else None
-    order = Order(
-        len(dataset), seed, loading.use_shuffle, loading.dataset_enlarge_ratio, weights, draws, shards,
-        loading.shuffle_buffer or 1,
-    )  # fmt: skip
+    order = order_of(dataset, loading, seed)
     fullest = max(plan.firsts, key=plan.taken)
     if plan.taken(fullest) * world > order.epoch_length:
         batch = product(plan.at(fullest).batch, world, plan.micro_batches(fullest))
@@ -81,7 +75,28 @@ def build_train_loader(
     return TrainLoader(dataset, sampler, loading, torch.device(device), channels_last)
 
 
-def shards_of(dataset: Any, weights: Any = None, draws: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+def order_of(dataset: Any, loading: Loader, seed: int) -> Order:
+    """The stream of a data set's samples.
+
+    Raises:
+        UserError: there are none, or they cannot be shuffled as the options say.
+    """
+    weights = declared(dataset, "sampling_weights", DatasetTraits)
+    draws = declared(dataset, "epoch_length", DatasetTraits)
+    shards = shards_of(dataset, weights, draws) if loading.shuffle_buffer else None
+    return Order(
+        len(dataset),
+        seed,
+        loading.use_shuffle,
+        loading.dataset_enlarge_ratio,
+        weights,
+        draws,
+        shards,
+        loading.shuffle_buffer or 1,
+    )
+
+
+def shards_of(dataset: Any, weights: Any, draws: int | None) -> tuple[np.ndarray, np.ndarray]:
     """The number of the archive of each sample, (N,), and its place in the order in which the archives are read, (N,).
 
     Raises:
@@ -155,7 +170,7 @@ class TrainLoader(Iterator[Batch]):
             collated=collate_bytes if loading.send_uint8 else collate,
             timeout=loading.timeout,
         )
-        self._placement = Placement(device, channels_last)
+        self._placement = Placement(device, channels_last, declared(dataset, "finish", DatasetTraits))
         self._ahead = (
             CudaPrefetcher(self._load, self._placement) if loading.prefetch_mode == "cuda" and on_gpu else None
         )
@@ -248,14 +263,25 @@ class InBytes(NamedTuple):
 
 
 class Placement:
-    """Moves a batch's tensors to a device; images (4-D) into the channels-last layout where asked."""
+    """Moves a batch's tensors to a device; images (4-D) into the channels-last layout where asked.
 
-    def __init__(self, device: torch.device, channels_last: bool) -> None:
+    Args:
+        finish: what the data set has left to do there.
+    """
+
+    def __init__(
+        self, device: torch.device, channels_last: bool, finish: Callable[[Batch], Batch] | None = None
+    ) -> None:
         self.device = device
         self.channels_last = channels_last
+        self.finish = finish or dict
 
     def __call__(self, batch: Batch) -> Batch:
-        return {k: self._place(v) if isinstance(v, (Tensor, InBytes)) else v for k, v in batch.items()}
+        placed = {k: self._place(v) if isinstance(v, (Tensor, InBytes)) else v for k, v in batch.items()}
+        with torch.no_grad():
+            finished = self.finish(placed)
+        new = {k: v for k, v in finished.items() if v is not placed.get(k)}
+        return {**finished, **{k: self._place(v) if isinstance(v, Tensor) else v for k, v in new.items()}}
 
     def _place(self, tensor: Tensor | InBytes) -> Tensor:
         if isinstance(tensor, InBytes):

@@ -6,9 +6,12 @@ import pytest
 import torch
 
 from relume.core.errors import UserError
+from relume.core.imaging.opencv import cv2
 from relume.datasets import build_dataset
+from relume.datasets.loading.loader import build_train_loader
 from relume.datasets.loading.worker import seeded
 from relume.datasets.photographs import SHIPPED
+from relume.datasets.photometric import gaussian_blur
 
 SHIPPED_BLOCK = {"type": "SyntheticUnderwaterDataset", "source": "skimage"}
 
@@ -101,3 +104,32 @@ def test_each_water_type_can_be_had_alone(folder):
         )[0]
         colours[name] = item["lq"].mean(dim=(1, 2))
     assert colours["I"].argmax() == 2 and colours["9C"].argmin() == 2
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_on_the_device_the_same_draws_make_the_same_pictures(folder, turned):
+    block = {**folder, "gt_size": 24, "noise": [0.02, 0.05], "use_hflip": turned, "use_rot": turned, "renditions": 3}
+    here, there = (build_dataset({**block, "on_device": on}, phase="train") for on in (False, True))
+    loaders = [
+        build_train_loader(d, {"batch_size_per_gpu": 4, "num_worker_per_gpu": 0, "send_uint8": True}, seed=5)
+        for d in (here, there)
+    ]
+    for _ in range(3):
+        a, b = (next(loader) for loader in loaders)
+        assert a.keys() == b.keys() and torch.equal(a["gt"], b["gt"]) and a["lq_path"] == b["lq_path"]
+        assert torch.equal(a["seed"], b["seed"])
+        torch.testing.assert_close(b["lq"], a["lq"], rtol=0, atol=2e-5)
+    val = build_dataset({**block, "on_device": True}, phase="val")[0]
+    assert "lq" in val and "field" not in val
+    with pytest.raises(UserError, match="leave out on_device"):
+        build_dataset({"type": "MixedDataset", "datasets": [{**block, "on_device": True}]}, phase="train")
+
+
+@pytest.mark.parametrize("size", [(24, 31), (5, 1), (9, 2)])
+def test_a_blur_for_each_image_is_opencvs(size):
+    image = torch.rand(4, 3, *size, generator=torch.Generator().manual_seed(0))
+    sigma = torch.tensor([0.1, 0.4, 0.77, 1.3 if min(size) > 4 else 0.2])
+    found = gaussian_blur(image, sigma)
+    for one, s, result in zip(image, sigma, found, strict=True):
+        expected = cv2.GaussianBlur(one.permute(1, 2, 0).numpy(), (0, 0), float(s), borderType=cv2.BORDER_REFLECT_101)
+        torch.testing.assert_close(result.permute(1, 2, 0).numpy(), expected.reshape(*size, 3), rtol=0, atol=2e-6)
