@@ -31,7 +31,7 @@ READING = 3.0
 """Seconds from which on reading a file is slow."""
 
 
-LENGTHS = ("total_iter", "total_epoch")
+LENGTHS = ("total_iter", "total_epoch", "num_images", "renditions")
 """Options that make a run long, and do not spoil it."""
 
 

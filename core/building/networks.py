@@ -114,6 +114,9 @@ def blamed(
     if not culprits:
         return error
     place = f"{key}.{culprits[0]}"
+    lists = [k for k, v in block.items() if isinstance(v, (list, tuple)) and k not in culprits]
+    if any(isinstance(block[k], (list, tuple)) for k in culprits):  # which often have to be as long as others
+        culprits += lists
     if not named:
         return refusal(error, place, {k: block[k] for k in culprits})
     found = refusal(error, key, block)

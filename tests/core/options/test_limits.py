@@ -11,10 +11,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from relume.archs import ARCHS
 from relume.core.errors import LINE, MESSAGE
+from relume.core.features import FEATURES
+from relume.core.metrics import METRICS
+from relume.core.models import MODELS
 from relume.core.options import OptionError, load
+from relume.core.options.checking.checker import Checker
+from relume.core.options.checking.kinds import BAD
+from relume.core.options.nodes import from_python
 from relume.core.options.reading.loader import DEEPEST, MOST_VALUES
 from relume.core.options.reading.reader import MOST_BYTES
+from relume.core.registry import Registry
+from relume.datasets import DATASETS
+from relume.losses import LOSSES
 
 Write = Callable[..., str]
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -98,3 +108,28 @@ def test_whatever_is_in_a_file_it_is_read_or_refused(tmp_path_factory: pytest.Te
     path = tmp_path_factory.getbasetemp() / "any.yml"
     path.write_text(text, encoding="utf-8")
     lines(str(path))
+
+
+@pytest.mark.parametrize(
+    ("registry", "component", "option"),
+    [
+        (METRICS, "KID", "subsets"),
+        (LOSSES, "SinkhornLoss", "iters"),
+        (LOSSES, "GWLoss", "outer_iters"),
+        (LOSSES, "FGWLoss", "iters"),
+        (MODELS, "GenerationModel", "steps"),
+        (ARCHS, "DiffIRS2", "timesteps"),
+        (ARCHS, "SpyNet", "levels"),
+        (FEATURES, "random_conv", "levels"),
+        (DATASETS, "SyntheticMotionDataset", "objects"),
+        (DATASETS, "MovingClipsDataset", "objects"),
+    ],
+)
+def test_what_a_step_does_over_again_has_a_limit(registry: Registry, component: str, option: str) -> None:
+    """Of 10^7, one step would take hours; what is usual is far from the limit."""
+    parameter = registry.parameters(component)[option]
+    checker = Checker()
+    assert checker.check(from_python(10**7), parameter.annotation, option) is BAD
+    assert f"{option}: must be at least" in str(checker.problems[0]) and "got 10000000" in str(checker.problems[0])
+    checker = Checker()
+    assert checker.check(from_python(10 * parameter.default // 4), parameter.annotation, option) is not BAD

@@ -321,6 +321,7 @@ def test_the_culprit_is_what_it_works_without() -> None:
         ),
         ({"type": "DiffIRS2", "timesteps": 10**4}, "timesteps, linear_start, linear_end: 10000 steps with "),
         ({"type": "SwinIR", "patch_size": 1.0, "window_size": 8, "img_size": 8}, "TypeError.*patch_size: 1.0"),
+        ({"type": "HAT", "depths": [0, 0], "num_heads": [2], "embed_dim": 12, "window_size": 8}, r"depths: \[0, 0\]"),
         ({"type": "HINet", "depth": 10**6}, "depth: must be at least 1 and at most 32, got"),
     ],
 )
