@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from ..core.errors import UserError
 from ..core.ops.channel_attention import cross_attention, self_attention, self_attention_and_map
-from ..core.ops.fourier import spectral_mixing
 from ..core.ops.pixelwise import channels, linear, pixels
+from ..core.ops.spectral_mixing import spectral_mixing
 from . import ARCHS
 from .blocks import (
     ChannelLayerNorm,

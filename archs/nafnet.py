@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from ..core.annotations import Count
 from ..core.errors import UserError
 from ..core.ops import naf_branches
-from ..core.ops.pixelwise import channels, depthwise, gate_halves, linear, pixels
+from ..core.ops.pixelwise import channels, depthwise, linear, pixels
 from ..core.ops.projection import mean_pixel, scaled_projection
+from ..core.ops.simple_gate import gate_halves, gate_halves_and_mean
 from . import ARCHS
 from .blocks import ChannelLayerNorm, expand, matrix
 from .local_pooling import patch_size, pool_locally
@@ -42,10 +43,16 @@ def project(
     return channels(scaled_projection(y, matrix(conv), conv.bias, gain.flatten(), attention, kept))
 
 
-def pooled(y: Tensor, attention: nn.Sequential) -> Tensor:
-    """Pooling and then 1 x 1 layers of pixel-major (B, H, W, C) -> (B, C); (B, H, W, C) where the pooling is a local one."""
+def pooled(y: Tensor, attention: nn.Sequential, mean: Tensor | None = None) -> Tensor:
+    """Pooling and then 1 x 1 layers of pixel-major (B, H, W, C) -> (B, C); (B, H, W, C) where the pooling is a local one.
+
+    The mean over pixels (B, C) is taken here where it is not given.
+    """
     first = attention[0]
-    y = mean_pixel(y)[:, None, None] if isinstance(first, nn.AdaptiveAvgPool2d) else pixels(first(channels(y)))
+    if isinstance(first, nn.AdaptiveAvgPool2d):
+        y = (mean_pixel(y) if mean is None else mean)[:, None, None]
+    else:
+        y = pixels(first(channels(y)))
     for layer in attention[1:]:
         y = linear(y, matrix(layer), layer.bias) if isinstance(layer, nn.Conv2d) else layer(y)
     return y[:, 0, 0] if y.shape[1:3] == (1, 1) else y
@@ -81,8 +88,9 @@ class NAFBlock(nn.Module):
             return channels(self.by_branches(pixels(x)))
         # The wide map is kept and not made again in the backward pass: there is one matrix product less to do.
         y = linear(pixels(self.norm1(x)), matrix(self.conv1), self.conv1.bias)
-        y = gate_halves(depthwise(y, self.conv2.weight, self.conv2.bias))
-        x = self.added(x, y, self.conv3, self.beta, pooled(y, self.sca))
+        y = depthwise(y, self.conv2.weight, self.conv2.bias)
+        y, mean = gate_halves_and_mean(y) if global_mean else (gate_halves(y), None)
+        x = self.added(x, y, self.conv3, self.beta, pooled(y, self.sca, mean))
         y = gate_halves(linear(pixels(self.norm2(x)), matrix(self.conv4), self.conv4.bias))
         return self.added(x, y, self.conv5, self.gamma)
 

@@ -16,7 +16,8 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from .modes import mode_of
-from .pixelwise import depthwise_backward, halves_product, halves_product_backward, linear, plain_depthwise
+from .pixelwise import depthwise_backward, linear, plain_depthwise
+from .simple_gate import halves_product, halves_product_backward
 
 EPS = 1e-6
 """Of the norms."""
@@ -25,7 +26,7 @@ EPS = 1e-6
 def worthwhile(x: Tensor) -> bool:
     """Whether the branches are to be computed by the functions below: in training on a CPU, by plain PyTorch as it is.
 
-    A GPU has kernels for the norm, and autocast casts each part as that part wants it.
+    A GPU has kernels for norm and gate, and autocast casts each part as that part wants it.
     """
     return (
         x.device.type == "cpu"
@@ -33,7 +34,7 @@ def worthwhile(x: Tensor) -> bool:
         and torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
-        and mode_of("layer_norm") != "on"
+        and "on" not in (mode_of("layer_norm"), mode_of("simple_gate"))
     )
 
 

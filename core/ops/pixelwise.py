@@ -63,39 +63,6 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return result
 
 
-def gate_halves(x: Tensor) -> Tensor:
-    """Product of the two halves of the channels (NAFNet's simple gate): (B, H, W, 2 C) -> (B, H, W, C)."""
-    result: Tensor = _GateHalves.apply(x)
-    return result
-
-
-class _GateHalves(Function):
-    """Keeps x alone."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return halves_product(x)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return halves_product_backward(grad, *ctx.saved_tensors)
-
-
-def halves_product(x: Tensor) -> Tensor:
-    a, b = x.chunk(2, -1)
-    return a * b
-
-
-def halves_product_backward(grad: Tensor, x: Tensor) -> Tensor:
-    """Both halves of the gradient, written into one map."""
-    result = torch.empty_like(x)
-    for mine, other in zip(result.chunk(2, -1), reversed(x.chunk(2, -1)), strict=True):
-        torch.mul(grad, other, out=mine)
-    return result
-
-
 # -------------------------------------------------------------------------------- 1 x 1, then depthwise 3 x 3
 def expand_depthwise(
     x: Tensor, weight: Tensor, bias: Tensor | None, kernel: Tensor, kernel_bias: Tensor | None

@@ -16,10 +16,13 @@ from torch import Tensor
 from relume.core.ops.causal_conv1d import causal_conv1d
 from relume.core.ops.census import census_distance
 from relume.core.ops.channel_attention import cross_attention, self_attention_and_map
+from relume.core.ops.fourier import phase_vectors, polar_spectrum
 from relume.core.ops.layer_norm import layer_norm
 from relume.core.ops.pixelwise import gated_feed_forward
 from relume.core.ops.rms_norm import rmsnorm_gated
 from relume.core.ops.selective_scan import selective_scan
+from relume.core.ops.simple_gate import gate_halves, gate_halves_and_mean
+from relume.core.ops.spectral_mixing import spectral_mixing
 from relume.core.ops.ssd import ssd
 from relume.core.ops.window_attention import window_attention
 
@@ -124,6 +127,39 @@ def selective_scans(batch: int) -> list[Case]:
     return [(scan, [normal(*s) for s in shapes])]
 
 
+def gates(batch: int) -> list[Case]:
+    return [(gate_halves_and_mean, [normal(batch, 5, 7, 10)]), (gate_halves, [normal(batch, 3, 1, 600)])]
+
+
+def mixings(batch: int) -> list[Case]:
+    def drawn(size: tuple[int, int], channels: int, inner: int, made: int, biased: bool) -> list[Tensor | None]:
+        bias = [normal(inner) if biased else None, normal(made) if biased else None]
+        return [normal(batch, *size, channels), normal(inner, 2 * channels), bias[0], normal(made, inner), bias[1]]
+
+    real = drawn((8, 5), 6, 7, 3, True)
+    real[1] = normal(7, 6)
+    return [
+        (spectral_mixing, drawn((6, 11), 3, 20, 8, True)),
+        (spectral_mixing, drawn((1, 7), 1, 5, 2, False)),
+        (functools.partial(spectral_mixing, real_part=True, norm="backward"), real),
+    ]
+
+
+def phases(batch: int) -> list[Case]:
+    return [(phase_vectors, [normal(batch, *size, 3)]) for size in ((5, 8), (4, 7), (1, 1))]
+
+
+def spectra(batch: int) -> list[Case]:
+    def turned(x: Tensor, snap: bool) -> tuple[Tensor, Tensor]:
+        magnitude, phase = polar_spectrum(x, snap)
+        return magnitude, magnitude.detach() * torch.cos(phase)
+
+    return [
+        (functools.partial(turned, snap=snap), [normal(batch, *size, 3)])
+        for size, snap in (((5, 8), True), ((4, 7), True), ((6, 6), False), ((1, 2), True))
+    ]
+
+
 CASES: dict[str, Callable[[int], list[Case]]] = {
     "layer_norm": norms,
     "rms_norm": gated_norms,
@@ -134,6 +170,10 @@ CASES: dict[str, Callable[[int], list[Case]]] = {
     "window_attention": windows,
     "census": distances,
     "selective_scan": selective_scans,
+    "simple_gate": gates,
+    "spectral_mixing": mixings,
+    "phase": phases,
+    "polar": spectra,
 }
 """By op: the cases for a batch of so many samples."""
 OTHER = {"sinkhorn"}

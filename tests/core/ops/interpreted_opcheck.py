@@ -16,9 +16,13 @@ from relume.core.ops import (
     gdfn_triton,
     layer_norm_triton,
     mdta_triton,
+    phase_triton,
+    polar_triton,
     rms_norm_triton,
     selective_scan_triton,
+    simple_gate_triton,
     sinkhorn_triton,
+    spectral_mixing_triton,
     ssd_triton,
     window_attention_triton,
 )
@@ -44,6 +48,13 @@ CASES = {
         (drawn(1, 4, 4, 24), drawn(1, 4, 4, 2), 4, 2, 0.5, -100.0),
     ),
     "census": (census_triton.fused, (drawn(1, 4, 5), torch.rand(1, 4, 5), 3, 0.81, 0.1)),
+    "simple_gate": (simple_gate_triton.fused, (drawn(2, 3, 2, 8), True)),
+    "spectral_mixing": (
+        spectral_mixing_triton.mix,
+        (drawn(1, 2, 3, 4, 2), drawn(5, 4), drawn(5), drawn(6, 5), drawn(6)),
+    ),
+    "phase": (phase_triton.unit, (drawn(1, 2, 3, 3, 2), 4, 1e-30)),
+    "polar": (polar_triton.polar, (drawn(1, 2, 3, 3, 2), 4, True, 1e-30)),
     "sinkhorn": (sinkhorn_triton.scale_fused, (plain(3, 4), plain(3), plain(4), plain(3), plain(4), 2)),
     "selective_scan": (
         selective_scan_triton.fused,

@@ -16,6 +16,7 @@ from relume.core.ops import (  # noqa: F401 - every op registers its case
     census,
     channel_attention,
     dispatch,
+    fourier,
     launching,
     layer_norm,
     pixelwise,
@@ -23,7 +24,9 @@ from relume.core.ops import (  # noqa: F401 - every op registers its case
     rms_norm_triton,
     selective_scan,
     self_test,
+    simple_gate,
     sinkhorn,
+    spectral_mixing,
     ssd,
     window_attention,
 )

@@ -13,7 +13,8 @@ from filling import waves
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from relume.core.ops.fourier import phase_only, phase_vectors, polar_spectrum, spectral_mixing
+from relume.core.ops.fourier import phase_only, phase_vectors, polar_spectrum
+from relume.core.ops.spectral_mixing import spectral_mixing
 
 SIZES = [(4, 6), (5, 7), (3, 2), (4, 1), (1, 1)]
 
