@@ -89,7 +89,7 @@ class Shelf:
             start += count
 
     def find(self, number: int) -> np.ndarray | None:
-        """A copy of image `number`, if it is kept."""
+        """Image `number`, not to be written to, if it is kept: of a patch that is cut from it no more is read than that."""
         place = int(self.places[number])
         return self._read(place - 1) if place else None
 
@@ -97,7 +97,7 @@ class Shelf:
         return Shelf, (self.pool, self.count)
 
     def get(self, number: int, decode: Callable[[], np.ndarray]) -> np.ndarray:
-        """Image `number`, (H, W, C) or (H, W): a copy of what is kept, or what `decode` gives, kept where there is room."""
+        """Image `number`, (H, W, C) or (H, W): see `find`, or what `decode` gives, kept where there is room."""
         if (kept := self.find(number)) is not None:
             return kept
         image = decode()
@@ -114,4 +114,6 @@ class Shelf:
         shape = (height, width, channels) if channels else (height, width)
         dtype = np.dtype(kind.rstrip(b"\0").decode())
         size = height * width * max(1, channels)
-        return np.frombuffer(self.pool.memory, dtype, size, start + HEAD.size).reshape(shape).copy()
+        image = np.frombuffer(self.pool.memory, dtype, size, start + HEAD.size).reshape(shape)
+        image.flags.writeable = False  # it stays as it is for the others
+        return image

@@ -113,7 +113,7 @@ def test_what_one_process_has_kept_another_reads() -> None:
     for number, image in enumerate(images):
         found = shelf.get(number, lambda: pytest.fail("was decoded again"))
         assert found.dtype == image.dtype and np.array_equal(found, image)
-        found[:] = 7  # a copy: what is kept stays as it is
+        assert not found.flags.writeable, "it stays as it is for the others"
         assert np.array_equal(shelf.get(number, lambda: pytest.fail("was decoded again")), image)
 
 
@@ -161,3 +161,12 @@ def test_memory_that_the_system_refuses_is_one_line(monkeypatch: pytest.MonkeyPa
         UserError, match=r"io_backend.cache: .* GB of memory cannot be had \(.*Cannot allocate memory\)"
     ):
         Pool(3 << 30)
+
+
+def test_what_is_kept_is_lent_and_not_copied() -> None:
+    shelf, image = Shelf(Pool(10_000), 1), np.arange(24, dtype=np.uint16).reshape(2, 4, 3)
+    assert shelf.find(0) is None and shelf.get(0, lambda: image) is image
+    lent = shelf.find(0)
+    assert lent is not None and np.array_equal(lent, image) and not lent.flags.writeable
+    again = shelf.find(0)
+    assert again is not None and np.shares_memory(lent, again)

@@ -1,10 +1,10 @@
-"""How many training patches a second one loading process makes, by how the images are kept."""
+"""How many images a second one loading process reads and cuts, by how they are kept."""
 
 from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from relume.core.imaging.image_io import imwrite
 from relume.core.imaging.opencv import cv2
 from relume.datasets import build_dataset
+from relume.datasets.kept import Pool, Shelf
 
 from .common import Row, section
 
@@ -28,55 +29,95 @@ def picture(seed: int) -> np.ndarray:
     return np.asarray((np.clip(total + rng.normal(0, 0.004, total.shape), 0, 1) * 255).astype(np.uint8))
 
 
-def speed(block: dict[str, object]) -> float:
-    """Patches per second of CPU time in this process, each image having been seen once before."""
-    dataset = build_dataset({"type": "PairedImageDataset", "gt_size": PATCH, **block}, phase="train", scale=1)
-    rounds = [i % len(dataset) for i in range(max(len(dataset), 2 * COUNT))]
+def speed(block: dict[str, object], frames: int = 1) -> float:
+    """Images per second of CPU time in this process, each having been seen once before."""
+    kind = {"type": "PairedImageDataset"} if frames == 1 else {"type": "ClipsDataset", "num_frame": frames}
+    dataset = build_dataset({**kind, "gt_size": PATCH, **block}, phase="train", scale=1)
+    rounds = [i % len(dataset) for i in range(max(len(dataset), 2 * COUNT // frames))]
     for i in range(len(dataset)):
         dataset[i]
     began = time.process_time()
     for i in rounds:
         dataset[i]
-    return len(rounds) / (time.process_time() - began)
+    return 2 * frames * len(rounds) / (time.process_time() - began)
+
+
+def write(root: Path) -> None:
+    """The same pictures in every kind."""
+    from relume.core.cli import main
+
+    for which in ("lq", "gt"):
+        (root / "jpeg" / which).mkdir(parents=True)
+        (root / "video" / which).mkdir(parents=True)
+        film = cv2.VideoWriter(
+            str(root / "video" / which / "film.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 24, (SIDE, SIDE)
+        )
+        for i in range(COUNT):
+            pixels = picture(i)
+            imwrite(root / "png" / which / f"{i:02d}.png", pixels)
+            cv2.imwrite(str(root / "jpeg" / which / f"{i}.jpg"), pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
+            film.write(np.roll(picture(0), 4 * i, 1)[..., ::-1])
+        film.release()
+        whole = str(root / "png" / which)
+        main(["prepare", "crop", whole, str(root / "tiles" / which), "--size", str(TILE), "--step", str(TILE)])
+        for folder in ("png", "tiles"):
+            main(["prepare", "lmdb", str(root / folder / which), str(root / f"{folder}_{which}.lmdb")])
+        with zipfile.ZipFile(root / f"{which}.zip", "w") as archive:
+            for file in sorted((root / "png" / which).glob("*.png")):
+                archive.write(file, file.name)
+    main(["prepare", "tar", str(root / "png/lq"), str(root / "tar"), "--gt", str(root / "png/gt")])
 
 
 @section("reading")
 def reading() -> list[Row]:
-    """Pairs of lq and gt, of which the same window is cut at random; the peer is a folder of whole PNG files."""
-    from relume.core.cli import main
-
+    """Images of lq and gt, of which the same window is cut at random; the peer is the same with io_backend.cache."""
+    kinds: dict[str, tuple[str, str, str, int]] = {
+        "PNG": ("disk", "png/lq", "png/gt", 1),
+        "PNG in LMDB": ("lmdb", "png_lq.lmdb", "png_gt.lmdb", 1),
+        "PNG in tar files": ("tar", "tar", "tar", 1),
+        "PNG in a zip file": ("zip", "lq.zip", "gt.zip", 1),
+        "JPEG": ("disk", "jpeg/lq", "jpeg/gt", 1),
+        f"PNG tiles of {TILE}": ("disk", "tiles/lq", "tiles/gt", 1),
+        f"PNG tiles of {TILE} in LMDB": ("lmdb", "tiles_lq.lmdb", "tiles_gt.lmdb", 1),
+        "video (MPEG-4), windows of 4 frames": ("disk", "video/lq", "video/gt", 4),
+    }
+    rows: list[Row] = []
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        for i in range(COUNT):
-            for which in ("lq", "gt"):
-                pixels = picture(i)
-                imwrite(root / "png" / which / f"{i}.png", pixels)
-                (root / "jpeg" / which).mkdir(parents=True, exist_ok=True)
-                cv2.imwrite(str(root / "jpeg" / which / f"{i}.jpg"), pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
-        for which in ("lq", "gt"):
-            whole = str(root / "png" / which)
-            main(["prepare", "crop", whole, str(root / "tiles" / which), "--size", str(TILE), "--step", str(TILE)])
-            main(["prepare", "lmdb", str(root / "tiles" / which), str(root / f"{which}.lmdb")])
-        main(["prepare", "tar", str(root / "png/lq"), str(root / "tar"), "--gt", str(root / "png/gt")])
+        write(root)
+        for kind, (backend, lq, gt, frames) in kinds.items():
+            roots = {"dataroot_lq": str(root / lq), "dataroot_gt": str(root / gt)}
+            plain: dict[str, object] = {**roots, "io_backend": {"type": backend}}
+            kept: dict[str, object] = {**roots, "io_backend": {"type": backend, "cache": 1.0}}
+            before, after = (max(speed(block, frames) for _ in range(2)) for block in (plain, kept))
+            what = f"{PATCH}x{PATCH} of {SIDE}x{SIDE}, {kind}"
+            rows.append((what, f"{before:.0f} images/s", f"{after:.0f} images/s with cache", f"{after / before:.1f} x"))
+    return [*rows, *water()]
 
-        def folders(kind: str, **more: object) -> dict[str, object]:
-            return {"dataroot_lq": f"{root}/{kind}/lq", "dataroot_gt": f"{root}/{kind}/gt", **more}
 
-        kinds: dict[str, Callable[[], float]] = {
-            "PNG": lambda: speed(folders("png")),
-            "JPEG": lambda: speed(folders("jpeg")),
-            "PNG in tar files": lambda: speed(
-                {"dataroot_lq": f"{root}/tar", "dataroot_gt": f"{root}/tar", "io_backend": {"type": "tar"}}
-            ),
-            f"PNG tiles of {TILE}": lambda: speed(folders("tiles")),
-            f"PNG tiles of {TILE} in LMDB": lambda: speed(
-                {"dataroot_lq": f"{root}/lq.lmdb", "dataroot_gt": f"{root}/gt.lmdb", "io_backend": {"type": "lmdb"}}
-            ),
-            "PNG, io_backend.cache": lambda: speed(folders("png", io_backend={"type": "disk", "cache": 1.0})),
-        }
-        found = {kind: max(measured() for _ in range(2)) for kind, measured in kinds.items()}
-    peer = found["PNG"]
-    return [
-        (f"{PATCH}x{PATCH} patches of {SIDE}x{SIDE} pairs, {kind}", f"{value:.0f} pairs/s", f"{peer:.0f} pairs/s PNG",
-         f"{value / peer:.1f} x") for kind, value in found.items()
-    ]  # fmt: skip
+def water() -> list[Row]:
+    """What is left to loading processes of underwater pictures, whose photographs are kept decoded."""
+    rows: list[Row] = []
+    for side in (PATCH, 2 * PATCH):
+        found = []
+        for on_device in (False, True):
+            block = {"type": "SyntheticUnderwaterDataset", "source": "skimage", "gt_size": side, "on_device": on_device}
+            dataset = build_dataset(block, phase="train")
+            source = dataset.photographs[0][0]
+            source.keep(Shelf(Pool(1 << 28), len(source.files)))
+            for i in range(len(dataset)):
+                dataset[i]
+            began = time.process_time()
+            for i in range(60):
+                dataset[i % len(dataset)]
+            found.append(60 / (time.process_time() - began))
+        here, there = found
+        rows.append(
+            (
+                f"underwater, {side}x{side}",
+                f"{here:.0f} images/s",
+                f"{there:.0f} images/s on_device",
+                f"{there / here:.1f} x",
+            )
+        )
+    return rows
