@@ -29,11 +29,23 @@ def pad_to(x: Tensor, multiple: int) -> Tensor:
     Mirrors the image (without repeating its edge) where it is large enough to be mirrored, repeats the edge otherwise.
     Returns `x` itself when nothing is missing; crop the result with ``[..., :H, :W]``.
     """
+    if torch.compiler.is_exporting():
+        return continued(continued(x, -2, multiple), -1, multiple)
     down, right = -x.shape[-2] % multiple, -x.shape[-1] % multiple
     if not down and not right:
         return x
     mode = "reflect" if down < x.shape[-2] and right < x.shape[-1] else "replicate"
     return F.pad(x, (0, right, 0, down), mode=mode)
+
+
+def continued(x: Tensor, dim: int, multiple: int) -> Tensor:
+    """`x` continued along an axis to a multiple by reflection, over and over if need be, for sizes that are not known."""
+    n = x.shape[dim]
+    wanted = (n + multiple - 1) // multiple * multiple
+    period = 2 * n - 2
+    phase = torch.arange(wanted, device=x.device)
+    phase = phase % torch.full((), period, device=x.device)  # a tensor: ONNX's exporter takes no remainders of symbols
+    return x.index_select(dim, torch.minimum(phase, period - phase))
 
 
 def refuse_unfit(x: Tensor, channels: int, multiple: int) -> None:

@@ -241,7 +241,7 @@ class DiffIRS2(nn.Module):
         self, lq: Tensor, z: Tensor | None = None, only_prior: bool = False, noise: Tensor | None = None
     ) -> Tensor | tuple[Tensor | None, list[Tensor]]:
         if not self.training:
-            noise = torch.randn((len(lq), PRIOR), device=lq.device) if noise is None else noise
+            noise = torch.randn((lq.shape[0], PRIOR), device=lq.device) if noise is None else noise
             return self.G(lq, self.reverse(lq, noise.to(lq.dtype))[-1])
         if z is None:
             raise UserError("DiffIRS2 is trained on the priors of stage 1; none was given. Use the DiffIRS2 model.")

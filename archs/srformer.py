@@ -75,7 +75,7 @@ class PermutedAttention(nn.Module):
         """Windows (K, N, C), and what is added to their scores, (N, N / 4) or None -> (K, N, C)."""
         half, width = self.size // 2, x.shape[-1]
         kv = self.kv(x).view(-1, half, 2, half, 2, 2, width // 4).permute(5, 0, 1, 3, 2, 4, 6)
-        k, v = kv.reshape(2, len(x), half * half, self.heads, -1).transpose(2, 3)
+        k, v = kv.reshape(2, x.shape[0], half * half, self.heads, -1).transpose(2, 3)
         q = self.q(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         bias = self.relative_position_bias_table[self.aligned_relative_position_index].permute(2, 0, 1).to(q.dtype)
         bias = bias if mask is None else bias + mask.to(q.dtype)

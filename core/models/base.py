@@ -155,6 +155,10 @@ class Model:
         """Inference on one batch, without gradients: ``{"output": (B, C, H, W), ...}``; the ground truth may be absent."""
         raise NotImplementedError
 
+    def drawn(self) -> dict[str, Tensor]:
+        """Random numbers that network_g takes by name beside a picture, of one picture whose seed is 0: (1, ...) each."""
+        return {}
+
     def flow(self, batch: Batch) -> Tensor | None:
         """Motion that the network estimates beside its answer, (B, 2 k, H, W) in pixels, for metrics of flow; None without."""
         return None

@@ -246,6 +246,9 @@ class DiffIRS2Model(Model):
         noise = standard_normal(batch, PRIOR)
         return {"output": as_tuple(self.inference(self.networks["g"], batch["lq"], noise=noise))[0]}
 
+    def drawn(self) -> dict[str, Tensor]:
+        return {"noise": standard_normal({"seed": torch.zeros(1, dtype=torch.int64)}, PRIOR)}
+
 
 class Unfolding:
     """A network of an image and a larger one, as a function of images of one size, the larger one's pixels as channels."""

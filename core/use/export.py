@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ...archs.zoo.traceable import traceable
 from ..errors import UserError, require
 from ..inference.tiling import size_multiple
 from ..ops.real_fourier import real_arithmetic
@@ -64,12 +65,13 @@ class Differs(UserError):
     """A file does not give what torch gives."""
 
 
-HINTS = ("DYNAMIC", "AUTO", None)
-"""How torch.export is asked for free axes: all that there are; those that can be; none."""
+Hint = tuple[str | None, str | None]
+HINTS: tuple[Hint, ...] = (("DYNAMIC", "DYNAMIC"), ("AUTO", "AUTO"), (None, "DYNAMIC"), (None, None))
+"""How torch.export is asked for free axes, the batch and the sides: all; those that can be; the sides of one picture; none."""
 T = TypeVar("T")
 
 
-def freest(attempt: Callable[[str | None], T]) -> T:
+def freest(attempt: Callable[[Hint], T]) -> T:
     """The first of `HINTS` with which an attempt succeeds.
 
     Raises:
@@ -89,21 +91,26 @@ def freest(attempt: Callable[[str | None], T]) -> T:
     raise error
 
 
-def traced(function: nn.Module, example: Tensor, hint: str | None) -> tuple[Any, tuple[str, ...]]:
-    """The program of a function by torch.export, and the axes that may have any size.
+def traced(function: nn.Module, example: Tensor, hint: Hint) -> tuple[Any, tuple[str, ...]]:
+    """The program of a function by torch.export, and the axes that may have any size; it is of one picture where not of any.
 
     Raises:
         UserError: it cannot be exported so.
     """
-    kind = None if hint is None else getattr(torch.export.Dim, hint)
-    shapes = None if kind is None else {"x": {0: kind, 2: kind, 3: kind}}
+    batch, sides = (None if h is None else getattr(torch.export.Dim, h) for h in hint)
+    kinds = {0: batch, 2: sides, 3: sides}
+    shapes = {"x": {at: kind for at, kind in kinds.items() if kind is not None}}
+    picture = example.clone() if batch is not None else example[:1].clone()
     try:
-        with torch.no_grad(), silence():
-            program = torch.export.export(function, (example.clone(),), dynamic_shapes=shapes, strict=False)
+        with torch.no_grad(), silence(), traceable(function):
+            program = torch.export.export(function, (picture,), dynamic_shapes=shapes, strict=False)
     except Exception as e:  # torch.export raises whatever the operation that it stumbles over does
         raise UserError(f"torch.export cannot follow it: {reason(e)}") from e
     shape = next(n.meta["val"].shape for n in program.graph.nodes if n.op == "placeholder" and n.target == "x")
-    return program, tuple(a for a, at in zip(AXES, (0, 2, 3), strict=True) if not isinstance(shape[at], int))
+    free = tuple(a for a, at in zip(AXES, (0, 2, 3), strict=True) if not isinstance(shape[at], int))
+    if batch is not None and "batch" not in free:  # nobody wants a file of always two pictures
+        return traced(function, example, (None, hint[1]))
+    return program, free
 
 
 @contextmanager
@@ -123,12 +130,12 @@ def silence() -> Iterator[None]:
 
 
 def inputs_for(channels: int, free: tuple[str, ...], example: Tensor) -> list[Tensor]:
-    """Three pictures for verification, of different sizes where the axes are free."""
+    """Three pictures for verification, of different sizes where the axes are free; one at a time where the batch is not."""
     made = []
     generator = torch.Generator().manual_seed(0)
     for batch, height, width in SIZES:
         shape = [
-            batch if "batch" in free else example.shape[0],
+            batch if "batch" in free else 1,
             channels,
             height if "height" in free else example.shape[2],
             width if "width" in free else example.shape[3],
@@ -187,7 +194,7 @@ def to_onnx(
     example = example_for(subject, size)
     function = subject.function(half)
 
-    def attempt(hint: str | None) -> tuple[Any, tuple[str, ...], float, int]:
+    def attempt(hint: Hint) -> tuple[Any, tuple[str, ...], float, int]:
         with real_arithmetic():
             program, free = traced(function, example, hint)
         model = as_onnx(program)
@@ -285,7 +292,7 @@ def to_program(
     with tempfile.TemporaryDirectory() as folder, silence(), torch.no_grad():
         file = Path(folder) / "model.pt2"
 
-        def attempt(hint: str | None) -> tuple[tuple[str, ...], float, int]:
+        def attempt(hint: Hint) -> tuple[tuple[str, ...], float, int]:
             program, free = traced(function, example, hint)
             try:
                 run = packaged(program, file) if compiled else saved(program, file)

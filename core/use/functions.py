@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ...archs.blocks import continued
 from ..errors import UserError
 from ..imaging.normalisation import denormalise, normalise
 from ..inference.network import network_trait
@@ -30,15 +31,23 @@ class Function(nn.Module):
         network: in evaluation mode.
         description: what its weights say of themselves.
         half: compute in float16.
+        drawn: random numbers that the network takes by name, of one sample: the same for every picture.
     """
 
-    def __init__(self, network: nn.Module, description: Mapping[str, Any], half: bool = False) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        description: Mapping[str, Any],
+        half: bool = False,
+        drawn: Mapping[str, Tensor] | None = None,
+    ) -> None:
         super().__init__()
         self.network = network.half() if half else network
         self.half_inside = half
         self.mean, self.std = description["mean"], description["std"]
         self.multiple = size_multiple(network)
         self.place = int(network_trait(network, "result_output"))
+        self.drawn = nn.ParameterDict({k: nn.Parameter(v, requires_grad=False) for k, v in (drawn or {}).items()})
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C', s H, s W)."""
@@ -46,24 +55,13 @@ class Function(nn.Module):
         inner = normalise(x, self.mean, self.std)
         if self.multiple > 1:
             inner = continued(continued(inner, -2, self.multiple), -1, self.multiple)
-        outputs = as_tuple(self.network(inner.half() if self.half_inside else inner))
+        drawn = {k: v.expand(x.shape[0], *v.shape[1:]) for k, v in self.drawn.items()}
+        outputs = as_tuple(self.network(inner.half() if self.half_inside else inner, **drawn))
         made = outputs[self.place % len(outputs)].float()
         if self.multiple > 1:
             scale = made.shape[-1] // inner.shape[-1]
             made = made[..., : height * scale, : width * scale]
         return denormalise(made, self.mean, self.std)
-
-
-def continued(x: Tensor, dim: int, multiple: int) -> Tensor:
-    """`x` continued along an axis to a multiple by reflection, as `tiling.mirrored`, for sizes that are not known."""
-    n = x.shape[dim]
-    wanted = (n + multiple - 1) // multiple * multiple
-    period = 2 * n - 2
-    phase = torch.arange(wanted, device=x.device)
-    phase = phase % torch.full(
-        (), period, device=x.device
-    )  # a tensor, as ONNX's exporter takes no remainders of symbols
-    return x.index_select(dim, torch.minimum(phase, period - phase))
 
 
 class Generator(nn.Module):
@@ -97,6 +95,7 @@ class Subject:
         given: what the input is, where that is no picture.
         steps: evaluations of a generator; 0 for what is none.
         size: (height, width) of a generator's images.
+        drawn: see `Function`.
     """
 
     network: nn.Module
@@ -106,13 +105,14 @@ class Subject:
     given: str = ""
     steps: int = 0
     size: tuple[int, int] | None = None
+    drawn: Mapping[str, Tensor] = field(default_factory=dict)
 
     def function(self, half: bool = False) -> nn.Module:
         """As a module of one input and one output; in float16 inside, if `half`."""
         network = copy.deepcopy(self.network).eval()
         if self.steps:
             return Generator(network, self.steps).eval()
-        return Function(network, self.description, half).eval()
+        return Function(network, self.description, half, self.drawn).eval()
 
 
 def subject_of(restorer: Restorer) -> Subject:
@@ -135,7 +135,7 @@ def subject_of(restorer: Restorer) -> Subject:
     enhancer = Enhancer(restorer)
     if enhancer.transfer is not None:
         raise UserError("the network makes radiance, which a file with pictures in [0, 1] cannot")
-    return Subject(network, restorer.description, enhancer.channels, restorer)
+    return Subject(network, restorer.description, enhancer.channels, restorer, drawn=model.drawn())
 
 
 def called(function: nn.Module) -> Callable[[Tensor], Tensor]:

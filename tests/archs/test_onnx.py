@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import warnings
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import test_zoo as zoo
 import torch
 from runs import REPO
 
+from relume.archs.zoo.traceable import INSTEAD, traceable
 from relume.core.errors import UserError
 from relume.core.use.export import Report, to_onnx, to_program
 from relume.core.use.functions import FRAMES, NOISE, Function, Generator, Subject, called
@@ -54,7 +56,8 @@ def subject(name: str) -> Subject:
     channels = 6 if given == FRAMES else own.one_image(32, 32)[0].shape[1]
     if name == "NAFSSR":
         channels = 6
-    return Subject(network, PLAIN, channels, called(Function(network, PLAIN)), given)
+    drawn = {"noise": torch.randn(1, 256)} if name == "DiffIRS2" else {}
+    return Subject(network, PLAIN, channels, called(Function(network, PLAIN, drawn=drawn)), given, drawn=drawn)
 
 
 def row(name: str, said: str) -> None:
@@ -105,6 +108,21 @@ def test_a_program_of_torch_gives_what_the_network_gives(name: str, tmp_path: Pa
     assert report.difference < 1e-3
     program = torch.export.load(str(tmp_path / "x.pt2"))
     assert not [n for n in program.graph.nodes if "relume" in str(n.target)]
+
+
+@pytest.mark.parametrize("name", ["SwinIR", "DAT", "GRL"])
+def test_functions_that_put_windows_together_are_replaced_while_traced(name: str) -> None:
+    """Without a change of the result, or of what is there afterwards."""
+    network, picture = zoo.built(name).eval(), zoo.images(name, 1)[0]
+    modules = {sys.modules[type(part).__module__] for part in network.modules()}
+    before = [getattr(m, n) for m in modules for n in INSTEAD if hasattr(m, n)]
+    with torch.no_grad():
+        expected = network(picture)
+        with traceable(network):
+            inside = [getattr(m, n) for m in modules for n in INSTEAD if hasattr(m, n)]
+            assert torch.equal(network(picture), expected)
+    assert before and not any(a is b for a, b in zip(before, inside, strict=True))
+    assert before == [getattr(m, n) for m in modules for n in INSTEAD if hasattr(m, n)]
 
 
 def test_the_page_has_a_row_for_architectures_that_there_are() -> None:

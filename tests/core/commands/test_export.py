@@ -139,6 +139,17 @@ def test_networks_of_frames_and_of_noise_are_functions_of_one_tensor(export):
     assert code == 2 and "takes a class beside the noise" in said
 
 
+def test_noise_that_a_network_draws_is_that_of_its_model(export):
+    """A file gives what relume.load gives, and the same every time."""
+    tiny = {"dim": 4, "num_blocks": [1] * 4, "num_refinement_blocks": 1, "heads": [1] * 4, "n_encoder_res": 1}
+    other({"type": "DiffIRS2", **tiny}, "DiffIRS2Model")
+    restorer, x = load("w.pth", device="cpu"), torch.rand(2, 3, 24, 40)
+    function = subject_of(restorer).function()
+    with torch.no_grad():
+        for _ in range(2):
+            torch.testing.assert_close(function(x), restorer(x), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
