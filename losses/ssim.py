@@ -1,7 +1,8 @@
 """Structural similarity, at one scale and at several: the package pytorch-msssim, and its definitions where it stops.
 
 It refuses images that five scales would not fit into (161 pixels with a window of 11) whatever the number of scales asked for,
-and images one pixel high or wide. For those the same is written out here; both agree to 1e-6.
+and images one pixel high or wide. For those, and where the kernels of `core.ops.ssim` run, the same is written out here; both
+agree to 1e-6.
 """
 
 from __future__ import annotations
@@ -11,35 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.errors import UserError
+from ..core.ops.ssim import fuses, gaussian, similarity
 from . import LOSSES
 from .common import Reduction, checked_choice, comparable, full_precision, reduced
 
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Exponents of the scales, finest first (Wang, Simoncelli and Bovik, Asilomar 2003)."""
-
-
-def gaussian(size: int, sigma: float) -> Tensor:
-    """A normalised Gaussian of odd length `size`."""
-    x = torch.arange(size, dtype=torch.float32) - size // 2
-    g = torch.exp(-x.square() / (2 * sigma**2))
-    return g / g.sum()
-
-
-def blurred(x: Tensor, window: Tensor) -> Tensor:
-    """`x` (B, C, H, W) filtered by the separable `window` (k,), where it fits whole: H - k + 1 by W - k + 1."""
-    channels = x.shape[1]
-    column = window.to(x.dtype).view(1, 1, -1, 1).expand(channels, 1, -1, 1)
-    x = F.conv2d(x, column, groups=channels)
-    return F.conv2d(x, column.transpose(2, 3), groups=channels)
-
-
-def similarity(x: Tensor, y: Tensor, window: Tensor, data_range: float) -> tuple[Tensor, Tensor]:
-    """SSIM and its contrast-structure factor, averaged over pixels: two tensors (B, C)."""
-    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
-    mx, my, xx, yy, xy = blurred(torch.cat([x, y, x * x, y * y, x * y]), window).chunk(5)
-    contrast = (2 * (xy - mx * my) + c2) / ((xx - mx * mx) + (yy - my * my) + c2)
-    luminance = (2 * mx * my + c1) / (mx * mx + my * my + c1)
-    return (luminance * contrast).mean(dim=(2, 3)), contrast.mean(dim=(2, 3))
 
 
 class _Similarity(nn.Module):
@@ -101,7 +79,7 @@ class SSIMLoss(_Similarity):
             raise UserError(
                 f"SSIMLoss: images of {side} pixels are smaller than the window of {needed}; lower win_size"
             )
-        if side == 1:
+        if side == 1 or fuses(pred, target, self.window):
             return similarity(pred, target, self.window, self.data_range)[0].mean(dim=1)
         from pytorch_msssim import ssim
 
@@ -160,7 +138,8 @@ class MSSSIMLoss(_Similarity):
     def similarity(self, pred: Tensor, target: Tensor) -> Tensor:
         side = min(pred.shape[-2:])
         self._check_size(side)
-        if side > max((len(self.window) - 1) * 2 ** (len(SCALE_WEIGHTS) - 1), 1):
+        whole = side > max((len(self.window) - 1) * 2 ** (len(SCALE_WEIGHTS) - 1), 1)
+        if whole and not fuses(pred, target, self.window):
             from pytorch_msssim import ms_ssim
 
             value: Tensor = ms_ssim(

@@ -122,7 +122,7 @@ def _depthwise_back(  # type: ignore[no-untyped-def]  # noqa: ANN202
 def _sizes(a: Tensor, kernel: Tensor) -> tuple[tuple[int, int], tuple[int, ...], dict[str, Any]]:
     """Grid, what every kernel is told of maps, and the sizes of tiles."""
     pixels, channels = a.numel() // a.shape[-1], a.shape[-1]
-    held, width = min(tile(PIXELS), block(pixels)), min(CHANNELS, block(channels))
+    held, width = min(tile(PIXELS), block(pixels)), min(tile(CHANNELS), block(channels))
     grid = (triton.cdiv(pixels, held), triton.cdiv(channels, width))
     return grid, (pixels, channels, *a.shape[1:3]), {"K": kernel.shape[-1], "PIXELS": held, "CHANNELS": width}
 

@@ -26,6 +26,7 @@ NAMES = {
     "phase": "phase vectors",
     "polar": "polar spectrum",
     "census": "census distance",
+    "ssim": "structural similarity",
     "sinkhorn": "Sinkhorn update",
     "selective_scan": "selective scan",
 }

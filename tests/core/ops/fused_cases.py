@@ -24,6 +24,7 @@ from relume.core.ops.selective_scan import selective_scan
 from relume.core.ops.simple_gate import gate_halves, gate_halves_and_mean
 from relume.core.ops.spectral_mixing import spectral_mixing
 from relume.core.ops.ssd import ssd
+from relume.core.ops.ssim import gaussian, similarity
 from relume.core.ops.window_attention import window_attention
 
 Case = tuple[Callable[..., Any], list[Tensor | None]]
@@ -160,6 +161,21 @@ def spectra(batch: int) -> list[Case]:
     ]
 
 
+def similarities(batch: int) -> list[Case]:
+    def both(x: Tensor, y: Tensor, window: int) -> tuple[Tensor, Tensor]:
+        return similarity(x + 0.5, y + 0.5, gaussian(window, 1.5), 1.0)
+
+    def drawn(size: tuple[int, int]) -> list[Tensor | None]:
+        x = 0.2 * normal(batch, 2, *size)
+        return [x, x + 0.1 * normal(batch, 2, *size)]
+
+    return [
+        (functools.partial(both, window=5), drawn((19, 24))),
+        (functools.partial(both, window=3), drawn((3, 4))),
+        (functools.partial(both, window=7), drawn((9, 8))),
+    ]
+
+
 CASES: dict[str, Callable[[int], list[Case]]] = {
     "layer_norm": norms,
     "rms_norm": gated_norms,
@@ -169,6 +185,7 @@ CASES: dict[str, Callable[[int], list[Case]]] = {
     "mdta": attentions,
     "window_attention": windows,
     "census": distances,
+    "ssim": similarities,
     "selective_scan": selective_scans,
     "simple_gate": gates,
     "spectral_mixing": mixings,
@@ -178,7 +195,7 @@ CASES: dict[str, Callable[[int], list[Case]]] = {
 """By op: the cases for a batch of so many samples."""
 OTHER = {"sinkhorn"}
 """Ops that have no gradient and work in place: they have tests of their own."""
-SINGLE = {"census"}
+SINGLE = {"census", "ssim"}
 """Those that take float32 alone."""
 NEVER_EMPTY = {"ssd", "selective_scan"}
 """Those that refuse an empty batch, fused or not."""

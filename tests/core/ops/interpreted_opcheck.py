@@ -24,6 +24,7 @@ from relume.core.ops import (
     sinkhorn_triton,
     spectral_mixing_triton,
     ssd_triton,
+    ssim_triton,
     window_attention_triton,
 )
 from relume.core.ops.modes import NAMES
@@ -48,6 +49,7 @@ CASES = {
         (drawn(1, 4, 4, 24), drawn(1, 4, 4, 2), 4, 2, 0.5, -100.0),
     ),
     "census": (census_triton.fused, (drawn(1, 4, 5), torch.rand(1, 4, 5), 3, 0.81, 0.1)),
+    "ssim": (ssim_triton.fused, (drawn(1, 2, 5, 6), drawn(1, 2, 5, 6), plain(3), 1.0)),
     "simple_gate": (simple_gate_triton.fused, (drawn(2, 3, 2, 8), True)),
     "spectral_mixing": (
         spectral_mixing_triton.mix,

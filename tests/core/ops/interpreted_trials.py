@@ -28,6 +28,7 @@ from relume.core.ops import (  # noqa: F401 - every op registers its case
     sinkhorn,
     spectral_mixing,
     ssd,
+    ssim,
     window_attention,
 )
 from relume.core.ops.rms_norm import plain, rmsnorm_gated

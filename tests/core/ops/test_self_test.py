@@ -24,6 +24,7 @@ from relume.core.ops import (  # noqa: F401 - every op registers its case
     sinkhorn,
     spectral_mixing,
     ssd,
+    ssim,
     window_attention,
 )
 
