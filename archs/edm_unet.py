@@ -215,7 +215,9 @@ class UNetBlock(nn.Module):
         """
         # (B, C, 3, HW) -> three of (B, 1, HW, C)
         q, k, v = qkv.flatten(2).unflatten(1, (-1, 3)).permute(2, 0, 3, 1)[:, :, None].unbind(0)
-        return F.scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2).unflatten(2, qkv.shape[2:])
+        y = F.scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2).unflatten(2, qkv.shape[2:])
+        # All that follows would inherit its layout, in which a CPU's convolutions of small maps take half as long again.
+        return y if qkv.is_contiguous(memory_format=torch.channels_last) else y.contiguous()
 
 
 # -------------------------------------------------------------------------------- network

@@ -1,6 +1,8 @@
 """The benchmark's machinery: sections are found, strangers refused, memory of a fresh process measured. Never a clock."""
 
 import pytest
+import torch
+import torch.nn.functional as F
 
 from relume.tools.benchmarks import common
 
@@ -35,6 +37,19 @@ def test_pairs_take_turns_forwards_and_backwards():
     calls = []
     times = common.paired(2, lambda: calls.append("a"), lambda: calls.append("b"))
     assert calls == ["a", "b", "a", "b", "b", "a"] and len(times) == 2
+
+
+def test_products_are_called_again_alone():
+    x, w = (
+        torch.rand(2, 3, 6, 6).contiguous(memory_format=torch.channels_last),
+        torch.rand(4, 3, 3, 3, requires_grad=True),
+    )
+    again = common.products_of(lambda: (F.conv2d(x, w).relu().flatten(1) @ torch.rand(64, 5)).sum().backward())
+    with common.Products() as counted:
+        again()
+    names = [func.overloadpacket.__name__ for func, _, _ in counted.calls]
+    assert names == ["convolution", "mm", "mm", "convolution_backward"]
+    assert counted.calls[0][1][0].stride() == x.stride()
 
 
 def test_rows():

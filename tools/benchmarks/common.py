@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 HERE = Path(__file__).resolve().parent
 REPO = HERE.parents[1]
@@ -101,6 +102,55 @@ def paired(rounds: int, *contestants: Job) -> list[float]:
             mine.append(clock() - began)
     first = statistics.median(spent[0])
     return [first * statistics.median(b / a for a, b in zip(spent[0], other, strict=True)) for other in spent]
+
+
+class Products(TorchDispatchMode):
+    """Notes the matrix products and convolutions of what runs inside, forward and backward, to call them again alone.
+
+    That is what a network cannot do without, as the library has it. The same memory serves all calls with tensors of one shape,
+    so that their time is less than that of the same calls within the network.
+    """
+
+    NAMES = frozenset({"mm", "addmm", "bmm", "baddbmm", "convolution", "convolution_backward"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = []
+        self.memory: dict[Any, torch.Tensor] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket.__name__ in self.NAMES:
+            self.calls.append((func, *torch.utils._pytree.tree_map(self.another, (args, kwargs or {}))))
+        return func(*args, **(kwargs or {}))
+
+    def another(self, value: Any) -> Any:
+        """A tensor of the same shape and layout, of random numbers; other values as they are."""
+        if not isinstance(value, torch.Tensor):
+            return value
+        key = value.shape, value.stride(), value.dtype
+        if key not in self.memory:
+            reach = sum((n - 1) * step for n, step in zip(*key[:2], strict=True)) + 1 if value.numel() else 0
+            numbers = torch.randn(reach, dtype=value.dtype, device=value.device)
+            self.memory[key] = numbers.as_strided(*key[:2])
+        return self.memory[key]
+
+    def again(self) -> None:
+        """All calls, one after another."""
+        for func, args, kwargs in self.calls:
+            func(*args, **kwargs)
+
+
+def products_of(job: Job) -> Job:
+    """The matrix products and convolutions of `job`, alone."""
+    job()
+    with Products() as products:
+        job()
+    return products.again
+
+
+def share_row(what: str, ours: float, products: float) -> Row:
+    """Seconds of ours and of its products and convolutions alone, and their share: what is left is all that can be saved."""
+    return what, seconds(ours), f"{seconds(products)} its products alone", f"{100 * products / ours:.0f} %"
 
 
 def peak_mib(prepare: Callable[..., Job], *arguments: str) -> float:

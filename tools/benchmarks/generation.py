@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from .common import Job, Row, section
+from .common import Job, Row, paired, products_of, section, share_row
 
 OPTIONS: dict[str, Any] = {"type": "OneStepGenerator", "img_resolution": 32, "label_dim": 10}
 """The generator of the CIFAR-10 experiment: 61.8 million parameters."""
@@ -64,4 +64,22 @@ def one_step() -> list[Row]:
             rows.append(
                 (what, f"{batch / ours:.3g} img/s", f"{batch / floor:.3g} img/s as a product", f"{floor / ours:.0%}")
             )
+    return rows
+
+
+@section("generator")
+def training() -> list[Row]:
+    """A step of training on a CPU, forward and backward, against its own products and convolutions."""
+    from relume.archs import build_network
+
+    network: Any = build_network(OPTIONS)
+    rows: list[Row] = []
+    for batch in (1, 4):
+        noise, labels = torch.randn(batch, 3, 32, 32), torch.eye(10)[torch.arange(batch) % 10]
+
+        def step(noise: Any = noise, labels: Any = labels) -> None:
+            network.zero_grad(set_to_none=True)
+            network(noise, class_labels=labels).square().mean().backward()
+
+        rows.append(share_row(f"generator forward+backward, batch {batch}", *paired(3, step, products_of(step))))
     return rows
