@@ -181,14 +181,15 @@ class PairedImageDataset(ImageDataset):
     def load(self, index: int) -> Item:
         sample = self.samples[index]
         item: Item = {"lq_path": self.result_path(index)}
-        images = [sample.lq.pixels(sample.lq_name)]
+        cut = self.training and self.gt_size is not None and not self.resize and not self.geometric_augs
+        images: list[Any] = [(sample.lq.to_cut if cut else sample.lq.pixels)(sample.lq_name)]
         if sample.gt is not None and sample.gt_name is not None:
             item["gt_path"] = sample.gt.path(sample.gt_name)
-            images.append(sample.gt.pixels(sample.gt_name))
+            images.append((sample.gt.to_cut if cut else sample.gt.pixels)(sample.gt_name))
         if self.second:
             source, name = self.second[index]
             item["gt_2_path"] = source.path(name)
-            images.append(source.pixels(name))
+            images.append((source.to_cut if cut else source.pixels)(name))
         images = self._fit(images, item)
         if self.training:
             images = self._augment(images, item)
@@ -226,7 +227,7 @@ class PairedImageDataset(ImageDataset):
                     f"{item['gt_2_path']}: is {image.shape[0]}x{image.shape[1]} (height x width), but scale_gt_2 {k} x "
                     f"{item['gt_path']} is {k * gt.shape[0]}x{k * gt.shape[1]}; mend scale_gt_2, or give resize"
                 )
-        return [lq, gt[:height, :width], *(image[: k * height, : k * width] for image in second)]
+        return [lq, within(gt, height, width), *(within(image, k * height, k * width) for image in second)]
 
     def _augment(self, images: list[Image], item: Item) -> list[Image]:
         """A random patch under a random symmetry."""
@@ -337,6 +338,11 @@ class GroundTruths:
         source, name = self.files[index]
         image = to_tensor(source.pixels(name)) * 2 - 1
         return image.flip(2) if flip else image
+
+
+def within(image: Image, height: int, width: int) -> Image:
+    """The upper left part of an image; the image itself, which may not be decoded yet, where that is all of it."""
+    return image if image.shape[:2] == (height, width) else image[:height, :width]
 
 
 def quantised_gray(image: Image) -> Image:

@@ -13,7 +13,8 @@ import numpy as np
 
 from ..core.errors import UserError
 from ..core.imaging.conventions import shown_size
-from ..core.imaging.image_io import READERS, Readers, read_pixels
+from ..core.imaging.image_io import READERS, Readers, decode_integer_image, read_pixels
+from ..core.imaging.partial import Undecoded, undecoded
 from ..core.imaging.storage import UnreadableFile, is_url, join, read_bytes, read_part
 from .kept import Shelf
 
@@ -71,6 +72,14 @@ class Source:
         if self._shelf is None or name not in self._numbers:
             return self._decoded(name)
         return self._shelf.get(self._numbers[name], lambda: self._decoded(name))
+
+    def to_cut(self, name: str) -> np.ndarray | Undecoded:
+        """As `pixels`, for a patch: of a JPEG file that is not kept, no more is decoded than that takes."""
+        decodes = self.readers.get(os.path.splitext(name)[1].lower()) is decode_integer_image
+        if self._shelf is not None or not decodes:
+            return self.pixels(name)
+        data = self.read(name)
+        return undecoded(data, self.path(name)) or read_pixels(data, self.path(name), self.root, self.readers)
 
     def _decoded(self, name: str) -> np.ndarray:
         return read_pixels(self.read(name), self.path(name), self.root, self.readers)
