@@ -7,6 +7,7 @@ are inside.
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import tempfile
@@ -154,7 +155,10 @@ def verified(
     """
     worst, scale = 0.0, 1
     for picture in pictures:
-        expected = subject.call(picture)
+        try:
+            expected = subject.call(picture)
+        except RuntimeError as e:
+            raise UserError(f"the network takes no {tuple(picture.shape)} ({checkpoint.first_line(e)}); see --size") from e
         found = run(picture)
         if found.shape != expected.shape:
             raise UserError(f"gives {tuple(found.shape)} for {tuple(picture.shape)}, and torch {tuple(expected.shape)}")
@@ -236,11 +240,19 @@ def as_onnx(program: Any) -> Any:
                 dynamo=True,
                 verbose=False,
                 optimize=True,
+                custom_translation_table={torch.ops.aten.sort.stable: sorted_stably},
             )
         assert made is not None
         return made.model_proto
     except Exception as e:
         raise UserError(f"ONNX cannot hold it: {reason(e)}") from e
+
+
+def sorted_stably(self: Any, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:
+    """``aten.sort.stable`` in ONNX, whose TopK takes the first of equal values first; the exporter has it without `stable`."""
+    op: Any = importlib.import_module("onnxscript").opset20
+    size = op.Reshape(op.Gather(op.Shape(self), op.Constant(value_ints=[dim])), op.Constant(value_ints=[1]))
+    return op.TopK(self, size, axis=dim, largest=int(descending), sorted=1)
 
 
 def session_of(model: Any, onnx: Any, onnxruntime: Any) -> Callable[[Tensor], Tensor]:

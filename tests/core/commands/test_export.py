@@ -17,6 +17,7 @@ from relume.core.cli import main
 from relume.core.load import load
 from relume.core.options import check, description
 from relume.core.runtime import checkpoint
+from relume.core.use import export as writing
 from relume.core.use.functions import subject_of
 
 SLOW = pytest.mark.skipif("RELUME_SLOW_TESTS" not in os.environ, reason="slow; set RELUME_SLOW_TESTS=1")
@@ -79,6 +80,20 @@ def test_a_program_of_torch_gives_the_same(export):
     x = torch.rand(1, 3, 20, 31)
     made = torch.export.load("m.pt2").module()(x)
     torch.testing.assert_close(made, relume.load("w.pth", device="cpu")(x))
+
+
+def test_a_stable_sort_is_one_in_onnx_as_well():
+    """Of equal values the first stays first."""
+    onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+
+    class Order(torch.nn.Module):
+        def forward(self, x):
+            return torch.argsort(x, dim=-1, stable=True) + torch.sort(x, dim=-1, stable=True, descending=True)[0]
+
+    program = torch.export.export(Order(), (torch.rand(2, 9),))
+    x = torch.randint(0, 3, (2, 9)).float()
+    run = writing.session_of(writing.as_onnx(program), onnx, onnxruntime)
+    np.testing.assert_array_equal(run(x), Order()(x))
 
 
 @SLOW
