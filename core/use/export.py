@@ -158,7 +158,9 @@ def verified(
         try:
             expected = subject.call(picture)
         except RuntimeError as e:
-            raise UserError(f"the network takes no {tuple(picture.shape)} ({checkpoint.first_line(e)}); see --size") from e
+            raise UserError(
+                f"the network takes no {tuple(picture.shape)} ({checkpoint.first_line(e)}); see --size"
+            ) from e
         found = run(picture)
         if found.shape != expected.shape:
             raise UserError(f"gives {tuple(found.shape)} for {tuple(picture.shape)}, and torch {tuple(expected.shape)}")
