@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 from collections.abc import Callable
 
@@ -73,6 +72,13 @@ def _fault(op: str, dtype: torch.dtype, device: torch.device) -> str | None:
     return self_test.fault(op, dtype, device)
 
 
+def compiler_obstacle(op: str) -> str | None:
+    """Why a kernel between pointwise neighbours is not used under ``torch.compile``, or None: also where it is insisted on."""
+    return (
+        "torch.compile fuses it with its neighbours" if torch.compiler.is_compiling() and mode_of(op) != "on" else None
+    )
+
+
 def device_obstacle(op: str, **tensors: Tensor | None) -> str | None:
     """Why no kernel of ours can run on these arguments, or None: device, dtype and Triton, the same for all ops."""
     given = {name: t for name, t in tensors.items() if t is not None}
@@ -90,7 +96,9 @@ def device_obstacle(op: str, **tensors: Tensor | None) -> str | None:
     return None if has_triton() else "Triton is not installed"
 
 
-@functools.cache
+_HAS_TRITON = importlib.util.find_spec("triton") is not None
+
+
 def has_triton() -> bool:
     """Whether Triton is installed; it is not imported."""
-    return importlib.util.find_spec("triton") is not None
+    return _HAS_TRITON

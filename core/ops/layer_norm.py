@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from .dispatch import device_obstacle, use_kernel
+from .dispatch import compiler_obstacle, device_obstacle, use_kernel
 from .precision import at_least_float32
 from .self_test import case
 from .shapes import check_shapes
@@ -57,9 +57,7 @@ def _obstacle(x: Tensor, gain: Tensor, offset: Tensor | None) -> str | None:
     """Why the fused kernels cannot run on `x`, or None."""
     if x.shape[-1] > WIDEST:
         return f"it takes up to {WIDEST} channels, there are {x.shape[-1]}"
-    if torch.compiler.is_compiling():
-        return "torch.compile fuses the norm with its neighbours"
-    return device_obstacle("layer_norm", x=x, gain=gain, offset=offset)
+    return compiler_obstacle("layer_norm") or device_obstacle("layer_norm", x=x, gain=gain, offset=offset)
 
 
 def _plain(x: Tensor, gain: Tensor, offset: Tensor | None, eps: float, centred: bool) -> Tensor:

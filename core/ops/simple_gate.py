@@ -11,7 +11,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from ..errors import UserError
-from .dispatch import device_obstacle, use_kernel
+from .dispatch import compiler_obstacle, device_obstacle, use_kernel
 from .projection import mean_pixel
 from .self_test import case
 
@@ -60,9 +60,7 @@ def _fuses(x: Tensor) -> bool:
 
 def _obstacle(x: Tensor) -> str | None:
     """Why the fused kernels cannot run, or None."""
-    if torch.compiler.is_compiling():
-        return "torch.compile fuses the gate with its neighbours"
-    return device_obstacle("simple_gate", x=x)
+    return compiler_obstacle("simple_gate") or device_obstacle("simple_gate", x=x)
 
 
 class _GateHalves(Function):

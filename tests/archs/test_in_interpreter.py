@@ -16,6 +16,9 @@ SLOW = "RELUME_SLOW_TESTS" in os.environ
 FEW = [
     "test_diffir.py::test_golden_component[block]",
     "test_mamba2.py::test_original",
+    "test_agssf.py::test_blocks_equal_the_originals[mod_agssf1_upsample_reduce]",
+    "test_phaseformer.py::test_equal_to_the_original[mod_phase_mdta]",
+    "test_spectroformer.py::test_equal_to_the_original_in_value_and_gradient[mod_paper_fdfp]",
 ]
 """What takes seconds there."""
 ALL = [
@@ -61,6 +64,7 @@ def run(tests: list[str], folder: Path, *more: str) -> set[str]:
 def test_originals_with_all_kernels(golden, tmp_path) -> None:
     golden("hdr/block.pt")
     launched = run(ALL, tmp_path, "-k", NOT_OF_NETWORKS) if SLOW else run(FEW, tmp_path)
-    assert len(launched) >= 12, launched
-    ops = {"layer_norm", "rms_norm", "causal_conv1d", "ssd", "gdfn", "mdta", *(["window_attention"] if SLOW else [])}
+    assert len(launched) >= 18, launched
+    ops = {"layer_norm", "rms_norm", "causal_conv1d", "ssd", "gdfn", "mdta", "spectral_mixing", "phase", "polar"}
+    ops |= {"window_attention"} if SLOW else set()
     assert {name.partition("_triton.")[0] for name in launched} >= ops

@@ -82,6 +82,12 @@ def test_offsets_have_64_bits_and_grids_their_limits() -> None:
 
 
 @pytest.mark.skipif("RELUME_SLOW_TESTS" not in os.environ, reason="slow; set RELUME_SLOW_TESTS=1")
+def test_networks_compile_as_one_graph_with_all_kernels() -> None:
+    result = interpreted("interpreted_compiled.py")
+    assert result.stdout == "NAFNet 0.0\nRestormer 0.0\n", result.stdout + result.stderr
+
+
+@pytest.mark.skipif("RELUME_SLOW_TESTS" not in os.environ, reason="slow; set RELUME_SLOW_TESTS=1")
 def test_operators_pass_the_checks_of_pytorch() -> None:
     result = interpreted("interpreted_opcheck.py")
     assert result.stdout == "OK\n", result.stderr
