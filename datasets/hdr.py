@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..core.annotations import Count, Positive
@@ -18,6 +19,7 @@ from . import DATASETS
 from .base import ImageDataset, Item, OnError
 from .camera import PROMPTS, SCENE_KEY, Curve, CurveChoice, decode_prompt
 from .pairing import Sample, find_samples, refuse_template
+from .photometric import linearised
 from .radiance import RADIANCE_READERS, AlignedRadiance, read_floats, read_radiance
 from .source import Place
 from .sources import IOBackend, Source, as_backend, listing, open_source
@@ -71,6 +73,8 @@ class LdrHdrDataset(ImageDataset):
         with_dgain: give each sample's ``dgain`` and ``gamma`` as well, on which a network may be conditioned
             (``train.inputs: [lq, dgain]`` of RestorationModel).
         recursive: search the sub-folders of folders that have pictures themselves; in test sets not, when omitted.
+        on_device: in training, undo the curve and encode whole batches where they are trained with: a GPU takes a load off
+            the loading processes. The numbers are the same up to rounding.
     """
 
     def __init__(
@@ -99,10 +103,12 @@ class LdrHdrDataset(ImageDataset):
         on_error: OnError = "raise",
         with_dgain: bool = False,
         recursive: bool | None = None,
+        on_device: bool = False,
     ) -> None:
         super().__init__(on_error)
         self.with_dgain = with_dgain
         self.training = phase == "train"
+        self.on_device = on_device and self.training
         if scale != 1:
             raise UserError(f"scale {scale}: pictures and radiance have the same size here; scale is 1")
         if self.training and dataroot_gt is None:
@@ -182,13 +188,26 @@ class LdrHdrDataset(ImageDataset):
             refuse_mismatch([images[0], images[-1]], [item["lq_path"], item["gt_recover_path"]])
         if self.training:  # before encoding, which is pointwise and much slower
             images = self._augment(images, item["lq_path"])
-        item["lq"] = self._encoded(curve.linearise(to_float(images[0]), self.encoder.peak))
-        if "gt_path" in item:
-            gt = images[1]
-            item["gt"] = self._encoded(np.minimum(gt, self.encoder.peak) if self.above_peak == "clip" else gt)
+        if self.on_device:
+            item |= {"lq": to_tensor(images[0]), "gt": to_tensor(images[1])}
+            item["curve"] = torch.tensor([curve.dgain, curve.gamma])
+        else:
+            item["lq"] = self._encoded(curve.linearise(to_float(images[0]), self.encoder.peak))
+            if "gt_path" in item:
+                gt = images[1]
+                item["gt"] = self._encoded(np.minimum(gt, self.encoder.peak) if self.above_peak == "clip" else gt)
         if self.recovered:
             item["gt_recover"] = self._recovered(images[-1]) if encoded else self._encoded(images[-1])
         return item
+
+    def finish(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """The batch with ``lq`` and ``gt`` in the network's space, where that is left to its device."""
+        if not self.on_device:
+            return dict(batch)
+        gt = batch["gt"].clamp(max=self.encoder.peak) if self.above_peak == "clip" else batch["gt"]
+        both = {"lq": linearised(batch["lq"], batch["curve"], self.encoder.peak), "gt": gt}
+        encoded = {k: normalise(self.encoder.encode(v), self.mean, self.std) for k, v in both.items()}
+        return {**{k: v for k, v in batch.items() if k != "curve"}, **encoded}
 
     def _prompt(self, index: int) -> Curve | None:
         if not self.prompts:

@@ -31,6 +31,18 @@ def to_srgb(light: Tensor) -> Tensor:
     return torch.where(light <= 0.0031308, light * 12.92, 1.055 * light.clamp(min=0.0031308) ** (1 / 2.4) - 0.055)
 
 
+def linearised(picture: Tensor, curve: Tensor, peak: float) -> Tensor:
+    """`camera.Curve.linearise` of a batch: radiance in [0, peak].
+
+    Args:
+        picture: (B, 3, H, W) in [0, 1].
+        curve: (B, 2) gain and exponent of each.
+        peak: radiance.
+    """
+    dgain, gamma = curve[:, :, None, None, None].unbind(1)
+    return (picture**gamma / dgain).clamp(0, 1) * peak
+
+
 def gaussian_blur(image: Tensor, sigma: Tensor) -> Tensor:
     """Each image blurred by a Gaussian of its own, cut at four deviations, borders reflected: as ``cv2.GaussianBlur``.
 

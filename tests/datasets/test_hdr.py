@@ -18,6 +18,7 @@ from relume.core.imaging.image_io import imwrite
 from relume.core.imaging.transfer import TRANSFERS, as_transfer
 from relume.datasets import build_dataset, sources
 from relume.datasets.camera import Curve, estimated_gain, format_prompt
+from relume.datasets.loading.loader import build_train_loader
 from relume.datasets.loading.worker import seeded
 
 CURVE = Curve(2.0, 1.8)
@@ -433,3 +434,26 @@ def test_gain_and_exponent_reach_the_batch(block):
     fixed = {k: v for k, v in block.items() if k != "dataroot_dgain"}
     item = build_dataset({**fixed, "dgain": 3.0, "gamma": 1.5}, phase="val")[0]
     assert (item["dgain"], item["gamma"]) == (3.0, 1.5)
+
+
+@pytest.mark.parametrize("transfer", sorted(TRANSFERS))
+def test_on_the_device_the_numbers_are_the_same(block, transfer):
+    block |= {
+        "transfer": transfer,
+        "gt_size": 8,
+        "geometric_augs": True,
+        "mean": [0.5],
+        "std": [0.5],
+        "with_dgain": True,
+    }
+    for clipped in ("keep", "clip"):
+        here, there = (
+            build_dataset({**block, "above_peak": clipped, "gt_scale": 3.0, "on_device": on}, phase="train", scale=1)
+            for on in (False, True)
+        )
+        loading = {"batch_size_per_gpu": 2, "num_worker_per_gpu": 0, "send_uint8": True}
+        a, b = (next(build_train_loader(d, loading, seed=5)) for d in (here, there))
+        assert a.keys() == b.keys() and a["lq_path"] == b["lq_path"]
+        for key in ("lq", "gt", "dgain", "gamma"):
+            torch.testing.assert_close(b[key], a[key], rtol=0, atol=2e-5)
+    assert build_dataset({**block, "on_device": True}, phase="val", scale=1)[0].keys() >= {"lq", "gt"}
