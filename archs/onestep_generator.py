@@ -334,8 +334,8 @@ def per_sample(value: Tensor | float, x: Tensor) -> Tensor:
     """
     # A number is filled in: an upload would wait for the device.
     values = value.to(x) if isinstance(value, Tensor) else x.new_full((), value)
-    if values.numel() not in (1, len(x)):
+    if values.numel() not in (1, x.shape[0]):
         raise UserError(
-            f"a time or noise level of shape {tuple(values.shape)}; a batch of {len(x)} needs a number or ({len(x)},)"
+            f"a time or noise level of shape {tuple(values.shape)}; a batch of {x.shape[0]} needs a number or ({x.shape[0]},)"
         )
-    return values.reshape(-1, 1, 1, 1).expand(len(x), 1, 1, 1)
+    return values.reshape(-1, 1, 1, 1).expand(x.shape[0], 1, 1, 1)

@@ -69,21 +69,23 @@ class Differs(UserError):
 Hint = tuple[str | None, str | None]
 HINTS: tuple[Hint, ...] = (("DYNAMIC", "DYNAMIC"), ("AUTO", "AUTO"), (None, "DYNAMIC"), (None, None))
 """How torch.export is asked for free axes, the batch and the sides: all; those that can be; the sides of one picture; none."""
+FIXED: tuple[Hint, ...] = (("DYNAMIC", None), (None, None))
+"""Of a network that knows the size of its images."""
 T = TypeVar("T")
 
 
-def freest(attempt: Callable[[Hint], T]) -> T:
-    """The first of `HINTS` with which an attempt succeeds.
+def freest(attempt: Callable[[Hint], T], hints: tuple[Hint, ...]) -> T:
+    """The first of some `HINTS` with which an attempt succeeds.
 
     Raises:
         UserError: none does; the last reason is given, which is not about sizes.
     """
     error: UserError | None = None
-    for hint in HINTS:
+    for hint in hints:
         try:
             return attempt(hint)
         except Differs as e:
-            if hint == HINTS[0]:  # nothing was taken for fixed that is not
+            if hint == hints[0]:  # nothing was taken for fixed that is not
                 raise
             error = e
         except UserError as e:
@@ -207,7 +209,7 @@ def to_onnx(
         pictures = inputs_for(subject.channels, free, example)
         return model, free, *verified(session_of(model, onnx, onnxruntime), subject, pictures, tolerance)
 
-    model, free, worst, scale = freest(attempt)
+    model, free, worst, scale = freest(attempt, HINTS if subject.size is None else FIXED)
     metadata = {
         "architecture": type(subject.network).__name__,
         "color": "RGB",
@@ -316,7 +318,7 @@ def to_program(
             except Exception as e:  # of compilers, and of guards on sizes
                 raise UserError(f"the program cannot be run here: {reason(e)}") from e
 
-        free, worst, scale = freest(attempt)
+        free, worst, scale = freest(attempt, HINTS if subject.size is None else FIXED)
         data = file.read_bytes()
     checkpoint.write_atomically(target, lambda f: f.write(data))
     return Report(worst, len(SIZES), free, None, scale)
