@@ -100,7 +100,13 @@ def as_function(module: Any) -> Callable[..., Any]:
     return Op.apply
 
 
-NAMES = {"gdfn_triton": ("gate", "gate_backward"), "mdta_triton": ("attend", "attend_backward")}
+NAMES = {
+    "gdfn_triton": ("gate", "gate_backward"),
+    "mdta_triton": ("attend", "attend_backward"),
+    "phase_triton": ("unit", "unit_backward"),
+    "polar_triton": ("polar", "polar_backward"),
+    "spectral_mixing_triton": ("mix", "mix_backward"),
+}
 """Where an op's two operators are called something else than ``fused`` and nothing."""
 
 

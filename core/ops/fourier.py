@@ -244,9 +244,9 @@ class _PhaseVectors(Function):
         if fused:
             from .phase_triton import unit
 
-            vectors, factor = unit(vectors, ctx.width, EMPTY)
-            ctx.save_for_backward(vectors, factor)
-            return vectors
+            both: tuple[Tensor, Tensor] = unit(vectors, ctx.width, EMPTY)
+            ctx.save_for_backward(*both)
+            return both[0]
         scale = _column_scale(vectors, x.shape[2])
         inverse = _power(f)
         empty = inverse < EMPTY

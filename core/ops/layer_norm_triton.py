@@ -122,8 +122,8 @@ def _fake(
 
 def _run_backward(
     grad: Tensor, x: Tensor, gain: Tensor, mean: Tensor, scale: Tensor, centred: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of x, of the gain, and of an offset of the gain's shape."""
+) -> tuple[Tensor, Tensor]:
+    """The gradient of x, and those of the gain and of an offset of its shape in one tensor, which takes one launch."""
     x, gain = x.contiguous(), gain.contiguous()
     batch, channels = x.shape[0], x.shape[-1]
     rows = x[0].numel() // channels if batch else 0
@@ -135,15 +135,14 @@ def _run_backward(
         _backward, (batch * programs,), grad.contiguous(), x, gain, mean, scale, grad_x, sums[0], sums[1], rows, channels,
         channels if gain.dim() == 2 else 0, programs, CENTRED=centred, ROWS=height, WIDTH=width, STEPS=STEPS,
     )  # fmt: skip
-    of_gain, of_offset = sums.sum((1, 2) if gain.dim() == 1 else 2).unbind()
-    return grad_x, of_gain, of_offset.clone()
+    return grad_x, sums.sum((1, 2) if gain.dim() == 1 else 2)
 
 
 def _fake_backward(
     grad: Tensor, x: Tensor, gain: Tensor, mean: Tensor, scale: Tensor, centred: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    of_gain, of_offset = (torch.empty(gain.shape, device=x.device, dtype=torch.float32) for _ in range(2))
-    return torch.empty(x.shape, device=x.device, dtype=x.dtype), of_gain, of_offset
+) -> tuple[Tensor, Tensor]:
+    of_both = torch.empty((2, *gain.shape), device=x.device, dtype=torch.float32)
+    return torch.empty(x.shape, device=x.device, dtype=x.dtype), of_both
 
 
 def _setup(ctx: Any, inputs: Any, output: Any) -> None:
@@ -155,7 +154,8 @@ def _setup(ctx: Any, inputs: Any, output: Any) -> None:
 
 def _gradients(ctx: Any, backward: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
     gain = ctx.saved_tensors[1]
-    of_x, of_gain, of_offset = backward(grad, *ctx.saved_tensors, ctx.centred)
+    of_x, of_both = backward(grad, *ctx.saved_tensors, ctx.centred)
+    of_gain, of_offset = of_both.unbind()
     return of_x, of_gain.to(gain.dtype), None if ctx.offset is None else of_offset.to(ctx.offset), None, None, None
 
 
