@@ -34,7 +34,10 @@ class Failed(NamedTuple):
 
 
 class Packet(NamedTuple):
-    """What travels to the training process: a batch, or the mistake that prevented it, and what was logged meanwhile."""
+    """What travels to the training process: a batch, or the mistake that prevented it, and what was logged meanwhile.
+
+    Small tensors travel in the message itself: to hand over the memory of a shared one, both processes open a connection.
+    """
 
     batch: dict[str, Any] | None
     notes: tuple[Note, ...]
@@ -43,6 +46,32 @@ class Packet(NamedTuple):
     """Place in the batch and mistake of the samples that are not in it (see `collate_readable`)."""
     in_bytes: tuple[str, ...] = ()
     """Names of what travels in bytes (see `collate_bytes`)."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        batch, *others = self
+        if batch is None:
+            return Packet, (batch, *others)
+        small = {k: v.numpy() for k, v in batch.items() if _travels_inside(v)}
+        return _unpacked, (tuple(batch), {k: v for k, v in batch.items() if k not in small}, small, *others)
+
+
+LARGEST = 2**16
+"""Bytes of the largest tensor that travels in a message."""
+
+
+def _travels_inside(value: Any) -> bool:
+    return (
+        type(value) is Tensor
+        and not value.requires_grad
+        and value.dtype in (torch.float32, torch.int64, torch.uint8)
+        and value.numel() * value.element_size() <= LARGEST
+    )
+
+
+def _unpacked(order: tuple[str, ...], batch: dict[str, Any], small: dict[str, Any], *others: Any) -> Packet:
+    """A packet on the other side."""
+    arrived = {**batch, **{k: torch.from_numpy(v) for k, v in small.items()}}
+    return Packet({k: arrived[k] for k in order}, *others)
 
 
 class SeededDataset(Dataset[Any]):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 import random
+from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import torch
 
 from relume.core.errors import UserError
 from relume.datasets.loading.sampler import SampleKey
-from relume.datasets.loading.worker import Failed, SeededDataset, collate, sample_seed, seeded
+from relume.datasets.loading.worker import Failed, Packet, SeededDataset, collate, sample_seed, seeded
 
 
 class Dice(torch.utils.data.Dataset):
@@ -103,3 +105,24 @@ def test_samples_of_another_form_are_one_line(item, message):
 
     failed = SeededDataset(Own(), 0)[SampleKey(0, 0, 2)]
     assert isinstance(failed, Failed) and message in failed.message
+
+
+@pytest.mark.parametrize("pickled", [pickle.dumps, ForkingPickler.dumps])
+def test_small_tensors_travel_inside_a_packet(pickled):
+    batch = {
+        "index": torch.arange(3),
+        "path": ["a", "b", "c"],
+        "lq": torch.rand(3, 3, 4, 4).contiguous(memory_format=torch.channels_last),
+        "half": torch.rand(2).bfloat16(),
+        "seeds": torch.zeros(0, dtype=torch.int64),
+    }
+    sent = Packet(batch, ((20, "a note"),), failed=((1, "bad"),), in_bytes=("lq",))
+    found = pickle.loads(pickled(sent))
+    assert type(found) is Packet and found[1:] == sent[1:] and list(found.batch) == list(batch)
+    for name, value in batch.items():
+        mine = found.batch[name]
+        assert (
+            mine.dtype == value.dtype and torch.equal(mine, value) if isinstance(value, torch.Tensor) else mine == value
+        )
+    found.batch["lq"].add_(1)  # it may be written to
+    assert pickle.loads(pickled(Packet(None, (), "a mistake"))) == Packet(None, (), "a mistake")
