@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..core.errors import UserError
 from ..core.ops.channel_attention import cross_attention, self_attention, self_attention_and_map
 from ..core.ops.pixelwise import channels, linear, pixels
+from ..core.ops.precision import full_precision
 from ..core.ops.spectral_mixing import spectral_mixing
 from . import ARCHS
 from .blocks import (
@@ -377,7 +378,7 @@ class SpectroformerAGSSF(DeadParameters):
         x = pad_to(x, self.size_multiple).contiguous(memory_format=torch.channels_last)
         # Rounding in front of a phase makes it jump between -pi and pi, and the upsampled map with it: what leads to the
         # first two upsamplings, a third of the work, is not left to half precision.
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x):
             e1 = self.encoders[0](self.embed_conv_rgb(x.to(self.embed_conv_rgb.weight.dtype)))
             e2 = self.encoders[1](self.down1(e1))
             e3 = self.encoders[2](self.down2(e2))

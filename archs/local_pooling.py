@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.errors import UserError
+from ..core.ops.deterministic import running_sum
 from ..core.ops.precision import at_least_float32
 
 STRIDES = (5, 4, 3, 2, 1)
@@ -49,13 +50,13 @@ class LocalMean(nn.Module):
         size = x.shape[-2], x.shape[-1]
         if self.stride is not None:
             step = [min(most, _largest(n)) for most, n in zip(self.stride, size, strict=True)]
-            sums = x[..., :: step[0], :: step[1]].cumsum(-1).cumsum(-2)
+            sums = running_sum(running_sum(x[..., :: step[0], :: step[1]], -1), -2)
             box = [
                 min(n - 1, k // r) for n, k, r in zip((sums.shape[-2], sums.shape[-1]), self.window, step, strict=True)
             ]
             if min(box) > 0:
                 return F.interpolate(_differences(sums, *box), scale_factor=step)
-        sums = F.pad(x.cumsum(-1).cumsum(-2), (1, 0, 1, 0))
+        sums = F.pad(running_sum(running_sum(x, -1), -2), (1, 0, 1, 0))
         return _differences(sums, min(size[0], self.window[0]), min(size[1], self.window[1]))
 
 

@@ -41,6 +41,7 @@ from .runtime.state import (
     peak_memory_gib,
     seed_everything,
 )
+from .runtime.utilisation import Clock, Utilisation, peak
 from .runtime.zero import is_divided
 from .training.best import MEAN, decided_by, mean_of, remember
 from .training.parts import Parts
@@ -94,6 +95,10 @@ class Trainer:
         self._unsaid = False
         """Whether the line of the iteration that was made last is still to be written."""
         self.means = RunningMeans(parts.device)
+        self.clock = Clock()
+        name = torch.cuda.get_device_name(parts.device) if parts.device.type == "cuda" else ""
+        most = peak(name, self.train.amp, self.train.matmul_precision)
+        self.utilisation = Utilisation(parts.device, bool(self.train.compile), most)
         self.begun = False
         """Whether a step was taken in this process."""
         self.last_results: dict[str, dict[str, float]] = {}
@@ -127,7 +132,8 @@ class Trainer:
         while self.iteration < self.until:
             scalars = self.advance()
             if self.last or self.leaving or any(map(self.due, self.looking)):
-                lost = self.look()
+                with self.clock.waiting():
+                    lost = self.look()
                 scalars = {k: v for k, v in scalars.items() if k not in lost}
             if self._unsaid:
                 self.report(scalars)
@@ -165,6 +171,7 @@ class Trainer:
             scalars = self.step()
             self.profiler.after(self.iteration, self.last)
         self.means.add(scalars, self.parts.loader.epoch)
+        self.clock.step(float(scalars["perf/data_time"]), float(scalars["perf/time"]))
         in_bar = {**scalars, **self.means.line.values()} if self.parts.logger.bar else scalars
         self.parts.logger.step(self.iteration, self.rates, in_bar)
         if kernels := dispatch.decisions() if not self.begun else "":
@@ -201,11 +208,12 @@ class Trainer:
         asked: set[str] = set()
         sound = self.parts.guard.begin(batches)
         failed = ~sound  # where steps count no longer, batch statistics stay as they are, too
-        while updates := self.updater.differentiate(generators):
-            asked.add(updates[0].optimizer)
-            # After a bad update the rest of the step would build on one that did not happen: it does not count either.
-            sound, worse = self.updater.apply(self.iteration, updates, batches, scalars, sound)
-            failed = failed | worse
+        with self.utilisation.counting(batches):
+            while updates := self.updater.differentiate(generators):
+                asked.add(updates[0].optimizer)
+                # After a bad update the rest of the step would build on one that did not happen: it does not count either.
+                sound, worse = self.updater.apply(self.iteration, updates, batches, scalars, sound)
+                failed = failed | worse
         if asked:
             self.parts.guard.close(sound, failed)
             put_back(~failed, self._buffers, buffers)
@@ -247,7 +255,8 @@ class Trainer:
         values = [
             torch.as_tensor(v).detach().to(self.parts.device, torch.float32).reshape(()) for v in scalars.values()
         ]
-        averaged = distributed.mean(torch.stack(values)).tolist()
+        with self.clock.waiting():
+            averaged = distributed.mean(torch.stack(values)).tolist()
         means: dict[str, float] = dict(zip(names, averaged, strict=True))
         means["perf/iterations_per_second"] = 1.0 / max(means["perf/time"], 1e-9)
         own = torch.tensor([float(scalars["perf/time"])], device=self.parts.device)
@@ -255,6 +264,8 @@ class Trainer:
         of_ranks = {"perf/time_max": slowest.values.item(), "perf/time_max_rank": int(slowest.indices)}
         of_ranks["perf/samples"] = self.parts.loader.position
         means["perf/memory_gib"] = peak_memory_gib(self.parts.device)
+        means |= (spent := self.clock.take())
+        means |= self.utilisation.of(sum(spent.values()))
         self.parts.logger.iteration(self.iteration, self.parts.loader.epoch, self.rates, means, of_ranks, steps)
         self._unsaid = False
 

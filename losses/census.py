@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from ..core.errors import UserError
 from ..core.ops.census import census_distance
+from ..core.ops.precision import full_precision
 from ..core.runtime.constants import constant
 from . import LOSSES
-from .common import checked_choice, comparable, full_precision
+from .common import checked_choice, comparable
 
 Gray = Literal["mean", "luma"]
 LUMA = (0.2989, 0.5870, 0.1140)

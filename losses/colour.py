@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from ..core.annotations import Count
 from ..core.errors import UserError
+from ..core.ops.precision import full_precision
 from ..core.runtime.constants import constant
 from . import LOSSES
-from .common import at_least, checked_choice, comparable, full_precision
+from .common import at_least, checked_choice, comparable
 from .pixel import CRITERIA, Criterion
 
 CHROMA = [[-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]]

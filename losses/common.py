@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Literal, get_args
 
 import torch
@@ -39,11 +38,6 @@ def comparable(owner: str, pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor
         raise UserError(f"{owner}: prediction {shape_of(pred)}, target {shape_of(target)} differ in shape")
     dtype = torch.promote_types(torch.promote_types(pred.dtype, target.dtype), torch.float32)
     return pred.to(dtype), target.to(dtype)
-
-
-def full_precision(x: Tensor) -> contextlib.AbstractContextManager[None]:
-    """Autocast off on the device of `x`: for convolutions, FFTs and matrix products that half precision would spoil."""
-    return torch.autocast(x.device.type, enabled=False)
 
 
 def reduced(loss: Tensor, reduction: str, weight: Tensor | None = None) -> Tensor:

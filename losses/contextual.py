@@ -10,9 +10,9 @@ from torch import Tensor
 from ..core.annotations import Count
 from ..core.imaging.normalisation import IMAGENET
 from ..core.ops.frozen import WithFrozenNetwork
-from ..core.ops.precision import at_least_float32
+from ..core.ops.precision import at_least_float32, full_precision
 from . import LOSSES
-from .common import checked_choice, comparable, full_precision
+from .common import checked_choice, comparable
 from .perceptual import VGGType
 from .vgg import VGGFeatures
 

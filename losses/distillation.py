@@ -6,8 +6,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.errors import UserError
+from ..core.ops.precision import full_precision
 from . import LOSSES
-from .common import comparable, full_precision
+from .common import comparable
 
 
 @LOSSES.register()

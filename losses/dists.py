@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from ..core.errors import UserError, expanded
 from ..core.imaging.normalisation import IMAGENET
 from ..core.ops.frozen import WithFrozenNetwork
+from ..core.ops.precision import full_precision
 from . import LOSSES
-from .common import comparable, full_precision
+from .common import comparable
 from .pretrained import read_state
 from .vgg import VGGFeatures
 

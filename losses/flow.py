@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import UserError
+from ..core.ops.precision import full_precision
 from . import LOSSES
 from .base import LossTraits
-from .common import comparable, full_precision
+from .common import comparable
 
 
 @LOSSES.register()

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from ..core.annotations import Count
 from ..core.errors import UserError
+from ..core.ops.precision import full_precision
 from . import LOSSES
-from .common import Reduction, checked_choice, comparable, full_precision, reduced
+from .common import Reduction, checked_choice, comparable, reduced
 
 Norm = Literal["backward", "ortho", "forward"]
 Spectrum = Literal["half", "whole"]

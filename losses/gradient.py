@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.ops.precision import full_precision
 from . import LOSSES
-from .common import Reduction, at_least, check_weight, checked_choice, comparable, full_precision, reduced
+from .common import Reduction, at_least, check_weight, checked_choice, comparable, reduced
 from .pixel import L1Loss
 
 Operator = Literal["laplacian", "sobel"]

@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.errors import UserError
+from ..core.ops.precision import full_precision
 from ..core.runtime.constants import constant
 from . import LOSSES
-from .common import comparable, full_precision
+from .common import comparable
 
 BINOMIAL = (1.0, 4.0, 6.0, 4.0, 1.0)
 

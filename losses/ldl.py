@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..core.errors import UserError
-from .common import full_precision
+from ..core.ops.precision import full_precision
 
 SMALLEST_VARIANCE = 1e-20
 """The fifth root has an infinite derivative at 0, where an output equals its target; below this it counts as 0."""

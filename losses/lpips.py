@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from ..core.errors import UserError, require
 from ..core.ops.frozen import WithFrozenNetwork
+from ..core.ops.precision import full_precision
 from . import LOSSES
-from .common import Reduction, checked_choice, comparable, full_precision, reduced
+from .common import Reduction, checked_choice, comparable, reduced
 from .pretrained import pretrained_state, read_state
 
 Net = Literal["alex", "vgg", "squeeze"]

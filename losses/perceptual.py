@@ -11,8 +11,9 @@ from torch import Tensor
 from ..core.errors import UserError
 from ..core.imaging.normalisation import IMAGENET
 from ..core.ops.frozen import WithFrozenNetwork
+from ..core.ops.precision import full_precision
 from . import LOSSES
-from .common import checked_choice, comparable, full_precision
+from .common import checked_choice, comparable
 from .vgg import VGGFeatures
 
 VGGType = Literal["vgg16", "vgg19"]

@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.errors import UserError
+from ..core.ops.precision import full_precision
 from ..core.ops.ssim import fuses, gaussian, similarity
 from . import LOSSES
-from .common import Reduction, checked_choice, comparable, full_precision, reduced
+from .common import Reduction, checked_choice, comparable, reduced
 
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Exponents of the scales, finest first (Wang, Simoncelli and Bovik, Asilomar 2003)."""

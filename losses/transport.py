@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from ..core.annotations import Count, Positive, Range, Repeats, Share
 from ..core.errors import UserError
+from ..core.ops.precision import full_precision
 from . import LOSSES
-from .common import comparable, full_precision
+from .common import comparable
 from .local_features import LOCAL_FEATURES
 from .ot import costs, fused_gromov_wasserstein, sinkhorn
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...core.ops.deterministic import grid_sample
 from ...core.ops.precision import at_least_float32
 
 Pyramid = Sequence[Tensor]
@@ -43,7 +44,7 @@ def backwarp(x: Tensor, flow: Tensor) -> Tensor:
             ],
             dim=-1,
         )
-        y = F.grid_sample(x.to(flow.dtype), grid, mode="bilinear", padding_mode="border", align_corners=True)
+        y = grid_sample(x.to(flow.dtype), grid, "bilinear", "border", align_corners=True)
     return y.to(x.dtype)
 
 

@@ -32,6 +32,8 @@ OTHER_CHANNELS = re.compile(r"of the shape \(\d+, (\d+), .* takes \(B, (?!\1,)")
 TAKEN = re.compile(r"takes (?:\(B, )?(\d+)")
 COLOURS = re.compile(r"\bneeds?\b.* \d channels?\b")
 """What losses say of images of other colours than they are for."""
+NOT_DETERMINISTIC = re.compile(r"(\S+) does not have a deterministic implementation")
+"""What torch says of an operation that it refuses where ``deterministic`` is true."""
 LACKING = re.compile(r": the samples have no '")
 """What models say of samples without what they need."""
 SHAPES = re.compile(r"prediction ((?:\d+x)*\d+), target ((?:\d+x)*\d+)")
@@ -90,6 +92,11 @@ def said(error: Exception, key: str | None, opt: Options) -> UserError:
         explained = any(v in taken for _, v in named)
         reasons = [*([] if explained else whole), *(f"{n} is {v}" for n, v in named), *colours(opt)]
         return UserError(f"{text} ({', '.join(reasons)})" if reasons else text, key="network_g")
+    if found := NOT_DETERMINISTIC.search(str(error)):
+        whose = f"{key} ({of(key, opt).get('type')})" if key and "type" in of(key, opt) else key or "this run"
+        advice = "deterministic: false allows it; resumed runs are then no longer equal to the bit"
+        said_so = f"{whose} needs {found[1]}, which has no deterministic form on this device. {advice}"
+        return UserError(said_so, key="deterministic")
     if LACKING.search(text):
         return UserError(f"{text} (datasets.train is {given_in(opt.datasets['train'])})", key="datasets.train")
     if of_loss := LOSS.match(text):
@@ -98,10 +105,10 @@ def said(error: Exception, key: str | None, opt: Options) -> UserError:
     if memory.ran_out(error) and not isinstance(error, UserError):
         return of_memory(error, key, opt)
     block = of(key, opt)
-    found = refusal(error, key or "train", block, "the first iterations failed: ")
+    refused = refusal(error, key or "train", block, "the first iterations failed: ")
     if COLOURS.search(text) and (reasons := colours(opt)):
-        found = UserError(f"{found} ({', '.join(reasons)})", key=found.key)
-    return found
+        refused = UserError(f"{refused} ({', '.join(reasons)})", key=refused.key)
+    return refused
 
 
 def put_to(key: str, text: str, block: Mapping[str, Any]) -> UserError:

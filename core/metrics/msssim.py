@@ -6,9 +6,9 @@ from typing import Annotated
 
 import numpy as np
 
-from ...losses.ssim import gaussian
 from ..annotations import NonNegative, Positive, Range
 from ..errors import UserError
+from ..ops.ssim import gaussian
 from . import metric, package_ssim
 from .images import ColorOrder, Image, InputOrder, luma, prepared
 from .package_ssim import LEAST, Engine

@@ -27,6 +27,7 @@ from . import (
     metric_options,
     metric_space,
     needs_reference,
+    on_device,
     scores_sets,
 )
 
@@ -202,19 +203,30 @@ class Scorer:
             names = [k for k in named if k not in self._linear or transfer]
             return {k: math.nan for k in names if k not in self._full_reference or target is not None}, {}
         rounding = self.rounding.get(dataset, "8bit" if self.eight_bit else "none")
-        encoded = {k: for_metrics(v, rounding, is_output=k == "img") for k, v in given.items()}
+        on_host: dict[str, np.ndarray] = {}
+
+        def encoded() -> dict[str, np.ndarray]:
+            if not on_host:  # only where some metric needs them there
+                on_host.update({k: for_metrics(v, rounding, is_output=k == "img") for k, v in given.items()})
+            return on_host
+
         linear = {k: radiance(v[0], transfer) for k, v in given.items()} if transfer and self._linear else {}
         scores: dict[str, float] = {}
         failures: dict[str, Exception] = {}
+        theirs = {k: m for k, m in self.metrics.items() if k not in self._linear | self._flow | self._clip}
+        there = {} if target is None else on_device.scores(theirs, output, target, rounding)
         for name, block in self.metrics.items():
-            images = linear if name in self._linear else encoded
             if (
                 name in self._of_sets
                 or name in self._flow | self._clip
-                or not images
+                or (name in self._linear and not linear)
                 or (name in self._full_reference and target is None)
             ):
                 continue
+            if name in there:
+                scores[name] = there[name]
+                continue
+            images: Mapping[str, Any] = linear if name in self._linear else encoded()
             data = images if name in self._full_reference else {"img": images["img"]}
             try:
                 scores[name] = calculate_metric(data, self._options(block, transfer if name in self._linear else None))

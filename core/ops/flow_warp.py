@@ -6,10 +6,10 @@ import math
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UserError
+from .deterministic import grid_sample
 from .precision import at_least_float32
 
 
@@ -45,7 +45,7 @@ def flow_warp(
         right = torch.arange(width, device=x.device, dtype=image.dtype) + flow[..., 0]
         down = torch.arange(height, device=x.device, dtype=image.dtype)[:, None] + flow[..., 1]
         grid = torch.stack([2 * right / max(width - 1, 1) - 1, 2 * down / max(height - 1, 1) - 1], dim=-1)
-        y = F.grid_sample(image, grid, interp_mode, padding_mode, align_corners)
+        y = grid_sample(image, grid, interp_mode, padding_mode, align_corners)
     return y.to(x.dtype)
 
 

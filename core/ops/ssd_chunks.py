@@ -32,6 +32,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from .deterministic import running_sum
+
 SAFE = 88.0
 """Largest sum of |a| in a tile: factors then lie within exp(+-44), and float32 has room for the data beside them."""
 CACHED = 1 << 18
@@ -193,14 +195,14 @@ class _Link(NamedTuple):
         The steps of a tile are one and the same: the sums are first.
         """
         if self.halves:
-            return weights.sum(2).flip(1).cumsum(1).flip(1), _before(weights.sum(1))
+            return running_sum(weights.sum(2).flip(1), 1).flip(1), _before(weights.sum(1))
         earlier = torch.ones_like(weights[0]).triu_(1)
         return torch.matmul(weights, earlier, out=memory).tril_().sum(1), None
 
 
 def _before(t: Tensor) -> Tensor:
     """Sums over what comes before each place of dimension 1."""
-    return F.pad(t, (*[0, 0] * (t.dim() - 2), 1, -1)).cumsum(1)
+    return running_sum(F.pad(t, (*[0, 0] * (t.dim() - 2), 1, -1)), 1)
 
 
 # -------------------------------------------------------------------------------------------------------------- blocks
@@ -234,7 +236,7 @@ class _Block:
         self.layout, self.memory, self.tile = layout, layout.memory, tile
         self.x, self.dt = layout.rows(x, "x"), layout.rows(dt, "dt")
         self.B, self.C = layout.rows(B, "B rows").squeeze(2), layout.rows(C, "C rows").squeeze(2)
-        self.c = (self.dt * layout.per_head(A)).to(_wide(x)).cumsum(1)
+        self.c = running_sum((self.dt * layout.per_head(A)).to(_wide(x)), 1)
         self.own = (self.B * self.C).sum(-1, keepdim=True)  # a step's link to itself
         direct = (self.own * self.dt)[..., None]
         self.direct = direct if D is None else direct + layout.per_head(D)
@@ -328,7 +330,7 @@ class _Block:
         torch.sum(torch.mul(self.x, g.x, out=g.product), -1, out=g.dt)
         g.a.add_(_before(g.dt * self.dt))
         torch.bmm(self.C, before, out=g.product.view(*shape[:2], -1))
-        g.a.add_(g.product.mul_(risen).sum(-1).flip(1).cumsum(1).flip(1))
+        g.a.add_(running_sum(g.product.mul_(risen).sum(-1).flip(1), 1).flip(1))
         for link in self.links():
             self.backward_link(link, grad, g)
         # A step's link to itself.

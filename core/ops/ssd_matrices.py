@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .deterministic import running_sum
+
 
 def scan_matrices(
     x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, initial: Tensor, chunk: int
@@ -38,7 +40,7 @@ def scan_matrices(
     whole = decay.sum(-1).permute(0, 2, 3, 1)  # (B, G, R, c)
     of_chunks = between_steps(torch.cat([torch.zeros_like(whole[..., :1]), whole], -1))
     states = torch.einsum("bgrij,bjgnrp->bignrp", of_chunks, states)
-    y = y + torch.einsum("bcign,bcgri,bcgnrp->bcigrp", reads, decay.cumsum(-1).exp(), states[:, :-1])
+    y = y + torch.einsum("bcign,bcgri,bcgnrp->bcigrp", reads, running_sum(decay, -1).exp(), states[:, :-1])
     y = y.reshape(batch, count * chunk, heads, width).narrow(1, 0, length)
     return (y if D is None else y + D * x), states[:, -1]
 
@@ -48,5 +50,5 @@ def between_steps(exponents: Tensor) -> Tensor:
     n = exponents.shape[-1]
     place = torch.arange(n, device=exponents.device)
     later = place[:, None] > place
-    sums = torch.where(later, exponents[..., :, None], 0.0).cumsum(-2)
+    sums = running_sum(torch.where(later, exponents[..., :, None], 0.0), -2)
     return torch.where(later | (place[:, None] == place), sums, -torch.inf).exp()

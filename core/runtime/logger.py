@@ -22,7 +22,7 @@ import torch
 from ..annotations import Count, Iterations, Section, plain, setting
 from ..errors import LINE, UserError, lines, printable, redacted, require, without_secrets
 from ..files import reading, replacing
-from . import distributed, records
+from . import distributed, records, utilisation
 from .checkpoint import first_line, write_atomically
 from .gate import Provoked
 from .progress import Bar, Heartbeat, Pace, for_terminal, losses_first
@@ -275,6 +275,7 @@ class RunLogger:
         message += f"[eta: {eta}, time (data): {per_step:.3f} ({data:.3f})] "
         if (thousand := scalars.get("perf/seconds_per_kimg")) is not None:
             message += f"[s/kimg: {thousand:.2f}] "
+        message += utilisation.in_words(scalars)
         rate = " ".join(f"{lr:.2e}" for lr in lrs)
         short = f"iter {iteration:,}/{self.total:,}  lr {rate}  {losses_first(losses, 4)}  {self.pace}"
         whole = message + " ".join(f"{k}: {v:.4e}" for k, v in losses.items())

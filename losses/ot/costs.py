@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..common import full_precision
+from ...core.ops.precision import full_precision
 
 
 def _precise(x: Tensor) -> Tensor:

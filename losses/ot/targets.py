@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...core.errors import UserError
+from ...core.ops.deterministic import running_sum
 from .inputs import constants
 
 
@@ -35,7 +36,7 @@ def sample_at(plan: Tensor, uniforms: Tensor) -> Tensor:
 
     Uniform numbers draw like `sample`, each row by its own number.
     """
-    reached = plan.double().cumsum(1)
+    reached = running_sum(plan.double(), 1)
     wanted = uniforms.to(reached)[:, None] * reached[:, -1:]
     return torch.searchsorted(reached, wanted, right=True)[:, 0].clamp_max(plan.shape[1] - 1)
 

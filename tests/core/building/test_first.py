@@ -39,6 +39,16 @@ def test_other_channels_name_both_sides() -> None:
     assert "network_g is SRVGGNetCompact with num_feat: 4" in said(error, "network_g")
 
 
+def test_an_operation_without_a_deterministic_form_is_named_with_what_needs_it() -> None:
+    error = RuntimeError(
+        "reflection_pad2d_backward_cuda does not have a deterministic implementation, but you set "
+        "'torch.use_deterministic_algorithms(True)'. You can turn off determinism just for this operation."
+    )
+    text = said(error, "network_g", deterministic=True)
+    assert text.startswith("network_g (SRVGGNetCompact) needs reflection_pad2d_backward_cuda") and "\n" not in text
+    assert "deterministic: false" in text
+
+
 def test_a_step_without_memory_names_networks_and_sizes() -> None:
     error = RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: x")
     for key in (None, "network_g"):

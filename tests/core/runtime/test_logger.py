@@ -157,7 +157,8 @@ def test_tensorboard_has_curves_and_pictures() -> None:
     train_pipeline(options(logger__use_tb_logger=True, val__metrics=metrics, logger__print_freq=3))
     board = EventAccumulator("tb_logger/toy").Reload()
     tags = board.Tags()
-    speed = {"perf/time", "perf/data_time", "perf/iterations_per_second", "perf/memory_gib"}
+    speed = {f"perf/{k}" for k in ("time", "data_time", "iterations_per_second", "memory_gib")}
+    speed |= {"perf/wait_data", "perf/wait_device", "perf/host"}
     means = {f"{of}/{term}" for of in ("mean", "epoch") for term in ("l_pix", "l_total")}
     losses = {"losses/l_pix", "losses/l_total"}
     assert set(tags["scalars"]) == {*losses, "lr/0", "grad_norm", "metrics/held_out/score", *speed, *means}
