@@ -233,7 +233,7 @@ class Trainer:
         scalars["perf/data_time"] = loaded - began
         scalars["perf/time"] = time.perf_counter() - began
         if model.counts_images:
-            scalars["perf/seconds_per_kimg"] = 1000 * scalars["perf/time"] / (seen - before)
+            scalars["perf/seconds_per_kimg"] = 1000 * scalars["perf/time"] / max(seen - before, 1)
         return scalars
 
     def look(self) -> set[str]:
