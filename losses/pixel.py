@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.ops.charbonnier import charbonnier_sums, fuses
 from . import LOSSES
 from .common import Reduction, check_weight, checked_choice, comparable, reduced
 
@@ -101,6 +102,13 @@ class CharbonnierLoss(PixelLoss):
 
     def distance(self, pred: Tensor, target: Tensor) -> Tensor:
         return torch.sqrt((pred - target).square() + self.offset)
+
+    def forward(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+        pred, target = comparable(type(self).__name__, pred, target)
+        if weight is not None or self.reduction == "none" or pred.dim() < 1 or not fuses(pred, target):
+            return super().forward(pred, target, weight)
+        total = charbonnier_sums(pred, target, self.offset).sum()
+        return self.loss_weight * (total / pred.numel() if self.reduction == "mean" else total)
 
 
 Criterion = Literal["l1", "l2", "charbonnier"]

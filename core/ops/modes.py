@@ -27,6 +27,7 @@ NAMES = {
     "polar": "polar spectrum",
     "census": "census distance",
     "ssim": "structural similarity",
+    "charbonnier": "Charbonnier distance",
     "sinkhorn": "Sinkhorn update",
     "selective_scan": "selective scan",
 }

@@ -16,6 +16,7 @@ from torch import Tensor
 from relume.core.ops.causal_conv1d import causal_conv1d
 from relume.core.ops.census import census_distance
 from relume.core.ops.channel_attention import cross_attention, self_attention_and_map
+from relume.core.ops.charbonnier import charbonnier_sums
 from relume.core.ops.fourier import phase_vectors, polar_spectrum
 from relume.core.ops.layer_norm import layer_norm
 from relume.core.ops.pixelwise import gated_feed_forward
@@ -170,10 +171,16 @@ def similarities(batch: int) -> list[Case]:
         return [x, x + 0.1 * normal(batch, 2, *size)]
 
     return [
-        (functools.partial(both, window=5), drawn((19, 24))),
+        (functools.partial(both, window=3), drawn((17, 20))),
         (functools.partial(both, window=3), drawn((3, 4))),
-        (functools.partial(both, window=7), drawn((9, 8))),
+        (functools.partial(both, window=5), drawn((6, 7))),
     ]
+
+
+def smooth_distances(batch: int) -> list[Case]:
+    sums = functools.partial(charbonnier_sums, offset=1e-6)
+    far = normal(batch, 1, 97, 101)
+    return [(sums, [normal(batch, 3, 5, 7), normal(batch, 3, 5, 7)]), (sums, [far, normal(*far.shape)])]
 
 
 CASES: dict[str, Callable[[int], list[Case]]] = {
@@ -186,6 +193,7 @@ CASES: dict[str, Callable[[int], list[Case]]] = {
     "window_attention": windows,
     "census": distances,
     "ssim": similarities,
+    "charbonnier": smooth_distances,
     "selective_scan": selective_scans,
     "simple_gate": gates,
     "spectral_mixing": mixings,
@@ -195,7 +203,7 @@ CASES: dict[str, Callable[[int], list[Case]]] = {
 """By op: the cases for a batch of so many samples."""
 OTHER = {"sinkhorn"}
 """Ops that have no gradient and work in place: they have tests of their own."""
-SINGLE = {"census", "ssim"}
+SINGLE = {"census", "charbonnier", "ssim"}
 """Those that take float32 alone."""
 NEVER_EMPTY = {"ssd", "selective_scan"}
 """Those that refuse an empty batch, fused or not."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from relume.core.ops import (
     causal_conv1d_triton,
     census_triton,
+    charbonnier_triton,
     gdfn_triton,
     layer_norm_triton,
     mdta_triton,
@@ -50,6 +51,7 @@ CASES = {
     ),
     "census": (census_triton.fused, (drawn(1, 4, 5), torch.rand(1, 4, 5), 3, 0.81, 0.1)),
     "ssim": (ssim_triton.fused, (drawn(1, 2, 5, 6), drawn(1, 2, 5, 6), plain(3), 1.0)),
+    "charbonnier": (charbonnier_triton.fused, (drawn(2, 1, 5, 6), drawn(2, 1, 5, 6), 1e-6)),
     "simple_gate": (simple_gate_triton.fused, (drawn(2, 3, 2, 8), True)),
     "spectral_mixing": (
         spectral_mixing_triton.mix,

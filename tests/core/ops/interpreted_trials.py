@@ -15,6 +15,7 @@ from relume.core.ops import (  # noqa: F401 - every op registers its case
     causal_conv1d,
     census,
     channel_attention,
+    charbonnier,
     dispatch,
     fourier,
     launching,

@@ -75,6 +75,14 @@ def test_autocast_leaves_the_plain_forms_dtype_and_value(op: str) -> None:
     assert fused == ("torch.bfloat16" if op == "layer_norm" else plain)  # which rounds at once what others round next
 
 
+def test_losses_are_the_same_by_kernels() -> None:
+    result = interpreted("interpreted_losses.py")
+    assert result.returncode == 0, result.stderr
+    said = json.loads(result.stdout)
+    assert {name: error for name, (error, _) in said.items() if error > 2e-5} == {}
+    assert all(said[name][1] for name in ("ssim", "ms_ssim", "mean", "sum"))
+
+
 def test_offsets_have_64_bits_and_grids_their_limits() -> None:
     assert report()["far"] == dict.fromkeys(("rms_norm", "causal_conv1d", "ssd"), True)
     limits = "a GPU starts up to 2147483647 x 65535 x 65535 programs, this takes 1 x 70000; RELUME_KERNELS=off does without it"
