@@ -64,11 +64,12 @@ class EMA:
         decay = self.decay_at(seen, taken)
         for key, average in self.networks.items():
             current = networks[key]
-            own = [*average.parameters(), *average.buffers()]
-            before = [local(t).clone() for t in own] if sound is not None else []
+            mean, latest = list(average.parameters()), list(current.parameters())
+            own = [*mean, *average.buffers()] if sound is not None else []
+            before = [local(t).clone() for t in own]
             # As BasicSR rounds it: with a decay of 0.999 the rounding of a step is a hundredth of what the average moves.
-            torch._foreach_mul_(list(average.parameters()), decay)
-            torch._foreach_add_(list(average.parameters()), list(current.parameters()), alpha=1.0 - decay)
+            torch._foreach_mul_(mean, decay)
+            torch._foreach_add_(mean, latest, alpha=1.0 - decay)
             for mine, theirs in zip(average.buffers(), current.buffers(), strict=True):
                 mine.copy_(theirs)
             if sound is not None:
