@@ -19,7 +19,9 @@ from ..core.imaging.image_io import to_float
 from . import DATASETS
 from .base import Item, OnError, Phase
 from .clip_degradations import ClipDegradation
+from .clips import FrameList
 from .frame_pairs import FramePairs, open_both, refuse_several_sizes, refuse_sizes, refuse_unequal, window_span
+from .source import Place
 from .sources import IOBackend, as_backend, refuse_small
 from .transforms import Color, Image, to_tensor
 
@@ -101,6 +103,11 @@ class ClipsDataset(FramePairs):
 
     def __len__(self) -> int:
         return len(self.items)
+
+    def stored_at(self, index: int) -> Place | None:
+        """The place of the clip's first frame."""
+        clip = self.gt[self.items[index]]
+        return clip.source.place(clip.names[0]) if isinstance(clip, FrameList) else None
 
     def require_patch(self, size: int) -> None:
         """Check, from headers, that clips are large enough for training patches of `size`."""

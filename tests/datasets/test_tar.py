@@ -77,7 +77,10 @@ def test_photographs_and_clips_take_their_part() -> None:
     imwrite("frames/x/9.png", np.ones((8, 8, 3), np.uint8))
     assert main(["prepare", "tar", "frames", "clips", "--gt", "frames"]) == 0
     block = {"type": "ClipsDataset", "dataroot_lq": "clips", "dataroot_gt": "clips", "io_backend": TAR, "num_frame": 2}
-    clip = build_dataset(block, phase="val", scale=1)[0]
+    clips = build_dataset(block, phase="val", scale=1)
+    clip = clips[0]
+    place = clips.stored_at(0)
+    assert place is not None and place.archive == str(Path("clips", "000000.tar"))
     assert clip["lq"].shape == (2, 3, 8, 8) and clip["lq"][0].max() > clip["lq"][1].max() == 0, "numbers are in order"
 
 

@@ -24,7 +24,7 @@ from relume.core.runtime.shards_format import METADATA, merged, read_metadata
 SHARDED: dict[str, Any] = {
     "train__total_iter": 8, "network_g__dropout": 0.0, "network_g__norm": False,
     "train__strategy": "fsdp", "train__sharded_state": True, "logger__async_save": True,
-    "logger__save_checkpoint_freq": 2,
+    "logger__save_checkpoint_freq": 2, "logger__keep_checkpoints": 3,
 }  # fmt: skip
 ACCIDENT = """
 import os, signal
@@ -68,6 +68,7 @@ def test_killed_while_a_share_is_written_and_resumed(tmp_path: Path, monkeypatch
     done = train(moved, opt, "--auto_resume", ranks=2)
     assert done.returncode == 0, done.stdout + done.stderr
     assert not list((run / "training_states").glob(".*")) and Checkpoints(run).newest_good() == (8, [])
+    assert not (run / "training_states/2.dcp").exists() and (run / "training_states/4.dcp").is_dir()
     assert differences(outcome(straight, iteration=8), outcome(moved, iteration=8)) == []
     assert differences(memory(straight, 8), memory(moved, 8)) == []
     assert (run / "training_states/best.dcp/1" / METADATA).is_file() and Checkpoints(run).verify("best") is None
