@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ from ...core.imaging.naming import unique_names
 from ..base import DatasetTraits
 from .options import Loader
 from .packets import Packets
-from .sampler import Order, Plan, SampleKey, TrainSampler
+from .sampler import Order, Plan, SampleKey, TrainSampler, shared_out
 from .worker import Note, Packet, SeededDataset, collate, collate_bytes, collate_readable, from_bytes
 
 log = logging.getLogger("relume")
@@ -419,22 +419,6 @@ class EvalLoader:
         finally:
             if packets is not self._kept:
                 packets.close()
-
-
-def shared_out(total: int, world: int, sequels: Sequence[int] | None) -> list[list[int]]:
-    """The samples of each rank: every ``world``-th one, or, of `sequels` (see `DatasetTraits`), whole ones.
-
-    The longest of those is given away first, and each to a rank that has the fewest samples.
-    """
-    if sequels is None:
-        return [list(range(rank, total, world)) for rank in range(world)]
-    parts: dict[int, list[int]] = {}
-    for sample, whole in enumerate(sequels):
-        parts.setdefault(whole, []).append(sample)
-    shares: list[list[int]] = [[] for _ in range(world)]
-    for samples in sorted(parts.values(), key=len, reverse=True):
-        min(shares, key=len).extend(samples)
-    return shares
 
 
 def result_names(dataset: Any) -> dict[int, str]:

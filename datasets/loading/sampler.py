@@ -221,3 +221,19 @@ class TrainSampler(Sampler[list[SampleKey]]):
                 first = position + (micro * self.world + self.rank) * batch
                 yield [self.order.at(p, gt_size) for p in range(first, first + batch)]
             position += self.taken(iteration)
+
+
+def shared_out(total: int, world: int, sequels: Sequence[int] | None) -> list[list[int]]:
+    """The samples of each rank: every ``world``-th one, or, of `sequels` (see `DatasetTraits`), whole ones.
+
+    The longest of those is given away first, and each to a rank that has the fewest samples.
+    """
+    if sequels is None:
+        return [list(range(rank, total, world)) for rank in range(world)]
+    parts: dict[int, list[int]] = {}
+    for sample, whole in enumerate(sequels):
+        parts.setdefault(whole, []).append(sample)
+    shares: list[list[int]] = [[] for _ in range(world)]
+    for samples in sorted(parts.values(), key=len, reverse=True):
+        min(shares, key=len).extend(samples)
+    return shares

@@ -332,7 +332,7 @@ def test_scores_of_clips_are_the_same_on_any_number_of_ranks(kind: str, tmp_path
     metrics = {"psnr": {"type": "calculate_psnr", "test_y_channel": True}}
     metrics |= {"tof": {"type": "calculate_tof"}} if kind == "whole" else {}
     found = []
-    for ranks in (1, 2, 4):
+    for ranks in (1, 3):
         opt = {
             **{"name": f"of_{ranks}", "model_type": "VideoModel", "scale": 4, "num_gpu": 0, "network_g": network},
             "datasets": {"test": {"name": "held_out", "num_worker_per_gpu": 0, **test}},
@@ -349,4 +349,4 @@ def test_scores_of_clips_are_the_same_on_any_number_of_ranks(kind: str, tmp_path
         found.append((rows, said))
     assert len(found[0][0].splitlines()) == 14
     assert any("psnr of b" in line for line in found[0][1])
-    assert found[0] == found[1] == found[2]
+    assert found[0] == found[1]
