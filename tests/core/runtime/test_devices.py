@@ -132,7 +132,7 @@ class Enough(Exception):
     """Ends a run."""
 
 
-SYSTEMS = ["quickstart", "underwater/laptop/agssf1", "realsr/quickstart", "vfi/laptop/phase1"]
+SYSTEMS = ["quickstart", "realsr/quickstart", "vfi/laptop/phase1"]
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
