@@ -36,7 +36,18 @@ class Rule(NamedTuple):
 RULES = (
     Rule(
         (
-            *("name", "plugins", "path", "val", "logger", "num_gpu", "dist_params", "deterministic", "auto_resume"),
+            *(
+                "name",
+                "plugins",
+                "path",
+                "val",
+                "logger",
+                "num_gpu",
+                "device",
+                "dist_params",
+                "deterministic",
+                "auto_resume",
+            ),
             *("find_unused_parameters", "datasets.val*", "datasets.test*", "train.max_nonfinite"),
             *("train.compile", "train.channels_last", "train.strategy", "datasets.train.name"),
             "train.keep_global_batch",

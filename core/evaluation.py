@@ -28,7 +28,7 @@ from .inference.tiling import size_multiple
 from .metrics.scoring import Row, Scorer
 from .metrics.shares import MOST_WARNINGS, Share, raise_if_nothing_worked
 from .models.base import Model
-from .runtime import distributed, parallel
+from .runtime import devices, distributed, parallel
 from .runtime.logger import as_json
 
 log = logging.getLogger("relume")
@@ -303,8 +303,7 @@ class Evaluator:
 
     def _now(self) -> float:
         """The time when the device has done all it was asked to."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        devices.synchronize(self.device)
         return time.perf_counter()
 
     @contextlib.contextmanager

@@ -23,6 +23,7 @@ from .imaging.normalisation import denormalise, normalise
 from .inference.network import network_trait
 from .models.base import Model, model_class
 from .options import Options, description, shipped
+from .runtime import devices
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
 """A weights file, an option file (``relume:NAME`` for a shipped one), or options."""
@@ -108,7 +109,7 @@ def _build(opt: Options, param_key: str | None, device: str | torch.device | Non
     path = values["path"]
     if param_key:
         path.update({f"param_key_{k}": param_key for k in trained_networks(opt) if path.get(f"pretrain_network_{k}")})
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    place = torch.device(device or devices.chosen())
     model, networks = build_model(options.check(values), place, for_training=False)
     for network in networks.values():
         network.eval()

@@ -84,7 +84,9 @@ def train_pipeline(
         stop,
         contextlib.ExitStack() as claim,
         experiment.last_words.recorded(stop),
-        distributed.joined(launcher, checked.dist_params, checked.num_gpu == 0, lambda: stop.code) as device,
+        distributed.joined(
+            launcher, checked.dist_params, checked.num_gpu == 0, lambda: stop.code, checked.device
+        ) as device,
     ):
         logger.start_console()
         require_same_run(checked, "train")
@@ -163,7 +165,7 @@ def test_pipeline(
     """
     checked = options.check(opt)
     with (
-        distributed.joined(launcher, checked.dist_params, checked.num_gpu == 0) as device,
+        distributed.joined(launcher, checked.dist_params, checked.num_gpu == 0, kind=checked.device) as device,
         contextlib.ExitStack() as cleanup,
     ):
         logger.start_console()

@@ -22,7 +22,7 @@ from .models.base import Batch
 from .ops import dispatch
 from .options import dump
 from .options.schema import Train, Val
-from .runtime import checkpoint, distributed, parallel, shards
+from .runtime import checkpoint, devices, distributed, parallel, shards
 from .runtime.background import Writer
 from .runtime.checkpoint import BEST, ENTRY
 from .runtime.logger import Logger
@@ -96,8 +96,7 @@ class Trainer:
         """Whether the line of the iteration that was made last is still to be written."""
         self.means = RunningMeans(parts.device)
         self.clock = Clock()
-        name = torch.cuda.get_device_name(parts.device) if parts.device.type == "cuda" else ""
-        most = peak(name, self.train.amp, self.train.matmul_precision)
+        most = peak(devices.name(parts.device), self.train.amp, self.train.matmul_precision)
         self.utilisation = Utilisation(parts.device, bool(self.train.compile), most)
         self.begun = False
         """Whether a step was taken in this process."""

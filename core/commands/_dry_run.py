@@ -56,7 +56,10 @@ def dry_run(opt: Options, launcher: str = "none") -> None:
     """
     if opt.train is None or "train" not in opt.datasets:
         raise UserError("--dry_run rehearses a training, for which `train` and datasets.train are needed")
-    with distributed.joined(launcher, opt.dist_params, opt.num_gpu == 0) as device, contextlib.ExitStack() as cleanup:
+    with (
+        distributed.joined(launcher, opt.dist_params, opt.num_gpu == 0, kind=opt.device) as device,
+        contextlib.ExitStack() as cleanup,
+    ):
         logger.start_console()
         remarks = cleanup.enter_context(noted())
         folder = None

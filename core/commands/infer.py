@@ -16,12 +16,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-import torch
-
 from ..errors import UserError
 from ..imaging.video_codecs import Encoding
 from ..inference.self_ensemble import SYMMETRIES
-from ..runtime import logger
+from ..runtime import devices, logger
 from ..runtime.distributed import named_device
 from ..use.inputs import STANDARD
 from ..use.results import Request, Results
@@ -66,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="average the answers for mirrored and turned inputs; all eight when nothing is named",
     )
     parser.add_argument("--force", action="store_true", help="overwrite results that are there")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default=devices.chosen().type)
 
 
 def request(a: argparse.Namespace) -> Request:

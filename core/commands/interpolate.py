@@ -30,6 +30,7 @@ from ..imaging.video_writer import VideoWriter
 from ..inference.halving import DEEPEST
 from ..load import load_model
 from ..models.interpolation import InterpolationModel
+from ..runtime import devices
 from ..runtime.distributed import named_device
 from ..use.clips import alike
 from ..use.denser import (
@@ -141,7 +142,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--across_cuts", action="store_true", help="make frames between two scenes, too")
     parser.add_argument("--depth", type=int, choices=(8, 10, 12), help="bits of the video; the input's when omitted")
     add_encoding(parser)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default=devices.chosen().type)
 
 
 class Plan:

@@ -17,7 +17,7 @@ from ..building.networks import build_model
 from ..errors import UserError, printable
 from ..options.nodes import Problem, to_python
 from ..options.reading.source import Source
-from ..runtime import checkpoint
+from ..runtime import checkpoint, devices
 from ..runtime.state import seed_everything
 
 BUNDLE_KEYS = ("options", "iteration", "seed", "rank", "batches", "networks", "losses")
@@ -128,6 +128,6 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError(f"{arguments.bundle}: not a bundle; it lacks some of {', '.join(BUNDLE_KEYS)}")
     if not arguments.plugins:
         refuse_plugins(bundle, arguments.bundle)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = devices.chosen()
     print(f"iteration {bundle['iteration']}, rank {bundle['rank']}, recorded losses {bundle['losses']}")
     print("\n".join(replay(bundle, device)))

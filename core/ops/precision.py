@@ -14,6 +14,11 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
+def widest(device: torch.device) -> torch.dtype:
+    """The longest floating-point type that a device has: float64, and float32 on Apple's."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def full_precision(x: Tensor) -> contextlib.AbstractContextManager[object]:
     """Autocast off on the device of `x`, and TF32 too, in products and convolutions, whatever ``train.matmul_precision`` says.
 

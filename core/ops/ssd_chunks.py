@@ -33,6 +33,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from .deterministic import running_sum
+from .precision import widest
 
 SAFE = 88.0
 """Largest sum of |a| in a tile: factors then lie within exp(+-44), and float32 has room for the data beside them."""
@@ -144,7 +145,7 @@ class Memory:
 
 def _wide(x: Tensor) -> torch.dtype:
     """For sums over many steps: float64 where the device of `x` has it."""
-    return torch.float32 if x.device.type == "mps" else torch.float64
+    return widest(x.device)
 
 
 def safe_tile(a: Tensor, chunk: int) -> int:

@@ -37,6 +37,7 @@ from ..inference.parts import Cut, EqualParts, Grid, SideBySide
 from ..inference.tiling import Padding
 from ..metrics import METRICS, MetricKeys
 from ..models import MODELS
+from ..runtime.devices import Device
 from ..runtime.distributed import Dist
 from ..runtime.logger import Logger
 from ..runtime.optimizers import OPTIMIZERS, OptimizerKeys
@@ -273,6 +274,9 @@ class Options(Section):
     scale: Count = setting(1, "Output size / input size; passed to datasets.")
     num_gpu: NonNegative | Literal["auto"] = setting(
         "auto", "0 forces the CPU; otherwise a GPU is used where there is one."
+    )
+    device: Device = setting(
+        "auto", "Where to compute: auto takes cuda, xpu (Intel) or mps (Apple), whichever there is first, else the cpu."
     )
     manual_seed: Seed | None = setting(0, "Seed of everything random; drawn (and logged) when null.")
     auto_resume: bool = setting(False, "Continue from this experiment's newest checkpoint, as --auto_resume does.")

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ..annotations import Count, Positive, Range, Section, setting
 from ..errors import UserError
-from . import launchers, messages, roll_call
+from . import devices, launchers, messages, roll_call
 from .launchers import restarted
 from .meeting import Meeting, RanksError
 
@@ -61,7 +61,7 @@ _settings = Dist()
 
 @contextlib.contextmanager
 def joined(
-    launcher: str, options: Mapping[str, Any], use_cpu: bool, asked: Callable[[], int] = int
+    launcher: str, options: Mapping[str, Any], use_cpu: bool, asked: Callable[[], int] = int, kind: str = "auto"
 ) -> Iterator[torch.device]:
     """Inside, this process is one of the ranks that `launcher` has started; gives its device.
 
@@ -71,7 +71,7 @@ def joined(
         UserError: what `initialise` raises.
         RanksError: another rank failed or is gone.
     """
-    device = initialise(launcher, options, use_cpu, asked)
+    device = initialise(launcher, options, use_cpu, asked, kind)
     try:
         yield device
     except Exception as e:
@@ -89,9 +89,12 @@ def joined(
 
 
 def initialise(
-    launcher: str, options: Mapping[str, Any], use_cpu: bool, asked: Callable[[], int] = int
+    launcher: str, options: Mapping[str, Any], use_cpu: bool, asked: Callable[[], int] = int, kind: str = "auto"
 ) -> torch.device:
     """Meet the ranks that `launcher` (``none``, ``pytorch`` or ``slurm``) has started; the device of this one.
+
+    Args:
+        kind: of device, see `devices.Device`.
 
     Raises:
         Stopped: a signal came before the others did, as `asked` says (see `Meeting`).
@@ -99,10 +102,12 @@ def initialise(
     """
     global _meeting, _settings
     _settings = settings = Dist.of(options)
-    cuda = torch.cuda.is_available() and not use_cpu
     meant = launchers.understood(launcher)
     if meant == "none":
-        return torch.device("cuda", 0) if cuda else torch.device("cpu")
+        return devices.chosen(kind, use_cpu)
+    if kind in ("xpu", "mps"):
+        raise UserError(f"device: {kind} takes one process; ranks compute on cuda or on cpu", key="device")
+    cuda = kind != "cpu" and devices.chosen(kind, use_cpu).type == "cuda"
     place = launchers.place(meant, settings.port)
     if meant != launcher and place.rank == 0:
         log.warning("RANK and WORLD_SIZE say that this is one of %d ranks: as with --launcher %s", place.world, meant)
@@ -219,9 +224,11 @@ def named_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as e:
-        raise UserError(f"--device: there is no '{name}'; give cpu, cuda or cuda:<number>") from e
+        raise UserError(f"--device: there is no '{name}'; give cpu, cuda, cuda:<number>, xpu or mps") from e
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"--device: '{name}' is not here, with {torch.cuda.device_count()} CUDA device(s)")
+    if device.type in ("xpu", "mps") and not devices.available(device.type):
+        raise UserError(f"--device: '{name}' is not here")
     return device
 
 

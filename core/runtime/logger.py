@@ -22,7 +22,7 @@ import torch
 from ..annotations import Count, Iterations, Section, plain, setting
 from ..errors import LINE, UserError, lines, printable, redacted, require, without_secrets
 from ..files import reading, replacing
-from . import distributed, records, utilisation
+from . import devices, distributed, records, utilisation
 from .checkpoint import first_line, write_atomically
 from .gate import Provoked
 from .progress import Bar, Heartbeat, Pace, for_terminal, losses_first
@@ -106,7 +106,7 @@ def header(opt: Mapping[str, Any], networks: Mapping[str, torch.nn.Module], devi
     import relume
 
     package = Path(relume.__file__).resolve().parent
-    gpu = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
+    gpu = f" ({called})" if (called := devices.name(device)) else ""
     lines = [
         f"Relume {relume.__version__} from {package}{_git_state(package)}",
         f"Python {platform.python_version()}, torch {torch.__version__}, {platform.platform()}",

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
+from . import devices
 
 try:
     import resource as limits_of
@@ -162,8 +163,8 @@ def refuse_too_large(size: int, device: torch.device, for_training: bool) -> Non
         UserError: it is more.
     """
     places = [(there_is(), "this machine")]
-    if device.type == "cuda":
-        places.append((torch.cuda.get_device_properties(device).total_memory, "the GPU"))
+    if (own := devices.there_is(device)) is not None:
+        places.append((own, "the GPU"))
     for most, where in places:
         if size > most:
             needed = "for its weights"

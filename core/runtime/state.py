@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from . import zero
+from . import devices, zero
 from .parallel import is_sharded, is_shared, sharded_owner
 
 
@@ -113,14 +113,13 @@ def seed_everything(seed: int, iteration: int, rank: int) -> None:
     np.random.seed(int(words[1]))
     # torch.manual_seed would note a stack trace for every backend that is not in use, which costs more than all of this.
     torch.default_generator.manual_seed(int(words[2]))
-    if torch.cuda.is_initialized():
-        torch.cuda.manual_seed(int(words[2]))
+    devices.seed(int(words[2]))
 
 
 def held_memory_gib(device: torch.device) -> float:
     """Memory held now, in GiB: by tensors on a GPU, by this process on a CPU (where the system says it)."""
-    if device.type == "cuda":
-        return torch.cuda.memory_allocated(device) / 2**30
+    if (held := devices.held(device)) is not None:
+        return held / 2**30
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except (OSError, ValueError, IndexError):
@@ -130,8 +129,8 @@ def held_memory_gib(device: torch.device) -> float:
 
 def whole_memory_gib(device: torch.device) -> float:
     """Memory of a GPU, or of this machine as far as this process may use it; 0 where the system does not say."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory / 2**30
+    if (size := devices.there_is(device)) is not None:
+        return size / 2**30
     limits = []
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         with contextlib.suppress(OSError, ValueError):
@@ -143,8 +142,8 @@ def whole_memory_gib(device: torch.device) -> float:
 
 def peak_memory_gib(device: torch.device) -> float:
     """Most memory held so far, in GiB: by tensors on a GPU, by this process on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
+    if (most := devices.most_held(device)) is not None:
+        return most / 2**30
     try:
         import resource
     except ImportError:  # Windows

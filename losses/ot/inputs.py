@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...core.errors import UserError
+from ...core.ops.precision import widest
 
 CostScale = Literal["max", "mean", "median", "none"]
 Method = Literal["kernel", "log"]
@@ -31,7 +32,7 @@ def constants(device: torch.device) -> Iterator[None]:
 
 def numbers(*values: Tensor) -> list[float]:
     """The values of tensors without dimensions, for which Python waits once."""
-    read: list[float] = torch.stack([v.double() for v in values]).tolist()
+    read: list[float] = torch.stack([v.to(widest(v.device)) for v in values]).tolist()
     return read
 
 
@@ -78,7 +79,7 @@ def checked_marginals(
         if weights.shape != (size,):
             raise UserError(f"{owner}: the marginal of the {side} has shape {tuple(weights.shape)}, not ({size},)")
         both.append(precise(weights).to(cost))
-    facts = [fact for w in both for fact in (w.double().sum(), w.amin())]
+    facts = [fact for w in both for fact in (w.to(widest(w.device)).sum(), w.amin())]
     if a is None and b is None:
         return both[0], both[1], 1.0
     rows, least_row, columns, least_column = numbers(*facts)

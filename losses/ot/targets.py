@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...core.errors import UserError
 from ...core.ops.deterministic import running_sum
+from ...core.ops.precision import widest
 from .inputs import constants
 
 
@@ -36,7 +37,7 @@ def sample_at(plan: Tensor, uniforms: Tensor) -> Tensor:
 
     Uniform numbers draw like `sample`, each row by its own number.
     """
-    reached = running_sum(plan.double(), 1)
+    reached = running_sum(plan.to(widest(plan.device)), 1)
     wanted = uniforms.to(reached)[:, None] * reached[:, -1:]
     return torch.searchsorted(reached, wanted, right=True)[:, 0].clamp_max(plan.shape[1] - 1)
 
