@@ -18,14 +18,8 @@ import torch
 
 from relume.core.errors import UserError
 from relume.datasets import build_dataset
-from relume.datasets.loading.loader import (
-    CudaPrefetcher,
-    EvalLoader,
-    InBytes,
-    Placement,
-    build_eval_loader,
-    build_train_loader,
-)
+from relume.datasets.loading.loader import EvalLoader, build_eval_loader, build_train_loader
+from relume.datasets.loading.placement import CudaPrefetcher, InBytes, Placement
 from relume.datasets.loading.sampler import SampleKey
 from relume.datasets.loading.worker import Failed, SeededDataset, collate_bytes, from_bytes
 
