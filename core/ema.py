@@ -64,7 +64,8 @@ class EMA:
         decay = self.decay_at(seen, taken)
         for key, average in self.networks.items():
             current = networks[key]
-            mean, latest = list(average.parameters()), list(current.parameters())
+            mean: list[Tensor] = list(average.parameters())
+            latest: list[Tensor] = list(current.parameters())
             own = [*mean, *average.buffers()] if sound is not None else []
             before = [local(t).clone() for t in own]
             # As BasicSR rounds it: with a decay of 0.999 the rounding of a step is a hundredth of what the average moves.
