@@ -82,8 +82,11 @@ class Counted(TorchDispatchMode):
 
     Attributes:
         flops: twice the multiply-accumulates of products, convolutions and attention.
-        unknown: kernels of Relume's own, which stand for operations that have no formula.
+        unknown: what was not counted: kernels of Relume's own, which stand for operations that have no formula, and operations
+            whose formula does not know such arguments.
     """
+
+    supports_higher_order_operators = True
 
     def __init__(self) -> None:
         from torch.utils.flop_counter import flop_registry
@@ -95,11 +98,14 @@ class Counted(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        formula = self.formulas.get(func._overloadpacket)
-        if formula is not None:
-            self.flops += formula(*args, **(kwargs or {}), out_val=out)
+        packet = getattr(func, "_overloadpacket", func)
+        if (formula := self.formulas.get(packet)) is not None:
+            try:
+                self.flops += formula(*args, **(kwargs or {}), out_val=out)
+            except Exception:  # no count is worth a training
+                self.unknown.add(str(packet))
         elif func.namespace == "relume":
-            self.unknown.add(func._overloadpacket.__name__)
+            self.unknown.add(str(packet))
         return out
 
 
@@ -133,7 +139,7 @@ class Utilisation:
                 yield
             self.flops[key] = seen.flops
             if seen.unknown and len(self.flops) == 1:
-                log.info("The TFLOP/s of the log leave out what fused kernels do: %s", ", ".join(sorted(seen.unknown)))
+                log.info("The TFLOP/s of the log leave out the work of: %s", ", ".join(sorted(seen.unknown)))
         else:
             yield
         self.now = self.flops.get(key)

@@ -33,6 +33,16 @@ def test_a_convolution_by_hand() -> None:
     assert seen.flops == 2 * 2 * 5 * 6 * 6 * 27
 
 
+def test_what_has_no_formula_is_named_and_ends_nothing() -> None:
+    def wrong(*_: Any, **__: Any) -> int:
+        raise ValueError("other arguments")
+
+    with Counted() as seen:
+        seen.formulas = {**seen.formulas, torch.ops.aten.mm: wrong}
+        y = torch.rand(2, 3) @ torch.rand(3, 4)
+    assert y.shape == (2, 4) and seen.flops == 0 and seen.unknown == {"aten.mm"}
+
+
 @pytest.mark.parametrize(
     ("name", "amp", "precision", "expected"),
     [
