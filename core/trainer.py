@@ -24,7 +24,7 @@ from .options import dump
 from .options.schema import Train, Val
 from .runtime import checkpoint, devices, distributed, parallel, shards
 from .runtime.background import Writer
-from .runtime.checkpoint import BEST, ENTRY
+from .runtime.checkpoint import BEST
 from .runtime.logger import Logger
 from .runtime.means import RunningMeans
 from .runtime.optimizers import modes
@@ -42,6 +42,7 @@ from .runtime.state import (
     seed_everything,
 )
 from .runtime.utilisation import Clock, Utilisation, peak
+from .runtime.weights import described
 from .runtime.zero import is_divided
 from .training.best import MEAN, decided_by, mean_of, remember
 from .training.parts import Parts
@@ -354,7 +355,7 @@ class Trainer:
         for key, average in self.averages.items():
             weights[key]["params_ema"] = full_state(average)
         for key, description in self.parts.descriptions.items():
-            weights[key][ENTRY] = {**description, "iteration": self.iteration}
+            weights[key] |= described({**description, "iteration": self.iteration})
         return weights
 
     def save(self) -> None:

@@ -22,6 +22,7 @@ import yaml
 from forking import PRELOADED, become, wait_for_no_disk
 
 import relume
+from relume.core.runtime.weights import ABOUT, about_itself
 
 REPO = Path(relume.__file__).resolve().parent
 
@@ -171,8 +172,8 @@ def records(root: Path) -> list[dict[str, Any]]:
 def weights(root: Path, which: int | str, key: str = "g") -> dict[str, dict[str, torch.Tensor]]:
     """The weights in ``models/net_<key>_<which>.pth`` of the experiment in `root`, without what they say of themselves."""
     entries = torch.load(root / "models" / f"net_{key}_{which}.pth", weights_only=True)
-    assert entries.pop("relume")["iteration"] == (which if isinstance(which, int) else ANY)
-    return entries
+    assert about_itself(entries)["iteration"] == (which if isinstance(which, int) else ANY)
+    return {k: v for k, v in entries.items() if k != ABOUT}
 
 
 def outcome(folder: Path, name: str = "toy", iteration: int = 12) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def in_parts(differences: Sequence[str]) -> str:
 
 def taken(content: Mapping[str, Any], param_key: str | None, key: str) -> str:
     """Which entry of a weights file was taken, and what else there was to take."""
-    entries = [k for k, v in content.items() if isinstance(v, Mapping) and k != checkpoint.ENTRY]
+    entries = [k for k, v in content.items() if isinstance(v, Mapping) and k != weights.ABOUT]
     if param_key not in entries:
         return ""
     what = "the moving average" if param_key == "params_ema" else "the weights themselves"

@@ -27,7 +27,7 @@ from ...archs import build_network
 from .. import options
 from ..errors import UserError, require
 from ..options import Options, description
-from ..runtime import checkpoint, pickles
+from ..runtime import checkpoint, pickles, weights
 from ..runtime.weights import refuse_nonfinite, refuse_other_kinds
 from ._arguments import add_trust
 
@@ -119,22 +119,23 @@ def convert(source: Path, target: Path, opt: Options | None = None, stubbed: Seq
     found = pickles.unpickle(source, (*STUBBED, *stubbed))
     state = pickles.state_dict(found, source)
     notes = ""
-    described = found.get(checkpoint.ENTRY) if isinstance(found, Mapping) else None
+    about = weights.about_itself(found)
     if opt is not None:
-        described = description.describe(opt)
+        about = description.describe(opt)
         state, dropped, fresh = fitted(state, opt.networks["g"])
         notes += (
             f", without {len(dropped)} that the network does not have ({', '.join(dropped[:3])})" if dropped else ""
         )
         notes += f"; not in the original, as initialised: {', '.join(fresh)}" if fresh else ""
     refuse_nonfinite(state, source)
-    entry = {} if described is None else {checkpoint.ENTRY: {**described, "average": None}}
+    if about is not None:
+        about = {**about, "average": None}
     if target.suffix.lower() == ".safetensors":
         module = require("safetensors.torch", str(target))
-        metadata = {k: json.dumps(v) for k, v in entry.items()}
+        metadata = {} if about is None else {weights.ABOUT: json.dumps(about)}
         checkpoint.write_atomically(target, lambda file: file.write(module.save(state, metadata)))
     else:
-        checkpoint.save(target, {"params": state, **entry})
+        checkpoint.save(target, {"params": state, **({} if about is None else weights.described(about))})
     return f"{target}: {len(state)} tensors, {sum(v.numel() for v in state.values()):,} numbers{notes}"
 
 

@@ -1,5 +1,7 @@
 """What a weights file says of itself: its entry ``relume``, a dict of plain values from which the model can be built again.
 
+A ``.pth`` file keeps it as `core.runtime.weights.described` says, a ``.safetensors`` file as JSON in its metadata.
+
 ====================  ==========================================================================================================
 ``format``            version of this layout
 ``key``, ``network``  the network is ``network_<key>`` of the options, and its block there

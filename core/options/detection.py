@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +28,15 @@ def entry(path: Path) -> Any:
         module = require("safetensors", str(path))
         try:
             with module.safe_open(str(path), "pt") as file:
-                return json.loads((file.metadata() or {}).get(checkpoint.ENTRY, "null"))
+                return json.loads((file.metadata() or {}).get(weights.ABOUT, "null"))
         except (module.SafetensorError, ValueError, OSError) as e:
             raise UserError(
                 f"{path}: cannot be read, it is torn or not a checkpoint ({checkpoint.first_line(e)})"
             ) from e
-    content = checkpoint.load(path)
-    return content.get(checkpoint.ENTRY) if isinstance(content, Mapping) else None
+    try:
+        return weights.about_itself(checkpoint.load(path))
+    except (ValueError, RecursionError) as e:
+        raise UserError(f"{path}: what it says of itself cannot be read ({checkpoint.first_line(e)})") from e
 
 
 def detected(path: Path) -> dict[str, Any] | None:

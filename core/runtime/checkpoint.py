@@ -38,9 +38,6 @@ MOST_BYTES = 1 << 20
 """Of a manifest."""
 OURS = re.compile(r"(?:\.\./models/|[a-z0-9]{1,20}\.dcp/(?:\d{1,6}/)?)?[^/\0]{1,200}")
 """Files that a manifest names, relative to its folder."""
-ENTRY = "relume"
-"""Entry of a weights file that says which network it is for: see `core.options.description`."""
-
 
 PAUSES = (1.0, 5.0)
 """Seconds before what could not be written is tried again: file systems on a network have such moments."""

@@ -7,6 +7,7 @@ the words are found by comparing names with those of the network.
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections import Counter
@@ -24,8 +25,33 @@ WRAPPINGS = ("model_state_dict", "state_dict", "params_ema", "params-ema", "para
 """Entries under which other frameworks file a state dict, in the order in which spandrel tries them."""
 OWN = ("params", "params_ema")
 """Relume's and BasicSR's entries, one of which is asked for where nobody says anything."""
+ABOUT = "relume"
+"""Entry that says which network the others are for: see `core.options.description`."""
+TEXT = "json"
+"""Its only part, a tensor of bytes: programs that go through a file then find dicts of tensors and nothing else."""
 WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 """What torch.compile, FSDP and activation checkpointing put into names, anywhere."""
+
+
+def described(about: Mapping[str, Any]) -> dict[str, dict[str, torch.Tensor]]:
+    """The entry in which a file says `about` itself.
+
+    >>> about_itself(described({"scale": 2}))
+    {'scale': 2}
+    """
+    return {ABOUT: {TEXT: torch.frombuffer(bytearray(json.dumps(about).encode()), dtype=torch.uint8)}}
+
+
+def about_itself(content: Any) -> Any:
+    """What the content of a file says of itself, which older files hold as it is; None if it says nothing.
+
+    Raises:
+        ValueError: it is no JSON.
+        RecursionError: it is too deep.
+    """
+    found = content.get(ABOUT) if isinstance(content, Mapping) else None
+    text = found.get(TEXT) if isinstance(found, Mapping) else None
+    return json.loads(bytes(text.flatten().to(torch.uint8).tolist())) if isinstance(text, torch.Tensor) else found
 
 
 def unwrap(content: Any, param_key: str | None, path: str | Path) -> State:

@@ -26,7 +26,7 @@ from ...archs.zoo.traceable import traceable
 from ..errors import UserError, require
 from ..inference.tiling import size_multiple
 from ..ops.real_fourier import real_arithmetic
-from ..runtime import checkpoint
+from ..runtime import checkpoint, weights
 from .functions import Subject, subject_of
 
 log = logging.getLogger("relume")
@@ -220,7 +220,7 @@ def to_onnx(
         "dynamic": ", ".join(free) or "none",
         "fp16": str(half).lower(),
         **({"input": subject.given} if subject.given else {}),
-        "relume": json.dumps({**subject.description, "average": None}),
+        weights.ABOUT: json.dumps({**subject.description, "average": None}),
     }
     model.producer_name = "relume"
     onnx.helper.set_model_props(model, metadata)
@@ -350,7 +350,7 @@ def to_safetensors(subject: Subject, target: Path, half: bool, tolerance: float)
     if half:
         state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
     state = {k: v.clone() for k, v in state.items()}  # of tied weights, each its own
-    described = {checkpoint.ENTRY: json.dumps({**subject.description, "average": None})}
+    described = {weights.ABOUT: json.dumps({**subject.description, "average": None})}
     data = module.save(state, described)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.safetensors"

@@ -14,6 +14,7 @@ from relume.core.errors import UserError
 from relume.core.pipeline import test_pipeline as evaluate
 from relume.core.pipeline import train_pipeline
 from relume.core.runtime import precision
+from relume.core.runtime.weights import about_itself
 
 ROOT = Path("experiments/toy")
 
@@ -29,7 +30,7 @@ def two_sets(**changes: Any) -> dict[str, Any]:
 
 
 def best_iteration() -> int:
-    return int(torch.load(ROOT / "models" / "net_g_best.pth", weights_only=True)["relume"]["iteration"])
+    return int(about_itself(torch.load(ROOT / "models" / "net_g_best.pth", weights_only=True))["iteration"])
 
 
 def scores() -> dict[str, dict[int, float]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +23,7 @@ from relume.core.options import check, description
 from relume.core.options import load as load_options
 from relume.core.pipeline import train_pipeline
 from relume.core.runtime import checkpoint
+from relume.core.runtime import weights as weights_files
 
 SMALL = {"type": "MSRResNet", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 4, "num_block": 1, "upscale": 2}
 WEIGHTS = "experiments/toy/models/net_g_latest.pth"
@@ -52,7 +52,7 @@ def written(path: str, opt: dict[str, Any], *entries: str) -> torch.nn.Module:
     torch.manual_seed(0)
     networks = {entry: build_network(opt["network_g"]) for entry in entries or ("params",)}
     about = description.describe(check(opt), average="params_ema" in networks)
-    checkpoint.save(Path(path), {**{k: n.state_dict() for k, n in networks.items()}, "relume": about})
+    checkpoint.save(Path(path), {**{k: n.state_dict() for k, n in networks.items()}, **weights_files.described(about)})
     return list(networks.values())[-1].eval()
 
 
@@ -68,21 +68,23 @@ def test_training_says_what_it_has_trained() -> None:
     for which in ("2", "latest"):
         weights = torch.load(f"experiments/toy/models/net_g_{which}.pth", weights_only=True)
         assert list(weights) == ["params", "params_ema", "relume"]
-    entry = weights["relume"]
+    entry = weights_files.about_itself(weights)
     assert entry["network"] == {"type": "ToyNet", "width": 4}
     assert (entry["key"], entry["average"], entry["iteration"]) == ("g", "params_ema", 2)
     assert (entry["val"]["tile"], entry["val"]["padding"], entry["range"]) == (16, "reflect", [0.0, 1.0])
-    json.dumps(entry)  # plain values, all of them
+    for part in weights.values():  # as programs expect that go through all that there is
+        assert all(torch.equal(tensor, part[k]) for k, tensor in part.items())
 
 
 def test_the_best_weights_say_so_too_and_resuming_goes_on() -> None:
     opt = options(train__total_iter=2, val__val_freq=1)
     train_pipeline(opt)
     best = torch.load("experiments/toy/models/net_g_best.pth", weights_only=True)
-    assert best["relume"]["iteration"] in (1, 2) and best["relume"]["average"] is None
+    about = weights_files.about_itself(best)
+    assert about["iteration"] in (1, 2) and about["average"] is None
     opt["train"]["total_iter"] = 3
     train_pipeline(opt, auto_resume=True)
-    assert torch.load(WEIGHTS, weights_only=True)["relume"]["iteration"] == 3
+    assert weights_files.about_itself(torch.load(WEIGHTS, weights_only=True))["iteration"] == 3
 
 
 def test_a_trained_model_is_found_again_without_its_option_file() -> None:
@@ -209,6 +211,8 @@ def test_mistakes_are_one_line() -> None:
         ({**about, "network": {"type": "Nonsense"}}, "cannot be built here .*Nonsense"),
         ({**about, "network": {"type": "N"}, "plugins": ["mine.py"]}, "It was trained with plugins: mine.py"),
         ("text", "does not say which network"),
+        ({"json": torch.tensor([123], dtype=torch.uint8)}, "what it says of itself cannot be read"),
+        ({"json": torch.tensor([0.5])}, "what it says of itself cannot be read"),
     ):
         checkpoint.save(Path("wrong.pth"), {"params": network.state_dict(), "relume": entry})
         with pytest.raises(UserError, match=message) as caught:
