@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .models.base import Model
 from .runtime import parallel
-from .runtime.predicated import free, local, put_back
+from .runtime.predicated import local, put_back
 
 
 class EMA:
@@ -57,10 +57,6 @@ class EMA:
         Args:
             sound: (), boolean, on the device; where it is false, the averages stay bit for bit as they are.
         """
-        if sound is not None and free(sound):
-            if not bool(sound):
-                return
-            sound = None
         decay = self.decay_at(seen, taken)
         for key, average in self.networks.items():
             current = networks[key]

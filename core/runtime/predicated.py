@@ -23,21 +23,12 @@ def local(x: Tensor) -> Tensor:
     return part.detach()
 
 
-def free(sound: Tensor) -> bool:
-    """Whether Python may read `sound` at once: only another device's work would have to be waited for."""
-    return sound.device.type == "cpu"
-
-
 @torch.no_grad()
 def put_back(sound: Tensor, new: Sequence[Tensor], old: Sequence[Tensor]) -> None:
     """Where `sound`, a boolean without dimensions, is false, give `new` the values of `old`, in place and bit for bit.
 
     On a GPU a few launches do it for all tensors: a choice between integers is exact whatever numbers they stand for.
     """
-    if free(sound):
-        for n, o in () if bool(sound) else zip(map(local, new), map(local, old), strict=True):
-            n.copy_(o)
-        return
     kinds: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
     for n, o in zip(map(local, new), map(local, old), strict=True):
         kind = INTEGERS.get(n.dtype.itemsize) if n.is_floating_point() or n.dtype in INTEGERS.values() else None
@@ -74,7 +65,7 @@ class Stepper:
     def step(self, sound: Tensor) -> None:
         """Step; parameters and what the optimizer remembers stay bit for bit as they were unless `sound`, (), boolean."""
         parameters = [p for g in self.optimizer.param_groups for p in g["params"] if p.grad is not None]
-        if free(sound) or not self._predicable(parameters):
+        if not self._predicable(parameters):
             if bool(sound):
                 self.optimizer.step()
             return

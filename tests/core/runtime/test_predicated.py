@@ -10,7 +10,6 @@ import torch
 from runs import differences
 from torch import Tensor
 
-from relume.core.runtime import predicated
 from relume.core.runtime.optimizers import OPTIMIZERS as OPTIMIZERS_BY_NAME
 from relume.core.runtime.optimizers import counting_there
 from relume.core.runtime.predicated import Stepper, chosen, put_back
@@ -34,13 +33,6 @@ OPTIMIZERS: list[tuple[str, dict[str, Any]]] = [
     ("Rprop", {}),
     ("ASGD", {}),
 ]
-
-
-@pytest.fixture(params=["read", "chosen"], autouse=True)
-def _verdict(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a CPU the verdict is read; what the device itself would do where it is not runs on a CPU as well."""
-    if request.param == "chosen":
-        monkeypatch.setattr(predicated, "free", lambda _: False)
 
 
 def made(name: str, settings: dict[str, Any]) -> tuple[list[Tensor], Stepper]:
