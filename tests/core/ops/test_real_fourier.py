@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from relume.core.ops import fourier, real_fourier
+from relume.core.ops.spectral_mixing import spectral_mixing
 
 SIZES = [(8, 8), (6, 9), (7, 10), (5, 3), (2, 2), (1, 4)]
 
@@ -42,8 +43,8 @@ def test_operations_are_the_same_by_products(height: int, width: int) -> None:
         torch.manual_seed(0)
         weight, bias = (lambda *s: torch.randn(s, dtype=torch.float64)), torch.randn(6, dtype=torch.float64)
         return [
-            fourier.spectral_mixing(x, weight(6, 8), bias, weight(8, 6), None),
-            fourier.spectral_mixing(x, weight(6, 4), None, weight(4, 6), bias[:4], real_part=True, norm="backward"),
+            spectral_mixing(x, weight(6, 8), bias, weight(8, 6), None),
+            spectral_mixing(x, weight(6, 4), None, weight(4, 6), bias[:4], real_part=True, norm="backward"),
             *fourier.polar_spectrum(x),
             fourier.phase_vectors(x[1:]),
             fourier.phase_only(x.permute(0, 3, 1, 2)[1:]),
