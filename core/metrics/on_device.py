@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ...datasets.base import Rounding
+from ..ops.ssim import plain_similarity
 from . import METRICS, metric_options
 from .images import LUMA, STEREO
 from .psnr import decibels
-from .ssim import C1, C2, gaussian
+from .ssim import gaussian
 
 Compute = Callable[[Tensor, Tensor], Tensor]
 """A mean over images (C, H, W) in [0, 255], float64: ()."""
@@ -117,15 +117,8 @@ def _luma(rgb: Tensor) -> Tensor:
 def _similarity(x: Tensor, y: Tensor) -> Tensor:
     """The mean of SSIM's map, channel by channel, so that large images need no more memory than their channels."""
     taps = torch.from_numpy(gaussian(WINDOW // 2, 1.5)).to(x)
-    return torch.stack([_of_channel(a, b, taps) for a, b in zip(x, y, strict=True)]).mean()
-
-
-def _of_channel(x: Tensor, y: Tensor, taps: Tensor) -> Tensor:
-    moments = torch.stack([x, y, x * x, y * y, x * y])[:, None]
-    smooth = F.conv2d(F.conv2d(moments, taps.view(1, 1, -1, 1)), taps.view(1, 1, 1, -1))[:, 0]
-    mx, my, xx, yy, xy = smooth.unbind(0)
-    contrast = (2 * (xy - mx * my) + C2) / (xx - mx * mx + yy - my * my + C2)
-    return ((2 * mx * my + C1) / (mx * mx + my * my + C1) * contrast).mean()
+    pairs = ((a[None, None], b[None, None]) for a, b in zip(x, y, strict=True))
+    return torch.stack([plain_similarity(a, b, taps, 255.0)[0].mean() for a, b in pairs]).mean()
 
 
 def _square(x: Tensor, y: Tensor) -> Tensor:

@@ -57,6 +57,11 @@ def similarity(x: Tensor, y: Tensor, window: Tensor, data_range: float) -> tuple
 
         both: tuple[Tensor, Tensor] = fused(x, y, window, data_range)
         return both
+    return plain_similarity(x, y, window, data_range)
+
+
+def plain_similarity(x: Tensor, y: Tensor, window: Tensor, data_range: float) -> tuple[Tensor, Tensor]:
+    """`similarity` by plain PyTorch, whatever kernels there are, in float64 too."""
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     with torch.autocast(x.device.type, enabled=False):
         mx, my, xx, yy, xy = blurred(torch.cat([x, y, x * x, y * y, x * y]), window).chunk(5)
