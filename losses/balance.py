@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ..core.runtime.constants import constant
+from ..core.ops.constants import constant
 from .common import checked_choice
 
 BalanceMode = Literal["fixed", "random", "softmax", "uncertainty"]

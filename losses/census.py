@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from ..core.errors import UserError
 from ..core.ops.census import census_distance
+from ..core.ops.constants import constant
 from ..core.ops.precision import full_precision
-from ..core.runtime.constants import constant
 from . import LOSSES
 from .common import checked_choice, comparable
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from ..core.annotations import Count
 from ..core.errors import UserError
+from ..core.ops.constants import constant
 from ..core.ops.precision import full_precision
-from ..core.runtime.constants import constant
 from . import LOSSES
 from .common import at_least, checked_choice, comparable
 from .pixel import CRITERIA, Criterion

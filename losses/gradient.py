@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.ops.laplacian import edge_band, edge_size
 from ..core.ops.precision import full_precision
 from . import LOSSES
 from .common import Reduction, at_least, check_weight, checked_choice, comparable, reduced
@@ -17,8 +18,6 @@ Operator = Literal["laplacian", "sobel"]
 
 LAPLACIAN = ((0.0, 1.0, 0.0), (1.0, -4.0, 1.0), (0.0, 1.0, 0.0))
 SOBEL_X = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
-BINOMIAL_LIKE = (0.05, 0.25, 0.4, 0.25, 0.05)
-"""Burt and Adelson's generating kernel with a = 0.4 (The Laplacian Pyramid as a Compact Image Code, 1983)."""
 
 
 def depthwise(x: Tensor, kernel: Tensor, padding: int = 0) -> Tensor:
@@ -75,29 +74,20 @@ class EdgeLoss(nn.Module):
         eps: the distance is sqrt(d^2 + eps^2).
     """
 
-    kernel: Tensor
-
     def __init__(self, loss_weight: float = 1.0, reduction: Reduction = "mean", eps: float = 1e-3) -> None:
         super().__init__()
         self.loss_weight = loss_weight
         self.reduction = checked_choice("EdgeLoss", "reduction", reduction, Reduction)
         self.eps = eps
-        line = torch.tensor(BINOMIAL_LIKE)
-        self.register_buffer("kernel", torch.outer(line, line), persistent=False)
-
-    def _blur(self, x: Tensor) -> Tensor:
-        return depthwise(F.pad(x, (2, 2, 2, 2), mode="replicate"), self.kernel)
-
-    def _band(self, x: Tensor) -> Tensor:
-        sparse = torch.zeros_like(x)
-        sparse[:, :, ::2, ::2] = 4 * self._blur(x)[:, :, ::2, ::2]
-        return x - self._blur(sparse)
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
         pred, target = comparable("EdgeLoss", pred, target)
         with full_precision(pred):
-            distance = torch.sqrt(self._band(pred - target).square() + self.eps**2)  # the band is linear in the image
-        return self.loss_weight * reduced(distance, self.reduction)
+            d = pred - target  # the band is linear in the image
+            if self.reduction == "none":
+                return self.loss_weight * torch.sqrt(edge_band(d).square() + self.eps**2)
+            mean = edge_size(d, self.eps).mean()
+            return self.loss_weight * (mean if self.reduction == "mean" else mean * d.numel())
 
 
 @LOSSES.register(aliases=("WeightedTVLoss",))

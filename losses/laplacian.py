@@ -2,47 +2,14 @@
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.errors import UserError
+from ..core.ops.laplacian import laplacian_pyramid as laplacian_pyramid
+from ..core.ops.laplacian import pyramid_size
 from ..core.ops.precision import full_precision
-from ..core.runtime.constants import constant
 from . import LOSSES
 from .common import comparable
-
-BINOMIAL = (1.0, 4.0, 6.0, 4.0, 1.0)
-
-
-def blurred(x: Tensor, gain: float = 1.0) -> Tensor:
-    """Binomial filter, 5 x 5, of every channel of (B, C, H, W), mirrored at the border; sides of at least 3."""
-    taps = constant(BINOMIAL, x) * (gain**0.5 / 16)
-    x = F.pad(x, (2, 2, 2, 2), mode="reflect")
-    channels = x.shape[1]
-    x = F.conv2d(x, taps.view(1, 1, 5, 1).expand(channels, 1, 5, 1), groups=channels)
-    return F.conv2d(x, taps.view(1, 1, 1, 5).expand(channels, 1, 1, 5), groups=channels)
-
-
-def enlarged(x: Tensor) -> Tensor:
-    """Twice the size: zeros between the pixels, then the filter with four times its gain."""
-    b, c, h, w = x.shape
-    spread = x.new_zeros(b, c, 2 * h, 2 * w)
-    spread[..., ::2, ::2] = x
-    return blurred(spread, gain=4.0)
-
-
-def laplacian_pyramid(x: Tensor, levels: int) -> list[Tensor]:
-    """Bands of (B, C, H, W) from fine to coarse, and what is left: `levels` + 1 maps; linear in x."""
-    pyramid = []
-    for _ in range(levels):
-        smaller = blurred(x)[..., ::2, ::2]
-        back = enlarged(smaller)
-        if back.shape != x.shape:  # of odd sizes
-            back = F.interpolate(back, size=x.shape[-2:], mode="bilinear", align_corners=False)
-        pyramid.append(x - back)
-        x = smaller
-    return [*pyramid, x]
 
 
 @LOSSES.register()
@@ -78,6 +45,4 @@ class LaplacianLoss(nn.Module):
                 f"{pred.shape[-2]}x{pred.shape[-1]}"
             )
         with full_precision(pred):
-            *bands, rest = laplacian_pyramid(pred - target, self.levels)
-            terms = [band.abs().mean() for band in (*bands, *([rest] if self.low_pass else []))]
-        return self.loss_weight * torch.stack(terms).sum()
+            return self.loss_weight * pyramid_size(pred - target, self.levels, self.low_pass).mean()

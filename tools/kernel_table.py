@@ -23,7 +23,14 @@ from torch import Tensor
 from relume.core.cli import script
 from relume.core.errors import UserError
 
-TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
+TYPES = {
+    torch.float32: "*fp32",
+    torch.bfloat16: "*bf16",
+    torch.float16: "*fp16",
+    torch.int8: "*i8",
+    torch.int32: "*i32",
+    torch.int64: "*i64",
+}
 WARPS, REGISTERS = 64, 65_536
 """Of a multiprocessor of compute capability 8.0 and 9.0."""
 SHARED = {80: 163_840, 90: 232_448}

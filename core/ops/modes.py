@@ -28,6 +28,7 @@ NAMES = {
     "census": "census distance",
     "ssim": "structural similarity",
     "charbonnier": "Charbonnier distance",
+    "laplacian": "Laplacian pyramid",
     "sinkhorn": "Sinkhorn update",
     "selective_scan": "selective scan",
 }

@@ -18,6 +18,7 @@ from relume.core.ops.census import census_distance
 from relume.core.ops.channel_attention import cross_attention, self_attention_and_map
 from relume.core.ops.charbonnier import charbonnier_sums
 from relume.core.ops.fourier import phase_vectors, polar_spectrum
+from relume.core.ops.laplacian import edge_size, pyramid_size
 from relume.core.ops.layer_norm import layer_norm
 from relume.core.ops.pixelwise import gated_feed_forward
 from relume.core.ops.rms_norm import rmsnorm_gated
@@ -183,6 +184,23 @@ def smooth_distances(batch: int) -> list[Case]:
     return [(sums, [normal(batch, 3, 5, 7), normal(batch, 3, 5, 7)]), (sums, [far, normal(*far.shape)])]
 
 
+def pyramids(batch: int) -> list[Case]:
+    def drawn(*size: int) -> list[Tensor | None]:
+        return [normal(batch, 2, *size)]
+
+    edges = functools.partial(edge_size, eps=1e-2)
+    return [
+        (functools.partial(pyramid_size, levels=2, low_pass=True), drawn(17, 20)),
+        (functools.partial(pyramid_size, levels=3, low_pass=False), drawn(9, 24)),
+        (
+            functools.partial(pyramid_size, levels=1, low_pass=True),
+            [drawn(3, 4)[0].to(memory_format=torch.channels_last)],
+        ),
+        (edges, drawn(7, 10)),
+        (edges, drawn(1, 3)),
+    ]
+
+
 CASES: dict[str, Callable[[int], list[Case]]] = {
     "layer_norm": norms,
     "rms_norm": gated_norms,
@@ -194,6 +212,7 @@ CASES: dict[str, Callable[[int], list[Case]]] = {
     "census": distances,
     "ssim": similarities,
     "charbonnier": smooth_distances,
+    "laplacian": pyramids,
     "selective_scan": selective_scans,
     "simple_gate": gates,
     "spectral_mixing": mixings,
@@ -203,7 +222,7 @@ CASES: dict[str, Callable[[int], list[Case]]] = {
 """By op: the cases for a batch of so many samples."""
 OTHER = {"sinkhorn"}
 """Ops that have no gradient and work in place: they have tests of their own."""
-SINGLE = {"census", "charbonnier", "ssim"}
+SINGLE = {"census", "charbonnier", "laplacian", "ssim"}
 """Those that take float32 alone."""
 NEVER_EMPTY = {"ssd", "selective_scan"}
 """Those that refuse an empty batch, fused or not."""

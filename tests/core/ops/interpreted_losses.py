@@ -19,6 +19,9 @@ LOSSES: dict[str, dict[str, Any]] = {
     "ms_ssim": {"type": "MSSSIMLoss", "scales": 2, "reduction": "sum", "win_size": 5},
     "mean": {"type": "CharbonnierLoss", "eps": 1e-3, "eps_squared": True},
     "sum": {"type": "CharbonnierLoss", "reduction": "sum"},
+    "pyramid": {"type": "LaplacianLoss", "levels": 3, "low_pass": True, "loss_weight": 2.0},
+    "edge": {"type": "EdgeLoss", "eps": 0.01},
+    "edges": {"type": "EdgeLoss", "reduction": "sum"},
 }
 
 

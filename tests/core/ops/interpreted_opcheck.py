@@ -15,6 +15,7 @@ from relume.core.ops import (
     census_triton,
     charbonnier_triton,
     gdfn_triton,
+    laplacian_triton,
     layer_norm_triton,
     mdta_triton,
     phase_triton,
@@ -52,6 +53,7 @@ CASES = {
     "census": (census_triton.fused, (drawn(1, 4, 5), torch.rand(1, 4, 5), 3, 0.81, 0.1)),
     "ssim": (ssim_triton.fused, (drawn(1, 2, 5, 6), drawn(1, 2, 5, 6), plain(3), 1.0)),
     "charbonnier": (charbonnier_triton.fused, (drawn(2, 1, 5, 6), drawn(2, 1, 5, 6), 1e-6)),
+    "laplacian": (laplacian_triton.fused, (drawn(1, 1, 9, 6), 2, True, False, 0.0)),
     "simple_gate": (simple_gate_triton.fused, (drawn(2, 3, 2, 8), True)),
     "spectral_mixing": (
         spectral_mixing_triton.mix,

@@ -80,7 +80,7 @@ def test_losses_are_the_same_by_kernels() -> None:
     assert result.returncode == 0, result.stderr
     said = json.loads(result.stdout)
     assert {name: error for name, (error, _) in said.items() if error > 2e-5} == {}
-    assert all(said[name][1] for name in ("ssim", "ms_ssim", "mean", "sum"))
+    assert all(kernels for _, kernels in said.values())
 
 
 def test_offsets_have_64_bits_and_grids_their_limits() -> None:
