@@ -5,25 +5,16 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.ops.gradient import derivative_sums, derivatives, fuses
 from ..core.ops.laplacian import edge_band, edge_size
-from ..core.ops.precision import full_precision
+from ..core.ops.precision import at_least_float32, full_precision
 from . import LOSSES
 from .common import Reduction, at_least, check_weight, checked_choice, comparable, reduced
 from .pixel import L1Loss
 
 Operator = Literal["laplacian", "sobel"]
-
-LAPLACIAN = ((0.0, 1.0, 0.0), (1.0, -4.0, 1.0), (0.0, 1.0, 0.0))
-SOBEL_X = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
-
-
-def depthwise(x: Tensor, kernel: Tensor, padding: int = 0) -> Tensor:
-    """Each channel of `x`, (B, C, H, W), correlated with the same `kernel`, (h, w)."""
-    channels = x.shape[1]
-    return F.conv2d(x, kernel.to(x.dtype).expand(channels, 1, *kernel.shape), padding=padding, groups=channels)
 
 
 @LOSSES.register()
@@ -39,26 +30,27 @@ class GradientLoss(nn.Module):
         operator: which derivative.
     """
 
-    kernels: Tensor
-
     def __init__(
         self, loss_weight: float = 1.0, reduction: Reduction = "mean", operator: Operator = "laplacian"
     ) -> None:
         super().__init__()
         self.loss_weight = loss_weight
         self.reduction = checked_choice("GradientLoss", "reduction", reduction, Reduction)
-        self.operator = checked_choice("GradientLoss", "operator", operator, Operator)
-        sobel = torch.tensor(SOBEL_X)
-        kernels = torch.tensor([LAPLACIAN]) if operator == "laplacian" else torch.stack([sobel, sobel.T])
-        self.register_buffer("kernels", kernels, persistent=False)
+        checked_choice("GradientLoss", "operator", operator, Operator)
+        self.operator: Operator = operator
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
         pred, target = comparable("GradientLoss", pred, target)
-        padding = 0 if self.operator == "laplacian" else 1
-        at_least("GradientLoss", pred, 3 if padding == 0 else 1, f"operator {self.operator}")
+        at_least("GradientLoss", pred, 3 if self.operator == "laplacian" else 1, f"operator {self.operator}")
         with full_precision(pred):
-            maps = [depthwise(pred - target, kernel, padding).abs() for kernel in self.kernels]
-        return self.loss_weight * reduced(torch.stack(maps).sum(dim=0), self.reduction)
+            d = pred - target
+            if self.reduction == "none" or not fuses(d):
+                maps = [derivative.abs() for derivative in derivatives(d, self.operator)]
+                return self.loss_weight * reduced(torch.stack(maps).sum(dim=0), self.reduction)
+            total = derivative_sums(d, self.operator).sum()
+            edge = 2 if self.operator == "laplacian" else 0
+            count = len(d) * d.shape[1] * (d.shape[2] - edge) * (d.shape[3] - edge)
+            return self.loss_weight * (total / count if self.reduction == "mean" else total)
 
 
 @LOSSES.register()
@@ -101,13 +93,21 @@ class TVLoss(nn.Module):
 
     def __init__(self, loss_weight: float = 1.0, reduction: Literal["mean", "sum"] = "mean") -> None:
         super().__init__()
-        checked_choice("TVLoss", "reduction", reduction, Literal["mean", "sum"])
+        self.reduction = checked_choice("TVLoss", "reduction", reduction, Literal["mean", "sum"])
+        self.loss_weight = loss_weight
         self.distance = L1Loss(loss_weight, reduction)
 
     def forward(self, pred: Tensor, target: Tensor | None = None, weight: Tensor | None = None) -> Tensor:
         """The loss; `weight`, (B, 1, H, W) or (B, C, H, W), belongs to the upper or left pixel of a pair."""
         check_weight("TVLoss", weight, pred)
-        upper, left = (None, None) if weight is None else (weight[:, :, :-1], weight[:, :, :, :-1])
         at_least("TVLoss", pred, 2, "a difference of neighbours")
+        pred = at_least_float32(pred)
+        if weight is None and pred.dim() == 4 and fuses(pred):
+            down, right = derivative_sums(pred, "neighbours").sum(0)
+            if self.reduction == "mean":
+                height, width = pred.shape[2:]
+                down, right = (t * (n / (n - 1) / pred.numel()) for t, n in ((down, height), (right, width)))
+            return self.loss_weight * (down + right)
+        upper, left = (None, None) if weight is None else (weight[:, :, :-1], weight[:, :, :, :-1])
         vertical: Tensor = self.distance(pred[:, :, :-1], pred[:, :, 1:], upper)
         return vertical + self.distance(pred[:, :, :, :-1], pred[:, :, :, 1:], left)

@@ -20,8 +20,9 @@ def _filtered(x: Tensor, taps: tuple[float, ...], border: str, gain: float = 1.0
     line = constant(taps, x) * gain**0.5
     x = F.pad(x, (2, 2, 2, 2), mode=border)
     channels = x.shape[1]
-    x = F.conv2d(x, line.view(1, 1, 5, 1).expand(channels, 1, 5, 1), groups=channels)
-    return F.conv2d(x, line.view(1, 1, 1, 5).expand(channels, 1, 1, 5), groups=channels)
+    with torch.autocast(x.device.type, enabled=False):
+        x = F.conv2d(x, line.view(1, 1, 5, 1).expand(channels, 1, 5, 1), groups=channels)
+        return F.conv2d(x, line.view(1, 1, 1, 5).expand(channels, 1, 1, 5), groups=channels)
 
 
 def enlarged(x: Tensor) -> Tensor:

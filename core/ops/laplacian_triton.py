@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .banded import Band, Kind, table
 from .launching import launch, operator, tile
+from .planes import dense, steps
 
 PIXELS = 256
 """Of a program."""
@@ -134,18 +135,6 @@ def _tables(name: Any, size: tuple[int, int], kind: Kind, adjoint: bool, x: Tens
     return rows, columns
 
 
-def _dense(x: Tensor) -> Tensor:
-    """`x` where its planes can be walked through with one step, else a copy."""
-    last = x.is_contiguous(memory_format=torch.channels_last)
-    return x if x.is_contiguous() or last else x.contiguous()
-
-
-def _steps(x: Tensor) -> tuple[int, int, int, int]:
-    """Channels, and how far samples, channels and pixels are apart."""
-    channels, pixels = x.shape[1], x.shape[2] * x.shape[3]
-    return (channels, channels * pixels, pixels, 1) if x.is_contiguous() else (channels, channels * pixels, 1, channels)
-
-
 def _counts(x: Tensor, sides: list[tuple[int, int]]) -> list[tuple[int, int]]:
     """Of every level elements of one channel's plane, and programs for it."""
     return [(h * w, triton.cdiv(h * w, tile(PIXELS))) for h, w in sides]
@@ -160,13 +149,13 @@ def _fake(x: Tensor, levels: int, low_pass: bool, edge: bool, offset: float) -> 
 
 def _run(x: Tensor, levels: int, low_pass: bool, edge: bool, offset: float) -> tuple[Tensor, Tensor]:
     slopes = _fake(x, levels, low_pass, edge, offset)[1]
-    x, kind, held = _dense(x), _kind(edge), tile(PIXELS)
+    x, kind, held = dense(x), _kind(edge), tile(PIXELS)
     sides = _sides(x, levels)
     counts = _counts(x, sides)
     (batch, channels), planes = x.shape[:2], x.shape[0] * x.shape[1]
     stride = channels * sum(blocks for _, blocks in counts[: levels + low_pass])
     partial = x.new_empty(batch, stride)
-    above, steps = x, _steps(x)
+    above, apart = x, steps(x)
     at = programs = 0
     for level in range(levels + low_pass):
         (height, width), (pixels, blocks) = sides[level], counts[level]
@@ -178,16 +167,16 @@ def _run(x: Tensor, levels: int, low_pass: bool, edge: bool, offset: float) -> t
             rows, columns = _tables("halved", sides[level], kind, False, x)
             fewer = counts[level + 1][1]
             launch(
-                _halve, (planes * fewer,), above, small, *rows, *columns, *steps, width, down, across, fewer,
+                _halve, (planes * fewer,), above, small, *rows, *columns, *apart, width, down, across, fewer,
                 K=rows.weights.shape[1], L=columns.weights.shape[1], PIXELS=held,
             )  # fmt: skip
             rows, columns = _tables("doubled", sides[level], kind, False, x)
         launch(
-            _band, (planes * blocks,), above, small, slopes[at:], partial[:, programs:], *rows, *columns, *steps, height,
+            _band, (planes * blocks,), above, small, slopes[at:], partial[:, programs:], *rows, *columns, *apart, height,
             width, down, across, blocks, stride, offset, 1 / (channels * pixels), DOUBLED=doubling, SMOOTH=edge,
             K=rows.weights.shape[1], L=columns.weights.shape[1], PIXELS=held,
         )  # fmt: skip
-        above, steps = small, (channels, channels * down * across, down * across, 1)
+        above, apart = small, (channels, channels * down * across, down * across, 1)
         at, programs = at + planes * pixels, programs + channels * blocks
     return partial.sum(1), slopes
 
@@ -198,7 +187,7 @@ def _fake_backward(grad: Tensor, slopes: Tensor, like: Tensor, levels: int, low_
 
 def _run_backward(grad: Tensor, slopes: Tensor, like: Tensor, levels: int, low_pass: bool, edge: bool) -> Tensor:
     """The gradient of x, in the layout of `like`."""
-    of_x = torch.empty_like(_dense(like))
+    of_x = torch.empty_like(dense(like))
     kind, held, sides = _kind(edge), tile(PIXELS), _sides(like, levels)
     counts, grad = _counts(like, sides), grad.contiguous()
     channels, planes = like.shape[1], like.shape[0] * like.shape[1]
@@ -211,12 +200,12 @@ def _run_backward(grad: Tensor, slopes: Tensor, like: Tensor, levels: int, low_p
         (height, width), blocks = sides[level], counts[level][1]
         own, fine, coarse = level < levels or low_pass, level > 0, level < levels
         made = of_x if level == 0 else like.new_empty(planes, height, width)
-        steps = _steps(of_x) if level == 0 else (channels, channels * height * width, height * width, 1)
+        apart = steps(of_x) if level == 0 else (channels, channels * height * width, height * width, 1)
         fines = _tables("doubled", sides[level - 1], kind, True, like) if fine else (nothing, nothing)
         coarses = _tables("halved", sides[level], kind, True, like) if coarse else (nothing, nothing)
         launch(
             _back, (planes * blocks,), grad, slopes[places[level] if own else 0 :], slopes[places[level - 1] if fine else 0 :],
-            coarser, made, *fines[0], *fines[1], *coarses[0], *coarses[1], *steps, height, width,
+            coarser, made, *fines[0], *fines[1], *coarses[0], *coarses[1], *apart, height, width,
             *(sides[level - 1] if fine else (1, 1)), *(sides[level + 1] if coarse else (1, 1)), blocks, shares[level],
             shares[level - 1] if fine else 0.0, OWN=own, FINER=fine, COARSER=coarse, M=fines[0].weights.shape[1],
             N=fines[1].weights.shape[1], K=coarses[0].weights.shape[1], L=coarses[1].weights.shape[1], PIXELS=held,

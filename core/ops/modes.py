@@ -29,6 +29,7 @@ NAMES = {
     "ssim": "structural similarity",
     "charbonnier": "Charbonnier distance",
     "laplacian": "Laplacian pyramid",
+    "gradient": "image derivatives",
     "sinkhorn": "Sinkhorn update",
     "selective_scan": "selective scan",
 }

@@ -18,6 +18,7 @@ from relume.core.ops.census import census_distance
 from relume.core.ops.channel_attention import cross_attention, self_attention_and_map
 from relume.core.ops.charbonnier import charbonnier_sums
 from relume.core.ops.fourier import phase_vectors, polar_spectrum
+from relume.core.ops.gradient import derivative_sums
 from relume.core.ops.laplacian import edge_size, pyramid_size
 from relume.core.ops.layer_norm import layer_norm
 from relume.core.ops.pixelwise import gated_feed_forward
@@ -201,6 +202,20 @@ def pyramids(batch: int) -> list[Case]:
     ]
 
 
+def stencils(batch: int) -> list[Case]:
+    def drawn(*size: int) -> list[Tensor | None]:
+        return [normal(batch, 2, *size)]
+
+    last = normal(batch, 2, 3, 3).to(memory_format=torch.channels_last)
+    return [
+        (functools.partial(derivative_sums, operator="sobel"), drawn(13, 24)),
+        (functools.partial(derivative_sums, operator="laplacian"), [last]),
+        (functools.partial(derivative_sums, operator="laplacian"), drawn(17, 16)),
+        (functools.partial(derivative_sums, operator="neighbours"), drawn(16, 17)),
+        (functools.partial(derivative_sums, operator="sobel"), drawn(1, 2)),
+    ]
+
+
 CASES: dict[str, Callable[[int], list[Case]]] = {
     "layer_norm": norms,
     "rms_norm": gated_norms,
@@ -213,6 +228,7 @@ CASES: dict[str, Callable[[int], list[Case]]] = {
     "ssim": similarities,
     "charbonnier": smooth_distances,
     "laplacian": pyramids,
+    "gradient": stencils,
     "selective_scan": selective_scans,
     "simple_gate": gates,
     "spectral_mixing": mixings,
@@ -222,7 +238,7 @@ CASES: dict[str, Callable[[int], list[Case]]] = {
 """By op: the cases for a batch of so many samples."""
 OTHER = {"sinkhorn"}
 """Ops that have no gradient and work in place: they have tests of their own."""
-SINGLE = {"census", "charbonnier", "laplacian", "ssim"}
+SINGLE = {"census", "charbonnier", "gradient", "laplacian", "ssim"}
 """Those that take float32 alone."""
 NEVER_EMPTY = {"ssd", "selective_scan"}
 """Those that refuse an empty batch, fused or not."""

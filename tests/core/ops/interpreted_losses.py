@@ -20,6 +20,10 @@ LOSSES: dict[str, dict[str, Any]] = {
     "mean": {"type": "CharbonnierLoss", "eps": 1e-3, "eps_squared": True},
     "sum": {"type": "CharbonnierLoss", "reduction": "sum"},
     "pyramid": {"type": "LaplacianLoss", "levels": 3, "low_pass": True, "loss_weight": 2.0},
+    "laplacian": {"type": "GradientLoss", "loss_weight": 0.3},
+    "sobel": {"type": "GradientLoss", "operator": "sobel", "reduction": "sum"},
+    "variation": {"type": "TVLoss", "loss_weight": 3.0},
+    "variations": {"type": "TVLoss", "reduction": "sum"},
     "edge": {"type": "EdgeLoss", "eps": 0.01},
     "edges": {"type": "EdgeLoss", "reduction": "sum"},
 }

@@ -15,6 +15,7 @@ from relume.core.ops import (
     census_triton,
     charbonnier_triton,
     gdfn_triton,
+    gradient_triton,
     laplacian_triton,
     layer_norm_triton,
     mdta_triton,
@@ -54,6 +55,7 @@ CASES = {
     "ssim": (ssim_triton.fused, (drawn(1, 2, 5, 6), drawn(1, 2, 5, 6), plain(3), 1.0)),
     "charbonnier": (charbonnier_triton.fused, (drawn(2, 1, 5, 6), drawn(2, 1, 5, 6), 1e-6)),
     "laplacian": (laplacian_triton.fused, (drawn(1, 1, 9, 6), 2, True, False, 0.0)),
+    "gradient": (gradient_triton.fused, (drawn(2, 2, 4, 5), plain(2, 3, 3), 0, 1)),
     "simple_gate": (simple_gate_triton.fused, (drawn(2, 3, 2, 8), True)),
     "spectral_mixing": (
         spectral_mixing_triton.mix,

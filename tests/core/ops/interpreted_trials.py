@@ -18,6 +18,7 @@ from relume.core.ops import (  # noqa: F401 - every op registers its case
     charbonnier,
     dispatch,
     fourier,
+    gradient,
     laplacian,
     launching,
     layer_norm,

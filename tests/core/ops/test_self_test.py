@@ -16,6 +16,7 @@ from relume.core.ops import (  # noqa: F401 - every op registers its case
     charbonnier,
     dispatch,
     fourier,
+    gradient,
     laplacian,
     layer_norm,
     pixelwise,

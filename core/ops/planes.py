@@ -1,0 +1,18 @@
+"""How kernels walk through planes of (B, C, H, W), whose channels may come first or last in memory."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def dense(x: Tensor) -> Tensor:
+    """`x` where the pixels of a plane can be walked through with one step, else a copy."""
+    last = x.is_contiguous(memory_format=torch.channels_last)
+    return x if x.is_contiguous() or last else x.contiguous()
+
+
+def steps(x: Tensor) -> tuple[int, int, int, int]:
+    """Of `dense` tensors: channels, and how far samples, channels and pixels are apart."""
+    channels, pixels = x.shape[1], x.shape[2] * x.shape[3]
+    return (channels, channels * pixels, pixels, 1) if x.is_contiguous() else (channels, channels * pixels, 1, channels)
