@@ -58,6 +58,25 @@ def pooled(y: Tensor, attention: nn.Sequential, mean: Tensor | None = None) -> T
     return y[:, 0, 0] if y.shape[1:3] == (1, 1) else y
 
 
+def halved(x: Tensor, conv: nn.Module) -> Tensor:
+    """``conv(x)``, of 2 x 2 pixels with stride 2."""
+    if not naf_branches.worthwhile(x):
+        result: Tensor = conv(x)
+        return result
+    assert isinstance(conv, nn.Conv2d)
+    return naf_branches.halve(x, conv.weight, conv.bias)
+
+
+def doubled(x: Tensor, up: nn.Module, skip: Tensor) -> Tensor:
+    """``up(x) + skip``, `up` being a 1 x 1 convolution without bias and the shuffle of its channels to twice the size."""
+    if not naf_branches.worthwhile(x):
+        result: Tensor = up(x) + skip
+        return result
+    conv = next(up.children())
+    assert isinstance(conv, nn.Conv2d)
+    return naf_branches.double_onto(skip, x, conv.weight)
+
+
 class NAFBlock(nn.Module):
     """Nonlinear-activation-free block (figure 3c). (B, C, H, W) -> same.
 
@@ -208,10 +227,10 @@ class UShape(nn.Module):
         for encoder, down in zip(self.encoders, self.downs, strict=True):
             x = encoder(x)
             skips.append(x)
-            x = down(x)
+            x = halved(x, down)
         x = self.middle_blks(x)
         for up, decoder in zip(self.ups, self.decoders, strict=True):
-            x = decoder(up(x) + skips.pop())
+            x = decoder(doubled(x, up, skips.pop()))
         return (image + self.ending(x))[..., :height, :width]
 
     def pool_locally(self, train_size: Sequence[int], fast: bool) -> None:

@@ -7,6 +7,7 @@ matrix are folded into it, and the mean's gradient goes into the product that it
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from .modes import mode_of
-from .pixelwise import depthwise_backward, linear, plain_depthwise
+from .pixelwise import channels, depthwise_backward, pixels, plain_depthwise
 from .simple_gate import halves_product, halves_product_backward
 
 EPS = 1e-6
@@ -101,6 +102,36 @@ def attention_branch(
     return result
 
 
+def halve(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+    """A 2 x 2 convolution with stride 2, as one product of blocks of pixels.
+
+    Args:
+        x: (B, C, H, W), H and W even.
+        kernel, bias: (O, C, 2, 2); (O) or None.
+
+    Returns:
+        (B, O, H / 2, W / 2), channels-last.
+    """
+    blocks = pixels(x).unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).transpose(2, 3).flatten(3)
+    return channels(F.linear(blocks, kernel.permute(0, 2, 3, 1).flatten(1), bias))
+
+
+def double_onto(skip: Tensor, x: Tensor, kernel: Tensor) -> Tensor:
+    """``skip + pixel_shuffle(conv2d(x, kernel), 2)``, written in one go.
+
+    Args:
+        skip: (B, O, 2 H, 2 W).
+        x: (B, C, H, W).
+        kernel: (4 O, C, 1, 1).
+
+    Returns:
+        As `skip`, channels-last.
+    """
+    weight = kernel.view(-1, 2, 2, x.shape[1]).permute(1, 2, 0, 3).flatten(0, 2)
+    blocks = F.linear(pixels(x), weight).unflatten(3, (2, 2, -1)).transpose(2, 3)
+    return channels((pixels(skip).view(blocks.shape) + blocks).flatten(3, 4).flatten(1, 2))
+
+
 class _GateBranch(Function):
     """Keeps x, the normalised map, the wide map, and the gate's result."""
 
@@ -108,17 +139,18 @@ class _GateBranch(Function):
     def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
         norm, norm_bias, weight, bias, out_weight, out_bias, gain = parameters
         n, mean, scale = torch.native_layer_norm(x, x.shape[-1:], norm, norm_bias, EPS)
-        wide = F.linear(n, weight, bias)
+        wide = _affine(n, weight, bias)
         y = halves_product(wide)
-        ctx.save_for_backward(x, n, mean, scale, wide, y, *parameters)
-        return F.linear(y, out_weight * gain[:, None], out_bias * gain).add_(x)
+        matrix = out_weight * gain[:, None]
+        ctx.save_for_backward(x, n, mean, scale, wide, y, matrix, *parameters)
+        return _affine(y, matrix, out_bias * gain, x)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
-        x, n, mean, scale, wide, y, norm, norm_bias, weight, _, out_weight, out_bias, gain = ctx.saved_tensors
+        x, n, mean, scale, wide, y, matrix, norm, norm_bias, weight, _, out_weight, out_bias, gain = ctx.saved_tensors
         of_projection = _projection_backward(grad, y, out_weight, out_bias, gain)
-        inner = halves_product_backward(grad @ (out_weight * gain[:, None]), wide)
+        inner = halves_product_backward(_affine(grad, matrix.t()), wide)
         return *_norm_linear_backward(grad, inner, x, n, mean, scale, norm, norm_bias, weight), *of_projection
 
 
@@ -131,7 +163,7 @@ class _AttentionBranch(Function):
             parameters
         )
         n, mean, scale = torch.native_layer_norm(x, x.shape[-1:], norm, norm_bias, EPS)
-        wide = F.linear(n, weight, bias)
+        wide = _affine(n, weight, bias)
         convolved = plain_depthwise(wide, kernel, kernel_bias)
         y = halves_product(convolved)
         pooled = y.mean((1, 2))
@@ -140,22 +172,22 @@ class _AttentionBranch(Function):
         attended = None
         # Where there are no more pixels than channels, a matrix for each image costs more than the map, as its gradient does.
         if y.shape[1] * y.shape[2] > y.shape[3]:
-            out = linear(y, matrix * factor[:, None], offset)
+            out = x + offset
+            out.flatten(1, 2).baddbmm_(y.flatten(1, 2), (matrix * factor[:, None]).mT)
         else:
             attended = y * factor[:, None, None]
-            out = F.linear(attended, matrix, offset)
-        ctx.save_for_backward(x, n, mean, scale, wide, convolved, y, pooled, factor, attended, *parameters)
-        return out.add_(x)
+            out = _affine(attended, matrix, offset, x)
+        ctx.save_for_backward(x, n, mean, scale, wide, convolved, y, pooled, factor, attended, matrix, *parameters)
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
-        x, n, mean, scale, wide, convolved, y, pooled, factor, attended, *parameters = ctx.saved_tensors
+        x, n, mean, scale, wide, convolved, y, pooled, factor, attended, matrix, *parameters = ctx.saved_tensors
         norm, norm_bias, weight, _, kernel, _, attention, _, out_weight, out_bias, gain = parameters
-        matrix = out_weight * gain[:, None]
         if attended is not None:
             of_projection = _projection_backward(grad, attended, out_weight, out_bias, gain)
-            of_y = grad @ matrix
+            of_y = _affine(grad, matrix.t())
             of_factor = (of_y * y).sum((1, 2))
         else:
             of_each = grad.flatten(1, 2).transpose(1, 2) @ y.flatten(1, 2)
@@ -173,6 +205,28 @@ class _AttentionBranch(Function):
         of_first = _norm_linear_backward(grad, inner, x, n, mean, scale, norm, norm_bias, weight)
         of_attention = of_factor.t() @ pooled, of_factor.sum(0)
         return *of_first, of_kernel, of_kernel_bias, *of_attention, *of_projection
+
+
+def _affine(x: Tensor, weight: Tensor, bias: Tensor | None = None, onto: Tensor | None = None) -> Tensor:
+    """``linear(x, weight, bias)``, and `onto` added, without a gradient.
+
+    oneDNN's product adds both as it writes, and is the faster one where matrices have few columns.
+    """
+    if x.dtype != torch.float32 or not has_fused_products():
+        y = F.linear(x, weight, bias)
+        return y if onto is None else y.add_(onto)
+    fused = torch.ops.mkldnn._linear_pointwise
+    if onto is None:
+        result: Tensor = fused(x, weight, bias, "none", [], "")
+    else:
+        result = fused.binary(x, onto, weight, bias, "add")
+    return result
+
+
+@functools.cache
+def has_fused_products() -> bool:
+    """Whether this PyTorch was built with oneDNN's products, whose operator is the one that ``torch.compile`` calls."""
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def _projection_backward(grad: Tensor, y: Tensor, weight: Tensor, bias: Tensor, gain: Tensor) -> tuple[Tensor, ...]:
@@ -199,7 +253,7 @@ def _norm_linear_backward(
 ) -> tuple[Tensor, ...]:
     """Gradients of `x`, that of the skip connection added, of the norm's parameters, and of the matrix and its offset."""
     rows = grad.flatten(0, 2)
-    of_normalised = (rows @ weight).view(x.shape)
+    of_normalised = _affine(grad, weight.t())
     of_x, of_norm, of_norm_bias = torch.ops.aten.native_layer_norm_backward(
         of_normalised, x, x.shape[-1:], mean, scale, norm, norm_bias, (True, True, True)
     )

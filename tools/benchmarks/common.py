@@ -111,7 +111,7 @@ class Products(TorchDispatchMode):
     so that their time is less than that of the same calls within the network.
     """
 
-    NAMES = frozenset({"mm", "addmm", "bmm", "baddbmm", "convolution", "convolution_backward"})
+    NAMES = frozenset({*("mm", "addmm", "bmm", "baddbmm", "convolution", "convolution_backward"), "_linear_pointwise"})
 
     def __init__(self) -> None:
         super().__init__()

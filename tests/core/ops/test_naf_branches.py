@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from filling import waves
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import gradcheck
 
 from relume.archs.nafnet import NAFBlock
@@ -100,3 +100,38 @@ def test_a_block_is_the_same_by_branches_and_by_parts(monkeypatch: pytest.Monkey
     assert "Branch" in whole.grad_fn.next_functions[0][0].name() or "Branch" in whole.grad_fn.name()
     monkeypatch.setattr(naf_branches, "worthwhile", lambda _: False)
     assert_same(whole, block(x), given)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_in_single_precision_by_fused_products_and_without(fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if fused and not naf_branches.has_fused_products():
+        pytest.skip("this PyTorch has no oneDNN")
+    monkeypatch.setattr(naf_branches, "has_fused_products", lambda: fused)
+    for channels, height, width in ((6, 4, 5), (16, 2, 3), (3, 1, 1)):
+        exact = NAFBlock(channels).double()
+        with torch.no_grad():
+            for name, p in exact.named_parameters():
+                p.copy_(waves(name, tuple(p.shape)))
+        block = NAFBlock(channels)
+        block.load_state_dict(exact.state_dict())
+        x = waves("x", (2, channels, height, width))
+        weights = waves("cotangent", tuple(x.shape))
+        found, expected = (
+            [y, *torch.autograd.grad(y, [given, *net.parameters()], weights.to(y.dtype))]
+            for net, given in ((block, x.float().requires_grad_()), (exact, x.clone().requires_grad_()))
+            for y in [net(given)]
+        )
+        for mine, theirs in zip(found, expected, strict=True):
+            assert (mine - theirs).abs().max() <= 1e-5 * theirs.abs().max() + 1e-5
+
+
+@pytest.mark.parametrize("size", [(1, 2, 2), (2, 4, 6)], ids=str)
+def test_halving_and_doubling_are_their_convolutions(size: tuple[int, int, int]) -> None:
+    batch, height, width = size
+    down, up = nn.Conv2d(C, 2 * C, 2, stride=2).double(), nn.Conv2d(2 * C, 4 * E, 1, bias=False).double()
+    x, skip = numbers("x", batch, C, height, width), numbers("s", batch, E, 2 * height, 2 * width)
+    assert_same(naf_branches.halve(x, down.weight, down.bias), down(x), [x, *down.parameters()])
+    wide = numbers("y", batch, 2 * C, height, width)
+    expected = skip + F.pixel_shuffle(up(wide), 2)
+    assert_same(naf_branches.double_onto(skip, wide, up.weight), expected, [skip, wide, *up.parameters()])
+    assert naf_branches.double_onto(skip, wide, up.weight).is_contiguous(memory_format=torch.channels_last)
