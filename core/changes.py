@@ -49,7 +49,7 @@ RULES = (
                 "auto_resume",
             ),
             *("find_unused_parameters", "datasets.val*", "datasets.test*", "train.max_nonfinite"),
-            *("train.compile", "train.channels_last", "train.strategy", "datasets.train.name"),
+            *("train.compile", "train.cuda_graph", "train.channels_last", "train.strategy", "datasets.train.name"),
             "train.keep_global_batch",
             *("datasets.train.num_worker_per_gpu", "datasets.train.prefetch_mode", "datasets.train.num_prefetch_queue"),
             *(

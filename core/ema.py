@@ -40,6 +40,8 @@ class EMA:
         self.halflife = halflife
         self.rampup = rampup
         self.networks = {k: copy.deepcopy(n).requires_grad_(False).eval() for k, n in networks.items()}
+        self.weights: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        """Where the decay changes: it and what is left to one, of the next step, by device, always in the same place."""
 
     def decay_at(self, seen: int, taken: int) -> float:
         """The decay of a step that took `taken` samples, after which `seen` are seen, over all ranks."""
@@ -48,16 +50,25 @@ class EMA:
         most = math.inf if self.rampup is None else self.rampup * seen
         return float(0.5 ** (taken / max(min(self.halflife, most), 1e-8)))
 
+    def begin(self, seen: int, taken: int) -> None:
+        """Say how much samples the next step sees and takes; the numbers as of `decay_at`."""
+        if self.halflife is None:
+            return
+        decay = self.decay_at(seen, taken)
+        for network in self.networks.values():
+            for device in {p.device for p in network.parameters()}:
+                if device not in self.weights:
+                    self.weights[device] = torch.empty((), device=device), torch.empty((), device=device)
+                for tensor, value in zip(self.weights[device], (decay, 1.0 - decay), strict=True):
+                    tensor.fill_(value)
+
     @torch.no_grad()
-    def update(
-        self, networks: Mapping[str, nn.Module], seen: int = 0, taken: int = 0, sound: Tensor | None = None
-    ) -> None:
-        """Take one step towards `networks`, the unwrapped ones; the numbers as of `decay_at`.
+    def update(self, networks: Mapping[str, nn.Module], sound: Tensor | None = None) -> None:
+        """Take one step towards `networks`, the unwrapped ones; where the decay changes, after `begin`.
 
         Args:
             sound: (), boolean, on the device; where it is false, the averages stay bit for bit as they are.
         """
-        decay = self.decay_at(seen, taken)
         for key, average in self.networks.items():
             current = networks[key]
             mean: list[Tensor] = list(average.parameters())
@@ -65,8 +76,14 @@ class EMA:
             own = [*mean, *average.buffers()] if sound is not None else []
             before = [local(t).clone() for t in own]
             # As BasicSR rounds it: with a decay of 0.999 the rounding of a step is a hundredth of what the average moves.
-            torch._foreach_mul_(mean, decay)
-            torch._foreach_add_(mean, latest, alpha=1.0 - decay)
+            if self.halflife is None:
+                torch._foreach_mul_(mean, self.decay)
+                torch._foreach_add_(mean, latest, alpha=1.0 - self.decay)
+            elif mean:
+                decay, rest = self.weights[mean[0].device]
+                parts = [local(t) for t in mean]
+                torch._foreach_mul_(parts, decay)
+                torch._foreach_add_(parts, torch._foreach_mul([local(t) for t in latest], rest))
             for mine, theirs in zip(average.buffers(), current.buffers(), strict=True):
                 mine.copy_(theirs)
             if sound is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -37,6 +38,11 @@ class Entry:
     report: Tensor
     """See `Guard.judge`."""
 
+    def again(self, iteration: int, batches: Sequence[Batch]) -> Entry:
+        """What the same update leaves of another step, with copies of the numbers that it has now."""
+        numbers = {k: getattr(self, k).clone() for k in ("losses", "norms", "report")}
+        return dataclasses.replace(self, iteration=iteration, words=words_of(batches), **numbers)
+
 
 class Guard:
     """Judges every update, counts bad steps in a row, and leaves a replayable bundle when there were too many.
@@ -57,6 +63,8 @@ class Guard:
         self.cures += f" ({trained_by})" if trained_by else ""
         self.folder = folder
         self.device = device
+        self.counted = torch.zeros((), dtype=torch.int32, device=device)
+        """Bad steps in a row on the device, always up to date, and always in the same place."""
         self.entries: list[Entry] = []
         self.kept: list[dict[str, Any]] = []
         self.in_a_row = 0
@@ -70,17 +78,21 @@ class Guard:
     def in_a_row(self, count: int) -> None:
         count = min(count, self.limit - 1)  # who goes on after too many may try again
         self._in_a_row = count
-        self.counted = torch.full((), count, dtype=torch.int32, device=self.device)
-        """The same on the device, always up to date."""
+        self.counted.fill_(count)
         self._steps = 0
 
     def must_look(self, batches: Sequence[Batch]) -> bool:
         """Whether a step with these micro-batches needs a `look` before: earlier ones may have to be kept, of other shapes."""
         return self._in_a_row + self._steps >= self.limit and not alike(self.kept, batches)
 
+    @property
+    def going(self) -> Tensor:
+        """Whether steps still count, (), boolean."""
+        return self.counted < self.limit
+
     def begin(self, batches: Sequence[Batch]) -> Tensor:
-        """Whether steps still count, (), boolean, at the beginning of one with these micro-batches."""
-        going = self.counted < self.limit
+        """Keep a step's micro-batches as it begins; whether steps still count."""
+        going = self.going
         if self._in_a_row + self._steps < self.limit:
             self.kept = [dict(b) for b in batches]  # there cannot have been too many yet
         else:
@@ -124,14 +136,13 @@ class Guard:
         finite = (report[0] + report[1]) == 0
         excused = torch.zeros_like(finite) if scale is None else (report[0] == 0) & ~finite & (scale >= 1.0)
         report = torch.cat([report, torch.stack([finite, excused]).float()])
-        words = [{k: v for k, v in b.items() if not isinstance(v, Tensor)} for b in batches]
         names = [list(u.losses) for u in updates]
-        self.entries.append(Entry(iteration, losses, names, norms.detach(), parameters, words, report))
+        self.entries.append(Entry(iteration, losses, names, norms.detach(), parameters, words_of(batches), report))
         return going & finite, going & ~finite & ~excused
 
     def close(self, sound: Tensor, failed: Tensor) -> None:
         """Count a step: whether all its updates were sound, and whether one has failed."""
-        self.counted = torch.where(failed, self.counted + 1, torch.where(sound, 0, self.counted)).to(torch.int32)
+        self.counted.copy_(torch.where(failed, self.counted + 1, torch.where(sound, 0, self.counted)))
 
     def look(self, networks: Mapping[str, nn.Module], context: Callable[[], Mapping[str, Any]] = dict) -> set[int]:
         """Say what was bad since the last look: which losses, which samples, which gradients. Waits for the device.
@@ -245,6 +256,11 @@ def _spoilt(network: nn.Module) -> list[str]:
     if bool(torch.isfinite(torch.stack([(v * 0).sum().abs().float() for v in local.values()])).all()):
         return []
     return [k for k, v in local.items() if not torch.isfinite(v).all()]
+
+
+def words_of(batches: Sequence[Batch]) -> list[dict[str, Any]]:
+    """What micro-batches hold besides tensors."""
+    return [{k: v for k, v in b.items() if not isinstance(v, Tensor)} for b in batches]
 
 
 def alike(some: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> bool:

@@ -30,7 +30,6 @@ from .runtime.means import RunningMeans
 from .runtime.optimizers import modes
 from .runtime.parallel import sharded_owner
 from .runtime.precision import autocast
-from .runtime.predicated import put_back
 from .runtime.shards import SHARDED, Shares
 from .runtime.signals import Stopped, StopRequest, how
 from .runtime.speed import Profiler
@@ -46,6 +45,7 @@ from .runtime.weights import described
 from .runtime.zero import is_divided
 from .training.best import MEAN, decided_by, mean_of, remember
 from .training.parts import Parts
+from .training.steps import Steps
 from .training.update import Updater
 
 log = logging.getLogger("relume")
@@ -106,7 +106,7 @@ class Trainer:
         """Learning rates of the last step, one per parameter group of the model's leading optimizer, or else of the first that
         it asked for."""
         self.updater = Updater(parts, self.train)
-        self._buffers = [b for n in parts.networks.values() for b in n.buffers()]
+        self.steps = Steps(self.updater)
 
     # ---------------------------------------------------------------- the loop
     def fit(self) -> None:
@@ -164,7 +164,7 @@ class Trainer:
 
     def advance(self) -> dict[str, Tensor | float]:
         """The next iteration: a step, watched, counted and shown; what it logs."""
-        self._before = [b.clone() for b in self._buffers]  # now: loading the step's samples may fail, too
+        self._before = [b.clone() for b in self.updater.buffers]  # now: loading the step's samples may fail, too
         self.iteration += 1
         with self.unproven() if self.iteration <= self.first + PROVEN else contextlib.nullcontext():
             self.profiler.before(self.iteration)
@@ -192,33 +192,21 @@ class Trainer:
     def step(self) -> dict[str, Tensor | float]:
         """One iteration: every update that the model asks for, over all micro-batches; then schedules and averages."""
         began = time.perf_counter()
-        self.updater.begin()
         before = self.parts.loader.position
         batches: list[Batch] = [next(self.parts.loader) for _ in range(self.parts.loader.micro_batches(self.iteration))]
         self.parts.model.samples_seen = seen = self.parts.loader.position
         loaded = time.perf_counter()
         if self.parts.guard.must_look(batches):
             self.look()
-        seed_everything(self.seed, self.iteration, distributed.rank())
-        buffers = self._before if self._before is not None else [b.clone() for b in self._buffers]
-        scalars: dict[str, Tensor | float] = {}
+        self.updater.begin()
+        self.parts.guard.begin(batches)
+        if self.parts.ema:
+            self.parts.ema.begin(seen, seen - before)
         model = self.parts.model
         model.showing, model.pictures = self.due(self.logging.train_image_freq) and distributed.is_main(), {}
-        generators = [self.parts.model.updates(batch, self.iteration) for batch in batches]
-        asked: set[str] = set()
-        sound = self.parts.guard.begin(batches)
-        failed = ~sound  # where steps count no longer, batch statistics stay as they are, too
+        seed = partial(seed_everything, self.seed, self.iteration, distributed.rank())
         with self.utilisation.counting(batches):
-            while updates := self.updater.differentiate(generators):
-                asked.add(updates[0].optimizer)
-                # After a bad update the rest of the step would build on one that did not happen: it does not count either.
-                sound, worse = self.updater.apply(self.iteration, updates, batches, scalars, sound)
-                failed = failed | worse
-        if asked:
-            self.parts.guard.close(sound, failed)
-            put_back(~failed, self._buffers, buffers)
-            if self.parts.ema:
-                self.parts.ema.update(self.parts.networks, seen, seen - before, sound)
+            scalars, asked = self.steps.take(self.iteration, batches, self._before, seed)
         self.leaving = self.leaving or distributed.agreed(self.stop.code)
         shown = {leading} if (leading := self.parts.model.leading) else asked
         stepped = next((o for k, o in self.parts.optimizers.items() if k in shown), None)
@@ -412,7 +400,7 @@ class Trainer:
         before, self._before = self._before, None
         if before is not None:
             self.iteration -= 1
-            for buffer, value in zip(self._buffers, before, strict=True):
+            for buffer, value in zip(self.updater.buffers, before, strict=True):
                 buffer.data.copy_(value)
         whole = before is not None or not (self._unsaid and distributed.world_size() > 1)
         lost = whole and self.iteration > self.saved and distributed.is_main()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
@@ -15,10 +15,15 @@ from ...losses.base import LossTraits
 from ..annotations import declared, shape_of
 from ..errors import UserError
 from ..inference.tiling import Inference
+from ..runtime.step_graph import Unrepeatable
 from . import MODELS
 
 Batch = dict[str, Any]
 """One collated batch: tensors ``lq``, ``gt`` (B, C, H, W) in [0, 1], and lists of strings such as ``lq_path``."""
+
+
+class Ready(Batch):
+    """A batch that `Model.prepared` has seen."""
 
 
 @dataclass
@@ -150,6 +155,28 @@ class Model:
             step: the iteration, counted from 1.
         """
         raise NotImplementedError
+
+    def prepared(self, batch: Batch, step: int) -> Batch:
+        """What a step on one (micro-)batch draws on the host, which no graph can hold: ``train.cuda_graph``
+        calls it before `updates`, whose parameters are the same.
+
+        Returns:
+            The batch with what became of its images, and with what was drawn. An `updates` that needs this gets it by `ready`.
+        """
+        return batch
+
+    def ready(self, batch: Batch, step: int) -> Batch:
+        """A batch that `prepared` has seen, once."""
+        return batch if isinstance(batch, Ready) else Ready(self.prepared(batch, step))
+
+    def stage(self, step: int) -> Hashable:
+        """What `updates` depends on besides its batch, once that is `ready`: iterations of the same stage do the same work on
+        the device, and ``train.cuda_graph`` records one of them for all. A class with an `updates` of its own says this anew.
+
+        Raises:
+            Unrepeatable: no two of them do the same work.
+        """
+        raise Unrepeatable(f"{type(self).__name__} does not say what its steps depend on (Model.stage)")
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         """Inference on one batch, without gradients: ``{"output": (B, C, H, W), ...}``; the ground truth may be absent."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -66,9 +66,16 @@ class DiffIRS1Model(Model):
     def mistakes(cls, opt: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield from mistakes_of_mixing(opt)
 
-    def updates(self, batch: Batch, step: int) -> Iterator[Update]:
+    def prepared(self, batch: Batch, step: int) -> Batch:
+        """Its images mixed as the options say."""
         images = {"lq": batch["lq"], "gt": batch["gt"], self.prior_from: self.guide(batch)}
-        images = self.mixing(images, batch)
+        return {**batch, **self.mixing(images, batch)}
+
+    def stage(self, step: int) -> Hashable:
+        return None
+
+    def updates(self, batch: Batch, step: int) -> Iterator[Update]:
+        images = self.ready(batch, step)
         restored, _ = self.networks["g"](images["lq"], images[self.prior_from])
         self.keep_pictures(input=images["lq"], output=restored, target=images["gt"])
         yield Update("g", self.loss_terms(restored, images["gt"]), self.loss_logs())
@@ -220,16 +227,22 @@ class DiffIRS2Model(Model):
             if name.startswith(("condition.", "denoise.")):
                 yield name, parameter
 
+    def prepared(self, batch: Batch, step: int) -> Batch:
+        """Its images mixed as the options say, and the ``noise`` of its priors."""
+        images = self.mixing({"lq": batch["lq"], "gt": batch["gt"]}, batch)
+        return {**batch, **images, "noise": standard_normal(batch, PRIOR)}
+
+    def stage(self, step: int) -> Hashable:
+        return step < self.encoder_iter
+
     def updates(self, batch: Batch, step: int) -> Iterator[Update]:
-        images = {"lq": batch["lq"], "gt": batch["gt"]}
-        images = self.mixing(images, batch)
+        images = self.ready(batch, step)
         teacher: Any = self.networks["S1"]
         with torch.no_grad():
             prior = teacher.prior(images["lq"], images["gt"])
         alone = step < self.encoder_iter
-        noise = standard_normal(batch, PRIOR)
         # One call of the whole network in both phases, or DistributedDataParallel would not see the first.
-        restored, iterates = self.networks["g"](images["lq"], prior, only_prior=alone, noise=noise)
+        restored, iterates = self.networks["g"](images["lq"], prior, only_prior=alone, noise=images["noise"])
         distillation: Any = self.losses["kd_opt"]
         last = len(iterates) - 1
         terms = {f"l_abs_{last}": distillation(iterates[-1], prior)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, cast
 
@@ -116,6 +116,9 @@ class InterpolationModel(Model):
             last = self.flow_steps if step <= self.flow_steps else self.frozen_steps
             until = f", up to iteration {last}" if step <= last else " from now on"
             log.info("Trained%s: %s", until, "all" if len(trained) == len(self.parts) else ", ".join(sorted(trained)))
+
+    def stage(self, step: int) -> Hashable:
+        return step <= self.flow_steps, step <= self.frozen_steps
 
     def updates(self, batch: Batch, step: int) -> Iterator[Update]:
         self.begin(step)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -141,12 +141,23 @@ class RestorationModel(Model):
                 needed = " or ".join(sorted(learning))
                 yield f"train.{key}", f"has no effect where neither balance nor balance_outputs is {needed}"
 
-    def updates(self, batch: Batch, step: int) -> Iterator[Update]:
+    def prepared(self, batch: Batch, step: int) -> Batch:
+        """Its images changed as the options say."""
+        return {**batch, **self.augmented(self.images(batch), batch)}
+
+    def stage(self, step: int) -> Hashable:
+        return None
+
+    def images(self, batch: Batch) -> dict[str, Tensor]:
+        """``lq``, all targets, and images that the network is called with besides."""
         given = self.given(batch)
         need_items("train", ["gt"], batch)
         extra = {k for k, v in given.items() if is_image(v, given["lq"] if "lq" in given else batch["lq"])}
-        images = {k: v for k, v in batch.items() if k in extra or re.fullmatch(r"lq|gt(_\d+)?", k)}
-        images = self.augmented(images, batch)
+        return {k: v for k, v in batch.items() if k in extra or re.fullmatch(r"lq|gt(_\d+)?", k)}
+
+    def updates(self, batch: Batch, step: int) -> Iterator[Update]:
+        batch = self.ready(batch, step)
+        given, images = self.given(batch), self.images(batch)
         outputs = as_tuple(self.networks["g"](*(images.get(k, v) for k, v in given.items())))
         self._check_outputs(len(outputs))
         others = {f"output_{i}": output for i, output in enumerate(outputs[1:], start=2)}

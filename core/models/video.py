@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, NamedTuple
 
@@ -125,9 +125,16 @@ class VideoModel(RestorationModel):
             blocks["optim_g"] = {**given, "param_groups": [*(given.get("param_groups") or ()), *groups]}
         return blocks
 
+    def prepared(self, batch: Batch, step: int) -> Batch:
+        """Its clips mixed as the options say."""
+        return {**batch, **self.mixing({"lq": batch["lq"], "gt": batch["gt"]}, batch)}
+
+    def stage(self, step: int) -> Hashable:
+        return step < self.fix_flow, step < self.tsa_iter
+
     def updates(self, batch: Batch, step: int) -> Iterator[Update]:
         self.begin(step)
-        images = self.mixing({"lq": batch["lq"], "gt": batch["gt"]}, batch)
+        images = self.ready(batch, step)
         output = self.networks["g"](images["lq"])
         target = images["gt"]
         if output.shape != target.shape:

@@ -108,6 +108,10 @@ class Train(Section):
     compile: bool | Literal["default", "reduce-overhead", "max-autotune"] = setting(
         False, "torch.compile, or its mode."
     )
+    cuda_graph: bool = setting(
+        False,
+        "Record each step, forward, backward and update, as one CUDA graph for each shape, with the same numbers.",
+    )
     checkpoint_activations: bool = setting(
         False,
         "Keep only the inputs of repeated blocks, and compute the rest again in the backward pass: less memory, slower.",

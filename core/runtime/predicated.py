@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import struct
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -53,10 +55,14 @@ class Stepper:
 
     Args:
         optimizer: one whose memory is on the device of what it trains is asked nothing; any other waits for the verdict.
+        recorded: whether steps are to become parts of a graph, so that rates are read from tensors.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer, recorded: bool = False) -> None:
         self.optimizer = optimizer
+        self.rates = Rates(optimizer, recorded)
+        self.forgot = 0
+        """How often it was made to forget all that it remembered."""
         kind = type(optimizer)
         self.known = kind.__module__.startswith("torch.optim") and kind.__name__ in KNOWN
         self.born: Tensor | None = None
@@ -67,7 +73,7 @@ class Stepper:
         parameters = [p for g in self.optimizer.param_groups for p in g["params"] if p.grad is not None]
         if not self._predicable(parameters):
             if bool(sound):
-                self.optimizer.step()
+                self._step()
             return
         fresh = [p for p in parameters if not self.optimizer.state.get(p)]
         if not fresh and self._skips():
@@ -76,7 +82,7 @@ class Stepper:
         before = {id(p): remembered(self.optimizer, p) for p in parameters}
         kept = [local(p).clone() for p in parameters]
         memory = {key: {k: local(v).clone() for k, v in state.items()} for key, state in before.items()}
-        self.optimizer.step()
+        self._step()
         put_back(sound, parameters, kept)
         new, old = [], []
         for p in parameters:
@@ -88,13 +94,18 @@ class Stepper:
         if fresh and len(fresh) == len(parameters):
             self.born = torch.zeros_like(sound)
         if self.born is not None:
-            self.born = self.born | sound
+            self.born.logical_or_(sound)
 
     def settle(self) -> None:
         """Forget what the optimizer began to remember in steps that all were taken back. Waits for the device."""
         if self.born is not None and not bool(self.born):
             self.optimizer.state.clear()
+            self.forgot += 1
         self.born = None
+
+    def _step(self) -> None:
+        with self.rates.there():
+            self.optimizer.step()
 
     def _predicable(self, parameters: Sequence[Tensor]) -> bool:
         if not self.known or any(g.get("dampening") for g in self.optimizer.param_groups):
@@ -117,9 +128,64 @@ class Stepper:
         optimizer.grad_scale = None
         optimizer.found_inf = (~sound).float()
         try:
-            optimizer.step()
+            self._step()
         finally:
             del optimizer.grad_scale, optimizer.found_inf
+
+
+class Rates:
+    """The learning rates of an optimizer as its step takes them; schedulers, logs and checkpoints know plain numbers.
+
+    Args:
+        optimizer: whose groups they are.
+        in_tensors: whether they are read from tensors on the device, which steps of a graph need.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, in_tensors: bool) -> None:
+        self.optimizer = optimizer
+        devices = [p.device for g in optimizer.param_groups for p in g["params"][:1]]
+        self.rounded = any(d.type == "cuda" for d in devices)
+        self.tensors: list[Tensor] = []
+        """Of each group, or none."""
+        if in_tensors:
+            # Fused kernels read float64 on a CPU, and float32 on a GPU.
+            self.tensors = [
+                torch.zeros((), device=d, dtype=torch.float64 if d.type == "cpu" else torch.float32) for d in devices
+            ]
+
+    def bring(self) -> None:
+        """Give the tensors the rates that are in force."""
+        for tensor, group in zip(self.tensors, self.optimizer.param_groups, strict=False):
+            tensor.fill_(group["lr"])
+
+    @contextlib.contextmanager
+    def there(self) -> Iterator[None]:
+        """Inside, the groups have the rates as the step takes them: on a GPU float32, so that a graph's are the same."""
+        groups = self.optimizer.param_groups  # which loading a state makes anew
+        plain = [g["lr"] for g in groups]
+        taken: Sequence[Any] = self.tensors or [float32(lr) if self.rounded else lr for lr in plain]
+        try:
+            for group, rate in zip(groups, taken, strict=True):
+                group["lr"] = rate
+            yield
+        finally:
+            for group, rate in zip(groups, plain, strict=True):
+                group["lr"] = rate
+
+
+def float32(rate: Any) -> Any:
+    """A rate as a number that float32 has; a tensor is left alone.
+
+    >>> float32(0.1)
+    0.10000000149011612
+    """
+    return rate if isinstance(rate, Tensor) else struct.unpack("f", struct.pack("f", rate))[0]
+
+
+def takes_tensors(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether an optimizer reads its rates from tensors without bringing them to the host."""
+    own = type(optimizer).__module__.startswith("torch.optim") and type(optimizer).__name__ in KNOWN
+    return own and all(g.get("fused") or g.get("capturable") for g in optimizer.param_groups)
 
 
 def remembered(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from ..models.base import Batch, Update
 from ..options.schema import Train
 from ..runtime import distributed, parallel
 from ..runtime.precision import autocast
-from ..runtime.predicated import Stepper, put_back
+from ..runtime.predicated import Stepper, put_back, takes_tensors
 from .parts import Parts
 
 
@@ -30,11 +30,13 @@ class Updater:
             all, and each update would count as a step.
         logged: names of what each update since the last look has logged, of the last step.
         applied: whether an optimizer has stepped in this step.
+        buffers: of the networks.
     """
 
     def __init__(self, parts: Parts, train: Train) -> None:
         self.parts, self.train = parts, train
-        self.steppers = {k: Stepper(o) for k, o in parts.optimizers.items()}
+        self.steppers = {k: Stepper(o, train.cuda_graph and takes_tensors(o)) for k, o in parts.optimizers.items()}
+        self.buffers = [b for n in parts.networks.values() for b in n.buffers()]
         fp16 = train.amp == "fp16"
         self.scalers = {k: torch.amp.GradScaler(parts.device.type, enabled=fp16) for k in parts.optimizers}
         self.logged: list[list[str]] = []
@@ -44,6 +46,38 @@ class Updater:
     def begin(self) -> None:
         """A step begins."""
         self.logged, self.applied = [], False
+        for stepper in self.steppers.values():
+            stepper.rates.bring()
+
+    def take(
+        self, iteration: int, batches: Sequence[Batch], buffers: Sequence[Tensor] | None = None
+    ) -> tuple[dict[str, Tensor | float], set[str]]:
+        """Everything of a step that its device does: every update that the model asks for, and averages.
+
+        Args:
+            buffers: those of the networks as they were before the step; copied here when None.
+
+        Returns:
+            What the step logs, and the optimizers that it asked for.
+        """
+        guard = self.parts.guard
+        before = [b.clone() for b in self.buffers] if buffers is None else buffers
+        scalars: dict[str, Tensor | float] = {}
+        asked: set[str] = set()
+        sound = guard.going
+        failed = ~sound  # where steps count no longer, batch statistics stay as they are, too
+        generators = [self.parts.model.updates(batch, iteration) for batch in batches]
+        while updates := self.differentiate(generators):
+            asked.add(updates[0].optimizer)
+            # After a bad update the rest of the step would build on one that did not happen: it does not count either.
+            sound, worse = self.apply(iteration, updates, batches, scalars, sound)
+            failed = failed | worse
+        if asked:
+            guard.close(sound, failed)
+            put_back(~failed, self.buffers, before)
+            if self.parts.ema:
+                self.parts.ema.update(self.parts.networks, sound)
+        return scalars, asked
 
     def differentiate(self, generators: Sequence[Iterator[Update]]) -> list[Update]:
         """The next update of every micro-batch, back-propagated; an empty list when the step is over."""
@@ -66,7 +100,7 @@ class Updater:
         self,
         iteration: int,
         updates: list[Update],
-        batches: list[Batch],
+        batches: Sequence[Batch],
         scalars: dict[str, Tensor | float],
         going: Tensor,
     ) -> tuple[Tensor, Tensor]:

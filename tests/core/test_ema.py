@@ -72,5 +72,6 @@ def test_curves_and_trajectory_of_the_original(golden: Callable[[str], Path]) ->
     for step, (weights, average) in enumerate(zip(path["nets"], path["ema"], strict=True), start=1):
         with torch.no_grad():
             net[0].copy_(weights)
-        ema.update({"g": net}, step * path["batch"], path["batch"])
+        ema.begin(step * path["batch"], path["batch"])
+        ema.update({"g": net})
         torch.testing.assert_close(ema.networks["g"][0].data, average, rtol=1e-6, atol=1e-7)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -113,8 +113,19 @@ class SRGANModel(Model):
         self._freezable = self._trained_parameters()  # sharding has made them anew
 
     # ---------------------------------------------------------------- one step
-    def updates(self, batch: Batch, step: int) -> Iterator[Update]:
+    def prepared(self, batch: Batch, step: int) -> Batch:
+        """Its `images`, and for ``gp_weight`` where between real and generated ones they are judged, ``alpha``."""
         images = self.images(batch)
+        if self.gp_weight > 0 and "seed" in batch:
+            alpha = uploaded(uniform_of(seeds_of(batch), 1).float(), images["gt"].device)
+            images["alpha"] = alpha.view(-1, 1, 1, 1)
+        return {**batch, **images}
+
+    def stage(self, step: int) -> Hashable:
+        return step <= self.net_g_pretrain_iters, self.due(step), step % self.net_d_reg_every == 0
+
+    def updates(self, batch: Batch, step: int) -> Iterator[Update]:
+        images = self.ready(batch, step)
         if step <= self.net_g_pretrain_iters:
             output = self.generated(images["lq"])
             self.keep_pictures(input=images["lq"], output=output, target=images["gt"])
@@ -132,7 +143,7 @@ class SRGANModel(Model):
                 output = self.generated(images["lq"])
         self.keep_pictures(input=images["lq"], output=output, target=images["gt"])
         terms, logs = self.discriminator_terms(output.detach(), images)
-        yield Update("d", {**terms, **self.penalties(batch, output.detach(), images, step)}, logs)
+        yield Update("d", {**terms, **self.penalties(output.detach(), images, step)}, logs)
 
     def due(self, step: int) -> bool:
         """Whether the generator is trained in `step`."""
@@ -211,7 +222,7 @@ class SRGANModel(Model):
             of_real, of_fake = loss(real, True, is_disc=True), loss(fake, False, is_disc=True)
         return {"l_d_real": of_real, "l_d_fake": of_fake}, {"out_d_real": mean(real), "out_d_fake": mean(fake)}
 
-    def penalties(self, batch: Batch, output: Tensor, images: Mapping[str, Tensor], step: int) -> dict[str, Tensor]:
+    def penalties(self, output: Tensor, images: Mapping[str, Tensor], step: int) -> dict[str, Tensor]:
         """Penalties on the discriminator's gradients, by log name, in float32."""
         terms: dict[str, Tensor] = {}
         lq, target = images["lq"], images.get("gan", images["gt"])
@@ -221,12 +232,8 @@ class SRGANModel(Model):
                 factor = self.r1_reg_weight / 2 * self.net_d_reg_every
                 terms["l_d_r1"] = factor * r1_penalty(self.judge(real, lq.float()), real)
             if self.gp_weight > 0:
-                alpha = None
-                if "seed" in batch:
-                    alpha = uploaded(uniform_of(seeds_of(batch), 1).float(), target.device).view(-1, 1, 1, 1)
-                penalty = gradient_penalty_loss(
-                    lambda x: self.judge(x, lq.float()), target.float(), output.float(), alpha=alpha, per="sample"
-                )
+                judged, alpha = lambda x: self.judge(x, lq.float()), images.get("alpha")
+                penalty = gradient_penalty_loss(judged, target.float(), output.float(), alpha=alpha, per="sample")
                 terms["l_d_gp"] = self.gp_weight * penalty
         return terms
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,7 +15,7 @@ from ...degradations.limits import JpegTable
 from ...degradations.second_order import SecondOrder, synthesise
 from ...errors import UserError
 from .. import MODELS
-from ..base import Batch, Update
+from ..base import Batch
 from ..restoration import RestorationModel
 from .model import SRGANModel
 
@@ -148,6 +147,7 @@ class RealESRNetModel(RestorationModel):
         self.keys: SharpenedTarget = keys
         self.maker = PairMaker(keys)
 
-    def updates(self, batch: Batch, step: int) -> Iterator[Update]:
+    def prepared(self, batch: Batch, step: int) -> Batch:
+        """The pairs made of it, changed as the options say."""
         pair = self.maker.pair(batch, sharpen=self.keys.gt_usm)
-        return super().updates({**batch, "lq": pair["lq"], "gt": pair["degraded"]}, step)
+        return super().prepared({**batch, "lq": pair["lq"], "gt": pair["degraded"]}, step)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple, TypeVar
 
@@ -18,6 +18,7 @@ from ...errors import UserError
 from ...features import FEATURES, FeatureExtractor, build_features
 from ...inference.network import NetworkTraits
 from ...runtime import distributed, parallel
+from ...runtime.step_graph import Unrepeatable
 from .. import MODELS
 from ..base import Batch, Model, Update, flat_terms, log_name
 from ..draws import seeds_of, standard_normal, uniforms_of, uploaded
@@ -224,6 +225,11 @@ class GenerationModel(Model):
             self.bank.seed = state["bank_seed"]
 
     # ------------------------------------------------------------ training
+    def stage(self, step: int) -> Hashable:
+        raise Unrepeatable(
+            f"{type(self).__name__} draws a part of its memory, noise and times on the host in every step"
+        )
+
     def updates(self, batch: Batch, step: int) -> Iterator[Update]:
         # The trainer asks for every micro-batch's updates before it takes the first: by then all are known here.
         if self._step is None or self._step.iteration != step or self._step.begun:
