@@ -8,10 +8,11 @@ agree to 1e-6.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.errors import UserError
+from ..core.ops.ms_ssim import fuses as fuses_scales
+from ..core.ops.ms_ssim import multiscale_similarity
 from ..core.ops.precision import full_precision
 from ..core.ops.ssim import fuses, gaussian, similarity
 from . import LOSSES
@@ -123,7 +124,7 @@ class MSSSIMLoss(_Similarity):
         if scales < len(SCALE_WEIGHTS):  # the published five are used as they are, though they sum to 1.0001
             exponents = exponents / exponents.sum()
         self.weights = exponents.tolist()
-        self.register_buffer("exponents", exponents.view(-1, 1, 1), persistent=False)
+        self.register_buffer("exponents", exponents, persistent=False)
 
     def _check_size(self, side: int) -> None:
         scales, reach = len(self.exponents), len(self.window) - 1
@@ -140,7 +141,7 @@ class MSSSIMLoss(_Similarity):
         side = min(pred.shape[-2:])
         self._check_size(side)
         whole = side > max((len(self.window) - 1) * 2 ** (len(SCALE_WEIGHTS) - 1), 1)
-        if whole and not fuses(pred, target, self.window):
+        if whole and not fuses_scales(pred, target, self.window):
             from pytorch_msssim import ms_ssim
 
             value: Tensor = ms_ssim(
@@ -151,12 +152,4 @@ class MSSSIMLoss(_Similarity):
 
     def written_out(self, pred: Tensor, target: Tensor) -> Tensor:
         """The same for images of any size that the scales fit into, (B,)."""
-        factors: list[Tensor] = []
-        for scale in range(len(self.exponents)):
-            if scale:
-                padding = [side % 2 for side in pred.shape[-2:]]
-                pred, target = (F.avg_pool2d(x, 2, padding=padding) for x in (pred, target))
-            value, contrast = similarity(pred, target, self.window, self.data_range)
-            factors.append(contrast)
-        factors[-1] = value
-        return (torch.relu(torch.stack(factors)) ** self.exponents.to(pred.dtype)).prod(dim=0).mean(dim=1)
+        return multiscale_similarity(pred, target, self.window, self.exponents, self.data_range)

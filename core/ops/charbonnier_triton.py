@@ -14,6 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .launching import launch, operator, tile
+from .planes import alike
 
 TILE = 1024
 """Elements that a program holds at once."""
@@ -52,13 +53,6 @@ def _slopes(  # type: ignore[no-untyped-def]  # noqa: ANN202
         tl.store(of_x + image * elements + at, g * d / tl.sqrt(d * d + offset), mask=here)
 
 
-def _alike(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Both in one dense layout, image after image."""
-    dense = x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
-    x = x if dense else x.contiguous()
-    return x, y if y.stride() == x.stride() else torch.empty_like(x).copy_(y)
-
-
 def _sizes(x: Tensor) -> tuple[int, int, int]:
     """Images, elements of one, and programs of one."""
     elements = x.numel() // len(x) if len(x) else 0
@@ -70,7 +64,7 @@ def _fake(x: Tensor, y: Tensor, offset: float) -> Tensor:
 
 
 def _run(x: Tensor, y: Tensor, offset: float) -> Tensor:
-    x, y = _alike(x, y)
+    x, y = alike(x, y)
     images, elements, blocks = _sizes(x)
     partial = torch.empty(images, blocks, device=x.device)
     launch(_sums, (images * blocks,), x, y, partial, elements, blocks, offset, TILE=tile(TILE), STEPS=STEPS)
@@ -82,7 +76,7 @@ def _fake_backward(grad: Tensor, x: Tensor, y: Tensor, offset: float) -> Tensor:
 
 
 def _run_backward(grad: Tensor, x: Tensor, y: Tensor, offset: float) -> Tensor:
-    x, y = _alike(x, y)
+    x, y = alike(x, y)
     images, elements, blocks = _sizes(x)
     of_x = torch.empty_like(x)
     launch(

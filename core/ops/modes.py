@@ -27,6 +27,7 @@ NAMES = {
     "polar": "polar spectrum",
     "census": "census distance",
     "ssim": "structural similarity",
+    "ms_ssim": "multi-scale similarity",
     "charbonnier": "Charbonnier distance",
     "laplacian": "Laplacian pyramid",
     "gradient": "image derivatives",

@@ -16,3 +16,9 @@ def steps(x: Tensor) -> tuple[int, int, int, int]:
     """Of `dense` tensors: channels, and how far samples, channels and pixels are apart."""
     channels, pixels = x.shape[1], x.shape[2] * x.shape[3]
     return (channels, channels * pixels, pixels, 1) if x.is_contiguous() else (channels, channels * pixels, 1, channels)
+
+
+def alike(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in one dense layout, image after image; of other than four dimensions contiguous."""
+    x = dense(x) if x.dim() == 4 else x.contiguous()
+    return x, y if y.stride() == x.stride() else torch.empty_like(x).copy_(y)

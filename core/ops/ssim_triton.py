@@ -24,17 +24,17 @@ PIXELS = 256
 
 @triton.jit
 def _moments(  # type: ignore[no-untyped-def]  # noqa: ANN202
-    x, y, window, at, here, width, across, shift, K: tl.constexpr, PIXELS: tl.constexpr,  # noqa: ANN001
+    x, y, window, at, here, width, across, shift, step, K: tl.constexpr, PIXELS: tl.constexpr,  # noqa: ANN001
 ):  # fmt: skip
-    """Filtered x - shift, y - shift, and variances of x and y and their covariance, at pixels `at` of the result."""
-    first = at // across * width + at % across
+    """Filtered x - shift, y - shift, variances of x and y and covariance, at pixels `at` of the result, `step` apart."""
+    first = (at // across * width + at % across) * step
     mx = tl.zeros((PIXELS,), tl.float32)
     my, xx, yy, xy = mx, mx, mx, mx
     for i in range(K):
         for j in range(K):
             w = tl.load(window + i) * tl.load(window + j)
-            a = tl.load(x + first + i * width + j, mask=here, other=0.0) - shift
-            b = tl.load(y + first + i * width + j, mask=here, other=0.0) - shift
+            a = tl.load(x + first + (i * width + j) * step, mask=here, other=0.0) - shift
+            b = tl.load(y + first + (i * width + j) * step, mask=here, other=0.0) - shift
             mx += w * a
             my += w * b
             xx += w * a * a
@@ -61,7 +61,7 @@ def _similarity(  # type: ignore[no-untyped-def]  # noqa: ANN202
     here = at < pixels
     x += plane * height * width
     y += plane * height * width
-    mx, my, xx, yy, xy = _moments(x, y, window, at, here, width, across, shift, K, PIXELS)
+    mx, my, xx, yy, xy = _moments(x, y, window, at, here, width, across, shift, 1, K, PIXELS)
     luminance, contrast, _, _ = _factors(mx, my, xx, yy, xy, shift, c1, c2)
     where = sums + (plane * blocks + tl.program_id(0) % blocks) * 2
     tl.store(where, tl.sum(tl.where(here, luminance * contrast, 0.0)) / pixels)
@@ -79,7 +79,7 @@ def _slopes(  # type: ignore[no-untyped-def]  # noqa: ANN202
     here = at < pixels
     x += plane * height * width
     y += plane * height * width
-    mx, my, xx, yy, xy = _moments(x, y, window, at, here, width, across, shift, K, PIXELS)
+    mx, my, xx, yy, xy = _moments(x, y, window, at, here, width, across, shift, 1, K, PIXELS)
     luminance, contrast, below1, below2 = _factors(mx, my, xx, yy, xy, shift, c1, c2)
     of_both = tl.load(of_value + plane) / pixels
     d = of_both * luminance + tl.load(of_contrast + plane) / pixels

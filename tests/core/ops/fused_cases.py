@@ -21,6 +21,7 @@ from relume.core.ops.fourier import phase_vectors, polar_spectrum
 from relume.core.ops.gradient import derivative_sums
 from relume.core.ops.laplacian import edge_size, pyramid_size
 from relume.core.ops.layer_norm import layer_norm
+from relume.core.ops.ms_ssim import multiscale_similarity
 from relume.core.ops.pixelwise import gated_feed_forward
 from relume.core.ops.rms_norm import rmsnorm_gated
 from relume.core.ops.selective_scan import selective_scan
@@ -216,6 +217,22 @@ def stencils(batch: int) -> list[Case]:
     ]
 
 
+def scales(batch: int) -> list[Case]:
+    def drawn(*size: int) -> list[Tensor | None]:
+        return [0.1 * normal(batch, 2, *size)]
+
+    def alone(d: Tensor, exponents: tuple[float, ...], window: int) -> Tensor:
+        target = torch.linspace(0, 1, d[:1].numel()).to(d).view(d[:1].shape).expand_as(d) ** 2
+        return multiscale_similarity(target + d, target, gaussian(window, 1.5).to(d), d.new_tensor(exponents), 1.0)
+
+    last = drawn(20, 17)[0].to(memory_format=torch.channels_last)
+    return [
+        (functools.partial(alone, exponents=(0.2, 0.3, 0.5), window=3), [last]),
+        (functools.partial(alone, exponents=(0.5, 0.5), window=5), drawn(9, 30)),
+        (functools.partial(alone, exponents=(1.0,), window=3), drawn(3, 8)),
+    ]
+
+
 CASES: dict[str, Callable[[int], list[Case]]] = {
     "layer_norm": norms,
     "rms_norm": gated_norms,
@@ -226,6 +243,7 @@ CASES: dict[str, Callable[[int], list[Case]]] = {
     "window_attention": windows,
     "census": distances,
     "ssim": similarities,
+    "ms_ssim": scales,
     "charbonnier": smooth_distances,
     "laplacian": pyramids,
     "gradient": stencils,
@@ -238,7 +256,7 @@ CASES: dict[str, Callable[[int], list[Case]]] = {
 """By op: the cases for a batch of so many samples."""
 OTHER = {"sinkhorn"}
 """Ops that have no gradient and work in place: they have tests of their own."""
-SINGLE = {"census", "charbonnier", "gradient", "laplacian", "ssim"}
+SINGLE = {"census", "charbonnier", "gradient", "laplacian", "ms_ssim", "ssim"}
 """Those that take float32 alone."""
 NEVER_EMPTY = {"ssd", "selective_scan"}
 """Those that refuse an empty batch, fused or not."""

@@ -1,4 +1,4 @@
-"""Losses whose sums are kernels of ours, in the interpreter against themselves without: prints errors and kernels as JSON."""
+"""Losses whose sums are kernels of ours, in the interpreter against themselves without: prints errors and launches as JSON."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from relume.losses import build_loss
 LOSSES: dict[str, dict[str, Any]] = {
     "ssim": {"type": "SSIMLoss", "loss_weight": 0.5, "win_size": 3},
     "ms_ssim": {"type": "MSSSIMLoss", "scales": 2, "reduction": "sum", "win_size": 5},
+    "scales": {"type": "MSSSIMLoss", "scales": 3, "win_size": 3, "loss_weight": 2.0},
     "mean": {"type": "CharbonnierLoss", "eps": 1e-3, "eps_squared": True},
     "sum": {"type": "CharbonnierLoss", "reduction": "sum"},
     "pyramid": {"type": "LaplacianLoss", "levels": 3, "low_pass": True, "loss_weight": 2.0},
@@ -46,7 +47,7 @@ def main() -> None:
         expected = stepped("off", options, pred.double(), target.double())
         found = stepped("on", options, pred, target)
         errors = [((a - b).norm() / b.norm()).item() for a, b in zip(found, expected, strict=True)]
-        said[name] = max(errors), sorted(launching.LAUNCHED)
+        said[name] = max(errors), sum(launching.LAUNCHED.values())
     print(json.dumps(said))
 
 

@@ -19,6 +19,7 @@ from relume.core.ops import (
     laplacian_triton,
     layer_norm_triton,
     mdta_triton,
+    ms_ssim_triton,
     phase_triton,
     polar_triton,
     rms_norm_triton,
@@ -56,6 +57,10 @@ CASES = {
     "charbonnier": (charbonnier_triton.fused, (drawn(2, 1, 5, 6), drawn(2, 1, 5, 6), 1e-6)),
     "laplacian": (laplacian_triton.fused, (drawn(1, 1, 9, 6), 2, True, False, 0.0)),
     "gradient": (gradient_triton.fused, (drawn(2, 2, 4, 5), plain(2, 3, 3), 0, 1)),
+    "ms_ssim": (
+        ms_ssim_triton.fused,
+        (drawn(2, 2, 7, 8), plain(2, 2, 7, 8), plain(3), plain(2), 1.0, True),
+    ),
     "simple_gate": (simple_gate_triton.fused, (drawn(2, 3, 2, 8), True)),
     "spectral_mixing": (
         spectral_mixing_triton.mix,

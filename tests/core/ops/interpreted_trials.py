@@ -22,6 +22,7 @@ from relume.core.ops import (  # noqa: F401 - every op registers its case
     laplacian,
     launching,
     layer_norm,
+    ms_ssim,
     pixelwise,
     rms_norm,
     rms_norm_triton,

@@ -19,6 +19,7 @@ from relume.core.ops import (  # noqa: F401 - every op registers its case
     gradient,
     laplacian,
     layer_norm,
+    ms_ssim,
     pixelwise,
     rms_norm,
     selective_scan,
