@@ -7,32 +7,27 @@ are inside.
 
 from __future__ import annotations
 
-import importlib
 import json
 import logging
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...archs.zoo.traceable import traceable
 from ..errors import UserError, require
 from ..inference.tiling import size_multiple
 from ..ops.real_fourier import real_arithmetic
 from ..runtime import checkpoint, weights
 from .functions import Subject, subject_of
+from .onnx_model import OPSET, as_onnx, session_of
+from .tracing import AXES, FIXED, HINTS, Differs, Hint, freest, reason, silence, traced
 
 log = logging.getLogger("relume")
 
-OPSET = 20
-"""Of ONNX: that in which DFT takes its axis as an input."""
 TOLERANCE = {"float32": 1e-3, "float16": 2e-2}
 """Largest difference that is accepted, of values in [0, 1], by the type that is computed in."""
 SIZES = ((1, 64, 80), (2, 72, 64), (1, 51, 77))
@@ -57,79 +52,6 @@ class Report:
     dynamic: tuple[str, ...]
     opset: int | None
     scale: int
-
-
-AXES = ("batch", "height", "width")
-
-
-class Differs(UserError):
-    """A file does not give what torch gives."""
-
-
-Hint = tuple[str | None, str | None]
-HINTS: tuple[Hint, ...] = (("DYNAMIC", "DYNAMIC"), ("AUTO", "AUTO"), (None, "DYNAMIC"), (None, None))
-"""How torch.export is asked for free axes, the batch and the sides: all; those that can be; the sides of one picture; none."""
-FIXED: tuple[Hint, ...] = (("DYNAMIC", None), (None, None))
-"""Of a network that knows the size of its images."""
-T = TypeVar("T")
-
-
-def freest(attempt: Callable[[Hint], T], hints: tuple[Hint, ...]) -> T:
-    """The first of some `HINTS` with which an attempt succeeds.
-
-    Raises:
-        UserError: none does; the last reason is given, which is not about sizes.
-    """
-    error: UserError | None = None
-    for hint in hints:
-        try:
-            return attempt(hint)
-        except Differs as e:
-            if hint == hints[0]:  # nothing was taken for fixed that is not
-                raise
-            error = e
-        except UserError as e:
-            error = e
-    assert error is not None
-    raise error
-
-
-def traced(function: nn.Module, example: Tensor, hint: Hint) -> tuple[Any, tuple[str, ...]]:
-    """The program of a function by torch.export, and the axes that may have any size; it is of one picture where not of any.
-
-    Raises:
-        UserError: it cannot be exported so.
-    """
-    batch, sides = (None if h is None else getattr(torch.export.Dim, h) for h in hint)
-    kinds = {0: batch, 2: sides, 3: sides}
-    shapes = {"x": {at: kind for at, kind in kinds.items() if kind is not None}}
-    picture = example.clone() if batch is not None else example[:1].clone()
-    try:
-        with torch.no_grad(), silence(), traceable(function):
-            program = torch.export.export(function, (picture,), dynamic_shapes=shapes, strict=False)
-    except Exception as e:  # torch.export raises whatever the operation that it stumbles over does
-        raise UserError(f"torch.export cannot follow it: {reason(e)}") from e
-    shape = next(n.meta["val"].shape for n in program.graph.nodes if n.op == "placeholder" and n.target == "x")
-    free = tuple(a for a, at in zip(AXES, (0, 2, 3), strict=True) if not isinstance(shape[at], int))
-    if batch is not None and "batch" not in free:  # nobody wants a file of always two pictures
-        return traced(function, example, (None, hint[1]))
-    return program, free
-
-
-@contextmanager
-def silence() -> Iterator[None]:
-    """Inside: what torch has to say about its own exporters is not shown."""
-    loud = [logging.getLogger(n) for n in ("torch", "torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loud]
-    try:
-        for logger in loud:
-            logger.setLevel(logging.CRITICAL)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loud, levels, strict=True):
-            logger.setLevel(level)
 
 
 def inputs_for(channels: int, free: tuple[str, ...], example: Tensor) -> list[Tensor]:
@@ -226,69 +148,6 @@ def to_onnx(
     onnx.helper.set_model_props(model, metadata)
     checkpoint.write_atomically(target, lambda f: f.write(model.SerializeToString()))
     return Report(worst, len(SIZES), free, OPSET, scale)
-
-
-def as_onnx(program: Any) -> Any:
-    """A program as an ONNX model.
-
-    Raises:
-        UserError: an operation cannot be said in ONNX; it is named.
-    """
-    try:
-        with torch.no_grad(), silence():
-            made = torch.onnx.export(
-                program,
-                input_names=["x"],
-                output_names=["y"],
-                opset_version=OPSET,
-                dynamo=True,
-                verbose=False,
-                optimize=True,
-                custom_translation_table={torch.ops.aten.sort.stable: sorted_stably},
-            )
-        assert made is not None
-        return made.model_proto
-    except Exception as e:
-        raise UserError(f"ONNX cannot hold it: {reason(e)}") from e
-
-
-def sorted_stably(self: Any, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:
-    """``aten.sort.stable`` in ONNX, whose TopK takes the first of equal values first; the exporter has it without `stable`."""
-    op: Any = importlib.import_module("onnxscript").opset20
-    size = op.Reshape(op.Gather(op.Shape(self), op.Constant(value_ints=[dim])), op.Constant(value_ints=[1]))
-    return op.TopK(self, size, axis=dim, largest=int(descending), sorted=1)
-
-
-def session_of(model: Any, onnx: Any, onnxruntime: Any) -> Callable[[Tensor], Tensor]:
-    """An ONNX model as a function, by onnxruntime.
-
-    Raises:
-        UserError: it refuses the model, or later an input.
-    """
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "model.onnx"
-        onnx.save(model, str(file))
-        try:
-            session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-        except Exception as e:  # onnxruntime has a class for each of its codes
-            raise UserError(f"onnxruntime cannot run it: {checkpoint.first_line(e)}") from e
-
-    def run(picture: Tensor) -> Tensor:
-        try:
-            return torch.from_numpy(np.asarray(session.run(None, {"x": picture.numpy()})[0]))
-        except Exception as e:
-            raise UserError(f"onnxruntime cannot run it on {tuple(picture.shape)}: {checkpoint.first_line(e)}") from e
-
-    return run
-
-
-def reason(error: BaseException) -> str:
-    """The innermost line that says why an export failed."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return checkpoint.first_line(error)
 
 
 def to_program(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 from pathlib import Path
@@ -17,7 +18,7 @@ from relume.core.cli import main
 from relume.core.load import load
 from relume.core.options import check, description
 from relume.core.runtime import checkpoint
-from relume.core.use import export as writing
+from relume.core.use import onnx_model, tracing
 from relume.core.use.functions import subject_of
 
 SLOW = pytest.mark.skipif("RELUME_SLOW_TESTS" not in os.environ, reason="slow; set RELUME_SLOW_TESTS=1")
@@ -92,8 +93,23 @@ def test_a_stable_sort_is_one_in_onnx_as_well():
 
     program = torch.export.export(Order(), (torch.rand(2, 9),))
     x = torch.randint(0, 3, (2, 9)).float()
-    run = writing.session_of(writing.as_onnx(program), onnx, onnxruntime)
+    run = onnx_model.session_of(onnx_model.as_onnx(program), onnx, onnxruntime)
     np.testing.assert_array_equal(run(x), Order()(x))
+
+
+def test_rules_for_onnx_files_are_those_that_there_are_and_say_once_what_is_said_twice():
+    known = importlib.import_module("onnxscript.rewriter.rules.common")
+    assert not [n for n in onnx_model.RULES if not hasattr(known, n)], "onnxscript calls them otherwise now"
+
+    class Twice(torch.nn.Module):
+        def forward(self, x):
+            with torch.autocast("cpu", enabled=False):
+                return (x * 1 + 0).exp() + x.exp()
+
+    with tracing.no_sections_without_autocast():
+        program = torch.export.export(Twice(), (torch.rand(2, 9),))
+    assert [n.op_type for n in onnx_model.as_onnx(program).graph.node] == ["Exp", "Add"]
+    assert torch.autocast is torch.amp.autocast
 
 
 @SLOW

@@ -1,0 +1,113 @@
+"""Functions as programs of torch.export, of as many free axes as they allow."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ...archs.zoo.traceable import traceable
+from ..errors import UserError
+from ..runtime import checkpoint
+
+AXES = ("batch", "height", "width")
+
+
+class Differs(UserError):
+    """A file does not give what torch gives."""
+
+
+Hint = tuple[str | None, str | None]
+HINTS: tuple[Hint, ...] = (("DYNAMIC", "DYNAMIC"), ("AUTO", "AUTO"), (None, "DYNAMIC"), (None, None))
+"""How torch.export is asked for free axes, the batch and the sides: all; those that can be; the sides of one picture; none."""
+FIXED: tuple[Hint, ...] = (("DYNAMIC", None), (None, None))
+"""Of a network that knows the size of its images."""
+T = TypeVar("T")
+
+
+def freest(attempt: Callable[[Hint], T], hints: tuple[Hint, ...]) -> T:
+    """The first of some `HINTS` with which an attempt succeeds.
+
+    Raises:
+        UserError: none does; the last reason is given, which is not about sizes.
+    """
+    error: UserError | None = None
+    for hint in hints:
+        try:
+            return attempt(hint)
+        except Differs as e:
+            if hint == hints[0]:  # nothing was taken for fixed that is not
+                raise
+            error = e
+        except UserError as e:
+            error = e
+    assert error is not None
+    raise error
+
+
+def traced(function: nn.Module, example: Tensor, hint: Hint) -> tuple[Any, tuple[str, ...]]:
+    """The program of a function by torch.export, and the axes that may have any size; it is of one picture where not of any.
+
+    Raises:
+        UserError: it cannot be exported so.
+    """
+    batch, sides = (None if h is None else getattr(torch.export.Dim, h) for h in hint)
+    kinds = {0: batch, 2: sides, 3: sides}
+    shapes = {"x": {at: kind for at, kind in kinds.items() if kind is not None}}
+    picture = example.clone() if batch is not None else example[:1].clone()
+    try:
+        with torch.no_grad(), silence(), traceable(function), no_sections_without_autocast():
+            program = torch.export.export(function, (picture,), dynamic_shapes=shapes, strict=False)
+    except Exception as e:  # torch.export raises whatever the operation that it stumbles over does
+        raise UserError(f"torch.export cannot follow it: {reason(e)}") from e
+    shape = next(n.meta["val"].shape for n in program.graph.nodes if n.op == "placeholder" and n.target == "x")
+    free = tuple(a for a, at in zip(AXES, (0, 2, 3), strict=True) if not isinstance(shape[at], int))
+    if batch is not None and "batch" not in free:  # nobody wants a file of always two pictures
+        return traced(function, example, (None, hint[1]))
+    return program, free
+
+
+@contextmanager
+def no_sections_without_autocast() -> Iterator[None]:
+    """Inside: ``torch.autocast(..., enabled=False)`` does nothing, as nothing is cast while a network is exported.
+
+    torch.export makes a graph of its own of each such section, and writes the whole program anew for each of them.
+    """
+    own = torch.autocast
+
+    def autocast(device_type: str, *arguments: Any, **options: Any) -> Any:
+        return own(device_type, *arguments, **options) if options.get("enabled", True) else nullcontext()
+
+    torch.autocast = autocast  # type: ignore[assignment, misc]
+    try:
+        yield
+    finally:
+        torch.autocast = own  # type: ignore[misc]
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Inside: what torch has to say about its own exporters is not shown."""
+    loud = [logging.getLogger(n) for n in ("torch", "torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loud]
+    try:
+        for logger in loud:
+            logger.setLevel(logging.CRITICAL)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loud, levels, strict=True):
+            logger.setLevel(level)
+
+
+def reason(error: BaseException) -> str:
+    """The innermost line that says why an export failed."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return checkpoint.first_line(error)
