@@ -11,6 +11,7 @@ from ...errors import UserError, expanded, printable, unreadable
 from ...errors.paths import NOT_THERE, real
 from .. import shipped
 from ..nodes import Block, Entry, Items, Node, OptionError, Place, Problem, Scalar, merge
+from ..refused import other_format
 from .source import Source
 
 BASE = "_base_"
@@ -93,6 +94,9 @@ class Reader:
             return None
         self._files += 1
         source = Source(path, _real(path).parent, self._files, self.problems, twice=self._twice)
+        if (told := other_format(path, text)) is not None:
+            source.problem(source.place(0, 0), told)
+            return None
         node = source.nodes(text)
         if node is None:
             return None

@@ -72,6 +72,7 @@ def test_no_topic_takes_what_is_here() -> None:
     ("text", "expected"),
     [
         ("name: x\nmodel: sr\nnetwork_G: {which_model_G: RRDB}\ntrain: {niter: 5}\n", "BasicSR before version 1"),
+        ('{"task": "x", "model": "plain", "netG": {"net_type": "swinir"}}\n', "KAIR's words"),
         ("name: x\nscale: 4\nnetwork_g: {type: span}\ntrain: {losses: [{type: l1loss}]}\n", "traiNNer-redux"),
         ("name: x\nscale: 4\nuse_amp: true\nnetwork_g: {type: span}\n", "traiNNer-redux"),
         ("name: x\nscale: 4\nnetwork_g: {type: dat}\nonnx: {opset: 20}\n", "traiNNer-redux"),
@@ -84,5 +85,29 @@ def test_other_dialects_are_recognised_in_one_line(tmp_path: Path, text: str, ex
         options.load(path)
     assert str(caught.value).count("\n") == 0
     path.write_text("name: x\nscale: 4\nnetwork_g: {type: EDSR}\n")
+    with pytest.raises(options.OptionError, match="lacks 'model_type'"):
+        options.load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("x.json", '{\n  "task": "x"  // of the folder\n  , "model": "plain"\n}\n', "JSON with // comments"),
+        ("x.yml", '{"task": "x"\n, "gpu_ids": [0] // one\n}\n', "JSON with // comments"),
+        ("x.py", "_base_ = ['a.py']\nmodel = dict(type='BaseEditModel')\n", "Python"),
+    ],
+)
+def test_other_formats_are_recognised_in_one_line(tmp_path: Path, name: str, text: str, expected: str) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(options.OptionError, match=rf"{name}:1:1: this is {expected}") as caught:
+        options.load(path)
+    assert str(caught.value).count("\n") == 0
+
+
+@pytest.mark.parametrize("value", ['"https://example.org/x.pth"', "https://example.org/x.pth", '"a // b"'])
+def test_slashes_in_a_value_are_no_comment(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_text('{"name": "x", "path": {"pretrain_network_g": ' + value + "}}")
     with pytest.raises(options.OptionError, match="lacks 'model_type'"):
         options.load(path)
