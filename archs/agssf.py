@@ -314,7 +314,7 @@ class SpectroformerAGSSF(DeadParameters):
     Args:
         num_blocks: transformer blocks of the four levels.
         num_heads: attention heads of the four levels.
-        channels: of the four levels; each twice the previous.
+        channels: channels of the four levels; each twice the previous.
         num_refinement: blocks at full size after the decoder.
         expansion_factor: inner channels of the feed-forward blocks over their input's.
         variant: "agssf1" (final_model_AGSSF1.py), "official" (Final_model_AGSSF.py, another `SFCA`), "model" (model.py: the

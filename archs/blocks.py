@@ -89,7 +89,7 @@ def need_levels(dim: int, **settings: Sequence[int]) -> None:
 
     Args:
         dim: channels of the first level.
-        settings: under the option's name, numbers of blocks, and of heads (the name has "heads" in it).
+        settings: numbers of blocks, and of heads (with "heads" in the name), by the option's name.
 
     Raises:
         UserError: not four entries each, heads that do not divide their level's channels, or channels that cannot be halved.
@@ -151,7 +151,7 @@ class ChannelLayerNorm(nn.Module):
 
     Args:
         dim: C.
-        eps: added to the variance (biased, as in ``torch.nn.LayerNorm``).
+        eps: constant added to the variance (biased, as in ``torch.nn.LayerNorm``).
         bias: False is Restormer's "BiasFree" form: no offset, and the mean is not subtracted from the numerator either.
     """
 

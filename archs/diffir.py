@@ -40,10 +40,10 @@ class PriorExtraction(nn.Module):
     """Compact prior extraction network (DiffIR's CPEN): images -> vector (B, 4 features).
 
     Args:
-        channels: of each image.
+        channels: channels of each image.
         features: channels of its first layers.
         n_encoder_res: residual blocks.
-        folds: of each image, the side of the blocks of pixels that become channels; 4 each for images of one size.
+        folds: side, for each image, of the blocks of pixels that become channels; 4 each for images of one size.
     """
 
     def __init__(self, channels: Sequence[int], features: int, n_encoder_res: int, folds: Sequence[int]) -> None:
@@ -180,7 +180,7 @@ class DiffIRS2(nn.Module):
         n_encoder_res: residual blocks of the condition's encoder.
         n_denoise_res: layers of the denoiser after its first.
         linear_start: variance of the noise of the first step.
-        linear_end: of the last step.
+        linear_end: variance of the noise of the last step.
         timesteps: steps of the diffusion.
         beta_schedule_type: how the variances go from start to end; see `beta_schedule`.
         use_checkpoint: keep less for the backward pass and compute it again; slower.

@@ -161,11 +161,11 @@ class UNetBlock(nn.Module):
     y <- (proj(attention(qkv(norm2(y)))) + y) / sqrt 2
 
     Args:
-        channels, out_channels: of the input and the output.
+        channels, out_channels: channels of the input and of the output.
         emb_channels: E; the embedding is (B, E).
-        dropout: probability.
-        attention: one head of `out_channels`.
-        resize: ``up`` doubles, ``down`` halves the resolution, in conv0 and in skip.
+        dropout: probability of dropout.
+        attention: whether there is self-attention, of one head of `out_channels`.
+        resize: change of size: ``up`` doubles, ``down`` halves the resolution, in conv0 and in skip.
         taps: filter of the resizing.
     """
 
@@ -226,12 +226,12 @@ class UNetPlan:
     """What encoder and decoder have in common.
 
     Args:
-        resolutions: of each level, finest first.
+        resolutions: resolution of each level, finest first.
         base_width: channels before the first block.
         widths: channels of each level.
         num_blocks: blocks per level of the encoder; one more in the decoder.
         attention: whether a level has attention.
-        image_channels: of the image.
+        image_channels: channels of the image.
         taps: resampling filter.
         block: ``block(channels, out_channels, attention, resize)``.
     """

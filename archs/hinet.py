@@ -104,7 +104,7 @@ class HINet(nn.Module):
         in_chn: channels of the image.
         wf: channels of the first level; they double with each.
         depth: levels.
-        relu_slope: of LeakyReLU.
+        relu_slope: negative slope of LeakyReLU.
         hin_position_left, hin_position_right: first and last level, counted from 0, with half instance normalisation.
     """
 

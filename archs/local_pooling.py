@@ -76,9 +76,9 @@ def pool_locally(module: nn.Module, level: int, multiple: int, train_size: tuple
     """Replace every global pooling in `module` by a local one.
 
     Args:
-        module: changed in place; its state dict stays what it is.
+        module: module that is changed in place; its state dict stays what it is.
         level: how often its input was halved.
-        multiple: to which the network extends images.
+        multiple: multiple to which the network extends images.
         train_size: height and width of the patches that the weights were trained on; the window is one and a half times as
             large.
         fast: see `LocalMean`.

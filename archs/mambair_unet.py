@@ -48,7 +48,7 @@ class MambaIRUNet(nn.Module):
     A correction is added to the input, except with `dual_pixel_task`. Loads the original's weights.
 
     Args:
-        inp_channels, out_channels: of the images; equal unless `dual_pixel_task`.
+        inp_channels, out_channels: channels of the input and of the output images; equal unless `dual_pixel_task`.
         dim: channels of the first level, at least 30; they double with each.
         num_blocks: blocks of the four levels, from full size down.
         mlp_ratio: channels inside a state-space layer over its level's.

@@ -112,7 +112,7 @@ class AttentiveStateSpace(nn.Module):
         dim: channels.
         d_state: states of a channel.
         num_tokens: prompts.
-        inner_rank: of the prompts' matrix.
+        inner_rank: rank of the prompts' matrix.
         mlp_ratio: channels inside over `dim`.
         route: see `MambaIRv2`.
     """
@@ -267,9 +267,9 @@ class MambaIRv2(SequenceSR):
         depths: layers of each group.
         num_heads: attention heads of the layers of each group.
         window_size: side of the windows; images are extended to a multiple of it by their mirror image.
-        inner_rank: of the prompts' matrix.
+        inner_rank: rank of the prompts' matrix.
         num_tokens: prompts.
-        convffn_kernel_size: of the convolution inside feed-forward networks; odd.
+        convffn_kernel_size: kernel size of the convolution inside feed-forward networks; odd.
         mlp_ratio: channels inside a scan and a feed-forward network over `embed_dim`.
         qkv_bias: whether queries, keys and values have a bias.
         ape: a learned value for each pixel and channel, which allows one size of image only (after extension: `img_size`).

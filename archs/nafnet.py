@@ -177,7 +177,7 @@ class UShape(nn.Module):
     """The U-net that NAFNet and Baseline share.
 
     Args:
-        block: makes a block of so many channels.
+        block: function that makes a block of so many channels.
         img_channel, width, middle_blk_num, enc_blk_nums, dec_blk_nums: see `NAFNet`.
 
     Raises:

@@ -157,7 +157,7 @@ class OneStepGenerator(nn.Module):
         attn_resolutions: resolutions that get self-attention.
         dropout: probability, in every block.
         label_dropout: probability with which a sample's class is hidden in training.
-        embedding_type: of the noise level.
+        embedding_type: embedding of the noise level.
         channel_mult_noise: width of the noise level's embedding over `model_channels`.
         encoder_type: ``skip`` and ``residual`` add the shrunk image at every level.
         decoder_type: ``skip`` adds up images of every level.

@@ -55,7 +55,7 @@ class Phaseformer(DeadParameters):
     Args:
         num_blocks: transformer blocks of the four levels.
         num_heads: attention heads of the four levels.
-        channels: of the four levels; each twice the previous.
+        channels: channels of the four levels; each twice the previous.
         num_refinement: blocks at full size after the decoder.
         expansion_factor: inner channels of the feed-forward blocks over their input's.
         phase_gate: see `PhaseGate`.

@@ -61,7 +61,7 @@ class RCAN(nn.Module):
         upscale: a power of two, or 3.
         res_scale: factor of each block's branch.
         img_range: the network's insides see values this much larger than its input.
-        rgb_mean: subtracted per channel; the default is DIV2K's mean.
+        rgb_mean: mean subtracted from each channel; the default is DIV2K's mean.
 
     Raises:
         UserError: `upscale` or the number of channels is not one of these.

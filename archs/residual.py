@@ -63,7 +63,7 @@ class ChannelAttention(nn.Module):
     """``x * sigmoid(conv(relu(conv(mean(x)))))``, the mean over pixels and the convolutions 1 x 1 (RCAN, ECCV 2018, eq. 8).
 
     Args:
-        channels: of (B, C, H, W).
+        channels: number C of channels of (B, C, H, W).
         squeeze_factor: C over the channels between the convolutions.
 
     Raises:

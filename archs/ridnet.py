@@ -86,8 +86,8 @@ class RIDNet(nn.Module):
         mid_channels: channels inside, at least 16.
         out_channels: channels of the output: 3.
         num_block: enhancement attention modules.
-        img_range: of the input: the mean that is taken off is `rgb_mean` times this.
-        rgb_mean: of the three channels, for an `img_range` of 1.
+        img_range: range of the input: the mean that is subtracted is `rgb_mean` times this.
+        rgb_mean: mean of the three channels, for an `img_range` of 1.
         rgb_std: what channels are divided by at both ends.
 
     Raises:

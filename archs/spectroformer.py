@@ -218,7 +218,7 @@ class Spectroformer(nn.Module):
         num_refinement_blocks: blocks at full size after the decoder.
         num_heads: attention heads of the four levels.
         ffn_expansion_factor: inner channels of the feed-forward blocks over their input's.
-        bias: of all convolutions.
+        bias: whether all convolutions have a bias.
         snap_self_conjugate: see `core.ops.fourier.polar_spectrum`. False is what the original does, which makes its output
             jump by O(0.1) under 1e-7 of noise at sizes that are not powers of two.
         use_checkpoint: recompute each block in the backward pass: less memory, about a third more time.

@@ -48,7 +48,7 @@ class ScanParameters(nn.Module):
         Args:
             u: sequences, (B, K, d, L).
             low: their projections by ``x_proj_weight``, (B, K, R + 2 n, L).
-            prompt: added to C, (B, K, n, L).
+            prompt: what is added to C, (B, K, n, L).
 
         Returns:
             (B, K, d, L).

@@ -13,9 +13,9 @@ def timm_model(owner: str, model: str, **options: Any) -> nn.Module:
     """A network of timm without its classifier and with random weights.
 
     Args:
-        owner: who asks, for messages.
+        owner: component that asks, for messages.
         model: one of ``timm.list_models()``, with or without the tag of its weights.
-        options: of ``timm.create_model``.
+        options: options of ``timm.create_model``.
 
     Raises:
         UserError: timm is not installed, or has no such model.

@@ -236,8 +236,8 @@ def declared(component: object, name: str, traits: type) -> Any:
     Thus a component need not inherit from anything of Relume's, and every default is said once, in `traits`.
 
     Args:
-        component: asked first, whatever its class.
-        name: of an attribute or method.
+        component: what is asked first, whatever its class.
+        name: name of an attribute or method.
         traits: class that declares it, with its default and meaning (`relume.datasets.base.DatasetTraits`, say).
 
     Raises:

@@ -149,7 +149,7 @@ def check(before: Mapping[str, Any] | None, now: Mapping[str, Any], path: Path, 
     Args:
         before: `remembered` options that the checkpoint was written with; None for one that does not say.
         now: checked options.
-        path: of the training state.
+        path: path of the training state.
         tell: log the changes that are noted.
 
     Raises:

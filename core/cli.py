@@ -78,7 +78,7 @@ def execute(command: ModuleType | Any, argv: Sequence[str] | None, program: str)
     """Parse the arguments of a command and run it; the exit code. A `UserError` is printed, without a traceback.
 
     Args:
-        command: has a docstring, ``add_arguments(parser)`` and ``run(arguments)``.
+        command: module with a docstring, ``add_arguments(parser)`` and ``run(arguments)``.
         argv: its arguments; those of the process when None.
         program: its name in messages.
 

@@ -23,9 +23,9 @@ class EMA:
     included, H is at most ``rampup * n`` (Karras et al., "Analyzing and improving the image quality of StyleGAN", CVPR 2020).
 
     Args:
-        networks: by key, not yet wrapped or compiled; the averages start as copies of them.
-        decay: in [0, 1). (BasicSR's ``ema_decay``.)
-        halflife: in samples; counts instead of `decay` where given.
+        networks: networks by key, not yet wrapped or compiled; the averages start as copies of them.
+        decay: decay of the averages, in [0, 1). (BasicSR's ``ema_decay``.)
+        halflife: half-life of the averages in samples; counts instead of `decay` where given.
         rampup: see above; the half-life holds from the start when None.
     """
 

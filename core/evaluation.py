@@ -60,26 +60,27 @@ class Evaluator:
     Metrics of whole sets (`SetMetric`) see all outputs of a dataset, and compare them with its attribute ``reference``.
 
     Args:
-        loaders: by dataset name; each gives this rank's share in batches, with the key ``index``: (B,), or a number for one.
-            See `LoaderTraits` for what else it may have.
+        loaders: loaders by dataset name; each gives this rank's share in batches, with the key ``index``: (B,), or a number
+            for one. See `LoaderTraits` for what else it may have.
         metrics: blocks of ``val.metrics`` by free name.
         folder: where images and ``<dataset>_scores.jsonl`` go.
-        device: of the networks.
+        device: device of the networks.
         image_name, save_images, save_comparisons, save_grid, linear_format, picture, pictures: see `Gallery`.
         best_metric, score_input, eight_bit, rounding: see `Scorer`.
-        transfers: of the datasets by name that hold HDR images.
-        forgiving: in training, files that cannot be written are reported and evaluation goes on: the scores are what matters.
-        progress: called with a dataset's name and its batches; gives them back, showing how far they are.
+        transfers: transfer functions by name of the datasets that hold HDR images.
+        forgiving: whether files that cannot be written are only reported, as in training, and evaluation goes on: the
+            scores are what matters.
+        progress: function called with a dataset's name and its batches; gives them back, showing how far they are.
 
     Attributes:
-        metrics: as given.
-        better: by metric, ``higher`` or ``lower``.
+        metrics: the metrics that were given.
+        better: which scores are better, ``higher`` or ``lower``, by metric.
         best: the metric that chooses the best weights; None without metrics.
-        seconds: by dataset, what an image took the model here in the last run: the mean, without the first batch if there are
-            more.
-        took: by dataset and image, the seconds that it took the model in the last run, on whatever rank.
-        counts: by dataset, how many images have results, and of how many.
-        unscored: by dataset, why the last run found no score of it, though there are metrics.
+        seconds: seconds that an image took the model here in the last run, by dataset: the mean, without the first batch if
+            there are more.
+        took: seconds that each image took the model in the last run, on whatever rank, by dataset and image.
+        counts: how many images have results, and of how many, by dataset.
+        unscored: why the last run found no score of a dataset, though there are metrics, by dataset.
     """
 
     def __init__(

@@ -53,7 +53,7 @@ class Guard:
     Args:
         limit: consecutive bad steps after which training stops (``train.max_nonfinite``).
         folder: where the bundle goes.
-        device: of the networks.
+        device: device of the networks.
         trained_by: the optimizers and losses with their values, for who has to find out why there were too many.
     """
 
@@ -119,10 +119,10 @@ class Guard:
 
         Args:
             parameters: that have gradients.
-            norms: of those gradients, (k,).
-            norm: of all of them together.
+            norms: norms of those gradients, (k,).
+            norm: norm of all of them together.
             going: whether the step still counts, ().
-            scale: of fp16's gradients; one that can be lowered explains gradients that are not finite.
+            scale: loss scale of fp16's gradients; one that can be lowered explains gradients that are not finite.
 
         Returns:
             Whether the update is to be applied, and whether it failed: neither, where only the scale was too large.

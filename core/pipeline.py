@@ -153,9 +153,9 @@ def test_pipeline(
 
     Args:
         opt: options from `options.load`, or a plain dict of the same shape; not modified.
-        launcher: as for `train_pipeline`; the images are shared out over ranks.
+        launcher: the launcher, as for `train_pipeline`; the images are shared out over ranks.
         random_weights: whether networks may keep the weights that they are initialised with.
-        notes: as for `train_pipeline`.
+        notes: notes to log, as for `train_pipeline`.
 
     Returns:
         Mean scores, ``results[dataset][metric]``.

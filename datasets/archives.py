@@ -54,7 +54,7 @@ class Tar(Source):
 
     Args:
         root: a ``.tar`` file or a folder of such, local or remote.
-        part: which files of a key are meant, ``lq`` or ``gt``; where no file has this part in its name, all are.
+        part: the files of a key that are meant, ``lq`` or ``gt``; where no file has this part in its name, all are.
 
     Raises:
         UserError: there are none, an archive cannot be read, or two have a file of the same name.

@@ -52,7 +52,7 @@ def parse_prompt(text: str, name: str) -> Curve:
 
     Args:
         text: contents.
-        name: of the file, for messages.
+        name: name of the file, for messages.
 
     Raises:
         UnreadableFile: one of the two is missing, is not a number, or is not positive and finite.
@@ -127,7 +127,7 @@ class CurveChoice:
         dgain: this gain for every picture; its own when None.
         gamma: this exponent for every picture; its own when None.
         estimate: guess the gain from the picture, as `estimated_gain` does; the exponent is `gamma`, or 2.2.
-        scene_key: of `estimated_gain`.
+        scene_key: log-average radiance that `estimated_gain` takes every scene to have.
 
     Raises:
         UserError: not positive, dgain both given and estimated, or `scene_key` where nothing is estimated.

@@ -30,7 +30,7 @@ class ClipDegradation:
         degradation: options of the chain.
         degradations: operations instead.
         engine: what computes them.
-        scale: by which frames become smaller.
+        scale: factor by which frames become smaller.
 
     Raises:
         UserError: neither is given, or both are.

@@ -73,7 +73,7 @@ def find_clips(root: str, left_out: list[str] | None = None) -> list[Clip]:
     """A video file, or all videos and folders with images below a folder, sorted by path.
 
     Args:
-        left_out: gets the names of videos that cannot be decoded, which are then passed over where there are others.
+        left_out: list that gets the names of videos that cannot be decoded, which are then passed over where there are others.
 
     Raises:
         UserError: there is neither, or a video cannot be decoded.
@@ -193,7 +193,7 @@ class VideoDataset(ClipDataset):
     Args:
         dataroot: video file(s) or folder(s), which are searched for both.
         stride: range of distances between the outer frames, in frames; even ones are used.
-        any_time: in training, take any frame in between, with its timestep, instead of the middle one.
+        any_time: take, in training, any frame in between, with its timestep, instead of the middle one.
         gt_size: side of the training patch; whole frames when omitted.
         phase: ``train``, or ``val`` and ``test``, in which nothing is random.
         use_reverse_channels: exchange red and blue at random.
@@ -241,7 +241,7 @@ class X4K1000FPSDataset(ClipDataset):
     Args:
         dataroot: folder of the scenes, or that which holds it as ``train``.
         stride: range of distances between the outer frames; even ones are drawn, so that the middle frame is exact.
-        any_time: in training, take any frame in between, with its timestep, instead of the middle one.
+        any_time: take, in training, any frame in between, with its timestep, instead of the middle one.
         gt_size: side of the training patch; whole frames when omitted.
         phase: ``train``, or ``val`` and ``test``, in which nothing is random.
         use_reverse_channels: exchange red and blue at random.

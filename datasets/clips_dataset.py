@@ -50,8 +50,9 @@ class ClipsDataset(FramePairs):
         io_backend: ``{type: disk}``, ``{type: lmdb}`` or ``{type: tar}``.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next sample.
         color: ``gray`` for one channel, the gray value in [0, 1]; ``y`` for luma in [16/255, 235/255]; RGB when omitted.
-        degradation: without `dataroot_lq`, Real-ESRGAN's chain; ``{}`` has its public values.
-        degradations: instead, a list of operations; ``{type: compress, codec: [h264, h265, mpeg4]}`` compresses the clip.
+        degradation: Real-ESRGAN's chain, where there is no `dataroot_lq`; ``{}`` has its public values.
+        degradations: list of operations, instead of that chain; ``{type: compress, codec: [h264, h265, mpeg4]}`` compresses
+            the clip.
         engine: what degrades: ``opencv`` with real codecs, or ``tensor``.
 
     Raises:

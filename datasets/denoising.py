@@ -39,8 +39,8 @@ class Dataset_GaussianDenoising(ImageDataset):  # noqa: N801 - Restormer's name,
         phase: ``train``, or ``val`` and ``test``.
         geometric_augs: use the eight orientations.
         io_backend: ``{type: disk}``, ``{type: lmdb}`` or ``{type: tar}``.
-        mean: subtracted from each channel.
-        std: divides each channel.
+        mean: value subtracted from each channel.
+        std: divisor of each channel.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next one.
         dataroot_lq: accepted for Restormer's files, which say ``none``.
         filename_tmpl: accepted for Restormer's files.
@@ -115,8 +115,8 @@ def white_noise(shape: Sequence[int], level: float, fixed: bool = False) -> Tens
     """Gaussian noise (C, H, W) of standard deviation `level` / 255.
 
     Args:
-        shape: of the image.
-        level: of the noise, in 1/255.
+        shape: shape of the image.
+        level: standard deviation of the noise, in 1/255.
         fixed: the same for every image of a size, as BasicSR's forks draw it for validation: by NumPy after seeding with 0, in
             the order rows, columns, channels.
     """

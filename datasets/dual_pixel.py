@@ -30,8 +30,8 @@ class Dataset_DefocusDeblur_DualPixel_16bit(ImageDataset):  # noqa: N801 - Resto
         gt_size: side of the training patch; whole images when omitted. Smaller images are continued by reflection.
         phase: ``train``, or ``val`` and ``test``, in which nothing is random.
         geometric_augs: use the eight orientations. (Turning exchanges no views, as in the original.)
-        mean: subtracted from each channel of the ground truth; both inputs alike.
-        std: divides each channel.
+        mean: value subtracted from each channel of the ground truth; both inputs alike.
+        std: divisor of each channel.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next one.
         color: ``gray`` for one channel, the gray value in [0, 1]; ``y`` for luma in [16/255, 235/255]; RGB when omitted.
     """

@@ -41,7 +41,7 @@ def open_clips(root: str, backend: IOBackend, left_out: list[str] | None = None,
     """Clips by name (the folder below `root`, or the video file without suffix), in the order of their names.
 
     Args:
-        left_out: gets the names of clips that are videos which cannot be decoded; see `find_clips`.
+        left_out: list that gets the names of clips that are videos which cannot be decoded; see `find_clips`.
         part: see `sources.Tar`.
 
     Raises:

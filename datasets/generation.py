@@ -55,7 +55,7 @@ class GenerationDataset(ImageDataset):
         """Set `id`, `labels` and `num_classes`.
 
         Args:
-            name: of the dataset, the beginning of the id.
+            name: name of the dataset, the beginning of the id.
             labels: class of every image.
             classes: how many classes there are; one more than the largest label when None.
             content: whatever tells these images from others.
@@ -113,11 +113,11 @@ class StoredImages(GenerationDataset):
     """A `GenerationDataset` whose images are all in memory.
 
     Args:
-        name: of the dataset.
+        name: name of the dataset.
         images: (N, H, W, 3), integers.
         labels: (N,), or None.
         classes: how many classes there are.
-        resolution, use_hflip, phase: as for `GenerationDataset`.
+        resolution, use_hflip, phase: the options of `GenerationDataset`.
     """
 
     def __init__(
@@ -151,10 +151,10 @@ class NoiseDataset(ImageDataset):
     size; and ``label`` where there are classes. Metrics of whole sets compare what is generated with `reference`.
 
     Args:
-        num_images: how many.
-        num_classes: of the generator; 0 for none. Those of `reference` when omitted.
+        num_images: number of images.
+        num_classes: number of the generator's classes; 0 for none, that of `reference` when omitted.
         labels: ``cycle`` through the classes, or draw them (``uniform``), each from its image's seed.
-        first_seed: of image 0.
+        first_seed: seed of image 0.
         reference: dataset of real images.
     """
 

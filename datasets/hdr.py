@@ -56,7 +56,7 @@ class LdrHdrDataset(ImageDataset):
             prompt files of the AIM data were fitted to the ground truth, which nobody has when it matters.)
         scene_key: log-average radiance relative to the peak that the guess takes every scene to have.
         transfer: how radiance is encoded: ``log1p``, ``mu_law``, ``pq``, ``pu21``, or a block with their options.
-        gt_scale: multiplies the values in the files of `dataroot_gt`, so that they are in the units of the transfer's peak
+        gt_scale: factor of the values in the files of `dataroot_gt`, so that they are in the units of the transfer's peak
             (1000, unless it says otherwise); needed for 16-bit integers without ratios, which span [0, 1] before.
         above_peak: radiance beyond the peak: ``keep`` it, encoded above 1, or ``clip`` it.
         meta_info_file: list of the radiance files to use (``name.hdr (h,w,c)`` per line).
@@ -65,15 +65,15 @@ class LdrHdrDataset(ImageDataset):
             ``{type: tar}`` for all folders.
         gt_size: side of the training patch; smaller images are continued by reflection. Whole images when omitted.
         geometric_augs: turn training patches at random, by one of the eight symmetries of the square.
-        scale: must be 1.
+        scale: accepted; must be 1.
         phase: ``train``, or ``val`` and ``test``, in which nothing is random.
-        mean: subtracted from each channel of ``lq`` and ``gt``.
-        std: divides each channel of them.
+        mean: value subtracted from each channel of ``lq`` and ``gt``.
+        std: divisor of each channel of them.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next sample.
         with_dgain: give each sample's ``dgain`` and ``gamma`` as well, on which a network may be conditioned
             (``train.inputs: [lq, dgain]`` of RestorationModel).
         recursive: search the sub-folders of folders that have pictures themselves; in test sets not, when omitted.
-        on_device: in training, undo the curve and encode whole batches where they are trained with: a GPU takes a load off
+        on_device: undo, in training, the curve and encode whole batches where they are trained with: a GPU takes a load off
             the loading processes. The numbers are the same up to rounding.
     """
 

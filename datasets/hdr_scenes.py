@@ -97,7 +97,7 @@ class SyntheticHDRDataset(PhotographDataset):
     Args:
         dataroot_gt: folder(s) of photographs, local or remote.
         source: ``skimage`` for photographs that come with scikit-image instead: nothing to download.
-        split: with ``source``, which of its photographs: ``train`` or ``val``; by phase when omitted.
+        split: part of the photographs of ``source``: ``train`` or ``val``; by phase when omitted.
         gt_size: side of the training patch; whole images when omitted.
         phase: ``train``, or ``val`` and ``test``, in which nothing is random.
         shorter_side: photographs are first shrunk until their shorter side has so many pixels, if it is longer.

@@ -72,7 +72,7 @@ class Vimeo90KDataset(TripletDataset):
         dataroot: folder with ``sequences`` and the lists.
         layout: ``triplet``; or ``septuplet``, of which frames 1, 4 and 7 are taken.
         meta_info_file: list of sequences instead of the official one for the phase.
-        random_frames: in training with septuplets, three frames at random in order, and the timestep that they give (RIFE-m).
+        random_frames: draw, in training with septuplets, three frames in order, with the timestep that they give (RIFE-m).
         gt_size: side of the training patch, at most 256; whole frames when omitted.
         phase: ``train``, or ``val`` and ``test``, in which nothing is random.
         use_reverse_channels: exchange red and blue at random.

@@ -35,7 +35,7 @@ class Pool:
     replacing some by others would gain nothing. Processes that are not forked, and copies, have a pool of their own, empty.
 
     Args:
-        size: in bytes.
+        size: size in bytes.
 
     Raises:
         UserError: the system does not give it.
@@ -71,7 +71,7 @@ class Shelf:
     """The places of one source's images in a pool.
 
     Args:
-        pool: where they are.
+        pool: pool that has them.
         count: how many images the source has.
         places: memory for that, of as many int64; made when omitted.
     """

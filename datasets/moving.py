@@ -55,7 +55,7 @@ class Layer:
         texture: (3, H, W) float32, a photograph.
         anchor: the texture's point (y, x), in its pixels, that is at `centre` when t = 1/2.
         centre: that point of the frame.
-        motion: of the layer.
+        motion: motion of the layer.
         outline: None for a layer without end. Else the object's radius in texture pixels, and amplitudes (relative to the
             radius) and phases of the waves 2, 3, ... of its outline around the anchor.
     """
@@ -126,7 +126,7 @@ def render(layers: Sequence[Layer], size: tuple[int, int], time: float) -> Tenso
     """The frame at a time: (3, height, width) float32 in [0, 1].
 
     Args:
-        layers: from the back to the front; the first has no outline.
+        layers: layers of the scene, from the back to the front; the first has no outline.
         size: (height, width) of the frame, whose pixel centres are (0, 0) to (height - 1, width - 1).
         time: 0 and 1 are the ends of the motion; any time can be asked for.
     """

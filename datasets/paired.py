@@ -69,11 +69,12 @@ class PairedImageDataset(ImageDataset):
             smaller than the patch are then continued by reflection instead of refused.
         resize: [height, width] to which ground truths are resized first, and inputs to it divided by scale.
         color: ``gray`` for one channel, the gray value in [0, 1]; ``y`` for luma in [16/255, 235/255]; RGB when omitted.
-        mean: subtracted from each channel.
-        std: divides each channel.
+        mean: value subtracted from each channel.
+        std: divisor of each channel.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next sample.
-        task: of forks: ``CAR`` for pairs in gray of the files' bits; ``denoising_color`` and ``denoising_gray`` for ``lq`` that
-            is ``gt`` plus white Gaussian noise (not clipped; outside training always the same), whatever lies in `dataroot_lq`.
+        task: the name that forks give the kind of pairs: ``CAR`` for pairs in gray of the files' bits; ``denoising_color``
+            and ``denoising_gray`` for ``lq`` that is ``gt`` plus white Gaussian noise (not clipped; outside training always
+            the same), whatever lies in `dataroot_lq`.
         noise: its standard deviation, in 1/255.
         recursive: search the sub-folders of folders that have images themselves; in test sets not, when omitted.
     """
@@ -287,8 +288,8 @@ class SingleImageDataset(PairedImageDataset):
         io_backend: ``{type: disk}``, ``{type: lmdb}`` or ``{type: tar}``.
         scale: accepted for BasicSR's files; without ground truth it changes nothing.
         color: ``gray`` for one channel, the gray value in [0, 1]; ``y`` for luma in [16/255, 235/255]; RGB when omitted.
-        mean: subtracted from each channel.
-        std: divides each channel.
+        mean: value subtracted from each channel.
+        std: divisor of each channel.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next one.
         recursive: search the sub-folders of folders that have images themselves; only those of a `layout` when omitted.
     """

@@ -56,8 +56,8 @@ class PairedStereoImageDataset(ImageDataset):
         naive_inverse_RGB: all of them together at random.
         random_offset: shift the views against each other by up to so many input pixels, at random.
         filename_tmpl: accepted for NAFNet's files; names follow from the layout.
-        mean: subtracted from each channel of a view, or of both views.
-        std: divides each channel.
+        mean: value subtracted from each channel of a view, or of both views.
+        std: divisor of each channel.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next scene.
         color: ``gray`` for one channel of each view, the gray value in [0, 1]; ``y`` for luma in [16/255, 235/255]; RGB when
             omitted.

@@ -23,8 +23,8 @@ def read_floats(source: Source, name: str, scale: float | None = None) -> np.nda
 
     Args:
         source: opened with `RADIANCE_READERS`.
-        name: of the file.
-        scale: multiplies the file's values; 1 when None. 16-bit integers, which span [0, 1] before, need it.
+        name: name of the file.
+        scale: factor of the file's values; 1 when None. 16-bit integers, which span [0, 1] before, need it.
 
     Raises:
         UnreadableFile: damaged; or NaN or infinite values.

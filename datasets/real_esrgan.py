@@ -84,23 +84,24 @@ class RealESRGANDataset(ImageDataset):
         degradation: Real-ESRGAN's chain in the loading process; ``{}`` has its public values.
         degradations: another recipe there: a list of operations.
         engine: what degrades there: ``opencv`` with real codecs, or ``tensor``, which a model on a GPU uses.
-        jpeg_table: of the tensor engine's JPEG: ``basicsr`` as the public weights were trained with, or ``standard``.
+        jpeg_table: quantisation table of the tensor engine's JPEG: ``basicsr`` as the public weights were trained with, or
+            ``standard``.
         usm: sharpen what is ``degraded``, or ``both`` that and ``gt``; with the degradation in the loading process only.
         blur_kernel_size: largest side of the first blur's kernel, and of the final sinc's; odd sides from 7 on are drawn.
         kernel_range: least and largest side of all kernels instead.
         kernel_list: types of the first blur's kernel, see `core.degradations.kernels.random_mixed_kernels`.
-        kernel_prob: their probabilities.
-        sinc_prob: probability of a sinc instead.
-        blur_sigma: range of standard deviations, in pixels.
+        kernel_prob: probabilities of those types.
+        sinc_prob: probability of a sinc as the first blur.
+        blur_sigma: range of standard deviations of the first blur, in pixels.
         betag_range: range of generalized Gaussians' exponents.
         betap_range: range of plateaus' exponents.
-        blur_kernel_size2: of the second blur, as all that follow.
-        kernel_list2: its types.
-        kernel_prob2: their probabilities.
-        sinc_prob2: its probability of a sinc.
-        blur_sigma2: its standard deviations.
-        betag_range2: its generalized Gaussians' exponents.
-        betap_range2: its plateaus' exponents.
+        blur_kernel_size2: largest side of the second blur's kernel; odd sides from 7 on are drawn.
+        kernel_list2: types of the second blur's kernel.
+        kernel_prob2: probabilities of those types.
+        sinc_prob2: probability of a sinc as the second blur.
+        blur_sigma2: range of standard deviations of the second blur, in pixels.
+        betag_range2: range of generalized Gaussians' exponents in the second blur.
+        betap_range2: range of plateaus' exponents in the second blur.
         final_sinc_prob: probability of a sinc at the end.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next one.
     """
@@ -300,18 +301,18 @@ class RealESRGANPairedDataset(PairedImageDataset):
 
     Args:
         dataroot_gt: folder of the ground truths, or LMDB database.
-        dataroot_lq: of the inputs.
+        dataroot_lq: folder of the inputs, or LMDB database.
         meta_info: list of pairs, ``hr/0001.png, lr/0001.png`` per line, ground truth first, relative to the two folders; by
             names when omitted.
-        filename_tmpl: without a list, an input's stem from its ground truth's, ``{}x4``.
+        filename_tmpl: stem of an input from that of its ground truth, where there is no list, ``{}x4``.
         io_backend: ``{type: disk}`` (also remote folders), ``{type: lmdb}`` or ``{type: tar}``.
         gt_size: side of the training patch in the ground truth; whole images when omitted.
         scale: ground truth size / input size.
         phase: ``train``, or ``val`` and ``test``, in which nothing is random.
         use_hflip: flip at random, left to right.
         use_rot: turn at random, by vertical flip and transposition.
-        mean: subtracted from each channel.
-        std: divides each channel.
+        mean: value subtracted from each channel.
+        std: divisor of each channel.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next sample.
     """
 

@@ -120,14 +120,14 @@ class REDSDataset(Reds):
         gt_size: side of the training patch in gt; whole frames when omitted.
         interval_list: distances between frames, of which one is drawn.
         random_reverse: give the frames backwards, half of the time.
-        val_partition: which clips are left out: ``REDS4`` (000, 011, 015, 020), or ``official`` (240 to 269).
+        val_partition: the clips that are left out: ``REDS4`` (000, 011, 015, 020), or ``official`` (240 to 269).
         test_mode: take those clips instead.
         use_hflip: flip at random.
         use_rot: turn at random.
         scale: size of gt / size of lq.
         phase: ``train``, or ``val`` and ``test``, in which nothing is random.
         io_backend: ``{type: disk}``, ``{type: lmdb}`` or ``{type: tar}``.
-        dataroot_flow: of BasicSR's files; must be empty.
+        dataroot_flow: an option of BasicSR's files; must be empty.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next sample.
         color: ``gray`` for one channel, the gray value in [0, 1]; ``y`` for luma in [16/255, 235/255]; RGB when omitted.
 
@@ -202,14 +202,14 @@ class REDSRecurrentDataset(Reds):
         gt_size: side of the training patch in gt; whole frames when omitted.
         interval_list: distances between frames, of which one is drawn.
         random_reverse: give the frames backwards, half of the time.
-        val_partition: which clips are left out: ``REDS4`` (000, 011, 015, 020), or ``official`` (240 to 269).
+        val_partition: the clips that are left out: ``REDS4`` (000, 011, 015, 020), or ``official`` (240 to 269).
         test_mode: take those clips instead.
         use_hflip: flip at random.
         use_rot: turn at random.
         scale: size of gt / size of lq.
         phase: ``train``, or ``val`` and ``test``, in which nothing is random.
         io_backend: ``{type: disk}``, ``{type: lmdb}`` or ``{type: tar}``.
-        dataroot_flow: of BasicSR's files; must be empty.
+        dataroot_flow: an option of BasicSR's files; must be empty.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next sample.
         color: ``gray`` for one channel, the gray value in [0, 1]; ``y`` for luma in [16/255, 235/255]; RGB when omitted.
 

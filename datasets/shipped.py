@@ -29,7 +29,7 @@ class ShippedImagesDataset(StoredImages):
     `crop` pixels wide, `stride` apart, labelled by photograph.
 
     Args:
-        source: which of these.
+        source: name of one of these sets.
         resolution: R, to which they are resized (bilinear, antialiased).
         crop: side of a piece of a photograph, in pixels; 128 when omitted.
         stride: distance of neighbouring pieces, in pixels; 32 when omitted.

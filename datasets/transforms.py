@@ -26,11 +26,11 @@ def random_crop(
     """One window at a random place: `size` pixels of the reference image, and the same area of the others.
 
     Args:
-        images: of one view, of sizes in exact proportion.
+        images: images of one view, their sizes in exact proportion.
         size: side, or height and width, in the reference image's pixels, multiples of `scale`.
         scale: size of the reference image / size of the smallest; windows begin at multiples of it.
-        path: of the reference image, for messages.
-        reference: which image that is; the ground truth, usually last.
+        path: path of the reference image, for messages.
+        reference: index of the reference image; usually the ground truth, which is last.
 
     Raises:
         UserError: the patch does not fit.

@@ -53,7 +53,7 @@ def augment(
 
     Args:
         images: three (H, W, 3) arrays.
-        timestep: of the middle one.
+        timestep: timestep of the middle one.
         size: side of the patch, at most the frames' sides; whole frames when None.
         switches: what may happen.
 
@@ -161,7 +161,7 @@ class TripletDataset(FrameDataset):
 
     Args:
         root: folder.
-        triplets: in order.
+        triplets: triplets, in order.
         origin: what listed them, for messages.
         expected: how many there are in the whole set, where that is known.
 
@@ -202,8 +202,8 @@ def read_list(path: str | Path, example: str, allow_outside: bool | None = None)
     """Line numbers and lines of a list file, blank ones left out.
 
     Args:
-        path: of the list.
-        example: of its lines, for messages.
+        path: path of the list.
+        example: example of its lines, for messages.
         allow_outside: take what leads out of the data set's folder; None where no option allows that.
 
     Raises:
@@ -224,7 +224,7 @@ def refuse_outside(paths: Iterable[str], place: str, option: bool = False) -> No
     """Raise `UserError` where one of the listed paths leaves the folder that it is taken from.
 
     Args:
-        place: of the list and its line, for the message.
+        place: place of the list and its line, for the message.
         option: whether there is an option ``allow_outside``.
     """
     for path in paths:

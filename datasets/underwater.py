@@ -31,7 +31,7 @@ class SyntheticUnderwaterDataset(PhotographDataset):
     Args:
         dataroot_gt: folder(s) of photographs, local or remote.
         source: ``skimage`` for photographs that come with scikit-image instead: nothing to download.
-        split: with ``source``, which of its photographs: ``train`` or ``val``; by phase when omitted.
+        split: part of the photographs of ``source``: ``train`` or ``val``; by phase when omitted.
         gt_size: side of the training patch; whole images when omitted.
         phase: ``train``, or ``val`` and ``test``, in which nothing is random.
         shorter_side: photographs are first shrunk until their shorter side has so many pixels, if it is longer.
@@ -44,8 +44,8 @@ class SyntheticUnderwaterDataset(PhotographDataset):
         noise: range of the sensor noise's standard deviation.
         use_hflip: flip photographs at random, left to right.
         use_rot: turn photographs at random, by vertical flip and transposition.
-        on_device: in training, draw here, and have the water work on whole batches where they are trained with: a GPU takes
-            a load off the loading processes. The pictures are the same up to rounding.
+        on_device: whether, in training, the scene is drawn here and the water computed for whole batches where they are
+            trained with: a GPU takes a load off the loading processes. The pictures are the same up to rounding.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next one.
     """
 

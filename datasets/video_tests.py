@@ -221,8 +221,8 @@ class VideoRecurrentTestDataset(TestClips):
         dataroot_gt: folder or LMDB of sharp clips, or of videos.
         dataroot_lq: the same of degraded clips.
         meta_info_file: list of clips, the first word of each line; all when omitted.
-        num_frame: of BasicSR's files; always all frames.
-        padding: of BasicSR's files; whole clips need none.
+        num_frame: an option of BasicSR's files; always all frames.
+        padding: an option of BasicSR's files; whole clips need none.
         cache_data: keep frames in memory.
         scale: size of gt / size of lq.
         io_backend: ``{type: disk}``, ``{type: lmdb}`` or ``{type: tar}``.

@@ -135,7 +135,7 @@ class Vimeo90KRecurrentDataset(VimeoClips):
         dataroot_gt: folder or LMDB of sharp clips.
         dataroot_lq: folder or LMDB of degraded clips.
         meta_info_file: list with lines such as ``00001/0001 7 (256,448,3)``.
-        num_frame: of BasicSR's files; always all 7.
+        num_frame: an option of BasicSR's files; always all 7.
         gt_size: side of the training patch in gt; whole frames when omitted.
         random_reverse: give the frames backwards, half of the time.
         flip_sequence: append the frames backwards, which makes 14.
@@ -204,7 +204,7 @@ class VideoTestVimeo90KDataset(VimeoClips):
         dataroot_lq: folder or LMDB of degraded clips.
         meta_info_file: list with lines such as ``00001/0266 7 (256,448,3)``.
         num_frame: frames of an item, odd, at most 7.
-        cache_data: of BasicSR's files; must be false.
+        cache_data: an option of BasicSR's files; must be false.
         scale: size of gt / size of lq.
         io_backend: ``{type: disk}``, ``{type: lmdb}`` or ``{type: tar}``.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next sample.

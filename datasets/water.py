@@ -58,7 +58,7 @@ class Scene:
         daylight: (3,) light E at the scene's depth, relative to the brightest channel (the camera adapts its exposure).
         absorption: (3,) a, per metre.
         scattering: (3,) b, per metre.
-        brightness: of the veil, relative to white paper.
+        brightness: brightness of the veil, relative to white paper.
         relief: coarse map of distances in metres over the whole image, nearer at the bottom.
         noise: standard deviation of the sensor's noise at full exposure.
     """
@@ -84,10 +84,10 @@ def random_scene(
     Args:
         rng: the only source of randomness.
         water_types: keys of `JERLOV`, equally likely.
-        depth: below the surface, in metres.
-        distance: of the nearest and farthest things, in metres.
-        scattering: b550, per metre.
-        noise: of the sensor.
+        depth: range of the depth below the surface, in metres.
+        distance: range of the distances of the nearest and farthest things, in metres.
+        scattering: range of b550, per metre.
+        noise: range of the standard deviation of the sensor's noise at full exposure.
     """
     attenuation = np.array(JERLOV[water_types[rng.randint(len(water_types))]])
     daylight = np.exp(-attenuation * rng.uniform(*depth))
@@ -111,7 +111,7 @@ def distances(scene: Scene, size: tuple[int, int], window: tuple[int, int, int, 
     """Distance of every pixel of a window, in metres, smoothly interpolated from the scene's relief.
 
     Args:
-        scene: whose relief covers the whole image.
+        scene: scene whose relief covers the whole image.
         size: (height, width) of the whole image.
         window: (top, left, height, width).
     """
@@ -132,8 +132,8 @@ def submerge(image: np.ndarray, z: np.ndarray, scene: Scene, rng: np.random.Rand
         image: (H, W, 3) sRGB in [0, 1].
         z: (H, W) distances in metres.
         scene: the water.
-        rng: of the noise.
-        side: of the whole image, the shorter one, in pixels: the blur grows with it.
+        rng: generator of the noise.
+        side: shorter side of the whole image, in pixels: the blur grows with it.
 
     Returns:
         (H, W, 3) sRGB in [0, 1], float32.

@@ -33,7 +33,7 @@ class Balance(nn.Module):
     them a larger learning rate, and no weight decay, which would pull them to equal weights.
 
     Args:
-        names: of the losses.
+        names: names of the losses.
         mode: see above.
         entropy: strength of the entropy term of ``softmax``; small is greedy, large is equal weights.
 
@@ -66,7 +66,7 @@ class Balance(nn.Module):
         """What is added to the weighted sum to keep the weights from degenerating; None where nothing is trained.
 
         Args:
-            values: by name, every unweighted value that its weight multiplies (one for each output of a network, say).
+            values: the unweighted values that each loss's weight multiplies (one for each output of a network, say), by name.
         """
         if self.mode in ("fixed", "random"):
             return None

@@ -66,8 +66,8 @@ class ContextualLoss(WithFrozenNetwork):
         distance_type: ``cosine``, ``l1`` or ``l2``.
         b: offset in the exponent.
         band_width: how sharply the nearest feature is preferred.
-        max_1d_size: of maps larger than the square of this so many positions are drawn, the same ones in both images; from
-            torch's global generator, so that ranks draw their own.
+        max_1d_size: largest number of positions along a side: of larger maps the square of this many positions are drawn,
+            the same ones in both images; from torch's global generator, so that ranks draw their own.
         weights: a file with a state dict of torchvision's network; torchvision's ImageNet weights when omitted.
 
     Raises:

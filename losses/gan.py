@@ -107,7 +107,7 @@ class GANFeatLoss(nn.Module):
     (BasicSR multiplied by the weight twice.) No gradient reaches the real one's.
 
     Args:
-        criterion: of two layers' features: ``l1``, ``l2`` or ``charbonnier``.
+        criterion: distance of two layers' features: ``l1``, ``l2`` or ``charbonnier``.
         loss_weight: factor of the result.
         reduction: ``mean`` or ``sum`` over a layer.
 

@@ -21,8 +21,8 @@ def get_refined_artifact_map(gt: Tensor, output: Tensor, ema: Tensor, ksize: int
 
     Args:
         gt: (B, C, H, W).
-        output: of the generator; gradients flow back to it.
-        ema: of its moving average.
+        output: output of the generator; gradients flow back to it.
+        ema: output of the generator's moving average.
         ksize: side of the window, odd; both sides of the images must exceed its half.
 
     Returns:

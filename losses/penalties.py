@@ -43,7 +43,7 @@ def gradient_penalty_loss(
     otherwise, over the channels of each pixel.
 
     Args:
-        discriminator: called once, in the mode that it is in.
+        discriminator: network, called once, in the mode that it is in.
         real: (B, C, H, W).
         fake: the same shape.
         weight: (B, 1 or C, H, W), factor of the gradient; the result is divided by its mean.

@@ -71,11 +71,11 @@ def build_scheduler(
     """Build the schedule that ``opt = {type: Name, **constructor_arguments}`` describes, and set the first rates.
 
     Args:
-        optimizer: gets the learning rates of iteration 1.
+        optimizer: optimizer, which gets the learning rates of iteration 1.
         opt: a registered scheduler or one of torch's; None keeps the configured rates. Not modified.
         warmup_iter: length of the linear warm-up in iterations; -1 is none.
         samples: how many samples are seen when an iteration is over, for schedules that count those.
-        better: of two scores that ReduceLROnPlateau is told, whether the ``higher`` or the ``lower`` is better: its `mode`,
+        better: whether the ``higher`` or the ``lower`` score is better for ReduceLROnPlateau: its `mode`,
             where `opt` has none; torch's when None.
 
     Raises:

@@ -63,7 +63,7 @@ class ClosedForm(LRScheduler):
     What `rate` returns below zero becomes zero.
 
     Args:
-        optimizer: whose groups' ``initial_lr`` (their ``lr`` before any schedule) are the base rates.
+        optimizer: optimizer whose groups' ``initial_lr`` (their ``lr`` before any schedule) are the base rates.
         last_epoch: steps taken minus one; -1 starts from the beginning.
     """
 

@@ -22,7 +22,7 @@ class CosineAnnealingRestartCyclicLR(ClosedForm):
     floor. A floor above the base rate makes the rate rise.
 
     Args:
-        optimizer: sets the base rates.
+        optimizer: optimizer, whose rates are the base rates.
         periods: lengths in steps.
         restart_weights: one per period; 1 each when omitted.
         eta_mins: floors, one per period; 0 each when omitted.
@@ -69,7 +69,7 @@ class CosineAnnealingRestartLR(CosineAnnealingRestartCyclicLR):
     """Cosine periods with one floor (BasicSR's); see `CosineAnnealingRestartCyclicLR`.
 
     Args:
-        optimizer: sets the base rates.
+        optimizer: optimizer, whose rates are the base rates.
         periods: lengths in steps.
         restart_weights: one per period; 1 each when omitted.
         eta_min: the floor.
@@ -93,7 +93,7 @@ class TrueCosineAnnealingLR(ClosedForm):
     CosineAnnealingLR). Loshchilov and Hutter, SGDR, ICLR 2017, equation 5.
 
     Args:
-        optimizer: sets the base rates.
+        optimizer: optimizer, whose rates are the base rates.
         T_max: steps of one descent; train no longer, or the rate rises again.
         eta_min: the floor.
         last_epoch: see `ClosedForm`.
@@ -122,7 +122,7 @@ class CosineAnnealingLRWithRestart(ClosedForm):
     Known from the HDR fork of DiffIR. A restart's weight multiplies the rate of that one step only.
 
     Args:
-        optimizer: sets the base rates.
+        optimizer: optimizer, whose rates are the base rates.
         T_max: steps of one descent.
         eta_min: the floor.
         restarts: steps at which a cosine begins besides; ``[0]`` when omitted.
@@ -162,7 +162,7 @@ class WarmupCosineLR(ClosedForm):
     below `eta_min` keeps it after the warm-up.
 
     Args:
-        optimizer: sets the base rates.
+        optimizer: optimizer, whose rates are the base rates.
         total_steps: length of warm-up and cosine together; the rate stays at `eta_min` after that.
         warmup_steps: length of the line.
         eta_min: the floor.

@@ -18,7 +18,7 @@ class LinearLR(ClosedForm):
     PolynomialLR and LambdaDecay describe other straight lines.
 
     Args:
-        optimizer: sets the base rates.
+        optimizer: optimizer, whose rates are the base rates.
         total_iter: steps to zero.
         last_epoch: see `ClosedForm`.
 
@@ -47,7 +47,7 @@ class LambdaDecay(ClosedForm):
     are those of ``epoch_count: 1``.
 
     Args:
-        optimizer: sets the base rates.
+        optimizer: optimizer, whose rates are the base rates.
         niter: epochs at the base rate.
         niter_decay: epochs of the descent.
         epoch_count: epochs to count as done at the start.
@@ -93,7 +93,7 @@ class VibrateLR(ClosedForm):
     least 0.1.
 
     Args:
-        optimizer: sets the base rates.
+        optimizer: optimizer, whose rates are the base rates.
         total_iter: steps of training, at least 160.
         last_epoch: see `ClosedForm`.
 

@@ -18,7 +18,7 @@ class MultiStepRestartLR(ClosedForm):
     BasicSR's scheduler, of both its names. Without restarts it is torch's MultiStepLR.
 
     Args:
-        optimizer: sets the base rates.
+        optimizer: optimizer, whose rates are the base rates.
         milestones: steps at which the rate drops; one given twice counts twice. A milestone at a restart has no effect.
         gamma: factor of a drop.
         restarts: steps at which the rate becomes base rate times weight; ``[0]`` when omitted.
@@ -57,7 +57,7 @@ class StairsLR(ClosedForm):
     ``encoder_iter`` as `start`; its ``lr_encoder`` and so on the same from 0. (Torch's StepLR drops one iteration later.)
 
     Args:
-        optimizer: sets the base rates.
+        optimizer: optimizer, whose rates are the base rates.
         every: iterations from one drop to the next.
         gamma: factor of a drop.
         start: iteration to count from.

@@ -45,7 +45,8 @@ class Ramp:
         start: value at the beginning.
         end: value from `over` on.
         over: samples, or whatever else `at` is asked in.
-        shape: of the way; ``exponential`` is geometric, ``saturating`` goes 1 - exp(-5 p) of the way, then jumps.
+        shape: shape of the way from `start` to `end`; ``exponential`` is geometric, ``saturating`` goes 1 - exp(-5 p) of
+            the way, then jumps.
 
     Raises:
         UserError: a geometric way from, to or through zero.

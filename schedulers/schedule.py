@@ -34,7 +34,7 @@ class Schedule:
 
     Args:
         optimizer: its groups' ``initial_lr``, or ``lr`` where nothing has set that, are the configured rates.
-        build: makes the scheduler of that optimizer.
+        build: function that makes the scheduler of that optimizer.
         warmup_iter: length of the warm-up; none if below 2.
     """
 

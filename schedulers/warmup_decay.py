@@ -28,10 +28,10 @@ class WarmupDecayLR(ClosedForm):
     so counted the run that this schedule is known from, and was still warming up when it ended.
 
     Args:
-        optimizer: sets the base rates.
+        optimizer: optimizer, whose rates are the base rates.
         warmup: samples of the warm-up; 0 is none.
         total: samples at which the decay ends.
-        shape: of the decay; ``polynomial`` is (1 - p)^2, ``exponential`` geometric.
+        shape: shape of the decay; ``polynomial`` is (1 - p)^2, ``exponential`` geometric.
         min_ratio: final over base rate.
         unit: what `warmup` and `total` count.
         samples: samples seen when an iteration is over; the iteration itself by default.

@@ -22,7 +22,7 @@ class CosineAnnealingWarmupRestarts(ClosedForm):
     here are absolute: the optimizer's own do not enter.
 
     Args:
-        optimizer: whose groups get these rates.
+        optimizer: optimizer whose groups get these rates.
         first_cycle_steps: length of the first cycle.
         cycle_mult: growth of the cosine part from cycle to cycle.
         max_lr: first peak; a list gives every parameter group one of its own.

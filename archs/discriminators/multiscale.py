@@ -38,7 +38,7 @@ class MultiscalePatchGANDiscriminatorSN(nn.Module):
         ndf: channels of the first layers; they double up to 512.
         n_layers: convolutions of stride 2.
         use_sigmoid: give probabilities instead of logits.
-        num_d: scales.
+        num_d: number of scales.
         reduce: ``mean`` for that number, ``none`` for the list of maps (B, 1, h, w), which `MultiScaleGANLoss` takes.
     """
 
@@ -73,7 +73,7 @@ class MultiscaleDiscriminator(nn.Module):
         n_layers: convolutions of stride 2.
         norm: normalisation of the layers between the first and the last.
         use_sigmoid: give probabilities instead of logits.
-        num_D: scales.
+        num_D: number of scales.
         getIntermFeat: return all layers, for feature matching, and not the logits alone.
     """
 
@@ -153,7 +153,7 @@ class HiFaceGANDiscriminator(nn.Module):
         num_in_ch: channels of the input.
         num_out_ch: channels of the image that is judged.
         conditional_d: whether the enlarged input is given beside.
-        num_d: scales.
+        num_d: number of scales.
         n_layers_d: convolutions before the logits, the last of stride 1, the others of stride 2.
         num_feat: channels of the first layers; they double up to 512.
         norm_d: ``spectralinstance``, ``spectralbatch``, ``spectral``, ``instance``, ``batch`` or ``none``.

@@ -32,13 +32,13 @@ def groups(
     """`n_layers` convolutions of stride 2, one of stride 1, and one to the logits, each with what follows it.
 
     Args:
-        channels: of the images.
+        channels: channels of the images.
         width: channels of the first layer; they double with each.
-        n_layers: how many halve the image.
-        padding: of the 4 x 4 convolutions.
-        norm: of all layers but the first and the last.
+        n_layers: number of convolutions that halve the image.
+        padding: padding of the 4 x 4 convolutions.
+        norm: normalisation of all layers but the first and the last.
         spectral: whether to normalise spectrally the first and last convolution, and those between.
-        bias: of the convolutions between.
+        bias: whether the convolutions between have a bias.
         widest: most channels.
     """
     made: list[list[nn.Module]] = []

@@ -35,7 +35,7 @@ class GatedWindowAttention(nn.Module):
 
         Args:
             x: windows, those of one image next to each other.
-            mask: added to the scores, (N, N) for all windows, or (M, N, N) for the M windows of every image.
+            mask: what is added to the scores, (N, N) for all windows, or (M, N, N) for the M windows of every image.
         """
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # (K, heads, N, d) each
         if mask is not None:
@@ -70,7 +70,7 @@ def attend_in_windows(
     other windows need none.
 
     Args:
-        attention: of windows (K, N, C), and what is added to the scores, (N, N) or None.
+        attention: function of windows (K, N, C) and of what is added to the scores, (N, N) or None.
         x: (B, H, W, C), sides multiples of `size`.
         size: side of a window.
         shift: rows and columns to shift by; 0 for none.

@@ -92,7 +92,7 @@ class LGSBlock(nn.Module):
         mixing: how branches join the residual: fused and added (``plain``), in hybrid mode also as in the original's mHC
             (``legacy``), or with parallel residual streams (``streams``), tokens then being (2B, H W, streams, C).
         use_ecab: channel attention is ECAB, else CAB.
-        index: of the block, which chooses the stream that its branches start from.
+        index: index of the block, which chooses the stream that its branches start from.
         mamba: options of Mamba2.
     """
 

@@ -103,7 +103,7 @@ class FlowEstimator(nn.Module):
         Args:
             img0: frame at time 0, (B, 3, H, W), sides multiples of 16.
             img1: frame at time 1.
-            timestep: between 0 and 1, (B, 1, H, W).
+            timestep: time between 0 and 1, (B, 1, H, W).
 
         Returns:
             flow in pixels (B, 4, H, W): where to look in frame 0 (first two channels) and in frame 1; logits (B, 1, H, W) of

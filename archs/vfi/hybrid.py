@@ -52,7 +52,7 @@ class Backbone(nn.Module):
     """Both frames through a stem and stages of blocks; between stages half the size and twice the channels.
 
     Args:
-        channels: of the first stage.
+        channels: channels of the first stage.
         stages: blocks of each stage.
     """
 
@@ -105,7 +105,7 @@ class HybridVFI(nn.Module):
         mamba: options of `Mamba2`; d_state 64, d_conv 4, expand 2, headdim 64 where not given.
         flow_c: widths of the three blocks of the flow estimator; 240, 150, 90 when None.
         drop_path: stochastic depth of the last block; it grows linearly from 0 over all blocks.
-        channel_order: in which the weights want their images; what comes in and goes out is RGB.
+        channel_order: order of channels in which the weights want their images; what comes in and goes out is RGB.
 
     Raises:
         UserError: other than three scales, counts that are too small, widths that heads do not divide, unknown words or options
@@ -249,8 +249,9 @@ class HybridVFI(nn.Module):
             img0: frame 0, (B, 3, H, W) in [0, 1].
             img1: frame 1.
             TTA: mean over the eight symmetries of the square.
-            scale: below 1 the frames are reduced before and the result enlarged after, which saves time and loses detail.
-            timestep: as in `forward`; a number or one per sample.
+            scale: factor of the frames' size: below 1 the frames are reduced before and the result enlarged after, which
+                saves time and loses detail.
+            timestep: time of the frame, as in `forward`; a number or one per sample.
             fast_TTA: mean over the frames and their mirror image.
 
         Returns:

@@ -22,8 +22,9 @@ def sinkhorn(logits: Tensor, iterations: int, dims: tuple[int, int] = (-1, -2)) 
 
     Args:
         logits: (..., S, S).
-        iterations: how often both dimensions are normalised.
-        dims: in which order. Sums over the second are exactly 1; those over the first as far as it has converged.
+        iterations: how many times both dimensions are normalised.
+        dims: the two dimensions, in the order in which they are normalised. Sums over the second are exactly 1; those over
+            the first as far as it has converged.
     """
     first = second = logits.new_zeros(())
     for _ in range(iterations):
@@ -41,8 +42,8 @@ class SummedStreams(nn.Module):
     Args:
         streams: how many.
         first: the one that the branch starts from.
-        iterations: of Sinkhorn's projection.
-        temperature: divides the logits before it.
+        iterations: iterations of Sinkhorn's projection.
+        temperature: divisor of the logits before the projection.
     """
 
     def __init__(self, streams: int, first: int = 0, iterations: int = 10, temperature: float = 0.05) -> None:
@@ -82,7 +83,7 @@ class ParallelStreams(nn.Module):
         dim: channels.
         streams: S, how many.
         first: the stream that the branch starts from, modulo `streams`.
-        iterations: of Sinkhorn's projection.
+        iterations: iterations of Sinkhorn's projection.
     """
 
     def __init__(self, dim: int, streams: int = 4, first: int = 0, iterations: int = 20) -> None:

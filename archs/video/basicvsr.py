@@ -45,10 +45,10 @@ class Recurrent(Enlarging):
     """What the recurrent networks share: the flow between neighbours, and a step along it.
 
     Args:
-        channels: of the state.
+        channels: channels of the state.
         spynet_path: weights of the flow estimator.
         checkpoint_activations: compute the insides of every step in time again in the backward pass.
-        flow_levels: of the flow estimator's pyramid.
+        flow_levels: levels of the flow estimator's pyramid.
     """
 
     scale = 4
@@ -110,7 +110,7 @@ class BasicVSR(Recurrent):
         num_block: residual blocks of each direction's step.
         spynet_path: weights of the flow estimator, such as ``spynet_sintel_final-3d2a1287.pth``.
         checkpoint_activations: compute the insides of every step in time again in the backward pass, which saves memory.
-        flow_levels: of the flow estimator's pyramid; public weights have 6.
+        flow_levels: levels of the flow estimator's pyramid; public weights have 6.
 
     Raises:
         UserError: weights are missing or do not fit, or the input is no clip.

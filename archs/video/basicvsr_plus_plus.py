@@ -46,9 +46,9 @@ class SecondOrderDeformableAlignment(DeformableConv):
         """(B, 2 C, H, W) -> (B, C, H, W).
 
         Args:
-            states: of the last frame and the one before it, (B, 2 C, H, W).
+            states: states of the last frame and the one before it, (B, 2 C, H, W).
             seen: those states warped, with the frame's own features between them, (B, 3 C, H, W).
-            flow_1, flow_2: to the last frame, and to the one before it, (B, 2, H, W) in pixels.
+            flow_1, flow_2: flow to the last frame, and to the one before it, (B, 2, H, W) in pixels.
         """
         first, second, mask = self.conv_offset(torch.cat([seen, flow_1, flow_2], 1)).chunk(3, 1)
         offset = self.reach * torch.cat([first, second], 1).tanh()
@@ -74,7 +74,8 @@ class BasicVSRPlusPlus(Recurrent):
         max_residue_magnitude: largest offset from the flow, in pixels.
         is_low_res_input: whether to enlarge by four; else frames are made smaller first.
         spynet_path: weights of the flow estimator.
-        cpu_cache_length: without gradients, features of clips of more frames are kept in the memory of the CPU.
+        cpu_cache_length: largest number of frames whose features stay on the device; without gradients, those of longer
+            clips are kept in the memory of the CPU.
         checkpoint_activations: compute the insides of every step in time again in the backward pass, which saves memory.
 
     Raises:

@@ -28,8 +28,8 @@ class PCDAlignment(nn.Module):
     """Pyramid, cascading and deformable alignment (section 3.2): a neighbour's features moved to the reference's places.
 
     Args:
-        channels: of the features.
-        groups: of channels with offsets of their own.
+        channels: channels of the features.
+        groups: groups of channels with offsets of their own.
     """
 
     def __init__(self, channels: int, groups: int) -> None:
@@ -140,13 +140,13 @@ class Aligned(nn.Module):
     Frames (B, T, C, H, W), sides multiples of 4 -> (B, channels, H, W).
 
     Args:
-        channels: of the features.
+        channels: channels of the features.
         frames: T.
         extract_blocks: residual blocks before alignment.
-        groups: of channels with offsets of their own.
+        groups: groups of channels with offsets of their own.
         center: the frame whose features they become; the middle one when None.
         inputs: C.
-        first: have a first convolution; else the subclass makes the first features.
+        first: whether there is a first convolution; else the subclass makes the first features.
         attention: fuse by attention, not by one convolution.
     """
 

@@ -51,7 +51,7 @@ class SpyNet(nn.Module):
 
     Args:
         load_path: weights, such as ``spynet_sintel_final-3d2a1287.pth``; those of mmedit too.
-        levels: of the pyramid, each half as large as the one before it; public weights have 6.
+        levels: levels of the pyramid, each half as large as the one before it; public weights have 6.
 
     Raises:
         UserError: the weights are missing or do not fit, or the frames are not two of the same size.

@@ -31,7 +31,7 @@ class Detected:
     Attributes:
         network: a block ``network_g``.
         scale: output size / input size.
-        about: in words: the architecture, its licence, and what had to be assumed.
+        about: remarks in words: the architecture, its licence, and what had to be assumed.
     """
 
     network: dict[str, Any]

@@ -17,7 +17,7 @@ class Row:
 
     Attributes:
         place: ``<Id>.__arch.<module>:<class>`` below the library's ``architectures``.
-        licence: of the code.
+        licence: licence of the code.
         aliases: other names that forks register it under; case never matters.
         renamed: the fork's name of an option, and ours.
         ignored: options that the fork takes and does not use.

@@ -47,7 +47,7 @@ class Footprint:
     Args:
         sample: bytes of a sample in its largest patch.
         fixed: bytes besides: weights, gradients, the optimizer's state and averages; on a CPU the process itself, too.
-        side: of that patch in the ground truth, in pixels.
+        side: side of that patch in the ground truth, in pixels.
         batch: samples on one device that make an iteration, whatever they are divided into.
         precision: what is computed in.
         together: samples of a micro-batch at most, where it means something else with more.

@@ -25,9 +25,9 @@ def training_pictures(folder: Path, dataset: Any, picture: Callable[[str, Any, i
     """What shows a training sample: a file for each iteration in ``<folder>/training``, and TensorBoard.
 
     Args:
-        folder: of the experiment's pictures.
+        folder: folder of the experiment's pictures.
         dataset: the training set, whose normalisation is undone.
-        picture: called with a tag, an image (H, W, 3) uint8 and the iteration.
+        picture: function called with a tag, an image (H, W, 3) uint8 and the iteration.
     """
     mean, std = (declared(dataset, name, DatasetTraits) for name in ("mean", "std"))
     failed = False

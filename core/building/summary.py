@@ -21,7 +21,7 @@ def summary(
     """The training set and the validation sets in some lines: how many images, how they are batched, how many epochs that is.
 
     Args:
-        block: of the training set.
+        block: block of the training set.
         epoch: how long one is.
         total_iter: iterations of the whole run.
         val: the section of that name.

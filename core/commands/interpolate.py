@@ -149,7 +149,7 @@ class Plan:
     """What to make of the input.
 
     Attributes:
-        moments: of the frames to make, among those that are kept.
+        moments: moments of the frames to make, among those that are kept.
         rate: how many frames per second that is.
         kept: numbers of the input's frames that are not dropped.
 

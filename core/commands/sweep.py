@@ -48,7 +48,7 @@ class Run:
         setting: what differs from the option file.
         force_yml: the same as arguments of ``relume train``.
         opt: the options that come of it.
-        allow_duplicate_keys: as ``relume train`` has it.
+        allow_duplicate_keys: the option of ``relume train``.
         code: exit code of the training; None before it has ended.
         said: last line of its standard error.
     """

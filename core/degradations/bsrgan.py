@@ -37,7 +37,7 @@ class BSRGAN(Degradation):
     Args:
         quality: range of JPEG qualities, whole numbers.
         noise: range of the noise's standard deviation, in whole steps of 1/255.
-        prob: with which it happens.
+        prob: probability that it happens.
     """
 
     def __init__(self, quality: Qualities = (30.0, 95.0), noise: Amounts = (2.0, 25.0), prob: Share = 1.0) -> None:

@@ -28,9 +28,9 @@ def recompress(pixels: np.ndarray, codec: Codec, quality: float) -> np.ndarray:
 
     Args:
         pixels: (H, W, 3) uint8 RGB.
-        codec: of photographs (OpenCV's), or of video (FFmpeg's, through PyAV), whose first frame this is.
-        quality: from 1 to 100, rounded; for video the constant rate factor is 51 (1 - quality / 100), MPEG-4's quantiser
-            1 + 30 (1 - quality / 100).
+        codec: codec of photographs (OpenCV's), or of video (FFmpeg's, through PyAV), whose first frame this is.
+        quality: quality from 1 to 100, rounded; for video the constant rate factor is 51 (1 - quality / 100), MPEG-4's
+            quantiser 1 + 30 (1 - quality / 100).
 
     Raises:
         UserError: the codec is not installed, or the quality beyond its range.

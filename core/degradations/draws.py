@@ -20,8 +20,8 @@ class Draws:
     processes and a model on another device agree without talking to each other, as do a run and its continuation.
 
     Args:
-        seed: of the sample, in [0, 2^63).
-        prefix: goes before every name.
+        seed: seed of the sample, in [0, 2^63).
+        prefix: text that goes before every name.
     """
 
     def __init__(self, seed: int, prefix: str = "") -> None:

@@ -32,7 +32,7 @@ class Engine:
     """The tensor engine; the other overrides what OpenCV does faster or otherwise.
 
     Args:
-        jpeg_table: of `jpeg.DiffJPEG`.
+        jpeg_table: quantisation table of `jpeg.DiffJPEG`.
         fields: where noise is drawn.
     """
 
@@ -135,9 +135,9 @@ def in_batches(
     """``work(images, parameters)`` of all images (3, h, w) of one size at a time, in the order given.
 
     Args:
-        images: of any sizes.
-        parameters: one for each.
-        work: on stacks of both; each result depends on its own image and parameter alone.
+        images: images (3, h, w), of any sizes.
+        parameters: parameter of each image.
+        work: function of stacks of both; each result depends on its own image and parameter alone.
     """
     sizes: dict[torch.Size, list[int]] = {}
     for i, image in enumerate(images):
@@ -194,8 +194,8 @@ class OfFrame:
     """An engine for one frame of a clip: whatever is drawn is that of the clip, but the fields of noise, which are the frame's.
 
     Args:
-        engine: computes.
-        number: of the frame.
+        engine: engine that computes.
+        number: number of the frame.
     """
 
     def __init__(self, engine: Engine, number: int) -> None:

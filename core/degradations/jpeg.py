@@ -88,7 +88,7 @@ class DiffJPEG(nn.Module):
 
         Args:
             x: images.
-            quality: in [1, 100], fractions too; a number, or (B,).
+            quality: quality in [1, 100], fractions too; a number, or (B,).
 
         Raises:
             UserError: a quality beyond these.

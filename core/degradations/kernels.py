@@ -51,7 +51,7 @@ def bivariate_Gaussian(  # noqa: N802 - as BasicSR calls it
     Args:
         kernel_size: k, odd.
         sig_x: standard deviation along the first axis, in pixels; along both when isotropic.
-        sig_y: along the second.
+        sig_y: standard deviation along the second axis, in pixels.
         theta: angle of the first axis, in radians.
         grid: (k, k, 2) positions; those of `mesh_grid` when omitted.
         isotropic: ignore `sig_y` and `theta`.
@@ -142,15 +142,15 @@ def random_mixed_kernels(
 
     Args:
         kernel_list: types: ``iso``, ``aniso``, ``generalized_iso``, ``generalized_aniso``, ``plateau_iso``, ``plateau_aniso``.
-        kernel_prob: their weights.
+        kernel_prob: weights of those types.
         kernel_size: k, odd.
         sigma_x_range: standard deviation along the first axis, in pixels.
-        sigma_y_range: along the second.
+        sigma_y_range: range of standard deviations along the second axis.
         rotation_range: angle, in radians.
         betag_range: exponent of generalized Gaussians.
         betap_range: exponent of plateaus.
         noise_range: each weight, but a plateau's, is multiplied by a number from here, and the sum made 1 again.
-        draws: of the sample; from NumPy's global generator when omitted.
+        draws: random numbers of the sample; from NumPy's global generator when omitted.
 
     Raises:
         UserError: an unknown type.

@@ -63,7 +63,7 @@ def hold(target: Callable[..., Any], values: Mapping[str, Any]) -> None:
 
     Args:
         target: a class or function whose parameters are options.
-        values: by name, others than its parameters are passed over.
+        values: values by name; others than its parameters are passed over.
 
     Raises:
         UserError: as the option checker says it.

@@ -43,7 +43,7 @@ class Degradation:
     """One operation. Subclasses give `apply`, and are registered under a short name.
 
     Args:
-        prob: with which it happens at all.
+        prob: probability that it happens at all.
     """
 
     prob: float = 1.0
@@ -52,9 +52,9 @@ class Degradation:
         """The image, (3, H, W) RGB in [0, 1], degraded; its size may change.
 
         Args:
-            image: unchanged by this.
+            image: image, which this does not change.
             draws: whatever is random comes from here.
-            engine: computes it.
+            engine: engine that computes it.
             target: what the list as a whole leads to.
         """
         raise NotImplementedError
@@ -80,7 +80,7 @@ class Blur(Degradation):
         sigma: range of standard deviations, in pixels.
         beta: range of the exponent of generalized Gaussians and plateaus.
         cutoff: range of the sinc's cutoff, in radians per pixel.
-        prob: with which there is a blur.
+        prob: probability of a blur.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class Resize(Degradation):
         mode_prob: their probabilities; all alike when omitted.
         to_target: go to `factor` times the size that the list shall end at, instead of the present one.
         antialias: blur as far as an image shrinks.
-        prob: with which this happens.
+        prob: probability that this happens.
     """
 
     def __init__(
@@ -164,7 +164,7 @@ class Noise(Degradation):
         sigma: range of the normal noise's standard deviation, in steps of 1/255.
         scale: range of what Poisson noise is multiplied by.
         gray_prob: probability that it is the same in all channels.
-        prob: with which there is noise.
+        prob: probability of noise.
     """
 
     def __init__(
@@ -197,7 +197,7 @@ class Compress(Degradation):
         codec: which, or several to choose from. The tensor engine has ``jpeg`` alone; ``h264`` and ``h265`` need PyAV.
         codec_prob: their probabilities; all alike when omitted.
         quality: range, from 1 to 100.
-        prob: with which this happens.
+        prob: probability that this happens.
     """
 
     def __init__(
@@ -228,7 +228,7 @@ class Shuffle(Degradation):
 
     Args:
         of: the operations; those before this one in its list, back to the previous shuffle, when omitted.
-        prob: with which their order is random; else it is the given one.
+        prob: probability that their order is random; else it is the given one.
     """
 
     def __init__(self, of: list[Annotated[Any, DEGRADATIONS]] | None = None, prob: Share = 1.0) -> None:
@@ -274,7 +274,7 @@ class DegradationList:
     """Operations one after the other, and what closes every list: the final size, and 8 bits.
 
     Args:
-        operations: built ones.
+        operations: operations, built already.
 
     Raises:
         UserError: there are none, or a ``shuffle`` has nothing to shuffle.

@@ -24,9 +24,9 @@ def path_kernel(length: float, angle: float, bend: float = 0.0) -> np.ndarray:
     """The kernel of a point that moves at constant speed: (k, k) float64, sum 1, k odd, the middle of the way at its centre.
 
     Args:
-        length: of the way in pixels; from 0, which is no motion.
+        length: length of the way in pixels, from 0, which is no motion.
         angle: direction at the middle, in radians, from the x axis towards the y axis.
-        bend: by how many radians the direction turns from end to end.
+        bend: angle by which the direction turns from end to end, in radians.
     """
     way = np.linspace(-0.5, 0.5, max(2, math.ceil(length * STEPS_PER_PIXEL)) | 1)
     direction = angle + bend * way
@@ -49,7 +49,7 @@ class Motion(Degradation):
     Args:
         length: range of the way's length, in pixels.
         bend: range of the angle by which its direction turns, in degrees, to either side.
-        prob: with which it happens.
+        prob: probability that it happens.
     """
 
     def __init__(self, length: Amounts = (5.0, 15.0), bend: Amounts = (0.0, 60.0), prob: Share = 1.0) -> None:
@@ -75,7 +75,7 @@ class Rain(Degradation):
         length: range of the streaks' length, in pixels.
         angle: range of their direction, in degrees from the vertical.
         brightness: range of a streak's brightness, white being 1.
-        prob: with which it rains.
+        prob: probability that it rains.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Darken(Degradation):
         exposure: range of what linear light is multiplied by, drawn uniformly in stops.
         shot: range of the standard deviation of white's photon noise, white being 1.
         read: range of the standard deviation of the reading noise.
-        prob: with which it happens.
+        prob: probability that it happens.
     """
 
     def __init__(

@@ -127,20 +127,20 @@ class SecondOrder:
 
     Attributes:
         resize_prob: probabilities of enlarging, shrinking and keeping the size.
-        resize_range: factors: shrinking draws from [least, 1], enlarging from [1, largest].
+        resize_range: range of factors: shrinking draws from [least, 1], enlarging from [1, largest].
         gaussian_noise_prob: probability of normal noise; Poisson noise otherwise.
-        noise_range: standard deviation of normal noise, in steps of 1/255.
-        poisson_scale_range: what Poisson noise is multiplied by.
+        noise_range: range of the standard deviation of normal noise, in steps of 1/255.
+        poisson_scale_range: range of the factor of Poisson noise.
         gray_noise_prob: probability that the noise is the same in all channels.
-        jpeg_range: qualities, from 1 to 100.
+        jpeg_range: range of JPEG qualities, from 1 to 100.
         second_blur_prob: probability of the second blur.
-        resize_prob2: of the second stage, as all that follow.
-        resize_range2: its factors.
-        gaussian_noise_prob2: its probability of normal noise.
-        noise_range2: its standard deviations.
-        poisson_scale_range2: its factors of Poisson noise.
-        gray_noise_prob2: its probability of gray noise.
-        jpeg_range2: its qualities.
+        resize_prob2: the second stage's probabilities of enlarging, shrinking and keeping the size.
+        resize_range2: the second stage's range of factors.
+        gaussian_noise_prob2: the second stage's probability of normal noise.
+        noise_range2: the second stage's range of standard deviations of normal noise.
+        poisson_scale_range2: the second stage's range of the factor of Poisson noise.
+        gray_noise_prob2: the second stage's probability of gray noise.
+        jpeg_range2: the second stage's range of JPEG qualities.
     """
 
     resize_prob: Three = field(default_factory=lambda: [0.2, 0.7, 0.1])
@@ -240,11 +240,11 @@ def degrade_all(
 
     Args:
         images: (3, H, W) RGB in [0, 1], sharpened already if that is wanted.
-        kernels: of all first blurs, all second ones, and all last ones, each (k, k).
-        draws: of each sample.
-        scale: by which the results are smaller.
+        kernels: kernels of all first blurs, of all second ones, and of all last ones, each (k, k).
+        draws: decisions of each sample.
+        scale: factor by which the results are smaller.
         engine: what computes it; it may take images that are of one size at the time together.
-        noise: instead of the noise that `draws` says.
+        noise: noise, instead of the noise that `draws` says.
 
     Returns:
         (3, H // scale, W // scale) each, on the 8-bit grid.
@@ -301,8 +301,8 @@ def degrade_second_order(
         kernel2: (B, k, k), of the second.
         sinc_kernel: (B, k, k), of the last.
         draws: one for each sample, see `SecondOrder.decide`.
-        scale: by which the result is smaller.
-        noise: replaces the noise.
+        scale: factor by which the result is smaller.
+        noise: function that replaces the noise.
         engine: what computes it; the tensor engine when omitted.
 
     Returns:
@@ -323,7 +323,7 @@ def cut_pair(lq: Tensor, targets: Sequence[Tensor], size: int, scale: int, draws
         targets: (3, H, W) each, `scale` times as large.
         size: side of the window in the targets' pixels, a multiple of `scale`.
         scale: size of targets / size of `lq`.
-        draws: of the sample.
+        draws: random numbers of the sample.
     """
     side = size // scale
     height, width = lq.shape[-2:]
@@ -350,8 +350,8 @@ def synthesise(
 
     Args:
         batch: ``gt`` (B, 3, H, W), ``kernel1``, ``kernel2``, ``sinc_kernel`` (B, k, k), ``seed`` (B,).
-        options: of the chain.
-        scale: of super-resolution.
+        options: options of the chain.
+        scale: factor of super-resolution.
         gt_size: side of the patch that is cut of each, at random.
         engine: what computes it.
         degraded: what is degraded instead of ``gt``, its sharpened copy, say.

@@ -20,10 +20,10 @@ class PixelAveragePool(FeatureExtractor):
 
     Args:
         size: cells of the grid in each direction.
-        channels: of the images.
+        channels: channels of the images.
         projection: if given, the features are multiplied by a fixed random matrix to so many numbers, which keeps distances in
             expectation.
-        seed: of that matrix.
+        seed: seed of that matrix.
     """
 
     matrix: Tensor | None
@@ -55,8 +55,8 @@ class RandomConvolutions(FeatureExtractor):
         levels: how many. Images must be at least 2^levels pixels high and wide.
         grid: cells of the averages in each direction.
         spread: append the standard deviation of every channel over the image.
-        channels: of the images.
-        seed: of the weights, which are drawn on the CPU and the same everywhere.
+        channels: channels of the images.
+        seed: seed of the weights, which are drawn on the CPU and the same everywhere.
     """
 
     def __init__(

@@ -12,7 +12,7 @@ def refuse_links(folder: Path, told: str) -> None:
     """Refuse a folder that is a link, or that has one, or anything else but files and folders, in it, at any depth.
 
     Args:
-        folder: need not be there. What it is in may be a link.
+        folder: folder to look at; it need not be there. What it is in may be a link.
         told: what the folder is, for the message: ``the experiment``.
 
     Raises:

@@ -75,9 +75,9 @@ def require_trust(plugin: str, code: Path | None, folder: Path, first: bool) -> 
     runs it, was given an option file, what that very file names runs as well.
 
     Args:
-        plugin: as the file names it.
+        plugin: plug-in, as the file names it.
         code: its file or folder; None for an installed module.
-        folder: of the file that names it.
+        folder: folder of the file that names it.
         first: whether that is the option file itself, not one that it is based on.
 
     Raises:

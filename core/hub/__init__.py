@@ -38,11 +38,11 @@ class Entry:
 
     Args:
         name: what they are called here.
-        url: of the file.
-        sha256: of the whole file, 64 hexadecimal digits.
-        licence: under which its authors give it away.
+        url: URL of the file.
+        sha256: SHA-256 of the whole file, 64 hexadecimal digits.
+        licence: licence under which its authors give it away.
         network: the ``network_g`` that it fits.
-        entry: of the file that is used; None for a flat one.
+        entry: entry of the file that is used; None for a flat one.
         about: what they do, in words.
     """
 
@@ -149,7 +149,7 @@ def fetched(wanted: Entry, folder: Path | None = None, said: Callable[[str], Non
 
     Args:
         folder: where to; ``weights`` in `home` when omitted.
-        said: is told how far it is.
+        said: function that is told how far it is.
 
     Raises:
         UserError: no network, no space, or the file is another than the index says; what has come so far stays.

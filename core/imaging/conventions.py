@@ -40,7 +40,7 @@ def decode(data: bytes, name: str, flags: int) -> np.ndarray:
 
     Args:
         data: the file.
-        name: of the file, for messages.
+        name: name of the file, for messages.
         flags: OpenCV's ``IMREAD_*``.
 
     Returns:

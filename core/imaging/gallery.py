@@ -39,10 +39,11 @@ class Gallery:
         save_images: save the outputs.
         save_comparisons: save input | output | target side by side.
         save_grid: save the first so many outputs of each dataset in one picture, ``<dataset>/grid_<iteration>.png``.
-        transfers: of the datasets by name that hold HDR images. Their outputs are saved as radiance, with a tone-mapped PNG
-            beside; comparisons are tone-mapped.
-        linear_format: of saved radiance, a suffix without dot that `imwrite` keeps floats in.
-        picture: called with ``(dataset, image, picture, iteration)`` for the first comparisons of each dataset, and for grids.
+        transfers: transfer functions by name of the datasets that hold HDR images. Their outputs are saved as radiance,
+            with a tone-mapped PNG beside; comparisons are tone-mapped.
+        linear_format: format of saved radiance, a suffix without dot that `imwrite` keeps floats in.
+        picture: function called with ``(dataset, image, picture, iteration)`` for the first comparisons of each dataset,
+            and for grids.
         pictures: how many comparisons of each dataset those are.
     """
 

@@ -66,8 +66,8 @@ class Undecoded:
 
     Args:
         data: the file.
-        name: of the file, for messages.
-        frame: of `frame_of`.
+        name: name of the file, for messages.
+        frame: what `frame_of` gives for the file.
     """
 
     dtype = np.dtype(np.uint8)

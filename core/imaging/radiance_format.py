@@ -21,9 +21,9 @@ class Header:
     """What is said before the first pixel.
 
     Attributes:
-        divisor: of the samples B, G, R: the product of all EXPOSUREs, and of COLORCORRs.
+        divisor: divisor of the samples B, G, R: the product of all EXPOSUREs, and of COLORCORRs.
         order: the axes as they are scanned, the slow one first, each with its sign: ``-Y``, ``+X`` is from the top.
-        sizes: along them.
+        sizes: number of pixels along each of those axes.
         pixels: offset of the first pixel.
     """
 

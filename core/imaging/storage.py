@@ -122,7 +122,7 @@ def decode_text(data: bytes, name: str) -> str:
 
     Args:
         data: the file's bytes.
-        name: of the file, for messages.
+        name: name of the file, for messages.
 
     Raises:
         UnreadableFile: it is not text.

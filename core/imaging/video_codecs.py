@@ -18,9 +18,9 @@ class Codec:
     Attributes:
         encoder: FFmpeg's name of it.
         formats: how it holds colours, by bits per sample; chroma at half size.
-        settings: of the encoder.
+        settings: options of the encoder.
         crf: the constant rate factor, where it has one.
-        worst: the largest one.
+        worst: the largest constant rate factor.
         whole: whether odd sides need chroma at full size.
     """
 
@@ -69,7 +69,7 @@ class Encoding:
         codec: a name of `CODECS`, or of FFmpeg's encoder.
         crf: constant rate factor: 0 is best.
         pixels: FFmpeg's name of a pixel format.
-        bits: per sample.
+        bits: bits per sample.
     """
 
     codec: str | None = None
@@ -97,7 +97,7 @@ def choose(suffix: str, encoding: Encoding, deep: bool = False) -> Choice:
     """What writes frames into a container.
 
     Args:
-        suffix: of the file.
+        suffix: suffix of the file.
         encoding: what is asked for.
         deep: whether frames have more than 8 bits, which are kept where the container has a codec for them.
 

@@ -21,8 +21,8 @@ class Light:
 
     Attributes:
         primaries: chromaticities (x, y) of the display's red, green, blue and white.
-        luminance: of the display's black and white, cd/m2.
-        brightest: of the brightest pixel of all frames, and the largest mean of a frame, cd/m2.
+        luminance: luminance of the display's black and white, cd/m2.
+        brightest: luminance of the brightest pixel of all frames, and the largest mean of a frame, cd/m2.
     """
 
     primaries: tuple[tuple[Fraction, Fraction], ...] | None = None

@@ -20,8 +20,8 @@ class Track:
 
     Args:
         file: the video.
-        number: of the track among all of the file's.
-        container: of the new video.
+        number: index of the track among all of the file's.
+        container: container of the new video.
         begins: time in the file that is 0 in the new one, in seconds.
     """
 

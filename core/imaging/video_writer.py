@@ -35,13 +35,13 @@ class Look:
     """How a video's samples are to be understood, by FFmpeg's numbers.
 
     Attributes:
-        matrix: from RGB to luma and chroma.
+        matrix: number of the matrix from RGB to luma and chroma.
         full: whether black is 0, and not a sixteenth of the range.
-        primaries: of RGB.
-        transfer: from light to RGB.
+        primaries: number of the primaries of RGB.
+        transfer: number of the transfer function from light to RGB.
         aspect: width / height of a pixel; None where it does not say.
         deep: whether they have more than 8 bits.
-        light: of HDR.
+        light: mastering display and light levels of HDR.
     """
 
     matrix: int = UNNAMED
@@ -86,7 +86,7 @@ class VideoWriter:
     context manager: an error in it leaves no file.
 
     Args:
-        path: of the file; its suffix chooses the container.
+        path: path of the file; its suffix chooses the container.
         rate: frames per second.
         timed: frames come with times of their own, which need not be regular. AVI has no such times.
         alike: a video whose colours are meant in the same way (matrix, range, primaries, transfer, shape of pixels, HDR10's
@@ -97,7 +97,7 @@ class VideoWriter:
         unit: what times are counted in, in seconds, where frames are `timed`.
 
     Attributes:
-        bits: of the integers that frames should be, 8 or 16.
+        bits: bits of the integers that frames should be, 8 or 16.
         notes: what was lost, in words.
 
     Raises:

@@ -39,7 +39,7 @@ def comparison(images: Mapping[str, Picture], largest: int = LARGEST) -> np.ndar
     """Images side by side with their labels above, each as high as the highest: (H, W, 3) uint8 RGB.
 
     Args:
-        images: by label, in order; (C, H, W) or (1, C, H, W) tensors or what else `to_uint8` takes. Of six
+        images: images by label, in order; (C, H, W) or (1, C, H, W) tensors or what else `to_uint8` takes. Of six
             channels, which are two views, both are shown side by side, of two a gray picture each, of other numbers above
             three the first three.
         largest: height in pixels beyond which all are scaled down.
@@ -53,10 +53,10 @@ def grid(images: Sequence[Picture], columns: int, labels: Sequence[str] = (), he
     """Images in rows, thinly separated: (H, W, 3) uint8 RGB.
 
     Args:
-        images: as of `comparison`; narrower ones are centred in their column.
+        images: images as `comparison` takes them; narrower ones are centred in their column.
         columns: images in a row.
         labels: one for each image, above it; none when empty.
-        height: of each image, to which they are scaled, keeping their shape; the first one's when omitted.
+        height: height in pixels to which images are scaled, keeping their shape; the first one's when omitted.
 
     Raises:
         UserError: no image, or labels that do not match.

@@ -23,7 +23,7 @@ def frame_at(time: float, middle: Middle, made: dict[float, Tensor]) -> Tensor:
 
     Args:
         time: k / 2^n.
-        middle: called once for every frame that is not in `made` yet.
+        middle: function called once for every frame that is not in `made` yet.
         made: frames by time, with at least those at 0 and 1; what is found is added.
 
     Raises:

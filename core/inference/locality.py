@@ -24,7 +24,7 @@ class Locality(NamedTuple):
     """What tiles of a network cost.
 
     Attributes:
-        overlap: of neighbouring tiles.
+        overlap: overlap of neighbouring tiles.
         difference: the largest that was found with it, in [0, 1].
     """
 
@@ -58,7 +58,7 @@ def measure(
     The middle of the picture is computed with more and more around it, and compared with itself with much around.
 
     Args:
-        fn: from (B, C, h, w) to an image whose size is a multiple of that.
+        fn: function from (B, C, h, w) to an image whose size is a multiple of that.
         picture: (B, C, H, W).
         multiple: what `fn` needs sizes to be a multiple of.
         most: side of what memory holds.

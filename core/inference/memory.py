@@ -129,8 +129,8 @@ class Need:
 
     Args:
         fn: the network, from (B, C, H, W).
-        channels: of its input.
-        multiple: of sizes.
+        channels: channels of its input.
+        multiple: what the sizes of its input must be multiples of.
         device: where it computes.
         batch: B.
     """

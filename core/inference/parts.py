@@ -46,7 +46,7 @@ class EqualParts(Cut):
     An image that cannot be divided is first continued by reflection. (DATModel and HITModel repeat the outermost pixel there.)
 
     Args:
-        below: an axis of n pixels is cut into ``n // below + 1`` parts.
+        below: bound of a part's side: an axis of n pixels is cut into ``n // below + 1`` parts.
         context: pixels around a part that the network also sees, within the image; below 1, the share of the part's side.
     """
 
@@ -76,7 +76,7 @@ class SideBySide(Cut):
     """Tiles of one size beginning at the top left, each seen with what is around it (HATModel, after Real-ESRGAN).
 
     Args:
-        side: of a tile, in input pixels.
+        side: side of a tile, in input pixels.
         context: pixels around a tile that the network also sees, within the image.
     """
 
@@ -96,8 +96,8 @@ class Grid(Cut):
     """Crops of one size spread evenly over the image, averaged where they overlap (ImageRestorationModel's ``grids``).
 
     Args:
-        height: of a crop, in pixels of the output; up to 1, the share of the image's.
-        width: likewise.
+        height: height of a crop, in pixels of the output; up to 1, the share of the image's.
+        width: width of a crop, in pixels of the output; up to 1, the share of the image's.
         scale: output size / input size; crops are rounded down to it.
     """
 
@@ -128,9 +128,9 @@ def in_parts(fn: Function, x: Tensor, cut: Cut, multiple: int = 1) -> Outputs:
     """``fn(x)`` computed part by part.
 
     Args:
-        fn: from (B, C, h, w) to one image or several, each an integer multiple of that size.
+        fn: function from (B, C, h, w) to one image or several, each an integer multiple of that size.
         x: (B, C, H, W).
-        cut: into which parts; what is kept of several is averaged.
+        cut: the parts to cut into; what is kept of several is averaged.
         multiple: what `fn` needs sizes to be a multiple of: parts are continued by reflection.
 
     Raises:

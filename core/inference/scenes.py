@@ -31,8 +31,8 @@ class Scenes(Generic[T]):
     So neither noise nor fast motion, which go on, are cuts. Two frames alone are of one scene. One frame is read ahead.
 
     Args:
-        frames: in order.
-        image: makes (..., C, H, W) in [0, 1] of one.
+        frames: frames in order.
+        image: function that makes (..., C, H, W) in [0, 1] of one frame.
 
     Attributes:
         begins: whether the frame that came last is the first one of a scene, after another.

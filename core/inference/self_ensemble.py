@@ -27,7 +27,7 @@ def self_ensemble(fn: Callable[[Tensor], Tensor], x: Tensor, ensemble: Ensemble 
     """Mean of `fn` over symmetries of its input.
 
     Args:
-        fn: from images to images of the same size; with ``dihedral`` it sees height and width exchanged too.
+        fn: function from images to images of the same size; with ``dihedral`` it sees height and width exchanged too.
         x: (B, C, H, W).
         ensemble: which symmetries.
 

@@ -34,8 +34,8 @@ class Inference:
         tile: side of the tiles that the network sees, in input pixels; None gives it whole images.
         overlap: width over which neighbouring tiles are blended; see `tiled`.
         window_size: pad to a multiple of this, besides the network's own ``size_multiple``.
-        padding: of whole images; tiles are always mirrored.
-        cut: in place of tiles, one of `core.inference.parts`.
+        padding: padding of whole images; tiles are always mirrored.
+        cut: a way to cut of `core.inference.parts`, in place of tiles.
     """
 
     tile: int | None = None
@@ -48,7 +48,7 @@ class Inference:
         """The network's output for `images`, each (B, C, H, W) of the same size: a tensor, or a tuple of them.
 
         Args:
-            net: called with the images or with tiles of them.
+            net: network, called with the images or with tiles of them.
             images: what is padded and tiled, alike.
             same: what every call gets as it is, by keyword.
 
@@ -97,7 +97,7 @@ def pad_to_multiple(x: Tensor, multiple: int) -> tuple[Tensor, tuple[int, int]]:
 
     Args:
         x: (..., H, W), H and W at least 1. Where the size is 1 there is nothing to reflect, and the pixel is repeated.
-        multiple: of height and width.
+        multiple: what height and width shall be multiples of.
 
     Returns:
         (..., H', W') with H' >= H the next multiple, and ``(H, W)`` to crop to.
@@ -182,10 +182,10 @@ def tiled(fn: Function, x: Tensor, tile: int, overlap: int, multiple: int = 1) -
     whole image. An image that fits one tile is not tiled.
 
     Args:
-        fn: from (B, C, h, w) to one image or several, each an integer multiple of that size.
+        fn: function from (B, C, h, w) to one image or several, each an integer multiple of that size.
         x: (B, C, H, W).
         tile: side of what `fn` sees, in pixels of `x`; rounded down to a multiple of `multiple`, at least one.
-        overlap: at least 0, in pixels of `x`.
+        overlap: overlap of tiles, at least 0, in pixels of `x`.
         multiple: what `fn` needs sizes to be a multiple of. Tiles start at multiples of it too, so that a network that
             downsamples sees the grid that it would see on the whole image.
 
@@ -246,7 +246,7 @@ class _Canvas:
 
     Args:
         dim: the axis.
-        size: of the whole along it, in input pixels.
+        size: size of the whole along it, in input pixels.
         overlap: width of the ramp, in input pixels; narrower where tiles share less.
         scale: output pixels per input pixel.
     """

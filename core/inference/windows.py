@@ -40,7 +40,7 @@ def in_windows(run: Callable[[Tensor], Tensor], clip: Tensor, window: int | None
     """The frames of a long clip, in windows of time that overlap; each from the window in which it is farthest from the ends.
 
     Args:
-        run: gives as many frames as it is given, (B, t, C, H, W) -> (B, t, C, H', W').
+        run: function that gives as many frames as it is given, (B, t, C, H, W) -> (B, t, C, H', W').
         clip: (B, T, C, H, W).
         window: most frames at a time; None for all.
         overlap: frames that neighbouring windows share.
@@ -66,7 +66,7 @@ def streamed(
 
     Args:
         run, window, overlap: see `in_windows`.
-        frames: of the clip.
+        frames: frames of the clip.
         is_cut: whether another scene begins with the second of two frames.
 
     Raises:
@@ -136,7 +136,7 @@ def continued_by(
         step, window, overlap: see `carried`; without `window` all frames at a time.
         clip: (B, T, C, H, W), of one scene; frames from `count` on are only looked at.
         state: what is known of the frames before; None where the scene begins.
-        count: from 1 to T.
+        count: number of results, from 1 to T.
 
     Raises:
         UserError: windows that do not go on.

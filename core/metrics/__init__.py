@@ -80,7 +80,7 @@ class SetMetric:
 
         Args:
             reference: dataset of real images to compare with, the evaluated dataset's ``reference``; None without one.
-            device: of the images to come.
+            device: device of the images to come.
         """
         raise NotImplementedError
 

@@ -46,7 +46,7 @@ def calculate_dists(
             longer, as for the published figures; null for their own size.
         crop_border: pixels to ignore on every side.
         input_order: layout of arrays.
-        color_order: of three channels; bgr for arrays and rgb for tensors when omitted.
+        color_order: order of three channels; bgr for arrays and rgb for tensors when omitted.
         data_range: full scale; from the images when omitted.
 
     Raises:

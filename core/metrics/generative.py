@@ -64,7 +64,7 @@ def frechet_distance(mean: Tensor, covariance: Tensor, other_mean: Tensor, other
 
     Args:
         mean, covariance: (d,) and (d, d) of one set.
-        other_mean, other_covariance: of the other.
+        other_mean, other_covariance: mean and covariance of the other.
     """
     moments = [t.double().cpu() for t in (mean, covariance, other_mean, other_covariance)]
     if not all(bool(t.isfinite().all()) for t in moments):
@@ -92,8 +92,8 @@ def kernel_distance(x: Tensor, y: Tensor, subsets: int = 100, size: int = 1000, 
         x: (n, d), n >= 2.
         y: (m, d), m >= 2.
         subsets: how many.
-        size: of a subset, at most the size of the smaller set.
-        seed: of the draws.
+        size: size of a subset, at most the size of the smaller set.
+        seed: seed of the draws.
     """
     size = min(size, len(x), len(y))
     rng = np.random.RandomState(seed)  # its numbers are the same in every NumPy
@@ -125,7 +125,7 @@ def inception_score(logits: Tensor, splits: int = 10, seed: int | None = 2020) -
     Args:
         logits: (n, classes), n >= splits.
         splits: number of parts, of which part i holds the images from i n // splits on.
-        seed: of the order in which images are taken; None keeps theirs.
+        seed: seed of the order in which images are taken; None keeps theirs.
     """
     if seed is not None:
         order = np.random.RandomState(seed).permutation(len(logits))

@@ -97,7 +97,7 @@ def calculate_psnr_l(
         crop_border: pixels to ignore on every side.
         peak: radiance at which both are cut off, in the units of the images.
         input_order: layout of arrays.
-        color_order: of three channels; bgr for arrays and rgb for tensors when omitted.
+        color_order: order of three channels; bgr for arrays and rgb for tensors when omitted.
     """
     x, y = over_peak("calculate_psnr_l", img, img2, crop_border, peak, input_order, color_order)
     return decibels(mean_square(x, y), peak=1.0)
@@ -149,7 +149,7 @@ def calculate_psnr_mu_ntire(
     Args:
         gamma: what values are raised to first: the challenge's images are gamma-encoded. An evaluation, which gives this
             metric linear radiance, takes 1 where the option is omitted.
-        percentile: of the reference, what is divided by before tanh.
+        percentile: percentile of the reference that both are divided by before tanh.
     """
     x, y = over_peak("calculate_psnr_mu_ntire", img, img2, crop_border, peak, input_order, color_order)
     x, y = x**gamma, y**gamma

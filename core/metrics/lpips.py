@@ -41,7 +41,7 @@ def calculate_lpips(
             ``random`` for fixed random weights (for tests, no measure of anything).
         crop_border: pixels to ignore on every side.
         input_order: layout of arrays.
-        color_order: of three channels; bgr for arrays and rgb for tensors when omitted.
+        color_order: order of three channels; bgr for arrays and rgb for tensors when omitted.
         data_range: full scale; from the images when omitted.
 
     Raises:

@@ -49,7 +49,7 @@ def calculate_msssim(
         scales: fewer than 5 for images below 161 pixels a side (4: from 81, 3: from 41); the exponents that remain are
             rescaled to a sum of 1, and the score is no longer comparable with the usual one.
         input_order: layout of arrays.
-        color_order: of three channels; bgr for arrays and rgb for tensors when omitted.
+        color_order: order of three channels; bgr for arrays and rgb for tensors when omitted.
         data_range: full scale; from the images when omitted.
         engine: who computes, which changes the time and no digit: pytorch_msssim, our own code, or auto (`package_ssim`).
 

@@ -37,7 +37,7 @@ def scores(
     """The scores of those of the metrics that are computed here, by name.
 
     Args:
-        blocks: of ``val.metrics``, by name.
+        blocks: blocks of ``val.metrics`` by name.
         output, target: (1, C, H, W), both finite, made to be in [0, 1].
         rounding: see `scoring.for_metrics`.
     """

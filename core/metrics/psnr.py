@@ -50,7 +50,7 @@ def calculate_psnr(
         crop_border: pixels to ignore on every side.
         test_y_channel: compare the luma (Y of Matlab's YCbCr) only.
         input_order: layout of arrays.
-        color_order: of three channels; bgr for arrays and rgb for tensors when omitted.
+        color_order: order of three channels; bgr for arrays and rgb for tensors when omitted.
         data_range: full scale; from the images when omitted.
     """
     x, y = prepared(
@@ -154,7 +154,7 @@ def calculate_psnr_funie(
         gray: compare the gray images (0.299 R + 0.587 G + 0.114 B, in 16-bit fixed point as PIL computes it); all
             channels otherwise, which is what its function alone gives.
         input_order: layout of arrays.
-        color_order: of three channels; bgr for arrays and rgb for tensors when omitted.
+        color_order: order of three channels; bgr for arrays and rgb for tensors when omitted.
         data_range: full scale; from the images when omitted.
     """
     x, y = prepared(

@@ -26,10 +26,10 @@ class Published:
     """What was published of one method.
 
     Attributes:
-        method: its name, and sources.
-        scores: by test set, by metric.
-        parameters: millions.
-        runtime: and where it was measured.
+        method: name of the method, and sources.
+        scores: published scores, by test set, then by metric.
+        parameters: number of parameters, in millions.
+        runtime: time that an image takes, and where it was measured.
     """
 
     method: str

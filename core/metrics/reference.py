@@ -80,8 +80,9 @@ class Reference:
 
         Args:
             owner: the metric, for messages.
-            extractor: on `device`.
-            dataset: has `id`, `image` and a length, as `datasets.generation.GenerationDataset`; may be None if `stats` exists.
+            extractor: extractor, on `device`.
+            dataset: dataset with `id`, `image` and a length, as `datasets.generation.GenerationDataset`; may be None if
+                `stats` exists.
             stats: the cache: ``.safetensors``, or published moments, ``.npz`` with ``mu`` and ``sigma``.
             device: where the extractor runs.
             needs_vectors: whether moments are not enough.

@@ -17,8 +17,8 @@ class TestSet:
 
     Attributes:
         published_as: name of the set in `core.metrics.published`, where it has one.
-        notes: on the set: what published figures do, how much of it is here.
-        seconds: per image.
+        notes: remarks on the set: what published figures do, how much of it is here.
+        seconds: seconds per image.
         few: how many images have results, where some were left out.
     """
 
@@ -36,9 +36,9 @@ def about(
     """What datasets say of themselves with the attributes ``published_as``, ``convention`` and ``partial``.
 
     Args:
-        loaders: by name, with their ``dataset``.
-        seconds: per image.
-        few: of data sets of which images were left out, ``"19 of 20 images"``.
+        loaders: loaders by name, each with its ``dataset``.
+        seconds: seconds per image.
+        few: share of images that counts, for data sets of which some were left out: ``"19 of 20 images"``.
     """
     sets = {}
     for name, loader in loaders.items():
@@ -59,9 +59,9 @@ def report(
 
     Args:
         results: mean scores, ``results[dataset][metric]``.
-        sets: by dataset.
-        parameters: of the networks.
-        conditions: on what device and how the scores were computed.
+        sets: what is known of each dataset, by name.
+        parameters: number of the networks' parameters.
+        conditions: device on which the scores were computed, and how.
     """
     metrics = list(dict.fromkeys(metric for scores in results.values() for metric in scores))
     rows = [["dataset", *metrics, "params M", "ms/image"]]

@@ -41,12 +41,13 @@ class Scorer:
 
     Args:
         metrics: blocks by free name.
-        loaders: of what will be scored; see `LoaderTraits`.
+        loaders: loaders of what will be scored; see `LoaderTraits`.
         best_metric: the one that chooses the best weights; the first when None.
         score_input: also score baselines, as ``<metric>_<baseline>``, unless the ground truth is of another size.
         eight_bit: round images to 8 bits before the metrics, as BasicSR does.
-        rounding: by dataset, what its published figures round, in place of `eight_bit`.
-        transfers: of the datasets by name that hold HDR images, to decode what metrics on linear radiance are given.
+        rounding: what each dataset's published figures round, by name, in place of `eight_bit`.
+        transfers: transfer functions by name of the datasets that hold HDR images, to decode what metrics on linear
+            radiance are given.
 
     Raises:
         UserError: no such metric, or one that nothing here suits.

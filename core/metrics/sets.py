@@ -261,7 +261,7 @@ class Precision(Manifolds):
     Args:
         features: extractor that images are compared in.
         k: a ball around an image reaches to its k-th nearest other.
-        stats: as for `KID`.
+        stats: cache of the reference's statistics, see `KID`.
     """
 
     better = "higher"
@@ -282,7 +282,7 @@ class Recall(Manifolds):
     Args:
         features: extractor that images are compared in.
         k: a ball around an image reaches to its k-th nearest other.
-        stats: as for `KID`.
+        stats: cache of the reference's statistics, see `KID`.
     """
 
     better = "higher"

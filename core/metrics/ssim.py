@@ -110,7 +110,7 @@ def calculate_ssim(
         crop_border: pixels to ignore on every side.
         test_y_channel: compare the luma (Y of Matlab's YCbCr) only.
         input_order: layout of arrays.
-        color_order: of three channels; bgr for arrays and rgb for tensors when omitted.
+        color_order: order of three channels; bgr for arrays and rgb for tensors when omitted.
         data_range: full scale; from the images when omitted.
         ssim3d: what HINet's and NAFNet's own code computes under this name: the window also spans the channels, and images
             (with `test_y_channel` their luma) are continued at their borders instead of left out there.

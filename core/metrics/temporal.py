@@ -120,7 +120,7 @@ def calculate_warping_error(
         img: restored clip; see `relume.core.metrics.temporal` for layouts.
         img2: ground truth.
         crop_border: pixels to ignore on every side, of the motion, too.
-        color_order: of three channels: of arrays ``bgr``, of tensors ``rgb`` when omitted.
+        color_order: order of three channels; bgr for arrays and rgb for tensors when omitted.
         input_order: layout of arrays.
         data_range: full scale; from the frames when omitted.
 

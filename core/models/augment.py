@@ -55,7 +55,7 @@ class MultiScale:
     shrinking is antialiased.
 
     Args:
-        factors: of height and width, equally likely, such as 0.75, 1 and 1.25.
+        factors: factors of height and width, equally likely, such as 0.75, 1 and 1.25.
 
     Raises:
         UserError: no factors, or one that is not positive or above `LARGEST`.

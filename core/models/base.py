@@ -67,8 +67,8 @@ class Model:
     put DistributedDataParallel around them, which sees calls of the whole network only.
 
     Args:
-        networks: by key, ``{"g": net}`` for the option block ``network_g``. All are trained unless named in `frozen`.
-        losses: by name without ``_opt``, ``{"pixel": L1Loss()}`` for the option block ``pixel_opt``.
+        networks: networks by key, ``{"g": net}`` for the option block ``network_g``. All are trained unless named in `frozen`.
+        losses: losses by name without ``_opt``, ``{"pixel": L1Loss()}`` for the option block ``pixel_opt``.
     """
 
     required_networks: ClassVar[tuple[str, ...]] = ("g",)
@@ -151,7 +151,7 @@ class Model:
         been applied. They advance in lockstep, and must yield the same optimizers in the same order.
 
         Args:
-            batch: on the device, in the layout of the options.
+            batch: batch on the device, in the layout of the options.
             step: the iteration, counted from 1.
         """
         raise NotImplementedError

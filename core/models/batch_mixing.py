@@ -91,7 +91,7 @@ class BatchMixing:
 
     Args:
         names: augmentations to choose from.
-        probabilities: of each; all alike when None.
+        probabilities: probability of each; all alike when None.
 
     Raises:
         UserError: not one probability for each.

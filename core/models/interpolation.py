@@ -178,7 +178,7 @@ class InterpolationModel(Model):
         """The frame (B, 3, H, W) at a time between two.
 
         Args:
-            time: above 0 and below 1.
+            time: time above 0 and below 1.
             made: frames by time, with those at 0 and 1; with `recursive`, those on the way are added, and each is made once.
         """
         if self.recursive:

@@ -63,8 +63,8 @@ class RestorationModel(Model):
     Args:
         output_weights: factor of each output's losses; 1 each when omitted.
         output_losses: names (without ``_opt``) of the losses of each output; all of them when omitted.
-        balance: of the losses, shared by all outputs.
-        balance_outputs: of the outputs; how many there are must then be said by `output_weights` or `output_losses`.
+        balance: balance of the losses, shared by all outputs.
+        balance_outputs: balance of the outputs; how many there are must then be said by `output_weights` or `output_losses`.
         balance_entropy: strength of the entropy term in the balance ``softmax``.
         balance_start: whether balances that learn begin with ``equal`` or ``random`` weights.
         multi_scale: factors, one of which is drawn for every batch to resize it by; none when omitted.
@@ -186,7 +186,7 @@ class RestorationModel(Model):
 
         Args:
             images: (B, C, H, W) by name.
-            batch: whose images these are.
+            batch: batch that has these images.
         """
         images = self.mixing(images, batch)
         if self.multi_scale is not None:
@@ -197,7 +197,7 @@ class RestorationModel(Model):
         """Terms by log name, weighted; their sum is minimised.
 
         Args:
-            values: unweighted, of each output.
+            values: unweighted values of each output.
         """
         loss_shares, output_shares = self.balance.shares(), self.balance_outputs.shares()
         under_loss: dict[str, list[Tensor]] = defaultdict(list)

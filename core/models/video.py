@@ -40,7 +40,7 @@ class VideoModel(RestorationModel):
         flow_lr_mul: factor of the learning rate of parameters with ``spynet`` in their name.
         tsa_iter: iterations before which only parameters with ``fusion`` in their name are trained; all are from this one on.
         dcn_lr_mul: factor of the learning rate of parameters with ``dcn`` in their name.
-        center_frame_only: of a clip, score and save the middle frame only.
+        center_frame_only: score and save the middle frame only of a clip.
         flip_seq: the mean of what the network makes of a clip followed by itself backwards.
         window_frames: frames of a clip that the network gets at a time, for long clips; all when omitted. The state of a
             network that goes through a clip from its beginning (BasicVSR) is carried from one window to the next.

@@ -35,7 +35,7 @@ def census_distance(pred: Tensor, target: Tensor, patch_size: int = 7) -> Tensor
 
     Args:
         pred: gray images, (B, H, W), float32 or float64.
-        target: likewise; gets no gradient.
+        target: gray images to compare with, as `pred`; they get no gradient.
         patch_size: side of the neighbourhood, odd.
 
     Returns:

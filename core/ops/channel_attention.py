@@ -136,7 +136,7 @@ def softmax_by_head(similarity: Tensor, temperature: Tensor) -> Tensor:
     """Softmax over keys of temperature times similarity, within each head.
 
     Args:
-        similarity: of all queries (rows) and keys: (B, C, C).
+        similarity: similarity of all queries (rows) and keys: (B, C, C).
         temperature: one element per head, in any shape.
 
     Returns:

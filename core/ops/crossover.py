@@ -47,7 +47,7 @@ def slower(op: str, shape: tuple[int, ...], x: Tensor) -> str | None:
 
     Args:
         op: a key of `core.ops.modes.NAMES`, whose kernels run and passed their self-test.
-        shape: of what it works on.
+        shape: shape of what it works on.
         x: a tensor of the dtype and on the device.
     """
     if op not in self_test.SIZED or torch.are_deterministic_algorithms_enabled() or _several_machines():

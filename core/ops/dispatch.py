@@ -31,7 +31,7 @@ def use_kernel(
         obstacle: why the kernel cannot run here, or None if it can; asked only when it matters.
         x: a tensor that it shall run on: before the first of a dtype and a device, `core.ops.self_test` tries the op there;
             under ``auto`` a GPU's `core.ops.crossover` tells whether it is faster.
-        shape: of what the op works on, where that is not `x`.
+        shape: shape of what the op works on, where that is not `x`.
 
     Raises:
         UserError: ``RELUME_KERNELS`` is ``on`` and there is an obstacle, or it is none of the known words.

@@ -67,7 +67,7 @@ def modulated_deform_conv(
         mask: (N, G K, H', W'), factors of the taps.
         weight: (O, C / groups, kh, kw).
         bias: (O).
-        stride, padding, dilation: as of any convolution.
+        stride, padding, dilation: stride, padding and dilation, as of any convolution.
 
     Returns:
         (N, O, H', W') in the type of `x`.

@@ -15,7 +15,7 @@ class WithFrozenNetwork(nn.Module):
     `_apply` hands on, and it stays in evaluation mode, since ``.train()`` does not reach it.
 
     Args:
-        network: put into evaluation mode, its parameters frozen.
+        network: network, put into evaluation mode, its parameters frozen.
     """
 
     network: nn.Module

@@ -29,8 +29,8 @@ def layer_norm(x: Tensor, gain: Tensor, offset: Tensor | None, eps: float, centr
     Args:
         x: (B, H, W, C); (B, ..., C) with a gain for all images.
         gain: (C), or (B, C) for one per image.
-        offset: like `gain`, or None, which needs ``centred=False`` or a gain for all images.
-        eps: added to the variance.
+        offset: offset of the shape of `gain`, or None, which needs ``centred=False`` or a gain for all images.
+        eps: constant added to the variance.
         centred: False leaves the mean in the numerator (Restormer's "BiasFree" norm).
 
     Raises:

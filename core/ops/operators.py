@@ -30,9 +30,9 @@ def operator(
     The first call imports torch's compiler, which takes seconds: on a CPU outside of it, use something else.
 
     Args:
-        name: of the operator.
-        forward, fake: of tensors; the same for tensors without data.
-        backward, fake_backward: likewise.
+        name: name of the operator.
+        forward, fake: function of tensors, and the same for tensors without data.
+        backward, fake_backward: its gradient, as a function of tensors, and the same for tensors without data.
         setup: ``setup(ctx, inputs, output)`` keeps what `gradients` needs.
         gradients: ``gradients(ctx, backward_operator, *grads)`` gives the gradient of every input; None stands for that of
             a result that nothing was made of.

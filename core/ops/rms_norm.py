@@ -35,7 +35,7 @@ def rmsnorm_gated(
         x: (..., D).
         weight: (D).
         z: gate, (..., D), or None for none.
-        eps: added to the mean square.
+        eps: constant added to the mean square.
         group_size: channels that are normalised together; all when None.
         norm_before_gate: which of the two.
 

@@ -50,7 +50,7 @@ def selective_scan(
         delta: step sizes, (b, d, L), before `delta_bias` and softplus.
         A: (d, n), negative for decay.
         B: what steps write, (b, n, L), (b, G, n, L) with G a divisor of d, or (d, n) for the same at all times.
-        C: what steps read, likewise.
+        C: what steps read, in any of the shapes of B.
         D: (d), or None for none.
         z: gate, (b, d, L): y is multiplied by SiLU(z).
         delta_bias: (d), added to delta.

@@ -41,7 +41,7 @@ def scan_chunks(
         A: (d, n).
         B, C: (b, G, n, L) with one G, or (d, n).
         D, bias: (d), or None.
-        softplus: of delta with its bias.
+        softplus: whether softplus is applied to delta and its bias.
 
     Returns:
         y (b, d, L), and the last state, (b, d, n).

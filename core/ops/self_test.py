@@ -37,7 +37,7 @@ def case(
 
     Args:
         op: a key of `core.ops.modes.NAMES`.
-        shapes: of a small call.
+        shapes: shapes of a small call.
         sized: ``sized(side, width)`` gives those of a call on side^2 rows of `width`.
     """
 

@@ -41,7 +41,7 @@ def spectral_mixing(
         weight2, bias2: (L, M), (L) or None, with L twice the output channels, or as many with `real_part`.
         real_part: use the real part of the spectrum only, and return a spectrum without imaginary part: the result is then
             symmetric under ``n -> -n``.
-        norm: of both transforms.
+        norm: normalisation of both transforms.
 
     Returns:
         Planes (B, C', H, W), float32 or float64.

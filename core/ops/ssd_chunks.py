@@ -271,7 +271,7 @@ class _Block:
         """States between chunks: ``h[i + 1] = kept[i] h[i] + w[i]``, backwards ``h[i] = kept[i] h[i + 1] + w[i]``.
 
         Args:
-            name: of the memory for them.
+            name: name of the memory for them.
             steps, rows: (R, Q, N) and (R, Q, heads, P); w is the product over Q.
             edge: what the chain starts from, (samples, G, N, heads, P).
 

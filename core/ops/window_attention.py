@@ -33,10 +33,10 @@ def window_attention(qkv: Tensor, gate: Tensor, side: int, shift: int = 0, scale
 
     Args:
         qkv: queries, keys and values side by side, each by heads: (B, H, W, 3 C), sides multiples of `side`.
-        gate: before the sigmoid, (B, H, W, heads).
-        side: of a window.
+        gate: gate before the sigmoid, (B, H, W, heads).
+        side: side of a window.
         shift: rows and columns to shift by, less than `side`; 0 for none.
-        scale: of the scores; ``(C / heads) ** -0.5`` when None.
+        scale: scale of the scores; ``(C / heads) ** -0.5`` when None.
 
     Returns:
         (B, H, W, C) in the dtype of `qkv`; differentiable once where fused.

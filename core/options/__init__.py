@@ -43,7 +43,7 @@ class Resolved:
     Attributes:
         options: the frozen options.
         origins: the place of every value that was given, by dotted key.
-        defaults: by the dotted key of a ``type:`` block, what it leaves to its constructor.
+        defaults: what each ``type:`` block leaves to its constructor, by the block's dotted key.
         notes: what is no mistake, but worth knowing.
     """
 
@@ -79,7 +79,7 @@ def load(path: str | os.PathLike[str], force_yml: Iterable[str] = (), *, allow_d
     Args:
         path: the YAML file; it may name others to build upon under ``_base_``.
         force_yml: overrides, ``"train:ema_decay=0.99"``; the value is YAML.
-        allow_duplicate_keys: of a key that a block has twice take the last, as BasicSR does, instead of refusing it.
+        allow_duplicate_keys: take the last value of a key that a block has twice, as BasicSR does, instead of refusing it.
 
     Returns:
         The options, which cannot be modified: a misspelt attribute raises AttributeError.

@@ -26,7 +26,7 @@ class Epoch:
     """How long an epoch is.
 
     Attributes:
-        samples: of an epoch.
+        samples: samples of an epoch.
         plan: samples that a rank takes, by iteration.
         ranks: processes that train together.
     """

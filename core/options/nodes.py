@@ -23,8 +23,8 @@ class Place:
     Attributes:
         rank: order of the sources in reports: the option file, its bases, the command line.
         source: the file's path as the user would type it, or the command-line argument; shown in messages.
-        line: counted from 1; 0 for the command line, which has none.
-        column: likewise.
+        line: line, counted from 1; 0 for the command line, which has none.
+        column: column, counted from 1; 0 for the command line, which has none.
         folder: what relative paths written here are relative to.
     """
 

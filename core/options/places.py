@@ -24,7 +24,7 @@ def missing(opt: Options, phases: Sequence[str] = (), weights: bool = True) -> l
     """One line for every file or folder that is named and not there; remote ones are taken to exist.
 
     Args:
-        phases: of the data sets that matter (``train``, ``val``, ``test``); all when omitted.
+        phases: phases of the data sets that matter (``train``, ``val``, ``test``); all when omitted.
         weights: whether what ``path`` names matters.
     """
     lines = []

@@ -69,7 +69,7 @@ class Key:
 
     Attributes:
         owner: the section (``val``, empty for the top level) or component (``CharbonnierLoss``) that has it.
-        name: of the key.
+        name: name of the key.
         parameter: its annotation and default.
         text: its description.
         place: where it stands, dotted.

@@ -26,7 +26,7 @@ class Recipe(NamedTuple):
         scale: the input is so many times smaller, by Matlab's bicubic ``imresize``.
         noise: standard deviation of Gaussian noise, in grey levels of 255; 0 for none.
         jpeg: quality of JPEG compression, 1 to 100; None for none.
-        seed: of the noise, which is a function of the seed and of the image's name.
+        seed: seed of the noise, which is a function of the seed and of the image's name.
     """
 
     blur: float = 0.0

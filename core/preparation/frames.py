@@ -22,8 +22,8 @@ def decode(folder: str, out: str, first: int = 0, workers: int = 1, dry: bool = 
     than 8 bits become PNG of 16.
 
     Args:
-        folder: searched with its sub-folders; or one video.
-        out: may be `folder`: then frames come beside the videos.
+        folder: folder that is searched with its sub-folders; or one video.
+        out: folder of the frames; with `folder` itself they come beside the videos.
         first: number of the first frame.
         workers: videos that are decoded at once.
         dry: only count.

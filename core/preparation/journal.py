@@ -73,8 +73,8 @@ def each(
     """Results of `work` in the order of `items`, several at once, and at most `ahead` items before they are taken.
 
     Args:
-        what: shown beside the progress, which is not shown when this is empty.
-        processes: of their own, where the work holds Python's lock.
+        what: words shown beside the progress, which is not shown when this is empty.
+        processes: use processes instead of threads, where the work holds Python's lock.
     """
     shown = track(range(0, len(items), ahead), what, disable=not what)
     if workers <= 1:

@@ -75,7 +75,7 @@ class Registry:
             what is to be said of it.
         library_names: what is there, for suggestions and listings.
         further_names: what packages have that are slow to import, for the JSON Schema, which has their names alone.
-        ranges: by name, the `annotations.Range` of parameters, whatever the component: annotations of a library have none.
+        ranges: the `annotations.Range` of parameters by name, whatever the component: annotations of a library have none.
         library_advice: what to say, if anything, of a name that is not there but could be.
     """
 

@@ -33,10 +33,10 @@ class Call:
     Attributes:
         network: what is measured.
         kind: ``images``, ``frames`` (two, and the time between them), ``noise`` or ``clips``.
-        channels: of an image or frame.
+        channels: channels of an image or frame.
         scale: size of the answer / size of the input, where the network takes the ground truth too.
-        side: of the images that a generator makes, which is the one size that it takes; else None.
-        frames: of a clip.
+        side: side of the images that a generator makes, which is the one size that it takes; else None.
+        frames: frames of a clip.
         device: where the network is.
     """
 

@@ -25,8 +25,8 @@ class Entry:
 
     Attributes:
         label: what it is called here.
-        rows: by data set and image, its scores; empty where only means are known.
-        means: by data set and metric.
+        rows: scores of each image, by data set and image; empty where only means are known.
+        means: mean scores, by data set and metric.
     """
 
     label: str
@@ -40,7 +40,7 @@ class Cell:
     """One score of the table.
 
     Attributes:
-        mean, deviation: over the pictures that all have (the sample's deviation).
+        mean, deviation: mean and standard deviation (the sample's) over the pictures that all have.
         images: how many those are; 0 where only the run's own mean is known.
         against: the mean difference to the first entry and its interval; NaN for the first itself.
         rank: 1 for the best; equal means have equal ranks.

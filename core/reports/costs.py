@@ -42,7 +42,7 @@ class Cost:
     """What one network costs on inputs of one size, in one setting.
 
     Attributes:
-        height, width: of the input, a batch of one.
+        height, width: height and width of the input, a batch of one.
         macs: multiply-accumulates of a forward pass, as torch's FlopCounterMode counts (half its FLOPs).
         forward, step: seconds of a forward pass without gradients, and of one with backward and an optimizer's update.
         forward_memory, step_memory: bytes of tensors at most, the network's own aside.
@@ -175,8 +175,8 @@ def timed(jobs: Sequence[Callable[[], Any]], device: torch.device, until: float 
     """Shortest seconds of each, in turns: one round, and more of them up to `ROUNDS` while there is time for them.
 
     Args:
-        jobs: called before, so that what happens once is not timed.
-        until: of ``time.monotonic()``.
+        jobs: what is timed, called before, so that what happens once is not timed.
+        until: the time of ``time.monotonic()`` at which measuring ends.
     """
 
     def now() -> float:
@@ -216,7 +216,8 @@ def cost(
 
     Args:
         size: height and width, rounded up to what each network takes.
-        until: of ``time.monotonic()``: whatever is measured, it is measured once; again only while there is time.
+        until: the time of ``time.monotonic()`` at which measuring ends: whatever is measured, it is measured once; again
+            only while there is time.
 
     Raises:
         UserError: a network does not take such an input.

@@ -24,7 +24,7 @@ class Curves:
     """What a run's records say, by name: losses (``l_pix``) and whatever else was logged, scores as ``dataset/metric``.
 
     Attributes:
-        points: by name ``(x, y)`` in order; values that were NaN or infinite are NaN.
+        points: points ``(x, y)`` of each curve in order, by name; values that were NaN or infinite are NaN.
     """
 
     run: Run

@@ -18,8 +18,8 @@ def draw(path: Path, every: Sequence[Curves], names: Sequence[str], axis: Axis, 
     """Write the figure.
 
     Args:
-        path: ends in .png, .svg or .pdf.
-        names: of the curves, in order; each is a panel.
+        path: path that ends in .png, .svg or .pdf.
+        names: names of the curves, in order; each is a panel.
         smooth: weight of the past, see `smoothed`; raw values stay visible behind. Scores are not smoothed.
         log: whether losses have a logarithmic axis, where all are positive.
 

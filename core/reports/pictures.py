@@ -26,7 +26,7 @@ def of_image(data: DataSet, image: str, places: Mapping[str, Places]) -> dict[st
     """By label, the pictures (H, W, 3) uint8 of one image: input, each entry's output, target; what there is of them.
 
     Args:
-        places: by entry's label, from where its pictures may come.
+        places: places that an entry's pictures may come from, by its label.
     """
     found: dict[str, np.ndarray] = {}
     ends: dict[str, np.ndarray] = {}

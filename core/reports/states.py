@@ -34,7 +34,7 @@ class Standing:
     """How a run stands.
 
     Attributes:
-        name: of its folder.
+        name: name of its folder.
         state: ``running``, ``finished``, ``stopped``, ``NaN``, ``failed`` or ``not started``.
         reason: why it ended, in one line, where that is known.
         iteration: that it has reached, of ``total``.

@@ -34,7 +34,7 @@ def bootstrap(values: np.ndarray, seed: int = 0) -> Interval:
 
     Args:
         values: (N,), finite.
-        seed: of the resampling; the same values have the same interval.
+        seed: seed of the resampling; the same values have the same interval.
     """
     values = np.asarray(values, np.float64)
     n = len(values)

@@ -225,7 +225,7 @@ class Checkpoints:
         """Write the checkpoint of `iteration`; older ones are pruned only once it is complete. Errors are `persist`'s.
 
         Args:
-            networks: per key what ``net_<key>_<iteration>.pth`` holds, ``{"params": ..., "params_ema": ...}``.
+            networks: content of ``net_<key>_<iteration>.pth`` for each key, ``{"params": ..., "params_ema": ...}``.
             state: what ``<iteration>.state`` holds.
             shares: checksum and name of each file of it that is there already (see `shards`).
         """
@@ -432,7 +432,7 @@ def load_weights(
         param_key: entry of the file; None or a flat file takes what is there.
         strict: refuse differences; otherwise load what matches in name and shape.
         grow: the file may be of a smaller network: see `grown`. What it lacks stays as initialised.
-        content: of the file, where it has been read already.
+        content: content of the file, where it has been read already.
 
     Returns:
         What was not loaded, one line per difference: with `strict` nothing, or with `grow` too, what the file lacks.

@@ -94,7 +94,7 @@ def initialise(
     """Meet the ranks that `launcher` (``none``, ``pytorch`` or ``slurm``) has started; the device of this one.
 
     Args:
-        kind: of device, see `devices.Device`.
+        kind: kind of device, see `devices.Device`.
 
     Raises:
         Stopped: a signal came before the others did, as `asked` says (see `Meeting`).

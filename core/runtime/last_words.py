@@ -34,7 +34,7 @@ class LastWords:
     """Writes ``exit.json`` of the experiment in `folder`, once this run owns it: see `own`.
 
     Attributes:
-        iteration: tells how far the run has come; None before the first iteration.
+        iteration: function that tells how far the run has come; None before the first iteration.
     """
 
     def __init__(self, folder: Path) -> None:

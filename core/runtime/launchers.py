@@ -24,7 +24,7 @@ class Place:
 
     Attributes:
         rank, world: number of this rank, and of how many.
-        local_rank, local_world: on this node; the latter is 0 where nobody says.
+        local_rank, local_world: rank and number of ranks on this node; the latter is 0 where nobody says.
         address, port: where rank 0, or torchrun, keeps the store in which ranks meet.
         kept: whether torchrun keeps that store.
         run: what all ranks of this run, and of no other, have in common, in words; empty where nobody says.
@@ -54,7 +54,7 @@ def place(launcher: str, port: int | None = None, environment: MutableMapping[st
 
     Args:
         launcher: ``pytorch`` or ``slurm``.
-        port: of rank 0, for SLURM; from the job's number when None.
+        port: port of rank 0, for SLURM; from the job's number when None.
         environment: the process's own when None. What torchrun would have set and SLURM has not is added to it.
 
     Raises:

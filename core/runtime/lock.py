@@ -32,10 +32,10 @@ class Owner:
 
     Attributes:
         pid, host: where it runs.
-        machine: tells machines and containers apart, whose processes do not see each other's.
+        machine: what distinguishes machines and containers, whose processes do not see each other's.
         started: when the kernel started it, in clock ticks after the boot (0 where the kernel does not say): process numbers
             come again.
-        job: of the cluster, with ``attempt``, the number of its restarts; empty outside.
+        job: job of the cluster, with ``attempt``, the number of its restarts; empty outside.
     """
 
     pid: int

@@ -260,7 +260,7 @@ class RunLogger:
         """One log line. `scalars` holds the ``l_*`` losses and whatever else is worth a curve; `noted`, what is not.
 
         Args:
-            steps: since the line before; ``mean/*`` of `scalars` are shown where there are several.
+            steps: steps since the line before; ``mean/*`` of `scalars` are shown where there are several.
         """
         if self.records is None:
             return
@@ -297,7 +297,7 @@ class RunLogger:
 
         Args:
             said: what the heading adds to a dataset's name, ``EMA``.
-            better: by metric, whether a ``higher`` or a ``lower`` score is better, for those who read the records.
+            better: whether a ``higher`` or a ``lower`` score is better, by metric, for those who read the records.
         """
         if self.records is None:
             return

@@ -59,15 +59,16 @@ class Meeting:
     """The ranks of a run, which can talk.
 
     Args:
-        place: of this rank.
+        place: place of this rank.
         timeout: seconds to wait for any other rank.
         about: what else ranks say of themselves when they come (JSON), seen in `others`.
-        asked: gives the exit code of a signal that has come, 0 without one: who is asked to leave does not wait for the others.
+        asked: function that gives the exit code of a signal that has come, 0 without one: who is asked to leave does not
+            wait for the others.
 
     Attributes:
         others: what each rank said of itself, with its ``host``.
         lost: ranks of which nothing is expected any more.
-        roll: called when ranks have lost touch.
+        roll: function called when ranks have lost touch.
 
     Raises:
         Stopped: a signal came here before the others did.

@@ -29,8 +29,8 @@ def wrap(
     """DistributedDataParallel around a network that has something to train; the network itself without a process group.
 
     Args:
-        network: on `device`.
-        device: of this rank.
+        network: network, on `device`.
+        device: device of this rank.
         find_unused: whether some updates leave some of its parameters without a gradient.
         broadcast_buffers: take rank 0's buffers before each call. Not for a network that is called twice before it is
             differentiated: they would be written over while the first call still needs them. See `align_buffers`.

@@ -208,7 +208,7 @@ class Heartbeat(logging.Handler):
     """Where there is no terminal: says how far a run is when `SILENCE` seconds have passed without a line.
 
     Args:
-        say: gives the line.
+        say: function that gives the line.
 
     Attributes:
         active: the one that is running.

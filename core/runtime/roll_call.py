@@ -29,8 +29,8 @@ class RollCall:
     """The call of a run, which has one at most.
 
     Args:
-        store: in which the ranks met.
-        rank: of this process, of `world`.
+        store: store in which the ranks met.
+        rank: rank of this process, of `world`.
         verdict: the key under which one of them says at last why they leave.
 
     Attributes:
@@ -84,7 +84,7 @@ def said_of(absent: Absent, name: Callable[[int], str], timeout: float, first: s
     """What to say of those who did not come: only of the dead, where there are some.
 
     Args:
-        name: gives a rank in words.
+        name: function that gives a rank in words.
         timeout: seconds that ranks wait for one another.
         first: what the collective said.
     """

@@ -196,7 +196,7 @@ def completed(
     """A training state with the tensors from the folder beside it, as parameters are laid out now: split over ranks, or whole.
 
     Args:
-        path: of the state.
+        path: path of the state.
 
     Raises:
         UserError: the folder cannot be read, or is of another network.

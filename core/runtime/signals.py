@@ -58,7 +58,7 @@ class StopRequest:
 
     Attributes:
         code: 0 while nobody asked; else the exit code that the process should leave with (75 or 130).
-        before_leaving: called with the exit code before this process ends in the middle of its start.
+        before_leaving: function called with the exit code before this process ends in the middle of its start.
     """
 
     def __init__(self, starting: bool = False) -> None:

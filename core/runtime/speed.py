@@ -59,7 +59,8 @@ class Profiler:
 
     Args:
         which: None measures nothing.
-        folder: gets ``profile_<first>.json``, which chrome://tracing and Perfetto open, and ``profile_<first>.txt``.
+        folder: folder that gets ``profile_<first>.json``, which chrome://tracing and Perfetto open, and
+            ``profile_<first>.txt``.
     """
 
     def __init__(self, which: Profile | None, folder: Path, device: torch.device) -> None:

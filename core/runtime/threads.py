@@ -43,9 +43,9 @@ def chosen(asked: int | None, available: int, ranks: int, loading: int, on_gpu: 
     Loading processes that keep cores busy cost a training more than further threads gain it.
 
     Args:
-        asked: by the options.
+        asked: threads that the options ask for.
         available: cores of this node.
-        ranks: that share them.
+        ranks: ranks that share them.
         loading: processes of each rank that load while it computes.
         on_gpu: whether its tensors are on a GPU.
 
@@ -72,7 +72,7 @@ def shared_out(asked: int | None, loading: int, device: torch.device) -> Iterato
 
     Args:
         asked, loading: see `chosen`.
-        device: of this rank.
+        device: device of this rank.
 
     Raises:
         UserError: more threads are asked for than this machine starts.

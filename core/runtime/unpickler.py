@@ -168,7 +168,7 @@ class Bounded:
     """A file of which no more is asked than it has, whatever lengths a pickle claims.
 
     Args:
-        file: at whatever position.
+        file: file, at any position.
         size: its bytes in all.
     """
 
@@ -235,8 +235,8 @@ class RestrictedUnpickler(pickle._Unpickler):
     Args:
         file: the pickle, which can be sought in.
         stubbed: modules whose classes become stubs, besides ``torch.nn``.
-        storage: gives the data of ``(key, dtype, numel)`` as a 1-D tensor.
-        inner: reads a file of the older format, which is within the pickle.
+        storage: function that gives the data of ``(key, dtype, numel)`` as a 1-D tensor.
+        inner: function that reads a file of the older format, which is within the pickle.
     """
 
     dispatch: ClassVar[dict[int, Any]] = {

@@ -120,7 +120,7 @@ def of_network(content: Any, param_key: str | None, own: Mapping[str, torch.Tens
     """The entries of a weights file that are a network's, by its own names; all of them where none is known to it.
 
     Args:
-        content: of the file.
+        content: content of the file.
         param_key: entry, or the beginning of names; found where None.
         own: the network's state dict.
 
@@ -152,7 +152,8 @@ def beginning(found: Mapping[str, Any], own: Mapping[str, torch.Tensor], average
     """What stands before a network's own names in most of `found`, with its dot; and what else does as often.
 
     Args:
-        average: of beginnings alike, take one that speaks of an average; else one that does not.
+        average: whether, among beginnings that occur equally often, one that speaks of an average is taken, or one that
+            does not.
     """
     names: Counter[str] = Counter()
     shapes: Counter[str] = Counter()

@@ -23,7 +23,7 @@ def divided(optimizer: torch.optim.Optimizer, name: str) -> torch.optim.Optimize
 
     Args:
         optimizer: which has not stepped.
-        name: of its block, for messages.
+        name: name of its block, for messages.
 
     Raises:
         UserError: it changes weights besides its steps.

@@ -21,8 +21,8 @@ def remember(
     """Update the records ``best[dataset][metric]``; the (dataset, metric) pairs that have improved.
 
     Args:
-        best: is changed.
-        results: of a validation after `iteration`.
+        best: the records, which are changed.
+        results: results of a validation after `iteration`.
         better: ``higher`` or ``lower`` by metric; others have no records.
     """
     improved = set()

@@ -25,9 +25,9 @@ class Updater:
         train: the ``train`` section.
 
     Attributes:
-        steppers: by optimizer, what steps where all is sound.
-        scalers: by optimizer, the scale of fp16's gradients. One for each: an overflow in one network would lower the scale of
-            all, and each update would count as a step.
+        steppers: what steps each optimizer where the update is sound.
+        scalers: scaler of fp16's gradients for each optimizer. One for each: an overflow in one network would lower the
+            scale of all, and each update would count as a step.
         logged: names of what each update since the last look has logged, of the last step.
         applied: whether an optimizer has stepped in this step.
         buffers: of the networks.

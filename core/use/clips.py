@@ -47,8 +47,8 @@ def refuse_encoding(encoding: Encoding, bits: int | None, suffixes: Sequence[str
 
     Args:
         encoding: the wish.
-        bits: per sample of any results.
-        suffixes: of results that are clips.
+        bits: bits per sample of any results.
+        suffixes: suffixes of results that are clips.
         only: whether there are no others.
 
     Raises:
@@ -81,7 +81,7 @@ def enhance(enhancer: Enhancer, file: str, target: Path, batch: int, encoding: E
     Args:
         enhancer: the model.
         file: the clip.
-        target: of the result.
+        target: path of the result.
         batch: frames at a time.
         encoding: how the result is written.
 
@@ -108,7 +108,7 @@ def alike(clip: Video, times: Sequence[Fraction], rate: Fraction | None = None) 
     Args:
         clip: the clip.
         times: when frames are shown, in seconds after the clip's first.
-        rate: of the frames; the clip's when omitted.
+        rate: rate of the frames; the clip's when omitted.
     """
     own = rate or clip.rate
     tick = Fraction(*clip.index.tick)

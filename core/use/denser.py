@@ -127,8 +127,8 @@ class Between:
         """The frame of each moment.
 
         Args:
-            frames: of the input.
-            moments: in the order of time.
+            frames: frames of the input.
+            moments: moments in the order of time.
         """
         number = -1
         before: np.ndarray | None = None

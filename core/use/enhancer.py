@@ -45,10 +45,10 @@ class Settings:
 
     Args:
         tile: side of the tiles; 0 for whole pictures; None for what memory holds.
-        overlap: of tiles; found when None.
+        overlap: overlap of tiles; found when None.
         dtype: what is computed in: ``off`` is float32.
         ensemble: answers that are averaged; the model's own when None.
-        compiled: by torch.compile.
+        compiled: whether torch.compile compiles the network.
         outscale: size of the result / size of the picture; the network's when None.
     """
 

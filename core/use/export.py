@@ -43,7 +43,7 @@ class Report:
         difference: the largest from what torch gives, of values in [0, 1].
         sizes: how many inputs that was found with.
         dynamic: axes of the input that may have any size.
-        opset: of ONNX; None for other formats.
+        opset: opset of ONNX; None for other formats.
         scale: output size / input size.
     """
 
@@ -110,7 +110,7 @@ def to_onnx(
 
     Args:
         subject: what the file is to do.
-        target: of the file.
+        target: path of the file.
         half: compute in float16.
         tolerance: largest difference that is accepted.
         size: (height, width) where the network allows one only.

@@ -28,7 +28,7 @@ class Function(nn.Module):
     """A network with all that belongs to it, from pictures to pictures.
 
     Args:
-        network: in evaluation mode.
+        network: network in evaluation mode.
         description: what its weights say of themselves.
         half: compute in float16.
         drawn: random numbers that the network takes by name, of one sample: the same for every picture.
@@ -68,7 +68,7 @@ class Generator(nn.Module):
     """A generator from noise to images in [0, 1].
 
     Args:
-        network: in evaluation mode.
+        network: network in evaluation mode.
         steps: evaluations of it.
     """
 
@@ -88,9 +88,9 @@ class Subject:
     """What an exported file is to do.
 
     Attributes:
-        network: of the model.
+        network: network of the model.
         description: what its weights say of themselves.
-        channels: of the input.
+        channels: channels of the input.
         call: what the file must give, for inputs (N, channels, H, W).
         given: what the input is, where that is no picture.
         steps: evaluations of a generator; 0 for what is none.

@@ -26,8 +26,8 @@ class Input:
     """One file.
 
     Attributes:
-        path: as it is opened; ``-`` for standard input.
-        name: below the folder that it was found in, ``night/b.png``.
+        path: path as it is opened; ``-`` for standard input.
+        name: path relative to the folder that it was found in, ``night/b.png``.
     """
 
     path: str

@@ -56,8 +56,8 @@ class Picture:
         pixels: (H, W, 3) RGB, uint8, uint16 or float32; gray is repeated.
         alpha: (H, W) of the same type, or None.
         gray: whether the file has one channel of colour.
-        suffix: of the format.
-        bits: per sample, 8, 16, or 32 for floats.
+        suffix: suffix of the format.
+        bits: bits per sample, 8, 16, or 32 for floats.
     """
 
     pixels: np.ndarray
@@ -158,7 +158,7 @@ class Output:
     """How results are written, where that is not the input's way.
 
     Args:
-        suffix: of the format, with its dot.
+        suffix: suffix of the format, with its dot.
         bits: 8, 16, or 32 for floats.
     """
 
@@ -195,9 +195,9 @@ def encode(name: str, image: np.ndarray, like: Picture) -> bytes:
     """A result as the bytes of a file.
 
     Args:
-        name: of the file, for messages; its suffix chooses the format.
+        name: name of the file, for messages; its suffix chooses the format.
         image: (H, W, 3) RGB float32, integers' white at 1; changed by this.
-        like: whose depth, gray and opacity the result has.
+        like: picture whose depth, gray and opacity the result has.
 
     Raises:
         UserError: the format cannot hold it.

@@ -40,10 +40,10 @@ def build_train_loader(
     """The training data of one rank.
 
     Args:
-        dataset: from `build_dataset`.
+        dataset: what `build_dataset` gives.
         opt: the ``datasets.train`` block, of which the fields of `Loader` are read.
-        seed: of the run.
-        rank: of this process.
+        seed: seed of the run.
+        rank: rank of this process.
         world: number of ranks.
         accumulate: micro-batches per iteration, where the stages of `opt` have none of their own.
         iteration: iterations already done.
@@ -375,9 +375,9 @@ def build_eval_loader(
     """The share of one rank in a validation or test set: every ``world``-th image.
 
     Args:
-        dataset: from `build_dataset`.
-        seed: of whatever is random in the dataset; the same for an image at every evaluation.
-        rank: of this process.
+        dataset: what `build_dataset` gives.
+        seed: seed of whatever is random in the dataset; the same for an image at every evaluation.
+        rank: rank of this process.
         world: number of ranks.
         workers: loading processes.
         batch: images in a batch, the last one excepted; they must be of one size if there are several.

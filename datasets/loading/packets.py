@@ -97,7 +97,7 @@ class Packets(Iterator[Packet]):
         workers: how many processes.
         ahead: batches that each of them prepares.
         pin_memory: put batches into page-locked memory.
-        collated: makes a batch of samples.
+        collated: function that makes a batch of samples.
         timeout: seconds without a batch after which that is an error; 0 waits for ever.
         keep: let the processes live when all batches are made, for `again`.
     """

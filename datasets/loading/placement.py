@@ -51,7 +51,7 @@ class CudaPrefetcher:
     """``prefetch_mode: cuda``: the next batch travels to the GPU on a stream of its own while the current one is used.
 
     Args:
-        load: gives the next batch in pinned host memory, which torch does not reuse before the copy is done.
+        load: function that gives the next batch in pinned host memory, which torch does not reuse before the copy is done.
         place: puts it on the GPU.
     """
 

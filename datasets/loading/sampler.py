@@ -101,8 +101,8 @@ class Order:
     """The endless stream of samples.
 
     Args:
-        length: of the dataset.
-        seed: of the run.
+        length: length of the dataset.
+        seed: seed of the run.
         shuffle: permute every epoch anew; else ascending.
         enlarge: repeats of the dataset in an epoch.
         weights: (length,) share of each sample in an epoch's draws; equal when None.
@@ -182,7 +182,7 @@ class TrainSampler(Sampler[list[SampleKey]]):
     Args:
         order: the stream of samples.
         plan: batch and patch sizes.
-        rank: of this process.
+        rank: rank of this process.
         world: number of ranks.
         iteration: iterations already done.
         position: samples that they took from the stream, over all ranks.

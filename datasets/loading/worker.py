@@ -82,7 +82,7 @@ class SeededDataset(Dataset[Any]):
 
     Args:
         dataset: a map from index to a dict.
-        seed: of the run.
+        seed: seed of the run.
         forgiving: whether a bug of the dataset's own code, too, is the mistake of a sample.
     """
 

@@ -28,7 +28,7 @@ class BoundaryLoss(LossTraits, nn.Module):
         loss_weight: factor of the result.
         ends: ``start`` is t < 0.01, ``end`` t > 0.99.
         metric: `pseudo_huber` with k = c sqrt(elements), or ``l2``, the mean squared difference.
-        c: of that k; 0 is the plain norm.
+        c: factor c of that k; 0 is the plain norm.
     """
 
     context = ("t", "point")

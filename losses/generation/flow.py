@@ -64,7 +64,7 @@ class PseudoHuberLoss(LossTraits, nn.Module):
         c: k over the square root of the number of elements; 0 is the plain norm.
         norm: ``l1`` puts the sum of absolute values in place of that of squares.
         scale: whether `c` is multiplied by sqrt(elements); k = c otherwise.
-        weighting: of samples, by their noise level (1 - t) / t; see `snr_weights`.
+        weighting: weighting of samples, by their noise level (1 - t) / t; see `snr_weights`.
         sigma_data: standard deviation of the data, for the weighting.
     """
 

@@ -31,7 +31,7 @@ class Graphs:
     problem of a kind is solved three times.
 
     Args:
-        keep: at most so many; the oldest are given up.
+        keep: largest number of graphs; the oldest are given up.
     """
 
     def __init__(self, keep: int = 4) -> None:

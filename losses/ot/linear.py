@@ -61,7 +61,7 @@ def sinkhorn(
     Args:
         cost: C (n, m), any finite values; +inf forbids a pair. Half precision is computed in float32, float64 stays.
         a: marginal of the rows (n,), zeros allowed; uniform of mass 1 when None.
-        b: marginal of the columns (m,); likewise. Same mass as `a`, unless `rho` is given.
+        b: marginal of the columns (m,), zeros allowed; uniform of mass 1 when None. Same mass as `a`, unless `rho` is given.
         epsilon: strength of the entropy, in units of the scaled cost.
         tol: stop when the L1 error of the columns is at most this (unbalanced: when an iteration moves no more mass); the
             rows are exact up to rounding. 0 does all iterations, and never waits for a GPU between the first and the last.
@@ -73,8 +73,8 @@ def sinkhorn(
         rho: strength of the marginal penalties; None for constraints.
         reg_type: regulariser of an unbalanced problem.
         cost_scale: statistic of the cost that it is divided by first.
-        bound: of the range of the scaled cost, which it is measured for when None. With it and a `tol` of 0 the device is asked
-            nothing: should the kernel break down, the plan is NaN.
+        bound: bound of the range of the scaled cost, which it is measured for when None. With it and a `tol` of 0 the
+            device is asked nothing: should the kernel break down, the plan is NaN.
 
     Raises:
         UserError: shapes, marginals or options that fit no problem; NaN.

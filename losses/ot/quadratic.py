@@ -76,9 +76,9 @@ def fused_gromov_wasserstein(
         M: cost between the spaces (n, m); +inf forbids a pair.
         C1: symmetric costs within the first space, a matrix (n, n), or `SquaredEuclidean` of its points: then products use
             the matrix or its factors, whichever is cheaper.
-        C2: within the second space, (m, m), likewise.
+        C2: symmetric costs within the second space, a matrix (m, m), or `SquaredEuclidean` of its points.
         p: marginal of the rows (n,), zeros allowed; uniform of mass 1 when None.
-        q: marginal of the columns (m,), likewise.
+        q: marginal of the columns (m,), zeros allowed; uniform of mass 1 when None.
         alpha: weight of the structure, from 0 (entropic transport) to 1 (Gromov-Wasserstein).
         epsilon: strength of the entropy, in units of the scaled costs.
         outer_iters: descent steps at most.
@@ -90,9 +90,9 @@ def fused_gromov_wasserstein(
         method: ``kernel`` or ``log``, as in `sinkhorn`.
         warm_start: start each step at the potentials of the one before, which saves most iterations when epsilon is small.
         init: plan to start from, (n, m); p q^T when None.
-        graphs: keeps the descent as a CUDA graph between calls, for solving many problems of the same shapes on a GPU; used
-            on the kernel, with ``tol=0`` and without `init`.
-        bound: of the ranges of the scaled costs, as in `sinkhorn`.
+        graphs: store that keeps the descent as a CUDA graph between calls, for solving many problems of the same shapes on
+            a GPU; used on the kernel, with ``tol=0`` and without `init`.
+        bound: bound of the ranges of the scaled costs, as in `sinkhorn`.
 
     Raises:
         UserError: shapes, marginals or options that fit no problem; NaN.

@@ -59,7 +59,7 @@ class Stopping:
     """When to stop iterating: after `iters`, or when the L1 error, looked at every `every` iterations, is small enough.
 
     Args:
-        iters: at most so many.
+        iters: largest number of iterations.
         tol: small enough. 0 never looks, hence never waits for the device.
         every: iterations between looks.
         rounding: errors up to this may be due to rounding; among them, one that no longer falls is small enough too.

@@ -44,7 +44,7 @@ def of(annotation: Any, rng: random.Random, folder: Path) -> Any:
     """A value that `annotation` admits, and sense rarely does.
 
     Args:
-        folder: has files and folders to name.
+        folder: folder with files and folders to name.
     """
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:

@@ -12,7 +12,7 @@ class FileClient:
 
     Args:
         backend: ``disk`` or ``lmdb``.
-        kwargs: for lmdb, ``db_paths`` (one or several), and as many ``client_keys``.
+        kwargs: options of the backend: for lmdb, ``db_paths`` (one or several), and as many ``client_keys``.
     """
 
     def __init__(self, backend: str = "disk", **kwargs: Any) -> None:

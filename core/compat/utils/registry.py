@@ -19,7 +19,7 @@ class Registry:
     """Names and what they stand for; those of a fork's own, which no option file of ours knows, are only kept.
 
     Args:
-        name: of the registry.
+        name: name of the registry.
         ours: where to file what is registered, as well.
         adapt: what to make of it there.
     """

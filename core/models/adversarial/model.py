@@ -52,7 +52,7 @@ class SRGANModel(Model):
     Args:
         net_d_iters: the generator is trained in steps that this divides.
         net_d_init_iters: the generator is trained in no step up to this.
-        net_g_pretrain_iters: up to this step the generator is trained alone, without adversarial losses; then both are.
+        net_g_pretrain_iters: last step in which the generator is trained alone, without adversarial losses; then both are.
         relativistic: compare each logit with the average of the other kind; only `ESRGANModel` does when this is omitted.
         r1_reg_weight: weight of R1 (``l_d_r1``); 0 is none.
         net_d_reg_every: R1 is computed in steps that this divides, and counts so many times as much.

@@ -27,8 +27,9 @@ class Synthesis(SecondOrder):
     Attributes:
         high_order_degradation: make ``lq`` from ``gt`` where the data set gives no pairs.
         gt_size: side of the patch that is cut of each degraded image.
-        scale: of super-resolution.
-        queue_size: has no effect: every sample is degraded by draws of its own, so that no pool is needed to mix batches from.
+        scale: factor of super-resolution.
+        queue_size: accepted, without effect: every sample is degraded by draws of its own, so that no pool is needed to mix
+            batches from.
         jpeg_table: ``basicsr`` as the public weights were trained with, or ``standard``.
         noise_fields: where noise is drawn: ``cpu``, the same numbers on every device, or ``device``, faster on a GPU, and the
             same for one kind of GPU only.

@@ -33,7 +33,7 @@ class BankOptions:
 
     Args:
         subset: rows that generated images are matched with in one step, drawn without replacement; all where there are fewer.
-        flips: have every image twice, as it is and mirrored. (The generator then learns both.)
+        flips: keep every image twice, as it is and mirrored. (The generator then learns both.)
         shard: spread the rows over ranks instead of keeping all of them on each; the drawn rows are the same.
         cache: folder in which features are kept under the extractor's and the dataset's id, so that the next run need not
             compute them; or a ``.safetensors`` file, which must be of the same two. Not kept when omitted.
@@ -49,13 +49,13 @@ class MemoryBank:
     """Features of N images, and the images. Row i is image i of the dataset; with flips, row N + i is image i mirrored.
 
     Args:
-        id: of extractor, dataset and flips.
+        id: what identifies extractor, dataset and flips together.
         features: (N, d) or (2N, d), or of a shard every W-th image's; normalised here.
         images: (N, C, H, W) in [-1, 1], or every W-th; bytes where they hold them without loss.
         labels: (N,) int64, or None.
         count: N.
         flips: whether there are mirrored rows.
-        seed: of the draws; the same on all ranks.
+        seed: seed of the draws; the same on all ranks.
         shard: (rank, W); (0, 1) holds all.
     """
 
@@ -136,8 +136,8 @@ def build_bank(dataset: Any, extractor: FeatureExtractor, options: BankOptions, 
     Ranks share the work.
 
     Args:
-        dataset: of images to generate from: ``image(index, flip)`` (C, H, W) in [-1, 1], ``id``, ``labels``.
-        extractor: on `device`.
+        dataset: dataset of images to generate from: ``image(index, flip)`` (C, H, W) in [-1, 1], ``id``, ``labels``.
+        extractor: extractor, on `device`.
         options: see there.
         device: where the bank is kept.
 

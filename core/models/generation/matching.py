@@ -31,8 +31,8 @@ class MatchingOptions:
             more forward pass and gives a better plan.
         target: ``argmax`` of a plan's row; ``sample`` from it, which is unbiased; ``barycentre``, its mean; ``topk``, the mean
             of its largest; ``assignment``, the most likely matching without repetition.
-        topk: how many for that.
-        temperature: of a row before a target is taken from it: T_ij^(1 / temperature). 1 is the plan.
+        topk: number of largest entries that ``topk`` takes the mean of.
+        temperature: temperature of a row before a target is taken from it: T_ij^(1 / temperature). 1 is the plan.
         epsilon: strength of the entropy, relative to the largest costs.
         fgw_lambda: weight of the structure (Gromov-Wasserstein), from 0, none, to 1. See `ot.from_lambda`.
         structure: distances within either set of features: ``euclidean``, or ``sqeuclidean``, which factorises.
@@ -40,8 +40,9 @@ class MatchingOptions:
         inner_iters: Sinkhorn iterations of each.
         tol: see `ot.fused_gromov_wasserstein`; 0 never waits for a GPU, and replays one CUDA graph per solve. A plan that
             numbers leave the range of is then NaN, and the step is taken back; with a tolerance it is solved anew.
-        labels: ``penalty`` makes pairs of different classes dearer; ``same_class`` forbids them; ``ignore`` does not look.
-        label_penalty: by how much, in units of |x - y|^2 of unit vectors, which is at most 4.
+        labels: ``penalty`` makes pairs of different classes more expensive; ``same_class`` forbids them; ``ignore`` does
+            not look.
+        label_penalty: what ``penalty`` adds to the cost, in units of |x - y|^2 of unit vectors, which is at most 4.
     """
 
     MODES: ClassVar = {"topk": ("target", ("topk",)), "label_penalty": ("labels", ("penalty",))}

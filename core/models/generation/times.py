@@ -24,13 +24,13 @@ class Times:
     Noise is at 0: an implementation that has data there calls our first stage (0.7, 1).
 
     Args:
-        distribution: of t within [a, b].
+        distribution: distribution of t within [a, b].
         one_step: probability of t = 0.
         df: degrees of freedom of Student's distribution.
-        mean: of the logit.
-        std: of the logit.
-        alpha: of the beta distribution.
-        beta: likewise.
+        mean: mean of the logit of t.
+        std: standard deviation of the logit of t.
+        alpha: first parameter of the beta distribution.
+        beta: second parameter of the beta distribution.
         stage1: [a, b] at first.
         stage2: [a, b] later.
         stage1_samples: length of the first stage.

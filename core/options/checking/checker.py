@@ -70,7 +70,7 @@ class Checker:
         """The value of `node` as `annotation` wants it, or `BAD`.
 
         Args:
-            exact: without turning one type into another.
+            exact: refuse to turn one type into another.
             limited: whether numbers have to be within `ceiling`.
         """
         origin = typing.get_origin(annotation)

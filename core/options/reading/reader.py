@@ -36,8 +36,8 @@ def read(path: str | os.PathLike[str], overrides: Iterable[str] = (), allow_dupl
 
     Args:
         path: the file.
-        overrides: as ``--force_yml`` has them.
-        allow_duplicate_keys: of a key that a block has twice take the last, and note it.
+        overrides: overrides as ``--force_yml`` takes them.
+        allow_duplicate_keys: take the last value of a key that a block has twice, and note it.
 
     Raises:
         OptionError: there is nothing to go on with: no such file, not YAML, no options in it.

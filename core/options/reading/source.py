@@ -21,7 +21,7 @@ class Source:
     """One YAML text.
 
     Args:
-        name: shown in messages.
+        name: name shown in messages.
         folder: what relative paths in it are relative to.
         rank: its place in the order of reports.
         problems: mistakes are appended here.

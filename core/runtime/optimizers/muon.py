@@ -53,18 +53,18 @@ class Muon(torch.optim.Optimizer):
 
     Args:
         params: groups with a key ``use_muon``, see `divided`.
-        lr: of Muon; it multiplies an update of the norm of an orthogonal matrix.
-        weight_decay: decoupled, of both.
-        momentum: of Muon's moving average of gradients.
+        lr: learning rate of Muon; it multiplies an update of the norm of an orthogonal matrix.
+        weight_decay: decoupled weight decay of both.
+        momentum: momentum of Muon's moving average of gradients.
         nesterov: look ahead by it.
-        ns_coefficients: of the polynomial, see `orthogonalised`.
+        ns_coefficients: coefficients of the polynomial, see `orthogonalised`.
         eps: see `orthogonalised`.
         ns_steps: see `orthogonalised`.
         adjust_lr_fn: ``original`` or ``match_rms_adamw``, see `rate_factor`.
-        convolutions: whose they are.
-        adamw_lr: of AdamW; `lr` when omitted. (With ``match_rms_adamw`` one rate is right for both.)
-        adamw_betas: of AdamW.
-        adamw_eps: of AdamW.
+        convolutions: which of the two has the convolutions: ``flatten`` is Muon, ``adamw`` AdamW.
+        adamw_lr: learning rate of AdamW; `lr` when omitted. (With ``match_rms_adamw`` one rate is right for both.)
+        adamw_betas: betas of AdamW.
+        adamw_eps: epsilon of AdamW.
     """
 
     def __init__(
