@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .models.base import Model
 from .runtime import parallel
-from .runtime.predicated import local, put_back
+from .runtime.predicated import put_back
 
 
 class EMA:
@@ -39,6 +39,7 @@ class EMA:
         self.decay = decay
         self.halflife = halflife
         self.rampup = rampup
+        self._modules: dict[nn.Module, list[nn.Module]] = {}
         self.networks = {k: copy.deepcopy(n).requires_grad_(False).eval() for k, n in networks.items()}
 
     def decay_at(self, seen: int, taken: int) -> float:
@@ -55,22 +56,39 @@ class EMA:
         """Take one step towards `networks`, the unwrapped ones; the numbers as of `decay_at`.
 
         Args:
-            sound: (), boolean, on the device; where it is false, the averages stay bit for bit as they are.
+            sound: (), boolean, on the device; where it is false, the averages stay as they are.
         """
         decay = self.decay_at(seen, taken)
         for key, average in self.networks.items():
-            current = networks[key]
-            mean: list[Tensor] = list(average.parameters())
-            latest: list[Tensor] = list(current.parameters())
-            own = [*mean, *average.buffers()] if sound is not None else []
-            before = [local(t).clone() for t in own]
+            mean, buffers = self._tensors(average)
+            latest, of_latest = self._tensors(networks[key])
             # As BasicSR rounds it: with a decay of 0.999 the rounding of a step is a hundredth of what the average moves.
-            torch._foreach_mul_(mean, decay)
-            torch._foreach_add_(mean, latest, alpha=1.0 - decay)
-            for mine, theirs in zip(average.buffers(), current.buffers(), strict=True):
+            if sound is None:
+                torch._foreach_mul_(mean, decay)
+                torch._foreach_add_(mean, latest, alpha=1.0 - decay)
+            elif mean:
+                share = sound.to(mean[0].dtype) * (1.0 - decay)
+                torch._foreach_mul_(mean, 1.0 - share)
+                torch._foreach_add_(mean, torch._foreach_mul(latest, share))
+            before = [b.clone() for b in buffers] if sound is not None else []
+            for mine, theirs in zip(buffers, of_latest, strict=True):
                 mine.copy_(theirs)
             if sound is not None:
-                put_back(sound, own, before)
+                put_back(sound, buffers, before)
+
+    def _tensors(self, network: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+        """This rank's parts of a network's parameters and buffers; its modules are looked for once."""
+        modules = self._modules.get(network)
+        if modules is None:
+            modules = self._modules[network] = list(network.modules())
+        parameters = {id(p): p for m in modules for p in m._parameters.values() if p is not None}
+        buffers = {id(b): b for m in modules for b in m._buffers.values() if b is not None}
+        return [_own(p) for p in parameters.values()], [_own(b) for b in buffers.values()]
+
+
+def _own(tensor: Tensor) -> Tensor:
+    own: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return own
 
 
 @contextlib.contextmanager
