@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -58,6 +59,7 @@ class MSRResNet(nn.Module):
         init_small(self)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)  # convolutions of few channels are faster so
         y = self.body(self.lrelu(self.conv_first(x)))
         y = self.lrelu(self.pixel_shuffle(self.upconv1(y)))
         if self.scale == 4:

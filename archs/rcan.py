@@ -28,7 +28,7 @@ class AttentionBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.res_scale * self.rcab(x)
+        return torch.add(x, self.rcab(x), alpha=self.res_scale)
 
 
 class AttentionGroup(nn.Module):

@@ -56,7 +56,7 @@ class ResidualBlock(nn.Module):
         self.conv2 = conv3x3(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.res_scale * self.conv2(F.relu(self.conv1(x), inplace=True))
+        return torch.add(x, self.conv2(F.relu(self.conv1(x), inplace=True)), alpha=self.res_scale)
 
 
 class ChannelAttention(nn.Module):

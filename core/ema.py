@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .models.base import Model
 from .runtime import parallel
-from .runtime.predicated import local, put_back
+from .runtime.predicated import put_back
 
 
 class EMA:
@@ -39,9 +39,10 @@ class EMA:
         self.decay = decay
         self.halflife = halflife
         self.rampup = rampup
+        self._modules: dict[nn.Module, list[nn.Module]] = {}
         self.networks = {k: copy.deepcopy(n).requires_grad_(False).eval() for k, n in networks.items()}
-        self.weights: dict[torch.device, tuple[Tensor, Tensor]] = {}
-        """Where the decay changes: it and what is left to one, of the next step, by device, always in the same place."""
+        self.weights: dict[torch.device, Tensor] = {}
+        """Where the decay changes: what it leaves to one in the next step, by device, always in the same place."""
 
     def decay_at(self, seen: int, taken: int) -> float:
         """The decay of a step that took `taken` samples, after which `seen` are seen, over all ranks."""
@@ -57,37 +58,46 @@ class EMA:
         decay = self.decay_at(seen, taken)
         for network in self.networks.values():
             for device in {p.device for p in network.parameters()}:
-                if device not in self.weights:
-                    self.weights[device] = torch.empty((), device=device), torch.empty((), device=device)
-                for tensor, value in zip(self.weights[device], (decay, 1.0 - decay), strict=True):
-                    tensor.fill_(value)
+                self.weights.setdefault(device, torch.empty((), device=device)).fill_(1.0 - decay)
 
     @torch.no_grad()
     def update(self, networks: Mapping[str, nn.Module], sound: Tensor | None = None) -> None:
         """Take one step towards `networks`, the unwrapped ones; where the decay changes, after `begin`.
 
         Args:
-            sound: (), boolean, on the device; where it is false, the averages stay bit for bit as they are.
+            sound: (), boolean, on the device; where it is false, the averages stay as they are.
         """
         for key, average in self.networks.items():
-            current = networks[key]
-            mean: list[Tensor] = list(average.parameters())
-            latest: list[Tensor] = list(current.parameters())
-            own = [*mean, *average.buffers()] if sound is not None else []
-            before = [local(t).clone() for t in own]
+            mean, buffers = self._tensors(average)
+            latest, of_latest = self._tensors(networks[key])
             # As BasicSR rounds it: with a decay of 0.999 the rounding of a step is a hundredth of what the average moves.
-            if self.halflife is None:
+            if sound is None and self.halflife is None:
                 torch._foreach_mul_(mean, self.decay)
                 torch._foreach_add_(mean, latest, alpha=1.0 - self.decay)
             elif mean:
-                decay, rest = self.weights[mean[0].device]
-                parts = [local(t) for t in mean]
-                torch._foreach_mul_(parts, decay)
-                torch._foreach_add_(parts, torch._foreach_mul([local(t) for t in latest], rest))
-            for mine, theirs in zip(average.buffers(), current.buffers(), strict=True):
+                rest: Tensor | float = 1.0 - self.decay if self.halflife is None else self.weights[mean[0].device]
+                share = rest if sound is None else sound.to(mean[0].dtype) * rest
+                torch._foreach_mul_(mean, 1.0 - share)
+                torch._foreach_add_(mean, torch._foreach_mul(latest, share))
+            before = [b.clone() for b in buffers] if sound is not None else []
+            for mine, theirs in zip(buffers, of_latest, strict=True):
                 mine.copy_(theirs)
             if sound is not None:
-                put_back(sound, own, before)
+                put_back(sound, buffers, before)
+
+    def _tensors(self, network: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+        """This rank's parts of a network's parameters and buffers; its modules are looked for once."""
+        modules = self._modules.get(network)
+        if modules is None:
+            modules = self._modules[network] = list(network.modules())
+        parameters = {id(p): p for m in modules for p in m._parameters.values() if p is not None}
+        buffers = {id(b): b for m in modules for b in m._buffers.values() if b is not None}
+        return [_own(p) for p in parameters.values()], [_own(b) for b in buffers.values()]
+
+
+def _own(tensor: Tensor) -> Tensor:
+    own: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return own
 
 
 @contextlib.contextmanager

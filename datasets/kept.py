@@ -20,6 +20,15 @@ PATIENCE = 1.0
 """Seconds that one process waits for another that keeps an image; one that was killed keeps the lock for ever."""
 
 
+SMALL, SHARE = 0.25, 64
+"""GiB of a training set's images that are kept unless options say otherwise, and the part of the memory that is the most."""
+
+
+def little() -> float:
+    """GiB of images that are kept where nobody asked: a small training set is then decoded once."""
+    return min(SMALL, there_is() / SHARE / 2**30)
+
+
 def refuse_beyond_memory(size: int) -> None:
     """Raise UserError for more bytes than this machine has."""
     if size > (there := there_is()):
@@ -47,11 +56,16 @@ class Pool:
             self.memory = mmap.mmap(-1, max(self.size, GRAIN))
         except (OSError, ValueError, OverflowError) as e:
             raise UserError(f"io_backend.cache: {gib(self.size)} GB of memory cannot be had ({e})") from e
-        self.used = np.frombuffer(mmap.mmap(-1, 8), np.int64)  # bytes
+        self.used = np.frombuffer(mmap.mmap(-1, 16), np.int64)  # bytes, and whether something has found no room
         self.lock = multiprocessing.Lock()
 
     def __reduce__(self) -> tuple[type, tuple[int]]:
         return Pool, (self.size,)
+
+    @property
+    def full(self) -> bool:
+        """Whether something has found no room."""
+        return bool(self.used[1])
 
     def reserve(self, size: int) -> int | None:
         """Where `size` bytes may be written; None when the pool is full, or another process has died over it."""
@@ -60,6 +74,7 @@ class Pool:
         try:
             start = int(self.used[0])
             if start + size > self.size:
+                self.used[1] = 1
                 return None
             self.used[0] = start + -(-size // GRAIN) * GRAIN
             return start

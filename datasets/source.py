@@ -47,6 +47,7 @@ class Source:
             twice = [f"{a[1]} and {b[1]}" for a, b in itertools.pairwise(by_key) if a[0] == b[0]]
             raise UserError(f"{root}: files that differ in their suffix only cannot be told apart: {listing(twice)}")
         self._shelf: Shelf | None = None
+        self._numbers: dict[str, int] = {}
         if not self.files:
             raise UserError(f"{root}: there are no files to read in this folder (looked for {', '.join(readers)})")
 
@@ -74,10 +75,13 @@ class Source:
         return self._shelf.get(self._numbers[name], lambda: self._decoded(name))
 
     def to_cut(self, name: str) -> np.ndarray | Undecoded:
-        """As `pixels`, for a patch: of a JPEG file that is not kept, no more is decoded than that takes."""
+        """As `pixels`, for a patch: of a JPEG file that is not to be kept, no more is decoded than that takes."""
         decodes = self.readers.get(os.path.splitext(name)[1].lower()) is decode_integer_image
-        if self._shelf is not None or not decodes:
+        if not decodes or (self._shelf is not None and not self._shelf.pool.full):
             return self.pixels(name)
+        number = self._numbers.get(name)
+        if self._shelf is not None and number is not None and (kept := self._shelf.find(number)) is not None:
+            return kept
         data = self.read(name)
         return undecoded(data, self.path(name)) or read_pixels(data, self.path(name), self.root, self.readers)
 

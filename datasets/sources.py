@@ -34,7 +34,8 @@ class IOBackend:
 
     Attributes:
         type: how images are kept.
-        cache: GiB of decoded images that all loading processes of a rank share; none when omitted.
+        cache: GiB of decoded images that all loading processes of a rank share; 0 keeps none. When omitted, up to 0.25 of
+            a training set of pairs, and nothing of others.
     """
 
     type: Literal["disk", "lmdb", "tar", "zip"] = "disk"
@@ -45,28 +46,30 @@ class IOBackend:
             if (
                 isinstance(self.cache, bool)
                 or not isinstance(self.cache, (int, float))
-                or not 0 < self.cache < math.inf
+                or not 0 <= self.cache < math.inf
             ):
-                raise UserError(f"io_backend: cache is {self.cache!r}; a number of GiB above 0 is expected")
+                raise UserError(f"io_backend: cache is {self.cache!r}; a number of GiB, 0 for none, is expected")
             refuse_beyond_memory(int(self.cache * 2**30))
 
     @cached_property
     def pool(self) -> Pool | None:
         """Where the decoded images of all sources are that are opened by this block."""
-        return None if self.cache is None else Pool(int(self.cache * 2**30))
+        return None if not self.cache else Pool(int(self.cache * 2**30))
 
 
-def as_backend(block: IOBackend | Mapping[str, Any] | None) -> IOBackend:
-    """The backend that an option block describes; ``disk`` for None."""
-    if block is None or isinstance(block, IOBackend):
-        return block or IOBackend()
+def as_backend(block: IOBackend | Mapping[str, Any] | None, cache: float | None = None) -> IOBackend:
+    """The backend that an option block describes; ``disk`` for None. `cache` is for a block that says nothing of it."""
+    if isinstance(block, IOBackend):
+        return block
+    block = block or {}
     for key in block:
         if key not in ("type", "cache"):
             raise UserError(unknown_key(key, "io_backend", ["type", "cache"]))
     kind = block.get("type", "disk")
     if kind not in ("disk", "lmdb", "tar", "zip"):
         raise UserError(f"io_backend: there is no type '{kind}'; 'disk', 'lmdb', 'tar' and 'zip' are there")
-    return IOBackend(kind, block.get("cache"))
+    said = block.get("cache")
+    return IOBackend(kind, cache if said is None else said)
 
 
 class Folder(Source):

@@ -16,10 +16,47 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 PATCH, SCALE, BATCH = 64, 2, 4
-NETWORK = {"type": "MSRResNet", "num_feat": 16, "num_block": 2, "upscale": SCALE}
+FEATURES, BLOCKS = 16, 2
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.res_scale = 1.0
+        self.conv1 = nn.Conv2d(FEATURES, FEATURES, 3, 1, 1)
+        self.conv2 = nn.Conv2d(FEATURES, FEATURES, 3, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(torch.relu(self.conv1(x))) * self.res_scale
+
+
+class Network(nn.Module):
+    """MSRResNet x2 as its paper and BasicSR have it, written down plainly; the weights are those of ours."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv_first = nn.Conv2d(3, FEATURES, 3, 1, 1)
+        self.body = nn.Sequential(*[Block() for _ in range(BLOCKS)])
+        self.upconv1 = nn.Conv2d(FEATURES, FEATURES * SCALE**2, 3, 1, 1)
+        self.pixel_shuffle = nn.PixelShuffle(SCALE)
+        self.conv_hr = nn.Conv2d(FEATURES, FEATURES, 3, 1, 1)
+        self.conv_last = nn.Conv2d(FEATURES, 3, 3, 1, 1)
+        self.lrelu = nn.LeakyReLU(0.1, inplace=True)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight).data.mul_(0.1)
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(self.lrelu(self.conv_first(x)))
+        y = self.lrelu(self.pixel_shuffle(self.upconv1(y)))
+        y = self.conv_last(self.lrelu(self.conv_hr(y)))
+        return y + F.interpolate(x, scale_factor=SCALE, mode="bilinear", align_corners=False)
 
 
 class Pairs(Dataset):
@@ -30,7 +67,7 @@ class Pairs(Dataset):
     def __len__(self) -> int:
         return len(self.gt)
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor | str]:
+    def __getitem__(self, index: int) -> dict[str, Tensor | str]:
         gt, lq = (cv2.imread(str(p[index])).astype(np.float32) / 255.0 for p in (self.gt, self.lq))
         side = PATCH // SCALE
         top, left = (random.randint(0, n - side) for n in lq.shape[:2])
@@ -47,10 +84,8 @@ class Pairs(Dataset):
 
 
 def main(folder: Path, iterations: int) -> None:
-    from relume.archs import build_network
-
     torch.set_num_threads(1)
-    network = build_network(NETWORK)
+    network = Network()
     average = copy.deepcopy(network).eval()
     optimizer = torch.optim.Adam(network.parameters(), lr=2e-4, betas=(0.9, 0.99))
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, iterations)
@@ -62,8 +97,9 @@ def main(folder: Path, iterations: int) -> None:
         loss.backward()
         optimizer.step()
         with torch.no_grad():
-            for mine, of_step in zip(average.parameters(), network.parameters(), strict=True):
-                mine.mul_(0.999).add_(of_step, alpha=0.001)
+            of_step = dict(network.named_parameters())
+            for name, mine in average.named_parameters():
+                mine.mul_(0.999).add_(of_step[name], alpha=0.001)
         scheduler.step()
         logged = {"l_pix": loss.detach().mean().item()}
         if i % 100 == 0:

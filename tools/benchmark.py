@@ -21,7 +21,7 @@ from relume.tools.benchmarks.common import Gain, Row, Section, alone, discover
 
 REPO = Path(__file__).resolve().parents[1]
 # The plain transcriptions of the formulas that we compare with.
-sys.path += [str(REPO / "tests" / "archs"), str(REPO / "tests" / "core" / "ops")]
+sys.path += [str(REPO / "tests"), str(REPO / "tests" / "archs"), str(REPO / "tests" / "core" / "ops")]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

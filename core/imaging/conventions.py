@@ -113,6 +113,8 @@ def pictures(data: bytes) -> bool:
     if data[:2] in TIFF_START:
         second = next(itertools.islice(directories(data), 1, None), None)
         return second is not None and not (tag(data, KIND, second) or 0) & 5  # neither thumbnail nor mask
+    if b"acTL" not in data and b"ANIM" not in data:
+        return False  # most files: a search takes a tenth of the time that going through the chunks takes
     return any(kind in (b"acTL", b"ANIM") for kind, _ in itertools.islice(chunks(data), 16))
 
 
@@ -145,7 +147,8 @@ def shown_size(head: bytes) -> tuple[int, int] | None:
 
 def exif_block(data: bytes) -> bytes | None:
     """The Exif block of a PNG, WebP or JPEG file, without ``Exif\\0\\0`` in front."""
-    blocks = (block for kind, block in chunks(data) if kind in (b"eXIf", b"EXIF"))
+    there = b"eXIf" in data or b"EXIF" in data
+    blocks = (block for kind, block in chunks(data) if kind in (b"eXIf", b"EXIF")) if there else iter(())
     if data.startswith(JPEG_START):
         of_app1 = (data[at : at + 65533] for marker, at in jpeg_segments(data) if marker == APP1)
         blocks = (block for block in of_app1 if block.startswith(b"Exif\0\0"))

@@ -33,8 +33,11 @@ def put_back(sound: Tensor, new: Sequence[Tensor], old: Sequence[Tensor]) -> Non
     """
     kinds: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
     for n, o in zip(map(local, new), map(local, old), strict=True):
+        if not n.is_cuda:
+            torch.where(sound, n, o, out=n)
+            continue
         kind = INTEGERS.get(n.dtype.itemsize) if n.is_floating_point() or n.dtype in INTEGERS.values() else None
-        if kind is None or not n.is_cuda or n.dim() == 0:
+        if kind is None or n.dim() == 0:
             n.copy_(torch.where(sound, n, o))
         else:
             lists = kinds.setdefault(kind, ([], []))
@@ -76,9 +79,12 @@ class Stepper:
                 self._step()
             return
         fresh = [p for p in parameters if not self.optimizer.state.get(p)]
-        if not fresh and self._skips():
-            self._fused(sound)
-            return
+        if self._skips():
+            if sound.device.type == "cpu":
+                align(self.optimizer, parameters)
+            if not fresh:
+                self._fused(sound)
+                return
         before = {id(p): remembered(self.optimizer, p) for p in parameters}
         kept = [local(p).clone() for p in parameters]
         memory = {key: {k: local(v).clone() for k, v in state.items()} for key, state in before.items()}
@@ -186,6 +192,17 @@ def takes_tensors(optimizer: torch.optim.Optimizer) -> bool:
     """Whether an optimizer reads its rates from tensors without bringing them to the host."""
     own = type(optimizer).__module__.startswith("torch.optim") and type(optimizer).__name__ in KNOWN
     return own and all(g.get("fused") or g.get("capturable") for g in optimizer.param_groups)
+
+
+def align(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> None:
+    """Give gradients and what is remembered the layouts of their parameters: torch's kernel on a CPU takes them as they lie."""
+    for p in parameters:
+        strides, grad, state = p.stride(), p.grad, optimizer.state.get(p, {})
+        if grad is not None and grad.stride() != strides:
+            p.grad = torch.empty_like(p).copy_(grad)
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.dim() and value.stride() != strides:
+                state[name] = torch.empty_like(p, dtype=value.dtype).copy_(value)
 
 
 def remembered(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset, default_collate, get_worker_info
 
 from ...core.errors import UserError, in_one_line
 from ..base import ImageDataset
@@ -55,8 +55,8 @@ class Packet(NamedTuple):
         return _unpacked, (tuple(batch), {k: v for k, v in batch.items() if k not in small}, small, *others)
 
 
-LARGEST = 2**16
-"""Bytes of the largest tensor that travels in a message."""
+LARGEST = 2**18
+"""Bytes of the largest tensor that travels in a message: opening a connection takes as long as half a megabyte does."""
 
 
 def _travels_inside(value: Any) -> bool:
@@ -77,8 +77,8 @@ def _unpacked(order: tuple[str, ...], batch: dict[str, Any], small: dict[str, An
 class SeededDataset(Dataset[Any]):
     """A dataset whose random choices depend on (seed, epoch, draw) alone; its items get ``index`` and ``seed``.
 
-    The global generators of random, numpy and torch are seeded before every sample and put back afterwards, so that any
-    dataset is reproducible, one written for BasicSR too, and training code sees nothing of it.
+    The global generators of random, numpy and torch are seeded before every sample, and in the training process put back
+    afterwards, so that any dataset is reproducible, one written for BasicSR too, and training code sees nothing of it.
 
     Args:
         dataset: a map from index to a dict.
@@ -146,8 +146,12 @@ def sample_seed(*words: int) -> int:
 
 @contextlib.contextmanager
 def seeded(*words: int) -> Iterator[None]:
-    """Global generators seeded with `words` inside, untouched outside. (CUDA's are neither used nor changed.)"""
-    before = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
+    """Global generators seeded with `words` inside, untouched outside. (CUDA's are neither used nor changed.)
+
+    In a loading process nobody draws outside, and nothing is put back, which would take most of the time.
+    """
+    alone = get_worker_info() is not None
+    before = None if alone else (random.getstate(), np.random.get_state(), torch.default_generator.get_state())
     state = np.random.SeedSequence(words).generate_state(4)
     random.seed(int(state[0]))
     np.random.seed(int(state[1]))
@@ -155,9 +159,10 @@ def seeded(*words: int) -> Iterator[None]:
     try:
         yield
     finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
-        torch.default_generator.set_state(before[2])
+        if before is not None:
+            random.setstate(before[0])
+            np.random.set_state(before[1])
+            torch.default_generator.set_state(before[2])
 
 
 def collate(samples: Sequence[dict[str, Any] | Failed]) -> Packet:

@@ -167,7 +167,7 @@ class Silent(RestorationModel):
 @pytest.mark.parametrize(
     ("model", "changes", "reason"),
     [
-        (None, {"train__optim_g": {"type": "Adam", "lr": 0.01}}, "optim_g (Adam) reads its rate on the host"),
+        (None, {"train__optim_g": {"type": "RMSprop", "lr": 0.01}}, "optim_g (RMSprop) reads its rate on the host"),
         (None, {"train__checkpoint_activations": True}, "checkpoint_activations sets generators"),
         (Reading, {}, "it waits for the device (aten._local_scalar_dense)"),
         (Drawing, {}, "it draws random numbers on the host"),

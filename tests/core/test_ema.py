@@ -35,6 +35,24 @@ def test_average_equals_the_recurrence_and_buffers_are_copied() -> None:
     assert not any(p.requires_grad for p in average.parameters())
 
 
+def test_an_average_of_a_step_that_did_not_count_stays_as_it_is() -> None:
+    net = network()
+    plain, judged = EMA({"g": net}, 0.9), EMA({"g": net}, 0.9)
+    for step in range(6):
+        with torch.no_grad():
+            net[0].weight.add_(0.1 * (step + 1))
+        net(torch.randn(4, 3))
+        net[0].bias = nn.Parameter(net[0].bias.detach() + 1)  # as some training code replaces parameters
+        before = {k: v.clone() for k, v in judged.networks["g"].state_dict().items()}
+        sound = step % 2 == 0
+        judged.update({"g": net}, sound=torch.tensor(sound))
+        after = judged.networks["g"].state_dict()
+        assert all(torch.equal(before[k], v) for k, v in after.items()) is not sound
+        if sound:
+            plain.update({"g": net})
+            torch.testing.assert_close(dict(plain.networks["g"].state_dict()), dict(after), rtol=1e-6, atol=1e-7)
+
+
 def test_evaluating_swaps_networks_and_modes_and_puts_them_back() -> None:
     net = network()
     model = Model({"g": net}, {})

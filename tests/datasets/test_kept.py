@@ -50,9 +50,10 @@ def batches(dataset: object, workers: int, epochs: int = 1) -> list[torch.Tensor
         packets.close()
 
 
-def paired(folders: Path, **backend: object) -> object:
+def paired(folders: Path, phase: str = "val", gt_size: int | None = None, **backend: object) -> object:
     block = {"type": "PairedImageDataset", "dataroot_lq": str(folders / "lq"), "dataroot_gt": str(folders / "gt")}
-    return build_dataset({**block, "gt_size": None, "io_backend": {"type": "disk", **backend}}, phase="val", scale=1)
+    backends = {"type": "disk", **backend}
+    return build_dataset({**block, "gt_size": gt_size, "io_backend": backends}, phase=phase, scale=1)
 
 
 def test_an_image_is_decoded_once_by_all_processes_together(folders: Path) -> None:
@@ -65,6 +66,42 @@ def test_an_image_is_decoded_once_by_all_processes_together(folders: Path) -> No
     for a, b in zip(plain * 2, [*first, *again[: len(first)]], strict=True):
         assert torch.equal(a, b)
     assert all(torch.equal(a, b) for a, b in zip(again[: len(first)], again[len(first) :], strict=True))
+
+
+def test_a_small_training_set_is_decoded_once_where_nobody_says_otherwise(folders: Path) -> None:
+    keys = [SampleKey(0, i, i, 8) for i in range(LENGTH)]
+    samples = {
+        cache: SeededDataset(paired(folders, "train", 8, **({} if cache is None else {"cache": cache})), 0)
+        for cache in (None, 0)
+    }
+    first = [samples[None][key] for key in keys]
+    for kept, plain in zip(first, [samples[0][key] for key in keys], strict=True):
+        assert torch.equal(kept["lq"], plain["lq"]) and torch.equal(kept["gt"], plain["gt"])
+    held_out = paired(folders)
+    for file in folders.rglob("*.png"):
+        file.unlink()
+    for kept, again in zip(first, [samples[None][key] for key in keys], strict=True):
+        assert torch.equal(kept["lq"], again["lq"])
+    for dataset in (samples[0].dataset, held_out):  # neither where 0 is asked for, nor outside training
+        with pytest.raises(UserError, match="cannot be read"):
+            dataset[0]
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_of_a_jpeg_that_finds_no_room_no_more_than_a_patch_is_decoded(
+    room: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for which in ("lq", "gt"):
+        for i in range(3):
+            imwrite(tmp_path / which / f"{i}.jpg", np.full((64, 64, 3), 80 * i, np.uint8))
+    one = 64 * 64 * 3 + 128
+    dataset = SeededDataset(paired(tmp_path, "train", 8, cache=(8 if room else 3) * one / 2**30), 0)
+    first = [dataset[SampleKey(0, i, i)] for i in range(3)]
+    partial = []
+    monkeypatch.setattr("relume.datasets.source.undecoded", lambda data, name: partial.append(name))
+    for a, b in zip(first, [dataset[SampleKey(0, i, i)] for i in range(3)], strict=True):
+        assert torch.equal(a["lq"], b["lq"]) and torch.equal(a["gt"], b["gt"])
+    assert len(partial) == (0 if room else 3)
 
 
 def test_frames_of_both_folders_share_one_pool(tmp_path: Path) -> None:
@@ -145,7 +182,7 @@ def test_a_copy_begins_anew(folders: Path) -> None:
 
 @pytest.mark.parametrize(
     ("cache", "message"),
-    [(0, "a number of GiB above 0"), (True, "a number of GiB above 0"), (1e6, "do not fit into memory")],
+    [(-1, "a number of GiB, 0 for none"), (True, "a number of GiB"), (1e6, "do not fit into memory")],
 )
 def test_impossible_sizes_are_refused(cache: float, message: str, folders: Path) -> None:
     with pytest.raises(UserError, match=message):

@@ -3,8 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from minimal_loop import Network
 
+from relume.archs import build_network
 from relume.tools.benchmarks import common
+from relume.tools.benchmarks.loop import NETWORK
 
 
 def test_finds_the_sections_of_every_file(run_tool, capsys):
@@ -80,3 +83,16 @@ def test_a_file_that_is_no_measurement(run_tool, capsys, tmp_path, text):
         file.write_text(text)
     assert run_tool("benchmark", ["trainer", "--compare", str(file)]) == 2
     assert str(file) in (said := capsys.readouterr().err) and "--save" in said
+
+
+def test_the_network_of_the_minimal_loop_is_ours_written_down_plainly():
+    plain = Network()
+    network = build_network(dict(NETWORK))
+    network.load_state_dict(plain.state_dict())
+    x = torch.rand(2, 3, 9, 7, generator=torch.Generator().manual_seed(0))
+    found = []
+    for one in (network, plain):
+        y = one(x)
+        y.square().mean().backward()
+        found.append([y, *(p.grad for p in one.parameters())])
+    torch.testing.assert_close(*found)

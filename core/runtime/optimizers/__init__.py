@@ -55,12 +55,26 @@ OPTIMIZERS = Registry(
 )
 
 
-def counting_there(settings: Mapping[str, Any], accepted: Iterable[str], device: torch.device) -> dict[str, bool]:
-    """What has an optimizer keep its counters on a GPU, where a step can then be taken back; nothing where options say how."""
-    if device.type != "cuda" or {"fused", "foreach", "capturable"} & settings.keys():
+def counting_there(
+    settings: Mapping[str, Any], accepted: Iterable[str], device: torch.device, fusable: bool = True
+) -> dict[str, bool]:
+    """What has an optimizer take steps that the device can take back: with its counters on a GPU, or in one kernel that skips.
+
+    Args:
+        settings: of the optimizer; where these say how, nothing is returned.
+        accepted: names of its settings.
+        device: of the parameters.
+        fusable: whether kernels of torch's take them.
+    """
+    if device.type not in ("cuda", "cpu") or {"fused", "foreach", "capturable"} & settings.keys():
         return {}
-    fused = {"fused"} & set(accepted) if settings["type"] in ("Adam", "AdamW") else set()
-    return dict.fromkeys(fused or {"capturable"} & set(accepted), True)
+    fused = {"fused"} & set(accepted) if fusable and settings["type"] in ("Adam", "AdamW") else set()
+    return dict.fromkeys(fused or {"capturable"} & set(accepted if device.type == "cuda" else ()), True)
+
+
+def takes_kernels(parameter: nn.Parameter) -> bool:
+    """Whether torch's fused optimizers take a parameter: a real one, and on a CPU a whole one."""
+    return parameter.is_floating_point() and not (parameter.device.type == "cpu" and hasattr(parameter, "to_local"))
 
 
 def build_optimizer(parameters: NamedParameters, opt: Mapping[str, Any]) -> torch.optim.Optimizer:
@@ -82,7 +96,8 @@ def build_optimizer(parameters: NamedParameters, opt: Mapping[str, Any]) -> torc
     for rule in opt.get("param_groups") or () if accepted else ():  # torch takes any key, and does nothing with it
         for key in (k for k in rule if k not in accepted and k not in ("params", "lr_scale")):
             raise UserError(unknown_key(key, f"param_groups ({settings['type']})", [*accepted, "params", "lr_scale"]))
-    settings |= counting_there(settings, accepted, named[0][1].device)
+    fusable = all(takes_kernels(p) for _, p in named)
+    settings |= counting_there(settings, accepted, named[0][1].device, fusable)
     rules = [scaled(rule, settings.get("lr")) for rule in opt.get("param_groups") or ()]
     groups = _groups(named, rules)
     divided = getattr(OPTIMIZERS.get(str(settings.get("type"))), "divided", None)

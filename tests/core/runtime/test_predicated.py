@@ -11,7 +11,7 @@ from runs import differences
 from torch import Tensor
 
 from relume.core.runtime.optimizers import OPTIMIZERS as OPTIMIZERS_BY_NAME
-from relume.core.runtime.optimizers import counting_there
+from relume.core.runtime.optimizers import build_optimizer, counting_there
 from relume.core.runtime.predicated import Stepper, chosen, put_back
 from relume.core.runtime.state import load_optimizer_state
 
@@ -107,7 +107,34 @@ def test_counters_are_kept_on_a_gpu(kind: str, settings: dict[str, Any], expecte
     accepted = OPTIMIZERS_BY_NAME.parameters(kind)
     given = {"type": kind, **settings}
     assert counting_there(given, accepted, torch.device("cuda")) == expected
-    assert counting_there(given, accepted, torch.device("cpu")) == {}
+    there = {k: v for k, v in expected.items() if k == "fused"}
+    assert counting_there(given, accepted, torch.device("cpu")) == there
+    assert counting_there(given, accepted, torch.device("cpu"), fusable=False) == {}
+
+
+def test_of_parameters_that_kernels_do_not_take_the_optimizer_takes_them_one_by_one() -> None:
+    for dtype, fused in ((torch.float32, True), (torch.complex64, None)):
+        named = [("a", torch.nn.Parameter(torch.zeros(2))), ("b", torch.nn.Parameter(torch.zeros(2, dtype=dtype)))]
+        assert build_optimizer(named, {"type": "Adam"}).param_groups[0]["fused"] is fused
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_layouts_that_differ_do_not_mix_up_values(stored: bool) -> None:
+    def run(layouts: list[torch.memory_format]) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        p = torch.randn(4, 3, 2, 2, generator=generator).contiguous(memory_format=layouts[0]).requires_grad_()
+        stepper = Stepper(torch.optim.Adam([p], lr=0.1, fused=True))
+        for step in range(6):
+            p.grad = torch.randn(4, 3, 2, 2, generator=generator).contiguous(memory_format=layouts[step % len(layouts)])
+            if stored and step == 3:
+                state = {k: {n: v.contiguous() for n, v in s.items()} for k, s in stepper.optimizer.state.items()}
+                stepper.optimizer.state.update(state)
+            stepper.step(YES)
+        return p.detach()
+
+    planes = run([torch.contiguous_format])
+    torch.testing.assert_close(run([torch.channels_last, torch.contiguous_format]), planes)
+    torch.testing.assert_close(run([torch.contiguous_format, torch.channels_last]), planes)
 
 
 def test_a_state_of_another_device_leaves_counters_where_they_are_built() -> None:
