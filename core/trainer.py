@@ -256,6 +256,8 @@ class Trainer:
         means |= self.utilisation.of(sum(spent.values()))
         self.parts.logger.iteration(self.iteration, self.parts.loader.epoch, self.rates, means, of_ranks, steps)
         self._unsaid = False
+        for remark in self.parts.model.remarks(means) if distributed.is_main() else ():
+            log.warning("iteration %d: %s", self.iteration, remark)
 
     def validate(self) -> None:
         """Score every validation set; keep the best weights. A signal in the middle leaves it to the resumed run."""

@@ -17,7 +17,7 @@ import torch
 
 METHODS = (
     *("item", "tolist", "numpy", "cpu", "__bool__", "__float__", "__int__", "__index__", "__array__", "nonzero"),
-    *("masked_select", "unique", "bincount", "equal", "allclose", "is_nonzero"),
+    *("masked_select", "unique", "bincount", "equal", "allclose", "is_nonzero", "new_tensor"),
 )
 FUNCTIONS = ("nonzero", "masked_select", "unique", "bincount", "equal", "allclose", "is_nonzero")
 ELSEWHERE = ("torch/optim", "relume/datasets", "torch/utils/data")

@@ -19,6 +19,7 @@ from ...core.imaging.normalisation import IMAGENET
 from ...core.ops.flow_warp import flow_warp
 from ...core.ops.precision import at_least_float32
 from ...core.runtime.checkpoint import load_weights
+from ...core.runtime.constants import constant
 from .. import ARCHS
 
 LEVELS = 6
@@ -82,7 +83,7 @@ class SpyNet(nn.Module):
             frames = [F.interpolate(x, size=size, mode="bilinear", align_corners=False) for x in frames]
             flow = self._pyramid(*((x - self.mean) / self.std for x in frames))
             flow = F.interpolate(flow, size=(height, width), mode="bilinear", align_corners=False)
-            return flow * flow.new_tensor([width / size[1], height / size[0]]).view(1, 2, 1, 1)
+            return flow * constant((width / size[1], height / size[0]), flow).view(1, 2, 1, 1)
 
     def _pyramid(self, ref: Tensor, supp: Tensor) -> Tensor:
         """Flow of normalised frames whose sides are multiples of `multiple`."""

@@ -243,6 +243,10 @@ class Model:
         truth, small = torch.rand(count, 3, side, side), torch.rand(count, 3, side // scale, side // scale)
         return {"lq": small, "gt": truth, "gt_recover": truth, "seed": torch.arange(count)}
 
+    def remarks(self, line: Mapping[str, float]) -> Iterator[str]:
+        """What else there is to say, as warnings, of the numbers of a line of the log."""
+        yield from ()
+
     # ------------------------------------------------------------ shared
     def keep_pictures(self, **images: Tensor) -> None:
         """Called by `updates`: images (B, C, H, W) in the range of the data set, of which the first is shown if that is wanted.

@@ -11,6 +11,7 @@ from typing import Annotated, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ...archs.video.layers import DCNv2Pack
 from ..annotations import Count, NonNegative, Range, SomeIterations
 from ..degradations.limits import Probabilities
 from ..errors import UserError
@@ -25,6 +26,8 @@ from .restoration import RestorationModel
 
 log = logging.getLogger("relume")
 Factor = Annotated[float, Range(least=0)]
+OFFSETS = "offsets"
+"""The log's name of the mean length of the offsets of deformable convolutions, in pixels, of the one where it is largest."""
 
 
 @MODELS.register(aliases=("VideoBaseModel", "VideoRecurrentModel", "EDVRModel"))
@@ -88,6 +91,8 @@ class VideoModel(RestorationModel):
                 raise UserError(
                     f"train.{option}: {type(networks['g']).__name__} has no parameter with {wanted} in its name"
                 )
+        self.deformable = [m for m in networks["g"].modules() if isinstance(m, DCNv2Pack)]
+        self._strayed = False
         self.phase: tuple[bool, bool] | None = None
         self._passed: tuple[tuple[str, int], Any] | None = None  # of the part before: who comes next, and the state
 
@@ -135,6 +140,8 @@ class VideoModel(RestorationModel):
     def updates(self, batch: Batch, step: int) -> Iterator[Update]:
         self.begin(step)
         images = self.ready(batch, step)
+        for layer in self.deformable:
+            layer.moved = None
         output = self.networks["g"](images["lq"])
         target = images["gt"]
         if output.shape != target.shape:
@@ -144,7 +151,15 @@ class VideoModel(RestorationModel):
             )
         self.keep_pictures(input=middle(images["lq"]), output=middle(output), target=middle(target))
         values = self.loss_values(frames_of(output), frames_of(target), self.loss_keys)
-        yield Update("g", self.objective([values]), self.loss_logs())
+        moved = [layer.moved for layer in self.deformable if layer.moved is not None]
+        logs = {OFFSETS: torch.stack(moved).max()} if moved else {}
+        yield Update("g", self.objective([values]), {**self.loss_logs(), **logs})
+
+    def remarks(self, line: Mapping[str, float]) -> Iterator[str]:
+        if line.get(OFFSETS, 0.0) > DCNv2Pack.LARGE and not self._strayed:
+            self._strayed = True
+            pixels = f"{line[OFFSETS]:.0f} pixels"
+            yield f"offsets of a deformable convolution are {pixels} in the mean: training has gone astray"
 
     def imagined(self, count: int, side: int, scale: int, frames: int = 1) -> Batch:
         clip = torch.rand(count, frames, 3, side // scale, side // scale)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from . import operations
 
 LIBRARY = torch.library.Library("relume", "FRAGMENT")
 """Where rules for autocast are registered; those of PyTorch cast to a dtype that is known beforehand."""
@@ -55,6 +56,7 @@ def operator(
 
     outer.register_autograd(lambda ctx, *grads: gradients(ctx, inner, *grads), setup_context=keep)
     _under_autocast(name, outer, lowered)
+    operations.register(name)
     return outer
 
 

@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from . import operations
 from .launching import launch
 
 TINY = tl.constexpr(1.1754943508222875e-38)
@@ -43,6 +44,9 @@ def scale_fused(kernel: Tensor, a: Tensor, b: Tensor, u: Tensor, v: Tensor, iter
 @scale_fused.register_fake
 def _(kernel: Tensor, a: Tensor, b: Tensor, u: Tensor, v: Tensor, iterations: int) -> None:
     return None
+
+
+operations.register("sinkhorn")
 
 
 @triton.jit

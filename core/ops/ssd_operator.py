@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .operations import counted_inside
 from .operators import operator, or_zeros
 from .ssd_chunks import Memory, backward, forward, layouts, least_tile, safe_tile
 
@@ -75,3 +76,4 @@ def _gradients(ctx: Any, run: Any, grad: Tensor | None, grad_last: Tensor | None
 _scan = operator(
     "ssd_plain", _run, _fake, _run_backward, _fake_backward, _setup, _gradients, "the scan can be differentiated once"
 )
+counted_inside("ssd_plain", _run, _run_backward)

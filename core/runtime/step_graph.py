@@ -169,7 +169,7 @@ class StepGraphs(Generic[T]):
 
     def _warm(self, recorded: Recorded[T], batches: Batches, compute: Callable[[Batches, bool], T]) -> T:
         with recorded.recorder.warming():
-            if not self.watched:
+            if not self.watched or recorded.steps < WARM_UP:  # constants are uploaded by the first step
                 return compute(batches, False)
             drawn = host_generators(self.device)
             with Watch(self.device) as watch:

@@ -6,10 +6,11 @@ import contextlib
 import logging
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 log = logging.getLogger("relume")
@@ -92,14 +93,21 @@ class Counted(TorchDispatchMode):
         from torch.utils.flop_counter import flop_registry
 
         super().__init__()  # type: ignore[no-untyped-call]
-        self.formulas = flop_registry
+        aten = torch.ops.aten
+        self.formulas: Mapping[Any, Any] = flop_registry
+        """torch's, to which operators add theirs when they are first used."""
+        self.own: dict[Any, Any] = {
+            aten.convolution_backward: convolution_backward,
+            **{of: flop_registry[like] for of, like in ((aten.addmm_, aten.addmm), (aten.baddbmm_, aten.baddbmm))},
+        }
+        """What it lacks."""
         self.flops = 0
         self.unknown: set[str] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         packet = getattr(func, "_overloadpacket", func)
-        if (formula := self.formulas.get(packet)) is not None:
+        if (formula := self.own.get(packet) or self.formulas.get(packet)) is not None:
             try:
                 self.flops += formula(*args, **(kwargs or {}), out_val=out)
             except Exception:  # no count is worth a training
@@ -107,6 +115,28 @@ class Counted(TorchDispatchMode):
         elif func.namespace == "relume":
             self.unknown.add(str(packet))
         return out
+
+
+def convolution_backward(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    output_padding: Any,
+    groups: int,
+    wanted: Sequence[bool],
+    out_val: Any = None,
+) -> int:
+    """Operations of the gradients of a convolution's input and weight that are wanted: each as many as the convolution has.
+
+    torch's own formula counts the weight's as if there were one group, for a depthwise convolution once for each channel.
+    """
+    places = x if transposed else grad
+    return 2 * places.shape[0] * places.shape[2:].numel() * weight.numel() * (bool(wanted[0]) + bool(wanted[1]))
 
 
 class Utilisation:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import logging
+import os
 import random
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 import torch
 from recording import TapeRecorder
-from runs import differences, options, outcome
+from runs import REPO, differences, options, outcome
+from test_waits import SMALL, SYSTEMS
 from torch import nn
 
 from relume.core.models.base import Batch, Model
 from relume.core.models.restoration import RestorationModel
+from relume.core.options import load
 from relume.core.pipeline import train_pipeline
 from relume.core.runtime import step_graph
 from relume.core.trainer import Trainer
@@ -93,11 +95,11 @@ def test_trains_the_same(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatc
     assert differ == [] and replays > 0 and (sizes or replays == 8 - 3 - 1)
 
 
-def test_takes_bad_steps_back(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_takes_bad_steps_back(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     changes = {"datasets__train__poison": 3, "train__ema_decay": 0.9, "train__max_nonfinite": 20}
     differ, replays = both(changes, monkeypatch, count=14)
     assert differ == [] and replays == 14 - 3 - 1
-    skipped = [r.getMessage() for r in caplog.records if "skipped" in r.getMessage()]
+    skipped = [line.partition("WARNING: ")[2] for line in capsys.readouterr().out.splitlines() if " skipped " in line]
     assert len(skipped) >= 4 and skipped[: len(skipped) // 2] == skipped[len(skipped) // 2 :]
     assert "img003.png" in skipped[-1]
 
@@ -180,20 +182,19 @@ def test_says_once_why_there_is_none(
     changes: dict[str, Any],
     reason: str,
     monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     if model is not None:
         monkeypatch.setattr("relume.core.building.networks.model_class", lambda name: model)
     _, _, replays = curve(options(**{"train__optim_g": FUSED, "train__cuda_graph": True, **changes}), monkeypatch, 6)
-    said = [r.getMessage() for r in caplog.records if r.getMessage().startswith("train.cuda_graph")]
+    said = [line for line in capsys.readouterr().out.splitlines() if "WARNING: train.cuda_graph: " in line]
     assert replays == 0 and len(said) == 1 and reason in said[0]
 
 
-def test_on_a_cpu_it_says_so(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_on_a_cpu_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.undo()
-    caplog.set_level(logging.INFO, "relume")
     curve(options(train__cuda_graph=True), monkeypatch, 1)
-    assert "steps are taken without a graph: the device is cpu" in caplog.text
+    assert "steps are taken without a graph: the device is cpu" in capsys.readouterr().out
 
 
 class Failing(TapeRecorder):
@@ -206,12 +207,12 @@ class Failing(TapeRecorder):
 
 
 def test_a_recording_that_fails_changes_nothing(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(steps, "recorder_for", lambda device: Failing)
     differ, replays = both({"train__ema_decay": 0.9, "train__accumulate": 2}, monkeypatch)
     assert differ == [] and replays == 0
-    assert "without a graph: CUDA error: operation not permitted when stream is capturing" in caplog.text
+    assert "without a graph: CUDA error: operation not permitted when stream is capturing" in capsys.readouterr().out
 
 
 class Moving(nn.Module):
@@ -229,3 +230,30 @@ def test_the_simulation_keeps_numbers_of_the_host(monkeypatch: pytest.MonkeyPatc
     LOSSES.register(name="Moving")(Moving) if "Moving" not in LOSSES else None
     differ, replays = both({"train__pixel_opt": {"type": "Moving"}}, monkeypatch)
     assert replays == 4 and differ
+
+
+REFUSED = {"generation/faces": "GenerationModel draws a part of its memory, noise and times on the host in every step"}
+"""Shipped systems whose steps cannot be recorded, and why."""
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_shipped_systems(system: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    if system != "quickstart" and "RELUME_SLOW_TESTS" not in os.environ:
+        pytest.skip("slow; set RELUME_SLOW_TESTS=1")
+    changes = [*SMALL, *SYSTEMS[system]]
+    if "generation" in system:
+        changes = ["datasets:train:batch_size_per_gpu=4" if "batch" in c else c for c in changes]
+    file = REPO / f"options/{system}.yml"
+    optimizers = [k for k in load(file, changes).train or {} if k.startswith("optim_")]
+    changes += [f"train:{k}:fused=true" for k in optimizers]
+    logged, state, _ = curve(load(file, changes), monkeypatch, 6)
+    of_graph, state_of_graph, replays = curve(load(file, [*changes, "train:cuda_graph=true"]), monkeypatch, 6)
+    said = [
+        line.partition("without a graph: ")[2]
+        for line in capsys.readouterr().out.splitlines()
+        if "without a graph" in line
+    ]
+    assert said == ([REFUSED[system]] if system in REFUSED else [])
+    assert replays == (0 if system in REFUSED else 2)
+    assert differences([logged, state], [of_graph, state_of_graph]) == []

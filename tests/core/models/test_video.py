@@ -68,6 +68,21 @@ def test_fusion_is_trained_alone_first() -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_offsets_that_stray_are_logged_and_said_once() -> None:
+    network = build_network({"type": "EDVR", "num_feat": 8, "deformable_groups": 2, "num_extract_block": 1})
+    model = VideoModel({"g": network.train()}, {"pixel": LOSSES.get("L1Loss")()})
+    with torch.no_grad():
+        for layer in model.deformable:
+            layer.conv_offset.bias.fill_(70.0)
+    batch = {"lq": torch.rand(1, 5, 3, 16, 16), "gt": torch.rand(1, 3, 64, 64)}
+    update = next(model.updates(batch, 1))
+    line = {k: float(v) for k, v in update.logs.items()}
+    assert 60 < line["offsets"] < 80
+    assert [said.partition(" are ")[2][:9] for said in model.remarks(line)] == ["70 pixels"] and not [
+        *model.remarks(line)
+    ]
+
+
 def test_parts_have_rates_of_their_own() -> None:
     for network, options, part in ((BASIC, {"flow_lr_mul": 0.125}, "spynet"), (EDVR, {"dcn_lr_mul": 0.25}, "dcn")):
         video = model(network, **options)

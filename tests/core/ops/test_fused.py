@@ -102,3 +102,17 @@ def test_networks_compile_as_one_graph_with_all_kernels() -> None:
 def test_operators_pass_the_checks_of_pytorch() -> None:
     result = interpreted("interpreted_opcheck.py")
     assert result.stdout == "OK\n", result.stderr
+
+
+def test_operations_are_counted_as_of_the_plain_forms() -> None:
+    found = json.loads(interpreted("interpreted_operations.py").stdout)
+    assert set(found) == set(NAMES)
+    for op, ((forward, backward, unknown), (plain, plain_backward, _)) in found.items():
+        assert not unknown, op
+        if op == "ssd":  # whose plain form has larger chunks, and halves of them
+            assert 0.4 < forward / plain < 1 and 0.4 < backward / plain_backward < 1
+        elif op == "spectral_mixing":  # whose plain form corrects sums over half a spectrum by its edges
+            assert forward == plain and 0.8 < backward / plain_backward < 1
+        else:
+            assert (forward, backward) == (plain, plain_backward), op
+    assert sum(counts[0][0] > 0 for counts in found.values()) == 8

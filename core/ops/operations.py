@@ -1,0 +1,154 @@
+"""Floating-point operations of our operators, which torch's counter asks for.
+
+They are those of the products and convolutions of the plain forms that the operators stand for, twice the multiply-accumulates.
+What has no products counts as nothing, as in torch. Formulas are given shapes for tensors, as torch's are.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+import torch
+
+Shape = tuple[int, ...]
+CHUNK = 32
+"""Steps that the fused scan treats at once."""
+
+
+def nothing(*_: Any, **__: Any) -> int:
+    """Of sums, and of functions of single elements."""
+    return 0
+
+
+def _convolved(x: Shape, weight: Shape, *rest: Any, **_: Any) -> int:
+    return 2 * prod(x) * weight[1]
+
+
+def _convolved_backward(
+    grad: Shape, x: Shape, weight: Shape, bias: Shape | None, before: Shape | None, silu: bool, **_: Any
+) -> int:
+    """What went into SiLU again, and the gradient of the input; that of the weights is a few sums."""
+    batch, length, channels = x
+    steps = length * (2 if silu else 1) + (weight[1] - 1 if before is not None else 0)
+    return 2 * batch * steps * channels * weight[1]
+
+
+def _gate(a: Shape, b: Shape, kernel: Shape, *rest: Any, **_: Any) -> int:
+    return 2 * prod(a[:-1]) * prod(kernel)
+
+
+def _gate_backward(grad: Shape, a: Shape, b: Shape, kernel: Shape, *rest: Any, **_: Any) -> int:
+    """The convolution again, and the gradients of its input and its kernel."""
+    return 3 * _gate(a, b, kernel)
+
+
+def _attend(q: Shape | None, kv: Shape, temperature: Shape, c: int, **_: Any) -> int:
+    return 2 * kv[0] * kv[1] * kv[2] * c * c
+
+
+def _attend_backward(grad: Shape, q: Shape | None, kv: Shape, temperature: Shape, *rest: Any, **_: Any) -> int:
+    """Those of queries and keys together by one matrix twice as wide, or of each by its own."""
+    return (4 if q is None else 2) * _attend(q, kv, temperature, rest[-1])
+
+
+def _windows(qkv: Shape, gate: Shape, side: int, *rest: Any, **_: Any) -> int:
+    return 4 * prod(qkv[:3]) * side * side * qkv[3] // 3
+
+
+def _windows_backward(grad: Shape, qkv: Shape, gate: Shape, side: int, *rest: Any, **_: Any) -> int:
+    """Five products for the forward pass's two, as torch counts its own attention."""
+    return 5 * _windows(qkv, gate, side) // 2
+
+
+def _mixed(f: Shape, w1: Shape, b1: Shape | None, w2: Shape, *rest: Any, **_: Any) -> int:
+    return 2 * f[0] * f[2] * f[3] * (prod(w1) + prod(w2))
+
+
+def _mixed_backward(grad: Shape, f: Shape, w1: Shape, b1: Shape | None, w2: Shape, width: int, **_: Any) -> int:
+    """The first product again, and the gradients of both inputs."""
+    return 2 * f[0] * f[2] * f[3] * (2 * prod(w1) + prod(w2))
+
+
+def _similarity(x: Shape, y: Shape, window: Shape, *rest: Any, **_: Any) -> int:
+    """Five maps, filtered by columns, then by rows."""
+    (batch, channels, height, width), k = x, window[0]
+    rows, columns = height - k + 1, width - k + 1
+    return 5 * 2 * batch * channels * k * (rows * width + rows * columns)
+
+
+def _similarity_backward(
+    of_value: Shape, of_contrast: Shape, x: Shape, y: Shape, window: Shape, *_: Any, **__: Any
+) -> int:
+    return _similarity(x, y, window)
+
+
+def _selective(u: Shape, delta: Shape, A: Shape, *rest: Any, **_: Any) -> int:
+    """States by C."""
+    return 2 * prod(u) * A[1]
+
+
+def _selective_backward(grad: Shape, grad_last: Shape, u: Shape, delta: Shape, A: Shape, *rest: Any, **_: Any) -> int:
+    return 3 * _selective(u, delta, A)
+
+
+def _scanned(x: Shape, dt: Shape, A: Shape, B: Shape, *rest: Any, **_: Any) -> int:
+    """C by B and the result by x within chunks, x by B into states, C by states (Dao and Gu, ICML 2024)."""
+    (batch, length, heads, width), size = x, B[3]
+    return 2 * batch * length * heads * (CHUNK * (size + width) + 2 * size * width)
+
+
+def _scanned_backward(
+    grad: Shape, grad_last: Shape, x: Shape, dt: Shape, A: Shape, B: Shape, *rest: Any, **_: Any
+) -> int:
+    """Each product has two gradients, and C by B is computed again."""
+    (batch, length, heads, width), size = x, B[3]
+    return 2 * batch * length * heads * (CHUNK * (3 * size + 2 * width) + 4 * size * width)
+
+
+FORMULAS: dict[str, tuple[Callable[..., int], Callable[..., int]]] = {
+    "causal_conv1d": (_convolved, _convolved_backward),
+    "gdfn": (_gate, _gate_backward),
+    "mdta": (_attend, _attend_backward),
+    "window_attention": (_windows, _windows_backward),
+    "spectral_mixing": (_mixed, _mixed_backward),
+    "ssim": (_similarity, _similarity_backward),
+    "selective_scan": (_selective, _selective_backward),
+    "ssd": (_scanned, _scanned_backward),
+    **dict.fromkeys(
+        ("layer_norm", "rms_norm", "charbonnier", "polar", "phase", "simple_gate", "census", "sinkhorn"),
+        (nothing, nothing),
+    ),
+}
+"""By operator: forward and backward."""
+
+
+def register(name: str) -> None:
+    """Tell torch's counter the formulas of an operator and its gradient, where it has some and they are registered."""
+    from torch.utils.flop_counter import flop_registry, register_flop_formula
+
+    for suffix, formula in zip(("", "_backward"), FORMULAS.get(name, ()), strict=False):
+        packet = getattr(torch.ops.relume, name + suffix, None)
+        if packet is not None and packet not in flop_registry:
+            register_flop_formula(packet)(formula)
+
+
+def counted_inside(name: str, *functions: Callable[..., Any]) -> None:
+    """Have torch's counter count what an operator and its gradient do, which are plain PyTorch, by doing it once more."""
+    from torch.utils.flop_counter import register_flop_formula
+
+    for suffix, function in zip(("", "_backward"), functions, strict=True):
+        packet = getattr(torch.ops.relume, name + suffix)
+        register_flop_formula(packet, get_raw=True)(functools.partial(_inside, function))
+
+
+def _inside(function: Callable[..., Any], *args: Any, out_val: Any = None, **settings: Any) -> int:
+    from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+    aten = torch.ops.aten
+    own = {aten.baddbmm_: flop_registry[aten.baddbmm], aten.addmm_: flop_registry[aten.addmm]}
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=own) as counter:
+        function(*args, **settings)
+    return int(counter.get_total_flops())
