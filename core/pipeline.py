@@ -31,6 +31,7 @@ from .files import below, refuse_links
 from .guard import Guard
 from .inference.network import channels_innermost, explaining_channels
 from .metrics import report
+from .ops.deterministic_forms import Forms
 from .options import counts
 from .options.description import describe
 from .options.schema import Options, Train
@@ -253,6 +254,8 @@ def build_trainer(
     seed = seed_of(opt)
     seed_everything(seed, 0, 0)  # the same initial weights on every rank
     cleanup.enter_context(computing(train.matmul_precision, train.cudnn_benchmark, opt.deterministic))
+    if opt.deterministic and device.type == "cuda":
+        cleanup.enter_context(Forms())
     start = resume.iteration if resume else 0
 
     # Data

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from relume.archs import build_network
 from relume.core.ops import deterministic
+from relume.core.ops.deterministic_forms import Forms
 from relume.core.ops.precision import full_precision, shortened
 from relume.core.runtime.speed import computing
 from relume.losses import build_loss
@@ -59,6 +60,70 @@ def test_places_that_are_nowhere(on_a_gpu: None, place: float) -> None:
     assert y.shape == (1, 1, 2, 2)  # and no memory beyond the image was read
 
 
+CASES: dict[str, tuple[tuple[int, ...], Any]] = {
+    "pad": ((2, 3, 7, 5), lambda x: F.pad(x, (2, 0, 3, 1), mode="reflect")),
+    "pad 1d": ((2, 3, 9), torch.nn.ReflectionPad1d((8, 3))),
+    "pad 3d": ((2, 3, 3, 4, 5), torch.nn.ReflectionPad3d(2)),
+    "convolution": ((1, 2, 6, 6), torch.nn.Conv2d(2, 4, 3, padding=2, padding_mode="reflect", dtype=torch.float64)),
+    "pool": ((2, 3, 7, 5), torch.nn.AdaptiveAvgPool2d((3, 4))),
+    "pool to one": ((2, 3, 7, 5), torch.nn.AdaptiveAvgPool2d(1)),
+    "pool of one image": ((3, 8, 6), torch.nn.AdaptiveAvgPool2d((None, 9))),
+    "bicubic": ((2, 3, 7, 5), lambda x: F.interpolate(x, size=(9, 4), mode="bicubic", align_corners=False)),
+    "corners": ((2, 3, 7, 5), lambda x: F.interpolate(x, size=11, mode="bicubic", align_corners=True)),
+    "factor": ((1, 3, 7, 5), lambda x: F.interpolate(x, scale_factor=1.7, mode="bicubic")),
+    "factors": ((1, 3, 8, 6), lambda x: F.interpolate(x, scale_factor=(0.4, 2.0), mode="bicubic", antialias=True)),
+    "antialias": ((1, 3, 16, 12), lambda x: F.interpolate(x, (5, 7), mode="bilinear", antialias=True)),
+    "max": ((2, 3, 9, 8), torch.nn.MaxPool2d(2)),
+    "max, other sides": ((1, 3, 9, 8), lambda x: F.max_pool2d(x, (3, 2))),
+    "sample": (
+        (1, 3, 5, 6),
+        lambda x: F.grid_sample(x, 2 * x.detach()[:, :2].permute(0, 2, 3, 1), align_corners=False),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_forms_equal_what_they_stand_for(on_a_gpu: None, name: str) -> None:
+    shape, function = CASES[name]
+    x = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    expected = function(x)
+    weight = torch.randn_like(expected)
+    (wanted,) = torch.autograd.grad((expected * weight).sum(), x)
+    with Forms(), Called() as called:
+        found = function(x)
+        (got,) = torch.autograd.grad((found * weight).sum(), x)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(got, wanted)
+    assert not called.names & REFUSED
+    with Forms(), Called() as called, torch.no_grad():
+        assert torch.equal(function(x), expected)
+
+
+def test_forms_leave_what_has_none_to_torch(on_a_gpu: None) -> None:
+    x = torch.rand(1, 2, 6, 6, requires_grad=True)
+    with Forms():
+        assert F.pad(x, (1, 1)).shape[-1] == 8 and F.max_pool2d(x, 3, 2, 1).shape == (1, 2, 3, 3)
+        assert F.interpolate(x, scale_factor=2).shape[-1] == 12
+        with pytest.raises(RuntimeError, match="Padding size should be less"):
+            F.pad(x, (6, 0, 0, 0), mode="reflect")
+
+
+REFUSED = {
+    *("cumsum", "grid_sampler_2d", "grid_sampler_2d_backward", "_adaptive_avg_pool2d", "_adaptive_avg_pool2d_backward"),
+    *(
+        "reflection_pad1d_backward",
+        "reflection_pad2d_backward",
+        "reflection_pad3d_backward",
+        "put_",
+        "histc",
+        "kthvalue",
+    ),
+    *("upsample_bicubic2d_backward", "_upsample_bicubic2d_aa_backward", "_upsample_bilinear2d_aa_backward"),
+    *("max_pool2d_with_indices_backward", "adaptive_max_pool2d_backward", "replication_pad2d_backward"),
+}
+"""Operations that torch refuses on CUDA where everything is to be deterministic."""
+
+
 class Called(TorchDispatchMode):
     """What torch is asked for inside."""
 
@@ -79,8 +144,7 @@ def test_an_interpolation_network_asks_for_nothing_that_torch_refuses(on_a_gpu: 
         outputs = network(torch.rand(1, 6, 32, 32))
         sum(t.sum() for t in tree_leaves(outputs) if isinstance(t, torch.Tensor)).backward()
     assert "gather" in called.names
-    refused = {"cumsum", "grid_sampler_2d", "grid_sampler_2d_backward", "_adaptive_avg_pool2d_backward", "put_"}
-    assert not called.names & {*refused, "reflection_pad2d_backward", "replication_pad2d_backward", "histc", "kthvalue"}
+    assert not called.names & REFUSED
 
 
 # ------------------------------------------------------------------ precision
