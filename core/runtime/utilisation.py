@@ -6,12 +6,12 @@ import contextlib
 import logging
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from .operations import CompiledCalls, Counted
 
 log = logging.getLogger("relume")
 
@@ -78,72 +78,12 @@ class Clock:
         return {f"perf/wait_{k}" if k != "host" else "perf/host": v for k, v in found.items()}
 
 
-class Counted(TorchDispatchMode):
-    """Adds up the floating-point operations of what torch is asked for inside, forward and backward, by torch's formulas.
-
-    Attributes:
-        flops: twice the multiply-accumulates of products, convolutions and attention.
-        unknown: what was not counted: kernels of Relume's own, which stand for operations that have no formula, and operations
-            whose formula does not know such arguments.
-    """
-
-    supports_higher_order_operators = True
-
-    def __init__(self) -> None:
-        from torch.utils.flop_counter import flop_registry
-
-        super().__init__()  # type: ignore[no-untyped-call]
-        aten = torch.ops.aten
-        self.formulas: Mapping[Any, Any] = flop_registry
-        """torch's, to which operators add theirs when they are first used."""
-        self.own: dict[Any, Any] = {
-            aten.convolution_backward: convolution_backward,
-            **{of: flop_registry[like] for of, like in ((aten.addmm_, aten.addmm), (aten.baddbmm_, aten.baddbmm))},
-        }
-        """What it lacks."""
-        self.flops = 0
-        self.unknown: set[str] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        packet = getattr(func, "_overloadpacket", func)
-        if (formula := self.own.get(packet) or self.formulas.get(packet)) is not None:
-            try:
-                self.flops += formula(*args, **(kwargs or {}), out_val=out)
-            except Exception:  # no count is worth a training
-                self.unknown.add(str(packet))
-        elif func.namespace == "relume":
-            self.unknown.add(str(packet))
-        return out
-
-
-def convolution_backward(
-    grad: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    bias: Any,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    transposed: bool,
-    output_padding: Any,
-    groups: int,
-    wanted: Sequence[bool],
-    out_val: Any = None,
-) -> int:
-    """Operations of the gradients of a convolution's input and weight that are wanted: each as many as the convolution has.
-
-    torch's own formula counts the weight's as if there were one group, for a depthwise convolution once for each channel.
-    """
-    places = x if transposed else grad
-    return 2 * places.shape[0] * places.shape[2:].numel() * weight.numel() * (bool(wanted[0]) + bool(wanted[1]))
-
-
 class Utilisation:
     """How many floating-point operations a second a run does on its GPU.
 
     They are counted in the first step of each size of batch, whose numbers that changes in no bit, and only where a GPU does
-    them: a CPU has other limits. Compiled networks are not counted, which a look inside would have run uncompiled.
+    them: a CPU has other limits. Compiled networks, which a look inside would have run uncompiled, are counted as before they
+    were, and then nothing else is.
 
     Args:
         compiled: whether networks are.
@@ -151,7 +91,7 @@ class Utilisation:
     """
 
     def __init__(self, device: torch.device, compiled: bool, most: float | None) -> None:
-        self.on = device.type != "cpu" and not compiled
+        self.on, self.compiled = device.type != "cpu", compiled
         self.most = most
         self.flops: dict[Any, int] = {}
         self.now: int | None = None
@@ -165,11 +105,13 @@ class Utilisation:
             return
         key = tuple(tuple(v.shape) for b in batches for v in b.values() if isinstance(v, torch.Tensor))
         if key not in self.flops and len(self.flops) < MOST_SHAPES:
-            with Counted() as seen:
+            seen = CompiledCalls() if self.compiled else Counted()
+            with seen.counting() if isinstance(seen, CompiledCalls) else seen:
                 yield
             self.flops[key] = seen.flops
-            if seen.unknown and len(self.flops) == 1:
-                log.info("The TFLOP/s of the log leave out the work of: %s", ", ".join(sorted(seen.unknown)))
+            left_out = [*(["losses"] if self.compiled else []), *sorted(seen.unknown)]
+            if left_out and len(self.flops) == 1:
+                log.info("The TFLOP/s of the log leave out the work of: %s", ", ".join(left_out))
         else:
             yield
         self.now = self.flops.get(key)

@@ -13,7 +13,7 @@ import torch
 
 from relume.core import ops
 from relume.core.ops import self_test
-from relume.core.runtime.utilisation import Counted
+from relume.core.runtime.operations import Counted
 
 
 def counted(op: str, mode: str) -> tuple[int, int, list[str]]:

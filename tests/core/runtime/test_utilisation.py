@@ -13,7 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from relume.core import trainer as trainers
 from relume.core.pipeline import train_pipeline
-from relume.core.runtime.utilisation import Clock, Counted, Utilisation, in_words, peak
+from relume.core.runtime.operations import CompiledCalls, Counted, counts_calls
+from relume.core.runtime.utilisation import Clock, Utilisation, in_words, peak
 
 
 def test_operations_are_those_that_torch_counts_itself() -> None:
@@ -72,11 +73,60 @@ def test_each_size_is_counted_once_and_ever_changing_ones_are_not() -> None:
     assert len(found.flops) == 8 and found.now is None and found.of(1.0) == {}
 
 
-def test_neither_a_cpu_nor_what_is_compiled_is_counted() -> None:
-    for found in (Utilisation(torch.device("cpu"), False, 1.0), Utilisation(torch.device("cuda"), True, 1.0)):
-        with found.counting([{"lq": torch.rand(1)}]):
-            torch.rand(2, 2) @ torch.rand(2, 2)
-        assert found.of(1.0) == {}
+def test_a_cpu_is_not_counted() -> None:
+    found = Utilisation(torch.device("cpu"), False, 1.0)
+    with found.counting([{"lq": torch.rand(1)}]):
+        torch.rand(2, 2) @ torch.rand(2, 2)
+    assert found.of(1.0) == {}
+
+
+def test_compiled_networks_are_counted_as_before_they_were(said: list[str]) -> None:
+    def step(network: torch.nn.Module) -> torch.Tensor:
+        torch.manual_seed(1)
+        return network(x).square().mean() + network(x, True)["y"][0].mean()
+
+    x = torch.rand(2, 3, 8, 8)
+    network = Branching()
+    with Counted() as plain:
+        step(network).backward()
+    gradients = [p.grad for p in network.parameters()]
+    network.zero_grad()
+    network.compile(backend="eager")
+    counts_calls(network)
+    found = Utilisation(torch.device("cuda"), True, None)
+    for _ in range(2):
+        network.zero_grad()
+        with found.counting([{"lq": x}]):
+            step(network).backward()
+        assert found.now == plain.flops > 0
+        assert all(
+            torch.equal(g, p.grad) for g, p in zip(gradients, network.parameters(), strict=True) if g is not None
+        )
+    with found.counting([{"lq": x[:1]}]), torch.no_grad():
+        network(x[:1])
+    assert found.now == 2 * 64 * 5 * 27
+    assert sum("leave out the work of: losses" in s for s in said) == 1
+
+
+class Branching(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = torch.nn.Conv2d(3, 5, 3, padding=1)
+
+    def forward(self, x: torch.Tensor, named: bool = False) -> Any:
+        y = torch.nn.functional.dropout(self.body(x), 0.5, self.training)
+        return {"y": (y, None)} if named else y
+
+
+class Looking(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 2 if float(x.mean()) > 0 else x
+
+
+def test_a_network_that_looks_at_values_is_named() -> None:
+    seen = CompiledCalls()
+    seen.add(Looking(), [torch.rand(2)], {})
+    assert seen.flops == 0 and seen.unknown == {"Looking"}
 
 
 def test_the_clock_adds_up_to_what_passed() -> None:
