@@ -194,10 +194,11 @@ def build_optimizers(model: Model, blocks: Mapping[str, Any], opt: Options) -> d
             said = f"network_{key} has no parameters to train: {given_in(opt.networks[key])}"
             raise UserError(said, key=f"network_{key}")
     keys = [k.removeprefix("optim_") for k in blocks if k.startswith("optim_")]
+    recorded = opt.train is not None and opt.train.cuda_graph
     found = {}
     for key in keys:
         with gate(f"train.optim_{key}", blocks[f"optim_{key}"]):
-            found[key] = build_optimizer(model.named_parameters(key), blocks[f"optim_{key}"])
+            found[key] = build_optimizer(model.named_parameters(key), blocks[f"optim_{key}"], recorded)
     return found
 
 

@@ -239,7 +239,7 @@ REFUSED = {"generation/faces": "GenerationModel draws a part of its memory, nois
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_shipped_systems(system: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    if system != "quickstart" and "RELUME_SLOW_TESTS" not in os.environ:
+    if "RELUME_SLOW_TESTS" not in os.environ:
         pytest.skip("slow; set RELUME_SLOW_TESTS=1")
     changes = [*SMALL, *SYSTEMS[system]]
     if "generation" in system:

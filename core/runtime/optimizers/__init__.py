@@ -56,7 +56,11 @@ OPTIMIZERS = Registry(
 
 
 def counting_there(
-    settings: Mapping[str, Any], accepted: Iterable[str], device: torch.device, fusable: bool = True
+    settings: Mapping[str, Any],
+    accepted: Iterable[str],
+    device: torch.device,
+    fusable: bool = True,
+    recorded: bool = False,
 ) -> dict[str, bool]:
     """What has an optimizer take steps that the device can take back: with its counters on a GPU, or in one kernel that skips.
 
@@ -65,10 +69,12 @@ def counting_there(
         accepted: names of its settings.
         device: of the parameters.
         fusable: whether kernels of torch's take them.
+        recorded: whether steps become parts of a graph, in which rates have to be on the device too.
     """
     if device.type not in ("cuda", "cpu") or {"fused", "foreach", "capturable"} & settings.keys():
         return {}
-    fused = {"fused"} & set(accepted) if fusable and settings["type"] in ("Adam", "AdamW") else set()
+    kinds = ("Adam", "AdamW", *(("SGD", "Adagrad") if recorded and device.type == "cuda" else ()))
+    fused = {"fused"} & set(accepted) if fusable and settings["type"] in kinds else set()
     return dict.fromkeys(fused or {"capturable"} & set(accepted if device.type == "cuda" else ()), True)
 
 
@@ -77,7 +83,9 @@ def takes_kernels(parameter: nn.Parameter) -> bool:
     return parameter.is_floating_point() and not (parameter.device.type == "cpu" and hasattr(parameter, "to_local"))
 
 
-def build_optimizer(parameters: NamedParameters, opt: Mapping[str, Any]) -> torch.optim.Optimizer:
+def build_optimizer(
+    parameters: NamedParameters, opt: Mapping[str, Any], recorded: bool = False
+) -> torch.optim.Optimizer:
     """Build the optimizer of ``opt = {type: AdamW, lr: 2e-4, ...}`` over named parameters that require gradients.
 
     ``param_groups`` in `opt` gives some parameters settings of their own: a list of ``{params: <regular expression>, lr: ...,
@@ -97,7 +105,7 @@ def build_optimizer(parameters: NamedParameters, opt: Mapping[str, Any]) -> torc
         for key in (k for k in rule if k not in accepted and k not in ("params", "lr_scale")):
             raise UserError(unknown_key(key, f"param_groups ({settings['type']})", [*accepted, "params", "lr_scale"]))
     fusable = all(takes_kernels(p) for _, p in named)
-    settings |= counting_there(settings, accepted, named[0][1].device, fusable)
+    settings |= counting_there(settings, accepted, named[0][1].device, fusable, recorded)
     rules = [scaled(rule, settings.get("lr")) for rule in opt.get("param_groups") or ()]
     groups = _groups(named, rules)
     divided = getattr(OPTIMIZERS.get(str(settings.get("type"))), "divided", None)

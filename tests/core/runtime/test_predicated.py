@@ -109,6 +109,9 @@ def test_counters_are_kept_on_a_gpu(kind: str, settings: dict[str, Any], expecte
     assert counting_there(given, accepted, torch.device("cuda")) == expected
     there = {k: v for k, v in expected.items() if k == "fused"}
     assert counting_there(given, accepted, torch.device("cpu")) == there
+    kinds = ("Adam", "AdamW", "SGD")
+    fused = {"fused": True} if given["type"] in kinds and len(given) == 1 else expected
+    assert counting_there(given, accepted, torch.device("cuda"), recorded=True) == fused
     assert counting_there(given, accepted, torch.device("cpu"), fusable=False) == {}
 
 
