@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...core.ops.deterministic import grid_sample
-from ...core.ops.precision import at_least_float32
+from ...core.ops.flow_warp import backwarp as backwarp
 
 Pyramid = Sequence[Tensor]
 """Maps (B, c, H, W), (B, 2c, H/2, W/2), (B, 4c, H/4, W/4)."""
@@ -21,31 +20,6 @@ Pyramid = Sequence[Tensor]
 def resize(x: Tensor, factor: float) -> Tensor:
     """Bilinear, without aligned corners; `x` itself for factor 1."""
     return x if factor == 1 else F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
-
-
-def backwarp(x: Tensor, flow: Tensor) -> Tensor:
-    """Sample `x` at each pixel plus `flow`, bilinearly; beyond the border, the border.
-
-    Args:
-        x: (B, C, H, W).
-        flow: (B, 2, H, W) in pixels: to the right, then down.
-    """
-    height, width = flow.shape[-2:]
-    # Half precision cannot tell neighbouring pixels of a large image.
-    with torch.autocast(x.device.type, enabled=False):
-        flow = at_least_float32(flow)
-        right = torch.linspace(-1, 1, width, device=x.device, dtype=flow.dtype)
-        down = torch.linspace(-1, 1, height, device=x.device, dtype=flow.dtype)
-        # In the range of grid_sample, -1 to 1 from the first to the last pixel's centre.
-        grid = torch.stack(
-            [
-                right + flow[:, 0] / (max(width - 1, 1) / 2),
-                down[:, None] + flow[:, 1] / (max(height - 1, 1) / 2),
-            ],
-            dim=-1,
-        )
-        y = grid_sample(x.to(flow.dtype), grid, "bilinear", "border", align_corners=True)
-    return y.to(x.dtype)
 
 
 def conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:

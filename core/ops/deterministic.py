@@ -34,16 +34,19 @@ def running_sum(x: Tensor, dim: int) -> Tensor:
 def grid_sample(x: Tensor, grid: Tensor, mode: str, padding_mode: str, align_corners: bool) -> Tensor:
     """``torch.nn.functional.grid_sample`` of (N, C, H, W) at (N, h, w, 2).
 
-    In a fixed order each of the four pixels around a place is gathered by its number; torch adds up the gradients of that in
-    order. Reflected and bicubic sampling has no such form here, and torch says so.
+    In a fixed order each of the 4 (bilinear) or 16 (bicubic) pixels around a place is gathered by its number; torch adds up the
+    gradients of that in order. Reflected sampling has no such form here, and torch says so.
     """
-    if mode not in ("bilinear", "nearest") or padding_mode not in ("zeros", "border") or not wanted(x):
+    if padding_mode not in ("zeros", "border") or not wanted(x):
         return F.grid_sample(x, grid, mode, padding_mode, align_corners)
     right, down = (
         (g + 1) / 2 * (size - 1) if align_corners else ((g + 1) * size - 1) / 2
         for g, size in zip(grid.unbind(-1), (x.shape[3], x.shape[2]), strict=True)
     )
-    if padding_mode == "border":
+    border = padding_mode == "border"
+    if mode == "bicubic":
+        return _bicubic(x, right, down, border)
+    if border:
         right, down = right.clamp(0, x.shape[3] - 1), down.clamp(0, x.shape[2] - 1)
     if mode == "nearest":
         return _pixels(x, right.round(), down.round())
@@ -52,6 +55,35 @@ def grid_sample(x: Tensor, grid: Tensor, mode: str, padding_mode: str, align_cor
     upper = _pixels(x, left, top) * (1 - across) + _pixels(x, left + 1, top) * across
     lower = _pixels(x, left, top + 1) * (1 - across) + _pixels(x, left + 1, top + 1) * across
     return upper * (1 - along) + lower * along
+
+
+def _bicubic(x: Tensor, right: Tensor, down: Tensor, border: bool) -> Tensor:
+    """By Keys' convolution with a = -0.75; what is outside is the border's, or zero."""
+    left, top = right.floor(), down.floor()
+    columns, rows = _cubic(right - left), _cubic(down - top)
+    lines = []
+    for i, row in enumerate(rows):
+        line = []
+        for j, column in enumerate(columns):
+            places = left + (j - 1), top + (i - 1)
+            if border:
+                places = places[0].clamp(0, x.shape[3] - 1), places[1].clamp(0, x.shape[2] - 1)
+            line.append(_pixels(x, *places) * column[:, None])
+        lines.append(sum(line[1:], line[0]) * row[:, None])
+    return sum(lines[1:], lines[0])
+
+
+def _cubic(t: Tensor) -> list[Tensor]:
+    """Weights of the four pixels around a place, of which the second is `t` before it."""
+    a = -0.75
+
+    def near(d: Tensor) -> Tensor:
+        return ((a + 2) * d - (a + 3)) * d * d + 1
+
+    def far(d: Tensor) -> Tensor:
+        return ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
+
+    return [far(t + 1), near(t), near(1 - t), far(2 - t)]
 
 
 def _pixels(x: Tensor, right: Tensor, down: Tensor) -> Tensor:

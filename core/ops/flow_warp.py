@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Literal
 
@@ -10,13 +11,15 @@ from torch import Tensor
 
 from ..errors import UserError
 from .deterministic import grid_sample
+from .dispatch import device_obstacle, use_kernel
 from .precision import at_least_float32
+from .self_test import case
 
 
 def flow_warp(
     x: Tensor,
     flow: Tensor,
-    interp_mode: Literal["bilinear", "nearest"] = "bilinear",
+    interp_mode: Literal["bilinear", "nearest", "bicubic"] = "bilinear",
     padding_mode: Literal["zeros", "border", "reflection"] = "zeros",
     align_corners: bool = True,
 ) -> Tensor:
@@ -24,6 +27,8 @@ def flow_warp(
 
     Coordinates are scaled so that -1 and 1 are the outermost pixels' centres, also without `align_corners`, as in BasicSR.
     They are float32 at least, since half precision cannot tell the pixels of a large image apart.
+
+    Bilinear and bicubic sampling with zeros or the border outside has fused kernels, whose gradients repeat bit for bit.
 
     Args:
         x: (N, C, H, W).
@@ -34,19 +39,78 @@ def flow_warp(
         (N, C, H, W) in the type of `x`.
 
     Raises:
-        UserError: the flow is not one of this image.
+        UserError: the flow is not one of this image, or kernels are forced on and cannot run.
     """
-    height, width = x.shape[-2:]
-    if flow.shape != (x.shape[0], height, width, 2):
+    if flow.shape != (x.shape[0], *x.shape[-2:], 2):
         raise UserError(f"flow_warp: an image {tuple(x.shape)} needs a flow (N, H, W, 2), not {tuple(flow.shape)}")
+    return _sampled(x, flow, interp_mode, padding_mode, align_corners, False)
+
+
+def backwarp(x: Tensor, flow: Tensor) -> Tensor:
+    """`x` at each pixel plus `flow`, bilinearly; beyond the border, the border. Places are rounded as RIFE and its kin do.
+
+    Args:
+        x: (B, C, H, W).
+        flow: (B, 2, H, W) in pixels: to the right, then down.
+
+    Raises:
+        UserError: kernels are forced on and cannot run.
+    """
+    return _sampled(x, flow.permute(0, 2, 3, 1), "bilinear", "border", True, True)
+
+
+def _sampled(x: Tensor, flow: Tensor, interp_mode: str, padding_mode: str, align_corners: bool, lines: bool) -> Tensor:
+    """At places whose grid, from -1 to 1, is rounded as `_place` says for `lines`."""
+    height, width = x.shape[-2:]
+    if interp_mode != "nearest" and padding_mode != "reflection" and fuses(x, flow):
+        from .flow_warp_triton import fused
+
+        across, down = (_line(size, x.device) if lines else None for size in (width, height))
+        warped: Tensor = fused(x, flow, across, down, interp_mode == "bicubic", padding_mode == "border", align_corners)
+        return warped
     with torch.autocast(x.device.type, enabled=False):
         flow, image = at_least_float32(flow), at_least_float32(x)
         flow = flow.to(image.dtype)
-        right = torch.arange(width, device=x.device, dtype=image.dtype) + flow[..., 0]
-        down = torch.arange(height, device=x.device, dtype=image.dtype)[:, None] + flow[..., 1]
-        grid = torch.stack([2 * right / max(width - 1, 1) - 1, 2 * down / max(height - 1, 1) - 1], dim=-1)
+        grid = torch.stack([_place(flow[..., 0], width, lines, -1), _place(flow[..., 1], height, lines, -2)], dim=-1)
         y = grid_sample(image, grid, interp_mode, padding_mode, align_corners)
     return y.to(x.dtype)
+
+
+def _place(moved: Tensor, size: int, lines: bool, dim: int) -> Tensor:
+    """Of the grid along an axis: -1 and 1 are the first and the last pixel's centre."""
+    span, column = max(size - 1, 1), (-1, 1)[:-dim]
+    if lines:
+        return torch.linspace(-1, 1, size, device=moved.device, dtype=moved.dtype).view(column) + moved / (span / 2)
+    return 2 * (torch.arange(size, device=moved.device, dtype=moved.dtype).view(column) + moved) / span - 1
+
+
+@functools.lru_cache(maxsize=64)
+def _line(size: int, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.linspace(-1, 1, size, device=device)
+
+
+def fuses(x: Tensor, flow: Tensor) -> bool:
+    """Whether `flow_warp` of these would run its kernels, unless it samples as they cannot."""
+    return use_kernel("flow_warp", functools.partial(_obstacle, x, flow), x)
+
+
+@case(
+    "flow_warp",
+    (2, 3, 5, 7),
+    (2, 5, 7, 2),
+    sized=lambda side, width: ((1, width, side, side), (1, side, side, 2)),
+)
+def _case(x: Tensor, flow: Tensor) -> Tensor:
+    further = flow_warp(x, 2 - flow, "bicubic", "zeros", False)
+    return flow_warp(x, flow) + backwarp(x, -flow.permute(0, 3, 1, 2)) + further
+
+
+def _obstacle(x: Tensor, flow: Tensor) -> str | None:
+    """Why the fused kernels cannot run, or None."""
+    if x[:1].numel() >= 2**31:
+        return f"it takes samples of less than 2^31 elements, these have {x[:1].numel()}"
+    return device_obstacle("flow_warp", x=x, flow=flow)
 
 
 def modulated_deform_conv(

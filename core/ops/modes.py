@@ -30,6 +30,7 @@ NAMES = {
     "ms_ssim": "multi-scale similarity",
     "charbonnier": "Charbonnier distance",
     "laplacian": "Laplacian pyramid",
+    "flow_warp": "backward warp",
     "gradient": "image derivatives",
     "sinkhorn": "Sinkhorn update",
     "selective_scan": "selective scan",

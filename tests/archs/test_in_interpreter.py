@@ -19,6 +19,7 @@ FEW = [
     "test_agssf.py::test_blocks_equal_the_originals[mod_agssf1_upsample_reduce]",
     "test_phaseformer.py::test_equal_to_the_original[mod_phase_mdta]",
     "test_spectroformer.py::test_equal_to_the_original_in_value_and_gradient[mod_paper_fdfp]",
+    "vfi/test_hybrid.py::test_warp_of_the_original",
 ]
 """What takes seconds there."""
 ALL = [
@@ -65,6 +66,17 @@ def test_originals_with_all_kernels(golden, tmp_path) -> None:
     golden("hdr/block.pt")
     launched = run(ALL, tmp_path, "-k", NOT_OF_NETWORKS) if SLOW else run(FEW, tmp_path)
     assert len(launched) >= 18, launched
-    ops = {"layer_norm", "rms_norm", "causal_conv1d", "ssd", "gdfn", "mdta", "spectral_mixing", "phase", "polar"}
+    ops = {
+        "layer_norm",
+        "rms_norm",
+        "causal_conv1d",
+        "ssd",
+        "gdfn",
+        "mdta",
+        "spectral_mixing",
+        "phase",
+        "polar",
+        "flow_warp",
+    }
     ops |= {"window_attention"} if SLOW else set()
     assert {name.partition("_triton.")[0] for name in launched} >= ops

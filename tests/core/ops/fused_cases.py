@@ -7,6 +7,7 @@ multiples of a tile, or are 1.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from relume.core.ops.causal_conv1d import causal_conv1d
 from relume.core.ops.census import census_distance
 from relume.core.ops.channel_attention import cross_attention, self_attention_and_map
 from relume.core.ops.charbonnier import charbonnier_sums
+from relume.core.ops.flow_warp import backwarp, flow_warp
 from relume.core.ops.fourier import phase_vectors, polar_spectrum
 from relume.core.ops.gradient import derivative_sums
 from relume.core.ops.laplacian import edge_size, pyramid_size
@@ -233,6 +235,29 @@ def scales(batch: int) -> list[Case]:
     ]
 
 
+def warps(batch: int) -> list[Case]:
+    def drawn(channels: int, height: int, width: int) -> list[Tensor | None]:
+        return [normal(batch, channels, height, width), 0.4 * width * normal(batch, height, width, 2)]
+
+    x, flow = drawn(18, 7, 6)
+    assert x is not None and flow is not None
+    kinds = {
+        "interp_mode": ("bilinear", "bicubic"),
+        "padding_mode": ("zeros", "border"),
+        "align_corners": (True, False),
+    }
+    given = [dict(zip(kinds, values, strict=True)) for values in itertools.product(*kinds.values())]
+    planar = flow.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
+    more = [(functools.partial(flow_warp, **options), drawn(3, 5, 9)) for options in given]
+    return [
+        (functools.partial(flow_warp, padding_mode="border"), drawn(2, 9, 15)),
+        (functools.partial(flow_warp, interp_mode="bicubic"), [x.to(memory_format=torch.channels_last), planar]),
+        (flow_warp, drawn(1, 1, 4)),
+        (backwarp, [normal(batch, 3, 9, 5), 3 * normal(batch, 2, 9, 5)]),
+        *more,
+    ]
+
+
 CASES: dict[str, Callable[[int], list[Case]]] = {
     "layer_norm": norms,
     "rms_norm": gated_norms,
@@ -247,6 +272,7 @@ CASES: dict[str, Callable[[int], list[Case]]] = {
     "charbonnier": smooth_distances,
     "laplacian": pyramids,
     "gradient": stencils,
+    "flow_warp": warps,
     "selective_scan": selective_scans,
     "simple_gate": gates,
     "spectral_mixing": mixings,

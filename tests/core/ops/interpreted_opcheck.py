@@ -14,6 +14,7 @@ from relume.core.ops import (
     causal_conv1d_triton,
     census_triton,
     charbonnier_triton,
+    flow_warp_triton,
     gdfn_triton,
     gradient_triton,
     laplacian_triton,
@@ -61,6 +62,7 @@ CASES = {
         ms_ssim_triton.fused,
         (drawn(2, 2, 7, 8), plain(2, 2, 7, 8), plain(3), plain(2), 1.0, True),
     ),
+    "flow_warp": (flow_warp_triton.fused, (drawn(2, 2, 4, 5), drawn(2, 4, 5, 2), None, None, False, True, True)),
     "simple_gate": (simple_gate_triton.fused, (drawn(2, 3, 2, 8), True)),
     "spectral_mixing": (
         spectral_mixing_triton.mix,

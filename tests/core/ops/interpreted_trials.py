@@ -17,6 +17,7 @@ from relume.core.ops import (  # noqa: F401 - every op registers its case
     channel_attention,
     charbonnier,
     dispatch,
+    flow_warp,
     fourier,
     gradient,
     laplacian,

@@ -37,7 +37,7 @@ def test_running_sum(on_a_gpu: None, length: int) -> None:
         )
 
 
-@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+@pytest.mark.parametrize("mode", ["bilinear", "nearest", "bicubic"])
 @pytest.mark.parametrize("padding_mode", ["zeros", "border"])
 @pytest.mark.parametrize("align_corners", [True, False])
 @pytest.mark.parametrize("size", [(7, 5), (1, 9)])

@@ -1,9 +1,13 @@
-"""core/ops/flow_warp.py where torchvision's own code would end the process."""
+"""core/ops/flow_warp.py: gradients that its kernels add up, and where torchvision's own code would end the process."""
 
 from __future__ import annotations
 
+import importlib.util
+import json
+
 import pytest
 import torch
+from interpreting import interpreted
 from torchvision.ops import deform_conv2d
 
 from relume.core.ops.flow_warp import modulated_deform_conv
@@ -34,3 +38,14 @@ def test_an_offset_that_is_no_number_gives_no_number_and_ends_nothing(place: int
     assert torch.equal(y.isnan().any(1)[0], lost)
     y.sum().backward()
     assert weight.grad is not None and weight.grad.isnan().any()
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("triton"), reason="needs Triton")
+def test_gradients_add_up_and_what_is_no_number_stays_none() -> None:
+    result = interpreted("interpreted_flow_warp.py")
+    assert result.returncode == 0, result.stderr
+    said = json.loads(result.stdout)
+    assert max(said.pop("crowded")) < 1e-6
+    assert said.pop("nan") == said.pop("inf") == [True, True]
+    assert said.pop("far") == [0.0] * 3 and said.pop("none") == 0.0
+    assert list(said.values()) == [[3, True]] * 2
