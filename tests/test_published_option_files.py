@@ -15,7 +15,6 @@ from relume.tools.fuzzing.cut_down import cut_down
 
 FOLDER = GOLDEN.parent / "optionfiles"
 PUBLISHED: dict[str, tuple[str, dict[str, Any]]] = {
-    "NAFNet": ("JHW2000+JARNet/train_NAFNet_LAP.yml", {}),
     "NAFNetLocal": ("megvii-research+NAFNet/GoPro_NAFNet-width64.yml", {}),
     "Baseline": ("megvii-research+NAFNet/SIDD_Baseline-width32.yml", {}),
     "NAFSSR": ("megvii-research+NAFNet/NAFSSR-S_x4.yml", {}),
