@@ -18,6 +18,7 @@ from ..core.ops import naf_branches
 from ..core.ops.pixelwise import channels, depthwise, linear, pixels
 from ..core.ops.projection import mean_pixel, scaled_projection
 from ..core.ops.simple_gate import gate_halves, gate_halves_and_mean
+from ..core.runtime.allocator import keep_freed
 from . import ARCHS
 from .blocks import ChannelLayerNorm, expand, matrix
 from .local_pooling import patch_size, pool_locally
@@ -222,6 +223,8 @@ class UShape(nn.Module):
         height, width = image.shape[-2:]
         right, down = ((n + self.padder_size - 1) // self.padder_size * self.padder_size - n for n in (width, height))
         image = F.pad(image, (0, right, 0, down))
+        if naf_branches.worthwhile(image):
+            keep_freed()  # here as well as in Relume's own loop, since training in others waits for the pages no less
         x = self.intro(image.contiguous(memory_format=torch.channels_last))
         skips: list[Tensor] = []
         for encoder, down in zip(self.encoders, self.downs, strict=True):

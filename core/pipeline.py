@@ -35,7 +35,7 @@ from .ops.deterministic_forms import Forms
 from .options import counts
 from .options.description import describe
 from .options.schema import Options, Train
-from .runtime import checkpoint, distributed, logger, memory, parallel, shards, threads, training_state, zero
+from .runtime import allocator, checkpoint, distributed, logger, memory, parallel, shards, threads, training_state, zero
 from .runtime.batch_norm import synchronised
 from .runtime.checkpoint import Checkpoints
 from .runtime.gate import gate
@@ -95,6 +95,8 @@ def train_pipeline(
         logger.trackers(checked.logger)  # before anything is created
         experiment.own(claim)
         claim.enter_context(memory.bounded(device))
+        if device.type == "cpu":
+            allocator.keep_freed()
         return run_training(checked, experiment, stop, device, auto_resume, notes)
 
 

@@ -33,8 +33,13 @@ class NotCut(Exception):
     """A file that cannot be cut down by rules, and why."""
 
 
-def cut_down(opt: Options, folder: Path) -> dict[str, Any]:
+def cut_down(opt: Options, folder: Path, side: int | None = None) -> dict[str, Any]:
     """Options for two iterations of what `opt` trains, with one validation and its metrics, on pictures below `folder`.
+
+    Args:
+        opt: as checked.
+        folder: where pictures are written.
+        side: of a ground truth's patch, if another one than the network's kind asks for.
 
     Raises:
         NotCut: it trains nothing, or on data that are not pictures in pairs, noisy or degraded by the model.
@@ -47,7 +52,8 @@ def cut_down(opt: Options, folder: Path) -> dict[str, Any]:
     first = next((k for k in sets if k != "train"), None)
     judge = str(values.get("network_d", {}).get("type"))
     scans = str(values["network_g"].get("type")).startswith("Mamba")  # slow without a GPU
-    side = 128 if judge.startswith("VGGStyle") else SIDE // 2 if scans else SIDE  # that judge takes one size only
+    side = side or (SIDE // 2 if scans else SIDE)
+    side = 128 if judge.startswith("VGGStyle") else side  # that judge takes one size only
     window = values["network_g"].get("window_size")
     if isinstance(window, int):  # some networks take multiples of it only in training
         side = -(-side // (scale * window)) * scale * window
