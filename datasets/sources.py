@@ -57,7 +57,11 @@ class IOBackend:
 
 
 def as_backend(block: IOBackend | Mapping[str, Any] | None) -> IOBackend:
-    """The backend that an option block describes; ``disk`` for None."""
+    """The backend that an option block describes; ``disk`` for None.
+
+    Raises:
+        UserError: the block has an unknown key or type.
+    """
     if block is None or isinstance(block, IOBackend):
         return block or IOBackend()
     for key in block:
@@ -123,6 +127,12 @@ class Lmdb(Source):
         super().__init__(root, self.sizes, readers)
 
     def read(self, name: str) -> bytes:
+        """The bytes of an image in the database.
+
+        Raises:
+            MissingFile: the database lists the image and does not have it.
+            UnreadableFile: the database is cut, or cannot be read.
+        """
         path = os.path.realpath(os.path.join(self.root, "data.mdb"))
         try:
             database = _database(os.path.dirname(path))

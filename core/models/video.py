@@ -126,6 +126,11 @@ class VideoModel(RestorationModel):
         return blocks
 
     def updates(self, batch: Batch, step: int) -> Iterator[Update]:
+        """See `Model.updates`.
+
+        Raises:
+            UserError: the output and ``gt`` differ in shape.
+        """
         self.begin(step)
         images = self.mixing({"lq": batch["lq"], "gt": batch["gt"]}, batch)
         output = self.networks["g"](images["lq"])
@@ -146,6 +151,11 @@ class VideoModel(RestorationModel):
         return {**super().imagined(count, side, scale), "lq": clip, "gt": target}
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
+        """See `Model.predict`.
+
+        Raises:
+            UserError: ``val.center_frame_only`` is on, and the batch has parts of clips.
+        """
         clip = batch["lq"]
         if clip.dim() == 4:
             clip = clip[:, None]
