@@ -138,6 +138,11 @@ class DiffIRS1(nn.Module):
         self.E = PriorExtraction((inp_channels, out_channels), FEATURES, n_encoder_res, folds)
 
     def forward(self, lq: Tensor, gt: Tensor | None = None) -> Tensor | tuple[Tensor, list[Tensor]]:
+        """Restore `lq` (B, C, H, W) with the prior of the ground truth.
+
+        Raises:
+            UserError: `gt` is None.
+        """
         if gt is None:
             raise UserError(
                 "DiffIRS1 takes its prior from the ground truth, or from another estimate of it; none was given. "
@@ -148,7 +153,11 @@ class DiffIRS1(nn.Module):
         return (restored, [z]) if self.training else restored
 
     def prior(self, lq: Tensor, gt: Tensor) -> Tensor:
-        """The prior (B, 256) of the images that `forward` takes."""
+        """The prior (B, 256) of the images that `forward` takes.
+
+        Raises:
+            UserError: the ground truth is not `scale` times as large as the input.
+        """
         refuse_unfit(lq, self.G.inp_channels, self.size_multiple)
         refuse_unfit(gt, self.G.out_channels, self.size_multiple)
         wanted = tuple(self.scale * side for side in lq.shape[-2:])
@@ -240,6 +249,11 @@ class DiffIRS2(nn.Module):
     def forward(
         self, lq: Tensor, z: Tensor | None = None, only_prior: bool = False, noise: Tensor | None = None
     ) -> Tensor | tuple[Tensor | None, list[Tensor]]:
+        """Restore `lq` (B, C, H, W); in training also the estimates of the prior `z`.
+
+        Raises:
+            UserError: the network trains, and `z` is None.
+        """
         if not self.training:
             noise = torch.randn((lq.shape[0], PRIOR), device=lq.device) if noise is None else noise
             return self.G(lq, self.reverse(lq, noise.to(lq.dtype))[-1])

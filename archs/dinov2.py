@@ -156,7 +156,11 @@ class DINOv2(nn.Module):
         return self.tokens(x)[:, 0]
 
     def tokens(self, x: Tensor) -> Tensor:
-        """All tokens after the last norm, (B, 1 + registers + patches, embed_dim), class token first."""
+        """All tokens after the last norm, (B, 1 + registers + patches, embed_dim), class token first.
+
+        Raises:
+            UserError: height or width is no multiple of the patch.
+        """
         height, width = x.shape[-2:]
         if height % self.patch_size or width % self.patch_size or not height or not width:
             raise UserError(f"DINOv2: an image of {height}x{width} pixels is not made of patches of {self.patch_size}")

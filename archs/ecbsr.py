@@ -97,7 +97,11 @@ class EdgeBlock(nn.Module):
 
 
 def activated(name: str, channels: int) -> nn.Module:
-    """The activation `name` on so many channels."""
+    """The activation `name` on so many channels.
+
+    Raises:
+        UserError: there is no such activation.
+    """
     if name == "prelu":
         return nn.PReLU(channels)
     kinds = {"relu": nn.ReLU, "softplus": nn.Softplus, "linear": nn.Identity}

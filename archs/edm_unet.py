@@ -453,7 +453,11 @@ class SongUNet(nn.Module):
         return output
 
     def embed(self, noise_labels: Tensor, class_labels: Tensor | None, augment_labels: Tensor | None) -> Tensor:
-        """The modulation (B, E), in float32 at least: small differences of the noise level matter."""
+        """The modulation (B, E), in float32 at least: small differences of the noise level matter.
+
+        Raises:
+            UserError: labels are given that the network does not take, or are of another shape.
+        """
         with torch.autocast(noise_labels.device.type, enabled=False):
             dtype = torch.promote_types(self.map_layer0.weight.dtype, torch.float32)
             emb = self.map_noise(noise_labels.to(dtype))
@@ -475,7 +479,11 @@ class SongUNet(nn.Module):
             return F.silu(precise_linear(self.map_layer1, emb))
 
     def one_hot(self, class_labels: Tensor | None, like: Tensor) -> Tensor:
-        """Class labels as (B, label_dim) in the dtype of `like` (B, ...)."""
+        """Class labels as (B, label_dim) in the dtype of `like` (B, ...).
+
+        Raises:
+            UserError: the labels are of another shape, or not from 0 to ``label_dim - 1``.
+        """
         if class_labels is None:
             return like.new_zeros(len(like), self.label_dim)
         if class_labels.dim() == 1 and not class_labels.is_floating_point():

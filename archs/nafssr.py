@@ -144,6 +144,11 @@ class NAFSSR(nn.Module):
         pool_locally(self.body, 0, 1, patch_size(train_size), fast_imp)
 
     def forward(self, pair: Tensor) -> Tensor:
+        """Both views (B, 6, H, W), enlarged.
+
+        Raises:
+            UserError: `pair` is not (B, 6, H, W).
+        """
         if pair.dim() != 4 or pair.shape[1] != 6:
             raise UserError(f"NAFSSR: takes (B, 6, H, W), left RGB then right RGB; got {tuple(pair.shape)}")
         views = torch.cat(pair.chunk(2, 1)).contiguous(memory_format=torch.channels_last)

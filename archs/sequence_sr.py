@@ -26,7 +26,11 @@ FEATURES = 64
 
 
 def residual_conv(dim: int, kind: Connection) -> nn.Module:
-    """The convolution at the end of a group of layers: one, or three with a quarter of the channels between."""
+    """The convolution at the end of a group of layers: one, or three with a quarter of the channels between.
+
+    Raises:
+        UserError: `kind` is neither ``1conv`` nor ``3conv``.
+    """
     if kind == "1conv":
         return conv3x3(dim, dim)
     if kind != "3conv":
@@ -134,7 +138,11 @@ class SequenceSR(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def embedded(self, x: Tensor) -> Tensor:
-        """What the first layer sees, of pixels (B, H, W, C)."""
+        """What the first layer sees, of pixels (B, H, W, C).
+
+        Raises:
+            UserError: positions are learned (``ape``), and the image is not of ``img_size``.
+        """
         x = self.patch_embed(x)
         if self.absolute_pos_embed is not None:
             if x.shape[1:3] != (self.side, self.side):

@@ -200,7 +200,11 @@ class SRFormer(SequenceSR):
 
 
 def need_windows(dim: int, depths: Sequence[int], heads: Sequence[int], size: int) -> None:
-    """Refuse settings of which no permuted windows can be made."""
+    """Refuse settings of which no permuted windows can be made.
+
+    Raises:
+        UserError: `size` is odd, or `dim` is no multiple of 4.
+    """
     if size % 2:
         raise UserError(f"SRFormer: window_size must be even, since keys stand for 2 x 2 pixels; it is {size}")
     if dim % 4:

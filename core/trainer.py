@@ -471,7 +471,11 @@ class Trainer:
         self.pending_validation = state["pending_validation"]
 
     def leave(self) -> None:
-        """End the run early, after the checkpoint, with the exit code that schedulers know how to requeue."""
+        """End the run early, after the checkpoint, with the exit code that schedulers know how to requeue.
+
+        Raises:
+            Stopped: always.
+        """
         self.writer.finish()
         what = f"{how(self.leaving)} at iteration {self.iteration}; the checkpoint is saved"
         raise Stopped(f"{what}. Continue with --auto_resume", self.leaving)

@@ -84,6 +84,11 @@ class Tar(Source):
         return join(self.entries[name].archive, name) if name in self.entries else super().path(name)
 
     def read(self, name: str) -> bytes:
+        """The bytes of an image, read at its place in the archive.
+
+        Raises:
+            UnreadableFile: the archive is cut, or has changed since its index was made.
+        """
         entry = self.entries[name]
         ceilings.refuse_entry(entry.size, self.path(name))
         data = read_part(entry.archive, entry.start - BLOCK, BLOCK + entry.size)
@@ -232,6 +237,12 @@ class Zip(Source):
         super().__init__(root, with_suffix(root, self.entries, readers), readers)
 
     def read(self, name: str) -> bytes:
+        """The bytes of a file in the zip file.
+
+        Raises:
+            MissingFile: there is no such file in it.
+            UnreadableFile: the file cannot be unpacked.
+        """
         if name not in self.entries:
             raise MissingFile(f"{self.path(name)}: there is no such file in this zip file")
         try:

@@ -134,7 +134,11 @@ class ImageDataset(DatasetTraits, Dataset[Item]):
         raise NotImplementedError
 
     def load(self, index: int) -> Item:
-        """The sample `index`; random choices come from the global generators of random, numpy and torch."""
+        """The sample `index`; random choices come from the global generators of random, numpy and torch.
+
+        Raises:
+            NotImplementedError: always; subclasses implement it.
+        """
         raise NotImplementedError
 
     def readable(self, index: int) -> tuple[int, Item]:

@@ -76,14 +76,22 @@ def read_cifar(root: Path, training: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_file(path: Path) -> bytes:
-    """Raises UserError where the file is missing."""
+    """The bytes of a file.
+
+    Raises:
+        UserError: the file is missing.
+    """
     if not path.is_file():
         raise UserError(f"{path}: is missing; fetch {URL} again and unpack all of it")
     return path.read_bytes()
 
 
 def read_archive(archive: Path, training: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The images inside the tar file, which is not unpacked."""
+    """The images inside the tar file, which is not unpacked.
+
+    Raises:
+        UserError: the tar file is damaged, or does not hold CIFAR-10's binary version.
+    """
     try:
         with tarfile.open(archive) as tar:
             refuse_total((tar.getmember(f"{BINARY}/{name}").size for name in BATCHES[training]), str(archive))
@@ -99,7 +107,11 @@ def read_archive(archive: Path, training: bool) -> tuple[np.ndarray, np.ndarray]
 
 
 def read_binary(names: list[str], read: Callable[[str], bytes], where: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels of files in the binary format; `read` gives their bytes by name."""
+    """Images and labels of files in the binary format; `read` gives their bytes by name.
+
+    Raises:
+        UserError: a file is damaged, or no batch of CIFAR-10's binary version.
+    """
     records = []
     for name in names:
         data = np.frombuffer(read(name), np.uint8)
@@ -112,7 +124,11 @@ def read_binary(names: list[str], read: Callable[[str], bytes], where: str) -> t
 
 
 def read_python(root: Path, training: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The Python version by torchvision, which compares every file with its published sum before it is unpickled."""
+    """The Python version by torchvision, which compares every file with its published sum before it is unpickled.
+
+    Raises:
+        UserError: files are missing, or are not the published ones.
+    """
     datasets = require("torchvision.datasets", "CIFAR10Dataset")
     try:
         found = datasets.CIFAR10(str(root), train=training, download=False)

@@ -70,6 +70,11 @@ class Dataset_DefocusDeblur_DualPixel_16bit(ImageDataset):  # noqa: N801 - Resto
         return self.samples[index][0].lq_path
 
     def load(self, index: int) -> Item:
+        """The sample `index`.
+
+        Raises:
+            UserError: both views and the ground truth differ in size.
+        """
         left, right = self.samples[index]
         assert left.gt is not None and left.gt_name is not None
         gt_path = left.gt.path(left.gt_name)

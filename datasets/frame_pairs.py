@@ -122,7 +122,11 @@ def _size(name: str, where: str, clip: Frames, step: int) -> tuple[int, int] | N
 
 
 def refuse_several_sizes(images: Sequence[Image], path: str) -> None:
-    """Raise UserError unless the frames that were read of a clip are of one size."""
+    """Refuse a clip whose frames differ in size.
+
+    Raises:
+        UserError: the frames that were read are not of one size.
+    """
     if len({image.shape for image in images}) > 1:
         sizes = sorted({f"{i.shape[0]}x{i.shape[1]}" for i in images})
         raise UserError(f"{path}: frames of one clip have several sizes: {', '.join(sizes)}")

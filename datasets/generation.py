@@ -46,7 +46,11 @@ class GenerationDataset(ImageDataset):
         self.hflip = use_hflip and phase == "train"
 
     def pixels(self, index: int) -> tuple[Image, str]:
-        """An image as it is stored, (H, W, 3) of 8- or 16-bit integers, and its name for messages."""
+        """An image as it is stored, (H, W, 3) of 8- or 16-bit integers, and its name for messages.
+
+        Raises:
+            NotImplementedError: always; subclasses implement it.
+        """
         raise NotImplementedError
 
     def describe(

@@ -253,7 +253,11 @@ def partners(source: Source, samples: Sequence[Sample], option: str, what: str, 
 
 
 def refuse_mismatch(images: Sequence[Image], paths: Sequence[str]) -> None:
-    """Raise UserError unless both images have the same size."""
+    """Refuse two images of different sizes.
+
+    Raises:
+        UserError: the images differ in size.
+    """
     (a, b), (first, second) = ([f"{i.shape[0]}x{i.shape[1]}" for i in images], paths)
     if a != b:
         raise UserError(f"{second}: is {b} (height x width), but {first} is {a}; they must have the same size")

@@ -389,6 +389,11 @@ class XiphDataset(Benchmark):
         self.published_as = f"Xiph {resolution.upper()}"
 
     def frames(self, where: Any, triplet: Triplet) -> list[Image]:
+        """The frames of a triplet, reduced to 2K, or without their border, as the benchmark has them.
+
+        Raises:
+            UserError: a frame is smaller than the border.
+        """
         images = super().frames(where, triplet)
         if self.resolution == "2k":
             return [shrink_by_area(image, 1080, 2048) for image in images]

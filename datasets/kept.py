@@ -30,7 +30,11 @@ def little() -> float:
 
 
 def refuse_beyond_memory(size: int) -> None:
-    """Raise UserError for more bytes than this machine has."""
+    """Refuse to keep more bytes than this machine has.
+
+    Raises:
+        UserError: `size` is larger than the machine's memory.
+    """
     if size > (there := there_is()):
         raise UserError(
             f"io_backend.cache: {gib(size)} GB of images do not fit into memory; this machine has {gib(there)}"

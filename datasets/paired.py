@@ -151,7 +151,11 @@ class PairedImageDataset(ImageDataset):
 
     @staticmethod
     def check_options(options: Mapping[str, Any]) -> None:
-        """Raise `UserError` where `task` and other options do not go together."""
+        """Refuse a `task` whose other options do not go with it.
+
+        Raises:
+            UserError: an option is missing that `task` needs, or one is given that it does not use.
+        """
         task, noise = options.get("task"), options.get("noise")
         if task in DENOISING and (noise is None or options.get("dataroot_gt") is None or options.get("scale", 1) != 1):
             raise UserError(f"task: {task} needs dataroot_gt, clean images, the noise to add (in 1/255), and scale 1")
@@ -376,7 +380,11 @@ def find_second(
 
 
 def shares(counts: list[int], weights: list[float] | None) -> np.ndarray | None:
-    """Each sample's share of the draws, where roots with `counts` samples get shares in proportion to `weights`."""
+    """Each sample's share of the draws, where roots with `counts` samples get shares in proportion to `weights`.
+
+    Raises:
+        UserError: `weights` are not as many as the folders, or are negative, or all 0.
+    """
     if weights is None:
         return None
     if len(weights) != len(counts) or min(weights) < 0 or sum(weights) <= 0:

@@ -122,6 +122,11 @@ class PairedStereoImageDataset(ImageDataset):
         return join(lq.source.root, name)
 
     def load(self, index: int) -> Item:
+        """The sample `index`.
+
+        Raises:
+            UserError: the ground truth is not `scale` times as large as the input.
+        """
         name, *views = self.scenes[index]
         lq, gt = (to_float(stacked(view)) for view in views)
         paths = [join(view.source.root, name) for view in views]
@@ -199,7 +204,11 @@ def find_views(root: str, kind: str, backend: IOBackend) -> dict[str, View]:
 
 
 def refuse_unpaired(gt: dict[str, View], lq: dict[str, View], gt_root: str, lq_root: str) -> None:
-    """Raise `UserError` if scenes have no ground truth, or no input."""
+    """Refuse scenes without a ground truth or without an input.
+
+    Raises:
+        UserError: a scene is in one of the two folders only.
+    """
     for found, others, here, there in ((gt, lq, gt_root, lq_root), (lq, gt, lq_root, gt_root)):
         if alone := [name for name in found if name not in others]:
             raise UserError(f"{len(alone)} of {len(found)} scenes in {here} are not in {there}: {listing(alone)}")

@@ -27,7 +27,11 @@ class Sample(NamedTuple):
 
 
 def as_roots(roots: str | Sequence[str] | None, option: str) -> list[str]:
-    """One or several folders as a list; none for None."""
+    """One or several folders as a list; none for None.
+
+    Raises:
+        UserError: `roots` is neither a folder nor a list of folders.
+    """
     if roots is None:
         return []
     found = [roots] if isinstance(roots, str) else list(roots)
@@ -111,7 +115,11 @@ def find_samples(
 
 
 def refuse_template(template: str, what: str = "ground truth") -> None:
-    """Raise `UserError` for a ``filename_tmpl`` that is no name with ``{}`` in place of the stem of the `what`."""
+    """Refuse a ``filename_tmpl`` that is no name with ``{}`` in place of the stem of the `what`.
+
+    Raises:
+        UserError: `template` has no ``{}``, or is no name of a file.
+    """
     rest = template.replace("{}", "")
     if "{}" not in template:
         raise UserError(f"filename_tmpl: '{printable(template)}' needs a {{}} where the {what}'s stem goes")

@@ -78,7 +78,11 @@ class PhotographDataset(ImageDataset):
         return np.random.RandomState(np.random.randint(2**31) if self.training else index)
 
     def window(self, size: tuple[int, int], path: str, rng: np.random.RandomState) -> tuple[int, int, int, int]:
-        """(top, left, height, width) of a random patch, or of the whole image of `size` (height, width)."""
+        """(top, left, height, width) of a random patch, or of the whole image of `size` (height, width).
+
+        Raises:
+            UserError: the image is smaller than the patch.
+        """
         height, width = size
         if not self.training or self.gt_size is None:
             return 0, 0, height, width
@@ -108,7 +112,11 @@ class PhotographDataset(ImageDataset):
 
 
 def refuse_bad_ranges(ranges: dict[str, Span], positive: bool = False) -> None:
-    """Raise UserError unless every option's value is a range [least, largest] that is not negative, or is `positive`."""
+    """Refuse values that are no range [least, largest], not negative or, with `positive`, above 0.
+
+    Raises:
+        UserError: an option's value is no such range.
+    """
     for name, pair in ranges.items():
         if len(pair) != 2 or not 0 <= pair[0] <= pair[1] or (positive and pair[0] == 0):
             kind = "both positive" if positive else "neither negative"

@@ -96,7 +96,12 @@ class AlignedRadiance(Folder):
         self.ids = {name: i for i, name in self.files.items()}
 
     def pixels(self, name: str) -> np.ndarray:
-        """Radiance, (H, W, 3) float32 RGB. Errors as `read_pixels`, and UserError for 8-bit files."""
+        """Radiance, (H, W, 3) float32 RGB.
+
+        Raises:
+            UserError: the file has 8-bit samples.
+            UnreadableFile: see `read_pixels`.
+        """
         pixels = super().pixels(name)
         if pixels.dtype != np.uint16:
             raise UserError(f"{self.path(name)}: holds {pixels.dtype} samples; dataroot_alignratio is for 16-bit files")

@@ -222,6 +222,11 @@ class RealESRGANDataset(ImageDataset):
         return source.place(name)
 
     def load(self, index: int) -> Item:
+        """The sample `index`.
+
+        Raises:
+            UserError: the image is smaller than `scale` pixels.
+        """
         source, name = self.photographs[index]
         path = source.path(name)
         seed = int(np.random.randint(2**63 - 1, dtype=np.int64)) if self.training else index

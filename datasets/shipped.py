@@ -72,7 +72,11 @@ def faces(backgrounds: bool) -> tuple[list[Image], list[int]]:
 
 
 def pieces(crop: int, stride: int) -> tuple[list[Image], list[int]]:
-    """Squares cut from the photographs, each (crop, crop, 3) uint8, and the number of the photograph."""
+    """Squares cut from the photographs, each (crop, crop, 3) uint8, and the number of the photograph.
+
+    Raises:
+        UserError: `crop` is larger than a photograph.
+    """
     images: list[Image] = []
     labels: list[int] = []
     for number, name in enumerate(PHOTOGRAPHS):
@@ -87,7 +91,11 @@ def pieces(crop: int, stride: int) -> tuple[list[Image], list[int]]:
 
 
 def shipped(name: str) -> Path:
-    """A file in the scikit-image wheel."""
+    """A file in the scikit-image wheel.
+
+    Raises:
+        UserError: the installed release of scikit-image does not have the file.
+    """
     skimage = require("skimage", "ShippedImagesDataset", "pip install scikit-image")
     path = Path(skimage.__path__[0]) / "data" / name
     if not path.is_file():

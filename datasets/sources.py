@@ -58,7 +58,14 @@ class IOBackend:
 
 
 def as_backend(block: IOBackend | Mapping[str, Any] | None, cache: float | None = None) -> IOBackend:
-    """The backend that an option block describes; ``disk`` for None. `cache` is for a block that says nothing of it."""
+    """The backend that an option block describes; ``disk`` for None.
+
+    Args:
+        cache: the size of the cache, for a block that says nothing of it.
+
+    Raises:
+        UserError: the block has an unknown key or type.
+    """
     if isinstance(block, IOBackend):
         return block
     block = block or {}
@@ -126,6 +133,12 @@ class Lmdb(Source):
         super().__init__(root, self.sizes, readers)
 
     def read(self, name: str) -> bytes:
+        """The bytes of an image in the database.
+
+        Raises:
+            MissingFile: the database lists the image and does not have it.
+            UnreadableFile: the database is cut, or cannot be read.
+        """
         path = os.path.realpath(os.path.join(self.root, "data.mdb"))
         try:
             database = _database(os.path.dirname(path))

@@ -114,7 +114,11 @@ class FrameDataset(ImageDataset):
         self.patch_limit, self.enlarge = self.gt_size, True
 
     def triplet(self, index: int) -> tuple[Any, Triplet]:
-        """Where the frames of a sample are, and their names."""
+        """Where the frames of a sample are, and their names.
+
+        Raises:
+            NotImplementedError: always; subclasses implement it.
+        """
         raise NotImplementedError
 
     def frames(self, where: Any, triplet: Triplet) -> list[Image]:
@@ -122,6 +126,11 @@ class FrameDataset(ImageDataset):
         return [where.pixels(name) for name in triplet.files]
 
     def load(self, index: int) -> Item:
+        """The sample `index`.
+
+        Raises:
+            UserError: its frames differ in size.
+        """
         where, triplet = self.triplet(index)
         images = self.frames(where, triplet)
         paths = [where.path(name) for name in triplet.files]
@@ -221,11 +230,14 @@ def read_list(path: str | Path, example: str, allow_outside: bool | None = None)
 
 
 def refuse_outside(paths: Iterable[str], place: str, option: bool = False) -> None:
-    """Raise `UserError` where one of the listed paths leaves the folder that it is taken from.
+    """Refuse a listed path that leaves the folder that it is taken from.
 
     Args:
         place: place of the list and its line, for the message.
         option: whether there is an option ``allow_outside``.
+
+    Raises:
+        UserError: a path leads out of the data set's folder.
     """
     for path in paths:
         if ".." in re.split(r"[/\\]", path) or path.startswith(("/", "~", "\\")) or is_url(path):

@@ -149,7 +149,11 @@ class Video:
 
 # ------------------------------------------------------------------ what was found, remembered
 def indexed(file: str, decoder: Any) -> Index:
-    """The index of a video, remembered or made now."""
+    """The index of a video, remembered or made now.
+
+    Raises:
+        UnreadableFile: the file cannot be decoded as a video.
+    """
     status = os.stat(file)
     identity = [os.path.realpath(file), status.st_size, status.st_mtime_ns, decoder.name]
     name = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
@@ -191,7 +195,11 @@ class PyAV:
     """Containers that say of every frame when it is shown, so that they can be entered in the middle."""
 
     def index(self, file: str) -> Index:
-        """Decode everything once."""
+        """Decode everything once.
+
+        Raises:
+            UnreadableFile: the video has no frames, or frames of different sizes.
+        """
         ticks: list[int | None] = []
         keys: list[tuple[int, int]] = []
         sizes: set[tuple[int, int]] = set()
@@ -323,7 +331,11 @@ class OpenCV:
     name = "opencv"
 
     def index(self, file: str) -> Index:
-        """Decode everything once."""
+        """Decode everything once.
+
+        Raises:
+            UnreadableFile: the video has no frames, or frames of different sizes.
+        """
         sizes: set[tuple[int, int]] = set()
         count = 0
         for frame in self.decoded(file):
@@ -353,7 +365,11 @@ class OpenCV:
 
     @staticmethod
     def opened(file: str) -> cv2.VideoCapture:
-        """FFmpeg where OpenCV has it, else whichever decoder takes the file."""
+        """FFmpeg where OpenCV has it, else whichever decoder takes the file.
+
+        Raises:
+            UnreadableFile: no decoder takes the file.
+        """
         backend = cv2.CAP_FFMPEG if cv2.CAP_FFMPEG in cv2.videoio_registry.getBackends() else cv2.CAP_ANY
         capture = cv2.VideoCapture(file, backend)
         if not capture.isOpened():

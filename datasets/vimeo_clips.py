@@ -57,6 +57,9 @@ def neighbours(num_frame: int) -> list[int]:
 
     >>> neighbours(5)
     [2, 3, 4, 5, 6]
+
+    Raises:
+        UserError: `num_frame` is even, or not from 1 to 7.
     """
     if num_frame % 2 == 0 or not 1 <= num_frame <= 7:
         raise UserError(f"num_frame: must be odd and at most 7, as clips have 7 frames, not {num_frame}")

@@ -33,7 +33,11 @@ class LossTraits:
         return {}
 
     def gaps(self, uniforms: Tensor) -> Tensor:
-        """Steps in time (B,) to the point where the averaged generator teaches, from uniform numbers (B,)."""
+        """Steps in time (B,) to the point where the averaged generator teaches, from uniform numbers (B,).
+
+        Raises:
+            UserError: always; a loss with 'gap' in its context implements it.
+        """
         raise UserError(f"{type(self).__name__}: a loss with 'gap' in its context needs a method gaps(uniforms)")
 
 

@@ -49,7 +49,11 @@ class TernaryCensusLoss(nn.Module):
         self.border = patch_size // 2 if border is None else border
 
     def brightness(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, H, W)."""
+        """(B, C, H, W) to (B, H, W).
+
+        Raises:
+            UserError: the images do not have 3 channels.
+        """
         if self.gray == "mean":
             return x.mean(1)
         if x.shape[1] != 3:

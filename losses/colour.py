@@ -37,7 +37,11 @@ class ConsistencyLoss(nn.Module):
         self.criterion = CRITERIA[criterion](loss_weight)
 
     def seen(self, image: Tensor) -> Tensor:
-        """What is compared, of an image (B, C, H, W) in [0, 1]."""
+        """What is compared, of an image (B, C, H, W) in [0, 1].
+
+        Raises:
+            NotImplementedError: always; subclasses implement it.
+        """
         raise NotImplementedError
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
@@ -139,7 +143,11 @@ def linear(image: Tensor) -> Tensor:
 
 
 def mixed(image: Tensor, rows: list[list[float]], owner: str) -> Tensor:
-    """Weighted sums of the three channels: (B, 3, H, W) to (B, len(rows), H, W)."""
+    """Weighted sums of the three channels: (B, 3, H, W) to (B, len(rows), H, W).
+
+    Raises:
+        UserError: the images do not have 3 channels.
+    """
     if image.shape[1] != 3:
         raise UserError(f"{owner}: images need 3 channels, these have {image.shape[1]}")
     return torch.einsum("oc,bchw->bohw", constant(tuple(map(tuple, rows)), image), image)

@@ -61,7 +61,11 @@ def reduced(loss: Tensor, reduction: str, weight: Tensor | None = None) -> Tenso
 
 
 def check_weight(owner: str, weight: Tensor | None, image: Tensor) -> None:
-    """Raise UserError unless a weight, if there is one, can multiply (B, C, H, W) images pixel by pixel."""
+    """Refuse a weight that cannot multiply (B, C, H, W) images pixel by pixel; None is none.
+
+    Raises:
+        UserError: the weight's shape does not fit the images.
+    """
     if weight is not None and (
         weight.dim() != image.dim()
         or weight.shape[2:] != image.shape[2:]
@@ -73,7 +77,11 @@ def check_weight(owner: str, weight: Tensor | None, image: Tensor) -> None:
 
 
 def at_least(owner: str, image: Tensor, side: int, what: str) -> None:
-    """Raise UserError unless (B, C, H, W) images have so many pixels a side, which `what` needs."""
+    """Refuse (B, C, H, W) images with fewer pixels a side than `what` needs.
+
+    Raises:
+        UserError: a side is shorter than `side`.
+    """
     height, width = image.shape[-2:]
     if min(height, width) < side:
         raise UserError(f"{owner}: {what} needs images of at least {side}x{side} pixels; these have {height}x{width}")

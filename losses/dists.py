@@ -144,6 +144,9 @@ class DISTSLoss(WithFrozenNetwork):
         """DISTS of each pair of images (B, 3, H, W) in [0, 1]: (B,), 0 for equal ones, with gradients to both.
 
         Figures in papers are of images whose shorter side was first resized to 256.
+
+        Raises:
+            UserError: the images do not have 3 channels, or are too small.
         """
         x, y = comparable("DISTSLoss", x, y)
         if x.shape[1] != 3 or min(x.shape[-2:]) < SMALLEST_SIDE:

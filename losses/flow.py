@@ -37,6 +37,9 @@ class FlowSmoothnessLoss(LossTraits, nn.Module):
         Args:
             flow: (B, 2 n, H, W) in pixels; n flows count alike.
             image: (B, C, H, W) in [0, 1].
+
+        Raises:
+            UserError: flow and image differ in size, or are too small.
         """
         if flow.shape[0] != image.shape[0] or flow.shape[-2:] != image.shape[-2:] or min(flow.shape[-2:]) < 2:
             raise UserError(
@@ -75,7 +78,11 @@ class EndpointErrorLoss(LossTraits, nn.Module):
         self.loss_weight = loss_weight
 
     def forward(self, flow: Tensor, target: Tensor) -> Tensor:
-        """The loss, a scalar; both (B, 2 n, H, W) in pixels, n flows that count alike."""
+        """The loss, a scalar; both (B, 2 n, H, W) in pixels, n flows that count alike.
+
+        Raises:
+            UserError: the number of channels is odd.
+        """
         flow, target = comparable("EndpointErrorLoss", flow, target)
         if flow.shape[1] % 2:
             raise UserError(f"EndpointErrorLoss: flows have two channels each; there are {flow.shape[1]}")

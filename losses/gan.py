@@ -61,6 +61,11 @@ class GANLoss(nn.Module):
         self.loss_weight = loss_weight
 
     def forward(self, prediction: Prediction, target_is_real: bool, is_disc: bool = False) -> Tensor:
+        """The loss, a scalar, of logits of any shape.
+
+        Raises:
+            UserError: the discriminator gives several maps.
+        """
         if not isinstance(prediction, Tensor):
             raise UserError("GANLoss: this discriminator gives several maps; use MultiScaleGANLoss")
         value = self.value(at_least_float32(prediction), target_is_real, is_disc)
@@ -126,6 +131,11 @@ class GANFeatLoss(nn.Module):
         self.criterion = CRITERIA[criterion](1.0, reduction)
 
     def forward(self, fake: Prediction, real: Prediction) -> Tensor:
+        """The loss, a scalar, of the features of every scale's layers.
+
+        Raises:
+            UserError: the discriminator gives no features.
+        """
         if isinstance(fake, Tensor) or isinstance(real, Tensor) or not all(isinstance(s, Sequence) for s in fake):
             raise UserError("GANFeatLoss: this discriminator returns no features; see its options")
         parts = [

@@ -37,6 +37,11 @@ class LaplacianLoss(nn.Module):
         self.low_pass = low_pass
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+        """The loss, a scalar, of images (B, C, H, W).
+
+        Raises:
+            UserError: the images are too small for so many levels.
+        """
         pred, target = comparable("LaplacianLoss", pred, target)
         least = 2**self.levels + 1
         if min(pred.shape[-2:]) < least:

@@ -79,6 +79,11 @@ class LPIPSLoss(WithFrozenNetwork):
         self.range_norm = range_norm
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+        """The loss, a scalar, of images (B, 3, H, W) in [0, 1].
+
+        Raises:
+            UserError: the images do not have 3 channels, or are too small.
+        """
         pred, target = comparable("LPIPSLoss", pred, target)
         if pred.shape[1] != 3 or min(pred.shape[-2:]) < self.smallest_side:
             raise UserError(

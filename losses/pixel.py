@@ -27,7 +27,11 @@ class PixelLoss(nn.Module):
         self.reduction = checked_choice(type(self).__name__, "reduction", reduction, Reduction)
 
     def distance(self, pred: Tensor, target: Tensor) -> Tensor:
-        """Elementwise loss of two tensors of equal shape and dtype."""
+        """Elementwise loss of two tensors of equal shape and dtype.
+
+        Raises:
+            NotImplementedError: always; subclasses implement it.
+        """
         raise NotImplementedError
 
     def forward(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:

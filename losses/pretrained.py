@@ -60,7 +60,11 @@ def random_state(shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
 
 
 def read_state(owner: str, path: Path) -> Mapping[str, Tensor]:
-    """Load a state dict without running code from it."""
+    """Load a state dict without running code from it.
+
+    Raises:
+        UserError: the file cannot be read, or holds no state dict.
+    """
     try:
         state = load(path)
     except UserError as e:
@@ -71,7 +75,11 @@ def read_state(owner: str, path: Path) -> Mapping[str, Tensor]:
 
 
 def downloaded(owner: str, url: str) -> Path:
-    """The cached file of `url`, fetched first when it is not there. The ranks of a node take turns: one fetches."""
+    """The cached file of `url`, fetched first when it is not there. The ranks of a node take turns: one fetches.
+
+    Raises:
+        UserError: the file cannot be fetched.
+    """
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
     if path.exists():
         return path

@@ -40,7 +40,11 @@ class _Similarity(nn.Module):
         self.register_buffer("window", gaussian(win_size, win_sigma), persistent=False)
 
     def similarity(self, pred: Tensor, target: Tensor) -> Tensor:
-        """Of each image, a mean over channels: (B,)."""
+        """Of each image, a mean over channels: (B,).
+
+        Raises:
+            NotImplementedError: always; subclasses implement it.
+        """
         raise NotImplementedError
 
     def windows(self, images: Tensor) -> Tensor:
@@ -76,6 +80,11 @@ class SSIMLoss(_Similarity):
         super().__init__(loss_weight, reduction, data_range, win_size, win_sigma)
 
     def similarity(self, pred: Tensor, target: Tensor) -> Tensor:
+        """SSIM of each image of (B, C, H, W), a mean over pixels and channels: (B,).
+
+        Raises:
+            UserError: the images are smaller than the window.
+        """
         side, needed = min(pred.shape[-2:]), len(self.window)
         if side < needed:
             raise UserError(

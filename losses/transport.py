@@ -72,7 +72,11 @@ class TransportLoss(nn.Module):
         self.iters = iters
 
     def value(self, x: Tensor, y: Tensor, scale: Tensor) -> Tensor:
-        """The value for sets (n, d) and (m, d), in units of `scale`."""
+        """The value for sets (n, d) and (m, d), in units of `scale`.
+
+        Raises:
+            NotImplementedError: always; subclasses implement it.
+        """
         raise NotImplementedError
 
     def points(self, images: Tensor) -> Tensor:
@@ -85,6 +89,11 @@ class TransportLoss(nn.Module):
         return found[:, kept]
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+        """The loss, a scalar, of images (B, C, H, W).
+
+        Raises:
+            UserError: the images are not (B, C, H, W), or empty.
+        """
         pred, target = comparable(type(self).__name__, pred, target)
         if pred.dim() != 4 or 0 in pred.shape:
             raise UserError(f"{type(self).__name__}: images (B, C, H, W) are needed, not {tuple(pred.shape)}")

@@ -78,7 +78,11 @@ class VGGFeatures(nn.Module):
         return int(2 ** sum(name.startswith("pool") for name in self.names))
 
     def check(self, images: Tensor) -> None:
-        """Raise UserError unless images (B, C, H, W) are gray or RGB, and large enough for the deepest layer."""
+        """Refuse images (B, C, H, W) that are neither gray nor RGB, or too small for the deepest layer.
+
+        Raises:
+            UserError: their channels or sides do not fit.
+        """
         if images.shape[1] not in (1, 3):
             raise UserError(f"{self.owner}: images need 1 or 3 channels, these have {images.shape[1]}")
         if min(images.shape[-2:]) < self.smallest_side:

@@ -86,6 +86,11 @@ def build_scheduler(
         settings.setdefault("mode", {"higher": "max", "lower": "min"}[better])
 
     def build(optimizer: Optimizer) -> LRScheduler:
+        """The scheduler of an optimizer.
+
+        Raises:
+            UserError: the scheduler refuses its options.
+        """
         if settings is None:
             return Constant(optimizer)
         try:

@@ -71,7 +71,11 @@ class ClosedForm(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def rate(self, base: float, step: int) -> float:
-        """The learning rate of a group with base rate `base` after `step` steps (0 for the first iteration)."""
+        """The learning rate of a group with base rate `base` after `step` steps (0 for the first iteration).
+
+        Raises:
+            NotImplementedError: always; subclasses implement it.
+        """
         raise NotImplementedError
 
     @property

@@ -134,7 +134,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Do what the command line asks for."""
+    """Do what the command line asks for.
+
+    Raises:
+        UserError: ``--rows`` or ``--height`` is not positive.
+    """
     if arguments.rows < 1 or arguments.height < 1:
         raise UserError("--rows and --height must be positive")
     runs = [train(opt) for opt in load(arguments.files or sorted(FILES.glob("*.yml")), arguments.force_yml)]

@@ -35,7 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Do what the command line asks for."""
+    """Do what the command line asks for.
+
+    Raises:
+        UserError: there is no such section.
+    """
     torch.set_num_threads(arguments.threads)
     if arguments.alone:
         alone(*arguments.alone)

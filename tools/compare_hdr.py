@@ -117,7 +117,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Do what the command line asks for."""
+    """Do what the command line asks for.
+
+    Raises:
+        UserError: the validation set is not synthetic.
+    """
     logger.start_console()
     out = Path(arguments.out)
     opts = [options.load(path, arguments.force_yml) for path in arguments.files or FILES]

@@ -108,7 +108,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Try, count, and fail when there are defects."""
+    """Try, count, and fail when there are defects.
+
+    Raises:
+        UserError: some trials are defects.
+    """
     sorts = (arguments.sort,) if arguments.sort else tuple(LIMITS)
     numbers = range(arguments.n) if arguments.only is None else [arguments.only]
     counts: Counter[tuple[str, str]] = Counter()

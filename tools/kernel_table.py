@@ -147,7 +147,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(a: argparse.Namespace) -> None:
-    """Do what the command line asks for."""
+    """Do what the command line asks for.
+
+    Raises:
+        UserError: no kernel has that name, or some do not compile.
+    """
     from relume.core.ops.modes import NAMES
 
     launched: list[Launch] = []

@@ -146,7 +146,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(a: argparse.Namespace) -> None:
-    """Do what the command line asks for."""
+    """Do what the command line asks for.
+
+    Raises:
+        UserError: a system is unknown.
+    """
     unknown = [name for name in a.systems if name not in SYSTEMS]
     if unknown:
         raise UserError(f"--systems: '{unknown[0]}' is none of {', '.join(SYSTEMS)}")

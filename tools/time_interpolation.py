@@ -59,7 +59,11 @@ def size_of(text: str) -> tuple[int, int]:
 
 
 def build(file: str, device: torch.device) -> tuple[InterpolationModel, int]:
-    """The model of an option file as it is initialised, and its number of parameters."""
+    """The model of an option file as it is initialised, and its number of parameters.
+
+    Raises:
+        UserError: the model does not interpolate frames.
+    """
     model = load_model(file, untrained=True, device=device)
     if not isinstance(model, InterpolationModel):
         raise UserError(f"{file}: {type(model).__name__} does not interpolate frames; InterpolationModel does")
@@ -118,7 +122,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(a: argparse.Namespace) -> None:
-    """Do what the command line asks for."""
+    """Do what the command line asks for.
+
+    Raises:
+        UserError: a number is out of range.
+    """
     if a.runs < 1 or a.warmup < 0:
         raise UserError("--runs must be at least 1, and --warmup not negative")
     if not 0 < a.flow_scale <= 1:

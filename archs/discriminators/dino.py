@@ -101,7 +101,11 @@ class Head(nn.Module):
 
 
 def transformer(model: str, weights: str | None) -> nn.Module:
-    """The backbone. Raises UserError: see `DINODiscriminator`."""
+    """The backbone.
+
+    Raises:
+        UserError: there are no weights, or `model` is no vision transformer; see `DINODiscriminator`.
+    """
     owner = "DINODiscriminator"
     if weights is None:
         raise UserError(

@@ -56,6 +56,11 @@ class VGGStyleDiscriminator(nn.Module):
         self.linear2 = nn.Linear(100, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, 1) of images (B, C, H, W).
+
+        Raises:
+            UserError: the images are not of `input_size` pixels a side.
+        """
         refuse_unfit(x, self.num_in_ch, 1)
         if tuple(x.shape[-2:]) != (self.input_size, self.input_size):
             raise UserError(

@@ -287,6 +287,11 @@ def time_map(timestep: float | Tensor, x: Tensor, height: int, width: int) -> Te
 
 
 def check_scales(name: str, values: Sequence[float], least: int) -> None:
+    """Refuse options that are not three numbers of at least `least`, one for each scale.
+
+    Raises:
+        UserError: there are not three, or one is smaller.
+    """
     if len(values) != 3:
         raise UserError(f"HybridVFI: {name} needs 3 numbers, one per scale; it has {len(values)}")
     if min(values) < least:
@@ -294,6 +299,11 @@ def check_scales(name: str, values: Sequence[float], least: int) -> None:
 
 
 def check_words(options: dict[str, tuple[str, object]]) -> None:
+    """Refuse options, by name, whose value is none of the literals of their type.
+
+    Raises:
+        UserError: a value is not among them.
+    """
     for name, (value, known) in options.items():
         if value not in (accepted := get_args(known)):
             hint = did_you_mean(value, accepted)
@@ -301,6 +311,11 @@ def check_words(options: dict[str, tuple[str, object]]) -> None:
 
 
 def check_mamba(options: Mapping[str, object]) -> None:
+    """Refuse options that `Mamba2` does not have.
+
+    Raises:
+        UserError: a key is unknown.
+    """
     accepted = [k for k in inspect.signature(Mamba2).parameters if k != "d_model"]
     for key in options:
         if key not in accepted:

@@ -213,6 +213,11 @@ class IconVSR(Recurrent):
         self.forward_trunk = ConvResidualBlocks(2 * num_feat + 3, num_feat, num_block)
 
     def forward(self, clip: Tensor) -> Tensor:
+        """The clip (B, T, 3, H, W), enlarged to (B, T, 3, 4 H, 4 W).
+
+        Raises:
+            UserError: the clip has fewer frames than ``temporal_padding`` needs.
+        """
         need_clip("IconVSR", clip)
         height, width = clip.shape[-2:]
         if clip.shape[1] < self.least_frames:

@@ -73,7 +73,11 @@ class SpyNet(nn.Module):
             load_weights(self, load_path, "params")
 
     def forward(self, ref: Tensor, supp: Tensor) -> Tensor:
-        """The flow with which `supp`, warped, becomes `ref`."""
+        """The flow (B, 2, H, W), in pixels, with which `supp`, warped, becomes `ref`; both (B, 3, H, W).
+
+        Raises:
+            UserError: the two images differ in shape, or are not (B, 3, H, W).
+        """
         if ref.shape != supp.shape or ref.dim() != 4 or ref.shape[1] != 3:
             raise UserError(f"SpyNet: takes two (B, 3, H, W); got {tuple(ref.shape)} and {tuple(supp.shape)}")
         height, width = ref.shape[-2:]

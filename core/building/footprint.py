@@ -141,7 +141,11 @@ def footprint(opt: Options) -> Footprint:
 
 
 def of_own_images(model: Model) -> float:
-    """Bytes that a sample leaves behind of a model that trains on images of one size."""
+    """Bytes that a sample leaves behind of a model that trains on images of one size.
+
+    Raises:
+        UserError: a sample cannot be tried.
+    """
     try:
         return left_behind(model, model.imagined(FEW, 0, 1)) / FEW
     except Exception as e:
@@ -149,7 +153,11 @@ def of_own_images(model: Model) -> float:
 
 
 def of_patches(model: Model, side: int, scale: int, frames: int) -> float:
-    """Bytes that a sample with patches of so many pixels a side leaves behind, by smaller patches."""
+    """Bytes that a sample with patches of so many pixels a side leaves behind, by smaller patches.
+
+    Raises:
+        UserError: a small sample cannot be tried.
+    """
     multiple = math.lcm(*(size_multiple(n) for n in model.networks.values())) * scale
     for sides in (SIDES, LARGE):
         rounded = sorted({next_multiple(min(s, side), multiple) for s in sides})

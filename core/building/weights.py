@@ -27,6 +27,9 @@ def load_pretrained(
     """Weights of one network: the resumed ones, else ``path.pretrain_network_<key>``.
 
     Training starts from ``params``, as in BasicSR; what is tested and used is the average, where the file has one.
+
+    Raises:
+        UserError: the weights cannot be read, or do not fit the network.
     """
     if resume and key not in model.frozen and key not in changes.left_out(opt):
         checkpoint.load_weights(network, resume.network_path(key), "params", strict=True)

@@ -49,7 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Do what the command line asks for."""
+    """Do what the command line asks for.
+
+    Raises:
+        UserError: the folder does not exist, or the option file cannot be read.
+    """
     folder, file = expanded(arguments.fork), expanded(arguments.file)
     if not folder.is_dir():
         raise UserError(f"{arguments.fork}: no such folder")
@@ -129,7 +133,11 @@ def with_plugins(text: str, plugins: list[str], said: str) -> str:
 
 
 def report(text: str, folder: Path, plugins: list[str]) -> list[str]:
-    """What was found, and what remains to be done."""
+    """What was found, and what remains to be done.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
     lines = [f"plugins: {len(plugins)} of the fork's files are needed" if plugins else "plugins: none are needed"]
     trial = folder / f".adopted_{os.getpid()}.yml"
     try:

@@ -60,7 +60,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Do what the command line asks for."""
+    """Do what the command line asks for.
+
+    Raises:
+        UserError: ``--minutes`` is not positive, an option file has no ``network_g``, or the results cannot be written.
+    """
     sizes = [parsed(text) for text in arguments.sizes] or [*SIZES, *(LARGE if arguments.full else [])]
     minutes = arguments.minutes if arguments.minutes is not None else (30.0 if arguments.full else 4.0)
     if minutes <= 0:
@@ -103,7 +107,11 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def parsed(text: str) -> tuple[int, int]:
-    """``(720, 1280)`` of ``720x1280``; a single number is both."""
+    """``(720, 1280)`` of ``720x1280``; a single number is both.
+
+    Raises:
+        UserError: `text` is no size.
+    """
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(p.isdigit() and 0 < int(p) <= 16384 for p in parts):
         raise UserError(f"--sizes: expected a size such as 128 or 720x1280, got '{text}'")
@@ -111,7 +119,11 @@ def parsed(text: str) -> tuple[int, int]:
 
 
 def chosen_device(asked: str | None, opt: Options) -> torch.device:
-    """Where to measure."""
+    """Where to measure.
+
+    Raises:
+        UserError: the device is not there.
+    """
     if asked is None:
         return torch.device("cuda" if torch.cuda.is_available() and opt.num_gpu != 0 else "cpu")
     if asked not in ("cpu", "cuda") or (asked == "cuda" and not torch.cuda.is_available()):
@@ -122,7 +134,11 @@ def chosen_device(asked: str | None, opt: Options) -> torch.device:
 def measured(
     calls: list[Call], sizes: list[tuple[int, int]], full: bool, device: torch.device, until: float
 ) -> tuple[list[list[Cost]], list[str]]:
-    """The costs of all networks, a list for each size and setting, and what was left out."""
+    """The costs of all networks, a list for each size and setting, and what was left out.
+
+    Raises:
+        UserError: nothing could be measured on some size.
+    """
     found: list[list[Cost]] = []
     notes: list[str] = []
     took: dict[str, tuple[float, int]] = {}

@@ -34,7 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Do what the command line asks for."""
+    """Do what the command line asks for.
+
+    Raises:
+        UserError: there are no runs, or files could not be deleted.
+    """
     found = list({r.root.resolve(): r for text in arguments.runs for r in files.find(text)}.values())
     if not found:
         raise UserError(f"{', '.join(map(str, arguments.runs))}: there are no runs here")

@@ -41,7 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Do what the command line asks for."""
+    """Do what the command line asks for.
+
+    Raises:
+        UserError: no output is asked for, a number is out of range, or a folder is not there.
+    """
     if arguments.output is None and not (arguments.md or arguments.latex or arguments.csv):
         raise UserError("compare: give -o page.html, or one of --md, --latex and --csv")
     if arguments.side < 16 or (arguments.pictures is not None and arguments.pictures < 0):

@@ -104,7 +104,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Do what the command line asks for."""
+    """Do what the command line asks for.
+
+    Raises:
+        UserError: ``--count`` is below 1.
+    """
     if arguments.count < 1:
         raise UserError("--count must be at least 1")
     arguments.debug = False

@@ -53,7 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Do what the command line asks for."""
+    """Do what the command line asks for.
+
+    Raises:
+        UserError: ``--ranks`` is below 1.
+    """
     if arguments.ranks < 1:
         raise UserError(f"--ranks: must be at least 1, got {arguments.ranks}")
     with trust.looking():

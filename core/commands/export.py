@@ -42,7 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(a: argparse.Namespace) -> None:
-    """Do what the command line asks for."""
+    """Do what the command line asks for.
+
+    Raises:
+        UserError: options do not go together, the file is there already, or the model cannot be exported.
+    """
     target: Path = a.output.expanduser()
     form = target.suffix.lower()
     if form not in FORMATS:

@@ -100,7 +100,11 @@ def request(a: argparse.Namespace) -> Request:
 
 
 def run(a: argparse.Namespace) -> None:
-    """Do what the command line asks for."""
+    """Do what the command line asks for.
+
+    Raises:
+        UserError: results are piped, and standard output is a terminal.
+    """
     wanted = request(a)
     piped = a.output == STANDARD
     if piped and sys.stdout.isatty():

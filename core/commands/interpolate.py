@@ -179,7 +179,11 @@ class Plan:
 
 
 def run(a: argparse.Namespace) -> None:
-    """Do what the command line asks for."""
+    """Do what the command line asks for.
+
+    Raises:
+        UserError: no output is named, ``--flow_scale`` is out of range, or the network finds middles only.
+    """
     if a.frames is None and a.video is None:
         raise UserError("where to? Give --frames FOLDER, --video FILE, or both")
     if not 0 < a.flow_scale <= 1:

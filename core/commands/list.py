@@ -89,7 +89,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Do what the command line asks for."""
+    """Do what the command line asks for.
+
+    Raises:
+        UserError: no family has that name.
+    """
     known = [*FAMILIES, OPTIONS]
     unknown = [f for f in arguments.families if f not in known]
     if unknown:

@@ -51,7 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Do what the command line asks for."""
+    """Do what the command line asks for.
+
+    Raises:
+        UserError: a number is out of range, there are no pictures to show, or the file cannot be written.
+    """
     if not 1 <= arguments.count <= 600 or arguments.first < 0:
         raise UserError("--count: 1 to 600 samples; --from: at least 0")
     opt = options.load(arguments.opt, arguments.force_yml, allow_duplicate_keys=arguments.allow_duplicate_keys)

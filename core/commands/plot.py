@@ -41,7 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Do what the command line asks for."""
+    """Do what the command line asks for.
+
+    Raises:
+        UserError: ``--smooth`` is out of range, or there are no records or no such curves.
+    """
     if not 0 <= arguments.smooth < 1:
         raise UserError(f"--smooth: at least 0 and less than 1, not {arguments.smooth}")
     found = list({r.root.resolve(): r for text in arguments.runs for r in files.find(text)}.values())

@@ -111,7 +111,11 @@ def check(arguments: argparse.Namespace) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Do what the command line asks for."""
+    """Do what the command line asks for.
+
+    Raises:
+        UserError: ``--workers`` is below 1.
+    """
     if arguments.workers < 1:
         raise UserError(f"--workers: at least 1, not {arguments.workers}")
     if arguments.command == "check":
@@ -128,7 +132,11 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def made(a: argparse.Namespace) -> str:
-    """Turn a folder into what the command is for; what there is now, in words."""
+    """Turn a folder into what the command is for; what there is now, in words.
+
+    Raises:
+        UserError: ``--first`` is negative.
+    """
     both = {"workers": a.workers, "dry": a.dry_run}
     if a.command == "frames":
         if a.first < 0:

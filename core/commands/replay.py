@@ -49,7 +49,11 @@ def watch(network: nn.Module, prefix: str, births: list[str]) -> None:
 
 
 def replay(bundle: dict[str, Any], device: torch.device) -> list[str]:
-    """Run the bundle's step again, without applying it; what was found, in words."""
+    """Run the bundle's step again, without applying it; what was found, in words.
+
+    Raises:
+        UserError: the bundle's options have no section ``train``.
+    """
     values = options.check(written(bundle)).to_dict()
     values["path"] = {k: None if k.startswith("pretrain_network_") else v for k, v in values["path"].items()}
     opt = options.check(values)
@@ -106,7 +110,11 @@ def written(bundle: dict[str, Any]) -> dict[str, Any]:
 
 
 def refuse_plugins(bundle: dict[str, Any], path: Path) -> None:
-    """A bundle is data until somebody says otherwise: raise `UserError` where its options would have code run."""
+    """Refuse a bundle whose options would have code run: it is data until somebody says otherwise.
+
+    Raises:
+        UserError: its options name plug-ins.
+    """
     named = written(bundle).get("plugins") or []
     if named:
         listed = printable(", ".join(map(str, named)) if isinstance(named, list) else named, 1000)
@@ -122,7 +130,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Do what the command line asks for."""
+    """Do what the command line asks for.
+
+    Raises:
+        UserError: the file is no bundle.
+    """
     bundle = checkpoint.load(arguments.bundle)
     if not isinstance(bundle, dict) or any(k not in bundle for k in BUNDLE_KEYS):
         raise UserError(f"{arguments.bundle}: not a bundle; it lacks some of {', '.join(BUNDLE_KEYS)}")

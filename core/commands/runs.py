@@ -32,7 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Do what the command line asks for."""
+    """Do what the command line asks for.
+
+    Raises:
+        UserError: the folder has no runs, or not the one of ``--against``, or that has no options.
+    """
     folder = expanded(arguments.folder)
     found = [files.Run(folder)] if folder.is_dir() and files.is_run(folder) else files.runs_in(folder)
     if not found:

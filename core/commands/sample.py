@@ -109,7 +109,11 @@ def write(out: Path, images: Iterator[tuple[int, np.ndarray]], shown: set[int]) 
 
 
 def sample(arguments: argparse.Namespace, device: torch.device) -> list[str]:
-    """Do what the command line asks for; lines that say what was done."""
+    """Do what the command line asks for; lines that say what was done.
+
+    Raises:
+        UserError: the class is unknown, or ``--steps`` or ``--batch`` is below 1.
+    """
     seeds = seeds_of(arguments.seeds)
     model: Any = build(arguments.opt, arguments.weights, arguments.raw, device)
     if arguments.label is not None and not 0 <= arguments.label < model.classes:

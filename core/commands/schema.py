@@ -32,7 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Do what the command line asks for."""
+    """Do what the command line asks for.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     _arguments.include_plugins(arguments)
     try:
         arguments.output.write_text(text(), encoding="utf-8")

@@ -84,7 +84,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Do what the command line asks for."""
+    """Do what the command line asks for.
+
+    Raises:
+        UserError: ``--jobs`` is below 1, or runs failed.
+    """
     if arguments.jobs < 1:
         raise UserError(f"--jobs: at least 1, not {arguments.jobs}")
     launcher = launched_by(arguments.launcher)
@@ -139,6 +143,9 @@ def parsed(text: str) -> tuple[str, list[str]]:
 
     >>> parsed("a:betas=[0.9,0.99],[0.9,0.999]")
     ('a.betas', ['[0.9,0.99]', '[0.9,0.999]'])
+
+    Raises:
+        UserError: `text` is no ``KEY=VALUE,VALUE``.
     """
     key, equals, values = text.partition("=")
     key = ".".join(part.strip() for part in re.split("[.:]", key))

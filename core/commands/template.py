@@ -53,7 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Do what the command line asks for: the file alone goes to standard output."""
+    """Do what the command line asks for: the file alone goes to standard output.
+
+    Raises:
+        UserError: one of two folders that belong together is missing.
+    """
     lq, gt = arguments.lq, arguments.gt
     if (lq is None) != (gt is None) or (arguments.val_lq is None) != (arguments.val_gt is None):
         raise UserError("template: --lq and --gt belong together, and so do --val_lq and --val_gt")
@@ -293,7 +297,11 @@ def scale_of(lq: str, gt: str) -> int:
 
 
 def refuse_other_scales(opt: Options, scale: int) -> None:
-    """Raise UserError if the network cannot enlarge by `scale`; it is built, without memory where it can be, to ask it."""
+    """Refuse a network that cannot enlarge by `scale`; it is built, without memory where it can be, to ask it.
+
+    Raises:
+        UserError: the network enlarges by another factor, or cannot be built for this one.
+    """
     block = opt.networks.get("g")
     if block is None:
         return

@@ -58,6 +58,9 @@ def recompress_clip(frames: Sequence[np.ndarray], codec: Codec, quality: float) 
     Args:
         frames: (H, W, 3) uint8 RGB, of one size.
         codec, quality: see `recompress`.
+
+    Raises:
+        UserError: the installed PyAV cannot write `codec`, or gives another number of frames back.
     """
     _refuse(codec, quality)
     if codec not in VIDEO:

@@ -14,7 +14,11 @@ Range = Sequence[float]
 
 
 def mesh_grid(kernel_size: int) -> np.ndarray:
-    """(k, k, 2) positions (x, y) in pixels from the centre."""
+    """(k, k, 2) positions (x, y) in pixels from the centre.
+
+    Raises:
+        UserError: `kernel_size` is even, or below 1.
+    """
     if kernel_size < 1 or kernel_size % 2 == 0:
         raise UserError(f"kernel size {kernel_size}: must be odd, so that the kernel has a centre")
     axis = np.arange(kernel_size) - (kernel_size - 1) / 2
@@ -103,7 +107,11 @@ def circular_lowpass_kernel(cutoff: float, kernel_size: int, pad_to: int = 0) ->
 
 
 def padded(kernel: np.ndarray, size: int) -> np.ndarray:
-    """The kernel in the middle of (size, size) zeros; as it is where it has that size or `size` is 0."""
+    """The kernel in the middle of (size, size) zeros; as it is where it has that size or `size` is 0.
+
+    Raises:
+        UserError: `size` is even, or smaller than the kernel.
+    """
     margin = (size - len(kernel)) // 2 if size else 0
     if margin < 0 or (size and size % 2 == 0):
         raise UserError(

@@ -79,6 +79,10 @@ def hold(target: Callable[..., Any], values: Mapping[str, Any]) -> None:
 
 
 def one_each(name: str, members: Sequence[Any], weights: Sequence[float], of: str) -> None:
-    """Raise UserError unless `name`, probabilities, has one for every member of the list `of`."""
+    """Refuse probabilities that are not one for every member of the list `of`.
+
+    Raises:
+        UserError: the two lists differ in length.
+    """
     if len(members) != len(weights):
         raise UserError(f"{name}: has {len(weights)} probabilities for the {len(members)} entries of {of}")

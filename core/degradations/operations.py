@@ -56,6 +56,9 @@ class Degradation:
             draws: whatever is random comes from here.
             engine: engine that computes it.
             target: what the list as a whole leads to.
+
+        Raises:
+            NotImplementedError: always; subclasses implement it.
         """
         raise NotImplementedError
 

@@ -324,6 +324,9 @@ def cut_pair(lq: Tensor, targets: Sequence[Tensor], size: int, scale: int, draws
         size: side of the window in the targets' pixels, a multiple of `scale`.
         scale: size of targets / size of `lq`.
         draws: random numbers of the sample.
+
+    Raises:
+        UserError: the window is larger than the degraded image.
     """
     side = size // scale
     height, width = lq.shape[-2:]

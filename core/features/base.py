@@ -31,7 +31,11 @@ class FeatureExtractor(nn.Module):
     """Name and hash of everything that the features depend on: weights and preprocessing. Part of cache files' names."""
 
     def features(self, images: Tensor) -> Tensor:
-        """(B, dim) of images (B, C, H, W) in [-1, 1], float32."""
+        """(B, dim) of images (B, C, H, W) in [-1, 1], float32.
+
+        Raises:
+            NotImplementedError: always; subclasses implement it.
+        """
         raise NotImplementedError
 
     def forward(self, images: Tensor) -> Tensor:

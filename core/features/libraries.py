@@ -77,7 +77,11 @@ def from_timm(name: str, model: str) -> tuple[nn.Module, tuple[Any, Any]]:
 
 
 def from_torchvision(name: str, model: str) -> tuple[nn.Module, tuple[Any, Any]]:
-    """As `from_timm`."""
+    """As `from_timm`.
+
+    Raises:
+        UserError: torchvision has no such model, or its classifier is not found.
+    """
     models = require("torchvision.models", name)
     if model not in models.list_models(module=models):
         raise UserError(

@@ -43,7 +43,11 @@ def in_force() -> Ceilings:
 
 
 def refuse_total(sizes: Iterable[int], name: str, error: type[UserError] = UserError) -> None:
-    """Raise `error` for an archive whose entries' announced `sizes` are more than ``data.max_unpacked_total_bytes``."""
+    """Refuse an archive whose entries' announced `sizes` are more than ``data.max_unpacked_total_bytes``.
+
+    Raises:
+        UserError: the sum of the sizes is larger; of the class `error`.
+    """
     total, most = sum(sizes), in_force().max_unpacked_total_bytes
     if total > most:
         raise error(

@@ -19,7 +19,11 @@ WIDTH, LENGTH = 0x0100, 0x0101
 
 
 def refuse_pixels(height: int, width: int, name: str) -> None:
-    """Raise `UnreadableFile` for a picture of more pixels than ``data.max_pixels``."""
+    """Refuse a picture of more pixels than ``data.max_pixels``.
+
+    Raises:
+        UnreadableFile: the picture has more pixels.
+    """
     most = in_force().max_pixels
     if height * width > most:
         raise UnreadableFile(
@@ -49,7 +53,11 @@ def unpacked(open_entry: Callable[[], IO[bytes]], announced_bytes: int, name: st
 
 
 def refuse_entry(size: int, name: str) -> None:
-    """Raise `UnreadableFile` for an archive's entry of more bytes than ``data.max_unpacked_bytes``."""
+    """Refuse an archive's entry of more bytes than ``data.max_unpacked_bytes``.
+
+    Raises:
+        UnreadableFile: the entry has more bytes.
+    """
     most = in_force().max_unpacked_bytes
     if size > most:
         raise UnreadableFile(

@@ -24,7 +24,11 @@ LARGEST = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
 
 # ------------------------------------------------------------------ reading
 def decode_integer_image(data: bytes, name: str) -> np.ndarray:
-    """8- and 16-bit images of any format OpenCV knows, as OpenCV orders them (BGR, BGRA or gray); see `conventions.decode`."""
+    """8- and 16-bit images of any format OpenCV knows, as OpenCV orders them (BGR, BGRA or gray); see `conventions.decode`.
+
+    Raises:
+        UnreadableFile: the samples are no integers of 8 or 16 bits.
+    """
     from .opencv import cv2
 
     # JPEG has no alpha and is turned upright by OpenCV; the rest keeps whatever channels it has.
@@ -118,6 +122,9 @@ def to_integer(image: Tensor | np.ndarray, bit_depth: int = 8) -> np.ndarray:
     """(H, W, C) integers from a (C, H, W) tensor or an (H, W[, C]) array.
 
     Floats are taken to span [0, 1], clipped and rounded to nearest (NaN becomes 0); integer arrays are returned as they are.
+
+    Raises:
+        UserError: `bit_depth` is neither 8 nor 16.
     """
     array = channels_last(image)
     if array.dtype in LARGEST:
@@ -155,7 +162,11 @@ def imwrite(path: str | Path, image: Tensor | np.ndarray, bit_depth: int = 8) ->
 
 
 def encoded(path: str | Path, image: Tensor | np.ndarray, bit_depth: int = 8) -> bytes:
-    """What `imwrite` writes. Arguments and errors as there."""
+    """What `imwrite` writes, from the same arguments.
+
+    Raises:
+        UserError: the format cannot hold such an image.
+    """
     from .opencv import cv2
 
     suffix = PurePosixPath(str(path)).suffix.lower()

@@ -36,7 +36,11 @@ VARIABLE = "RELUME_PROTOCOLS"
 
 
 def refuse_protocol(url: str) -> None:
-    """Raise `UserError` for a URL of another protocol than `PROTOCOLS`, also one within another (``zip::s3://...``)."""
+    """Refuse a URL of another protocol than `PROTOCOLS`, also one within another (``zip::s3://...``).
+
+    Raises:
+        UserError: a protocol of the URL is not among them.
+    """
     more = [p.strip() for p in os.environ.get(VARIABLE, "").split(",")]
     found = [part.partition("://")[0] for part in url.split("::")]
     bad = next((p for p in found if p not in (*PROTOCOLS, *more)), None)

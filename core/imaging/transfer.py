@@ -67,11 +67,19 @@ class Transfer:
         self.peak = peak
 
     def encode(self, x: A) -> A:
-        """Radiance in [0, inf) to network space; `peak` becomes 1."""
+        """Radiance in [0, inf) to network space; `peak` becomes 1.
+
+        Raises:
+            NotImplementedError: always; subclasses implement it.
+        """
         raise NotImplementedError
 
     def decode(self, y: A) -> A:
-        """Network space to radiance, at least 0; NaN stays NaN."""
+        """Network space to radiance, at least 0; NaN stays NaN.
+
+        Raises:
+            NotImplementedError: always; subclasses implement it.
+        """
         raise NotImplementedError
 
 

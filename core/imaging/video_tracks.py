@@ -49,7 +49,11 @@ class Track:
         self.begun = False
 
     def added(self) -> Any:
-        """The track of the new video. Raises ValueError where its container holds no such track."""
+        """The track of the new video.
+
+        Raises:
+            ValueError: its container holds no such track.
+        """
         names = (self.track.codec_context.name, self.track.codec_context.codec.canonical_name)
         if not self.container.supported_codecs.intersection(names):
             raise ValueError(self.track.codec_context.name)
@@ -118,6 +122,11 @@ class Text(Track):
     early = Fraction(0)
 
     def added(self) -> Any:
+        """The track of the new video, with the subtitles as its container holds them.
+
+        Raises:
+            ValueError: its container holds no such track.
+        """
         suffix = "." + str(self.container.name).rpartition(".")[2].lower()
         context = self.track.codec_context
         if context.name in BITMAPS or suffix not in TEXTS or not hasattr(context, "decode2"):

@@ -35,7 +35,11 @@ class Cut:
         return height, width
 
     def spans(self, height: int, width: int) -> tuple[list[Span], list[Span]]:
-        """The parts along both axes."""
+        """The parts along both axes.
+
+        Raises:
+            NotImplementedError: always; subclasses implement it.
+        """
         raise NotImplementedError
 
 

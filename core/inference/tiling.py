@@ -158,7 +158,11 @@ def as_tuple(result: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
 
 
 def output_scales(outputs: tuple[Tensor, ...], x: Tensor) -> tuple[int, ...]:
-    """Output size / input size of each output."""
+    """Output size / input size of each output.
+
+    Raises:
+        UserError: the size of an output is no integer multiple of the input's.
+    """
     h, w = x.shape[-2:]
     scales = []
     for y in outputs:

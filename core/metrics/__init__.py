@@ -81,15 +81,26 @@ class SetMetric:
         Args:
             reference: dataset of real images to compare with, the evaluated dataset's ``reference``; None without one.
             device: device of the images to come.
+
+        Raises:
+            NotImplementedError: always; subclasses implement it.
         """
         raise NotImplementedError
 
     def update(self, images: Tensor, indices: Sequence[int]) -> None:
-        """See images (B, C, H, W), made to be in [0, 1] and not clipped; `indices` are their numbers in the set."""
+        """See images (B, C, H, W), made to be in [0, 1] and not clipped; `indices` are their numbers in the set.
+
+        Raises:
+            NotImplementedError: always; subclasses implement it.
+        """
         raise NotImplementedError
 
     def compute(self) -> dict[str, float]:
-        """Scores of all ranks' images together, the same on every rank, by what is added to the metric's name (``""`` once)."""
+        """Scores of all ranks' images together, the same on every rank, by what is added to the metric's name (``""`` once).
+
+        Raises:
+            NotImplementedError: always; subclasses implement it.
+        """
         raise NotImplementedError
 
 

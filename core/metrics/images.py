@@ -186,7 +186,11 @@ def views(image: np.ndarray) -> list[np.ndarray]:
 
 
 def has_colours(image: np.ndarray) -> bool:
-    """Whether an image (H, W, C) is RGB and not gray. Raises UserError if it is neither, and has no brightness to speak of."""
+    """Whether an image (H, W, C) is RGB and not gray.
+
+    Raises:
+        UserError: the image is neither, so that its brightness is not defined.
+    """
     if image.shape[2] not in (1, 3):
         raise UserError(
             f"the brightness of an image is that of gray or of RGB; this one has {image.shape[2]} channels."

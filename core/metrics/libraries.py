@@ -95,6 +95,9 @@ def form(img: Image, img2: Image, data_range: DataRange = 1.0, crop_border: NonN
         img2: ground truth.
         data_range: white of the images that the library is given, black being 0; or both, ``[-1, 1]``.
         crop_border: pixels to ignore on every side.
+
+    Raises:
+        UserError: always; a metric of the library is asked for by its own name.
     """
     raise UserError(f"write the metric's name for {ANY}")
 
@@ -115,6 +118,11 @@ def _metric(name: str) -> Callable[..., float]:
         color_order: ColorOrder | None = None,
         **options: Any,
     ) -> float:
+        """The score of that library's metric.
+
+        Raises:
+            UserError: the library fails.
+        """
         images = [image for image in (img, img2) if image is not None]
         black, white = _range(name, data_range, own)
         if "data_range" in own:

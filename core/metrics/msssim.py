@@ -88,7 +88,11 @@ def calculate_msssim(
 
 
 def check_size(owner: str, side: int, scales: int) -> None:
-    """Raise UserError unless images of `side` pixels still fill the window at the coarsest scale."""
+    """Refuse images of `side` pixels that do not fill the window at the coarsest scale.
+
+    Raises:
+        UserError: `side` is too small for so many scales.
+    """
 
     def smallest(n: int) -> int:
         result: int = (WINDOW - 1) * 2 ** (n - 1) + 1

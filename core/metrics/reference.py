@@ -52,7 +52,11 @@ class Reference:
 
     @staticmethod
     def check(owner: str, dataset: Any, stats: str | None) -> None:
-        """Raise `UserError` unless there is something to compare with: a dataset that will do, or a file."""
+        """Refuse a metric that has nothing to compare with: neither a dataset that will do, nor a file.
+
+        Raises:
+            UserError: there is no such dataset and no such file.
+        """
         if dataset is None:
             if stats is None or not expanded(stats).is_file():
                 raise UserError(
@@ -153,7 +157,11 @@ def in_order(shares: list[Tensor], indices: list[list[int]]) -> Tensor:
 
 
 def published_moments(owner: str, path: Path, extractor: FeatureExtractor, needs_vectors: bool) -> Reference:
-    """Moments in a NumPy archive, which says neither the network nor the dataset that they are of."""
+    """Moments in a NumPy archive, which says neither the network nor the dataset that they are of.
+
+    Raises:
+        UserError: the metric needs features, the archive cannot be read, or its moments are of another network.
+    """
     if needs_vectors:
         raise UserError(f"{owner}: needs features, and {path} has moments only; give the dataset a `reference`")
     try:

@@ -133,9 +133,10 @@ class Scorer:
         failures: dict[str, Exception] = {}
         lacking = "network_g estimates no flow" if flow is None else "the dataset gives no true flow (with_flow: true)"
         for name in (n for n in self.metrics if n in self._flow):
+            if flow is None or truth is None:
+                failures[name] = UserError(lacking)
+                continue
             try:
-                if flow is None or truth is None:
-                    raise UserError(lacking)
                 scores[name] = calculate_metric({"img": flow, "img2": truth}, metric_options(self.metrics[name]))
             except Exception as e:
                 failures[name] = e

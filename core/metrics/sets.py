@@ -128,7 +128,11 @@ class FeatureMetric(SetMetric):
             raise UserError(f"{self.name}: needs at least {self.least} {what}, there are {found}")
 
     def score(self, vectors: Tensor) -> dict[str, float]:
-        """Scores of features (n, d), by what is added to the metric's name."""
+        """Scores of features (n, d), by what is added to the metric's name.
+
+        Raises:
+            NotImplementedError: always; subclasses implement it.
+        """
         raise NotImplementedError
 
 

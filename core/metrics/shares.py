@@ -40,7 +40,11 @@ class Share:
 
 
 def raise_if_nothing_worked(rows: Sequence[Row], shares: Sequence[Share]) -> None:
-    """Raise why no image has a result, or none has the score of a metric, if that is so."""
+    """Raise why no image has a result, or none has the score of a metric, if that is so.
+
+    Raises:
+        Exception: the first error of the images or of a metric, where no image has a result, or none has that score.
+    """
     for share in shares:
         for metric, error in share.errors.items():
             if not any(metric in row for row in rows) if metric else not rows:

@@ -80,7 +80,11 @@ def through_channels(taps: np.ndarray, channels: int) -> Smooth:
 
 
 def check_window(owner: str, image: np.ndarray, size: int) -> None:
-    """Raise UserError if a window of `size` pixels does not fit in the image."""
+    """Refuse an image that a window of `size` pixels does not fit in.
+
+    Raises:
+        UserError: the image is smaller than the window.
+    """
     if min(image.shape[:2]) < size:
         h, w = image.shape[:2]
         raise UserError(f"{owner}: a window of {size}x{size} does not fit an image of {h}x{w} (after crop_border).")

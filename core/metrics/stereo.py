@@ -99,7 +99,11 @@ def calculate_skimage_ssim_left(
 
 
 def left(owner: str, image: np.ndarray) -> np.ndarray:
-    """What is scored of the left view of a prepared image (H, W, 3 or 6)."""
+    """What is scored of the left view of a prepared image (H, W, 3 or 6).
+
+    Raises:
+        UserError: the image has neither 3 nor 6 channels, or too few columns.
+    """
     if image.shape[2] not in (3, STEREO):
         raise UserError(f"{owner}: scores images of 6 channels, two views, or of 3; got {image.shape[2]}.")
     if image.shape[1] <= UNSEEN:

@@ -26,7 +26,11 @@ class Mixup:
 
     @classmethod
     def from_options(cls, options: Mapping[str, bool | float] | None) -> Mixup | None:
-        """Restormer's ``mixing_augs`` block; None unless it says ``mixup: true``."""
+        """Restormer's ``mixing_augs`` block; None unless it says ``mixup: true``.
+
+        Raises:
+            UserError: the block has an unknown key.
+        """
         accepted = ("mixup", "mixup_beta", "use_identity")
         for key in options or ():
             if key not in accepted:

@@ -153,6 +153,9 @@ class Model:
         Args:
             batch: batch on the device, in the layout of the options.
             step: the iteration, counted from 1.
+
+        Raises:
+            NotImplementedError: always; subclasses implement it.
         """
         raise NotImplementedError
 
@@ -179,7 +182,11 @@ class Model:
         raise Unrepeatable(f"{type(self).__name__} does not say what its steps depend on (Model.stage)")
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
-        """Inference on one batch, without gradients: ``{"output": (B, C, H, W), ...}``; the ground truth may be absent."""
+        """Inference on one batch, without gradients: ``{"output": (B, C, H, W), ...}``; the ground truth may be absent.
+
+        Raises:
+            NotImplementedError: always; subclasses implement it.
+        """
         raise NotImplementedError
 
     def drawn(self) -> dict[str, Tensor]:
@@ -263,6 +270,9 @@ class Model:
 
         Args:
             only: option keys; all losses when None.
+
+        Raises:
+            UserError: a loss cannot compare prediction and target, whose shapes differ.
         """
         values = {}
         for key in self.losses if only is None else only:
@@ -294,7 +304,11 @@ class Model:
 
 
 def refuse_no_terms(key: str, loss: nn.Module, terms: Any) -> None:
-    """Raise UserError unless what a loss gave is one number, or several by name."""
+    """Refuse what a loss gave, unless it is one number, or several by name.
+
+    Raises:
+        UserError: the loss returned anything else.
+    """
     wrong = [terms] if not isinstance(terms, Mapping) else [t for t in terms.values() if not is_number(t)]
     if wrong:
         what = shape_of(wrong[0]) if isinstance(wrong[0], Tensor) else type(wrong[0]).__name__

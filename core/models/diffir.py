@@ -205,7 +205,11 @@ class DiffIRS2Model(Model):
                     yield f"train.{key}", "has no effect where no iteration is below encoder_iter; leave it out"
 
     def training_blocks(self, train: Mapping[str, Any]) -> dict[str, Any]:
-        """``optim_e`` is like ``optim_g`` unless given; the original's keys set rates, and their schedules."""
+        """``optim_e`` is like ``optim_g`` unless given; the original's keys set rates, and their schedules.
+
+        Raises:
+            UserError: `train` has no ``optim_g``.
+        """
         blocks = dict(super().training_blocks(train))
         if "optim_g" not in blocks:
             raise UserError("train: DiffIRS2Model needs optim_g, such as {type: Adam, lr: 2e-4}")

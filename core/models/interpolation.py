@@ -121,6 +121,11 @@ class InterpolationModel(Model):
         return step <= self.flow_steps, step <= self.frozen_steps
 
     def updates(self, batch: Batch, step: int) -> Iterator[Update]:
+        """See `Model.updates`.
+
+        Raises:
+            UserError: a loss needs flow, and the network estimates none.
+        """
         self.begin(step)
         alone = {"warp_only": True} if step <= self.flow_steps else {}
         pred, flow = frame_and_flow(self.networks["g"](frames(batch), batch.get("timestep", 0.5), **alone))
@@ -141,7 +146,11 @@ class InterpolationModel(Model):
         yield Update("g", terms, self.loss_logs())
 
     def flow_target(self, key: str, batch: Batch) -> Tensor:
-        """What the loss `key` compares flow with: the true one, or the first frame."""
+        """What the loss `key` compares flow with: the true one, or the first frame.
+
+        Raises:
+            UserError: the training set gives no flow.
+        """
         if not declared(self.losses[key], "wants_true_flow", LossTraits):
             return cast(Tensor, batch["img0"])
         if "flow" not in batch:
@@ -155,6 +164,11 @@ class InterpolationModel(Model):
         return {**images, "timestep": torch.full((count,), 0.5), "flow": torch.zeros(count, 4, side, side)}
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
+        """See `Model.predict`.
+
+        Raises:
+            UserError: a batch has frames at different times, and ``val.recursive`` is on.
+        """
         timestep = batch.get("timestep", 0.5)
         if not self.recursive:
             return {"output": self.between(batch["img0"], batch["img1"], timestep)}

@@ -244,7 +244,11 @@ class RestorationModel(Model):
 
 
 def need_items(key: str, names: Iterable[str], batch: Batch) -> None:
-    """Raise UserError if the samples lack what an option needs of them."""
+    """Refuse samples that lack what an option needs of them.
+
+    Raises:
+        UserError: an item is not there.
+    """
     absent = [name for name in names if name not in batch]
     if absent:
         there = [name for name in batch if name not in ("index", "seed", "seeds")]
@@ -253,7 +257,11 @@ def need_items(key: str, names: Iterable[str], batch: Batch) -> None:
 
 
 def refuse_other_inputs(network: nn.Module, inputs: list[str]) -> None:
-    """Raise UserError if a network cannot be called with so many items of the samples."""
+    """Refuse a network that cannot be called with so many items of the samples.
+
+    Raises:
+        UserError: its ``forward`` takes other arguments.
+    """
     try:
         signature = inspect.signature(network.forward)
     except (TypeError, ValueError):  # of what is not written in Python

@@ -138,6 +138,11 @@ class VideoModel(RestorationModel):
         return step < self.fix_flow, step < self.tsa_iter
 
     def updates(self, batch: Batch, step: int) -> Iterator[Update]:
+        """See `Model.updates`.
+
+        Raises:
+            UserError: the output and ``gt`` differ in shape.
+        """
         self.begin(step)
         images = self.ready(batch, step)
         for layer in self.deformable:
@@ -168,6 +173,11 @@ class VideoModel(RestorationModel):
         return {**super().imagined(count, side, scale), "lq": clip, "gt": target}
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
+        """See `Model.predict`.
+
+        Raises:
+            UserError: ``val.center_frame_only`` is on, and the batch has parts of clips.
+        """
         clip = batch["lq"]
         if clip.dim() == 4:
             clip = clip[:, None]

@@ -39,6 +39,9 @@ def operator(
             a result that nothing was made of.
         refusal: what is said to who differentiates twice.
         lowered: whether autocast casts its inputs, as those of a matrix product; it leaves them as they come otherwise.
+
+    Raises:
+        UserError: somebody differentiates twice, and there is no second derivative.
     """
     inner = torch.library.custom_op(f"relume::{name}_backward", backward, mutates_args=())
     inner.register_fake(fake_backward)

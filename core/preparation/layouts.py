@@ -31,7 +31,11 @@ CLIPS = 240
 
 # ------------------------------------------------------------------ DF2K
 def df2k(request: Request) -> str:
-    """DIV2K and Flickr2K: sub-images of the sharp images and, where they are there, of Matlab's smaller ones."""
+    """DIV2K and Flickr2K: sub-images of the sharp images and, where they are there, of Matlab's smaller ones.
+
+    Raises:
+        UserError: a folder or an image is missing, or a smaller image has another size.
+    """
     sharp = list(_folders(request.folder, r"(DIV2K_train_HR|Flickr2K_HR)"))
     if not sharp:
         raise UserError(f"{request.folder}: has neither DIV2K_train_HR nor Flickr2K_HR, here or one folder deeper")
@@ -85,7 +89,11 @@ def _sub_images(out: Path, dry: bool, job: tuple[Folder, str, str, int, str]) ->
 
 # ------------------------------------------------------------------ SIDD
 def sidd(request: Request) -> str:
-    """SIDD: crops of the sRGB pairs for training, and the blocks for validation if their .mat files are there."""
+    """SIDD: crops of the sRGB pairs for training, and the blocks for validation if their .mat files are there.
+
+    Raises:
+        UserError: the folder is not SIDD's, or one of two files that belong together is missing.
+    """
     names = list_files(str(request.folder))
     sharp = {
         name: name.replace("GT_SRGB", "NOISY_SRGB") for name in names if re.search(r"GT_SRGB[^/]*\.png$", name, re.I)
@@ -145,7 +153,11 @@ def _write_blocks(request: Request, file: Path, out: Path) -> int:
 
 # ------------------------------------------------------------------ clips
 def reds(request: Request) -> str:
-    """REDS: clips for training and validation under one folder, the latter numbered on from 240, and their list."""
+    """REDS: clips for training and validation under one folder, the latter numbered on from 240, and their list.
+
+    Raises:
+        UserError: the folder is not REDS's, or clips lack frames.
+    """
     kinds = ("sharp", "sharp_bicubic/X4", "blur", "blur_bicubic/X4")
     clips: dict[str, dict[str, Path]] = {}
     for kind in kinds:
@@ -187,7 +199,11 @@ def _places(root: Path, part: str, kind: str) -> Iterator[Path]:
 
 
 def vimeo_septuplet(request: Request) -> str:
-    """Vimeo-90K's septuplets: whether all frames are there, and lists as `Vimeo90KDataset` reads them."""
+    """Vimeo-90K's septuplets: whether all frames are there, and lists as `Vimeo90KDataset` reads them.
+
+    Raises:
+        UserError: the list or a frame is missing.
+    """
     counts = []
     for part, name in (("train", "sep_trainlist.txt"), ("test", "sep_testlist.txt")):
         path = request.folder / name

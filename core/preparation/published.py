@@ -99,7 +99,11 @@ def uieb(request: Request) -> str:
 
 
 def aim(request: Request) -> str:
-    """AIM: pictures, radiance and prompts of one name, wherever they lie in the download."""
+    """AIM: pictures, radiance and prompts of one name, wherever they lie in the download.
+
+    Raises:
+        UserError: there are no pictures with radiance files of the same names.
+    """
     files = [PurePosixPath(name) for name in list_files(str(request.folder))]
     kinds = {"jpg": (".jpg", ".jpeg", ".png"), "hdr": RADIANCE, "dgain_info": (".txt",)}
     found = {kind: {p.stem: p for p in files if p.suffix.lower() in ends} for kind, ends in kinds.items()}
@@ -136,7 +140,11 @@ def blurred(root: Path) -> list[tuple[str, str, str]]:
 
 
 def gopro(request: Request) -> str:
-    """GoPro: crops of the training images, and whole test images, named after their scenes."""
+    """GoPro: crops of the training images, and whole test images, named after their scenes.
+
+    Raises:
+        UserError: the folder is not GoPro's.
+    """
     roots = {part: request.folder / part for part in ("train", "test")}
     pairs = {part: blurred(root) for part, root in roots.items()}
     if not any(pairs.values()):
@@ -150,7 +158,11 @@ def gopro(request: Request) -> str:
 
 
 def hide(request: Request) -> str:
-    """HIDE: the test images of both of its folders, and their sharp images."""
+    """HIDE: the test images of both of its folders, and their sharp images.
+
+    Raises:
+        UserError: a sharp image is missing.
+    """
     inputs, targets = first_folder(request.folder, "test"), first_folder(request.folder, "GT", "gt", "sharp")
     sharp = {PurePosixPath(n).name: n for n in targets.files.values()}
     names = {PurePosixPath(n).name: n for n in inputs.files.values()}
@@ -180,7 +192,11 @@ def x_test(request: Request) -> str:
 
 
 def xiph(request: Request) -> str:
-    """Xiph: the first hundred frames of eight clips, in 8 bits."""
+    """Xiph: the first hundred frames of eight clips, in 8 bits.
+
+    Raises:
+        UserError: a clip's video is missing, or there are several.
+    """
     videos = [p for p in sorted(request.folder.iterdir()) if p.suffix.lower() in VIDEOS]
     files = {}
     for clip in XIPH_CLIPS:

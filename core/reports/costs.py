@@ -133,7 +133,11 @@ def counted(network: nn.Module, inputs: tuple[Any, ...]) -> int:
 
 @contextlib.contextmanager
 def explained(network: nn.Module, inputs: tuple[Any, ...]) -> Iterator[None]:
-    """Inside, an error says which network did not take which input."""
+    """Inside, an error says which network did not take which input.
+
+    Raises:
+        UserError: what is done inside fails.
+    """
     try:
         yield
     except UserError:

@@ -146,7 +146,11 @@ def sync_folder(folder: Path) -> None:
 
 
 def save(path: Path, state: Any) -> str:
-    """Save `state` with ``torch.save``, atomically; the SHA-256 of the file. Errors are those of `write_atomically`."""
+    """Save `state` with ``torch.save``, atomically; the SHA-256 of the file.
+
+    Raises:
+        OSError: the file cannot be written, see `write_atomically`.
+    """
 
     def write(file: Any) -> None:
         remembering = _Remembering(file)

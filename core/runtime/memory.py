@@ -139,6 +139,9 @@ def weighed(build: Callable[[], nn.Module]) -> int | None:
 
     Returns:
         None where `build` needs the values of tensors, which there are none of.
+
+    Raises:
+        UserError: the weights need more memory than any machine has.
     """
     try:
         with nothing_drawn(), warnings.catch_warnings(), torch.device("meta"):

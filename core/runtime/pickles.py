@@ -29,7 +29,11 @@ LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 
 def read_zip(path: Path, stubbed: Sequence[str]) -> Any:
-    """The object in a file of ``torch.save``."""
+    """The object in a file of ``torch.save``.
+
+    Raises:
+        UserError: the file is TorchScript, or was written on a big-endian machine.
+    """
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         pickles = [n for n in names if n.endswith("/data.pkl")]
@@ -55,7 +59,11 @@ def unpickled(file: Any, stubbed: Sequence[str], storage: Any) -> Any:
 
 
 def read_legacy(file: BinaryIO, stubbed: Sequence[str]) -> Any:
-    """The object in a plain pickle, or in a file of ``torch.save`` before PyTorch 1.6: pickles, then the storages' numbers."""
+    """The object in a plain pickle, or in a file of ``torch.save`` before PyTorch 1.6: pickles, then the storages' numbers.
+
+    Raises:
+        Refused: the file is not one of ``torch.save``, or its tensors claim more than it holds.
+    """
     found: dict[str, Tensor] = {}
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
@@ -82,7 +90,11 @@ def read_legacy(file: BinaryIO, stubbed: Sequence[str]) -> Any:
 
 
 def as_tensor(data: bytes, dtype: torch.dtype, count: int) -> Tensor:
-    """`count` numbers, little-endian."""
+    """`count` numbers, little-endian.
+
+    Raises:
+        Refused: `data` is too short.
+    """
     if len(data) < count * dtype.itemsize:
         raise Refused("a tensor that is larger than its data")
     return torch.frombuffer(bytearray(data), dtype=dtype, count=count) if count else torch.empty(0, dtype=dtype)
@@ -142,7 +154,11 @@ def state_dict(found: Any, path: Path) -> dict[str, Tensor]:
 
 
 def module_state(module: Any, path: Path, prefix: str = "", above: tuple[int, ...] = ()) -> dict[str, Tensor]:
-    """What ``module.state_dict()`` gave, from a stub of the module."""
+    """What ``module.state_dict()`` gave, from a stub of the module.
+
+    Raises:
+        UserError: `module` stands for no network.
+    """
     if not isinstance(module, Stub) or id(module) in above or len(above) > DEEPEST:
         raise UserError(f"{path}: holds no network ({type(module).__name__})")
     parts = vars(module)

@@ -184,7 +184,11 @@ class OnlyTensors(DefaultLoadPlanner):
     """Plans reading; what would be unpickled is refused."""
 
     def load_bytes(self, read_item: Any, value: io.BytesIO) -> None:
-        """Never."""
+        """Refuse an object that is no tensor.
+
+        Raises:
+            ValueError: always.
+        """
         raise ValueError("an object that is no tensor")
 
 

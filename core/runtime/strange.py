@@ -16,9 +16,12 @@ DEEPEST = 200
 
 
 def refuse_bomb(path: Path) -> None:
-    """Raise `UserError` for a zip file whose entries are together larger than it, as ``torch.save`` never writes them.
+    """Refuse a zip file whose entries are together larger than it, as ``torch.save`` never writes them.
 
     One that another program has compressed may unpack to ``data.max_unpacked_bytes``.
+
+    Raises:
+        UserError: its entries unpack to more.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -32,9 +35,12 @@ def refuse_bomb(path: Path) -> None:
 
 
 def refuse_nesting(content: Any, path: str | Path) -> None:
-    """Raise `UserError` for dictionaries and lists that contain themselves, or lie more than `DEEPEST` deep in one another.
+    """Refuse dictionaries and lists that contain themselves, or lie more than `DEEPEST` deep in one another.
 
     A pickle of a few bytes can make them, and whatever goes through them would not come back.
+
+    Raises:
+        UserError: there are such.
     """
     heights: dict[int, int | None] = {}  # None while what is in it is being looked at
     waiting = [content] if isinstance(content, CONTAINERS) else []

@@ -31,7 +31,11 @@ def cores() -> int:
 
 
 def refuse_too_many(key: str, number: int) -> None:
-    """Raises UserError, which names the option, for more threads or processes than this machine starts in a reasonable time."""
+    """Refuse more threads or processes than this machine starts in a reasonable time.
+
+    Raises:
+        UserError: `number` is larger; the message names the option.
+    """
     if number > (most := MOST * cores()):
         machine = f"this machine of {_some(cores(), 'core')}"
         raise UserError(f"{key}: must be at most {most} on {machine}, got {number}")

@@ -24,7 +24,11 @@ def kind(value: Any) -> str:
 
 
 def whole(least: int) -> Check:
-    """A whole number that is at least so large."""
+    """A whole number that is at least so large.
+
+    Raises:
+        Wrong: the value is none; raised by the check that is returned.
+    """
 
     def check(value: Any, name: str) -> None:
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
@@ -34,19 +38,31 @@ def whole(least: int) -> Check:
 
 
 def boolean(value: Any, name: str) -> None:
-    """True or false."""
+    """True or false.
+
+    Raises:
+        Wrong: the value is neither.
+    """
     if not isinstance(value, bool):
         raise Wrong(f"{name} is {kind(value)}; true or false is expected")
 
 
 def number(value: Any, name: str) -> None:
-    """Any number; scores may be infinite."""
+    """Any number; scores may be infinite.
+
+    Raises:
+        Wrong: the value is none.
+    """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise Wrong(f"{name} is {kind(value)}; a number is expected")
 
 
 def mapping(of: Check | None = None) -> Check:
-    """A dictionary with names as keys, whose values `of` checks."""
+    """A dictionary with names as keys, whose values `of` checks.
+
+    Raises:
+        Wrong: the value is none; raised by the check that is returned.
+    """
 
     def check(value: Any, name: str) -> None:
         if not isinstance(value, Mapping) or not all(isinstance(k, str) for k in value):
@@ -59,7 +75,11 @@ def mapping(of: Check | None = None) -> Check:
 
 
 def record(value: Any, name: str) -> None:
-    """The best score of a metric, and when."""
+    """The best score of a metric, and when.
+
+    Raises:
+        Wrong: an entry is missing.
+    """
     mapping()(value, name)
     for key, check in (("value", number), ("iter", whole(0))):
         if key not in value:
@@ -68,7 +88,11 @@ def record(value: Any, name: str) -> None:
 
 
 def optimizer(value: Any, name: str) -> None:
-    """An optimizer's state dict."""
+    """An optimizer's state dict.
+
+    Raises:
+        Wrong: the value is not what optimizers give.
+    """
     mapping()(value, name)
     if not isinstance(value.get("state"), Mapping):
         raise Wrong(f"{name}.state is {kind(value.get('state'))}; a dictionary is expected")
@@ -108,7 +132,11 @@ SCHEMA: dict[str, Check] = {
 
 
 def names(value: Any, name: str) -> None:
-    """A list of names."""
+    """A list of names.
+
+    Raises:
+        Wrong: the value is none.
+    """
     if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
         raise Wrong(f"{name} is {kind(value)}; a list of names is expected")
 

@@ -48,7 +48,11 @@ class Stub:
 
 
 def rebuild_tensor(flat: Tensor, offset: int, size: Sequence[int], stride: Sequence[int], *_: Any) -> Tensor:
-    """What ``torch._utils._rebuild_tensor_v2`` does, on a 1-D tensor for a storage; refuses to leave it."""
+    """What ``torch._utils._rebuild_tensor_v2`` does, on a 1-D tensor for a storage, without leaving it.
+
+    Raises:
+        Refused: the tensor would be larger than its data.
+    """
     reach = 1 + offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
     if min([offset, *size, *stride], default=0) < 0 or (0 not in size and reach > flat.numel()):
         raise Refused("a tensor that is larger than its data")
@@ -87,7 +91,11 @@ def as_set(items: Sequence[Any] = ()) -> set[Any]:
 
 
 def rebuild_persistent(meta: Mapping[str, Any]) -> Stub:
-    """An object that was pickled with the source code of its class (``torch_utils.persistence``): its attributes."""
+    """An object that was pickled with the source code of its class (``torch_utils.persistence``): its attributes.
+
+    Raises:
+        Refused: the object has no attributes.
+    """
     state = meta.get("state") if isinstance(meta, Mapping) else None
     if not isinstance(state, dict):
         raise Refused("an object with source code and without attributes")
@@ -145,7 +153,11 @@ def is_data(module: str, name: str) -> bool:
 
 
 def encoded(text: str, encoding: str = "latin1") -> bytes:
-    """What older protocols call to write bytes."""
+    """What older protocols call to write bytes.
+
+    Raises:
+        Refused: the encoding is another.
+    """
     if encoding not in ("latin1", "latin-1", "utf-8", "ascii"):
         raise Refused(f"bytes in the encoding {encoding!r}")
     return text.encode(encoding)
@@ -219,7 +231,11 @@ def looking_at(operation: bytes, keys: slice) -> Callable[[Any], None]:
 
 
 def load_unknown(unpickler: Any) -> None:
-    """Of operations that no file of weights has."""
+    """Refuse an operation that no file of weights has.
+
+    Raises:
+        Refused: always.
+    """
     raise Refused("an operation of pickles that no weights need")
 
 
@@ -279,7 +295,11 @@ class RestrictedUnpickler(pickle._Unpickler):
         raise Refused(f"it names {module}.{name}, which is neither a tensor nor a network's class{hint}")
 
     def persistent_load(self, pid: Any) -> Any:
-        """Storages, and the classes that the older format keeps with their source code."""
+        """Storages, and the classes that the older format keeps with their source code.
+
+        Raises:
+            Refused: the object is of another kind.
+        """
         kind, *rest = pid
         if kind == "module":
             return rest[0]

@@ -65,7 +65,11 @@ def unwrap(content: Any, param_key: str | None, path: str | Path) -> State:
 
 
 def entry(content: Any, param_key: str | None, path: str | Path) -> Mapping[str, Any]:
-    """The part of a weights file that has a state dict in it. Arguments and errors are those of `unwrap`."""
+    """The part of a weights file that has a state dict in it, from the arguments of `unwrap`.
+
+    Raises:
+        UserError: see `unwrap`.
+    """
     if not isinstance(content, Mapping):
         raise UserError(f"{path}: holds {kind(content)}, not weights by name")
     if not param_key:

@@ -80,7 +80,11 @@ class Updater:
         return scalars, asked
 
     def differentiate(self, generators: Sequence[Iterator[Update]]) -> list[Update]:
-        """The next update of every micro-batch, back-propagated; an empty list when the step is over."""
+        """The next update of every micro-batch, back-propagated; an empty list when the step is over.
+
+        Raises:
+            RuntimeError: the micro-batches ask for different updates.
+        """
         for optimizer in self.parts.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
         updates: list[Update] = []

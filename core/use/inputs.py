@@ -67,7 +67,11 @@ def find(path: str) -> list[Input]:
 
 
 def in_folder(folder: str) -> list[Input]:
-    """Pictures and clips in a folder, sub-folders included."""
+    """Pictures and clips in a folder, sub-folders included.
+
+    Raises:
+        UserError: the folder has no pictures or clips.
+    """
     readers = dict.fromkeys((*PICTURES, *VIDEOS))
     names = with_suffix(folder, list_files(folder), readers)  # type: ignore[arg-type] # only its keys are looked at
     if not names:
@@ -76,7 +80,11 @@ def in_folder(folder: str) -> list[Input]:
 
 
 def in_glob(pattern: str) -> list[Input]:
-    """The files that match a pattern such as ``photos/**/*.png``."""
+    """The files that match a pattern such as ``photos/**/*.png``.
+
+    Raises:
+        UserError: no file matches, or none that does is a picture or a clip.
+    """
     found = sorted(p for p in glob.glob(pattern, recursive=True) if os.path.isfile(p))
     if not found:
         raise UserError(f"{pattern}: no file matches")
@@ -89,7 +97,11 @@ def in_glob(pattern: str) -> list[Input]:
 
 
 def in_list(file: str) -> list[Input]:
-    """The files that a list names, one on a line, relative to the working directory, else to the list's own folder."""
+    """The files that a list names, one on a line, relative to the working directory, else to the list's own folder.
+
+    Raises:
+        UserError: the list names no file, or a folder.
+    """
     paths = []
     for number, line in read_lines(file):
         if line.startswith("#"):

@@ -18,6 +18,9 @@ def ahead(items: Iterable[T], held: int = HELD) -> Generator[T]:
     """The items, of which a thread gets the next ones while one is used.
 
     An error of theirs is raised where the item would have come. The thread ends when the iterator is closed.
+
+    Raises:
+        BaseException: the error of `items`.
     """
     waiting: queue.Queue[tuple[str, Any]] = queue.Queue(held)
     over = threading.Event()
@@ -82,7 +85,11 @@ class Behind(Generic[T]):
                     self.error = e
 
     def put(self, item: T) -> None:
-        """Have an item consumed."""
+        """Have an item consumed.
+
+        Raises:
+            BaseException: the error that an earlier item ended in.
+        """
         if self.error is not None:
             raise self.error
         self.waiting.put((item,))

@@ -348,7 +348,11 @@ class Results:
 
 
 def without_results(inputs: list[Input], request: Request) -> list[Input]:
-    """Inputs that are not in the output folder, where that is a folder inside the input's."""
+    """Inputs that are not in the output folder, where that is a folder inside the input's.
+
+    Raises:
+        UserError: nothing else is left.
+    """
     out, source = expanded(request.target).resolve(), expanded(request.source)
     if request.target == STANDARD or not source.is_dir() or out == source.resolve():
         return inputs

@@ -69,6 +69,11 @@ class StructureLoss(LossTraits, nn.Module):
         self.context = ("distances",) if against == "plan" else ()
 
     def forward(self, pred: Tensor, target: Tensor, distances: Tensor | None = None) -> Tensor:
+        """The loss, a scalar, of features (B, d).
+
+        Raises:
+            UserError: the structure of a plan is asked for, and `distances` is None.
+        """
         pred, target = comparable("StructureLoss", pred, target)
         found = euclidean(pred)
         if self.against == "targets":

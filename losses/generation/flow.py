@@ -87,6 +87,11 @@ class PseudoHuberLoss(LossTraits, nn.Module):
         self.context = () if weighting == "uniform" else ("t",)
 
     def forward(self, pred: Tensor, target: Tensor, t: Tensor | None = None) -> Tensor:
+        """The loss, a scalar, of samples (B, ...) at the times `t` (B,).
+
+        Raises:
+            UserError: the weighting needs `t`, and it is None.
+        """
         pred, target = comparable("PseudoHuberLoss", pred, target)
         k = self.c * pred[0].numel() ** 0.5 if self.scale else self.c
         distances = pseudo_huber(pred - target, k, self.norm)
@@ -129,6 +134,11 @@ class MultiScaleLoss(LossTraits, nn.Module):
         return gaps
 
     def forward(self, pred: Tensor, target: Tensor, **context: Tensor) -> Tensor:
+        """The loss, a scalar, of images (B, C, H, W).
+
+        Raises:
+            UserError: a side is no multiple of a scale.
+        """
         pred, target = comparable("MultiScaleLoss", pred, target)
         for scale in self.scales:
             if pred.shape[-2] % scale or pred.shape[-1] % scale:

@@ -53,7 +53,11 @@ def checked_cost(owner: str, name: str, cost: Tensor) -> Tensor:
 
 
 def checked_tensor(owner: str, name: str, value: object) -> None:
-    """Raises UserError unless `value` is a dense tensor of real numbers."""
+    """Refuse what is no dense tensor of real numbers.
+
+    Raises:
+        UserError: `value` is none.
+    """
     if not isinstance(value, Tensor):
         raise UserError(f"{owner}: {name} must be a tensor, not {type(value).__name__}")
     if value.is_complex():
@@ -104,7 +108,11 @@ def real(owner: str, name: str, value: float) -> float:
 
 
 def checked_settings(owner: str, epsilon: float, tol: float, **counts: int) -> None:
-    """Raises UserError unless `epsilon` is positive and finite, `tol` not negative, and every count at least 1."""
+    """Refuse settings with which no problem can be solved.
+
+    Raises:
+        UserError: `epsilon` is not positive and finite, `tol` is negative, or a count is below 1.
+    """
     if not 0 < epsilon < float("inf"):
         raise UserError(f"{owner}: epsilon must be positive, not {epsilon}; assignment() solves the problem without it")
     if not tol >= 0:

@@ -43,7 +43,11 @@ SECTIONS: dict[str, Section] = {}
 
 
 def section(name: str) -> Callable[[Section], Section]:
-    """Register a function under the name that the command line knows it by."""
+    """Register a function under the name that the command line knows it by.
+
+    Raises:
+        ValueError: two functions are registered under one name.
+    """
 
     def register(function: Section) -> Section:
         if name in SECTIONS:
@@ -158,6 +162,9 @@ def peak_mib(prepare: Callable[..., Job], *arguments: str) -> float:
 
     ``prepare`` is a module-level function of a file of this folder: only its name and the strings travel. What it builds and
     warms up itself does not count.
+
+    Raises:
+        RuntimeError: the process fails.
     """
     where = f"{prepare.__module__.rsplit('.', 1)[-1]}:{prepare.__qualname__}"
     command = [sys.executable, str(HERE.parent / "benchmark.py"), "--threads", str(torch.get_num_threads())]

@@ -25,7 +25,11 @@ NETWORK: dict[str, Any] = {"type": "MSRResNet", "num_feat": 16, "num_block": 2, 
 
 
 def processor_seconds(command: list[str], folder: str) -> float:
-    """User and system time of a command and of all its workers, on one thread each."""
+    """User and system time of a command and of all its workers, on one thread each.
+
+    Raises:
+        RuntimeError: the command fails.
+    """
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, *command], cwd=folder, capture_output=True, text=True, env=environment)  # nosec B603

@@ -90,7 +90,11 @@ def narrow(block: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def pictures(block: Mapping[str, Any], scale: int, folder: Path, training: bool, side: int) -> dict[str, Any]:
-    """A data set's block on generated pictures."""
+    """A data set's block on generated pictures.
+
+    Raises:
+        NotCut: the block has no folder of pictures.
+    """
     kept = {
         k: v
         for k, v in block.items()
@@ -148,7 +152,11 @@ def clips(block: dict[str, Any], places: list[str], scale: int, folder: Path, si
 
 
 def picture(path: Path, side: int) -> None:
-    """A picture of noise around waves, of this side."""
+    """A picture of noise around waves, of this side.
+
+    Raises:
+        NotCut: the picture cannot be written.
+    """
     if path.exists():
         return
     y, x = np.mgrid[:side, :side] / side

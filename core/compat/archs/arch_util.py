@@ -97,7 +97,11 @@ class Upsample(nn.Sequential):
 def resize_flow(
     flow: Tensor, size_type: str, sizes: tuple[float, float], interp_mode: str = "bilinear", align_corners: bool = False
 ) -> Tensor:
-    """Flow (N, 2, H, W) at another size, its vectors scaled; `sizes` are (height, width), or ratios with ``ratio``."""
+    """Flow (N, 2, H, W) at another size, its vectors scaled; `sizes` are (height, width), or ratios with ``ratio``.
+
+    Raises:
+        ValueError: `size_type` is neither ``ratio`` nor ``shape``.
+    """
     height, width = flow.shape[-2:]
     if size_type not in ("ratio", "shape"):
         raise ValueError(f"Size type should be ratio or shape, but got type {size_type}.")

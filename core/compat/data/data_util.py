@@ -95,7 +95,11 @@ def paired_paths_from_meta_info_file(
 
 
 def paths_from_lmdb(folder: str) -> list[str]:
-    """The keys of a database, from its ``meta_info.txt``."""
+    """The keys of a database, from its ``meta_info.txt``.
+
+    Raises:
+        ValueError: the folder's name does not end in ``.lmdb``.
+    """
     if not folder.endswith(".lmdb"):
         raise ValueError(f"Folder {folder} should in lmdb format.")
     lines = (Path(folder) / "meta_info.txt").read_text(encoding="utf-8").splitlines()
@@ -115,7 +119,11 @@ def paired_paths_from_lmdb(folders: Sequence[str], keys: Sequence[str]) -> list[
 
 
 def read_img_seq(path: Any, require_mod_crop: bool = False, scale: int = 1, return_imgname: bool = False) -> Any:
-    """The frames of a folder, or of a list of files, in order: (T, C, H, W) RGB in [0, 1], and their names if asked for."""
+    """The frames of a folder, or of a list of files, in order: (T, C, H, W) RGB in [0, 1], and their names if asked for.
+
+    Raises:
+        ValueError: OpenCV cannot read a file.
+    """
     files = list(path) if isinstance(path, list) else sorted(scandir(path, full_path=True))
     frames: list[np.ndarray] = []
     for file in files:
@@ -141,7 +149,11 @@ def duf_downsample(x: Tensor, kernel_size: int = 13, scale: int = 4) -> Tensor:
 
 
 def generate_frame_indices(crt_idx: int, max_frame_num: int, num_frames: int, padding: str = "reflection") -> list[int]:
-    """The frames around one, where `padding` says what stands for those before the first and after the last."""
+    """The frames around one, where `padding` says what stands for those before the first and after the last.
+
+    Raises:
+        ValueError: `num_frames` is even.
+    """
     if num_frames % 2 == 0:
         raise ValueError("num_frames should be an odd number.")
     half, last = num_frames // 2, max_frame_num - 1

@@ -14,7 +14,11 @@ Images = Any
 
 
 def mod_crop(img: np.ndarray, scale: int) -> np.ndarray:
-    """An image (H, W) or (H, W, C) cut to multiples of `scale`."""
+    """An image (H, W) or (H, W, C) cut to multiples of `scale`.
+
+    Raises:
+        ValueError: the image has neither two nor three dimensions.
+    """
     if img.ndim not in (2, 3):
         raise ValueError(f"Wrong img ndim: {img.ndim}.")
     height, width = img.shape[:2]
@@ -51,7 +55,11 @@ def paired_random_crop_hw(
     scale: int,
     gt_path: str | None = None,
 ) -> tuple[Images, Images]:
-    """As `paired_random_crop`, of patches that are not square."""
+    """As `paired_random_crop`, of patches that are not square.
+
+    Raises:
+        ValueError: the images' sizes do not belong together, or are smaller than the patch.
+    """
     gts = img_gts if isinstance(img_gts, list) else [img_gts]
     lqs = img_lqs if isinstance(img_lqs, list) else [img_lqs]
     height, width = _size(lqs[0])

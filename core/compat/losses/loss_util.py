@@ -12,7 +12,11 @@ from torch import Tensor
 
 
 def reduce_loss(loss: Tensor, reduction: str) -> Tensor:
-    """A loss by element as it is (``none``), or its ``mean`` or ``sum``."""
+    """A loss by element as it is (``none``), or its ``mean`` or ``sum``.
+
+    Raises:
+        ValueError: `reduction` is none of these.
+    """
     if reduction == "none":
         return loss
     if reduction not in ("mean", "sum"):
@@ -21,7 +25,11 @@ def reduce_loss(loss: Tensor, reduction: str) -> Tensor:
 
 
 def weight_reduce_loss(loss: Tensor, weight: Tensor | None = None, reduction: str = "mean") -> Tensor:
-    """As `reduce_loss`, of ``loss * weight``; the mean is over the weight, which has one channel or as many as the loss."""
+    """As `reduce_loss`, of ``loss * weight``; the mean is over the weight, which has one channel or as many as the loss.
+
+    Raises:
+        ValueError: the weight's shape does not fit the loss.
+    """
     if weight is None:
         return reduce_loss(loss, reduction)
     if weight.dim() != loss.dim() or weight.shape[1] not in (1, loss.shape[1]):

@@ -8,7 +8,11 @@ from ..utils.color_util import bgr2ycbcr
 
 
 def reorder_image(img: np.ndarray, input_order: str = "HWC") -> np.ndarray:
-    """(H, W), (H, W, C) or (C, H, W) as (H, W, C)."""
+    """(H, W), (H, W, C) or (C, H, W) as (H, W, C).
+
+    Raises:
+        ValueError: `input_order` is neither ``HWC`` nor ``CHW``.
+    """
     if input_order not in ("HWC", "CHW"):
         raise ValueError(f"Wrong input_order {input_order}. Supported input_orders are 'HWC' and 'CHW'")
     if img.ndim == 2:

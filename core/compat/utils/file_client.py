@@ -29,7 +29,11 @@ class FileClient:
                 self.clients[key] = lmdb.open(str(path), readonly=True, lock=False, readahead=False)
 
     def get(self, filepath: str, client_key: str = "default") -> bytes:
-        """The bytes of a file, or of an entry of the database `client_key`."""
+        """The bytes of a file, or of an entry of the database `client_key`.
+
+        Raises:
+            KeyError: the database has no such entry.
+        """
         if self.backend == "disk":
             return Path(filepath).read_bytes()
         with self.clients[client_key].begin(write=False) as transaction:

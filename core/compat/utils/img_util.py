@@ -52,7 +52,11 @@ def tensor2img(
 
 
 def imfrombytes(content: bytes, flag: str = "color", float32: bool = False) -> np.ndarray:
-    """The picture in an encoded file: BGR, or gray with the flag ``grayscale``; as it is with ``unchanged``."""
+    """The picture in an encoded file: BGR, or gray with the flag ``grayscale``; as it is with ``unchanged``.
+
+    Raises:
+        ValueError: OpenCV cannot read the picture.
+    """
     flags = {"color": cv2.IMREAD_COLOR, "grayscale": cv2.IMREAD_GRAYSCALE, "unchanged": cv2.IMREAD_UNCHANGED}
     image = cv2.imdecode(np.frombuffer(content, np.uint8), flags[flag])
     if image is None:
@@ -61,7 +65,11 @@ def imfrombytes(content: bytes, flag: str = "color", float32: bool = False) -> n
 
 
 def imwrite(img: np.ndarray, file_path: str, params: Sequence[int] | None = None, auto_mkdir: bool = True) -> bool:
-    """Write a BGR picture."""
+    """Write a BGR picture.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     if auto_mkdir:
         Path(file_path).absolute().parent.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(file_path), img, list(params or ())):

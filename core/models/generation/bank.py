@@ -199,7 +199,11 @@ def extract(extractor: FeatureExtractor, images: Tensor, indices: list[int]) -> 
 
 
 def interleaved(share: Tensor, indices: list[int], count: int) -> Tensor:
-    """The whole table, (count, ...), of the ranks' shares; every index must have come exactly once."""
+    """The whole table, (count, ...), of the ranks' shares; every index must have come exactly once.
+
+    Raises:
+        RuntimeError: the rows are not the dataset's images, each once.
+    """
     shares = distributed.gather((share, indices))
     order = torch.tensor([i for _, part in shares for i in part])
     if not torch.equal(order.sort().values, torch.arange(count)):

@@ -19,7 +19,11 @@ def mistakes_of_modes(block: str, kind: type, given: Mapping[str, Any]) -> Itera
 
 
 def check_classes(dataset: Any, labelled: bool, classes: int) -> None:
-    """Raises UserError unless a training set has images of each of a generator's classes, and of no others."""
+    """Refuse a training set that does not have images of each of a generator's classes, and of no others.
+
+    Raises:
+        UserError: the images have no classes, more classes, or none of one class.
+    """
     wanted = f"network_g.label_dim is {classes}"
     if not labelled:
         raise UserError(f"{wanted}, but the training images have no classes: give the dataset labels, or set it to 0")

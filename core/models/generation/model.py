@@ -174,6 +174,11 @@ class GenerationModel(Model):
 
     # ------------------------------------------------------------ before training
     def prepare(self, dataset: Any, device: torch.device) -> None:
+        """See `Model.prepare`: check the training set, and make the memory bank.
+
+        Raises:
+            UserError: the training images are not of the generator's size.
+        """
         item = dataset[0]
         found = tuple(item["gt"].shape)
         if found != self.shape:
@@ -206,6 +211,11 @@ class GenerationModel(Model):
         return {"gt": torch.zeros(count, *self.shape), "label": labels, "seed": torch.arange(count)}
 
     def begin(self, step: int) -> None:
+        """See `Model.begin`.
+
+        Raises:
+            UserError: a consistency loss is asked for, and no averaged generator is there.
+        """
         if self.consistency_losses and "g" not in self.averages:
             raise UserError(
                 f"train: {self.consistency_losses[0]} compares with the averaged generator: set ema_halflife, or ema_decay"
@@ -215,6 +225,11 @@ class GenerationModel(Model):
         return {**super().state_dict(), "bank": self.bank_id, "bank_seed": self.bank.seed if self.bank else 0}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See `Model.load_state_dict`.
+
+        Raises:
+            UserError: the state is that of a run with another memory bank.
+        """
         super().load_state_dict(state)
         if state["bank"] != self.bank_id:
             raise UserError(
@@ -368,6 +383,11 @@ class GenerationModel(Model):
 
     # ------------------------------------------------------------ generating
     def predict(self, batch: Batch) -> dict[str, Tensor]:
+        """Images from the seeds of a batch.
+
+        Raises:
+            UserError: the batch has no seeds.
+        """
         if "seed" not in batch:
             raise UserError("GenerationModel makes images from seeds: use NoiseDataset for validation and test")
         labels = batch.get("label")

@@ -232,7 +232,11 @@ def taken(registry: Registry, member: Member) -> Member:
 
 
 def refuse_wrapper(file: Path, said: str, name: str | None = None) -> None:
-    """Raise `UserError` on a model wrapper of BasicSR's, whose training step Relume does not run."""
+    """Refuse a model wrapper of BasicSR's, whose training step Relume does not run.
+
+    Raises:
+        UserError: always, naming the wrapper.
+    """
     if file.suffix != ".py" or not file.is_file():
         return
     text = file.read_text(encoding="utf-8", errors="replace")

@@ -66,7 +66,11 @@ class UnrunPlugin:
         return [name for name, node in self.definitions.items() if belongs(node, registry.noun)]
 
     def stand_in(self, name: str, node: Definition) -> Callable[..., Any]:
-        """A class or function of this name that has the signature and no behaviour."""
+        """A class or function of this name that has the signature and no behaviour.
+
+        Raises:
+            UserError: the stand-in is called.
+        """
         said = f"{printable(name)} was read, and is not run: {printable(self.key)}"
 
         def call(*_: Any, **__: Any) -> Any:

@@ -44,6 +44,11 @@ class YAMLLoader(yaml.SafeLoader):
         self._count = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
+        """A node, as PyYAML composes it.
+
+        Raises:
+            TooMuch: blocks are nested too deep, or there are too many values.
+        """
         self._depth += 1
         self._count += 1
         mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]

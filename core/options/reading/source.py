@@ -86,7 +86,11 @@ class Source:
             return None
 
     def convert(self, node: yaml.Node) -> Node:
-        """A PyYAML node as one of ours."""
+        """A PyYAML node as one of ours.
+
+        Raises:
+            TooMuch: aliases make too many values.
+        """
         place = self.place(node.start_mark.line, node.start_mark.column)
         if any(node is outer for outer in self._open):
             self.problem(place, "this alias contains itself")
