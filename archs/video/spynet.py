@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from ...core.annotations import Levels
 from ...core.errors import UserError
 from ...core.imaging.normalisation import IMAGENET
+from ...core.ops.constants import constant
 from ...core.ops.flow_warp import flow_warp
 from ...core.ops.precision import at_least_float32
 from ...core.runtime.checkpoint import load_weights
-from ...core.runtime.constants import constant
 from .. import ARCHS
 
 LEVELS = 6
