@@ -1,7 +1,8 @@
-"""Networks of spandrel as torch.export can follow them for any batch.
+"""Networks of spandrel as torch.export can follow them, for any batch and size as far as that is possible.
 
 Where windows of a picture are put together, their functions find the batch by a division of floats, which is a constant to
-torch.export. Here it is whatever is left over, which gives the same.
+torch.export. Here it is whatever is left over, which gives the same. Methods that torch.export cannot follow at all, or not for
+any size, are replaced by others that give the same too: see `METHODS`.
 """
 
 from __future__ import annotations
@@ -11,25 +12,41 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+SPANDREL = "spandrel."
 
 
 @contextmanager
 def traceable(network: nn.Module) -> Iterator[None]:
-    """Inside: functions that the modules of a network call are replaced by those of `INSTEAD`."""
+    """Inside: functions that the modules of a network call are replaced by those of `INSTEAD`, and methods by `METHODS`."""
+    kinds = {type(part) for part in network.modules() if type(part).__module__.startswith(SPANDREL)}
     modules = {sys.modules.get(type(part).__module__) for part in network.modules()}
-    changed = []
+    changed: list[tuple[Any, str, Any]] = []
+
+    def replace(owner: Any, name: str, instead: Callable[..., Any]) -> None:
+        own = getattr(owner, name)
+        changed.append((owner, name, own))
+        setattr(owner, name, instead(own))
+
     try:
+        for part in network.modules():
+            if type(part) in kinds and (type(part).__name__, "update_params") in METHODS:
+                part.update_params()  # type: ignore[operator] # which every call does otherwise
         for module in modules:
-            for name, instead in INSTEAD.items():
+            for name in INSTEAD:
                 own = getattr(module, name, None)
-                if callable(own) and getattr(own, "__module__", "").startswith("spandrel."):
-                    changed.append((module, name, own))
-                    setattr(module, name, instead(own))
+                if callable(own) and getattr(own, "__module__", "").startswith(SPANDREL):
+                    replace(module, name, INSTEAD[name])
+        for kind in kinds:
+            for (of, name), instead in METHODS.items():
+                if of == kind.__name__ and name in vars(kind):
+                    replace(kind, name, instead)
         yield
     finally:
-        for module, name, own in changed:
-            setattr(module, name, own)
+        for owner, name, own in reversed(changed):
+            setattr(owner, name, own)
 
 
 def joined(windows: Tensor, window: tuple[int, int], height: int, width: int) -> Tensor:
@@ -63,3 +80,58 @@ def windows2img(own: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 INSTEAD = {"window_reverse": window_reverse, "windows2img": windows2img}
 """Names of functions in spandrel's modules, and what makes another of them."""
+
+
+def every_expert(own: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """SeemoRe: all experts are computed, and those not chosen by the gate count nothing; for any batch, not one picture."""
+
+    def call(self: Any, inputs: Tensor, k: Tensor) -> Tensor:
+        weights = torch.softmax(self.gate(inputs).float(), 1).to(inputs.dtype)
+        chosen, which = torch.topk(weights, self.num_expert)
+        weights = torch.zeros_like(weights).scatter(1, which, chosen)
+        made = inputs
+        for i, expert in enumerate(self.experts):
+            made = made + expert(inputs, k) * weights[:, i, None, None, None]
+        return made
+
+    return call
+
+
+def nothing(own: Callable[..., None]) -> Callable[..., None]:
+    """SPAN: kernels that follow from others are computed before, not at each call."""
+    return lambda self: None
+
+
+def with_its_exponent(own: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """CIDNet: the exponent is the parameter itself, not the number that it holds."""
+
+    def call(self: Any, img: Tensor) -> Tensor:
+        self.__dict__["this_k"] = self.density_k  # beside nn.Module, which would take it for one more parameter
+        made = own(self, img)
+        self.__dict__["this_k"] = 0
+        return made
+
+    return call
+
+
+def padded_by_eight(own: Callable[..., Any]) -> Callable[..., Any]:
+    """FBCNN: sides are extended to multiples of 8 by repeating the last pixels, as the network would; of any size."""
+
+    def call(self: Any, x: Tensor) -> Any:
+        height, width = x.shape[-2:]
+        for dim, n in ((-2, height), (-1, width)):
+            wanted = (n + 7) // 8 * 8
+            x = x.index_select(dim, torch.arange(wanted, device=x.device).clamp(max=n - 1))
+        made, quality = own(self, x)
+        return made[..., :height, :width], quality
+
+    return call
+
+
+METHODS: dict[tuple[str, str], Callable[..., Any]] = {
+    ("MoELayer", "forward"): every_expert,
+    ("Conv3XC", "update_params"): nothing,
+    ("RGB_HVI", "PHVIT"): with_its_exponent,
+    ("FBCNN", "forward"): padded_by_eight,
+}
+"""Classes of spandrel and their methods, and what makes another of them."""

@@ -10,6 +10,7 @@ import re
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import test_every_arch as own
@@ -18,7 +19,7 @@ import torch
 from runs import REPO
 
 from relume.archs import ARCHS, build_network
-from relume.archs.zoo.traceable import INSTEAD, traceable
+from relume.archs.zoo.traceable import INSTEAD, METHODS, traceable
 from relume.core import options
 from relume.core.errors import UserError
 from relume.core.use.export import Report, to_onnx, to_program
@@ -135,16 +136,29 @@ def test_a_program_of_torch_gives_what_the_network_gives(name: str, tmp_path: Pa
 @pytest.mark.parametrize("name", ["SwinIR", "DAT", "GRL"])
 def test_functions_that_put_windows_together_are_replaced_while_traced(name: str) -> None:
     """Without a change of the result, or of what is there afterwards."""
-    network, picture = zoo.built(name).eval(), zoo.images(name, 1)[0]
+    network = zoo.built(name).eval()
     modules = {sys.modules[type(part).__module__] for part in network.modules()}
-    before = [getattr(m, n) for m in modules for n in INSTEAD if hasattr(m, n)]
+    same_while_traced(network, zoo.images(name, 1)[0], [(m, n) for m in modules for n in INSTEAD if hasattr(m, n)])
+
+
+@pytest.mark.parametrize("name", ["SeemoRe", "SPAN", "CIDNet", "FBCNN"])
+def test_methods_that_cannot_be_followed_are_replaced_while_traced(name: str) -> None:
+    network, picture = zoo.built(name).eval(), zoo.images(name, 1)[0]
+    kinds = {type(part).__name__: type(part) for part in network.modules()}
+    picture = picture[..., :-3] if name == "FBCNN" else picture
+    same_while_traced(network, picture, [(kinds[k], n) for k, n in METHODS if k in kinds])
+
+
+def same_while_traced(network: torch.nn.Module, picture: torch.Tensor, places: list[tuple[Any, str]]) -> None:
+    before = [getattr(*place) for place in places]
     with torch.no_grad():
         expected = network(picture)
         with traceable(network):
-            inside = [getattr(m, n) for m in modules for n in INSTEAD if hasattr(m, n)]
-            assert torch.equal(network(picture), expected)
+            inside = [getattr(*place) for place in places]
+            torch.testing.assert_close(network(picture), expected)
+        torch.testing.assert_close(network(picture), expected, rtol=0, atol=0)
     assert before and not any(a is b for a, b in zip(before, inside, strict=True))
-    assert before == [getattr(m, n) for m in modules for n in INSTEAD if hasattr(m, n)]
+    assert before == [getattr(*place) for place in places]
 
 
 def test_the_page_has_a_row_for_each_architecture() -> None:
