@@ -6,7 +6,7 @@ import functools
 import inspect
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from torch import nn
@@ -15,7 +15,7 @@ from ...core.annotations import usual
 from ...core.errors import UserError, require
 from ...core.registry import MISSING, guessed
 from .mends import keep_own_tables, take_first_output
-from .rows import Row
+from .rows import OVERFLOWING, Row
 from .words import WORDS
 
 
@@ -47,6 +47,8 @@ def build_of(name: str, row: Row) -> Callable[..., nn.Module]:
     build.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
     build.scale_option = row.scale  # type: ignore[attr-defined]
     build.aliases = row.aliases  # type: ignore[attr-defined]
+    build.check_options = functools.partial(_refuse_other_values, name, row)  # type: ignore[attr-defined]
+    build.cautions = functools.partial(_cautions, name, row)  # type: ignore[attr-defined]
     return build
 
 
@@ -84,13 +86,9 @@ def _plain(annotation: Any) -> Any:
 
 def _build(cls: type[nn.Module], name: str, row: Row, own: list[str], options: dict[str, Any]) -> nn.Module:
     values = {**row.defaults}
+    _refuse_other_values(name, row, options)
     for key, value in options.items():
-        if key in row.fixed:
-            if value != row.fixed[key]:
-                raise UserError(f"{name}: {key} is {row.fixed[key]} in {row.library}, and cannot be {value}")
-            if key not in own:
-                continue
-        if key in row.ignored and key not in own:
+        if key in (*row.fixed, *row.ignored) and key not in own:
             continue
         if key in row.renamed and value is None:
             continue
@@ -101,7 +99,16 @@ def _build(cls: type[nn.Module], name: str, row: Row, own: list[str], options: d
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             net = cls(**values)
-    except (AssertionError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError, ZeroDivisionError) as e:
+    except (
+        AssertionError,
+        ImportError,
+        KeyError,
+        NotImplementedError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        ZeroDivisionError,
+    ) as e:
         said = (str(e).strip().splitlines() or ["it refuses these options"])[0]
         raise UserError(f"{name}: cannot be built with these options ({type(e).__name__}: {said})") from e
     for finish in row.finish:
@@ -117,6 +124,29 @@ def _build(cls: type[nn.Module], name: str, row: Row, own: list[str], options: d
     net.size_multiple = multiple  # type: ignore[assignment]
     _freeze(net, row)
     return net
+
+
+def _refuse_other_values(name: str, row: Row, options: Mapping[str, Any]) -> None:
+    """Refuse options that have one possible value here, and another one there."""
+    for key, value in row.fixed.items():
+        if options.get(key, value) != value:
+            raise UserError(f"{name}: {key} is {value} in {row.library}, and cannot be {options[key]}")
+
+
+def _cautions(name: str, row: Row, options: Mapping[str, Any], amp: str) -> Iterator[str]:
+    """What ``relume check`` says of options that are accepted: those without effect, and a precision that is too low.
+
+    Args:
+        name, row: of the architecture.
+        options: those that the file gives.
+        amp: what training computes in.
+    """
+    if idle := [key for key in row.ignored if options.get(key) not in (None, False)]:
+        yield f"without effect in {name}, as in the original: {', '.join(idle)}"
+    if amp == "fp16" and row.place.partition(".")[0] in OVERFLOWING:
+        yield f"{name} overflows in fp16; bf16 has the range that it needs"
+    if row.untrainable:
+        yield f"{name} cannot be trained here: {row.untrainable}"
 
 
 def _refuse_training(why: str, net: nn.Module, inputs: Any) -> None:

@@ -57,6 +57,37 @@ UPSCALE: dict[str, Any] = {"scale": "upscale", "defaults": {"upscale": 2}}
 """Forks of BasicSR have 2 where a block does not say it, spandrel has 1."""
 FACTOR: dict[str, Any] = {"scale": "upscaling_factor"}
 
+OVERFLOWING = (
+    *(
+        "ATD",
+        "AuraSR",
+        "DAT",
+        "DCTLSA",
+        "DRCT",
+        "DRUNet",
+        "DnCNN",
+        "FFTformer",
+        "GFPGAN",
+        "GRL",
+        "HAT",
+        "HVICIDNet",
+        "IPT",
+    ),
+    *(
+        "KBNet",
+        "LaMa",
+        "MixDehazeNet",
+        "RCAN",
+        "RGT",
+        "RestoreFormer",
+        "RetinexFormer",
+        "SAFMN",
+        "SAFMNBCIE",
+        "SeemoRe",
+    ),
+    *("Swin2SR", "SwinIR", "Uformer"),
+)
+"""Folders of spandrel whose networks it does not run in fp16 (``supports_half`` of its descriptors)."""
 
 ROWS: dict[str, Row] = {
     "ATD": Row(
@@ -127,8 +158,13 @@ ROWS: dict[str, Row] = {
         unused=(r"^toRGB\.", r"^stylegan_decoder\.style_mlp\."),
         first_output=True,
     ),
-    "GRL": Row("GRL.__arch.grl:GRL", MIT, **UPSCALE),
-    "HAT": Row("HAT.__arch.HAT:HAT", MIT, **UPSCALE, multiple="window_size"),
+    "GRL": Row(
+        "GRL.__arch.grl:GRL",
+        MIT,
+        fixed={"fairscale_checkpoint": False, "offload_to_cpu": False},
+        **UPSCALE,
+    ),
+    "HAT": Row("HAT.__arch.HAT:HAT", MIT, ignored=("use_checkpoint",), **UPSCALE, multiple="window_size"),
     "IPT": Row("IPT.__arch.ipt:IPT", APACHE, multiple=1),
     "KBNet_l": Row("KBNet.__arch.kbnet_l:KBNet_l", MIT, ignored=("blockname",), multiple=16),
     "KBNet_s": Row("KBNet.__arch.kbnet_s:KBNet_s", MIT, ignored=("basicblock",), multiple=16),

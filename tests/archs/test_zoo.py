@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from relume.archs import ARCHS, build_network, zoo
+from relume.core import options
 from relume.core.errors import UserError
 
 SWIN = {"embed_dim": 12, "depths": [2], "num_heads": [2], "window_size": 8, "upscale": 2, "upsampler": "pixelshuffle"}
@@ -285,3 +287,53 @@ def test_swinir_is_what_spandrels_own_class_computes(height: int, width: int) ->
     (found**2).sum().backward(), (expected**2).sum().backward()
     for mine, other in zip(net.parameters(), theirs.parameters(), strict=True):
         assert (mine.grad - other.grad).abs().max() < 1e-10 * other.grad.abs().max()
+
+
+# ------------------------------------------------------------------ what `relume check` says
+CHECKED = """
+name: x
+model_type: SRModel
+scale: 2
+num_gpu: 0
+datasets:
+  train: {{name: a, type: PairedImageDataset, dataroot_gt: a, dataroot_lq: a, gt_size: 64, batch_size_per_gpu: 1}}
+network_g: {network}
+train:
+  amp: {amp}
+  total_iter: 10
+  optim_g: {{type: Adam, lr: 1e-4}}
+  scheduler: {{type: MultiStepLR, milestones: [5]}}
+  pixel_opt: {{type: L1Loss}}
+"""
+
+
+def checked(network: str, amp: str, path: Path) -> list[str]:
+    path.write_text(CHECKED.format(network=network, amp=amp))
+    return [str(note) for note in options.resolve(path).notes]
+
+
+def test_options_without_effect_and_a_precision_that_is_too_low_are_said(tmp_path: Path) -> None:
+    path = tmp_path / "x.yml"
+    hat = "{type: HAT, upsampler: pixelshuffle, use_checkpoint: %s}"
+    said = checked(hat % "true", "fp16", path)
+    assert any("network_g: without effect in HAT, as in the original: use_checkpoint" in s for s in said)
+    assert any("network_g: HAT overflows in fp16; bf16 has" in s for s in said)
+    assert not checked(hat % "false", "bf16", path)
+    assert not checked("{type: EDSR, num_in_ch: 3, num_out_ch: 3, upscale: 2}", "fp16", path)
+    aura = "{type: AuraSR, dim: 8, image_size: 64, input_image_size: 16}"
+    assert any("AuraSR cannot be trained here: a generative" in s for s in checked(aura, "off", path))
+
+
+@pytest.mark.parametrize(
+    ("network", "complaint"),
+    [
+        (
+            "{type: GRL, fairscale_checkpoint: true}",
+            "GRL: fairscale_checkpoint is False in spandrel, and cannot be True",
+        ),
+        ("{type: RealPLKSR, in_ch: 1}", "RealPLKSR: in_ch is 3 in spandrel, and cannot be 1"),
+    ],
+)
+def test_what_a_copy_cannot_do_is_refused_by_check(network: str, complaint: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=complaint):
+        checked(network, "off", tmp_path / "x.yml")

@@ -37,7 +37,7 @@ from .keys import (
 )
 from .kinds import BAD, parameters
 from .trial import TRIALS
-from .whole import mistakes_in_best, mistakes_in_plateaus, mistakes_in_training
+from .whole import cautions, mistakes_in_best, mistakes_in_plateaus, mistakes_in_training
 from .words import describe_node, join, spelled
 
 RUNNING = "plugins: running "
@@ -110,6 +110,7 @@ class OptionsChecker(Checker):
             node = self._node(root, key)
             given = isinstance(node, Scalar) and node.value is not None and spelled(node.value) not in text
             self.problem(self._place(root, key), key, f"{text}, got {describe_node(node)}" if given and node else text)
+        self.notes += [Problem(self._place(root, key), f"{key}: {text}") for key, text in cautions(values)]
 
     def _node(self, root: Block, key: str) -> Node | None:
         """What is given at a dotted key, if anything is."""

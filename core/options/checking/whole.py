@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
+from ....archs import ARCHS
 from ....losses import LOSSES
 from ....losses.base import LossTraits
 from ...annotations import declared
@@ -95,3 +97,13 @@ def mistakes_in_plateaus(values: Options) -> Iterator[tuple[str, str]]:
         if key.startswith(SCHEDULER_PREFIX.rstrip("_")) and block and block["type"] == "ReduceLROnPlateau":
             text = f"type: ReduceLROnPlateau follows a score, and there is none: give {' and '.join(lacking)}"
             yield f"train.{key}", text
+
+
+def cautions(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Keys of networks, and what their architectures say of options that are accepted."""
+    amp = (values.get("train") or {}).get("amp", "off")
+    for key, block in values.items():
+        if key.startswith("network_") and isinstance(block, Mapping) and block.get("type") in ARCHS:
+            said = getattr(ARCHS.get(block["type"]), "cautions", None)
+            for text in said(block, amp) if said else ():
+                yield key, text
