@@ -67,9 +67,12 @@ def decisions() -> str:
     return "; ".join(said)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _fault(op: str, dtype: torch.dtype, device: torch.device) -> str | None:
     return self_test.fault(op, dtype, device)
+
+
+# What torch.compiler.assume_constant_result does, which would import the compiler into every process: that takes seconds.
+_fault._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def compiler_obstacle(op: str) -> str | None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ..errors import UserError
 from . import devices
@@ -132,6 +133,17 @@ def kept_for_gradients(aside: Iterable[Tensor]) -> Iterator[dict[int, torch.Unty
         yield kept
 
 
+class Unfilled(TorchFunctionMode):
+    """Inside, tensors without data are not filled at random, for which torch would import its compiler: that takes seconds."""
+
+    FILLS = (Tensor.normal_, Tensor.uniform_)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in self.FILLS and args[0].is_meta:
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
 def weighed(build: Callable[[], nn.Module]) -> int | None:
     """Bytes of the parameters and buffers of what `build` builds; no memory is used for them.
 
@@ -144,7 +156,7 @@ def weighed(build: Callable[[], nn.Module]) -> int | None:
         UserError: the weights need more memory than any machine has.
     """
     try:
-        with nothing_drawn(), warnings.catch_warnings(), torch.device("meta"):
+        with nothing_drawn(), warnings.catch_warnings(), torch.device("meta"), Unfilled():
             warnings.simplefilter("ignore")
             return bytes_of(build())
     except UserError as e:

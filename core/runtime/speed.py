@@ -46,12 +46,21 @@ def computing(precision: Precision, benchmark: bool, deterministic: bool) -> Ite
         cudnn.allow_tf32 = precision != "highest"
         cudnn.benchmark = benchmark and not deterministic
         cudnn.deterministic = deterministic
-        torch.use_deterministic_algorithms(deterministic)
+        deterministically(deterministic)
         yield
     finally:
         torch.set_float32_matmul_precision(before[0])
         cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = before[1:]
-        torch.use_deterministic_algorithms(modes[0], warn_only=modes[1])
+        deterministically(*modes)
+
+
+def deterministically(wanted: bool, warn_only: bool = False) -> None:
+    """Have torch use deterministic algorithms or not; where that is so already, nothing is called that imports the compiler."""
+    if (wanted, warn_only) != (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    ):
+        torch.use_deterministic_algorithms(wanted, warn_only=warn_only)
 
 
 class Profiler:

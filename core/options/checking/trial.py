@@ -14,6 +14,7 @@ from ...annotations import Epochs
 from ...errors import UserError, in_one_line
 from ...registry import Registry
 from ...runtime.optimizers import OPTIMIZERS, build_optimizer
+from ...runtime.optimizers.uncompiled import plain_step, without_compiler
 
 PER_GROUP = ("max_lr", "base_lr", "min_lr", "lr_lambda")
 """Options that may hold one value for every parameter group, of which a trial knows nothing."""
@@ -42,7 +43,7 @@ def try_optimizer(block: Mapping[str, Any]) -> None:
         # On which devices these can be used is known in the training only.
         if type(optimizer).__module__.startswith("torch.") and not (block.get("capturable") or block.get("fused")):
             try:
-                optimizer.step()
+                plain_step(optimizer)
             except Exception as e:
                 raise UserError(f"optimizer {block['type']}: {in_one_line(e)}") from e
 
@@ -57,7 +58,7 @@ def try_scheduler(block: Mapping[str, Any]) -> None:
     in_epochs = any(isinstance(v, Epochs) for v in values)  # how long those are, the training set says
     if in_epochs or any(isinstance(block.get(k), (list, tuple)) for k in PER_GROUP):
         return
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), without_compiler():
         warnings.simplefilter("ignore")
         build_scheduler(torch.optim.SGD([p for _, p in layer()], lr=1e-3, momentum=0.9), block)
 

@@ -16,6 +16,7 @@ from ...errors import UserError, printable
 from ...registry import Registry, unknown_key
 from ..patience import at_most
 from . import library
+from .uncompiled import spare_compiler, without_compiler
 
 
 @dataclass
@@ -112,9 +113,11 @@ def build_optimizer(
     if divided is not None:
         groups = divided(groups, [p for _, p in named], settings)
     try:
-        optimizer: torch.optim.Optimizer = OPTIMIZERS.build(settings, params=groups)
+        with without_compiler():
+            optimizer: torch.optim.Optimizer = OPTIMIZERS.build(settings, params=groups)
     except (TypeError, ValueError) as e:
         raise UserError(f"optimizer {settings.get('type')}: {e}") from e
+    spare_compiler(optimizer)
     return optimizer
 
 

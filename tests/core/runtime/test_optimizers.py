@@ -73,3 +73,24 @@ def test_frozen_parameters_are_left_out_and_nothing_left_is_an_error() -> None:
     assert len(groups[0]["params"]) == 4
     with pytest.raises(UserError, match=r"nothing|no parameter to optimise"):
         build_optimizer(net.requires_grad_(False).named_parameters(), {"type": "SGD", "lr": 0.1})
+
+
+@pytest.mark.parametrize("kind", ["Adam", "SGD", "RMSprop"])
+def test_steps_without_the_compiler_are_those_of_the_class(kind: str) -> None:
+    found = []
+    for spared in (True, False):
+        weight = torch.nn.Parameter(torch.linspace(-1, 1, 6))
+        if spared:
+            optimizer = build_optimizer([("w", weight)], {"type": kind, "lr": 0.1, "foreach": False})
+        else:
+            optimizer = getattr(torch.optim, kind)([weight], lr=0.1, foreach=False)
+        hooked: list[int] = []
+        for step in range(4):
+            optimizer.zero_grad()
+            if step == 2:
+                optimizer.register_step_pre_hook(lambda *_: hooked.append(1))
+            (weight**2).sum().backward()
+            optimizer.step()
+        assert hooked == [1, 1]
+        found.append([weight.detach(), *(v for v in optimizer.state_dict()["state"].get(0, {}).values())])
+    torch.testing.assert_close(*found)
