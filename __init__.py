@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 __all__ = ["__version__", "load", "load_model"]
 __version__ = "0.1.0"
 
-# OpenMP's threads wait by spinning, which takes the cores from whoever has work: loading processes, a second run. On two busy
-# cores a training step was measured 3 to 30 times slower than with threads that sleep. Takes effect if torch is not loaded yet;
-# whoever sets the variable keeps it.
+# OpenMP's threads wait by spinning, which takes the cores from other processes with work: loading processes, a second run. On
+# two busy cores a training step was measured 3 to 30 times slower than with threads that sleep. The variable takes effect if
+# torch is not loaded yet; a value that is set already stays.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 

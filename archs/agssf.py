@@ -158,7 +158,7 @@ class SFCA(nn.Module):
         dim: channels.
         official: the authors' last form: learned slopes, no widening in the spectrum, and the gate on each branch before its
             addition; otherwise slopes of 0.2, twice the channels in the spectrum, and the gate at the end.
-        gate: see `PhaseGate`.
+        gate: kind of channel gate, see `PhaseGate`.
     """
 
     def __init__(self, dim: int, official: bool, gate: Gate = "legacy") -> None:
@@ -200,7 +200,7 @@ class FourierUp(nn.Module):
     Args:
         dim: channels.
         channel_red: halve the channels.
-        snap: see `core.ops.fourier.polar_spectrum`.
+        snap: whether bins that are real in theory get a phase of 0 or +pi, see `core.ops.fourier.polar_spectrum`.
     """
 
     def __init__(self, dim: int, channel_red: bool = True, snap: bool = True) -> None:
@@ -267,7 +267,7 @@ class DeadParameters(nn.Module):
 
     _dead: frozenset[str] = frozenset()
 
-    def bury(self, patterns: Sequence[str], drop: bool) -> None:
+    def freeze_or_drop(self, patterns: Sequence[str], drop: bool) -> None:
         """Freeze, or `drop`, the parameters whose names match one of the `fnmatch` patterns. Call once all are there."""
         names = [name for name, _ in self.named_parameters() if any(fnmatch(name, p) for p in patterns)]
         self._dead = frozenset(names)
@@ -319,10 +319,11 @@ class SpectroformerAGSSF(DeadParameters):
         expansion_factor: inner channels of the feed-forward blocks over their input's.
         variant: "agssf1" (final_model_AGSSF1.py), "official" (Final_model_AGSSF.py, another `SFCA`), "model" (model.py: the
             spectral query is used, plain skip connections) or "without_ca" (the ablation: plain skip connections).
-        phase_gate: see `PhaseGate`.
-        freq_query: see `MDTA`; the variant's own when omitted.
-        snap_self_conjugate: see `core.ops.fourier.polar_spectrum`. False is what was published, which makes the output jump by
-            O(0.1) under 1e-7 of noise at sizes that are not powers of two.
+        phase_gate: kind of channel gate, ``legacy`` or ``spatial``, see `PhaseGate`.
+        freq_query: kind of query from the spectrum, see `MDTA`; the variant's own when omitted.
+        snap_self_conjugate: whether bins that are real in theory get a phase of 0 or +pi, see
+            `core.ops.fourier.polar_spectrum`. False is what was published, which makes the output jump by O(0.1) under 1e-7
+            of noise at sizes that are not powers of two.
         drop_dead: leave out the parameters that the output does not depend on; checkpoints that have them still load.
 
     Raises:
@@ -371,7 +372,7 @@ class SpectroformerAGSSF(DeadParameters):
         self.outputl = conv3x3(c[1], 8)
         xavier_init(self)
         dead = ["ups_4.*", "ups1.*", "ups2.*", "output1.*", "attention.3.*" if self.attends else "attention.*"]
-        self.bury([*dead, *(["*.q1X1_?.weight"] if query == "dead" else [])], drop_dead)
+        self.freeze_or_drop([*dead, *(["*.q1X1_?.weight"] if query == "dead" else [])], drop_dead)
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]

@@ -224,7 +224,7 @@ def fourier_magnitudes(x: Tensor, amplitude: Convs, phase: Convs, snap: bool) ->
     Args:
         x: (B, C, H, W).
         amplitude, phase: the two 1 x 1 convolutions of each perceptron, C -> C, with a LeakyReLU(0.1) between.
-        snap: see `core.ops.fourier.polar_spectrum`.
+        snap: whether bins that are real in theory get a phase of 0 or +pi, see `core.ops.fourier.polar_spectrum`.
 
     Returns:
         Planes (B, C, H, W), float32 or float64.

@@ -22,7 +22,7 @@ def beta_schedule(kind: BetaSchedule, timesteps: int, start: float = 1e-4, end: 
     Args:
         kind: "linear" is linear in the standard deviation (latent diffusion's, Rombach et al., 2022), "sqrt_linear" in the
             variance, "sqrt" its root, "cosine" that of Nichol and Dhariwal (2021), which has no start and end.
-        timesteps: how many.
+        timesteps: number of steps.
         start: first variance.
         end: last variance.
 

@@ -25,8 +25,8 @@ class LocalMean(nn.Module):
 
     Args:
         window: height and width.
-        stride: if given, the fast form: means of every so many rows and columns (as far as that divides the image), repeated.
-            It is another function, which published results with ``fast_imp`` come from.
+        stride: distance of the rows and columns whose means are taken, if given, which is the fast form (as far as that
+            divides the image), repeated. It is another function, which published results with ``fast_imp`` come from.
     """
 
     def __init__(self, window: tuple[int, int], stride: tuple[int, int] | None = None) -> None:
@@ -81,7 +81,7 @@ def pool_locally(module: nn.Module, level: int, multiple: int, train_size: tuple
         multiple: multiple to which the network extends images.
         train_size: height and width of the patches that the weights were trained on; the window is one and a half times as
             large.
-        fast: see `LocalMean`.
+        fast: whether the fast form is taken, see `LocalMean`.
     """
     sides = [-(-n // multiple) * multiple // 2**level for n in train_size]
     height, width = (side * int(1.5 * n) // n for side, n in zip(sides, train_size, strict=True))

@@ -114,7 +114,7 @@ class AttentiveStateSpace(nn.Module):
         num_tokens: prompts.
         inner_rank: rank of the prompts' matrix.
         mlp_ratio: channels inside over `dim`.
-        route: see `MambaIRv2`.
+        route: way in which a prompt is chosen, see `MambaIRv2`.
     """
 
     def __init__(
@@ -360,9 +360,6 @@ class MambaIRv2Light(MambaIRv2):
     """MambaIRv2 with gated feed-forward networks, for small widths; see there for everything.
 
     Args:
-        img_size, patch_size, in_chans, embed_dim, d_state, depths, num_heads, window_size: see `MambaIRv2`.
-        inner_rank, num_tokens, mlp_ratio, qkv_bias, ape, patch_norm, use_checkpoint: see there.
-        upscale, img_range, upsampler, resi_connection, route: see there.
         convffn_kernel_size: accepted; no influence.
     """
 

@@ -33,7 +33,7 @@ def project(
         y: pixel-major (B, H, W, C).
         conv: 1 x 1, C -> O, with a bias.
         gain: (1, O, 1, 1).
-        attention: see `core.ops.projection.scaled_projection`.
+        attention: factor of each channel, see `core.ops.projection.scaled_projection`.
         skip: (B, O, H, W).
 
     Returns:

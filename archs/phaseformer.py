@@ -58,7 +58,7 @@ class Phaseformer(DeadParameters):
         channels: channels of the four levels; each twice the previous.
         num_refinement: blocks at full size after the decoder.
         expansion_factor: inner channels of the feed-forward blocks over their input's.
-        phase_gate: see `PhaseGate`.
+        phase_gate: kind of channel gate, ``legacy`` or ``spatial``, see `PhaseGate`.
         drop_dead: leave out the parameters that the output does not depend on; checkpoints that have them still load.
 
     Raises:
@@ -100,7 +100,7 @@ class Phaseformer(DeadParameters):
         self.ups2 = PixelUp(c[0])
         self.outputl = conv3x3(c[1], 8)
         xavier_init(self)
-        self.bury(["attention.3.*", "ups2.*"], drop_dead)
+        self.freeze_or_drop(["attention.3.*", "ups2.*"], drop_dead)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         height, width = x.shape[-2:]

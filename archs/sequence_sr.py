@@ -66,7 +66,7 @@ class SequenceSR(nn.Module):
         img_range: the insides see values this much larger than the input.
         upsampler: ``pixelshuffle``, with 64 channels at each size; ``pixelshuffledirect``, in one step; ``nearest+conv``, by 4
             only; or '', which adds a correction to the input and needs ``upscale: 1``.
-        resi_connection: see `residual_conv`.
+        resi_connection: convolution after each group: ``1conv``, or ``3conv`` for three, see `residual_conv`.
 
     Raises:
         UserError: settings that do not go together.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..core.annotations import Count, Positive
 from ..core.errors import UserError
-from ..core.ops.window_attention import APART
+from ..core.ops.window_attention import MASKED
 from . import ARCHS
 from .blocks import pad_to, stochastic_depth
 from .mambair import Rate, ResidualGroup
@@ -42,11 +42,11 @@ def wrapped_masks(size: int, shift: int) -> Tensor:
     """
     query = torch.arange(size) >= size - shift
     key = torch.arange(size // 2) >= size // 2 - (shift + 1) // 2
-    apart = query[:, None] != key
-    down, right = apart[:, None, :, None], apart[None, :, None, :]
+    across = query[:, None] != key
+    down, right = across[:, None, :, None], across[None, :, None, :]
     table = [(bottom & down) | (last & right) for bottom in (False, True) for last in (False, True)]
     masks = [t.expand(size, size, size // 2, size // 2).reshape(size**2, -1) for t in table]
-    return (APART * torch.stack(masks).float()).unflatten(0, (2, 2))
+    return (MASKED * torch.stack(masks).float()).unflatten(0, (2, 2))
 
 
 def stored_mask(masks: Tensor, windows: int) -> Tensor:

@@ -47,7 +47,7 @@ class ScanParameters(nn.Module):
 
         Args:
             u: sequences, (B, K, d, L).
-            low: their projections by ``x_proj_weight``, (B, K, R + 2 n, L).
+            low: projections of the sequences by ``x_proj_weight``, (B, K, R + 2 n, L).
             prompt: what is added to C, (B, K, n, L).
 
         Returns:
@@ -131,7 +131,7 @@ class VSSBlock(nn.Module):
         dim: channels, at least 30.
         d_state, expand: see `SS2D`.
         drop_path: probability of leaving the state-space layer out of a sample's training.
-        light: see `ConvolutionAttention`.
+        light: whether `ConvolutionAttention` has its light form.
 
     Raises:
         UserError: too few channels.

@@ -79,8 +79,8 @@ def execute(command: ModuleType | Any, argv: Sequence[str] | None, program: str)
 
     Args:
         command: module with a docstring, ``add_arguments(parser)`` and ``run(arguments)``.
-        argv: its arguments; those of the process when None.
-        program: its name in messages.
+        argv: arguments of the command; those of the process when None.
+        program: name of the program in messages.
 
     Raises:
         SystemExit: argparse's, after ``--help`` (0) or wrong arguments (2).

@@ -63,7 +63,7 @@ class Evaluator:
         loaders: loaders by dataset name; each gives this rank's share in batches, with the key ``index``: (B,), or a number
             for one. See `LoaderTraits` for what else it may have.
         metrics: blocks of ``val.metrics`` by free name.
-        folder: where images and ``<dataset>_scores.jsonl`` go.
+        folder: folder in which images and ``<dataset>_scores.jsonl`` go.
         device: device of the networks.
         image_name, save_images, save_comparisons, save_grid, linear_format, picture, pictures: see `Gallery`.
         best_metric, score_input, eight_bit, rounding: see `Scorer`.
@@ -80,7 +80,7 @@ class Evaluator:
             there are more.
         took: seconds that each image took the model in the last run, on whatever rank, by dataset and image.
         counts: how many images have results, and of how many, by dataset.
-        unscored: why the last run found no score of a dataset, though there are metrics, by dataset.
+        unscored: reason why the last run found no score of a dataset, though there are metrics, by dataset.
     """
 
     def __init__(

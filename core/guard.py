@@ -48,11 +48,11 @@ class Guard:
     """Judges every update, counts bad steps in a row, and leaves a replayable bundle when there were too many.
 
     It judges on the device, where a bad step is taken back, and asks nothing. What was bad is said when somebody looks: see
-    `look`. From too many bad steps in a row on no step counts, so that whoever looks finds everything as it was then.
+    `look`. From too many bad steps in a row on no step counts, so that a look finds everything as it was then.
 
     Args:
         limit: consecutive bad steps after which training stops (``train.max_nonfinite``).
-        folder: where the bundle goes.
+        folder: folder in which the bundle goes.
         device: device of the networks.
         trained_by: the optimizers and losses with their values, for who has to find out why there were too many.
     """
@@ -118,7 +118,7 @@ class Guard:
         network was called behind DistributedDataParallel's back.
 
         Args:
-            parameters: that have gradients.
+            parameters: parameters that have gradients.
             norms: norms of those gradients, (k,).
             norm: norm of all of them together.
             going: whether the step still counts, ().

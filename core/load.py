@@ -238,7 +238,7 @@ class Restorer:
         Args:
             clip: (N, T, C, H, W), floats in [0, 1].
             state: what the call before gave; None at a beginning.
-            count: how many frames.
+            count: number of frames.
         """
         device = next(self.model.networks["g"].parameters()).device
         mean, std = self.description["mean"], self.description["std"]

@@ -393,7 +393,7 @@ class Trainer:
                 self.writer.write(revise if distributed.is_main() else lambda: None)
 
     def rescue(self) -> None:
-        """Keep what was trained since the last checkpoint apart, as ``interrupted``, while an error goes on up.
+        """Keep what was trained since the last checkpoint separately, as ``interrupted``, while an error goes on up.
 
         The state is the one after the last whole iteration. Nothing is agreed with other ranks, which may have no error:
         the main one writes what it has, unless networks or optimizers are split over ranks, or another rank was lost in the

@@ -66,7 +66,7 @@ class DatasetTraits:
     num_classes: int = 0
     """How many classes there are; 0 without."""
     resolution: int | str | None = None
-    """Size to which all images are brought, part of what tells cached statistics apart; None as they are."""
+    """Size to which all images are brought, part of what distinguishes cached statistics; None as they are."""
 
     on_device: bool = False
     """Whether `finish` has something to do."""

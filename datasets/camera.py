@@ -104,7 +104,7 @@ def estimated_gain(ldr: np.ndarray, gamma: float, scene_key: float = SCENE_KEY) 
 
     Args:
         ldr: the picture, (H, W, 3) in [0, 1].
-        gamma: its exponent.
+        gamma: exponent of the picture's curve.
         scene_key: log-average radiance of scenes relative to the peak, best measured on the training set.
     """
     return max(log_average(np.power(ldr, np.float32(gamma))), FAINT) / scene_key
@@ -124,8 +124,8 @@ class CurveChoice:
     """What is taken for the curve of a picture: its own, from a prompt file or the synthetic camera, or other values.
 
     Args:
-        dgain: this gain for every picture; its own when None.
-        gamma: this exponent for every picture; its own when None.
+        dgain: gain of every picture; each picture's own when None.
+        gamma: exponent of every picture; each picture's own when None.
         estimate: guess the gain from the picture, as `estimated_gain` does; the exponent is `gamma`, or 2.2.
         scene_key: log-average radiance that `estimated_gain` takes every scene to have.
 

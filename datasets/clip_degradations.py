@@ -29,7 +29,7 @@ class ClipDegradation:
     Args:
         degradation: options of the chain.
         degradations: operations instead.
-        engine: what computes them.
+        engine: engine that computes them.
         scale: factor by which frames become smaller.
 
     Raises:

@@ -113,7 +113,7 @@ class ClipDataset(FrameDataset):
     Args:
         clips: sequences of frames.
         stride: range of distances between the outer frames, in frames.
-        any_time: see above.
+        any_time: whether any frame in between is taken, with its timestep, instead of the middle one.
         per_frame: a sample for every frame of a clip that can be the first one; else one per clip, and the place is random.
     """
 

@@ -42,7 +42,7 @@ def open_clips(root: str, backend: IOBackend, left_out: list[str] | None = None,
 
     Args:
         left_out: list that gets the names of clips that are videos which cannot be decoded; see `find_clips`.
-        part: see `sources.Tar`.
+        part: the files of a key that are meant, see `sources.Tar`.
 
     Raises:
         UserError: there are none.
@@ -149,10 +149,10 @@ class FramePairs(ImageDataset):
     Args:
         scale: size of gt / size of lq.
         gt_size: side of the training patch in gt; whole frames when None.
-        use_hflip, use_rot: see `random_flip_rotate`.
+        use_hflip, use_rot: flips and turns at random, see `random_flip_rotate`.
         phase: nothing is random but in ``train``.
-        on_error: see `ImageDataset`.
-        color: see `with_channels`.
+        on_error: what an unreadable file does, see `ImageDataset`.
+        color: channels of the images, see `with_channels`.
     """
 
     random_reverse = False

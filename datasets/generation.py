@@ -121,7 +121,7 @@ class StoredImages(GenerationDataset):
         images: (N, H, W, 3), integers.
         labels: (N,), or None.
         classes: how many classes there are.
-        resolution, use_hflip, phase: the options of `GenerationDataset`.
+        resolution, use_hflip, phase: see `GenerationDataset`.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ the blurred step :math:`\bar s` making large highlights brighter than specks, as
 highlights are lost; exponent, noise (standard deviation :math:`n \sqrt{x + 0.01}` at the exposure x) and JPEG quality are
 drawn too.
 
-The scenes are plausible, not measured: results on them tell methods apart, and say nothing about how any does on real radiance.
+The scenes are plausible, not measured: results on them compare methods, and say nothing about how any does on real radiance.
 """
 
 from __future__ import annotations

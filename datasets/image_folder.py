@@ -30,7 +30,7 @@ class ImageFolderDataset(GenerationDataset):
 
     Args:
         dataroot: folder with its sub-folders, local or remote, or a ``.zip`` file.
-        labels: where classes come from: ``json``, ``folders``, or ``none``; ``json`` where there is a ``dataset.json`` with
+        labels: source of the classes: ``json``, ``folders``, or ``none``; ``json`` where there is a ``dataset.json`` with
             labels, when omitted.
         resolution: R; images are cut to their central square and resized to it. None takes square images as they are.
         use_hflip: flip every other image, left to right, at random; in training only.

@@ -242,7 +242,7 @@ class SNUFILMDataset(Benchmark):
 
     Args:
         dataroot: folder that holds the lists ``test-<level>.txt`` (or ``eval_modes/test-<level>.txt``) and the frames.
-        level: how far apart the outer frames are.
+        level: distance of the outer frames.
         meta_info_file: another list: three paths per line, the middle frame second. Leading folders of the paths that are
             not there are left out.
         allow_outside: let the list name frames that are not below `dataroot`.

@@ -54,7 +54,7 @@ class Layer:
     Attributes:
         texture: (3, H, W) float32, a photograph.
         anchor: the texture's point (y, x), in its pixels, that is at `centre` when t = 1/2.
-        centre: that point of the frame.
+        centre: point of the frame at which the anchor is then.
         motion: motion of the layer.
         outline: None for a layer without end. Else the object's radius in texture pixels, and amplitudes (relative to the
             radius) and phases of the waves 2, 3, ... of its outline around the anchor.

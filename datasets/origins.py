@@ -11,10 +11,10 @@ class Origin(NamedTuple):
 
     Args:
         name: what `relume prepare data` calls it.
-        title: its usual name.
-        source: where its authors give it away.
+        title: usual name of the data set.
+        source: address at which its authors give it away.
         licence: what its page says of the use; check it there.
-        folder: where the shipped option files look for it.
+        folder: folder in which the shipped option files look for it.
         layout: what is in this folder.
         counts: how many samples it has.
         prepare: the command that brings the download into this form, or checks it; or `UNPACKED`.

@@ -74,10 +74,10 @@ class PairedImageDataset(ImageDataset):
         mean: value subtracted from each channel.
         std: divisor of each channel.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next sample.
-        task: the name that forks give the kind of pairs: ``CAR`` for pairs in gray of the files' bits; ``denoising_color``
+        task: name that forks give the kind of pairs: ``CAR`` for pairs in gray of the files' bits; ``denoising_color``
             and ``denoising_gray`` for ``lq`` that is ``gt`` plus white Gaussian noise (not clipped; outside training always
             the same), whatever lies in `dataroot_lq`.
-        noise: its standard deviation, in 1/255.
+        noise: standard deviation of that noise, in 1/255.
         recursive: search the sub-folders of folders that have images themselves; in test sets not, when omitted.
     """
 

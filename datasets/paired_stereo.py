@@ -42,8 +42,8 @@ class PairedStereoImageDataset(ImageDataset):
         dataroot_lq: folder of the inputs, or the same.
         io_backend: ``{type: disk}``, ``{type: lmdb}`` or ``{type: tar}``.
         gt_size: side of the training patch in the ground truth; whole images when omitted.
-        gt_size_h: its height, with `gt_size_w`, in place of `gt_size`.
-        gt_size_w: its width.
+        gt_size_h: height of the training patch, with `gt_size_w`, in place of `gt_size`.
+        gt_size_w: width of the training patch.
         scale: ground truth size / input size.
         phase: ``train``, or ``val`` and ``test``, in which nothing is random.
         use_hflip: mirror both views at random.

@@ -45,7 +45,7 @@ class Source:
         self.files = dict(by_key)
         if len(self.files) < len(by_key):
             twice = [f"{a[1]} and {b[1]}" for a, b in itertools.pairwise(by_key) if a[0] == b[0]]
-            raise UserError(f"{root}: files that differ in their suffix only cannot be told apart: {listing(twice)}")
+            raise UserError(f"{root}: files that differ in their suffix only cannot be distinguished: {listing(twice)}")
         self._shelf: Shelf | None = None
         self._numbers: dict[str, int] = {}
         if not self.files:

@@ -195,8 +195,8 @@ def open_source(
     """The images under `root`; ``~`` is expanded. In a folder, files that `readers` has no suffix for are left out.
 
     Args:
-        recursive: see `Folder`.
-        part: see `Tar`.
+        recursive: whether sub-folders are searched, see `Folder`.
+        part: the files of a key that are meant, see `Tar`.
     """
     source: Source
     if backend.type == "tar":

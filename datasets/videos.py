@@ -221,7 +221,7 @@ class PyAV:
             raise UnreadableFile(f"{file}: has frames of different sizes ({shown}, height x width)")
         times = [t for t in ticks if t is not None]
         if len(times) < len(ticks) or any(b <= a for a, b in itertools.pairwise(times)):
-            # Without times that tell frames apart, they are counted, from the beginning.
+            # Without times that distinguish frames, they are counted, from the beginning.
             entered, times, tick = False, list(range(len(ticks))), 1 / rate
         return Index(
             size=sizes.pop(),

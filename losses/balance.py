@@ -34,10 +34,11 @@ class Balance(nn.Module):
 
     Args:
         names: names of the losses.
-        mode: see above.
+        mode: one of these.
         entropy: strength of the entropy term of ``softmax``; small is greedy, large is equal weights.
 
-        start: where trained weights begin: all ``equal``, or w drawn from U[0, 1), as the originals' guide describes it.
+        start: values at which trained weights begin: all ``equal``, or w drawn from U[0, 1), as the originals' guide
+            describes it.
 
     Raises:
         UserError: unknown mode or start.

@@ -62,7 +62,7 @@ class ContextualLoss(WithFrozenNetwork):
         loss_weight: factor of the result.
         layer_weights: weight of each layer: conv<b>_<i> (before the ReLU), relu<b>_<i> or pool<b>; conv3_2 and conv4_2, 1 each,
             when omitted.
-        vgg_type: which network.
+        vgg_type: network whose features are compared.
         distance_type: ``cosine``, ``l1`` or ``l2``.
         b: offset in the exponent.
         band_width: how sharply the nearest feature is preferred.

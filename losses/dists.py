@@ -48,8 +48,8 @@ class DISTSNetwork(nn.Module):
     """VGG16 with `L2Pool` for max pooling, and the weights alpha (structure's partner, of means) and beta of each channel.
 
     Args:
-        weights: see `DISTSLoss`.
-        vgg_weights: see there.
+        weights: weights of channels, see `DISTSLoss`.
+        vgg_weights: weights of the network, see `DISTSLoss`.
     """
 
     alpha: Tensor

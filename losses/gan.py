@@ -36,9 +36,9 @@ class GANLoss(nn.Module):
     ================  =================================================================
 
     Args:
-        gan_type: one of these.
-        real_label_val: t of real images, below 1 for one-sided label smoothing. The generator's calls see it, too.
-        fake_label_val: t of generated ones.
+        gan_type: objective, ``vanilla``, ``lsgan``, ``wgan``, ``wgan_softplus`` or ``hinge``.
+        real_label_val: label t of real images, below 1 for one-sided label smoothing. The generator's calls see it, too.
+        fake_label_val: label t of generated images.
         loss_weight: factor of the result when the generator is trained (``is_disc=False``); the discriminator's has none.
 
     Raises:
@@ -162,7 +162,7 @@ def relativistic_g_loss(criterion: nn.Module, real_pred: Prediction, fake_pred: 
     Args:
         criterion: a `GANLoss`.
         real_pred: the discriminator's logits of real images; no gradient reaches them.
-        fake_pred: those of generated images.
+        fake_pred: the discriminator's logits of generated images.
     """
     real = [r.detach() for r in logits(real_pred)]
     fake = logits(fake_pred)

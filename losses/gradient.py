@@ -27,7 +27,7 @@ class GradientLoss(nn.Module):
     Args:
         loss_weight: factor of the result.
         reduction: ``mean``, ``sum``, or ``none`` for the map.
-        operator: which derivative.
+        operator: derivative, ``laplacian`` or ``sobel``.
     """
 
     def __init__(

@@ -42,7 +42,7 @@ class VGG(WithFrozenNetwork):
 
     Args:
         layer: name of a layer, see `PerceptualLoss`.
-        vgg_type: which network.
+        vgg_type: network whose features are compared.
         weights: a file with torchvision's state dict, torchvision's download when omitted, ``random`` for tests.
     """
 

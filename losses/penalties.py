@@ -68,7 +68,7 @@ def g_path_regularize(
     Args:
         fake: generated images (B, C, H, W), made from `latents`.
         latents: (B, styles, D), requiring a gradient.
-        mean_path_length: its running mean.
+        mean_path_length: running mean of the path length.
         decay: how fast that follows.
         noise: standard normal, of the shape of `fake`; from torch's global generator when None.
 

@@ -41,7 +41,7 @@ class PerceptualLoss(WithFrozenNetwork):
 
     Args:
         layer_weights: weight of each layer: conv<b>_<i> (before the ReLU), relu<b>_<i> or pool<b>.
-        vgg_type: which network.
+        vgg_type: network whose features are compared.
         use_input_norm: subtract ImageNet's mean and divide by its standard deviation.
         range_norm: images are in [-1, 1], not in [0, 1].
         perceptual_weight: factor of the distance of features; 0 leaves it out.

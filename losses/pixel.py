@@ -69,7 +69,7 @@ class SmoothL1Loss(PixelLoss):
     Args:
         loss_weight: factor of the result.
         reduction: ``mean``, ``sum`` or ``none``.
-        beta: where the parabola meets the line; 0 is the absolute difference.
+        beta: difference at which the parabola meets the line; 0 is the absolute difference.
     """
 
     def __init__(self, loss_weight: float = 1.0, reduction: Reduction = "mean", beta: float = 1.0) -> None:

@@ -27,7 +27,7 @@ def pretrained_state(
         weights: a state dict's file; None takes the file of `url` from torch's hub cache, downloading it when it is not
             there; ``random`` draws He-normal kernels and zero biases from a fixed generator, for tests and for machines
             without the weights (features of random networks are still features, but not the published loss).
-        url: where the published weights are; called only when needed.
+        url: address of the published weights; called only when needed.
         shapes: what is needed; other entries of the file are ignored.
 
     Raises:

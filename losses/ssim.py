@@ -66,7 +66,7 @@ class SSIMLoss(_Similarity):
         reduction: ``mean`` or ``sum`` over the batch, or ``none`` for one value per image, (B,).
         data_range: largest minus smallest possible pixel value.
         win_size: side of the window; odd, and no larger than the images.
-        win_sigma: its standard deviation in pixels.
+        win_sigma: standard deviation of the window in pixels.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class MSSSIMLoss(_Similarity):
         reduction: ``mean`` or ``sum`` over the batch, or ``none`` for one value per image, (B,).
         data_range: largest minus smallest possible pixel value.
         win_size: side of the Gaussian window, odd.
-        win_sigma: its standard deviation in pixels.
+        win_sigma: standard deviation of the window in pixels.
         scales: 1 to 5. Images must be larger than (win_size - 1) 2^(scales - 1) pixels: 160 by default. With fewer
             than 5 the finest scales' exponents are rescaled to a sum of 1.
     """

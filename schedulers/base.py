@@ -59,7 +59,7 @@ def restart_table(owner: str, restarts: list[int] | None, weights: list[float] |
 class ClosedForm(LRScheduler):
     """A schedule given by a formula, `rate`, of the step and of a group's base rate.
 
-    Never reading the current rate back makes it exact on resume and deaf to what else sets rates (a warm-up, a user).
+    Never reading the current rate back makes it exact on resume, and independent of what else sets rates (a warm-up, a user).
     What `rate` returns below zero becomes zero.
 
     Args:

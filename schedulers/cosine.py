@@ -26,7 +26,7 @@ class CosineAnnealingRestartCyclicLR(ClosedForm):
         periods: lengths in steps.
         restart_weights: one per period; 1 each when omitted.
         eta_mins: floors, one per period; 0 each when omitted.
-        last_epoch: see `ClosedForm`.
+        last_epoch: steps taken minus one; -1 starts from the beginning.
 
     Raises:
         UserError: no period, one that is not positive, or lists of different lengths.
@@ -73,7 +73,7 @@ class CosineAnnealingRestartLR(CosineAnnealingRestartCyclicLR):
         periods: lengths in steps.
         restart_weights: one per period; 1 each when omitted.
         eta_min: the floor.
-        last_epoch: see `ClosedForm`.
+        last_epoch: steps taken minus one; -1 starts from the beginning.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class TrueCosineAnnealingLR(ClosedForm):
         optimizer: optimizer, whose rates are the base rates.
         T_max: steps of one descent; train no longer, or the rate rises again.
         eta_min: the floor.
-        last_epoch: see `ClosedForm`.
+        last_epoch: steps taken minus one; -1 starts from the beginning.
 
     Raises:
         UserError: `T_max` is not positive.
@@ -127,7 +127,7 @@ class CosineAnnealingLRWithRestart(ClosedForm):
         eta_min: the floor.
         restarts: steps at which a cosine begins besides; ``[0]`` when omitted.
         restart_weights: one per restart; 1 each when omitted.
-        last_epoch: see `ClosedForm`.
+        last_epoch: steps taken minus one; -1 starts from the beginning.
 
     Raises:
         UserError: `T_max` is not positive, or `restarts` and `restart_weights` differ in length.
@@ -166,7 +166,7 @@ class WarmupCosineLR(ClosedForm):
         total_steps: length of warm-up and cosine together; the rate stays at `eta_min` after that.
         warmup_steps: length of the line.
         eta_min: the floor.
-        last_epoch: see `ClosedForm`.
+        last_epoch: steps taken minus one; -1 starts from the beginning.
 
     Raises:
         UserError: the warm-up is not shorter than the whole.

@@ -20,7 +20,7 @@ class LinearLR(ClosedForm):
     Args:
         optimizer: optimizer, whose rates are the base rates.
         total_iter: steps to zero.
-        last_epoch: see `ClosedForm`.
+        last_epoch: steps taken minus one; -1 starts from the beginning.
 
     Raises:
         UserError: `total_iter` is not positive.
@@ -95,7 +95,7 @@ class VibrateLR(ClosedForm):
     Args:
         optimizer: optimizer, whose rates are the base rates.
         total_iter: steps of training, at least 160.
-        last_epoch: see `ClosedForm`.
+        last_epoch: steps taken minus one; -1 starts from the beginning.
 
     Raises:
         UserError: `total_iter` is below 160, where the wave would be shorter than a step.

@@ -23,7 +23,7 @@ class MultiStepRestartLR(ClosedForm):
         gamma: factor of a drop.
         restarts: steps at which the rate becomes base rate times weight; ``[0]`` when omitted.
         restart_weights: one weight per restart; 1 each when omitted.
-        last_epoch: see `ClosedForm`.
+        last_epoch: steps taken minus one; -1 starts from the beginning.
 
     Raises:
         UserError: `restarts` and `restart_weights` differ in length.
@@ -61,7 +61,7 @@ class StairsLR(ClosedForm):
         every: iterations from one drop to the next.
         gamma: factor of a drop.
         start: iteration to count from.
-        last_epoch: see `ClosedForm`.
+        last_epoch: steps taken minus one; -1 starts from the beginning.
 
     Raises:
         UserError: `every` is not positive.

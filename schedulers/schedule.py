@@ -23,7 +23,7 @@ class Schedule:
 
     Iterations count from 1. After construction the optimizer holds the rates of iteration 1; `step`, called once after
     every optimizer step, puts those of the next iteration into force. In iteration i < `warmup_iter` each group's rate
-    is ``initial_lr / warmup_iter * i``, whatever the scheduler says. The scheduler's own rates are kept apart and
+    is ``initial_lr / warmup_iter * i``, whatever the scheduler says. The scheduler's own rates are kept separately and
     handed back to it before it steps, since most of torch's multiply the rate they find.
 
     A group with ``lr_scale`` (see `build_optimizer`) has that share of the rate that the scheduler gives it, which knows
@@ -33,7 +33,7 @@ class Schedule:
     resumed iteration on, as if the whole run had had it.
 
     Args:
-        optimizer: its groups' ``initial_lr``, or ``lr`` where nothing has set that, are the configured rates.
+        optimizer: optimizer whose groups' ``initial_lr``, or ``lr`` where nothing has set that, are the configured rates.
         build: function that makes the scheduler of that optimizer.
         warmup_iter: length of the warm-up; none if below 2.
     """

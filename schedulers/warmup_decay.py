@@ -35,7 +35,7 @@ class WarmupDecayLR(ClosedForm):
         min_ratio: final over base rate.
         unit: what `warmup` and `total` count.
         samples: samples seen when an iteration is over; the iteration itself by default.
-        last_epoch: see `ClosedForm`.
+        last_epoch: steps taken minus one; -1 starts from the beginning.
     """
 
     def __init__(

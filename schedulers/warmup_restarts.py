@@ -26,10 +26,10 @@ class CosineAnnealingWarmupRestarts(ClosedForm):
         first_cycle_steps: length of the first cycle.
         cycle_mult: growth of the cosine part from cycle to cycle.
         max_lr: first peak; a list gives every parameter group one of its own.
-        min_lr: where cycles begin and tend to.
+        min_lr: rate at which cycles begin and end.
         warmup_steps: length of the ramp in every cycle.
         gamma: factor of the peak from cycle to cycle.
-        last_epoch: see `ClosedForm`.
+        last_epoch: steps taken minus one; -1 starts from the beginning.
 
     Raises:
         UserError: the ramp fills the first cycle, `cycle_mult` is negative, or `max_lr` does not match the groups.

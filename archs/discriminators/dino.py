@@ -39,7 +39,7 @@ class DINODiscriminator(WithFrozenNetwork):
     Args:
         backbone: a vision transformer of timm, with the number of its class and register tokens whatever it is.
         weights: file with its state dict, as timm names it; ``random`` for fixed random ones, for tests.
-        blocks: those whose tokens heads look at, counted from 0.
+        blocks: blocks whose tokens heads look at, counted from 0.
         input_size: the shorter side is resized to so many pixels, rounded to whole patches; its own size when omitted.
 
     Raises:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.ops.scan import window_partition, window_reverse
-from ...core.ops.window_attention import APART, window_attention
+from ...core.ops.window_attention import MASKED, window_attention
 
 
 class GatedWindowAttention(nn.Module):
@@ -57,8 +57,8 @@ def shift_masks(size: int, shift: int) -> Tensor:
     """
     wrapped = (torch.arange(size) >= size - shift).long()
     masks = [(bottom * wrapped[:, None] + 2 * right * wrapped).flatten() for bottom in (0, 1) for right in (0, 1)]
-    apart = torch.stack([m[:, None] != m for m in masks])
-    return (APART * apart.float()).unflatten(0, (2, 2))
+    crossed = torch.stack([m[:, None] != m for m in masks])
+    return (MASKED * crossed.float()).unflatten(0, (2, 2))
 
 
 def attend_in_windows(
@@ -66,8 +66,8 @@ def attend_in_windows(
 ) -> Tensor:
     """Attention in windows of an image that was shifted cyclically before and is shifted back after.
 
-    The last row and the last column of windows are treated apart: three N x N masks then do for an image of any size, and all
-    other windows need none.
+    The last row and the last column of windows are treated separately: three N x N masks then do for an image of any size,
+    and all other windows need none.
 
     Args:
         attention: function of windows (K, N, C) and of what is added to the scores, (N, N) or None.

@@ -40,7 +40,7 @@ class SummedStreams(nn.Module):
     the sum of all streams plus the branch, but for what Sinkhorn's iterations leave of the rows.
 
     Args:
-        streams: how many.
+        streams: number of streams.
         first: the one that the branch starts from.
         iterations: iterations of Sinkhorn's projection.
         temperature: divisor of the logits before the projection.

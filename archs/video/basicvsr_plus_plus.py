@@ -47,7 +47,7 @@ class SecondOrderDeformableAlignment(DeformableConv):
 
         Args:
             states: states of the last frame and the one before it, (B, 2 C, H, W).
-            seen: those states warped, with the frame's own features between them, (B, 3 C, H, W).
+            seen: the states warped, with the frame's own features between them, (B, 3 C, H, W).
             flow_1, flow_2: flow to the last frame, and to the one before it, (B, 2, H, W) in pixels.
         """
         first, second, mask = self.conv_offset(torch.cat([seen, flow_1, flow_2], 1)).chunk(3, 1)

@@ -30,7 +30,7 @@ class Row:
         first_output: whether only the first of its outputs is the image, and the others are no images to be trained on.
         translate: what the fork's options mean here, where that is more than another name.
         finish: what is done to a network that has been built.
-        untrainable: why it cannot be trained.
+        untrainable: reason why it cannot be trained.
         library: the package that has it.
     """
 

@@ -206,7 +206,7 @@ def say_how_far_it_lags(train: Train, ema: EMA, samples: int) -> None:
     """Tell the user, once, if the average will still remember the initial weights at the end of the run.
 
     Args:
-        samples: that the run takes.
+        samples: samples that the run takes.
     """
     if ema.rampup is not None or train.total_iter < 1:
         return

@@ -1,4 +1,4 @@
-"""Make a video, or a folder of frames, denser: any rational number of times, or to a rate.
+"""Make a video, or a folder of frames, with more frames: any rational number of times as many, or at a rate.
 
 ``relume interpolate clip.mp4 -opt options/vfi/phase2.yml --weights net_g_best.pth --times 8 --video slow.mp4``
 
@@ -33,12 +33,12 @@ from ..models.interpolation import InterpolationModel
 from ..runtime import devices
 from ..runtime.distributed import named_device
 from ..use.clips import alike
-from ..use.denser import (
+from ..use.interpolated import (
     FOLDER_RATE,
     Between,
     Moment,
     at_rate,
-    denser_by,
+    by_factor,
     frames_of,
     placed,
     times_of,
@@ -168,7 +168,7 @@ class Plan:
             raise UserError("--to_fps: a folder of frames does not say its rate; give --from_fps")
         self.rate = wanted or own * factor
         self.kept = without_repeats(clip) if a.drop_duplicates else list(range(len(clip)))
-        shown = denser_by(times, factor) if wanted is None else at_rate(times, wanted)
+        shown = by_factor(times, factor) if wanted is None else at_rate(times, wanted)
         self.moments = placed(shown, [times[n] for n in self.kept])
         self.dropped = len(clip) - len(self.kept)
 

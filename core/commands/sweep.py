@@ -177,9 +177,9 @@ def train_all(path: str, runs: Sequence[Run], jobs: int, launcher: Sequence[str]
 
     Args:
         path: the option file.
-        runs: what to train.
+        runs: runs to train.
         jobs: how many at a time.
-        launcher: see `launched_by`.
+        launcher: the launcher, see `launched_by`.
 
     Raises:
         KeyboardInterrupt: Ctrl-C; what was running has saved a checkpoint.

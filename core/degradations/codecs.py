@@ -57,7 +57,7 @@ def recompress_clip(frames: Sequence[np.ndarray], codec: Codec, quality: float) 
 
     Args:
         frames: (H, W, 3) uint8 RGB, of one size.
-        codec, quality: see `recompress`.
+        codec, quality: codec and quality, as `recompress` takes them.
 
     Raises:
         UserError: the installed PyAV cannot write `codec`, or gives another number of frames back.

@@ -1,4 +1,4 @@
-"""Random numbers of one sample, by name: a function of its seed, whoever draws them, wherever, in whatever order."""
+"""Random numbers of one sample, by name: a function of its seed alone, in any process and any order."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class Engine:
 
     Args:
         jpeg_table: quantisation table of `jpeg.DiffJPEG`.
-        fields: where noise is drawn.
+        fields: device on which noise is drawn.
     """
 
     def __init__(self, jpeg_table: JpegTable = "basicsr", fields: Fields = "cpu") -> None:

@@ -64,7 +64,7 @@ class USMSharp(nn.Module):
 
     Args:
         radius: side of the Gaussian, in pixels; made odd by adding 1.
-        sigma: its standard deviation; from the side when 0.
+        sigma: standard deviation of the blur; from the side when 0.
     """
 
     line: Tensor

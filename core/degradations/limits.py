@@ -1,4 +1,4 @@
-"""What options of degradations may be: checked with the option file, and again by whoever is built without one."""
+"""What options of degradations may be: checked with the option file, and again when a degradation is built without one."""
 
 from __future__ import annotations
 

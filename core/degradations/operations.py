@@ -77,8 +77,9 @@ class Blur(Degradation):
     """Correlation with a random kernel.
 
     Args:
-        kernel: its type, or several to choose from: those of `kernels.random_mixed_kernels`, and ``sinc``, which rings.
-        kernel_prob: their probabilities; all alike when omitted.
+        kernel: type of the kernel, or several to choose from: those of `kernels.random_mixed_kernels`, and ``sinc``, which
+            rings.
+        kernel_prob: probabilities of those types; all alike when omitted.
         size: least and largest side in pixels; odd sides between them are equally likely.
         sigma: range of standard deviations, in pixels.
         beta: range of the exponent of generalized Gaussians and plateaus.
@@ -120,10 +121,10 @@ class Resize(Degradation):
     """A random change of size; the list ends at the size that it must whatever happens here.
 
     Args:
-        factor: range; shrinking draws from [least, 1], enlarging from [1, largest].
+        factor: range of the factor; shrinking draws from [least, 1], enlarging from [1, largest].
         updown_prob: probabilities of enlarging, shrinking and keeping the size.
-        mode: how, or several ways to choose from.
-        mode_prob: their probabilities; all alike when omitted.
+        mode: way to interpolate, or several to choose from.
+        mode_prob: probabilities of those ways; all alike when omitted.
         to_target: go to `factor` times the size that the list shall end at, instead of the present one.
         antialias: blur as far as an image shrinks.
         prob: probability that this happens.
@@ -162,8 +163,8 @@ class Noise(Degradation):
     """Normal or Poisson noise.
 
     Args:
-        kind: which, or both to choose from.
-        kind_prob: their probabilities; all alike when omitted.
+        kind: kind of noise, or both to choose from.
+        kind_prob: probabilities of both kinds; all alike when omitted.
         sigma: range of the normal noise's standard deviation, in steps of 1/255.
         scale: range of what Poisson noise is multiplied by.
         gray_prob: probability that it is the same in all channels.
@@ -197,9 +198,9 @@ class Compress(Degradation):
     """Lossy compression.
 
     Args:
-        codec: which, or several to choose from. The tensor engine has ``jpeg`` alone; ``h264`` and ``h265`` need PyAV.
-        codec_prob: their probabilities; all alike when omitted.
-        quality: range, from 1 to 100.
+        codec: codec, or several to choose from. The tensor engine has ``jpeg`` alone; ``h264`` and ``h265`` need PyAV.
+        codec_prob: probabilities of those codecs; all alike when omitted.
+        quality: range of the quality, from 1 to 100.
         prob: probability that this happens.
     """
 

@@ -42,8 +42,8 @@ class BlurOptions:
 
     Attributes:
         kernel_range: least and largest size; odd sizes between them are equally likely. Kernels are padded to the largest.
-        kernel_list: types, see `kernels.random_mixed_kernels`.
-        kernel_prob: their probabilities.
+        kernel_list: types of kernel, see `kernels.random_mixed_kernels`.
+        kernel_prob: probabilities of those types.
         sinc_prob: probability of a sinc instead.
         blur_sigma: range of standard deviations, in pixels.
         betag_range: range of generalized Gaussians' exponents.
@@ -356,7 +356,7 @@ def synthesise(
         options: options of the chain.
         scale: factor of super-resolution.
         gt_size: side of the patch that is cut of each, at random.
-        engine: what computes it.
+        engine: engine that computes it.
         degraded: what is degraded instead of ``gt``, its sharpened copy, say.
 
     Returns:

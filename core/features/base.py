@@ -75,7 +75,7 @@ def verified_state(owner: str, weights: str, sha256: str | None, where: str) -> 
         owner: the extractor, for messages.
         weights: path to a ``.pth`` or ``.safetensors`` file.
         sha256: what the file's SHA-256 must be, or at least how it must begin; not checked when None.
-        where: where the file can be fetched, for messages.
+        where: place where the file can be fetched, for messages.
 
     Raises:
         UserError: no such file, another file than the one asked for, or not a state dict.

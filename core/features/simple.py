@@ -21,7 +21,7 @@ class PixelAveragePool(FeatureExtractor):
     Args:
         size: cells of the grid in each direction.
         channels: channels of the images.
-        projection: if given, the features are multiplied by a fixed random matrix to so many numbers, which keeps distances in
+        projection: number of features, if given, to which a fixed random matrix projects them, which keeps distances in
             expectation.
         seed: seed of that matrix.
     """

@@ -76,7 +76,7 @@ def require_trust(plugin: str, code: Path | None, folder: Path, first: bool) -> 
 
     Args:
         plugin: plug-in, as the file names it.
-        code: its file or folder; None for an installed module.
+        code: file or folder of the plug-in; None for an installed module.
         folder: folder of the file that names it.
         first: whether that is the option file itself, not one that it is based on.
 

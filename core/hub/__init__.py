@@ -148,7 +148,7 @@ def fetched(wanted: Entry, folder: Path | None = None, said: Callable[[str], Non
     """The file of some weights, fetched unless it is there, whole and right, already. The processes of a machine take turns.
 
     Args:
-        folder: where to; ``weights`` in `home` when omitted.
+        folder: folder to put it in; ``weights`` in `home` when omitted.
         said: function that is told how far it is.
 
     Raises:

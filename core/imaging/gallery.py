@@ -34,7 +34,7 @@ class Gallery:
     """Where pictures of results go, and which are made.
 
     Args:
-        folder: where images go, a folder for each dataset.
+        folder: folder of the images, with a folder for each dataset.
         image_name: file name of a saved image from ``(dataset, image, iteration)``.
         save_images: save the outputs.
         save_comparisons: save input | output | target side by side.

@@ -14,7 +14,7 @@ from pathlib import PurePath
 def unique_names(paths: Sequence[str]) -> list[str]:
     """A name for the results of each file: its stem, as BasicSR has it, unless another file would get the same name.
 
-    Those that clash get as many of their folders in front as tell them apart, then their suffix, and files that are listed
+    Those that clash get as many of their folders in front as distinguish them, then their suffix, and files that are listed
     twice their number. Names depend on the list alone, so every rank and every run finds the same.
 
     >>> unique_names(["data/a.png", "data/day/b.png", "data/night/b.png"])

@@ -1,6 +1,6 @@
 """OpenCV, made quiet: imported from here where it is used, and not before.
 
-What it would print about damaged files, besides failing, is said in one line by whoever reads them.
+What it would print about damaged files, besides failing, is said in one line where they are read.
 """
 
 from __future__ import annotations

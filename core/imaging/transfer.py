@@ -36,7 +36,7 @@ PEAK = 1000.0
 BRIGHTEST = 10_000.0
 """Luminance in cd/m2 at which ST 2084 and PU21 end."""
 DARKEST = 0.005
-"""Luminance in cd/m2 below which PU21 tells nothing apart."""
+"""Luminance in cd/m2 below which PU21 distinguishes nothing."""
 
 A = TypeVar("A", Tensor, np.ndarray)
 

@@ -150,7 +150,7 @@ class VideoWriter:
 
         Args:
             image: (H, W, 3) RGB uint8 or uint16, of the same size every time.
-            time: when it is shown, in seconds, kept to `unit` where frames are `timed`.
+            time: time at which it is shown, in seconds, kept to `unit` where frames are `timed`.
 
         Raises:
             UserError: the encoder does not take it.

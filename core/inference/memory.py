@@ -38,7 +38,7 @@ class Peak(TorchFunctionMode):
     What is made and gone within one function of torch is not seen. (A mode that sees it needs seconds to be imported.)
 
     Attributes:
-        most: so far.
+        most: largest number of bytes so far.
     """
 
     def __init__(self) -> None:
@@ -131,7 +131,7 @@ class Need:
         fn: the network, from (B, C, H, W).
         channels: channels of its input.
         multiple: what the sizes of its input must be multiples of.
-        device: where it computes.
+        device: device on which it computes.
         batch: B.
     """
 

@@ -76,8 +76,8 @@ def is_cut(change: float, before: Iterable[float], after: float | None) -> bool:
 
     Args:
         change: mean difference of two frames' thumbnails.
-        before: those of the frames before them.
-        after: that of the frames after them, if there are any.
+        before: differences of the frames before them.
+        after: difference of the frames after them, if there are any.
     """
     earlier = list(before)
     around = [*([sum(earlier) / len(earlier)] if earlier else ()), *(() if after is None else (after,))]

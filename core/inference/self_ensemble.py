@@ -29,7 +29,7 @@ def self_ensemble(fn: Callable[[Tensor], Tensor], x: Tensor, ensemble: Ensemble 
     Args:
         fn: function from images to images of the same size; with ``dihedral`` it sees height and width exchanged too.
         x: (B, C, H, W).
-        ensemble: which symmetries.
+        ensemble: symmetries to average over.
 
     Raises:
         UserError: there is no such ensemble.

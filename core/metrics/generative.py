@@ -24,7 +24,7 @@ class Moments:
     Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances" (1979).
 
     Attributes:
-        n: how many vectors.
+        n: number of vectors.
         mean: (d,) float64.
         scatter: sum of (x - mean)(x - mean)^T, (d, d) float64.
     """
@@ -91,7 +91,7 @@ def kernel_distance(x: Tensor, y: Tensor, subsets: int = 100, size: int = 1000, 
     Args:
         x: (n, d), n >= 2.
         y: (m, d), m >= 2.
-        subsets: how many.
+        subsets: number of subsets.
         size: size of a subset, at most the size of the smaller set.
         seed: seed of the draws.
     """
@@ -150,7 +150,7 @@ def precision_recall(generated: Tensor, real: Tensor, k: int = 3) -> tuple[float
     Args:
         generated: (n, d), n > k.
         real: (m, d), m > k.
-        k: which neighbour.
+        k: number of the neighbour that bounds a ball, counted from 1.
     """
     centre = real.double().mean(0)  # distances do not change, rounding errors shrink
     x, y = generated.double() - centre, real.double() - centre

@@ -51,7 +51,7 @@ def calculate_msssim(
         input_order: layout of arrays.
         color_order: order of three channels; bgr for arrays and rgb for tensors when omitted.
         data_range: full scale; from the images when omitted.
-        engine: who computes, which changes the time and no digit: pytorch_msssim, our own code, or auto (`package_ssim`).
+        engine: what computes, which changes the time and no digit: pytorch_msssim, our own code, or auto (`package_ssim`).
 
     Raises:
         UserError: images too small for so many scales.

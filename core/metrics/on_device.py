@@ -39,7 +39,7 @@ def scores(
     Args:
         blocks: blocks of ``val.metrics`` by name.
         output, target: (1, C, H, W), both finite, made to be in [0, 1].
-        rounding: see `scoring.for_metrics`.
+        rounding: what is rounded to 8 bits, see `scoring.for_metrics`.
     """
     if not holds(output) or output.shape != target.shape or output.device != target.device or output.shape[1] == 4:
         return {}

@@ -25,7 +25,7 @@ def chosen(owner: str, engine: Engine, image: np.ndarray, obstacle: str = "") ->
     """Whether the package shall score an image (H, W, C).
 
     Args:
-        obstacle: why it cannot; empty where it can.
+        obstacle: reason why it cannot; empty where it can.
 
     Raises:
         UserError: it must and cannot, or there is no such engine.

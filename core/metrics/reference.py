@@ -88,7 +88,7 @@ class Reference:
             dataset: dataset with `id`, `image` and a length, as `datasets.generation.GenerationDataset`; may be None if
                 `stats` exists.
             stats: the cache: ``.safetensors``, or published moments, ``.npz`` with ``mu`` and ``sigma``.
-            device: where the extractor runs.
+            device: device on which the extractor runs.
             needs_vectors: whether moments are not enough.
             keep: keep the features if they are computed, for other metrics.
 

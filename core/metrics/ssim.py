@@ -118,7 +118,7 @@ def calculate_ssim(
         data_range: full scale; from the images when omitted.
         ssim3d: what HINet's and NAFNet's own code computes under this name: the window also spans the channels, and images
             (with `test_y_channel` their luma) are continued at their borders instead of left out there.
-        engine: who computes, which changes the time and no digit: pytorch_msssim, our own code, or auto (`package_ssim`).
+        engine: what computes, which changes the time and no digit: pytorch_msssim, our own code, or auto (`package_ssim`).
 
     Raises:
         UserError: the images have fewer than 11 pixels a side.

@@ -86,7 +86,7 @@ def warping_error(first: np.ndarray, second: np.ndarray, forward: np.ndarray, ba
 
     Args:
         first, second: frames (H, W, C) in [0, 255]; the difference is that of values in [0, 1].
-        forward, backward: see `visible`.
+        forward, backward: flows both ways, see `visible`.
 
     Raises:
         NothingVisible: no pixel is to be compared.

@@ -327,7 +327,7 @@ def flat_terms(values: Mapping[str, Mapping[str, Tensor]], prefix: str = "l_") -
     terms: dict[str, Tensor] = {}
     for key, parts in values.items():
         for term, value in parts.items():
-            # Two losses may have terms of one name; the option's key tells them apart.
+            # Two losses may have terms of one name; the option's key distinguishes them.
             terms[prefix + term if prefix + term not in terms else f"{prefix}{log_name(key)}_{term}"] = value
     return terms
 

@@ -129,10 +129,10 @@ class Mixing:
     """What ``use_moa`` and then ``mixing_augs`` do to the batches of a model.
 
     Args:
-        mixing_augs: see `Mixup.from_options`.
+        mixing_augs: block of mixup, see `Mixup.from_options`.
         use_moa: change batches by `BatchMixing`.
-        moa_augs: its augmentations.
-        moa_probs: their probabilities.
+        moa_augs: augmentations of `BatchMixing`.
+        moa_probs: probabilities of those augmentations.
 
     Raises:
         UserError: unknown names, or other probabilities than one for each.

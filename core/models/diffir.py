@@ -37,8 +37,8 @@ class DiffIRS1Model(Model):
     Args:
         mixing_augs: Restormer's mixup of whole batches, ``{mixup: true, mixup_beta: 1.2, use_identity: true}``.
         use_moa: change every batch by one augmentation of `moa_augs`, see `batch_mixing`.
-        moa_augs: those to choose from.
-        moa_probs: their probabilities; all alike when omitted.
+        moa_augs: augmentations to choose from.
+        moa_probs: probabilities of those augmentations; all alike when omitted.
 
     Raises:
         UserError: `network_g` is no DiffIRS1; in `predict`, there is nothing to take the prior from.
@@ -120,10 +120,10 @@ class DiffIRS1HDRModel(DiffIRS1Model):
     It needs that estimate in use too, and nothing else, so its scores are results. Losses compare with ``gt``.
 
     Args:
-        mixing_augs: see `DiffIRS1Model`, as what follows.
+        mixing_augs: see `RestorationModel`.
         use_moa: change every batch by an augmentation.
-        moa_augs: those to choose from.
-        moa_probs: their probabilities.
+        moa_augs: augmentations to choose from.
+        moa_probs: probabilities of those augmentations.
     """
 
     prior_from = "gt_recover"
@@ -147,10 +147,10 @@ class DiffIRS2Model(Model):
         lr_sr: learning rate of ``optim_g``, in place of its own.
         gamma_sr: factor of that rate after every `lr_decay_sr` iterations from `encoder_iter` on.
         lr_decay_sr: iterations after which the rate of the restorer is multiplied by `gamma_sr`, again and again.
-        mixing_augs: see `DiffIRS1Model`, as what follows.
+        mixing_augs: see `RestorationModel`.
         use_moa: change every batch by an augmentation.
-        moa_augs: those to choose from.
-        moa_probs: their probabilities.
+        moa_augs: augmentations to choose from.
+        moa_probs: probabilities of those augmentations.
 
     Raises:
         UserError: `network_g` is no DiffIRS2 or `network_S1` no DiffIRS1; ``kd_opt`` is missing or no KDLoss; keys of a rate

@@ -73,8 +73,8 @@ class RestorationModel(Model):
             A file without ``train`` has it under ``val``.
         mixing_augs: Restormer's mixup of whole batches, ``{mixup: true, mixup_beta: 1.2, use_identity: true}``.
         use_moa: change every batch by one augmentation of `moa_augs`, see `batch_mixing`.
-        moa_augs: those to choose from.
-        moa_probs: their probabilities; all alike when omitted.
+        moa_augs: augmentations to choose from.
+        moa_probs: probabilities of those augmentations; all alike when omitted.
         self_ensemble: mean of the answers for symmetries of the input: ``dihedral`` for all eight, see
             `core.inference.self_ensemble`; of *the* output, for models of one input.
 

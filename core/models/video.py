@@ -49,8 +49,8 @@ class VideoModel(RestorationModel):
             network that goes through a clip from its beginning (BasicVSR) is carried from one window to the next.
         window_overlap: frames that neighbouring windows share.
         use_moa: change every batch by one augmentation of `moa_augs`, see `batch_mixing`.
-        moa_augs: those to choose from.
-        moa_probs: their probabilities; all alike when omitted.
+        moa_augs: augmentations to choose from.
+        moa_probs: probabilities of those augmentations; all alike when omitted.
 
     Raises:
         UserError: no parameter has such a name.

@@ -27,8 +27,8 @@ def use_kernel(
     """Whether `op` shall run its fused kernel.
 
     Args:
-        op: its name, a key of `NAMES`.
-        obstacle: why the kernel cannot run here, or None if it can; asked only when it matters.
+        op: name of the op, a key of `NAMES`.
+        obstacle: function that gives the reason why the kernel cannot run here, or None if it can; asked only when it matters.
         x: a tensor that it shall run on: before the first of a dtype and a device, `core.ops.self_test` tries the op there;
             under ``auto`` a GPU's `core.ops.crossover` tells whether it is faster.
         shape: shape of what the op works on, where that is not `x`.

@@ -26,7 +26,7 @@ def flow_warp(
     """`x` sampled at every pixel plus `flow`.
 
     Coordinates are scaled so that -1 and 1 are the outermost pixels' centres, also without `align_corners`, as in BasicSR.
-    They are float32 at least, since half precision cannot tell the pixels of a large image apart.
+    They are float32 at least, since half precision cannot distinguish the pixels of a large image.
 
     Bilinear and bicubic sampling with zeros or the border outside has fused kernels, whose gradients repeat bit for bit.
 

@@ -33,7 +33,7 @@ def operator(
     Args:
         name: name of the operator.
         forward, fake: function of tensors, and the same for tensors without data.
-        backward, fake_backward: its gradient, as a function of tensors, and the same for tensors without data.
+        backward, fake_backward: gradient of the operator, as a function of tensors, and the same for tensors without data.
         setup: ``setup(ctx, inputs, output)`` keeps what `gradients` needs.
         gradients: ``gradients(ctx, backward_operator, *grads)`` gives the gradient of every input; None stands for that of
             a result that nothing was made of.

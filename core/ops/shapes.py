@@ -11,7 +11,7 @@ def check_shapes(op: str, given: str, **wanted: tuple[Any, ...]) -> None:
     """Require of every argument in `wanted`, a tensor or None and then shapes, that it is None or has one of these shapes.
 
     Args:
-        op: its public name.
+        op: public name of the op.
         given: what the shapes follow from, as ``x (2, 3)``.
 
     Raises:

@@ -30,7 +30,7 @@ def scale_to_marginals(kernel: Tensor, a: Tensor, b: Tensor, u: Tensor, v: Tenso
         b: column sums, (m,).
         u: scalings of the rows to start from, (n,).
         v: scalings of the columns, (m,); without influence unless `iterations` is 0.
-        iterations: how many.
+        iterations: number of iterations.
 
     Raises:
         UserError: shapes do not go together, or kernels are forced on and cannot run.

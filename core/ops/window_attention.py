@@ -14,7 +14,7 @@ from .scan import window_partition, window_reverse
 from .self_test import case
 from .self_test import heads as split
 
-APART = -100.0
+MASKED = -100.0
 """Added to the scores of pixels that only the cyclic shift brought into one window. Swin's value; finite."""
 MOST_TOKENS, WIDEST = 256, 128
 """Most tokens of a window, and channels of a head, that the fused kernels take."""
@@ -29,7 +29,7 @@ def fuses_windows(x: Tensor, heads: int, side: int) -> bool:
 
 
 def window_attention(qkv: Tensor, gate: Tensor, side: int, shift: int = 0, scale: float | None = None) -> Tensor:
-    """``sigmoid(gate) * softmax(scale q k^T + apart) v`` in windows of an image that is shifted cyclically, and shifted back.
+    """``sigmoid(gate) * softmax(scale q k^T + mask) v`` in windows of an image that is shifted cyclically, and shifted back.
 
     Args:
         qkv: queries, keys and values side by side, each by heads: (B, H, W, 3 C), sides multiples of `side`.
@@ -58,7 +58,7 @@ def window_attention(qkv: Tensor, gate: Tensor, side: int, shift: int = 0, scale
     if use_kernel("window_attention", functools.partial(_obstacle, width, side, qkv=qkv, gate=gate), qkv):
         from .window_attention_triton import fused
 
-        result: Tensor = fused(qkv, gate, side, shift, scale, APART)
+        result: Tensor = fused(qkv, gate, side, shift, scale, MASKED)
         return result
     return plain(qkv, gate, side, shift, scale)
 
@@ -81,10 +81,10 @@ def plain(qkv: Tensor, gate: Tensor, side: int, shift: int, scale: float) -> Ten
     rows, columns = (torch.arange(n, device=qkv.device) >= n - shift for n in (height, width))
     region = (2 * rows[:, None].long() + columns.long())[None, :, :, None]
     region = window_partition(region, side).flatten(1)
-    apart = APART * (region[:, :, None] != region[:, None]).to(qkv.dtype)
+    masked = MASKED * (region[:, :, None] != region[:, None]).to(qkv.dtype)
     tokens, opened = (window_partition(t.roll((-shift, -shift), (1, 2)), side).flatten(1, 2) for t in (qkv, gate))
     q, k, v = tokens.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
-    mask = apart.repeat(qkv.shape[0], 1, 1)[:, None]
+    mask = masked.repeat(qkv.shape[0], 1, 1)[:, None]
     y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale).transpose(1, 2)
     y = (y * torch.sigmoid(opened)[..., None].to(y.dtype)).flatten(2).unflatten(1, (side, side))
     return window_reverse(y, height, width).roll((shift, shift), (1, 2))

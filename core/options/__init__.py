@@ -89,7 +89,7 @@ def load(path: str | os.PathLike[str], force_yml: Iterable[str] = (), *, allow_d
     """
     resolved = resolve(path, force_yml, allow_duplicate_keys=allow_duplicate_keys)
     for note in resolved.notes:
-        if note.text.startswith(RUNNING):  # apart from what a command prints for others to read, and once
+        if note.text.startswith(RUNNING):  # separate from what a command prints for others to read, and once
             if note.text not in _told:
                 _told.add(note.text)
                 sys.stderr.write(f"{note}\n")

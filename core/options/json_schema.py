@@ -218,7 +218,7 @@ class _Builder:
 
     # ---------------------------------------------------------------- what a file without _base_ must have
     def required(self, annotation: Any) -> JSON | None:
-        """The ``required`` lists of a value, kept apart from its shape."""
+        """The ``required`` lists of a value, kept separate from its shape."""
         origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
         registry = registry_of(annotation)
         if registry is not None and inner[0] is not str:

@@ -70,9 +70,9 @@ class Key:
     Attributes:
         owner: the section (``val``, empty for the top level) or component (``CharbonnierLoss``) that has it.
         name: name of the key.
-        parameter: its annotation and default.
-        text: its description.
-        place: where it stands, dotted.
+        parameter: annotation and default of the key.
+        text: description of the key.
+        place: dotted path of the block in which it stands.
     """
 
     owner: str

@@ -145,7 +145,7 @@ def _misplaced(root: Block, notes: list[Problem]) -> Block:
 
 
 def _sets_meant(root: Block, notes: list[Problem]) -> Block:
-    """Data sets that share their name with another, told apart by their keys."""
+    """Data sets that share their name with another, distinguished by their keys."""
     data = root.entries.get("datasets")
     if data is None or not isinstance(data.node, Block):
         return root

@@ -26,9 +26,9 @@ class Request(NamedTuple):
 
     Args:
         folder: the download.
-        out: where the data go; None for data sets that stay where they are.
+        out: folder that the data go to; None for data sets that stay where they are.
         seed: what draws those that are held out.
-        names: their names instead, one a line.
+        names: file with their names instead, one a line.
         workers: files at once.
         dry: only count.
     """

@@ -71,8 +71,8 @@ class Registry:
         package: dotted package whose modules register members. A look-up imports the module that defines the name; a
             listing imports them all.
         runtime: constructor parameters that code supplies and option files may not (an optimizer's ``params``).
-        library: where else to look for a name (``torch.optim``); returns None for an unknown one, or raises `UserError` with
-            what is to be said of it.
+        library: function that looks elsewhere for a name (``torch.optim``); returns None for an unknown one, or raises
+            `UserError` with what is to be said of it.
         library_names: what is there, for suggestions and listings.
         further_names: what packages have that are slow to import, for the JSON Schema, which has their names alone.
         ranges: the `annotations.Range` of parameters by name, whatever the component: annotations of a library have none.

@@ -31,13 +31,13 @@ class Call:
     """A network and what it is given, a batch of one.
 
     Attributes:
-        network: what is measured.
+        network: network that is measured.
         kind: ``images``, ``frames`` (two, and the time between them), ``noise`` or ``clips``.
         channels: channels of an image or frame.
         scale: size of the answer / size of the input, where the network takes the ground truth too.
         side: side of the images that a generator makes, which is the one size that it takes; else None.
         frames: frames of a clip.
-        device: where the network is.
+        device: device that the network is on.
     """
 
     network: nn.Module

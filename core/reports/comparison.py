@@ -61,7 +61,7 @@ class DataSet:
     """What all entries have of one data set.
 
     Attributes:
-        images: that every entry with scores per picture has, in the first one's order.
+        images: images that every entry with scores per picture has, in the first one's order.
     """
 
     name: str

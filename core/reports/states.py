@@ -36,12 +36,12 @@ class Standing:
     Attributes:
         name: name of its folder.
         state: ``running``, ``finished``, ``stopped``, ``NaN``, ``failed`` or ``not started``.
-        reason: why it ended, in one line, where that is known.
-        iteration: that it has reached, of ``total``.
+        reason: reason why it ended, in one line, where that is known.
+        iteration: iteration that it has reached, of ``total``.
         best: None without a validation.
         eta: seconds that remain of a run that is running; None where nobody knows.
         disk: bytes.
-        updated: when its last record was written, ISO 8601.
+        updated: time of its last record, ISO 8601.
         differences: options that differ from the run that was chosen: its value and this one's, None where there is none.
         broken: what could not be read.
     """

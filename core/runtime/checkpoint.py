@@ -230,7 +230,7 @@ class Checkpoints:
 
         Args:
             networks: content of ``net_<key>_<iteration>.pth`` for each key, ``{"params": ..., "params_ema": ...}``.
-            state: what ``<iteration>.state`` holds.
+            state: content of ``<iteration>.state``.
             shares: checksum and name of each file of it that is there already (see `shards`).
         """
         persist(lambda: self._write(iteration, networks, state, shares))
@@ -240,7 +240,7 @@ class Checkpoints:
         self._remove(INTERRUPTED)
 
     def save_interrupted(self, networks: Mapping[str, State], state: State) -> Path:
-        """Write what an error would lose as a checkpoint apart from the others; the path of its state.
+        """Write what an error would lose as a checkpoint of its own; the path of its state.
 
         It counts until the next checkpoint is written.
         """

@@ -26,7 +26,7 @@ def chosen(asked: str = "auto", use_cpu: bool = False) -> torch.device:
     """The device that the options ask for.
 
     Args:
-        asked: see `Device`.
+        asked: kind of device that is asked for, see `Device`.
         use_cpu: whether ``num_gpu: 0`` is given.
 
     Raises:

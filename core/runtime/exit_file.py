@@ -30,10 +30,10 @@ class Words:
     Attributes:
         code: the exit code, behind a launcher as without one, with ``outcome``, one of `OUTCOMES`.
         reason: one line.
-        iteration: that the run reached; None if it did not come to training.
-        rank: which ended it, of ``ranks``.
+        iteration: iteration that the run reached; None if it did not come to training.
+        rank: rank that ended it, of ``ranks``.
         session: the job, or the launcher, that this run was an attempt of; ``attempt`` counts its restarts.
-        host, time: where and when.
+        host, time: host on which the run ended, and time of its end.
     """
 
     code: int

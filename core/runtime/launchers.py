@@ -25,7 +25,7 @@ class Place:
     Attributes:
         rank, world: number of this rank, and of how many.
         local_rank, local_world: rank and number of ranks on this node; the latter is 0 where nobody says.
-        address, port: where rank 0, or torchrun, keeps the store in which ranks meet.
+        address, port: address and port at which rank 0, or torchrun, keeps the store in which ranks meet.
         kept: whether torchrun keeps that store.
         run: what all ranks of this run, and of no other, have in common, in words; empty where nobody says.
         attempt: how often this run was started again.

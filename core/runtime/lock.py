@@ -31,10 +31,10 @@ class Owner:
     """The process that holds a lock.
 
     Attributes:
-        pid, host: where it runs.
+        pid, host: number of the process, and host on which it runs.
         machine: what distinguishes machines and containers, whose processes do not see each other's.
-        started: when the kernel started it, in clock ticks after the boot (0 where the kernel does not say): process numbers
-            come again.
+        started: time at which the kernel started it, in clock ticks after the boot (0 where the kernel does not say):
+            process numbers come again.
         job: job of the cluster, with ``attempt``, the number of its restarts; empty outside.
     """
 
@@ -204,7 +204,7 @@ def _machine() -> str:
 
 
 def started(pid: int) -> int:
-    """When the kernel started a process, in clock ticks after the boot; -1 if it is gone, or dead and not yet buried.
+    """When the kernel started a process, in clock ticks after the boot; -1 if it is gone, or is a zombie.
 
     0 for every process where there is no /proc.
     """

@@ -91,7 +91,7 @@ class Pace:
 
     Args:
         total: iterations of the run.
-        first: those already done.
+        first: iterations already done.
     """
 
     def __init__(self, total: int, first: int = 0, clock: Callable[[], float] = time.monotonic) -> None:

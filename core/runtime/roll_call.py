@@ -34,7 +34,7 @@ class RollCall:
         verdict: the key under which one of them says at last why they leave.
 
     Attributes:
-        heard: that verdict, where this rank has heard it while it was busy: the store may be gone when it is free.
+        heard: the verdict, where this rank has heard it while it was busy: the store may be gone when it is free.
     """
 
     def __init__(self, store: dist.Store, rank: int, world: int, verdict: str) -> None:

@@ -93,7 +93,7 @@ class StopRequest:
         self._watch()
 
     def forget(self) -> None:
-        """Give the signals back to whoever had them."""
+        """Restore the handlers that the signals had before."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
         self._previous.clear()

@@ -1,4 +1,4 @@
-"""What a weights file may not be, whoever reads it: one that unpacks to more than it says, or that contains itself."""
+"""What a weights file may not be, whatever reads it: one that unpacks to more than it says, or that contains itself."""
 
 from __future__ import annotations
 

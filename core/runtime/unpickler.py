@@ -181,7 +181,7 @@ class Bounded:
 
     Args:
         file: file, at any position.
-        size: its bytes in all.
+        size: bytes of the whole file.
     """
 
     def __init__(self, file: Any, size: int) -> None:
@@ -219,7 +219,7 @@ def looking_at(operation: bytes, keys: slice) -> Callable[[Any], None]:
     """An operation of pickles as it is, once those things on the stack that become keys have passed `as_key`.
 
     Args:
-        keys: where they lie on the stack.
+        keys: places of the keys on the stack.
     """
 
     def load(unpickler: Any) -> None:

@@ -107,7 +107,7 @@ def alike(clip: Video, times: Sequence[Fraction], rate: Fraction | None = None) 
 
     Args:
         clip: the clip.
-        times: when frames are shown, in seconds after the clip's first.
+        times: times at which frames are shown, in seconds after the clip's first.
         rate: rate of the frames; the clip's when omitted.
     """
     own = rate or clip.rate

@@ -95,7 +95,7 @@ class Subject:
         given: what the input is, where that is no picture.
         steps: evaluations of a generator; 0 for what is none.
         size: (height, width) of a generator's images.
-        drawn: see `Function`.
+        drawn: random numbers that the network takes, see `Function`.
     """
 
     network: nn.Module

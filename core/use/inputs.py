@@ -132,7 +132,7 @@ def below_common(paths: Sequence[str]) -> list[Input]:
 def result_names(inputs: Sequence[Input], suffixes: Sequence[str], ending: str) -> list[str]:
     """What each result is called below the output folder: the input's stem, `ending`, and its own suffix, as far as it fits.
 
-    Where two inputs would give the same, their own suffixes tell them apart, then their numbers.
+    Where two inputs would give the same, their own suffixes distinguish them, then their numbers.
 
     >>> result_names([Input("x/a.png", "a.png"), Input("x/a.jpg", "a.jpg")], [".png", ".png"], "_x2")
     ['a_png_x2.png', 'a_jpg_x2.png']

@@ -71,7 +71,7 @@ class Results:
         request: what is asked for.
         source: weights, or an option file that names them.
         opt: the option file of weights that do not describe themselves.
-        device: where to compute.
+        device: device on which to compute.
 
     Raises:
         UserError: there is no input, no model, or the results would replace other files.

@@ -40,7 +40,7 @@ def build_train_loader(
     """The training data of one rank.
 
     Args:
-        dataset: what `build_dataset` gives.
+        dataset: dataset from `build_dataset`.
         opt: the ``datasets.train`` block, of which the fields of `Loader` are read.
         seed: seed of the run.
         rank: rank of this process.
@@ -48,7 +48,7 @@ def build_train_loader(
         accumulate: micro-batches per iteration, where the stages of `opt` have none of their own.
         iteration: iterations already done.
         position: samples that they took, over all ranks (`TrainLoader.position` of the run that is resumed).
-        device: where batches are put.
+        device: device that batches are put on.
         channels_last: memory layout of images there.
 
     Raises:
@@ -375,7 +375,7 @@ def build_eval_loader(
     """The share of one rank in a validation or test set: every ``world``-th image.
 
     Args:
-        dataset: what `build_dataset` gives.
+        dataset: dataset from `build_dataset`.
         seed: seed of whatever is random in the dataset; the same for an image at every evaluation.
         rank: rank of this process.
         world: number of ranks.

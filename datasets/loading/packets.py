@@ -94,7 +94,7 @@ class Packets(Iterator[Packet]):
 
     Args:
         batches: what the samples of each batch are. With `keep`, they may change between two calls of `again`.
-        workers: how many processes.
+        workers: number of processes.
         ahead: batches that each of them prepares.
         pin_memory: put batches into page-locked memory.
         collated: function that makes a batch of samples.
@@ -135,7 +135,7 @@ class Packets(Iterator[Packet]):
             event = self._packets._workers_done_event  # type: ignore[attr-defined]
             self._packets._workers_done_event = Ending(event)  # type: ignore[attr-defined]
             self._packets._try_get_data = Patience(self._packets._try_get_data, timeout)  # type: ignore[attr-defined]
-        # Python ends child processes by SIGTERM and waits; ours are deaf to it, so they must be gone before.
+        # Python ends child processes by SIGTERM and waits; ours ignore it, so they must be gone before.
         atexit.register(_close_if_alive, weakref.ref(self))
 
     def __next__(self) -> Packet:

@@ -106,7 +106,7 @@ class Order:
         shuffle: permute every epoch anew; else ascending.
         enlarge: repeats of the dataset in an epoch.
         weights: (length,) share of each sample in an epoch's draws; equal when None.
-        draws: that make an epoch, before repeats; `length` when None.
+        draws: draws that make an epoch, before repeats; `length` when None.
         shards: (length,) number of the archive in which each sample lies, and (length,) its place in the order in which the
             archives are read: shuffling is then by archive, and within `buffer`.
         buffer: how many samples a reader must hold that reads each archive from its beginning to its end.

@@ -257,7 +257,7 @@ def end_if_not_sent(error: BaseException, packet: Any) -> None:
 
 
 def start(worker: int) -> None:
-    """Set up a loading process: one thread, deaf to the signals that the training process handles, messages kept."""
+    """Set up a loading process: one thread, the signals that the training process handles ignored, messages kept."""
     from ...core.imaging.opencv import cv2
 
     sys.excepthook = end_if_short

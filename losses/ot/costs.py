@@ -29,8 +29,8 @@ def squared_euclidean(x: Tensor, y: Tensor | None = None) -> Tensor:
 def euclidean(x: Tensor, y: Tensor | None = None) -> Tensor:
     """|x_i - y_j|. The gradient at coinciding points is zero."""
     squares = squared_euclidean(x, y)
-    apart = squares > 0
-    return torch.where(apart, torch.where(apart, squares, 1).sqrt(), 0)
+    positive = squares > 0
+    return torch.where(positive, torch.where(positive, squares, 1).sqrt(), 0)
 
 
 def cosine(x: Tensor, y: Tensor | None = None) -> Tensor:

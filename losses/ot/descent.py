@@ -65,7 +65,7 @@ class Descent:
             potentials, plan, done, _ = solve(problem, start, self.inner, kernel, self.spread, is_cold)
             iters += done
             if self.outer.due(step) and previous is not None:
-                before, change = change, apart(plan, previous)
+                before, change = change, l1_distance(plan, previous)
                 if self.outer.met(change, before):
                     break
         assert plan is not None
@@ -86,9 +86,9 @@ class Descent:
         """
         if before is None or self.sway == math.inf or plan.device.type not in READING_IS_FREE:
             return False
-        return self.sway * apart(plan, before) <= torch.finfo(plan.dtype).eps * self.spread
+        return self.sway * l1_distance(plan, before) <= torch.finfo(plan.dtype).eps * self.spread
 
 
-def apart(plan: Tensor, other: Tensor) -> float:
+def l1_distance(plan: Tensor, other: Tensor) -> float:
     """The L1 norm of the difference."""
     return float((plan - other).abs().sum())

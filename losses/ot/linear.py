@@ -25,7 +25,7 @@ from .inputs import (
     rounding,
     scaled,
 )
-from .scaling import Potentials, Stopping, balanced, robustly, solve, unbalanced
+from .scaling import Potentials, Stopping, balanced, kernel_or_log, solve, unbalanced
 
 Regularizer = Literal["kl", "entropy"]
 
@@ -108,7 +108,7 @@ def sinkhorn(
         start = Potentials(torch.zeros_like(a), torch.zeros_like(b))
         kernel = method != "log" and rho is None
         asking = bound is None or tol > 0
-        solution, served = robustly(lambda fast: solve(problem, start, stop, fast, spread), kernel, a, asking)
+        solution, served = kernel_or_log(lambda fast: solve(problem, start, stop, fast, spread), kernel, a, asking)
         if served == "log":
             refuse_nonfinite(owner, solution.plan, "cost", original)
         return LinearCoupling(

@@ -30,7 +30,7 @@ from .inputs import (
     rounding,
     scaled,
 )
-from .scaling import Stopping, robustly
+from .scaling import Stopping, kernel_or_log
 from .structure import SquaredEuclidean, Structure, as_structure, distortion
 
 OWNER = "fused_gromov_wasserstein"
@@ -123,7 +123,7 @@ def fused_gromov_wasserstein(
             warm_start=warm_start,
         )
         run = partial(descent.run, plan) if graphs is None else partial(graphs.run, descent, plan)
-        solution, served = robustly(run, method != "log", problem.p, bound is None or tol > 0)
+        solution, served = kernel_or_log(run, method != "log", problem.p, bound is None or tol > 0)
         if served == "log":
             largest = {"C1": extent.largest[0], "C2": extent.largest[1], "init": plan}
             refuse_nonfinite(OWNER, solution.plan, "M", problem.cost, largest)

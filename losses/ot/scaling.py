@@ -203,8 +203,8 @@ def solve(
     Args:
         problem: balanced, if `kernel`.
         start: potentials to start from.
-        stop: when to stop.
-        kernel: which solver.
+        stop: condition to stop at.
+        kernel: whether the kernel solver is taken, or the one in the log domain.
         spread: about the range of the logits.
         cold: `start` knows nothing of the problem. Then eps is annealed if `spread` is HARD. The kernel is preceded by one
             iteration in the log domain, after which none of its columns is empty, if either holds.
@@ -225,7 +225,9 @@ def solve(
     return Solution(potentials, plan, used + done)
 
 
-def robustly(run: Callable[[bool], Solution], kernel: bool, a: Tensor, asking: bool = True) -> tuple[Solution, str]:
+def kernel_or_log(
+    run: Callable[[bool], Solution], kernel: bool, a: Tensor, asking: bool = True
+) -> tuple[Solution, str]:
     """``run(kernel)``, and again in the log domain if the kernel broke down; also the name of the solver that served.
 
     Rows are exact after every iteration, up to rounding: if they are not, numbers left the range of the dtype. Without `asking`

@@ -66,8 +66,8 @@ def topk_mean(plan: Tensor, values: Tensor, k: int) -> Tensor:
 def expected_distances(plan: Tensor, distances: Tensor) -> Tensor:
     """R D R^T, (n, n), with R_ij = T_ij / sum_j T_ij: the mean distance of two columns drawn from row i and from row k.
 
-    Where every row has one entry, these are the distances of the columns that they name; otherwise its diagonal is how far
-    apart the columns of one row are.
+    Where every row has one entry, these are the distances of the columns that they name; otherwise its diagonal is the mean
+    distance of two columns of one row.
 
     Args:
         plan: (n, m).

@@ -42,7 +42,7 @@ def paired_random_crop(
     """Patches of `gt_patch_size` from the one and the same place, on the pixel grid of the smaller images, of the others.
 
     Raises:
-        ValueError: sizes are not `scale` apart, or smaller than the patch.
+        ValueError: sizes do not differ by `scale`, or smaller than the patch.
     """
     return paired_random_crop_hw(img_gts, img_lqs, gt_patch_size, gt_patch_size, scale, gt_path)
 

@@ -20,7 +20,7 @@ class Registry:
 
     Args:
         name: name of the registry.
-        ours: where to file what is registered, as well.
+        ours: registry of Relume in which to file what is registered, as well.
         adapt: what to make of it there.
     """
 

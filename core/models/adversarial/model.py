@@ -29,7 +29,7 @@ from ..restoration import as_tuple
 
 MAP_KEYS = ("ldl_opt", "artifacts_opt")
 """Losses on images multiplied by LDL's map; the second is the name in LDL's own files."""
-APART = ("gan_opt", "gan_feat_opt", *MAP_KEYS)
+NOT_OF_IMAGES = ("gan_opt", "gan_feat_opt", *MAP_KEYS)
 """Losses that are not called with an output and its target."""
 Weight = Annotated[float, Range(least=0)]
 """Factor of a penalty; 0 leaves it out."""
@@ -59,8 +59,8 @@ class SRGANModel(Model):
         gp_weight: weight of the gradient penalty of WGAN-GP (``l_d_gp``), computed in every step; 0 is none.
         mixing_augs: Restormer's mixup of whole batches, ``{mixup: true, mixup_beta: 1.2, use_identity: true}``.
         use_moa: change every batch by one augmentation of `moa_augs`, see `batch_mixing`.
-        moa_augs: those to choose from.
-        moa_probs: their probabilities; all alike when omitted.
+        moa_augs: augmentations to choose from.
+        moa_probs: probabilities of those augmentations; all alike when omitted.
 
     Raises:
         UserError: ``gan_opt`` is missing.
@@ -96,7 +96,7 @@ class SRGANModel(Model):
         self.net_d_reg_every = net_d_reg_every
         self.gp_weight = gp_weight
         self.mixing = Mixing(mixing_augs, use_moa, moa_augs, moa_probs)
-        self.image_losses = [k for k in self.losses if k not in APART]
+        self.image_losses = [k for k in self.losses if k not in NOT_OF_IMAGES]
         self.map_losses = [k for k in self.losses if k in MAP_KEYS]
         discriminator = self.networks.get("d")
         self.conditional = discriminator is not None and declared(discriminator, "conditional", NetworkTraits)
@@ -294,7 +294,7 @@ def mistakes_of_losses(model: str, train: Mapping[str, Any], relativistic: bool)
             yield f"train.{key}", "LDL compares with the moving average; set ema_decay, such as 0.999"
     if all(k in train for k in MAP_KEYS):
         yield "train.artifacts_opt", "is another name of ldl_opt, which is given too; leave one out"
-    if not any(k.endswith("_opt") and k not in APART for k in train):
+    if not any(k.endswith("_opt") and k not in NOT_OF_IMAGES for k in train):
         yield "train", f"{model} has no loss of the output itself; give one, such as pixel_opt: {{type: L1Loss}}"
 
 

@@ -31,8 +31,8 @@ class Synthesis(SecondOrder):
         queue_size: accepted, without effect: every sample is degraded by draws of its own, so that no pool is needed to mix
             batches from.
         jpeg_table: ``basicsr`` as the public weights were trained with, or ``standard``.
-        noise_fields: where noise is drawn: ``cpu``, the same numbers on every device, or ``device``, faster on a GPU, and the
-            same for one kind of GPU only.
+        noise_fields: device on which noise is drawn: ``cpu``, the same numbers on every device, or ``device``, faster on a
+            GPU, and the same for one kind of GPU only.
     """
 
     high_order_degradation: bool = True

@@ -138,8 +138,8 @@ def build_bank(dataset: Any, extractor: FeatureExtractor, options: BankOptions, 
     Args:
         dataset: dataset of images to generate from: ``image(index, flip)`` (C, H, W) in [-1, 1], ``id``, ``labels``.
         extractor: extractor, on `device`.
-        options: see there.
-        device: where the bank is kept.
+        options: size and place of the bank.
+        device: device on which the bank is kept.
 
     Raises:
         UserError: the dataset is of another kind, its features are not finite, or the cached ones are of something else.

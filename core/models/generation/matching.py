@@ -93,7 +93,7 @@ class Memory:
 
     Args:
         bank: all of it.
-        rows: those drawn.
+        rows: rows that were drawn.
     """
 
     def __init__(self, bank: MemoryBank, rows: Tensor) -> None:
@@ -125,7 +125,7 @@ class Matching:
     """Matches unit features with those of a memory.
 
     Args:
-        options: see there.
+        options: how images are matched.
     """
 
     def __init__(self, options: MatchingOptions) -> None:

@@ -95,9 +95,9 @@ class GenerationModel(Model):
 
     Args:
         features: extractor in which images are matched and feature losses computed, ``{type: dinov2_vits14, weights: ...}``.
-        bank: see `BankOptions`.
-        matching: see `MatchingOptions`.
-        times: see `Times`.
+        bank: options of the memory bank, see `BankOptions`.
+        matching: options of the matching, see `MatchingOptions`.
+        times: distribution of the training time, see `Times`.
         legacy_schedule: schedules of `matching` and `times` count iterations instead of samples, as the original's reported
             run did. (A learning rate has ``unit: iterations`` for that.)
         steps: network evaluations of `predict`.

@@ -40,7 +40,7 @@ class Checker:
 
     Attributes:
         problems: every mistake so far.
-        origins: where each value came from, by dotted key.
+        origins: place that each value came from, by dotted key.
         defaults: what a ``type:`` block leaves to its constructor, by the block's dotted key.
         notes: what is no mistake, but worth knowing.
     """

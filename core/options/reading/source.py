@@ -23,7 +23,7 @@ class Source:
     Args:
         name: name shown in messages.
         folder: what relative paths in it are relative to.
-        rank: its place in the order of reports.
+        rank: place of the source in the order of reports.
         problems: mistakes are appended here.
         place: the place of everything in it, for text without lines of its own.
         twice: keys that a block has twice are noted here; they are problems when omitted.

@@ -56,10 +56,10 @@ class Muon(torch.optim.Optimizer):
         lr: learning rate of Muon; it multiplies an update of the norm of an orthogonal matrix.
         weight_decay: decoupled weight decay of both.
         momentum: momentum of Muon's moving average of gradients.
-        nesterov: look ahead by it.
+        nesterov: look ahead by the momentum.
         ns_coefficients: coefficients of the polynomial, see `orthogonalised`.
-        eps: see `orthogonalised`.
-        ns_steps: see `orthogonalised`.
+        eps: least norm that a matrix is divided by, see `orthogonalised`.
+        ns_steps: iterations of the polynomial, see `orthogonalised`.
         adjust_lr_fn: ``original`` or ``match_rms_adamw``, see `rate_factor`.
         convolutions: which of the two has the convolutions: ``flatten`` is Muon, ``adamw`` AdamW.
         adamw_lr: learning rate of AdamW; `lr` when omitted. (With ``match_rms_adamw`` one rate is right for both.)

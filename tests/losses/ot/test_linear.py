@@ -14,7 +14,7 @@ from torch import Tensor
 from relume.core.errors import UserError
 from relume.losses.ot import assignment, costs, sinkhorn
 from relume.losses.ot.inputs import numbers
-from relume.losses.ot.scaling import Potentials, Solution, robustly
+from relume.losses.ot.scaling import Potentials, Solution, kernel_or_log
 
 CASES = [
     "rand_5x7",
@@ -249,7 +249,7 @@ def test_a_broken_kernel_is_replaced_by_the_log_domain() -> None:
     good = Solution(Potentials(a, a), torch.full((2, 2), 0.25), 1)
 
     def run(broken: Tensor) -> tuple[Solution, str]:
-        return robustly(lambda kernel: good._replace(plan=broken) if kernel else good, True, a)
+        return kernel_or_log(lambda kernel: good._replace(plan=broken) if kernel else good, True, a)
 
     for broken in (torch.full((2, 2), torch.nan), torch.tensor([[0.25, 0.25], [0.0, 0.0]])):
         solution, served = run(broken)

@@ -1,4 +1,4 @@
-"""A denser video: when each of its frames is shown, between which frames of the input it is, and what it looks like."""
+"""A video of more frames: when each of them is shown, between which frames of the input it is, and what it looks like."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Moment(NamedTuple):
 
     Attributes:
         before: number of the input's frame at or before it.
-        part: how far from there to the next one, at least 0 and below 1.
-        time: when it is shown, in seconds after the first.
+        part: part of the way from there to the next one, at least 0 and below 1.
+        time: time at which it is shown, in seconds after the first.
     """
 
     before: int
@@ -50,7 +50,7 @@ def times_of(clip: Clip, rate: Fraction | None) -> list[Fraction]:
     return [i / (rate or FOLDER_RATE) for i in range(len(clip))]
 
 
-def denser_by(times: Sequence[Fraction], factor: Fraction) -> list[Fraction]:
+def by_factor(times: Sequence[Fraction], factor: Fraction) -> list[Fraction]:
     """When `factor` times as many frames are shown, evenly between those there are."""
     made = []
     for j in range(int((len(times) - 1) * factor) + 1):
@@ -107,11 +107,11 @@ def without_repeats(clip: Clip) -> list[int]:
 
 
 class Between:
-    """The frames of a denser video, (H, W, 3) integers of the input's depth. Those of the input stay as they are.
+    """The frames of a video of more frames, (H, W, 3) integers of the input's depth. Those of the input stay as they are.
 
     Args:
-        model: interpolates.
-        device: where.
+        model: model that interpolates.
+        device: device on which it computes.
         across_cuts: whether there are frames between two scenes too; else the frame before a cut stands until it.
 
     Attributes:
