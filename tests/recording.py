@@ -6,14 +6,16 @@ As with a real one, Python is not asked again: numbers of the host stay what the
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
+from relume.core.runtime import predicated
 from relume.core.runtime.step_graph import Watch
 
 T = TypeVar("T")
@@ -56,6 +58,20 @@ def tensors(*values: Any) -> list[Tensor]:
     return [t for t in tree_flatten(values)[0] if isinstance(t, Tensor)]
 
 
+@contextlib.contextmanager
+def checking() -> Iterator[None]:
+    """Inside, optimizers look at their settings as they do where a GPU records."""
+
+    def check(self: torch.optim.Optimizer) -> None:
+        if not all(g["capturable"] for g in self.param_groups):
+            raise RuntimeError("Attempting CUDA graph capture of step(), but param_groups' capturable is False")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(predicated, "recording", lambda: True)
+        patch.setattr(torch.optim.Optimizer, "_accelerator_graph_capture_health_check", check)
+        yield
+
+
 class TapeRecorder:
     """A `step_graph.Recorder` for a CPU.
 
@@ -76,7 +92,7 @@ class TapeRecorder:
     def record(self, compute: Callable[[], T]) -> T:
         recording = Recording()
         try:
-            with recording:
+            with recording, checking():
                 result = compute()
         except BaseException:
             with torch.no_grad():

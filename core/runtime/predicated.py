@@ -170,13 +170,24 @@ class Rates:
         groups = self.optimizer.param_groups  # which loading a state makes anew
         plain = [g["lr"] for g in groups]
         taken: Sequence[Any] = self.tensors or [float32(lr) if self.rounded else lr for lr in plain]
+        # torch lets itself be recorded only where this is set, which fused kernels need for nothing else.
+        unmarked = [g for g in groups if g.get("capturable") is False] if self.tensors and recording() else []
         try:
             for group, rate in zip(groups, taken, strict=True):
                 group["lr"] = rate
+            for group in unmarked:
+                group["capturable"] = True
             yield
         finally:
             for group, rate in zip(groups, plain, strict=True):
                 group["lr"] = rate
+            for group in unmarked:
+                group["capturable"] = False
+
+
+def recording() -> bool:
+    """Whether what is launched becomes part of a CUDA graph."""
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
 def float32(rate: Any) -> Any:
