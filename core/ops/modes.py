@@ -33,6 +33,7 @@ NAMES = {
     "flow_warp": "backward warp",
     "gradient": "image derivatives",
     "sinkhorn": "Sinkhorn update",
+    "log_sinkhorn": "Sinkhorn update in the log domain",
     "selective_scan": "selective scan",
 }
 """The ops that have kernels, as ``RELUME_KERNELS`` names them, and in words."""

@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from . import operations
-from .launching import launch
+from .launching import launch, tile
 
 TINY = tl.constexpr(1.1754943508222875e-38)
 """Smallest normal float32."""
@@ -24,6 +24,8 @@ WHOLE = 2**15
 """Entries of a matrix, padded to powers of 2, that one program keeps in registers: 64 for each thread of 16 warps."""
 COLUMNS, ROWS, REACH = 64, 4, 512
 """Columns or rows that one program updates, and how far it reads along a row at a time."""
+FEW = 512
+"""Rows up to which a program takes a single one: a matrix of 32 x 2048 then occupies 32 multiprocessors both ways."""
 
 
 @torch.library.custom_op("relume::sinkhorn", mutates_args=("u", "v"))
@@ -35,10 +37,10 @@ def scale_fused(kernel: Tensor, a: Tensor, b: Tensor, u: Tensor, v: Tensor, iter
         if iterations:
             launch(all_iterations, (1,), kernel, a, b, u, v, n, m, iterations, HEIGHT=rows, WIDTH=columns, warps=16)
         return
-    height = min(64, rows)
+    height, few = min(64, rows), tile(1 if n <= FEW else ROWS)
     for _ in range(iterations):
         launch(update_columns, (triton.cdiv(m, COLUMNS),), kernel, b, u, v, n, m, HEIGHT=height, WIDTH=COLUMNS)
-        launch(update_rows, (triton.cdiv(n, ROWS),), kernel, a, u, v, n, m, HEIGHT=ROWS, WIDTH=REACH)
+        launch(update_rows, (triton.cdiv(n, few),), kernel, a, u, v, n, m, HEIGHT=few, WIDTH=REACH)
 
 
 @scale_fused.register_fake

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ...core.ops.log_sinkhorn import Rule, absorbed, update_potentials
 from ...core.ops.sinkhorn import scale_to_marginals
 
 HARD = 87.0
@@ -25,9 +26,6 @@ HARD = 87.0
 
 ABSORB_EVERY = {False: 100, True: 25}
 """Iterations on one kernel before its scalings are moved into the potentials, for easy and hard problems."""
-
-PotentialUpdate = Callable[[Tensor], Tensor]
-"""New potential from the log-sum-exp over the other side."""
 
 
 class Potentials(NamedTuple):
@@ -42,13 +40,12 @@ class Potentials(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """What an update has to reach: logits (n, m), marginals a (n,) and b (m,), and how each potential is updated."""
+    """What an update has to reach: logits (n, m), marginals a (n,) and b (m,), and how potentials are updated."""
 
     logits: Tensor
     a: Tensor
     b: Tensor
-    update_phi: PotentialUpdate
-    update_gamma: PotentialUpdate
+    rule: Rule
 
     def with_logits(self, logits: Tensor) -> Problem:
         return self._replace(logits=logits)
@@ -88,28 +85,17 @@ class Stopping:
 
 def balanced(logits: Tensor, a: Tensor, b: Tensor) -> Problem:
     """Both marginals are constraints: phi = log a - LSE_j(gamma + logits), and likewise for gamma."""
-
-    def update(marginal: Tensor) -> PotentialUpdate:
-        empty, target = marginal == 0, marginal.log()
-        return lambda lse: (target - lse).masked_fill_(empty, -torch.inf)  # also where lse is -inf: nothing is allowed
-
-    return Problem(logits, a, b, update(a), update(b))
+    return Problem(logits, a, b, Rule())
 
 
 def unbalanced(logits: Tensor, a: Tensor, b: Tensor, damping: float, reference: bool) -> Problem:
     """The marginals are penalised by rho KL: the fixed point damps each update by ``damping`` = rho / (rho + eps).
 
     With the entropy relative to a b^T (`reference`), phi = log a - damping LSE; relative to the constant 1,
-    phi = damping (log a - LSE). Chizat et al., "Scaling algorithms for unbalanced optimal transport problems" (2018).
+    phi = damping (log a - LSE). Where nothing is allowed, no mass goes; the penalty lets it. Chizat et al., "Scaling
+    algorithms for unbalanced optimal transport problems" (2018).
     """
-    outside = 1.0 if reference else damping
-
-    def update(marginal: Tensor) -> PotentialUpdate:
-        target = outside * marginal.log()
-        # Where nothing is allowed, no mass goes; the penalty lets it.
-        return lambda lse: (target - damping * lse).masked_fill_((marginal == 0) | (lse == -torch.inf), -torch.inf)
-
-    return Problem(logits, a, b, update(a), update(b))
+    return Problem(logits, a, b, Rule(damping, 1.0 if reference else damping, True))
 
 
 def log_iterations(problem: Problem, start: Potentials, stop: Stopping) -> tuple[Potentials, int]:
@@ -117,18 +103,19 @@ def log_iterations(problem: Problem, start: Potentials, stop: Stopping) -> tuple
 
     The residual is how much mass the next column update would move, which for balanced problems is the column error.
     """
-    phi, gamma = start
-    error = math.inf
-    for done in range(stop.iters):
-        lse = torch.logsumexp(problem.logits + phi[:, None], 0)
-        following = problem.update_gamma(lse)
+    (logits, a, b, rule), (phi, gamma) = problem, (potential.clone() for potential in start)
+    done, error = 0, math.inf
+    while done < stop.iters:
         if stop.due(done):
+            lse = torch.logsumexp(logits + phi[:, None], 0)
+            following = rule.potential(b, lse)
             before, error = error, float((torch.exp(gamma + lse) - torch.exp(following + lse)).abs().sum())
             if stop.met(error, before):
-                return Potentials(phi, gamma), done
-        gamma = following
-        phi = problem.update_phi(torch.logsumexp(problem.logits + gamma, 1))
-    return Potentials(phi, gamma), stop.iters
+                break
+        count = min(stop.iters, stop.look_after(done)) - done
+        update_potentials(logits, a, b, phi, gamma, count, rule)
+        done += count
+    return Potentials(phi, gamma), done
 
 
 def anneal(problem: Problem, start: Potentials, spread: float, budget: int) -> tuple[Potentials, int]:
@@ -167,9 +154,7 @@ def kernel_iterations(
     u, v = torch.empty_like(a), torch.empty_like(b)
     done, converged, error = 0, False, math.inf
     while True:
-        kernel = (problem.logits + phi[:, None]).add_(gamma)
-        shift = kernel.amax(0).clamp_min_(torch.finfo(a.dtype).min)  # an empty column's maximum is -inf
-        kernel.sub_(shift).exp_()
+        kernel, shift = absorbed(problem.logits, phi, gamma)
         gamma = gamma - shift
         u.fill_(1)
         torch.exp(shift, out=v)  # what u, v stand for before the first update

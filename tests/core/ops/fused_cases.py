@@ -280,7 +280,7 @@ CASES: dict[str, Callable[[int], list[Case]]] = {
     "polar": spectra,
 }
 """By op: the cases for a batch of so many samples."""
-OTHER = {"sinkhorn"}
+OTHER = {"sinkhorn", "log_sinkhorn"}
 """Ops that have no gradient and work in place: they have tests of their own."""
 SINGLE = {"census", "charbonnier", "gradient", "laplacian", "ms_ssim", "ssim"}
 """Those that take float32 alone."""

@@ -19,6 +19,7 @@ from relume.core.ops import (
     gradient_triton,
     laplacian_triton,
     layer_norm_triton,
+    log_sinkhorn_triton,
     mdta_triton,
     ms_ssim_triton,
     phase_triton,
@@ -71,6 +72,10 @@ CASES = {
     "phase": (phase_triton.unit, (drawn(1, 2, 3, 3, 2), 4, 1e-30)),
     "polar": (polar_triton.polar, (drawn(1, 2, 3, 3, 2), 4, True, 1e-30)),
     "sinkhorn": (sinkhorn_triton.scale_fused, (plain(3, 4), plain(3), plain(4), plain(3), plain(4), 2)),
+    "log_sinkhorn": (
+        log_sinkhorn_triton.update_fused,
+        (plain(3, 4), plain(3), plain(4), plain(3), plain(4), 2, 0.5, 1.0, True),
+    ),
     "selective_scan": (
         selective_scan_triton.fused,
         (*(drawn(1, 4, 5), drawn(1, 4, 5), drawn(4, 3), drawn(1, 2, 3, 5), drawn(1, 2, 3, 5)), drawn(4), None, True),

@@ -23,6 +23,7 @@ from relume.core.ops import (  # noqa: F401 - every op registers its case
     laplacian,
     launching,
     layer_norm,
+    log_sinkhorn,
     ms_ssim,
     pixelwise,
     rms_norm,

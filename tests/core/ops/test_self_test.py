@@ -20,6 +20,7 @@ from relume.core.ops import (  # noqa: F401 - every op registers its case
     gradient,
     laplacian,
     layer_norm,
+    log_sinkhorn,
     ms_ssim,
     pixelwise,
     rms_norm,

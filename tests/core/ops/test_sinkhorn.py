@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 
 import pytest
 import torch
@@ -48,7 +49,11 @@ def test_triton_in_the_interpreter() -> None:
         pytest.skip("needs triton")
     result = interpreted("interpreted_sinkhorn.py")
     assert result.returncode == 0, result.stderr
-    assert float(result.stdout) < 1e-5
+    said = json.loads(result.stdout)
+    assert max(said["scalings"], said["transposed"], said["nothing"]) < 1e-5
+    assert said["potentials"] < 3e-5
+    assert max(said["plans"].values()) < 1e-4
+    assert said["launches"] == {"log_sinkhorn_triton.absorb": 1}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
