@@ -47,11 +47,12 @@ def _taps(  # type: ignore[no-untyped-def]  # noqa: ANN202
     here = x + pixel[:, None] * channels + channel[None, :]
     if HAS_BIAS:
         total += tl.load(bias + channel, mask=known, other=0.0).to(tl.float32)[None, :]
-    for k in tl.static_range(K * K):
-        w = tl.load(taps + channel * (K * K) + k, mask=known, other=0.0).to(tl.float32)
-        down, right = k // K - K // 2, k % K - K // 2
-        down, right = (-down, -right) if BACK else (down, right)
-        total += w[None, :] * _shifted(here, pixel, known, pixels, channels, height, width, down, right)
+    for row in range(K):  # not unrolled, else all taps are loaded at once into more than there are registers
+        for column in tl.static_range(K):
+            w = tl.load(taps + channel * (K * K) + row * K + column, mask=known, other=0.0).to(tl.float32)
+            down, right = row - K // 2, column - K // 2
+            down, right = (-down, -right) if BACK else (down, right)
+            total += w[None, :] * _shifted(here, pixel, known, pixels, channels, height, width, down, right)
     return total
 
 
@@ -97,12 +98,14 @@ def _gate_backward(  # type: ignore[no-untyped-def]  # noqa: ANN202
     tl.store(of_u + where, d_u.to(of_u.dtype.element_ty), mask=mask)
     tl.store(of_v + where, d_v.to(of_v.dtype.element_ty), mask=mask)
     base = partial + tl.program_id(0).to(tl.int64) * (K * K + 1) * 2 * channels + channel
-    for k in tl.static_range(K * K):
-        down, right = k // K - K // 2, k % K - K // 2
-        near = _shifted(a + where, pixel, known, pixels, channels, height, width, down, right)
-        tl.store(base + k * 2 * channels, tl.sum(d_u * near, 0), mask=known)
-        near = _shifted(b + where, pixel, known, pixels, channels, height, width, down, right)
-        tl.store(base + (k * 2 + 1) * channels, tl.sum(d_v * near, 0), mask=known)
+    for row in range(K):
+        for column in tl.static_range(K):
+            down, right = row - K // 2, column - K // 2
+            k = row * K + column
+            near = _shifted(a + where, pixel, known, pixels, channels, height, width, down, right)
+            tl.store(base + k * 2 * channels, tl.sum(d_u * near, 0), mask=known)
+            near = _shifted(b + where, pixel, known, pixels, channels, height, width, down, right)
+            tl.store(base + (k * 2 + 1) * channels, tl.sum(d_v * near, 0), mask=known)
     tl.store(base + K * K * 2 * channels, tl.sum(d_u, 0), mask=known)
     tl.store(base + (K * K * 2 + 1) * channels, tl.sum(d_v, 0), mask=known)
 

@@ -18,11 +18,13 @@ from torch import Tensor
 from .launching import block, launch, operator, tile
 
 PIXELS = 64
-"""Pixels of a program's tile."""
+"""Pixels of a tile, at most."""
 SLICE = 16
 """Channels of a head that the last kernel sums over at once."""
-TILES = 32
-"""Tiles of a slab."""
+SLAB = 2048
+"""Pixels of a program of the first kernel."""
+TILE = 2048
+"""Elements of a map that it multiplies at once: more, in two halves of the digits each, are more than registers hold."""
 
 
 @triton.jit
@@ -160,25 +162,31 @@ def _strides(q: Tensor | None, kv: Tensor, c: int) -> tuple[Tensor, Tensor, list
     return q, keys, [c * q[0, 0].numel() if len(q) else 0, 1, q.shape[2] * q.shape[3], *of_map]
 
 
+def _warps(padded: int) -> int:
+    """Of a program that holds a matrix of a head."""
+    return 4 if padded < 64 else 8
+
+
 def _run(q: Tensor | None, kv: Tensor, temperature: Tensor, c: int) -> tuple[Tensor, Tensor, Tensor]:
     kv, q = kv.contiguous(), None if q is None else q.contiguous()
     batch, pixels, heads = kv.shape[0], kv.shape[1] * kv.shape[2], temperature.numel()
     width = c // heads
     queries, keys, strides = _strides(q, kv, c)
-    held, padded = tile(PIXELS), block(width)
-    slabs = max(triton.cdiv(pixels, held * TILES), 1)
-    tiles = min(TILES, triton.cdiv(pixels, held))
+    padded = block(width)
+    held = tile(max(min(PIXELS, TILE // padded), 16))
+    slabs = max(triton.cdiv(pixels, tile(SLAB)), 1)
+    tiles = triton.cdiv(tile(SLAB) if slabs > 1 else pixels, held)
     products = torch.empty(batch, slabs, heads, width, width, device=kv.device, dtype=torch.float32)
     squares = torch.empty(batch, slabs, heads, 2, width, device=kv.device, dtype=torch.float32)
     launch(
         _gram, (batch * slabs, heads), queries, keys, products, squares, pixels, width, heads, slabs, *strides,
-        PIXELS=held, TILES=TILES if slabs > 1 else tiles, WIDTH=padded,
+        PIXELS=held, TILES=tiles, WIDTH=padded, warps=_warps(padded),
     )  # fmt: skip
     norms, cosine, attention = _fake(q, kv, temperature, c)
     attention.zero_()
     launch(
         _mix, (batch, heads), products, squares, temperature.contiguous(), norms, cosine, attention, width, heads, slabs,
-        WIDTH=padded,
+        WIDTH=padded, warps=_warps(padded),
     )  # fmt: skip
     return norms, cosine, attention
 

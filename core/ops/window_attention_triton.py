@@ -14,7 +14,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launching import block, launch, operator
+from .launching import block, launch, operator, tile
+
+SLICE = 16
+"""Channels of a head that are multiplied at once."""
 
 
 @triton.jit
@@ -34,9 +37,23 @@ def _place(  # type: ignore[no-untyped-def]  # noqa: ANN202
 
 
 @triton.jit
-def _scores(q, k, real, region, scale, apart):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    s = tl.dot(q, tl.trans(k), input_precision="tf32x3") * scale
-    s += tl.where(region[:, None] == region[None, :], 0.0, apart)
+def _load(source, row, column, real, size):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Some channels of a head, for rows of the map that begin at `row`."""
+    mask = real[:, None] & (column < size)[None, :]
+    return tl.load(source + row[:, None] + column[None, :], mask=mask, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _scores(  # type: ignore[no-untyped-def]  # noqa: ANN202
+    q, k, row, real, region, size, scale, apart,  # noqa: ANN001
+    TOKENS: tl.constexpr, SIZE: tl.constexpr, SLICE: tl.constexpr,
+):  # fmt: skip
+    s = tl.zeros((TOKENS, TOKENS), tl.float32)
+    for first in range(0, SIZE, SLICE):
+        d = first + tl.arange(0, SLICE)
+        keys = tl.trans(_load(k, row, d, real, size))
+        s += tl.dot(_load(q, row, d, real, size), keys, input_precision="tf32x3")
+    s = s * scale + tl.where(region[:, None] == region[None, :], 0.0, apart)
     s = tl.where(real[None, :], s, -float("inf"))
     s = tl.exp(s - tl.max(s, 1)[:, None])
     return s / tl.sum(s, 1)[:, None]
@@ -45,54 +62,57 @@ def _scores(q, k, real, region, scale, apart):  # type: ignore[no-untyped-def]  
 @triton.jit
 def _window_forward(  # type: ignore[no-untyped-def]  # noqa: ANN202
     qkv, gate, out, height, width, down, across, side, shift, heads, size, scale, apart,  # noqa: ANN001
-    TOKENS: tl.constexpr, SIZE: tl.constexpr,
+    TOKENS: tl.constexpr, SIZE: tl.constexpr, SLICE: tl.constexpr,
 ):  # fmt: skip
     window, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     pixel, real, region = _place(window, height, width, down, across, side, shift, TOKENS)
-    d = tl.arange(0, SIZE)
-    mask = real[:, None] & (d < size)[None, :]
     channels = heads * size
-    base = qkv + pixel[:, None] * (3 * channels) + (head * size + d)[None, :]
-    q = tl.load(base, mask=mask, other=0.0).to(tl.float32)
-    k = tl.load(base + channels, mask=mask, other=0.0).to(tl.float32)
-    v = tl.load(base + 2 * channels, mask=mask, other=0.0).to(tl.float32)
-    y = tl.dot(_scores(q, k, real, region, scale, apart), v, input_precision="tf32x3")
+    q, three, one = qkv + head * size, pixel * (3 * channels), pixel * channels
+    v = q + 2 * channels
+    p = _scores(q, q + channels, three, real, region, size, scale, apart, TOKENS, SIZE, SLICE)
     g = tl.sigmoid(tl.load(gate + pixel * heads + head, mask=real, other=0.0).to(tl.float32))
-    where = pixel[:, None] * channels + (head * size + d)[None, :]
-    tl.store(out + where, (y * g[:, None]).to(out.dtype.element_ty), mask=mask)
+    for first in range(0, SIZE, SLICE):
+        d = first + tl.arange(0, SLICE)
+        y = tl.dot(p, _load(v, three, d, real, size), input_precision="tf32x3") * g[:, None]
+        where = out + head * size + one[:, None] + d[None, :]
+        tl.store(where, y.to(out.dtype.element_ty), mask=real[:, None] & (d < size)[None, :])
 
 
 @triton.jit
 def _window_backward(  # type: ignore[no-untyped-def]  # noqa: ANN202
     grad, qkv, gate, of_qkv, of_gate, height, width, down, across, side, shift, heads, size, scale, apart,  # noqa: ANN001
-    TOKENS: tl.constexpr, SIZE: tl.constexpr,
+    TOKENS: tl.constexpr, SIZE: tl.constexpr, SLICE: tl.constexpr,
 ):  # fmt: skip
     window, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     pixel, real, region = _place(window, height, width, down, across, side, shift, TOKENS)
-    d = tl.arange(0, SIZE)
-    mask = real[:, None] & (d < size)[None, :]
     channels = heads * size
-    # Queries and keys are loaded for the scores and again for their gradients: held in between they are more than registers.
-    three = pixel[:, None] * (3 * channels) + (head * size + d)[None, :]
-    q = tl.load(qkv + three, mask=mask, other=0.0).to(tl.float32)
-    k = tl.load(qkv + three + channels, mask=mask, other=0.0).to(tl.float32)
-    p = tl.where(real[:, None], _scores(q, k, real, region, scale, apart), 0.0)
+    # Some channels at a time: all of a wide head, in two halves of the digits each, are more than registers hold.
+    q, three, of_y, one = qkv + head * size, pixel * (3 * channels), grad + head * size, pixel * channels
+    k, v = q + channels, q + 2 * channels
+    of_q = of_qkv + head * size
+    p = _scores(q, k, three, real, region, size, scale, apart, TOKENS, SIZE, SLICE)
+    p = tl.where(real[:, None], p, 0.0)
     g = tl.sigmoid(tl.load(gate + pixel * heads + head, mask=real, other=0.0).to(tl.float32))
-    d_y = tl.load(grad + pixel[:, None] * channels + (head * size + d)[None, :], mask=mask, other=0.0).to(tl.float32)
-    d_v = tl.dot(tl.trans(p), d_y * g[:, None], input_precision="tf32x3")
-    tl.store(of_qkv + three + 2 * channels, d_v.to(of_qkv.dtype.element_ty), mask=mask)
-    v = tl.load(qkv + three + 2 * channels, mask=mask, other=0.0).to(tl.float32)
-    d_p = tl.dot(d_y, tl.trans(v), input_precision="tf32x3")
+    d_p = tl.zeros((TOKENS, TOKENS), tl.float32)
+    for first in range(0, SIZE, SLICE):
+        d = first + tl.arange(0, SLICE)
+        mask = real[:, None] & (d < size)[None, :]
+        d_y = _load(of_y, one, d, real, size)
+        d_v = tl.dot(tl.trans(p), d_y * g[:, None], input_precision="tf32x3")
+        tl.store(of_q + 2 * channels + three[:, None] + d[None, :], d_v.to(of_qkv.dtype.element_ty), mask=mask)
+        d_p += tl.dot(d_y, tl.trans(_load(v, three, d, real, size)), input_precision="tf32x3")
     # The gate's gradient is that of its result times the result, which is p v: both are in these sums.
     of_g = tl.sum(p * d_p, 1)
     tl.store(of_gate + pixel * heads + head, (of_g * g * (1 - g)).to(of_gate.dtype.element_ty), mask=real)
     d_s = p * (d_p - of_g[:, None]) * (g * scale)[:, None]
-    k = tl.load(qkv + three + channels, mask=mask, other=0.0).to(tl.float32)
-    d_q = tl.dot(d_s, k, input_precision="tf32x3")
-    tl.store(of_qkv + three, d_q.to(of_qkv.dtype.element_ty), mask=mask)
-    q = tl.load(qkv + three, mask=mask, other=0.0).to(tl.float32)
-    d_k = tl.dot(tl.trans(d_s), q, input_precision="tf32x3")
-    tl.store(of_qkv + three + channels, d_k.to(of_qkv.dtype.element_ty), mask=mask)
+    for first in range(0, SIZE, SLICE):
+        d = first + tl.arange(0, SLICE)
+        mask = real[:, None] & (d < size)[None, :]
+        where = of_q + three[:, None] + d[None, :]
+        d_q = tl.dot(d_s, _load(k, three, d, real, size), input_precision="tf32x3")
+        tl.store(where, d_q.to(of_qkv.dtype.element_ty), mask=mask)
+        d_k = tl.dot(tl.trans(d_s), _load(q, three, d, real, size), input_precision="tf32x3")
+        tl.store(where + channels, d_k.to(of_qkv.dtype.element_ty), mask=mask)
 
 
 def _sizes(qkv: Tensor, heads: int, side: int, shift: int, scale: float, apart: float) -> tuple[Any, ...]:
@@ -100,7 +120,7 @@ def _sizes(qkv: Tensor, heads: int, side: int, shift: int, scale: float, apart: 
     batch, height, width, channels = qkv.shape
     down, across = height // side, width // side
     size = channels // 3 // heads
-    tiles = {"TOKENS": block(side * side), "SIZE": block(size)}
+    tiles = {"TOKENS": block(side * side), "SIZE": block(size), "SLICE": min(tile(SLICE), block(size))}
     return (batch * down * across, heads), (height, width, down, across, side, shift, heads, size, scale, apart), tiles
 
 

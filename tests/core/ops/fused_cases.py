@@ -109,9 +109,9 @@ def windows(batch: int) -> list[Case]:
     return [
         (
             functools.partial(window_attention, side=side, shift=shift),
-            [normal(batch, 2 * side, 3 * side, 3 * 2 * 5), normal(batch, 2 * side, 3 * side, 2)],
+            [normal(batch, 2 * side, 3 * side, 3 * 2 * size), normal(batch, 2 * side, 3 * side, 2)],
         )
-        for side, shift in ((3, 0), (4, 2), (7, 3))
+        for side, shift, size in ((3, 0, 20), (4, 2, 5), (7, 3, 5))
     ]
 
 
