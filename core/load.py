@@ -20,7 +20,7 @@ from . import hub, options
 from .building.networks import build_model
 from .errors import UserError
 from .imaging.normalisation import denormalise, normalise
-from .inference.network import network_trait
+from .inference.network import explaining_channels, network_trait
 from .models.base import Model, model_class
 from .options import Options, description, shipped
 from .runtime import devices
@@ -211,6 +211,8 @@ class Restorer:
                 "a picture in a tensor is (C, H, W) or (N, C, H, W), floats in [0, 1], not "
                 f"{tuple(picture.shape)} {str(picture.dtype).removeprefix('torch.')}"
             )
+        if not picture.numel():
+            raise UserError(f"the picture is empty: {tuple(picture.shape)}")
         least, most = (float(v) for v in picture.aminmax())
         if not (least >= -1 and most <= 2):  # beyond any overshoot of a resampling filter; NaN is caught too
             raise UserError(f"the picture's values go from {least:g} to {most:g}; floats are in [0, 1]")
@@ -221,7 +223,8 @@ class Restorer:
         mean, std = self.description["mean"], self.description["std"]
         lq = normalise(batch.to(device, torch.float32), mean, std)
         pictures = Pictures(lq)
-        output = self.model.predict(pictures)["output"]
+        with explaining_channels():
+            output = self.model.predict(pictures)["output"]
         if not pictures.seen:
             raise UserError(
                 "this model makes images without looking at a picture; relume.load_model gives the model itself"

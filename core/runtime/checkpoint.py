@@ -25,7 +25,7 @@ from ..errors import UserError, did_you_mean, expanded, printable, require, unre
 from ..errors.paths import NOT_THERE, kind_of
 from ..files import is_temporary, reading, replacing, temporary_name
 from ..files.reading import checksum, checksum_of
-from .strange import refuse_bomb, refuse_nesting
+from .strange import refuse_bomb, refuse_exported, refuse_nesting
 from .weights import State, of_network, refuse_nonfinite, refuse_other_kinds
 
 log = logging.getLogger("relume")
@@ -177,6 +177,7 @@ def load(path: str | Path, map_location: str | torch.device = "cpu") -> Any:
     try:
         if path.suffix == ".safetensors":
             return require("safetensors.torch", str(path)).load_file(str(path), device=str(map_location))
+        refuse_exported(path)
         refuse_bomb(path)
         found = torch.load(path, map_location=map_location, weights_only=True)
         refuse_nesting(found, path)

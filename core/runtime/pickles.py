@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from . import checkpoint, weights
-from .strange import DEEPEST, refuse_bomb
+from .strange import DEEPEST, refuse_bomb, refuse_exported
 from .unpickler import EXPANDED, Refused, RestrictedUnpickler, Stub
 
 WRAPPINGS = (*weights.WRAPPINGS, "ema")
@@ -119,6 +119,7 @@ def unpickle(path: Path, stubbed: Sequence[str] = ()) -> Any:
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
+        refuse_exported(path)
         refuse_bomb(path)
         if zipfile.is_zipfile(path):
             return read_zip(path, stubbed)

@@ -15,6 +15,19 @@ DEEPEST = 200
 """Dictionaries and lists within one another."""
 
 
+EXPORTED = {".onnx": "an ONNX file", ".pt2": "a program of torch.export"}
+"""Suffixes of what `relume export` writes for other programs."""
+
+
+def refuse_exported(path: Path) -> None:
+    """Raise `UserError` for a file that holds a whole network for other programs, and no weights by their names."""
+    if (what := EXPORTED.get(path.suffix.lower())) is not None:
+        raise UserError(
+            f"{path}: is {what}, which holds no weights by their names; give the file that it was exported from, or export "
+            ".safetensors, which is read here too"
+        )
+
+
 def refuse_bomb(path: Path) -> None:
     """Refuse a zip file whose entries are together larger than it, as ``torch.save`` never writes them.
 

@@ -76,6 +76,15 @@ def test_onnx_gives_the_same_at_any_size(export):
     assert json.loads(metadata["relume"])["network"] == {**SMALL}
 
 
+@pytest.mark.parametrize(("name", "what"), [("m.onnx", "an ONNX file"), ("m.pt2", "a program of torch.export")])
+def test_what_other_programs_run_is_no_weights_file(export, capsys, name, what):
+    Path(name).write_bytes(b"\x08\x0a")
+    cv2.imwrite("a.png", np.zeros((8, 8, 3), np.uint8))
+    for command in (["infer", "-i", "a.png", "-o", "b.png", "--weights", name], ["convert", name, "c.pth"]):
+        assert main(command) == 2
+        assert f"{name}: is {what}, which holds no weights by their names; give the file" in capsys.readouterr().err
+
+
 def test_a_program_of_torch_gives_the_same(export):
     assert export("m.pt2")[0] == 0
     x = torch.rand(1, 3, 20, 31)
