@@ -16,7 +16,18 @@ from relume.core.imaging.image_io import imwrite
 
 HEAVY = (
     *("torch._dynamo", "torch._inductor", "torch.onnx", "torch.distributed.tensor", "sympy", "triton", "torchvision"),
-    *("tensorboard", "matplotlib", "skimage", "scipy", "pandas", "spandrel", "timm", "torchmetrics", "PIL", "onnxruntime"),
+    *(
+        "tensorboard",
+        "matplotlib",
+        "skimage",
+        "scipy",
+        "pandas",
+        "spandrel",
+        "timm",
+        "torchmetrics",
+        "PIL",
+        "onnxruntime",
+    ),
 )
 RUN = f"""
 import sys

@@ -88,7 +88,7 @@ def test_steps_without_the_compiler_are_those_of_the_class(kind: str) -> None:
         for step in range(4):
             optimizer.zero_grad()
             if step == 2:
-                optimizer.register_step_pre_hook(lambda *_: hooked.append(1))
+                optimizer.register_step_pre_hook(lambda *_, said=hooked: said.append(1))
             (weight**2).sum().backward()
             optimizer.step()
         assert hooked == [1, 1]
