@@ -295,7 +295,7 @@ def check_widths(channels: Sequence[int], num_blocks: Sequence[int], num_heads: 
     """Refuse channels that do not double from level to level, and what `need_levels` refuses.
 
     Raises:
-        UserError: so.
+        UserError: the channels do not double, or the settings do not make four levels.
     """
     if len(channels) != 4 or any(b != 2 * a for a, b in pairwise(channels)):
         raise UserError(f"channels must be four numbers, each twice the previous; got {list(channels)}")

@@ -45,7 +45,7 @@ class DatasetTraits:
     mean: Sequence[float] | None = None
     """What was subtracted from each channel of ``lq`` and ``gt``, and is added to outputs before they are scored or saved."""
     std: Sequence[float] | None = None
-    """What each channel was divided by, likewise."""
+    """What each channel was divided by, and outputs are multiplied by before they are scored or saved."""
     transfer: Transfer | None = None
     """What decodes ``gt`` and outputs to linear radiance; None for images of ordinary range."""
     score_rounding: Rounding | None = None

@@ -15,9 +15,9 @@ from ..core.degradations.second_order import BlurOptions, SecondOrder, degrade_o
 from ..core.errors import UserError
 
 BLURS = (BlurOptions(), BlurOptions(blur_sigma=(0.2, 1.5)))
-"""Of the first and the second stage, with Real-ESRGAN's values."""
+"""Options of the first and of the second stage's blur, with Real-ESRGAN's values."""
 FINAL_SINC = 0.8
-"""Probability of a sinc at the end, likewise."""
+"""Probability of a sinc at the end, Real-ESRGAN's."""
 
 
 class ClipDegradation:

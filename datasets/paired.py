@@ -224,15 +224,15 @@ class PairedImageDataset(ImageDataset):
         # Benchmark inputs were made from ground truths cut to a multiple of the scale; the files were often left uncut.
         if spare != (0, 0) and (self.training or not all(0 <= s < self.scale for s in spare)):
             raise UserError(
-                f"{item['gt_path']}: is {gt.shape[0]}x{gt.shape[1]} (height x width), but {self.scale} x its input is "
-                f"{height}x{width} ({item['lq_path']}). Is scale {self.scale} right?"
+                f"{item['gt_path']}: is {gt.shape[0]}x{gt.shape[1]} (height x width); with scale {self.scale} its input "
+                f"{item['lq_path']} needs a ground truth of {height}x{width}. Is scale {self.scale} right?"
             )
         k = self.scale_gt_2
         for image in second:
             if image.shape[:2] != (k * gt.shape[0], k * gt.shape[1]):
                 raise UserError(
-                    f"{item['gt_2_path']}: is {image.shape[0]}x{image.shape[1]} (height x width), but scale_gt_2 {k} x "
-                    f"{item['gt_path']} is {k * gt.shape[0]}x{k * gt.shape[1]}; mend scale_gt_2, or give resize"
+                    f"{item['gt_2_path']}: is {image.shape[0]}x{image.shape[1]} (height x width); with scale_gt_2 {k} "
+                    f"{item['gt_path']} needs one of {k * gt.shape[0]}x{k * gt.shape[1]}; mend scale_gt_2, or give resize"
                 )
         return [lq, within(gt, height, width), *(within(image, k * height, k * width) for image in second)]
 
@@ -279,7 +279,7 @@ class PairedImageDataset(ImageDataset):
         if k == actual[1] != self.scale and all(0 <= g - k * q < k for g, q in zip(gt, lq, strict=True)):
             raise UserError(
                 f"scale is {self.scale}, but {sample.gt.path(sample.gt_name)} is {gt[0]}x{gt[1]} (height x width), "
-                f"{actual[0]} x its input, which is {lq[0]}x{lq[1]}: set scale: {actual[0]}"
+                f"{actual[0]} times as large as its input, which is {lq[0]}x{lq[1]}: set scale: {actual[0]}"
             )
 
 

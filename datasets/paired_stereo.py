@@ -134,8 +134,8 @@ class PairedStereoImageDataset(ImageDataset):
         spare = (gt.shape[0] - height, gt.shape[1] - width)
         if spare != (0, 0) and (self.training or not all(0 <= s < self.scale for s in spare)):
             raise UserError(
-                f"{paths[1]}: is {gt.shape[0]}x{gt.shape[1]} (height x width), but {self.scale} x its input is "
-                f"{height}x{width} ({paths[0]}). Is scale {self.scale} right?"
+                f"{paths[1]}: is {gt.shape[0]}x{gt.shape[1]} (height x width); with scale {self.scale} its input "
+                f"{paths[0]} needs a ground truth of {height}x{width}. Is scale {self.scale} right?"
             )
         images = [lq, gt[:height, :width]]
         if self.training:

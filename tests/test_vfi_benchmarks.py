@@ -62,7 +62,7 @@ def test_a_level_per_row_with_published_figures_below(tmp_path: Path) -> None:
     rows = [line.split()[0] for line in lines if line.startswith(tuple(results))]
     assert rows[:4] == list(results)
     assert any(line.split() == ["VFIMamba", "[b]", "30.99", "-", "-", "0.9401", "-", "-", "66.07"] for line in lines)
-    assert any("padding centred to multiples of" in line for line in lines)
+    assert any("padding centred to height and width that are multiples of" in line for line in lines)
 
 
 def test_the_blend_scores_as_written_out(tmp_path: Path) -> None:

@@ -103,7 +103,8 @@ def conditions(model: Model, device: torch.device, amp: str = "off") -> str:
     settings = {name: getattr(model, name) for name in model.inference_options if hasattr(model, name)}
     sizes = [size_multiple(network) for network in model.networks.values()]
     multiple = math.lcm(*sizes, model.inference.window_size or 1)
-    settings["padding"] = f"{model.inference.padding} to multiples of {multiple}"
+    padding = f"{model.inference.padding} to height and width that are multiples of {multiple}"
+    settings["padding"] = padding if multiple > 1 else None
     settings["tile"] = model.inference.tile
     return f"{device}, {precision.in_words(amp)}, " + ", ".join(
         f"{name} {value}" for name, value in settings.items() if value is not None

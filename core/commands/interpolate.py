@@ -1,4 +1,4 @@
-"""Make a video, or a folder of frames, with more frames: any rational number of times as many, or at a rate.
+"""Make more frames of a video, or of a folder of frames: any rational number of times, or at a rate.
 
 ``relume interpolate clip.mp4 -opt options/vfi/phase2.yml --weights net_g_best.pth --times 8 --video slow.mp4``
 

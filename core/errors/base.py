@@ -11,7 +11,7 @@ EXIT_PREEMPTED = 75
 EXIT_INTERRUPTED = 130
 """Ctrl-C; a checkpoint was written (128 + SIGINT, as shells count)."""
 EXIT_BROKEN_PIPE = 141
-"""Whoever read the output has stopped (128 + SIGPIPE, as shells count)."""
+"""The program that read the output has stopped (128 + SIGPIPE, as shells count)."""
 
 
 class UserError(Exception):

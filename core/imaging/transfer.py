@@ -8,7 +8,7 @@ steps look about equal. All here are pointwise, increase, and map the peak radia
 | `log1p`  | ln(1 + x) / ln(1 + p + 1e-6)                                          | the HDR fork of DiffIR |
 | `mu_law` | ln(1 + mu x / p) / ln(1 + mu)                                         | Kalantari and Ramamoorthi, ACM TOG 2017 |
 | `pq`     | PQ(L) / PQ(`nits`), L = `nits` x / p in cd/m2                         | SMPTE ST 2084:2014 |
-| `pu21`   | PU(L) / PU(`nits`), likewise                                          | Mantiuk and Azimi, PCS 2021 |
+| `pu21`   | PU(L) / PU(`nits`), L as for `pq`                                     | Mantiuk and Azimi, PCS 2021 |
 
 Radiance above the peak is encoded above 1. `log1p` and `mu_law` have no end; `pq` and `pu21` are defined up to 10,000 cd/m2, at
 which they clip. No radiance is below 0, so decoding takes what a network makes below 0 for 0 (PU21's darkest is 0.005 cd/m2).

@@ -28,7 +28,7 @@ def multiscale_similarity(x: Tensor, y: Tensor, window: Tensor, exponents: Tenso
     Args:
         x, y: images (B, C, H, W).
         window: weights of rows and of columns, (k,), with a sum of 1.
-        exponents: of the scales, (S,), finest first.
+        exponents: exponents of the scales, (S,), finest first.
         data_range: largest minus smallest possible pixel value.
 
     Raises:

@@ -43,7 +43,7 @@ def _gate(  # type: ignore[no-untyped-def]  # noqa: ANN202
         b = tl.load(first + channels, mask=here, other=0.0).to(tl.float32)
         out = (a * b).to(y.dtype.element_ty)
         tl.store(y + where * channels + column[None, :], out, mask=here)
-        if MEAN:  # of what was rounded, as whoever took it from the map would find
+        if MEAN:  # of what was rounded, as if it were taken from the map
             total += tl.sum(out.to(tl.float32), 0)
     if MEAN:
         tl.store(partial + (image * blocks + program) * channels + column, total / pixels, mask=known)

@@ -125,7 +125,7 @@ def _sum_over_spectrum(a: Tensor, width: int) -> Tensor:
 
 
 class _SpectralMixing(Function):
-    """Keeps z. Whoever differentiates by hand: the adjoint of irfft2 doubles the inner columns, that of rfft2 halves them.
+    """Keeps z. To differentiate by hand: the adjoint of irfft2 doubles the inner columns, that of rfft2 halves them.
     In between, channels mix at each frequency, so the factors cancel, save in sums over frequencies."""
 
     @staticmethod

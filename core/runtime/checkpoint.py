@@ -83,7 +83,7 @@ def persist(write: Callable[[], T]) -> T:
 def write_atomically(path: Path, write: Any) -> str:
     """Have ``write(file)`` fill a temporary file beside `path`, sync it to disk, rename it; the SHA-256 of its bytes.
 
-    Whoever reads `path`, whenever, sees the old content or the new, never a part.
+    A process that reads `path` at any time sees the old content or the new, never a part.
 
     Raises:
         CannotWrite: a full disk, no permission.

@@ -1,7 +1,7 @@
 """Why a run ended, in ``experiments/<name>/exit.json``: launchers keep the exit codes of their ranks to themselves.
 
 The file is there from a run's end to its next start. A start that is refused before it touches the experiment leaves it alone,
-unless a launcher made it, which is to read why. A run that was killed leaves none. Whoever starts runs again reads it::
+unless a launcher made it, which is to read why. A run that was killed leaves none. A script that starts runs again reads it::
 
     {"code": 75, "outcome": "preempted", "reason": "preempted at iteration 7; ...", "iteration": 7, "rank": 0, "ranks": 4, ...}
 """

@@ -80,7 +80,7 @@ class CompiledCalls:
     """Counts the calls of compiled networks as those of the same networks before they were compiled, on tensors without data.
 
     Attributes:
-        flops, unknown: as of `Counted`, forward and, where gradients are wanted, backward.
+        flops, unknown: counts as those of `Counted`, forward and, where gradients are wanted, backward.
     """
 
     now: CompiledCalls | None = None

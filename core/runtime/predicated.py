@@ -143,7 +143,7 @@ class Rates:
     """The learning rates of an optimizer as its step takes them; schedulers, logs and checkpoints know plain numbers.
 
     Args:
-        optimizer: whose groups they are.
+        optimizer: optimizer whose groups they are.
         in_tensors: whether they are read from tensors on the device, which steps of a graph need.
     """
 

@@ -64,8 +64,8 @@ class CUDARecorder:
     """A CUDA graph.
 
     Args:
-        device: of the step.
-        pool: of the memory, which graphs of other shapes share: nothing of one is used after another has run.
+        device: device of the step.
+        pool: pool of the memory, which graphs of other shapes share: nothing of one is used after another has run.
     """
 
     def __init__(self, device: torch.device, pool: Any) -> None:
@@ -113,7 +113,7 @@ class StepGraphs(Generic[T]):
     what else changes, it reads from tensors that stay where they are.
 
     Args:
-        device: of the step.
+        device: device of the step.
         make: a new recorder.
         watched: whether the steps before are watched for what cannot be recorded, which compiled networks do not allow.
 
@@ -135,7 +135,7 @@ class StepGraphs(Generic[T]):
 
         Args:
             kind: what else it depends on; steps that agree in this, and whose micro-batches have the same shapes, have a graph.
-            prepare: sets the generators of random numbers, and gives the micro-batches; called before `compute`.
+            prepare: function that sets the generators of random numbers, and gives the micro-batches; called before `compute`.
             compute: the step, of its micro-batches, and of whether it is being recorded.
 
         Returns:
@@ -215,7 +215,7 @@ class Watch(TorchDispatchMode):
     """Looks for what a graph cannot hold.
 
     Args:
-        device: of what is computed inside.
+        device: device of what is computed inside.
 
     Attributes:
         found: the first such thing, in words; None where there was none.

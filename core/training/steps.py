@@ -74,7 +74,7 @@ class Steps:
         """Take a step; see `Updater.take`.
 
         Args:
-            seed: sets the generators of random numbers; called before the step.
+            seed: function that sets the generators of random numbers; called before the step.
         """
         kind = self.kind(iteration) if self.graphs is not None and not self.model.showing else None
         if self.graphs is None or kind is None:

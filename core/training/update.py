@@ -30,7 +30,7 @@ class Updater:
             scale of all, and each update would count as a step.
         logged: names of what each update since the last look has logged, of the last step.
         applied: whether an optimizer has stepped in this step.
-        buffers: of the networks.
+        buffers: buffers of the networks.
     """
 
     def __init__(self, parts: Parts, train: Train) -> None:

@@ -47,7 +47,7 @@ class Settings:
         tile: side of the tiles; 0 for whole pictures; None for what memory holds.
         overlap: overlap of tiles; found when None.
         dtype: what is computed in: ``off`` is float32.
-        ensemble: answers that are averaged; the model's own when None.
+        ensemble: self-ensemble whose answers are averaged; the model's own when None.
         compiled: whether torch.compile compiles the network.
         outscale: size of the result / size of the picture; the network's when None.
     """

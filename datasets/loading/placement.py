@@ -52,7 +52,7 @@ class CudaPrefetcher:
 
     Args:
         load: function that gives the next batch in pinned host memory, which torch does not reuse before the copy is done.
-        place: puts it on the GPU.
+        place: function that puts it on the GPU.
     """
 
     def __init__(self, load: Any, place: Placement) -> None:

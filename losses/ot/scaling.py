@@ -84,7 +84,7 @@ class Stopping:
 
 
 def balanced(logits: Tensor, a: Tensor, b: Tensor) -> Problem:
-    """Both marginals are constraints: phi = log a - LSE_j(gamma + logits), and likewise for gamma."""
+    """Both marginals are constraints: phi = log a - LSE_j(gamma + logits), and the same for gamma."""
     return Problem(logits, a, b, Rule())
 
 

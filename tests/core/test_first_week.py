@@ -419,7 +419,9 @@ def test_a_wrong_scale_is_the_cause_and_no_patch_is() -> None:
     pictures("lq", 2, (12, 12))
     pictures("gt", 2, (48, 48))
     paired = {"type": "PairedImageDataset", "dataroot_lq": "lq", "dataroot_gt": "gt", "gt_size": 32}
-    with pytest.raises(UserError, match=r"^scale is 2, but gt/00.png is 48x48 .* 4 x its input, .*: set scale: 4$"):
+    with pytest.raises(
+        UserError, match=r"^scale is 2, but gt/00.png is 48x48 .* 4 times as large as its input, .*: set scale: 4$"
+    ):
         train_pipeline(options(scale=2, datasets__train={**paired, "num_worker_per_gpu": 0}))
 
 

@@ -78,7 +78,9 @@ def test_sizes_that_do_not_match_are_explained(tmp_path, write_images):
     assert item["gt"].shape == (3, 40, 48)  # a benchmark's uncut ground truth
     assert torch.equal(item["gt"], chw(item["gt_path"])[:, :40, :48])
     for scale, phase in ((4, "train"), (2, "val"), (3, "val")):
-        with pytest.raises(UserError, match=rf"gt/0\.png: is 41x50 .* {scale} x its input .*lq/0x4\.png.*Is scale"):
+        with pytest.raises(
+            UserError, match=rf"gt/0\.png: is 41x50 .*scale {scale} its input .*lq/0x4\.png needs .*Is scale"
+        ):
             build_dataset(opt, phase=phase, scale=scale)[0]
 
 

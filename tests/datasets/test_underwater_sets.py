@@ -179,7 +179,7 @@ def test_the_same_files_at_two_sizes(two_truths):
 
 
 def test_second_ground_truths_that_do_not_fit(two_truths, tmp_path):
-    with pytest.raises(UserError, match=r"gt_2/a.png: is 80x96 .* but scale_gt_2 4 x .* is 160x192"):
+    with pytest.raises(UserError, match=r"gt_2/a.png: is 80x96 .* with scale_gt_2 4 .* needs one of 160x192"):
         build_dataset({**two_truths, "scale_gt_2": 4}, phase="val", scale=2)[0]
     with pytest.raises(UserError, match="as many folders"):
         build_dataset({**two_truths, "dataroot_gt_2": ["a", "b"]}, phase="val", scale=2)

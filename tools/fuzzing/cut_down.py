@@ -37,9 +37,9 @@ def cut_down(opt: Options, folder: Path, side: int | None = None) -> dict[str, A
     """Options for two iterations of what `opt` trains, with one validation and its metrics, on pictures below `folder`.
 
     Args:
-        opt: as checked.
+        opt: options, checked already.
         folder: where pictures are written.
-        side: of a ground truth's patch, if another one than the network's kind asks for.
+        side: side of a ground truth's patch, if another one than the network's kind asks for.
 
     Raises:
         NotCut: it trains nothing, or on data that are not pictures in pairs, noisy or degraded by the model.

@@ -241,6 +241,11 @@ class GenerationModel(Model):
 
     # ------------------------------------------------------------ training
     def stage(self, step: int) -> Hashable:
+        """See `Model.stage`.
+
+        Raises:
+            Unrepeatable: always.
+        """
         raise Unrepeatable(
             f"{type(self).__name__} draws a part of its memory, noise and times on the host in every step"
         )

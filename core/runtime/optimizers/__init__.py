@@ -66,9 +66,9 @@ def counting_there(
     """What has an optimizer take steps that the device can take back: with its counters on a GPU, or in one kernel that skips.
 
     Args:
-        settings: of the optimizer; where these say how, nothing is returned.
+        settings: settings of the optimizer; where these say how, nothing is returned.
         accepted: names of its settings.
-        device: of the parameters.
+        device: device of the parameters.
         fusable: whether kernels of torch's take them.
         recorded: whether steps become parts of a graph, in which rates have to be on the device too.
     """
