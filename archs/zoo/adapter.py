@@ -137,7 +137,7 @@ def _cautions(name: str, row: Row, options: Mapping[str, Any], amp: str) -> Iter
     """What ``relume check`` says of options that are accepted: those without effect, and a precision that is too low.
 
     Args:
-        name, row: of the architecture.
+        name, row: name and row of the architecture.
         options: those that the file gives.
         amp: what training computes in.
     """
