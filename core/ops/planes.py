@@ -13,7 +13,7 @@ def dense(x: Tensor) -> Tensor:
 
 
 def steps(x: Tensor) -> tuple[int, int, int, int]:
-    """Of `dense` tensors: channels, and the distances between samples, channels and pixels in memory."""
+    """Channels of `dense` tensors, and the distances between samples, channels and pixels in memory."""
     channels, pixels = x.shape[1], x.shape[2] * x.shape[3]
     return (channels, channels * pixels, pixels, 1) if x.is_contiguous() else (channels, channels * pixels, 1, channels)
 
