@@ -379,6 +379,7 @@ class SongUNet(nn.Module):
         resample_filter: Sequence[int] = (1, 1),
     ) -> None:
         super().__init__()
+        # Refuse options that do not go together.
         levels = len(channel_mult)
         self.size_multiple = 2 ** (levels - 1)
         if img_resolution % self.size_multiple:
@@ -399,6 +400,7 @@ class SongUNet(nn.Module):
             raise UserError(
                 f"model_channels times channel_mult_noise must be an even number from 4 on, not {noise_channels}"
             )
+        # Embeddings of the noise level, the class and the augmentation.
         embedding = PositionalEmbedding if embedding_type == "positional" else FourierEmbedding
         self.map_noise = embedding(noise_channels)
         self.map_label = initialised(nn.Linear(label_dim, noise_channels)) if label_dim else None
@@ -409,6 +411,7 @@ class SongUNet(nn.Module):
         def block(channels: int, out: int, attention: bool, resize: Literal["up", "down"] | None = None) -> UNetBlock:
             return UNetBlock(channels, out, emb_channels, dropout, attention, resize, resample_filter)
 
+        # Encoder and decoder, from one plan.
         resolutions = [img_resolution >> level for level in range(levels)]
         plan = UNetPlan(
             resolutions=resolutions,

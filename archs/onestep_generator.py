@@ -193,6 +193,7 @@ class OneStepGenerator(nn.Module):
         preconditioning: Annotated[str, Names("|".join(PRECONDITIONINGS), tuple(PRECONDITIONINGS))] = "flow",
     ) -> None:
         super().__init__()
+        # Refuse options out of range.
         if preconditioning not in PRECONDITIONINGS:
             hint = did_you_mean(preconditioning, PRECONDITIONINGS)
             known = ", ".join(PRECONDITIONINGS)
@@ -218,6 +219,7 @@ class OneStepGenerator(nn.Module):
             (accepted,) = kind.__metadata__
             if value not in accepted:
                 raise UserError(f"OneStepGenerator: {name} must be {accepted}, not {value}")
+        # The network inside.
         self.img_resolution = img_resolution
         self.img_channels = img_channels
         self.label_dim = label_dim

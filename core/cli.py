@@ -85,6 +85,7 @@ def execute(command: ModuleType | Any, argv: Sequence[str] | None, program: str)
     Raises:
         SystemExit: argparse's, after ``--help`` (0) or wrong arguments (2).
     """
+    # Run the command.
     parser = Parser(prog=program, description=command.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     begin: Callable[[], contextlib.AbstractContextManager[Any]] = getattr(command, "begin", contextlib.nullcontext)
     try:
@@ -95,6 +96,7 @@ def execute(command: ModuleType | Any, argv: Sequence[str] | None, program: str)
             runs = getattr(command, "RUNS", False) and not getattr(arguments, "check", False)
             with trust.command_line(getattr(arguments, "trust_plugins", False), runs):
                 command.run(arguments)
+    # Errors that have a line and an exit code of their own; all others are defects, with a traceback.
     except UserError as e:
         from .runtime import gate
 

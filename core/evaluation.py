@@ -218,6 +218,7 @@ class Evaluator:
         indices: list[int],
         share: Share,
     ) -> None:
+        # The model's answers, in the units of the ground truth.
         itself = declared(loader, "dataset", LoaderTraits)
         mean, std = (declared(itself, name, DatasetTraits) for name in ("mean", "std"))
         begin = self._now()
@@ -226,6 +227,7 @@ class Evaluator:
         share.times.append((self._now() - begin) / len(indices))
         flow = model.flow(dict(placed)) if self.scorer.scores_flow else None
         outputs = denormalise(outputs, mean, std)
+        # What scores sets of images sees all of the batch at once.
         counted = [i for i, index in enumerate(indices) if index >= 0]  # the others only keep ranks in step
         if counted:
             made = outputs if len(counted) == len(indices) else outputs[counted]
@@ -233,6 +235,7 @@ class Evaluator:
         targets = denormalise(placed["gt"], mean, std) if placed.get("gt") is not None else None
         self.gallery.note_depth(dataset, placed.get("lq"), mean, std)
         baselines = {k: denormalise(image, mean, std) for k, image in model.baselines(dict(placed)).items()}
+        # Scores and pictures of every image, or of every frame of a clip.
         for i, frame in [(i, t) for i in counted for t in range(outputs.shape[1] if outputs.dim() == 5 else 1)]:
             output, target = of_frame(outputs, i, frame), of_frame(targets, i, frame, outputs.dim())
             name = self._name(loader, placed, indices[i], i)

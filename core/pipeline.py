@@ -171,6 +171,7 @@ def test_pipeline(
         distributed.joined(launcher, checked.dist_params, checked.num_gpu == 0, kind=checked.device) as device,
         contextlib.ExitStack() as cleanup,
     ):
+        # What is asked for, refused before anything is built where it cannot be had.
         logger.start_console()
         require_same_run(checked, "test")
         say_what_is_ignored(checked, device)
@@ -182,6 +183,7 @@ def test_pipeline(
         checked = with_seed(checked, None)
         seed_everything(seed_of(checked), 0, 0)
         cleanup.enter_context(memory.bounded(device))
+        # Where the results go, and the data.
         with gate("path.results_root"):
             results_root = expanded(checked.path.results_root or "results") / checked.name
         refuse_links(results_root, "the folder of results")
@@ -192,6 +194,7 @@ def test_pipeline(
         distributed.connect(device)
         loading = max(block.num_worker_per_gpu for block in sets.values())
         cpu = cleanup.enter_context(threads.shared_out(checked.dist_params.threads, loading, device))
+        # The model, ready for inference.
         model, networks = build_model(checked, device, for_training=False)
         refuse_random_weights(checked, networks, random_weights)
         checked = with_usable_precision(checked, device, networks)
@@ -200,6 +203,7 @@ def test_pipeline(
             if checked.val.channels_last:
                 channels_innermost(network)
             compile_as(network, checked.val.compile)
+        # The test itself, and what is kept of it.
         with test_log(results_root, checked.name):
             log.info("%s", logger.header(checked, networks, device, cpu))
             say(notes)

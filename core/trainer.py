@@ -274,6 +274,7 @@ class Trainer:
         except Interrupted as stop:
             self.leaving = self.leaving or stop.code
             return
+        # Scores are there: schedulers that wait for them, and records.
         self.pending_validation = False  # only now: what fails on the way is to be made good
         self.last_results = results
         best, chosen = parts.evaluator.best, self.val.chosen
@@ -289,6 +290,7 @@ class Trainer:
         parts.logger.validation(self.iteration, results, parts.best, self.said_of(results), parts.evaluator.better)
         if not improved:
             return
+        # The best weights, written while training goes on.
         if chosen.keep_state:
             self.means.align()
         with self.resting():

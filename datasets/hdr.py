@@ -109,6 +109,7 @@ class LdrHdrDataset(ImageDataset):
         self.with_dgain = with_dgain
         self.training = phase == "train"
         self.on_device = on_device and self.training
+        # Refuse options that do not go together.
         if scale != 1:
             raise UserError(f"scale {scale}: pictures and radiance have the same size here; scale is 1")
         if self.training and dataroot_gt is None:
@@ -124,6 +125,7 @@ class LdrHdrDataset(ImageDataset):
                 "gamma for all of them, or estimate_dgain: true"
             )
         refuse_template(filename_tmpl, "radiance file")
+        # The files: pictures, radiance, and what else belongs to each picture.
         backend = as_backend(io_backend)
         truth: str | AlignedRadiance | None = dataroot_gt
         if dataroot_alignratio is not None:
@@ -147,6 +149,7 @@ class LdrHdrDataset(ImageDataset):
             self.recovered = partners(
                 self.recovered_source, self.samples, "dataroot_gt_recover", "estimate", ending="_log_hdr"
             )
+        # What is done to them.
         self.encoder = as_transfer(transfer)
         self.transfer = self.encoder
         self.gt_scale = gt_scale

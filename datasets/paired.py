@@ -117,6 +117,7 @@ class PairedImageDataset(ImageDataset):
         if task in DENOISING:
             dataroot_lq, filename_tmpl = dataroot_gt, "{}"
         self.quantised = task in ("CAR", "denoising_gray")
+        # The folders of the pairs.
         if layout is None:
             roots = find_roots(dataroot, dataroot_gt, dataroot_lq)
         elif dataroot_gt is not None or dataroot_lq is not None:
@@ -126,6 +127,7 @@ class PairedImageDataset(ImageDataset):
         meta = meta_info_file or meta_info
         if meta and len(roots) > 1:
             raise UserError("meta_info_file lists the files of one root; there are several")
+        # The files in them.
         refuse_template(filename_tmpl)
         backend = as_backend(io_backend, little() if phase == "train" else None)
         groups = [self.find(lq, gt, backend, filename_tmpl, meta) for lq, gt in roots]
@@ -138,6 +140,7 @@ class PairedImageDataset(ImageDataset):
         for size in (gt_size, *(resize or ())):
             if size is not None and (size <= 0 or size % scale):
                 raise UserError(f"gt_size and resize must be positive multiples of scale {scale}; got {size}")
+        # What is done to them.
         self.gt_size = gt_size
         self.scale = scale
         self.training = phase == "train"

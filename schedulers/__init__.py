@@ -81,6 +81,7 @@ def build_scheduler(
     Raises:
         UserError: unknown type, unknown, missing or impossible argument.
     """
+    # The scheduler of an optimizer, from the options.
     settings = deepcopy(dict(opt)) if opt is not None else None
     if settings is not None and better is not None and settings.get("type") == "ReduceLROnPlateau":
         settings.setdefault("mode", {"higher": "max", "lower": "min"}[better])
@@ -102,6 +103,7 @@ def build_scheduler(
             raise UserError(f"scheduler {settings.get('type')}: {e}") from e
         return scheduler
 
+    # Options that do not go with groups that have rates of their own.
     scaled = any("lr_scale" in group for group in optimizer.param_groups)
     for key in ("max_lr", "base_lr", "min_lr") if scaled else ():
         if settings is not None and isinstance(settings.get(key), (list, tuple)):

@@ -130,6 +130,7 @@ class HybridVFI(nn.Module):
         channel_order: ChannelOrder = "rgb",
     ) -> None:
         super().__init__()
+        # Refuse options that do not go together.
         flow_c = (240, 150, 90) if flow_c is None else flow_c
         check_scales("depths", depths, least=0)
         check_scales("num_heads", num_heads, least=1)
@@ -149,6 +150,7 @@ class HybridVFI(nn.Module):
         )
         self.channel_order = channel_order
         check_mamba(mamba or {})
+        # The backbone: three stages of blocks, with a drop path rate that grows from block to block.
         options = {"d_state": 64, "d_conv": 4, "expand": 2, "headdim": 64, **(mamba or {})}
         mixing: Mixing = mhc_form if use_mhc and backbone_mode == "hybrid" else "plain"
         count = sum(depths)
@@ -176,6 +178,7 @@ class HybridVFI(nn.Module):
             for i in range(3)
         ]
         self.backbone = Backbone(F, stages)
+        # What makes the frame from its features.
         self.flow_estimator: FlowEstimator | None = None
         if use_flow:
             self.flow_estimator = FlowEstimator(flow_c)

@@ -42,6 +42,7 @@ def build_evaluator(
     Raises:
         UserError: two datasets have the same name, so that their results would mix.
     """
+    # The datasets: what each says of its images, and a loader of this rank's share.
     loaders: dict[str, EvalLoader] = {}
     transfers: dict[str, Transfer] = {}
     rounding: dict[str, Rounding] = {}
@@ -71,6 +72,7 @@ def build_evaluator(
             if for_training or distributed.world_size() > 1:
                 loaders[name].start()
                 cleanup.callback(loaders[name].close)
+    # The evaluator over all of them; in training, images carry the iteration instead of the run's suffix.
     suffix = opt.val.suffix or opt.name
 
     def image_name(dataset: str, image: str, iteration: int) -> str:

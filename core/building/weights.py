@@ -31,12 +31,14 @@ def load_pretrained(
     Raises:
         UserError: the weights cannot be read, or do not fit the network.
     """
+    # Resumed weights come first.
     if resume and key not in model.frozen and key not in changes.left_out(opt):
         checkpoint.load_weights(network, resume.network_path(key), "params", strict=True)
         return
     named = opt.path.get(f"pretrain_network_{key}")
     if not named:
         return
+    # Load the file that the options name.
     strict = opt.path.get(f"strict_load_{key}")
     usual = opt.path.get("param_key_g", "params") if key in model.frozen else "params"
     grow = bool(opt.path.get(f"grow_network_{key}"))
@@ -53,6 +55,7 @@ def load_pretrained(
         raise UserError(f"{e}. {advice} (path.pretrain_network_{key})") from e
     except UserError as e:
         raise UserError(f"{e} (path.pretrain_network_{key})") from e
+    # Say what was loaded, and what was not.
     if distributed.is_main():
         log.info("network_%s: loaded %s%s", key, named, taken(content, param_key, key))
         if grow:
@@ -111,6 +114,7 @@ def find_weights(opt: Options) -> Options:
     root = Experiment(opt).root
     kind = model_class(opt.model_type)
     found: dict[str, Any] = {}
+    # For each network: what the options name, what its run has instead, or what was trained here.
     for key in [k for k in opt.networks if k not in kind.frozen]:
         newest = trained_in(root, key)
         named = opt.path.get(f"pretrain_network_{key}")

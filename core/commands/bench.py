@@ -65,6 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: ``--minutes`` is not positive, an option file has no ``network_g``, or the results cannot be written.
     """
+    # What to measure.
     sizes = [parsed(text) for text in arguments.sizes] or [*SIZES, *(LARGE if arguments.full else [])]
     minutes = arguments.minutes if arguments.minutes is not None else (30.0 if arguments.full else 4.0)
     if minutes <= 0:
@@ -78,6 +79,7 @@ def run(arguments: argparse.Namespace) -> None:
     device, until = chosen_device(arguments.device, every[0]), time.monotonic() + 60 * minutes
     torch.manual_seed(0)
     calls = [Call.of(opt, device) for opt in every]
+    # The measurement, the same input for all networks in turn.
     costs, notes = measured(calls, sizes, arguments.full, device, until)
     described = []
     for file, opt, call, found in zip(files, every, calls, zip(*costs, strict=True), strict=True):
@@ -90,6 +92,7 @@ def run(arguments: argparse.Namespace) -> None:
                 "given": call.said(), "val": at_val, "costs": [asdict(c) for c in found],
             }
         )  # fmt: skip
+    # The table, and the same as JSON.
     print(table(described, costs))
     for line in notes:
         print(f"note: {line}")

@@ -46,6 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: no output is asked for, a number is out of range, or a folder is not there.
     """
+    # Refuse options that do not go together.
     if arguments.output is None and not (arguments.md or arguments.latex or arguments.csv):
         raise UserError("compare: give -o page.html, or one of --md, --latex and --csv")
     if arguments.side < 16 or (arguments.pictures is not None and arguments.pictures < 0):
@@ -55,6 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
             raise UserError(f"--data: {folder}: there is no such folder")
     if arguments.output is not None and arguments.output.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"{arguments.output}: the page's name ends in .html")
+    # The comparison, as a table.
     notes: list[str] = []
     comparison = compared(entries(arguments, notes), notes)
     streams.note(*notes)

@@ -47,6 +47,7 @@ def run(a: argparse.Namespace) -> None:
     Raises:
         UserError: options do not go together, the file is there already, or the model cannot be exported.
     """
+    # Options that do not go together.
     target: Path = a.output.expanduser()
     form = target.suffix.lower()
     if form not in FORMATS:
@@ -59,6 +60,7 @@ def run(a: argparse.Namespace) -> None:
         raise UserError(f"--tolerance: must be at least 0, not {a.tolerance:g}")
     if target.exists() and not a.force:
         raise UserError(f"{target}: is there already; --force overwrites")
+    # The model.
     source, opt = named(a.opt, a.weights)
     with quiet():
         restorer = load(source, opt, param_key=a.param_key, device="cpu")
@@ -67,6 +69,7 @@ def run(a: argparse.Namespace) -> None:
     except UserError as e:
         raise UserError(f"{source}: {e}") from e
     print(loaded(restorer, source))
+    # The file, compared with the model.
     kind = "float16" if a.fp16 else "float32"
     tolerance = TOLERANCE[kind] if a.tolerance is None else a.tolerance
     size = None if a.size is None else (a.size[0], a.size[1])

@@ -54,6 +54,7 @@ def replay(bundle: dict[str, Any], device: torch.device) -> list[str]:
     Raises:
         UserError: the bundle's options have no section ``train``.
     """
+    # The model as the bundle describes it, with the weights that it had before the step.
     values = options.check(written(bundle)).to_dict()
     values["path"] = {k: None if k.startswith("pretrain_network_") else v for k, v in values["path"].items()}
     opt = options.check(values)
@@ -66,6 +67,7 @@ def replay(bundle: dict[str, Any], device: torch.device) -> list[str]:
             network.load_state_dict(bundle["networks"][key])
         network.train(key not in model.frozen)
         watch(network, f"network_{key}", births)
+    # The step, batch by batch; each finding is a line.
     seed_everything(bundle["seed"], bundle["iteration"], bundle["rank"])
     findings: list[str] = []
     dtype = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[opt.train.amp]

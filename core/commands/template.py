@@ -146,6 +146,7 @@ def of_architecture(arch: str, scale: int | None) -> dict[str, Any]:
         if enlarging is not None and scale is not None:
             values["network_g"][enlarging] = scale
         return values
+    # The network, enlarging as far as is wanted.
     needed = {k: v for k, v in USUAL.items() if k in parameters and parameters[k].required}
     network: dict[str, Any] = {**needed, **published(arch, scale)}
     if enlarging is not None:
@@ -156,6 +157,7 @@ def of_architecture(arch: str, scale: int | None) -> dict[str, Any]:
             network.pop("upsampler", None)
         elif "upsampler" in parameters:
             network.setdefault("upsampler", "pixelshuffle")
+    # The rest of the file: training, validation and data.
     of_clips = ".video." in module and ("num_frame" in parameters or hasattr(ARCHS.get(arch), "takes_frames"))
     if of_clips and enlarging is None:
         scale = scale or (1 if arch == "TOFlow" else 4)

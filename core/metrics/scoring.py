@@ -195,6 +195,7 @@ class Scorer:
     def _scores(
         self, dataset: str, output: Tensor, target: Tensor | None
     ) -> tuple[dict[str, float], dict[str, Exception]]:
+        # Refuse what cannot be compared; what is not finite has the score NaN.
         transfer = self.transfers.get(dataset)
         given = {"img": output} if target is None else {"img": output, "img2": target}
         if target is not None and output.shape[-2:] != target.shape[-2:]:
@@ -204,6 +205,7 @@ class Scorer:
             named = (k for k in self.metrics if k not in self._of_sets and k not in self._flow | self._clip)
             names = [k for k in named if k not in self._linear or transfer]
             return {k: math.nan for k in names if k not in self._full_reference or target is not None}, {}
+        # The images in every form that a metric takes: encoded on the host, linear radiance, on the device.
         rounding = self.rounding.get(dataset, "8bit" if self.eight_bit else "none")
         on_host: dict[str, np.ndarray] = {}
 
@@ -217,6 +219,7 @@ class Scorer:
         failures: dict[str, Exception] = {}
         theirs = {k: m for k, m in self.metrics.items() if k not in self._linear | self._flow | self._clip}
         there = {} if target is None else on_device.scores(theirs, output, target, rounding)
+        # Each metric of one image, on the form that it takes; an error of one leaves the others.
         for name, block in self.metrics.items():
             if (
                 name in self._of_sets

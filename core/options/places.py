@@ -29,6 +29,7 @@ def missing(opt: Options, phases: Sequence[str] = (), weights: bool = True) -> l
     """
     lines = []
     sets = opt.sets(*phases) if phases else opt.datasets
+    # Weights that an index names, and what is not looked for.
     for key, value in [*(_in_path(opt.path) if weights else ()), *_in_data(sets, "datasets")]:
         if value.startswith(hub.PREFIX):
             name = value.removeprefix(hub.PREFIX)
@@ -37,6 +38,7 @@ def missing(opt: Options, phases: Sequence[str] = (), weights: bool = True) -> l
             continue
         if "://" in value or value == NOTHING or value.startswith(INHERITED):
             continue
+        # What is there, of which kind.
         try:
             place = expanded(value)
         except UserError as e:  # no file can have this name
@@ -55,6 +57,7 @@ def missing(opt: Options, phases: Sequence[str] = (), weights: bool = True) -> l
             wanted = "file" if only_file else what
             lines.append(f"{shown}: {f'{kind}, not a {wanted}' if kind else why} ({key})")
             continue
+        # Nothing is there: say what is near.
         near = (
             did_you_mean(place.name, [p.name for p in place.parent.glob("*")], files=True)
             if place.parent.is_dir()

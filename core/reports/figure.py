@@ -35,6 +35,7 @@ def draw(path: Path, every: Sequence[Curves], names: Sequence[str], axis: Axis, 
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
+    # A panel for each curve, in it a line for each run; smoothed lines have the raw values behind them.
     columns = min(COLUMNS, len(names))
     rows = -(-len(names) // columns)
     with rc_context({"text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": "relume"}):
@@ -65,6 +66,7 @@ def draw(path: Path, every: Sequence[Curves], names: Sequence[str], axis: Axis, 
             panel.grid(alpha=0.3)
             if log and not score and positive:
                 panel.set_yscale("log")
+        # The places without a curve, the legend, and the file.
         for panel in panels[len(names) :]:
             panel.set_visible(False)
         below = min(len(shown), max(1, 2 * columns))

@@ -25,6 +25,7 @@ def ahead(items: Iterable[T], held: int = HELD) -> Generator[T]:
     waiting: queue.Queue[tuple[str, Any]] = queue.Queue(held)
     over = threading.Event()
 
+    # The thread: it gets items until all are there, or until nobody wants more.
     def put(kind: str, content: Any) -> bool:
         while not over.is_set():
             try:
@@ -44,6 +45,7 @@ def ahead(items: Iterable[T], held: int = HELD) -> Generator[T]:
         else:
             put("end", None)
 
+    # This side: items in order, or the error that ended them.
     thread = threading.Thread(target=read, name="relume-ahead", daemon=True)
     thread.start()
     try:

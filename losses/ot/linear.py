@@ -81,6 +81,7 @@ def sinkhorn(
 
     Does it not converge? Iterations needed grow like range / epsilon. Raise `epsilon`, or `max_iters`.
     """
+    # Refuse what is no problem.
     owner = "sinkhorn"
     epsilon = real(owner, "epsilon", epsilon)
     rho = None if rho is None else real(owner, "rho", rho)
@@ -95,6 +96,7 @@ def sinkhorn(
         checked_choice(owner, option, value, accepted)
     checked_tensor(owner, "cost", cost)
     with constants(cost.device):
+        # Set up the problem in the log domain, on the cost in units of its scale.
         original = checked_cost(owner, "cost", cost)
         a, b, mass = checked_marginals(owner, a, b, original, equal=rho is None)
         relative = scaled(original, cost_scale)
@@ -104,6 +106,7 @@ def sinkhorn(
             problem = balanced((relative - low) / -epsilon, a, b)
         else:
             problem = unbalanced(relative / -epsilon, a, b, rho / (rho + epsilon), reg_type == "kl")
+        # Solve by the kernel, or in the log domain if that breaks down; there a result must be finite.
         stop = Stopping(max_iters, tol, check_every, rounding(a.dtype, mass))
         start = Potentials(torch.zeros_like(a), torch.zeros_like(b))
         kernel = method != "log" and rho is None

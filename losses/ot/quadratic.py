@@ -97,6 +97,7 @@ def fused_gromov_wasserstein(
     Raises:
         UserError: shapes, marginals or options that fit no problem; NaN.
     """
+    # Refuse what is no problem.
     alpha, epsilon = real(OWNER, "alpha", alpha), real(OWNER, "epsilon", epsilon)
     checked_settings(OWNER, epsilon, tol, outer_iters=outer_iters, inner_iters=inner_iters, check_every=check_every)
     if not 0 <= alpha <= 1:
@@ -105,6 +106,7 @@ def fused_gromov_wasserstein(
     checked_choice(OWNER, "cost_scale", cost_scale, CostScale)
     checked_tensor(OWNER, "M", M)
     with constants(M.device):
+        # Set up the descent, on costs in units of their scale.
         problem = _problem(M, C1, C2, p, q, cost_scale)
         plan = None if init is None else _first_plan(init, problem.cost)
         extent = _extent(problem, alpha, epsilon, bound)
@@ -122,11 +124,13 @@ def fused_gromov_wasserstein(
             inner=Stopping(inner_iters, tol, check_every, noise),
             warm_start=warm_start,
         )
+        # Solve by the kernel, or in the log domain if that breaks down; there a result must be finite.
         run = partial(descent.run, plan) if graphs is None else partial(graphs.run, descent, plan)
         solution, served = kernel_or_log(run, method != "log", problem.p, bound is None or tol > 0)
         if served == "log":
             largest = {"C1": extent.largest[0], "C2": extent.largest[1], "init": plan}
             refuse_nonfinite(OWNER, solution.plan, "M", problem.cost, largest)
+        # The potentials, back in units of the scaled costs, and the plan.
         f, g = (epsilon * potential for potential in solution.potentials)
         return FusedCoupling(
             plan=solution.plan,

@@ -149,6 +149,7 @@ def build_bank(dataset: Any, extractor: FeatureExtractor, options: BankOptions, 
             f"{type(dataset).__name__} cannot fill a memory bank, which needs images to generate from: use a dataset such as "
             "CIFAR10Dataset, ImageFolderDataset or ShippedImagesDataset"
         )
+    # This rank's share of the images, and of their features unless they are cached.
     rank, world = distributed.rank(), distributed.world_size()
     count = len(dataset)
     indices = list(range(rank, count, world))
@@ -164,6 +165,7 @@ def build_bank(dataset: Any, extractor: FeatureExtractor, options: BankOptions, 
         if cached is None:
             sides = [plain, plain.flip(3)] if options.flips else [plain]
             features.append([extract(extractor, x.to(device), batch) for x in sides])
+    # Features of all ranks, and the cache.
     pictures = joined(images)
     if cached is None:
         shares = [torch.cat([f[side] for f in features]) for side in range(1 + options.flips)]
@@ -173,6 +175,7 @@ def build_bank(dataset: Any, extractor: FeatureExtractor, options: BankOptions, 
             log.info("Features of the memory bank are kept in %s", file)
     if distributed.is_main():
         log.info("Memory bank: %d images, %d rows of %d features (%s)", count, len(cached), extractor.dim, extractor.id)
+    # What this rank keeps.
     if options.shard and world > 1:
         cached = torch.cat([side[rank::world] for side in cached.chunk(1 + options.flips)])
         shard = (rank, world)

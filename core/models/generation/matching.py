@@ -145,6 +145,7 @@ class Matching:
         Raises:
             UserError: there are more of them than of the memory, or ``same_class`` finds a class without any.
         """
+        # Every generated image needs a row of its own.
         n, m = len(features), len(memory.rows)
         if n > m:
             remedy = (
@@ -157,6 +158,7 @@ class Matching:
                 f"too small): {remedy}"
             )
         with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
+            # Without structure the problem is linear; with it the distances within both sets count too.
             cost = costs.squared_euclidean(features, memory.features)
             cost, columns = self._with_labels(cost, labels, memory)
             alpha, epsilon = ot.from_lambda(settings.fgw_lambda, settings.epsilon)

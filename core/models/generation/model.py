@@ -130,6 +130,7 @@ class GenerationModel(Model):
         self.shape: tuple[int, int, int] = (net.img_channels, net.img_resolution, net.img_resolution)
         self.own_side = net.img_resolution
         self.classes: int = net.label_dim
+        # The options, and what each loss looks at.
         self.feature_options = features
         self.bank_options = options_of(BankOptions, bank)
         self.matching = Matching(options_of(MatchingOptions, matching))
@@ -143,6 +144,7 @@ class GenerationModel(Model):
         self.consistency_losses = [k for k, wanted in contexts.items() if "gap" in wanted]
         self.image_losses = [k for k in self.losses if k not in (*self.feature_losses, *self.consistency_losses)]
         self.plan_losses = [k for k in self.feature_losses if "distances" in contexts[k]]
+        # Refuse options that do not go together.
         if losses and (self.matched or self.feature_losses) and features is None:
             wanting = "matching" if self.matched else ", ".join(self.feature_losses)
             raise UserError(f"train: {wanting} needs features, such as features: {{type: random_conv}}")
@@ -152,6 +154,7 @@ class GenerationModel(Model):
             raise UserError(
                 f"train: {self.plan_losses[0]} is against a plan, which matching.pairing random does not make"
             )
+        # What `prepare` and training fill.
         self.extractor: FeatureExtractor | None = None
         self.bank: MemoryBank | None = None
         self.bank_id = ""
