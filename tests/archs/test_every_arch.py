@@ -12,6 +12,7 @@ import pytest
 import torch
 from filling import image, waves
 from torch import Tensor, nn
+from waits import counted
 
 from relume.archs import ARCHS, build_network
 from relume.core.inference.network import channels_innermost
@@ -218,10 +219,12 @@ def trained(network: nn.Module, name: str) -> dict[str, Tensor]:
 @pytest.mark.parametrize("name", NAMES)
 def test_trains(name: str) -> None:
     network = build(name).train()
-    outputs = run(network, name)
+    with counted() as waits:
+        outputs = run(network, name)
+        backward(outputs)
+    assert not waits, "a GPU would be waited for"
     assert outputs
     assert all(y.isfinite().all() for y in outputs)
-    backward(outputs)
     gradients = trained(network, name)
     assert all(g.isfinite().all() for g in gradients.values())
     assert any(g.any() for g in gradients.values())
