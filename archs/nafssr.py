@@ -68,8 +68,8 @@ class StereoBlock(nn.Module):
 class StochasticDepth(nn.Module):
     """Leaves `module` out of a training step at random (Huang et al., ECCV 2016), for the whole batch at once.
 
-    Every call in training draws one number from NumPy's global generator, as the original does. Ranks leave out the same
-    blocks, those of the first rank.
+    With a rate above 0 every call in training draws one number from NumPy's global generator, as the original does. Ranks leave
+    out the same blocks, those of the first rank.
     """
 
     def __init__(self, module: nn.Module, rate: float) -> None:
@@ -77,16 +77,15 @@ class StochasticDepth(nn.Module):
         self.module, self.rate = module, rate
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
+        if not (self.training and self.rate):
             return self.module(x)
         if self.drawn(x.device) < self.rate:
             return x
-        y = self.module(x)
-        return x + (y - x) / (1 - self.rate) if self.rate else y
+        return x + (self.module(x) - x) / (1 - self.rate)
 
     def drawn(self, device: torch.device) -> float:
         number = np.random.rand()
-        if self.rate and torch.distributed.is_available() and torch.distributed.is_initialized():
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
             shared = torch.tensor([number], dtype=torch.float64, device=device)
             torch.distributed.broadcast(shared, 0)
             number = shared.item()

@@ -1,4 +1,4 @@
-"""Floating-point operations of our operators, which torch's counter asks for.
+"""Floating-point operations of our operators, which stand at the operators as ``flops`` for whoever counts.
 
 They are those of the products and convolutions of the plain forms that the operators stand for, twice the multiply-accumulates.
 What has no products counts as nothing, as in torch. Formulas are given shapes for tensors, as torch's are.
@@ -12,6 +12,7 @@ from math import prod
 from typing import Any
 
 import torch
+from torch import Tensor
 
 Shape = tuple[int, ...]
 CHUNK = 32
@@ -126,26 +127,26 @@ FORMULAS: dict[str, tuple[Callable[..., int], Callable[..., int]]] = {
 
 
 def register(name: str) -> None:
-    """Tell torch's counter the formulas of an operator and its gradient, where it has some and they are registered."""
-    from torch.utils.flop_counter import flop_registry, register_flop_formula
-
+    """Give an operator and its gradient their formulas, where there are some."""
     for suffix, formula in zip(("", "_backward"), FORMULAS.get(name, ()), strict=False):
-        packet = getattr(torch.ops.relume, name + suffix, None)
-        if packet is not None and packet not in flop_registry:
-            register_flop_formula(packet)(formula)
+        packet: Any = getattr(torch.ops.relume, name + suffix, None)
+        if packet is not None:
+            packet.flops = functools.partial(_of_shapes, formula)
 
 
 def counted_inside(name: str, *functions: Callable[..., Any]) -> None:
-    """Have torch's counter count what an operator and its gradient do, which are plain PyTorch, by doing it once more."""
-    from torch.utils.flop_counter import register_flop_formula
-
+    """Have what an operator and its gradient do, which are plain PyTorch, counted by doing it once more."""
     for suffix, function in zip(("", "_backward"), functions, strict=True):
-        packet = getattr(torch.ops.relume, name + suffix)
-        register_flop_formula(packet, get_raw=True)(functools.partial(_inside, function))
+        packet: Any = getattr(torch.ops.relume, name + suffix)
+        packet.flops = functools.partial(_inside, function)
+
+
+def _of_shapes(formula: Callable[..., int], *args: Any, out_val: Any = None, **settings: Any) -> int:
+    return formula(*(tuple(a.shape) if isinstance(a, Tensor) else a for a in args), **settings)
 
 
 def _inside(function: Callable[..., Any], *args: Any, out_val: Any = None, **settings: Any) -> int:
-    from torch.utils.flop_counter import FlopCounterMode, flop_registry
+    from torch.utils.flop_counter import FlopCounterMode, flop_registry  # imports Triton
 
     aten = torch.ops.aten
     own = {aten.baddbmm_: flop_registry[aten.baddbmm], aten.addmm_: flop_registry[aten.addmm]}

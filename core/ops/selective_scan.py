@@ -18,6 +18,7 @@ from ..errors import UserError
 from .dispatch import device_obstacle, use_kernel
 from .selective_scan_chunks import scan_chunks
 from .selective_scan_loop import scan_loop
+from .selective_scan_operator import scan_operator
 from .self_test import case
 from .shapes import check_shapes
 
@@ -71,9 +72,9 @@ def selective_scan(
     )
     if run is scan_chunks and torch.compiler.is_exporting():  # to be read where there are no functions of Relume's
         run = scan_loop
-    elif torch.compiler.is_compiling() and (
-        run is scan_chunks or tried is None
-    ):  # no operators that the compiler knows
+    elif run is scan_chunks and torch.compiler.is_compiling():
+        run = scan_operator
+    elif tried is None and torch.compiler.is_compiling():  # no operator that the compiler knows
         run = torch.compiler.disable(run)
     with torch.autocast(u.device.type, enabled=False):
         exact = functools.reduce(torch.promote_types, (t.dtype for t in (u, delta, A, B, C)), torch.float32)

@@ -14,7 +14,7 @@ y_t, and s_t that of the state::
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -155,6 +155,91 @@ class _Chunk:
         return decay, states
 
 
+Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None]
+
+
+def starts_of(u: Tensor, A: Tensor, B: Tensor, C: Tensor) -> tuple[list[int], tuple[int, ...]]:
+    """Samples that each kept state is of, and the shape of a sample's: (G, n, e)."""
+    layout = _Layout(u, A, B, C)
+    counts = [s.stop - s.start for s in layout.samples() for _ in layout.steps()]
+    return counts, (layout.groups, layout.states, layout.each)
+
+
+def forward(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, bias: Tensor | None, softplus: bool
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """`scan_chunks`, and the states at the start of each chunk."""
+    layout = _Layout(u, A, B, C)
+    decays, writes, reads = layout.per_state(A), _Weights(B, layout), _Weights(C, layout)
+    skip, offset = layout.per_channel(D), layout.per_channel(bias)
+    y, last = torch.empty_like(u), A.new_empty(layout.batch, *decays.shape)
+    buffers = layout.buffer(u), layout.buffer(u)
+    starts = []
+    for samples in layout.samples():
+        state = torch.zeros_like(last[samples])
+        for steps in layout.steps():
+            starts.append(state)
+            where = _Piece(samples, steps)
+            chunk = _Chunk(layout, where, u, delta, offset, softplus)
+            _, states = chunk.run(decays, writes, writes.at(where), state, *buffers)
+            out = reads.gather(reads.at(where), states)
+            layout.store(y, where, out if skip is None else out.addcmul_(chunk.u, skip))
+            state = states[-1].clone()
+        last[samples] = state
+    return y, layout.back(last), starts
+
+
+def backward(
+    grad: Tensor,
+    grad_last: Tensor,
+    given: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None],
+    starts: Sequence[Tensor],
+    softplus: bool,
+) -> Gradients:
+    """Gradients of what `forward` was given, of which it kept `starts`."""
+    u, delta, A, B, C, D, bias = given
+    layout = _Layout(u, A, B, C)
+    decays, writes, reads = layout.per_state(A), _Weights(B, layout), _Weights(C, layout)
+    skip, offset = layout.per_channel(D), layout.per_channel(bias)
+    grad_u, grad_delta = torch.empty_like(u), torch.empty_like(delta)
+    grad_decays = torch.zeros_like(decays)
+    per_channel = torch.zeros(2, *decays.shape[::2], dtype=u.dtype, device=u.device)  # of D and bias
+    buffers = [layout.buffer(u) for _ in range(3)]
+    position = 0
+    for samples in layout.samples():
+        carry = grad_last[samples].unflatten(1, (layout.groups, layout.each)).transpose(2, 3)
+        every = layout.steps()
+        for i in reversed(range(len(every))):
+            where, start = _Piece(samples, every[i]), starts[position + i]
+            chunk = _Chunk(layout, where, u, delta, offset, softplus)
+            w = writes.at(where)
+            decay, states = chunk.run(decays, writes, w, start, *buffers[:2])
+            g = layout.of(grad, where)
+            reads.accumulate(where, states, g)
+            s = reads.spread(reads.at(where), g, buffers[2][: states.shape[0], : states.shape[1]])
+            s[-1].add_(carry)
+            for t in range(len(s) - 1, 0, -1):
+                s[t - 1].addcmul_(decay[t], s[t])
+            carry = decay[0] * s[0]
+            writes.accumulate(where, s, chunk.dt * chunk.u)
+            met = writes.gather(w, s)
+            decay[0].mul_(start)
+            decay[1:].mul_(states[:-1])
+            p = decay.mul_(s)
+            grad_decays += torch.mul(p, chunk.dt[..., None, :], out=states).sum((0, 1))
+            grad_dt = torch.mul(p, decays, out=states).sum(-2).addcmul_(met, chunk.u)
+            grad_raw = grad_dt.mul_(chunk.raw.sigmoid()) if softplus else grad_dt
+            layout.store(grad_delta, where, grad_raw)
+            grad_in = met.mul_(chunk.dt)
+            layout.store(grad_u, where, grad_in if skip is None else grad_in.addcmul_(g, skip))
+            per_channel[0] += (g * chunk.u).sum((0, 1))
+            per_channel[1] += grad_raw.sum((0, 1))
+        position += len(every)
+    grad_B, grad_C = (layout.back(t.gradient) if t.constant else t.gradient for t in (writes, reads))
+    of_D, of_bias = (None if t is None else v.flatten() for t, v in zip((D, bias), per_channel, strict=True))
+    return grad_u, grad_delta, layout.back(grad_decays), grad_B, grad_C, of_D, of_bias
+
+
 class _Scan(Function):
     @staticmethod
     def forward(
@@ -168,68 +253,13 @@ class _Scan(Function):
         bias: Tensor | None,
         softplus: bool,
     ) -> tuple[Tensor, Tensor]:
-        layout = _Layout(u, A, B, C)
-        decays, writes, reads = layout.per_state(A), _Weights(B, layout), _Weights(C, layout)
-        skip, offset = layout.per_channel(D), layout.per_channel(bias)
-        y, last = torch.empty_like(u), A.new_empty(layout.batch, *decays.shape)
-        buffers = layout.buffer(u), layout.buffer(u)
-        starts = []
-        for samples in layout.samples():
-            state = torch.zeros_like(last[samples])
-            for steps in layout.steps():
-                starts.append(state)
-                where = _Piece(samples, steps)
-                chunk = _Chunk(layout, where, u, delta, offset, softplus)
-                _, states = chunk.run(decays, writes, writes.at(where), state, *buffers)
-                out = reads.gather(reads.at(where), states)
-                layout.store(y, where, out if skip is None else out.addcmul_(chunk.u, skip))
-                state = states[-1].clone()
-            last[samples] = state
+        y, last, starts = forward(u, delta, A, B, C, D, bias, softplus)
         ctx.save_for_backward(u, delta, A, B, C, D, bias, *starts)
         ctx.softplus = softplus
-        return y, layout.back(last)
+        return y, last
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, grad_last: Tensor) -> tuple[Tensor | None, ...]:
         u, delta, A, B, C, D, bias, *starts = ctx.saved_tensors
-        layout = _Layout(u, A, B, C)
-        decays, writes, reads = layout.per_state(A), _Weights(B, layout), _Weights(C, layout)
-        skip, offset = layout.per_channel(D), layout.per_channel(bias)
-        grad_u, grad_delta = torch.empty_like(u), torch.empty_like(delta)
-        grad_decays = torch.zeros_like(decays)
-        per_channel = torch.zeros(2, *decays.shape[::2], dtype=u.dtype, device=u.device)  # of D and bias
-        buffers = [layout.buffer(u) for _ in range(3)]
-        position = 0
-        for samples in layout.samples():
-            carry = grad_last[samples].unflatten(1, (layout.groups, layout.each)).transpose(2, 3)
-            every = layout.steps()
-            for i in reversed(range(len(every))):
-                where, start = _Piece(samples, every[i]), starts[position + i]
-                chunk = _Chunk(layout, where, u, delta, offset, ctx.softplus)
-                w = writes.at(where)
-                decay, states = chunk.run(decays, writes, w, start, *buffers[:2])
-                g = layout.of(grad, where)
-                reads.accumulate(where, states, g)
-                s = reads.spread(reads.at(where), g, buffers[2][: states.shape[0], : states.shape[1]])
-                s[-1].add_(carry)
-                for t in range(len(s) - 1, 0, -1):
-                    s[t - 1].addcmul_(decay[t], s[t])
-                carry = decay[0] * s[0]
-                writes.accumulate(where, s, chunk.dt * chunk.u)
-                met = writes.gather(w, s)
-                decay[0].mul_(start)
-                decay[1:].mul_(states[:-1])
-                p = decay.mul_(s)
-                grad_decays += torch.mul(p, chunk.dt[..., None, :], out=states).sum((0, 1))
-                grad_dt = torch.mul(p, decays, out=states).sum(-2).addcmul_(met, chunk.u)
-                grad_raw = grad_dt.mul_(chunk.raw.sigmoid()) if ctx.softplus else grad_dt
-                layout.store(grad_delta, where, grad_raw)
-                grad_in = met.mul_(chunk.dt)
-                layout.store(grad_u, where, grad_in if skip is None else grad_in.addcmul_(g, skip))
-                per_channel[0] += (g * chunk.u).sum((0, 1))
-                per_channel[1] += grad_raw.sum((0, 1))
-            position += len(every)
-        grad_B, grad_C = (layout.back(t.gradient) if t.constant else t.gradient for t in (writes, reads))
-        of_D, of_bias = (None if t is None else v.flatten() for t, v in zip((D, bias), per_channel, strict=True))
-        return grad_u, grad_delta, layout.back(grad_decays), grad_B, grad_C, of_D, of_bias, None
+        return *backward(grad, grad_last, (u, delta, A, B, C, D, bias), starts, ctx.softplus), None

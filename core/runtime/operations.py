@@ -32,7 +32,7 @@ class Counted(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         aten = torch.ops.aten
         self.formulas: Mapping[Any, Any] = flop_registry
-        """torch's, to which operators add theirs when they are first used."""
+        """torch's; operators of Relume's have their own as ``flops``."""
         self.own: dict[Any, Any] = {
             aten.convolution_backward: convolution_backward,
             **{of: flop_registry[like] for of, like in ((aten.addmm_, aten.addmm), (aten.baddbmm_, aten.baddbmm))},
@@ -44,7 +44,10 @@ class Counted(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         packet = getattr(func, "_overloadpacket", func)
-        if (formula := self.own.get(packet) or self.formulas.get(packet)) is not None:
+        formula = self.own.get(packet) or self.formulas.get(packet)
+        if formula is None and func.namespace == "relume":
+            formula = getattr(packet, "flops", None)
+        if formula is not None:
             try:
                 self.flops += formula(*args, **(kwargs or {}), out_val=out)
             except Exception:  # no count is worth a training

@@ -17,6 +17,7 @@ from relume.core.errors import UserError
 from relume.core.ops import selective_scan as module
 from relume.core.ops import selective_scan_chunks
 from relume.core.ops.selective_scan import selective_scan
+from relume.core.ops.selective_scan_operator import scan_operator
 
 
 def formula(u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False) -> tuple[Tensor, Tensor]:
@@ -195,3 +196,22 @@ def test_kernel_on_a_gpu(groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
         results.append([y.cpu(), *(v.grad.cpu() for v in here.values())])
     for name, a, b in zip(["y", *given], *results, strict=True):
         near(b, a, 1e-4, name)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_the_operator_for_the_compiler_is_the_scan(full: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ``torch.compile`` calls: its shapes without data, gradients, of samples that are treated apart, too."""
+    monkeypatch.setattr(selective_scan_chunks, "TOGETHER", 24)
+    torch.manual_seed(0)
+    u, delta, A = torch.randn(3, 4, 70), torch.randn(3, 4, 70), -torch.rand(4, 3)
+    B = torch.randn(3, 2, 3, 70) if full else torch.randn(4, 3)
+    C, D, bias = torch.randn(3, 2, 3, 70), torch.randn(4) if full else None, torch.randn(4) if full else None
+    inputs = [None if t is None else t.requires_grad_() for t in (u, delta, A, B, C, D, bias)]
+    kinds = ("test_schema", "test_autograd_registration", "test_faketensor")
+    torch.library.opcheck(torch.ops.relume.selective_scan_plain.default, (*inputs, full), test_utils=kinds)
+    results = []
+    for scan in (scan_operator, selective_scan_chunks.scan_chunks):
+        y, last = scan(*inputs, full)
+        loss = (y * y.detach()).sum() + (last * last.detach()).sum()
+        results.append([y, last, *torch.autograd.grad(loss, [t for t in inputs if t is not None])])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
