@@ -3,9 +3,9 @@
 
 Nothing is computed: networks run forward and backward on tensors without data (PyTorch's device "meta"), along the way that
 GPUs take. Every operation that is no view counts as one launch that reads its inputs and writes its outputs once, expanded
-tensors as large as they are in memory; of our kernels every launch counts by the tensors that it is given. Losses and optimizer
-are left out. The estimates in the last columns are the larger of two: bytes over a bandwidth, and launches times what one
-costs the host. No time is measured.
+tensors as large as they are in memory; of our kernels every launch counts by the tensors that it is given. Of networks losses
+and optimizer are left out. The estimates in the last columns are the larger of two: bytes over a bandwidth, and launches times
+what one costs the host. No time is measured.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from relume.core import options
 from relume.core.cli import script
 from relume.core.errors import UserError
 from relume.core.ops import dispatch, launching, ssd_chunks
+from relume.losses import build_loss
 
 BANDWIDTH, LAUNCH = 3.0e12, 4e-6
 """Bytes per second, and seconds of the host per launch, of the estimates."""
@@ -45,6 +46,19 @@ SYSTEMS = {
     "generator": ("generation/cifar10.yml", 32, 32, 3),
 }
 """Option file, samples, side, and channels of the input."""
+LOSSES: dict[str, dict[str, Any]] = {
+    "MS-SSIM": {"type": "MSSSIMLoss"},
+    "SSIM": {"type": "SSIMLoss"},
+    "Laplacian pyramid": {"type": "LaplacianLoss"},
+    "edges": {"type": "EdgeLoss"},
+    "gradient": {"type": "GradientLoss"},
+    "gradient, Sobel": {"type": "GradientLoss", "operator": "sobel"},
+    "total variation": {"type": "TVLoss"},
+    "Charbonnier": {"type": "CharbonnierLoss"},
+    "census": {"type": "TernaryCensusLoss"},
+}
+"""Of images of `LOSS_SHAPE`."""
+LOSS_SHAPE = (4, 3, 256, 256)
 Step = Callable[[nn.Module, Tensor], Any]
 SPECIAL: dict[str, Step] = {"DiffIR, stage 1": lambda net, x: net(x, x.clone())}
 """How networks are called that take more than one tensor."""
@@ -143,6 +157,7 @@ def step(network: nn.Module, x: Tensor, call: Step) -> None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command line takes."""
     parser.add_argument("--systems", nargs="+", default=list(SYSTEMS), metavar="NAME", help=", ".join(SYSTEMS))
+    parser.add_argument("--losses", action="store_true", help="count losses instead, on images of 256 x 256")
 
 
 def run(a: argparse.Namespace) -> None:
@@ -156,22 +171,47 @@ def run(a: argparse.Namespace) -> None:
         raise UserError(f"--systems: '{unknown[0]}' is none of {', '.join(SYSTEMS)}")
     traffic, fused = [Traffic()], [False]
     prepare(traffic, fused)
+    of_losses(traffic, fused) if a.losses else of_systems(a.systems, traffic, fused)
+
+
+def of_systems(names: list[str], traffic: list[Traffic], fused: list[bool]) -> None:
+    """The table of networks."""
     print("| system, batch | GB plain | GB fused | launches plain | launches fused | estimate plain | estimate fused |")
     print("|---|---:|---:|---:|---:|---:|---:|")
-    for name in a.systems:
+    for name in names:
         file, batch, side, channels = SYSTEMS[name]
         network = build_network(options.load(ROOT / file)["network_g"]).to("meta").train()
         x = torch.empty(batch, channels, side, side, device="meta").to(memory_format=torch.channels_last)
-        counted = []
-        for fused[0] in (False, True):
-            traffic[0] = Traffic()
-            network.zero_grad(set_to_none=True)  # else those of the other form are added to
-            with traffic[0]:
-                step(network, x, SPECIAL.get(name, lambda net, x: net(x)))
-            counted.append(traffic[0])
+        counted = counts(network, x, SPECIAL.get(name, lambda net, x: net(x)), traffic, fused)
         cells = [f"{c.bytes / 1e9:,.0f}" for c in counted] + [f"{c.launches:,}" for c in counted]
         cells += [f"{1e3 * max(c.bytes / BANDWIDTH, c.launches * LAUNCH):.0f} ms" for c in counted]
         print(f"| {name}, {batch} x {side} | " + " | ".join(cells) + " |", flush=True)
+
+
+def of_losses(traffic: list[Traffic], fused: list[bool]) -> None:
+    """The table of losses, of a prediction that asks for its gradient."""
+    print("| loss | MB plain | MB fused | launches plain | launches fused |")
+    print("|---|---:|---:|---:|---:|")
+    target = torch.empty(LOSS_SHAPE, device="meta")
+    for name, settings in LOSSES.items():
+        pred, loss = target.clone().requires_grad_(), build_loss(settings).to("meta")
+        for _ in range(2):  # what is made once, for all steps, does not count
+            counted = counts(loss, pred, lambda criterion, x: criterion(x, target), traffic, fused)
+        cells = [f"{c.bytes / 1e6:,.0f}" for c in counted] + [f"{c.launches:,}" for c in counted]
+        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+
+
+def counts(module: nn.Module, x: Tensor, call: Step, traffic: list[Traffic], fused: list[bool]) -> list[Traffic]:
+    """Of a step without kernels of ours, and with them."""
+    found = []
+    for fused[0] in (False, True):
+        traffic[0] = Traffic()
+        module.zero_grad(set_to_none=True)  # else those of the other form are added to
+        x.grad = None
+        with traffic[0]:
+            step(module, x, call)
+        found.append(traffic[0])
+    return found
 
 
 if __name__ == "__main__":

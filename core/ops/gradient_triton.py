@@ -94,11 +94,11 @@ def _run(x: Tensor, stencils: Tensor, inner: int, fewer: int) -> tuple[Tensor, T
     return partial.sum(1), signs
 
 
-def _fake_backward(grad: Tensor, signs: Tensor, stencils: Tensor, like: Tensor) -> Tensor:
+def _fake_backward(grad: Tensor, signs: Tensor, stencils: Tensor, like: Tensor, inner: int, fewer: int) -> Tensor:
     return torch.empty_like(like)
 
 
-def _run_backward(grad: Tensor, signs: Tensor, stencils: Tensor, like: Tensor) -> Tensor:
+def _run_backward(grad: Tensor, signs: Tensor, stencils: Tensor, like: Tensor, inner: int, fewer: int) -> Tensor:
     """The gradient of x, in the layout of `like`."""
     of_x, held = torch.empty_like(dense(like)), tile(PIXELS)
     (batch, channels), (height, width) = like.shape[:2], like.shape[2:]
@@ -111,13 +111,13 @@ def _run_backward(grad: Tensor, signs: Tensor, stencils: Tensor, like: Tensor) -
 
 
 def _setup(ctx: Any, inputs: Any, output: Any) -> None:
-    x, stencils, *_ = inputs
+    x, stencils, *ctx.rest = inputs
     ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(output[1], stencils, x)
 
 
 def _gradients(ctx: Any, backward: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
-    return backward(grad, *ctx.saved_tensors), None, None, None
+    return backward(grad, *ctx.saved_tensors, *ctx.rest), None, None, None
 
 
 fused = operator("gradient", _run, _fake, _run_backward, _fake_backward, _setup, _gradients)

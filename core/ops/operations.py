@@ -86,6 +86,46 @@ def _similarity_backward(
     return _similarity(x, y, window)
 
 
+def _similarities(x: Shape, y: Shape, window: Shape, exponents: Shape, *rest: Any, **_: Any) -> int:
+    """Those of every scale."""
+    total, (height, width) = 0, x[2:]
+    for _ in range(exponents[0]):
+        total += _similarity((*x[:2], height, width), y, window)
+        height, width = (height + 1) // 2, (width + 1) // 2
+    return total
+
+
+def _similarities_backward(
+    grad: Shape, weights: Shape, maps: Shape, slopes: Shape, x: Shape, y: Shape, window: Shape, *rest: Any, **_: Any
+) -> int:
+    return _similarities(x, y, window, weights[2:])
+
+
+def _bands(x: Shape, levels: int, low_pass: bool, edge: bool, *rest: Any, **_: Any) -> int:
+    """Two filters of every level, each by columns of what has a border of 2, then by rows."""
+    total, (height, width) = 0, x[2:]
+    for _ in range(levels):
+        smaller = (height + 1) // 2, (width + 1) // 2
+        for h, w in ((height, width), (height, width) if edge else (2 * smaller[0], 2 * smaller[1])):
+            total += 2 * 5 * x[0] * x[1] * h * (w + 4 + w)
+        height, width = smaller
+    return total
+
+
+def _bands_backward(grad: Shape, slopes: Shape, x: Shape, *rest: Any, **_: Any) -> int:
+    return _bands(x, *rest)
+
+
+def _derivatives(x: Shape, stencils: Shape, inner: int, fewer: int, **_: Any) -> int:
+    """One convolution inside the image, or two of all of it; differences of neighbours are none."""
+    pixels = (x[2] - 2 * inner) * (x[3] - 2 * inner)
+    return 0 if fewer else (1 if inner else 2) * 2 * 9 * x[0] * x[1] * pixels
+
+
+def _derivatives_backward(grad: Shape, signs: Shape, stencils: Shape, x: Shape, *rest: Any, **_: Any) -> int:
+    return _derivatives(x, stencils, *rest)
+
+
 def _selective(u: Shape, delta: Shape, A: Shape, *rest: Any, **_: Any) -> int:
     """States by C."""
     return 2 * prod(u) * A[1]
@@ -116,10 +156,17 @@ FORMULAS: dict[str, tuple[Callable[..., int], Callable[..., int]]] = {
     "window_attention": (_windows, _windows_backward),
     "spectral_mixing": (_mixed, _mixed_backward),
     "ssim": (_similarity, _similarity_backward),
+    "ms_ssim": (_similarities, _similarities_backward),
+    "laplacian": (_bands, _bands_backward),
+    "gradient": (_derivatives, _derivatives_backward),
     "selective_scan": (_selective, _selective_backward),
     "ssd": (_scanned, _scanned_backward),
     **dict.fromkeys(
-        ("layer_norm", "rms_norm", "charbonnier", "polar", "phase", "simple_gate", "census", "sinkhorn"),
+        ("layer_norm", "rms_norm", "charbonnier", "polar", "phase", "simple_gate", "census", "flow_warp"),
+        (nothing, nothing),
+    ),
+    **dict.fromkeys(
+        ("sinkhorn", "log_sinkhorn", "absorbed"),
         (nothing, nothing),
     ),
 }

@@ -7,7 +7,6 @@ multiples of a tile, or are 1.
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -190,18 +189,14 @@ def smooth_distances(batch: int) -> list[Case]:
 
 def pyramids(batch: int) -> list[Case]:
     def drawn(*size: int) -> list[Tensor | None]:
-        return [normal(batch, 2, *size)]
+        return [normal(batch, 1, *size)]
 
     edges = functools.partial(edge_size, eps=1e-2)
+    last = normal(batch, 2, 3, 4).to(memory_format=torch.channels_last)
     return [
-        (functools.partial(pyramid_size, levels=2, low_pass=True), drawn(17, 20)),
-        (functools.partial(pyramid_size, levels=3, low_pass=False), drawn(9, 24)),
-        (
-            functools.partial(pyramid_size, levels=1, low_pass=True),
-            [drawn(3, 4)[0].to(memory_format=torch.channels_last)],
-        ),
         (edges, drawn(7, 10)),
-        (edges, drawn(1, 3)),
+        (functools.partial(pyramid_size, levels=2, low_pass=True), drawn(15, 20)),
+        (functools.partial(pyramid_size, levels=1, low_pass=False), [last]),
     ]
 
 
@@ -211,26 +206,25 @@ def stencils(batch: int) -> list[Case]:
 
     last = normal(batch, 2, 3, 3).to(memory_format=torch.channels_last)
     return [
-        (functools.partial(derivative_sums, operator="sobel"), drawn(13, 24)),
+        (functools.partial(derivative_sums, operator="sobel"), drawn(1, 7)),
         (functools.partial(derivative_sums, operator="laplacian"), [last]),
-        (functools.partial(derivative_sums, operator="laplacian"), drawn(17, 16)),
         (functools.partial(derivative_sums, operator="neighbours"), drawn(16, 17)),
-        (functools.partial(derivative_sums, operator="sobel"), drawn(1, 2)),
+        (functools.partial(derivative_sums, operator="sobel"), drawn(13, 24)),
     ]
 
 
 def scales(batch: int) -> list[Case]:
     def drawn(*size: int) -> list[Tensor | None]:
-        return [0.1 * normal(batch, 2, *size)]
+        return [0.1 * normal(batch, 1, *size)]
 
     def alone(d: Tensor, exponents: tuple[float, ...], window: int) -> Tensor:
         target = torch.linspace(0, 1, d[:1].numel()).to(d).view(d[:1].shape).expand_as(d) ** 2
         return multiscale_similarity(target + d, target, gaussian(window, 1.5).to(d), d.new_tensor(exponents), 1.0)
 
-    last = drawn(20, 17)[0].to(memory_format=torch.channels_last)
+    last = 0.1 * normal(batch, 2, 12, 25).to(memory_format=torch.channels_last)
     return [
+        (functools.partial(alone, exponents=(0.4, 0.6), window=3), drawn(6, 5)),
         (functools.partial(alone, exponents=(0.2, 0.3, 0.5), window=3), [last]),
-        (functools.partial(alone, exponents=(0.5, 0.5), window=5), drawn(9, 30)),
         (functools.partial(alone, exponents=(1.0,), window=3), drawn(3, 8)),
     ]
 
@@ -241,20 +235,16 @@ def warps(batch: int) -> list[Case]:
 
     x, flow = drawn(18, 7, 6)
     assert x is not None and flow is not None
-    kinds = {
-        "interp_mode": ("bilinear", "bicubic"),
-        "padding_mode": ("zeros", "border"),
-        "align_corners": (True, False),
-    }
-    given = [dict(zip(kinds, values, strict=True)) for values in itertools.product(*kinds.values())]
     planar = flow.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
-    more = [(functools.partial(flow_warp, **options), drawn(3, 5, 9)) for options in given]
     return [
-        (functools.partial(flow_warp, padding_mode="border"), drawn(2, 9, 15)),
+        (functools.partial(flow_warp, padding_mode="border"), drawn(3, 9, 25)),
         (functools.partial(flow_warp, interp_mode="bicubic"), [x.to(memory_format=torch.channels_last), planar]),
-        (flow_warp, drawn(1, 1, 4)),
+        (
+            functools.partial(flow_warp, interp_mode="bicubic", padding_mode="border", align_corners=False),
+            drawn(1, 5, 4),
+        ),
+        (functools.partial(flow_warp, align_corners=False), drawn(1, 1, 4)),
         (backwarp, [normal(batch, 3, 9, 5), 3 * normal(batch, 2, 9, 5)]),
-        *more,
     ]
 
 
