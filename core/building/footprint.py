@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from .. import options
 from ..errors import UserError
 from ..hub import unread
+from ..inference.network import channels_taken
 from ..inference.tiling import next_multiple, size_multiple
 from ..models.base import Batch, Model
 from ..options.schema import Options
@@ -162,7 +164,7 @@ def of_patches(model: Model, side: int, scale: int, frames: int) -> float:
     for sides in (SIDES, LARGE):
         rounded = sorted({next_multiple(min(s, side), multiple) for s in sides})
         try:
-            left = [left_behind(model, model.imagined(1, s, scale, frames)) for s in rounded]
+            left = [left_by_images(model, model.imagined(1, s, scale, frames)) for s in rounded]
             break
         except Exception as e:
             if sides is LARGE:
@@ -200,6 +202,24 @@ def without_weights(opt: Options) -> Options:
     values = opt.to_dict()
     values["path"] = {k: v for k, v in values["path"].items() if not k.startswith("pretrain_network_")}
     return options.check(values)
+
+
+def left_by_images(model: Model, batch: Batch) -> int:
+    """`left_behind`, with images of as many channels as the network takes: gray ones, or both views of a stereo pair."""
+    try:
+        return left_behind(model, batch)
+    except (RuntimeError, UserError) as e:
+        wanted = channels_taken(e)
+        if wanted is None:
+            raise
+    return left_behind(model, {k: of_channels(v, wanted) for k, v in batch.items()})
+
+
+def of_channels(value: Any, count: int) -> Any:
+    """An image of three channels with so many; anything else as it is."""
+    if not isinstance(value, Tensor) or value.dim() < 4 or value.shape[-3] != 3:
+        return value
+    return value.repeat_interleave(-(-count // 3), -3)[..., :count, :, :]
 
 
 def left_behind(model: Model, batch: Batch) -> int:

@@ -127,7 +127,7 @@ def kept_for_gradients(aside: Iterable[Tensor]) -> Iterator[dict[int, torch.Unty
     def keep(tensor: Tensor) -> Tensor:
         if (storage := tensor.untyped_storage())._cdata not in leave:
             kept[storage._cdata] = storage
-        return tensor
+        return tensor.detach()  # else nodes that save what they made would keep themselves, and all of it, for good
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         yield kept
