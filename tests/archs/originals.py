@@ -15,11 +15,10 @@ def assert_same_as_original(network: nn.Module, case: dict[str, Any]) -> None:
     result = network(*inputs)
     outputs: tuple[Tensor, ...] = result if isinstance(result, tuple) else (result,)
     for found, expected in zip(outputs, case["outputs"], strict=True):
-        assert found.shape == expected.shape
-        assert (found - expected).abs().max() <= case["suggested_atol"]
+        within(found, expected, case["suggested_atol"])
     sum((y * g).sum() for y, g in zip(outputs, case["cotangents"], strict=True)).backward()
     for x, expected in zip(inputs, case["input_grads"], strict=True):
-        assert (x.grad - expected).abs().max() <= case["suggested_grad_atol"]
+        within(x.grad, expected, case["suggested_grad_atol"])
     for name, p in network.named_parameters():
         if name in case["params_without_grad"]:
             assert p.grad is None, name
@@ -27,3 +26,9 @@ def assert_same_as_original(network: nn.Module, case: dict[str, Any]) -> None:
         norm = case["param_grad_norms"][name]
         allowed = case["param_grad_norm_atol"] + case["param_grad_norm_rtol"] * norm
         assert abs(p.grad.norm().item() - norm) <= allowed, name
+
+
+def within(found: Tensor, expected: Tensor, atol: float) -> None:
+    """Equal but for `atol`."""
+    assert found.shape == expected.shape
+    assert (found - expected).abs().max() <= atol
