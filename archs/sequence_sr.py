@@ -154,7 +154,7 @@ class SequenceSR(nn.Module):
         return F.dropout(x, self.drop_rate, self.training)
 
     def layered(self, x: Tensor) -> Tensor:
-        """What the layers make of it."""
+        """What the layers make of pixels (B, H, W, C): the same shape."""
         for layer in self.layers:
             x = layer(x)
         return x

@@ -81,7 +81,7 @@ class DISTSNetwork(nn.Module):
         return 1 - torch.cat(alike, 1).sum(1)
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """The image itself and its five layers."""
+        """The image itself, (B, 3, H, W), and its five layers, (B, C, h, w) each."""
         return [x, *self.vgg((x - self.mean) / self.std).values()]
 
 
@@ -95,7 +95,7 @@ def similarities(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def weights_of_channels(weights: str | None) -> Mapping[str, Tensor]:
-    """The published alpha and beta, 1475 of each: from a file, or from the package dists-pytorch.
+    """The published alpha and beta, (1475,) each: from a file, or from the package dists-pytorch.
 
     Raises:
         UserError: neither is there, or the file is another. Without them there is no such score.

@@ -112,7 +112,7 @@ class FFLoss(nn.Module):
         return self.loss_weight * loss
 
     def weights(self, squared: Tensor) -> Tensor:
-        """Of each frequency, in [0, 1], from the squared distances."""
+        """The weight of each frequency, in [0, 1], of the shape of the squared distances."""
         w = squared.sqrt().pow(self.alpha)
         w = w.log1p() if self.log_matrix else w
         largest = w.max() if self.batch_matrix else w.amax((-2, -1), keepdim=True)

@@ -233,7 +233,7 @@ class HybridVFI(nn.Module):
         return pred[..., :height, :width], flow
 
     def in_order(self, image: Tensor) -> Tensor:
-        """From RGB to the order of the weights, or back."""
+        """An image (B, 3, H, W) from RGB to the order of the weights, or back."""
         return image if self.channel_order == "rgb" else image.flip(1)
 
     @torch.no_grad()

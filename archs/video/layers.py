@@ -23,6 +23,7 @@ SLOPE = 0.1
 
 
 def lrelu(x: Tensor) -> Tensor:
+    """Leaky ReLU of slope 0.1, elementwise and in place: any shape -> the same."""
     return F.leaky_relu(x, SLOPE, inplace=True)
 
 

@@ -37,12 +37,12 @@ LEAST_FACTOR = 1 / 255
 
 
 def quality_factor(quality: Tensor) -> Tensor:
-    """What the tables are multiplied by, of libjpeg's quality in [1, 100]."""
+    """Factor of the tables, of the shape of `quality`, libjpeg's in [1, 100]."""
     return torch.where(quality < 50, 50 / quality, 2 - quality / 50)
 
 
 def soft_round(x: Tensor) -> Tensor:
-    """Rounding that has a gradient (Shin and Song 2017): round(x) + (x - round(x))^3."""
+    """Rounding that has a gradient (Shin and Song 2017), elementwise: round(x) + (x - round(x))^3, of any shape."""
     nearest = torch.round(x)
     return nearest + (x - nearest) ** 3
 

@@ -70,7 +70,7 @@ class Peak(TorchFunctionMode):
 
 
 def need(fn: Callable[[Tensor], Any], x: Tensor) -> int:
-    """Bytes that ``fn(x)`` has at once, at most, besides `x` and parameters."""
+    """Bytes that ``fn(x)`` of (B, C, H, W) has at once, at most, besides `x` and parameters."""
     with torch.no_grad(), Peak() as peak:
         fn(x)
     return int(peak.most * WORKSPACE)

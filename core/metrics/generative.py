@@ -75,7 +75,7 @@ def frechet_distance(mean: Tensor, covariance: Tensor, other_mean: Tensor, other
 
 
 def matrix_root(matrix: Tensor) -> Tensor:
-    """The symmetric square root of a positive semi-definite matrix; what rounding makes of zero eigenvalues is left out."""
+    """The symmetric root (d, d) of a positive semi-definite matrix; what rounding makes of zero eigenvalues is left out."""
     values, vectors = torch.linalg.eigh(matrix)
     floor = values[-1].clamp_min(0) * len(values) * torch.finfo(values.dtype).eps
     result: Tensor = vectors * torch.where(values > floor, values, 0).sqrt() @ vectors.t()

@@ -117,7 +117,7 @@ def padded(x: Tensor, radius: int) -> Tensor:
 
 
 def cropped(x: Tensor, radius: int) -> Tensor:
-    """The inverse of `padded`."""
+    """The inverse of `padded`: (B, H + 2 r, W + 2 r) -> (B, H, W)."""
     return x[:, radius : x.shape[1] - radius, radius : x.shape[2] - radius]
 
 
