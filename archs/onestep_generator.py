@@ -120,7 +120,7 @@ def reported_level(t: Tensor, sigma_data: float) -> Tensor:
 
 @registered
 def legacy_mask(denoise: Denoiser, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """The original's reported run: (2t - 1) x_t + t (1 - t) D, (B, C, H, W), where D again has only its input scaled by sigma."""
+    """The original's reported run, (2t - 1) x_t + t (1 - t) D, (B, C, H, W), where D again has only its input scaled."""
     sigma = reported_level(t, denoise.sigma_data)
     denoised = denoise.skip(sigma) * x + denoise.correction(sigma * x, sigma)
     return towards(x, (2 * t - 1) * x + t * (1 - t) * denoised, t)

@@ -198,7 +198,7 @@ class Model:
         return None
 
     def baselines(self, batch: Batch) -> dict[str, Tensor]:
-        """Answers of the output's shape without a network, to beat in ``val.score_input``; pictures show the one called ``input``."""
+        """Answers of the output's shape without a network, for ``val.score_input``; pictures show that called ``input``."""
         return {"input": batch["lq"]} if "lq" in batch else {}
 
     def configure(self, keys: Any) -> None:

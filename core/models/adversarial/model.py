@@ -150,7 +150,7 @@ class SRGANModel(Model):
         return step % self.net_d_iters == 0 and step > self.net_d_init_iters
 
     def images(self, batch: Batch) -> dict[str, Tensor]:
-        """``lq``, ``gt``, and where they differ from it the losses' targets ``l1``, ``percep`` and ``gan``: (B, C, H, W) each."""
+        """``lq``, ``gt``, and where they differ from it the losses' targets ``l1``, ``percep``, ``gan``: (B, C, H, W)."""
         return self.mixing({"lq": batch["lq"], "gt": batch["gt"]}, batch)
 
     def generated(self, lq: Tensor) -> Tensor:
