@@ -75,11 +75,11 @@ class SequenceSR(nn.Module):
     sees_whole = "scans of the whole picture"
     size_multiple = 1
     upsamplers: Sequence[str] = get_args(Upsampler)
-    """Those that are accepted."""
+    """Names of the upsamplers that are accepted."""
     drop_rate = 0.0
     """Share of elements of the features that training leaves out."""
     window_size: int
-    """Of layers with windows: images are extended to a multiple of it."""
+    """Side of the windows of layers that have them: images are extended to a multiple of it."""
 
     def __init__(
         self,

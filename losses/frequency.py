@@ -90,7 +90,7 @@ class FFLoss(nn.Module):
         self.batch_matrix = batch_matrix
 
     def spectra(self, image: Tensor) -> Tensor:
-        """Of the patches of an image (B, C, H, W): complex (B, patches, C, h, w).
+        """Spectra of the patches of an image (B, C, H, W): complex (B, patches, C, h, w).
 
         Raises:
             UserError: the image cannot be cut into such patches.

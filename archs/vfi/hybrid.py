@@ -20,7 +20,7 @@ from .blocks import BackboneMode, LGSBlock, Mixing
 from .flow import ContextNet, FlowEstimator, RefineNet, resize
 
 SLOPE = 0.1
-"""Of the backbone's LeakyReLUs."""
+"""Negative slope of the backbone's LeakyReLUs."""
 MHCForm = Literal["legacy", "streams"]
 ChannelOrder = Literal["rgb", "bgr"]
 STREAMS = 4

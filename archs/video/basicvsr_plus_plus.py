@@ -18,7 +18,7 @@ from .basicvsr import Recurrent, warped
 from .layers import SLOPE, ConvResidualBlocks, DeformableConv, enlarge, need_clip, pad_frames
 
 BRANCHES = ("backward_1", "forward_1", "backward_2", "forward_2")
-"""In the order in which they run, and stand in every concatenation."""
+"""The branches, in the order in which they run, and stand in every concatenation."""
 GROUPS = 16
 
 

@@ -25,7 +25,7 @@ STEPS = 6
 SHIFTED = 25
 """Side of the kernel before every n-th pixel is taken."""
 COVARIANCE = 25 / 255
-"""Of coloured noise; in the published code it is always at this level."""
+"""Scale of the covariance of coloured noise; in the published code it is always at this level."""
 
 
 @DEGRADATIONS.register(name="bsrgan")

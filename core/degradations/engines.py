@@ -79,7 +79,7 @@ class Engine:
         return (image + field * (sigma / 255)).clamp(0, 1)
 
     def coloured(self, image: Tensor, mixing: Tensor, draws: Draws) -> Tensor:
-        """With normal noise whose channels are `mixing` (3, 3) times independent ones of deviation 1; clipped."""
+        """The image (3, H, W) with normal noise, `mixing` (3, 3) times independent channels of deviation 1; clipped."""
         field = self._drawn(
             image, lambda at: torch.randn(image.shape, generator=draws.generator("field", at), device=at)
         )

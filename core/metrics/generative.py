@@ -35,14 +35,14 @@ class Moments:
 
     @classmethod
     def of(cls, features: Tensor) -> Moments:
-        """Those of the rows of (n, d); n may be 0."""
+        """The moments of the rows of (n, d); n may be 0."""
         x = features.double()
         mean = x.mean(0) if len(x) else x.new_zeros(x.shape[1])
         centred = x - mean
         return cls(len(x), mean, centred.t() @ centred)
 
     def __add__(self, other: Moments) -> Moments:
-        """Those of both sets together."""
+        """The moments of both sets together."""
         n = self.n + other.n
         if n == 0:
             return self

@@ -24,7 +24,7 @@ Pair = tuple[Tensor, Tensor]
 Augmentation = Literal["none", "mixup", "cutmix", "resizemix", "cutblur", "downup"]
 DEFAULT: tuple[Augmentation, ...] = ("none", "mixup", "cutmix", "resizemix")
 ALONE = ("cutblur", "downup")
-"""Those that need no partner."""
+"""Augmentations that need no partner."""
 RESAMPLING = ("bilinear", "bicubic", "nearest-exact")
 
 

@@ -21,9 +21,9 @@ from .dispatch import device_obstacle, use_kernel
 from .self_test import case
 
 SOFT_SIGN = 0.81
-"""Of differences in [0, 1] images: s(d) = d / sqrt(0.81 + d^2)."""
+"""Constant of differences in [0, 1] images: s(d) = d / sqrt(0.81 + d^2)."""
 SOFT_COUNT = 0.1
-"""Of differences u of these: u^2 / (0.1 + u^2)."""
+"""Constant of differences u of these: u^2 / (0.1 + u^2)."""
 
 
 def census_distance(pred: Tensor, target: Tensor, patch_size: int = 7) -> Tensor:

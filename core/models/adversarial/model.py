@@ -105,7 +105,7 @@ class SRGANModel(Model):
         self._freezable = self._trained_parameters()
 
     def _trained_parameters(self) -> list[nn.Parameter]:
-        """Those of the discriminator; a backbone may be frozen for good."""
+        """The parameters of the discriminator; a backbone may be frozen for good."""
         discriminator = self.networks.get("d")
         return [p for p in discriminator.parameters() if p.requires_grad] if discriminator is not None else []
 
