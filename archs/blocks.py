@@ -39,7 +39,7 @@ def pad_to(x: Tensor, multiple: int) -> Tensor:
 
 
 def continued(x: Tensor, dim: int, multiple: int) -> Tensor:
-    """`x` continued along an axis to a multiple by reflection, over and over if need be, for sizes that are not known."""
+    """`x`, (..., n, ...), continued along an axis to a multiple by reflection, as often as need be, of any size n."""
     n = x.shape[dim]
     wanted = (n + multiple - 1) // multiple * multiple
     period = 2 * n - 2
@@ -193,7 +193,7 @@ class GatedFeedForward(nn.Module):
 
 
 def feed_forward(x: Tensor, project_in: nn.Conv2d, depthwise: nn.Conv2d, project_out: nn.Conv2d) -> Tensor:
-    """The function behind `GatedFeedForward`."""
+    """The function behind `GatedFeedForward`: (B, C, H, W) -> the same shape."""
     y = gated_feed_forward(
         pixels(x),
         matrix(project_in),

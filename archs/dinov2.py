@@ -45,6 +45,7 @@ class FeedForward(nn.Module):
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, tokens, dim) -> the same shape."""
         y: Tensor = self.fc2(F.gelu(self.fc1(x)))
         return y
 
@@ -57,6 +58,7 @@ class LayerScale(nn.Module):
         self.gamma = nn.Parameter(torch.full((dim,), value))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, tokens, dim) -> the same shape."""
         return x * self.gamma
 
 
@@ -73,6 +75,7 @@ class Block(nn.Module):
         self.ls2 = LayerScale(dim, init_values)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, tokens, dim) -> the same shape."""
         x = x + self.ls1(self.attn(self.norm1(x)))
         y: Tensor = x + self.ls2(self.mlp(self.norm2(x)))
         return y

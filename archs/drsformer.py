@@ -20,7 +20,7 @@ from .blocks import conv3x3, inner_width, need_levels, pointwise, refuse_unfit
 from .restormer import Downsample, LayerNorm, PatchEmbed, Upsample
 
 SHARES = (1 / 2, 2 / 3, 3 / 4, 4 / 5)
-"""Of a channel's scores, how many each of the four attentions keeps (section 3.2)."""
+"""Share of a channel's scores that each of the four attentions keeps (section 3.2)."""
 STEPS = 4
 """Layers of experts, one after the other."""
 

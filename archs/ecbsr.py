@@ -40,7 +40,7 @@ class Expanding(nn.Module):
         self.k0, self.b0, self.k1, self.b1 = first.weight, first.bias, second.weight, second.bias
 
     def folded(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias of the one convolution, with zero padding, that does the same."""
+        """Weight (out, in, 3, 3) and bias (out,) of the one convolution, with zero padding, that does the same."""
         weight = torch.einsum("omij,mc->ocij", self.k1, self.k0.flatten(1))
         return weight, self.k1.sum((2, 3)) @ self.b0 + self.b1
 
@@ -82,6 +82,7 @@ class EdgeBlock(nn.Module):
         self.act = activated(activation, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same shape."""
         assert self.conv3x3.bias is not None
         weight, bias = self.conv3x3.weight, self.conv3x3.bias
         for branch in (self.conv1x1_3x3, self.conv1x1_sbx, self.conv1x1_sby, self.conv1x1_lpl):

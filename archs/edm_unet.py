@@ -51,6 +51,7 @@ class GroupNorm(nn.GroupNorm):
         super().__init__(groups, channels, eps=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same shape."""
         with torch.autocast(x.device.type, enabled=False):
             wide = at_least_float32(x)
             weight, bias = self.weight.to(wide.dtype), self.bias.to(wide.dtype)
@@ -502,6 +503,6 @@ class SongUNet(nn.Module):
 
 
 def precise_linear(layer: nn.Linear, x: Tensor) -> Tensor:
-    """A linear layer in float32 at least, whatever the dtype of its weights."""
+    """A linear layer, (..., in) -> (..., out), in float32 at least, whatever the dtype of its weights."""
     weight = at_least_float32(layer.weight)
     return F.linear(x.to(weight.dtype), weight, None if layer.bias is None else layer.bias.to(weight.dtype))

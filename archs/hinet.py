@@ -27,6 +27,7 @@ class Convolutions(nn.Module):
         self.norm = nn.InstanceNorm2d(outputs // 2, affine=True) if normalised else None
 
     def features(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) -> (B, outputs, H, W)."""
         y = self.conv_1(x)
         if self.norm is not None:
             half, rest = y.chunk(2, 1)
@@ -39,6 +40,7 @@ class ConvBlock(Convolutions):
     """A decoder's block: nothing but that."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) -> (B, outputs, H, W)."""
         return self.features(x)
 
 
@@ -73,6 +75,7 @@ class Up(nn.Module):
         self.conv_block = ConvBlock(inputs, outputs, slope)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """(B, inputs, H, W) and the map skipped across, at twice the size, -> (B, outputs, 2 H, 2 W)."""
         return self.conv_block(torch.cat((self.up(x), skip), 1))
 
 
@@ -86,6 +89,7 @@ class SupervisedAttention(nn.Module):
         self.conv3 = conv3x3(channels, width)
 
     def forward(self, x: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, width, H, W) and an image (B, channels, H, W) -> both, the image restored."""
         restored = self.conv2(x) + image
         return self.conv1(x) * torch.sigmoid(self.conv3(restored)) + x, restored
 

@@ -95,7 +95,7 @@ class Diffusion(nn.Module):
         return self.sqrt_alphas_cumprod[-1] * z + self.sqrt_one_minus_alphas_cumprod[-1] * noise
 
     def step(self, x: Tensor, x0: Tensor, t: int) -> Tensor:
-        """Mean of the posterior one step before `t`, given the estimate `x0` of what was there at the start."""
+        """Mean of the posterior one step before `t`, given the estimate `x0` of the start; all (B, features), as `x`."""
         return self.posterior_mean_coef1[t] * x0 + self.posterior_mean_coef2[t] * x
 
 

@@ -61,7 +61,7 @@ class LocalMean(nn.Module):
 
 
 def _largest(n: int) -> int:
-    """Of `STRIDES`, the largest that divides `n`."""
+    """The largest of `STRIDES` that divides `n`."""
     return next(r for r in STRIDES if n % r == 0)
 
 

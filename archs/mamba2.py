@@ -31,6 +31,7 @@ class RMSNormGated(nn.Module):
         self.norm_before_gate = norm_before_gate
 
     def forward(self, x: Tensor, z: Tensor | None = None) -> Tensor:
+        """(..., D) and a gate of the same shape, or None -> (..., D)."""
         return rmsnorm_gated(x, self.weight, z, self.eps, self.group_size, self.norm_before_gate)
 
 

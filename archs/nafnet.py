@@ -60,7 +60,7 @@ def pooled(y: Tensor, attention: nn.Sequential, mean: Tensor | None = None) -> T
 
 
 def halved(x: Tensor, conv: nn.Module) -> Tensor:
-    """``conv(x)``, of 2 x 2 pixels with stride 2."""
+    """``conv(x)``, of 2 x 2 pixels with stride 2: (B, C, H, W) -> (B, 2 C, H / 2, W / 2)."""
     if not naf_branches.worthwhile(x):
         result: Tensor = conv(x)
         return result
@@ -69,7 +69,7 @@ def halved(x: Tensor, conv: nn.Module) -> Tensor:
 
 
 def doubled(x: Tensor, up: nn.Module, skip: Tensor) -> Tensor:
-    """``up(x) + skip``, `up` being a 1 x 1 convolution without bias and the shuffle of its channels to twice the size."""
+    """``up(x) + skip``, (B, C, H, W) -> (B, C / 2, 2 H, 2 W): a 1 x 1 convolution `up` without bias, its channels shuffled."""
     if not naf_branches.worthwhile(x):
         result: Tensor = up(x) + skip
         return result
@@ -115,7 +115,7 @@ class NAFBlock(nn.Module):
         return self.added(x, y, self.conv5, self.gamma)
 
     def by_branches(self, x: Tensor) -> Tensor:
-        """The same, pixel-major, by `core.ops.naf_branches`."""
+        """As `forward`, pixel-major, by `core.ops.naf_branches`."""
 
         def affine(conv: nn.Module) -> tuple[Tensor, Tensor]:
             assert isinstance(conv, nn.Conv2d) and conv.bias is not None
@@ -132,7 +132,7 @@ class NAFBlock(nn.Module):
         return naf_branches.gate_branch(x, *second, self.gamma.flatten())
 
     def added(self, x: Tensor, y: Tensor, conv: nn.Conv2d, gain: Tensor, attention: Tensor | None = None) -> Tensor:
-        """`x`, and a branch that ends with `conv`."""
+        """`x`, (B, C, H, W), plus a branch of that shape that ends with `conv`."""
         if not (self.drop_out_rate and self.training):
             return project(y, conv, gain, attention, x)
         return x + F.dropout(project(y, conv, gain, attention), self.drop_out_rate)

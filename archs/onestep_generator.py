@@ -44,11 +44,11 @@ class Denoiser:
         return self.skip(sigma) * x + self.correction(x, sigma)
 
     def skip(self, sigma: Tensor) -> Tensor:
-        """c_skip."""
+        """The factor c_skip of the input at noise levels `sigma`, of their shape."""
         return self.sigma_data**2 / (sigma.square() + self.sigma_data**2)
 
     def correction(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """c_out F(c_in x, c_noise)."""
+        """c_out F(c_in x, c_noise), (B, C, H, W) as `x`, at noise levels `sigma` (B, 1, 1, 1)."""
         norm = (sigma.square() + self.sigma_data**2).sqrt()
         return sigma * self.sigma_data / norm * self.network(x / norm, sigma.log().flatten() / 4)
 
@@ -66,12 +66,12 @@ def registered(function: Preconditioning) -> Preconditioning:
 
 
 def towards(x: Tensor, target: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """The prediction `target`, and the constant velocity that leads there from x at t."""
+    """The prediction `target`, and the constant velocity that leads there from x at t; both (B, C, H, W) as `x`."""
     return target, (target - x) / (1 - t + TINY)
 
 
 def linear_sigma(t: Tensor, sigma_data: float) -> Tensor:
-    """The noise level of `affine`, `mask` and `none`, which falls linearly from sigma_data to 0."""
+    """The noise level of `affine`, `mask` and `none`, which falls linearly from sigma_data to 0; of the shape of `t`."""
     return sigma_data * (1 - t) + TINY
 
 
@@ -88,20 +88,20 @@ def flow(denoise: Denoiser, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
 
 @registered
 def affine(denoise: Denoiser, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """D(x_t, sigma) itself, for a sigma that falls linearly."""
+    """D(x_t, sigma) itself, for a sigma that falls linearly; prediction and velocity, (B, C, H, W) each."""
     return towards(x, denoise(x, linear_sigma(t, denoise.sigma_data)), t)
 
 
 @registered
 def mask(denoise: Denoiser, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """x_t + (1 - t)^2 (D - x_t): exactly x_t at t = 1."""
+    """x_t + (1 - t)^2 (D - x_t), exactly x_t at t = 1; prediction and velocity, (B, C, H, W) each."""
     velocity = (1 - t) * (denoise(x, linear_sigma(t, denoise.sigma_data)) - x)
     return x + (1 - t) * velocity, velocity
 
 
 @registered
 def none(denoise: Denoiser, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """x_t + (1 - t) (D - x_t)."""
+    """x_t + (1 - t) (D - x_t); prediction and velocity, (B, C, H, W) each."""
     velocity = denoise(x, linear_sigma(t, denoise.sigma_data)) - x
     return x + (1 - t) * velocity, velocity
 
@@ -114,13 +114,13 @@ def legacy_onestep(denoise: Denoiser, x: Tensor, t: Tensor) -> tuple[Tensor, Ten
 
 
 def reported_level(t: Tensor, sigma_data: float) -> Tensor:
-    """The noise level of the original's reported run, sigma_data t; kept off 0, where its own became NaN."""
+    """The noise level sigma_data t of the original's reported run, (B, 1, 1, 1) as `t`; kept off 0, where its own was NaN."""
     return (sigma_data * t).clamp_min(TINY)
 
 
 @registered
 def legacy_mask(denoise: Denoiser, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """The original's reported run: (2t - 1) x_t + t (1 - t) D, where D again has only its input scaled by sigma."""
+    """The original's reported run, (2t - 1) x_t + t (1 - t) D, (B, C, H, W), where D again has only its input scaled."""
     sigma = reported_level(t, denoise.sigma_data)
     denoised = denoise.skip(sigma) * x + denoise.correction(sigma * x, sigma)
     return towards(x, (2 * t - 1) * x + t * (1 - t) * denoised, t)
@@ -128,7 +128,7 @@ def legacy_mask(denoise: Denoiser, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor
 
 @registered
 def legacy_subtraction(denoise: Denoiser, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """The other choice of the original's reported run: x_t + (1 - t) c_out F."""
+    """The other choice of the original's reported run, x_t + (1 - t) c_out F; two (B, C, H, W), as all of these."""
     sigma = reported_level(t, denoise.sigma_data)
     return towards(x, x + (1 - t) * denoise.correction(sigma * x, sigma), t)
 

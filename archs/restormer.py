@@ -163,6 +163,7 @@ class PatchEmbed(nn.Module):
         self.proj = conv3x3(inputs, dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) -> (B, dim, H, W)."""
         return self.proj(x)
 
 

@@ -60,6 +60,7 @@ class EAM(nn.Module):
         self.ca = ChannelAttention(channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same shape."""
         y: Tensor = self.ca(self.block2(F.relu(self.block1(self.merge(x)))))
         return y
 

@@ -75,11 +75,11 @@ class SequenceSR(nn.Module):
     sees_whole = "scans of the whole picture"
     size_multiple = 1
     upsamplers: Sequence[str] = get_args(Upsampler)
-    """Those that are accepted."""
+    """Names of the upsamplers that are accepted."""
     drop_rate = 0.0
     """Share of elements of the features that training leaves out."""
     window_size: int
-    """Of layers with windows: images are extended to a multiple of it."""
+    """Side of the windows of layers that have them: images are extended to a multiple of it."""
 
     def __init__(
         self,
@@ -154,7 +154,7 @@ class SequenceSR(nn.Module):
         return F.dropout(x, self.drop_rate, self.training)
 
     def layered(self, x: Tensor) -> Tensor:
-        """What the layers make of it."""
+        """What the layers make of pixels (B, H, W, C): the same shape."""
         for layer in self.layers:
             x = layer(x)
         return x

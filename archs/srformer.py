@@ -50,7 +50,7 @@ def wrapped_masks(size: int, shift: int) -> Tensor:
 
 
 def stored_mask(masks: Tensor, windows: int) -> Tensor:
-    """What the original keeps among its weights: the mask of every window, for `windows` windows on a side."""
+    """What the original keeps among its weights: the mask (windows^2, N, N / 4) of every window, for `windows` on a side."""
     last = (torch.arange(windows) == windows - 1).long()
     return masks[last[:, None], last].flatten(0, 1)
 

@@ -28,11 +28,11 @@ class Entry:
     losses: Tensor
     """(n,), of the micro-batches one after the other."""
     names: Sequence[Sequence[str]]
-    """Of each micro-batch's losses."""
+    """Names of each micro-batch's losses."""
     norms: Tensor
     """(k,), of the gradients."""
     parameters: Sequence[nn.Parameter]
-    """Whose gradients they are."""
+    """Parameters whose gradients they are."""
     words: Sequence[Mapping[str, Any]]
     """What each micro-batch holds besides tensors."""
     report: Tensor

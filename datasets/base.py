@@ -57,7 +57,7 @@ class DatasetTraits:
     partial: str = ""
     """How much of a published set is here, in words, where that is not all of it."""
     sequels: Sequence[int] | None = None
-    """Of a set whose samples are parts of longer ones, which of those each is of, (N,): an evaluation takes the parts of one in
+    """Number of the longer sample that each is a part of, (N,), in sets of parts: an evaluation takes the parts of one in
     order and on one rank. None where samples know nothing of each other."""
     reference: Any = None
     """Dataset of real images that metrics of whole sets compare results with (see `Pictures`)."""

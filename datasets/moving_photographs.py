@@ -45,7 +45,7 @@ class MovingPhotographs(PhotographDataset):
         return self.augmented(textures) if self.training else textures
 
     def augmented(self, textures: list[Tensor]) -> list[Tensor]:
-        """Photographs flipped and turned; scenes have no preferred direction, so frames need not be."""
+        """Photographs (3, H, W) flipped and turned; scenes have no preferred direction, so frames need not be."""
         images = [texture.permute(1, 2, 0).numpy() for texture in textures]
         return [to_tensor(random_flip_rotate([image], self.hflip, self.rotate)[0]) for image in images]
 

@@ -37,7 +37,7 @@ from .underwater_sets import PairedLayout, SingleLayout, paired_folders, single_
 DENOISING = ("denoising_gray", "denoising_color")
 NonNegativeNumber = Annotated[float, Range(least=0)]
 Task = Literal["SR", "CAR", "denoising_gray", "denoising_color"]
-"""Of forks' copies of `PairedImageDataset`: pairs; pairs in gray; one clean image and noise, in gray or in colour."""
+"""Tasks of forks' copies of `PairedImageDataset`: pairs; pairs in gray; one clean image and noise, in gray or in colour."""
 
 
 @DATASETS.register(aliases=("Dataset_PairedImage", "DeblurPairedDataset"))

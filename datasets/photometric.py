@@ -22,12 +22,12 @@ UNFINISHED = ("distance", "field", "water")
 
 
 def to_linear(image: Tensor) -> Tensor:
-    """Linear light from sRGB (IEC 61966-2-1), both in [0, 1]."""
+    """Linear light from sRGB (IEC 61966-2-1), both in [0, 1]; elementwise, any shape."""
     return torch.where(image <= 0.04045, image / 12.92, ((image.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4)
 
 
 def to_srgb(light: Tensor) -> Tensor:
-    """sRGB from linear light, both in [0, 1]."""
+    """sRGB from linear light, both in [0, 1]; elementwise, any shape."""
     return torch.where(light <= 0.0031308, light * 12.92, 1.055 * light.clamp(min=0.0031308) ** (1 / 2.4) - 0.055)
 
 

@@ -253,7 +253,7 @@ class PyAV:
 
     @staticmethod
     def checksum(frame: Any) -> int:
-        """Of a frame as it was decoded."""
+        """The checksum of a frame as it was decoded."""
         return zlib.crc32(bytes(frame.planes[0]))
 
     @staticmethod

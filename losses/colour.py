@@ -136,7 +136,7 @@ class LumaLoss(ConsistencyLoss):
 
 
 def linear(image: Tensor) -> Tensor:
-    """sRGB values as linear light (IEC 61966-2-1), both limited to [0, 1]."""
+    """sRGB values as linear light (IEC 61966-2-1), both limited to [0, 1]; elementwise, any shape."""
     dark = image <= 0.04045
     light = torch.where(dark, image / 12.92, ((torch.where(dark, 1.0, image) + 0.055) / 1.055).pow(2.4))
     return light.clamp(0.0, 1.0)

@@ -112,7 +112,7 @@ class ContextualLoss(WithFrozenNetwork):
         return self.loss_weight * torch.stack(parts).sum()
 
     def compared(self, x: Tensor, y: Tensor) -> Tensor:
-        """The loss of one layer, of some of its positions if there are too many."""
+        """The loss of one layer (B, C, h, w), of some of its positions if there are too many."""
         x, y = x.flatten(2), y.flatten(2)
         if x.shape[2] > self.most:
             chosen = torch.randperm(x.shape[2])[: self.most].to(x.device)

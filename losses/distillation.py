@@ -38,7 +38,7 @@ class KDLoss(nn.Module):
         return self.loss_weight * (student - teacher.detach()).abs().mean()
 
     def divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """KL(softmax(teacher / temperature) || softmax(student / temperature)), summed over L, mean over B."""
+        """KL(softmax(teacher / temperature) || softmax(student / temperature)) of (B, L), summed over L, mean over B."""
         student, teacher = comparable("KDLoss", student, teacher)
         with full_precision(student):
             ours = (student / self.temperature).log_softmax(dim=1)

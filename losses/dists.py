@@ -21,7 +21,7 @@ from .vgg import VGGFeatures
 
 LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")
 CHANNELS = (3, 64, 128, 256, 512, 512)
-"""Of the image itself and of `LAYERS`."""
+"""Channels of the image itself and of `LAYERS`."""
 STABILISER = 1e-6
 SMALLEST_SIDE = 16
 """What leaves a pixel at the deepest layer."""
@@ -81,12 +81,12 @@ class DISTSNetwork(nn.Module):
         return 1 - torch.cat(alike, 1).sum(1)
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """The image itself and its five layers."""
+        """The image itself, (B, 3, H, W), and its five layers, (B, C, h, w) each."""
         return [x, *self.vgg((x - self.mean) / self.std).values()]
 
 
 def similarities(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Of means (texture) and of deviations (structure) of each channel, (B, C, N) to (B, C) each; equations 4 and 5."""
+    """Similarities of each channel's means (texture) and deviations (structure), (B, C, N) to (B, C) each; equations 4, 5."""
     mx, my = x.mean(2), y.mean(2)
     dx, dy = x - mx[..., None], y - my[..., None]
     of_mean = (2 * mx * my + STABILISER) / (mx.square() + my.square() + STABILISER)
@@ -95,7 +95,7 @@ def similarities(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def weights_of_channels(weights: str | None) -> Mapping[str, Tensor]:
-    """The published alpha and beta, 1475 of each: from a file, or from the package dists-pytorch.
+    """The published alpha and beta, (1475,) each: from a file, or from the package dists-pytorch.
 
     Raises:
         UserError: neither is there, or the file is another. Without them there is no such score.

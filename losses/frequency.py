@@ -90,7 +90,7 @@ class FFLoss(nn.Module):
         self.batch_matrix = batch_matrix
 
     def spectra(self, image: Tensor) -> Tensor:
-        """Of the patches of an image (B, C, H, W): complex (B, patches, C, h, w).
+        """Spectra of the patches of an image (B, C, H, W): complex (B, patches, C, h, w).
 
         Raises:
             UserError: the image cannot be cut into such patches.
@@ -112,7 +112,7 @@ class FFLoss(nn.Module):
         return self.loss_weight * loss
 
     def weights(self, squared: Tensor) -> Tensor:
-        """Of each frequency, in [0, 1], from the squared distances."""
+        """The weight of each frequency, in [0, 1], of the shape of the squared distances."""
         w = squared.sqrt().pow(self.alpha)
         w = w.log1p() if self.log_matrix else w
         largest = w.max() if self.batch_matrix else w.amax((-2, -1), keepdim=True)

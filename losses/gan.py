@@ -72,7 +72,7 @@ class GANLoss(nn.Module):
         return value if is_disc else self.loss_weight * value
 
     def value(self, p: Tensor, real: bool, is_disc: bool) -> Tensor:
-        """The mean of the table above, unweighted."""
+        """The mean of the table above over `p` of any shape, unweighted: a scalar."""
         if self.gan_type == "wgan":
             return -p.mean() if real else p.mean()
         if self.gan_type == "wgan_softplus":
@@ -147,7 +147,7 @@ class GANFeatLoss(nn.Module):
 
 
 def logits(prediction: Prediction) -> list[Tensor]:
-    """The logits of every scale of a discriminator's answer, which may be one tensor."""
+    """The logits of every scale of a discriminator's answer, which may be one tensor of any shape."""
     if isinstance(prediction, Tensor):
         return [prediction]
     return [scale if isinstance(scale, Tensor) else logits(scale)[-1] for scale in prediction]

@@ -14,7 +14,7 @@ from .gan import Prediction, logits
 
 
 def summed(prediction: Prediction) -> Tensor:
-    """The sum of all logits of a discriminator's answer."""
+    """The sum of all logits of a discriminator's answer, a scalar."""
     return torch.stack([at_least_float32(p).sum() for p in logits(prediction)]).sum()
 
 

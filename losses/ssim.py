@@ -40,7 +40,7 @@ class _Similarity(nn.Module):
         self.register_buffer("window", gaussian(win_size, win_sigma), persistent=False)
 
     def similarity(self, pred: Tensor, target: Tensor) -> Tensor:
-        """Of each image, a mean over channels: (B,).
+        """The similarity of each image, a mean over channels: (B,).
 
         Raises:
             NotImplementedError: always; subclasses implement it.

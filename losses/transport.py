@@ -109,7 +109,7 @@ class TransportLoss(nn.Module):
             return self.loss_weight * torch.stack(values).mean()
 
     def of_pair(self, x: Tensor, y: Tensor) -> Tensor:
-        """The loss of one image."""
+        """The loss of one image, a scalar, from its sets (n, d) and (m, d)."""
         with torch.no_grad():
             scale = mean_square(y, y).mean().clamp_min(FLOOR)
             own = self.value(y, y, scale) if self.debias else None

@@ -26,7 +26,7 @@ NOT_OPTIONS = {
         "is made of other schedulers; CosineAnnealingRestartCyclicLR, WarmupCosineLR and warmup_iter join several parts",
     ),
 }
-"""Of torch's, those that cannot be used, and why."""
+"""Schedulers of torch that cannot be used, and why."""
 
 
 def _from_torch(name: str) -> Callable[..., Any] | None:

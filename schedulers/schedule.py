@@ -14,7 +14,7 @@ from ..core.errors import UserError
 from .base import ClosedForm, read_rates, write_rates
 
 LENGTHS = {"CosineAnnealingLR": "T_max", "PolynomialLR": "total_iters", "OneCycleLR": "total_steps"}
-"""Of torch's schedulers that end, the attribute that says when."""
+"""The attribute that says when a scheduler of torch's ends, for those that do."""
 PLATEAU_STATE = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
 
 

@@ -15,12 +15,12 @@ from .patchgan import Norm, flat, groups, need_pixels
 
 
 def half(x: Tensor) -> Tensor:
-    """`x` averaged at every other pixel."""
+    """`x`, (B, C, H, W), averaged at every other pixel."""
     return F.avg_pool2d(x, 3, stride=2, padding=1, count_include_pad=False)
 
 
 def pyramid(x: Tensor, scales: int) -> list[Tensor]:
-    """`x` and its halved versions, largest first."""
+    """`x`, (B, C, H, W), and its halved versions, largest first."""
     images = [x]
     while len(images) < scales:
         images.append(half(images[-1]))

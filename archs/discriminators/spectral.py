@@ -42,7 +42,7 @@ class SpectralConv2d(nn.Conv2d):
         return self._conv_forward(x, self.normalised(), self.bias)
 
     def normalised(self) -> Tensor:
-        """The kernel over its largest singular value; gradients flow through both, but not through the vectors."""
+        """The kernel (out, in, k, k) over its largest singular value; gradients flow through both, not through the vectors."""
         if self.weight_orig.is_meta:
             return self.weight_orig  # a check of shapes; autocast does not know that device
         with torch.autocast(self.weight_orig.device.type, enabled=False):
@@ -56,7 +56,7 @@ class SpectralConv2d(nn.Conv2d):
 
     @torch.no_grad()
     def iterate(self, matrix: Tensor) -> None:
-        """One step of power iteration, in place."""
+        """One step of power iteration on `matrix` (out, in k k), in place."""
         self.weight_v.copy_(F.normalize(torch.mv(matrix.t(), self.weight_u), dim=0, eps=1e-12))
         self.weight_u.copy_(F.normalize(torch.mv(matrix, self.weight_v), dim=0, eps=1e-12))
 

@@ -68,5 +68,5 @@ class DiscriminatorUNet(UNetDiscriminatorSN):
 
 
 def activated(x: Tensor) -> Tensor:
-    """Leaky ReLU of slope 0.2."""
+    """Leaky ReLU of slope 0.2, elementwise: any shape -> the same."""
     return F.leaky_relu(x, 0.2)

@@ -71,6 +71,7 @@ class Mlp(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Tokens (2B, H W, C) -> the same shape."""
         return self.fc2(F.gelu(self.fc1(x)))
 
 
@@ -149,7 +150,7 @@ class LGSBlock(nn.Module):
         return x + perceive(x)
 
     def mixed(self, x: Tensor, height: int, width: int) -> Tensor:
-        """What the mixing adds to the tokens."""
+        """What the mixing adds to the tokens (2B, H W, C), of the same shape."""
         normed = self.norm1(x)
         branches = []
         if self.mamba is not None:
@@ -167,14 +168,14 @@ class LGSBlock(nn.Module):
         return self.cab(fused)
 
     def scan(self, x: Tensor, height: int, width: int) -> Tensor:
-        """Global branch."""
+        """The global branch: (2B, H W, C) -> the same shape."""
         assert self.mamba is not None
         with torch.autocast(x.device.type, enabled=False):
             sequences = interleaved_scan(at_least_float32(x).unflatten(1, (height, width)))
             return interleaved_merge(self.mamba(sequences), height, width).flatten(1, 2)
 
     def attend(self, x: Tensor, height: int, width: int) -> Tensor:
-        """Local branch."""
+        """The local branch: (2B, H W, C) -> the same shape."""
         assert self.attn is not None
         pixels = x.unflatten(1, (height, width))
         if fuses_windows(pixels, self.attn.num_heads, self.window_size):
@@ -182,5 +183,5 @@ class LGSBlock(nn.Module):
         return attend_in_windows(self.attn, pixels, self.window_size, self.shift_size, self.masks).flatten(1, 2)
 
     def dropped(self, branch: Tensor) -> Tensor:
-        """Stochastic depth, per sample and frame."""
+        """Stochastic depth of a branch (2B, H W, C), per sample and frame."""
         return stochastic_depth(branch, self.drop_path, self.training)

@@ -18,7 +18,7 @@ Pyramid = Sequence[Tensor]
 
 
 def resize(x: Tensor, factor: float) -> Tensor:
-    """Bilinear, without aligned corners; `x` itself for factor 1."""
+    """Bilinear, without aligned corners: (B, C, H, W) -> (B, C, factor H, factor W); `x` itself for factor 1."""
     return x if factor == 1 else F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
 
 

@@ -20,7 +20,7 @@ from .blocks import BackboneMode, LGSBlock, Mixing
 from .flow import ContextNet, FlowEstimator, RefineNet, resize
 
 SLOPE = 0.1
-"""Of the backbone's LeakyReLUs."""
+"""Negative slope of the backbone's LeakyReLUs."""
 MHCForm = Literal["legacy", "streams"]
 ChannelOrder = Literal["rgb", "bgr"]
 STREAMS = 4
@@ -233,7 +233,7 @@ class HybridVFI(nn.Module):
         return pred[..., :height, :width], flow
 
     def in_order(self, image: Tensor) -> Tensor:
-        """From RGB to the order of the weights, or back."""
+        """An image (B, 3, H, W) from RGB to the order of the weights, or back."""
         return image if self.channel_order == "rgb" else image.flip(1)
 
     @torch.no_grad()

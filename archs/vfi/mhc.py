@@ -123,4 +123,5 @@ class StreamNorm(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(dim))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., dim) -> the same shape."""
         return F.normalize(x, dim=-1) * x.shape[-1] ** 0.5 * (self.gamma + 1)

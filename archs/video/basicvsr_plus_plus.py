@@ -18,7 +18,7 @@ from .basicvsr import Recurrent, warped
 from .layers import SLOPE, ConvResidualBlocks, DeformableConv, enlarge, need_clip, pad_frames
 
 BRANCHES = ("backward_1", "forward_1", "backward_2", "forward_2")
-"""In the order in which they run, and stand in every concatenation."""
+"""The branches, in the order in which they run, and stand in every concatenation."""
 GROUPS = 16
 
 
@@ -115,6 +115,7 @@ class BasicVSRPlusPlus(Recurrent):
         self.reconstruction = ConvResidualBlocks(5 * c, c, 5)
 
     def flows(self, clip: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Recurrent.flows`; of a clip (B, T, 3, H, W) that ends with its own mirror image, half of them are computed."""
         half = clip.shape[1] // 2
         if clip.shape[1] == 2 * half and half and torch.equal(clip[:, :half], clip[:, half:].flip(1)):
             earlier, later = clip[:, :-1].flatten(0, 1), clip[:, 1:].flatten(0, 1)
@@ -182,5 +183,5 @@ class BasicVSRPlusPlus(Recurrent):
 
 
 def kept(x: Tensor, away: bool) -> Tensor:
-    """`x`, moved to the CPU's memory if it is to be `away`."""
+    """`x`, of any shape, moved to the CPU's memory if it is to be `away`."""
     return x.cpu() if away else x

@@ -19,10 +19,11 @@ from ...core.ops.flow_warp import modulated_deform_conv
 from ..residual import ResidualBlock, conv3x3, init_small
 
 SLOPE = 0.1
-"""Of the leaky ReLU everywhere in these networks."""
+"""Negative slope of the leaky ReLU everywhere in these networks."""
 
 
 def lrelu(x: Tensor) -> Tensor:
+    """Leaky ReLU of slope 0.1, elementwise and in place: any shape -> the same."""
     return F.leaky_relu(x, SLOPE, inplace=True)
 
 

@@ -100,5 +100,5 @@ class TOFlow(nn.Module):
         return y[..., :height, :width]
 
     def moved(self, frame: Tensor, middle: Tensor) -> Tensor:
-        """`frame` warped onto the middle one."""
+        """`frame`, (B, 3, H, W), warped onto the middle one."""
         return flow_warp(frame, self.spynet(middle, frame).permute(0, 2, 3, 1))

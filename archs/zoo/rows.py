@@ -281,4 +281,4 @@ EXTRA: dict[str, Row] = {
     ),
     "MPRNet": _extra("MPRNet.__arch.MPRNet:MPRNet", ACADEMIC, multiple=8),
 }
-"""Those of spandrel_extra_arches, none of which may be used commercially."""
+"""Architectures of spandrel_extra_arches, none of which may be used commercially."""

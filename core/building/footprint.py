@@ -39,7 +39,7 @@ are within a tenth of what processes on a CPU took, and those for generation at 
 LATE = 10**9
 """An iteration in which everything is trained that is trained by phases."""
 COPIES = 4
-"""Of a network's weights: themselves, gradients, and Adam's two."""
+"""Copies of a network's weights: themselves, gradients, and Adam's two."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,7 +230,7 @@ def left_behind(model: Model, batch: Batch) -> int:
 
 
 def weights_of(model: Model) -> list[Tensor]:
-    """Those of its networks, and of what it has besides: losses, an extractor of features."""
+    """The weights of its networks, and of what it has besides: losses, an extractor of features."""
     besides = [m for m in vars(model).values() if isinstance(m, nn.Module)]
     return [p for m in (*model.networks.values(), *besides) for p in m.parameters()]
 

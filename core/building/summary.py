@@ -46,7 +46,7 @@ def summary(
 
 
 def deciding(metric: str, sets: Sequence[str], best: Best) -> str:
-    """By which metric of which validation set weights become ``net_<key>_best.pth``.
+    """The metric, and the validation set, by which weights become ``net_<key>_best.pth``.
 
     >>> deciding("psnr", ["small", "large"], Best())
     'net_*_best.pth: by psnr of small, the first of 2 sets that has it (val.best: {dataset: mean} takes the mean of all)'

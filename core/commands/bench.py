@@ -216,7 +216,7 @@ def table(described: list[dict[str, Any]], costs: list[list[Cost]]) -> str:
 
 
 def giga(count: int) -> str:
-    """In units of 10^9."""
+    """The number in units of 10^9."""
     return f"{count / 1e9:.3f}"
 
 

@@ -173,7 +173,7 @@ class Plan:
         self.dropped = len(clip) - len(self.kept)
 
     def frames(self, clip: Clip) -> Iterator[np.ndarray]:
-        """Those that are kept."""
+        """The frames that are kept."""
         kept = set(self.kept)
         return (frame for number, frame in enumerate(frames_of(clip)) if number in kept)
 

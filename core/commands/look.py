@@ -33,7 +33,7 @@ from . import _arguments
 COLUMNS = 6
 """Samples beside each other."""
 HEIGHT = 192
-"""Of a picture in the sheet."""
+"""Height of a picture in the sheet, in pixels."""
 
 
 RUNS = True

@@ -15,7 +15,7 @@ RUNS = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Those of BasicSR's test.py."""
+    """The arguments of BasicSR's test.py."""
     _arguments.add_run(parser)
     parser.add_argument(
         "--random_weights", action="store_true", help="go on where there are no weights (to measure speed, say)"

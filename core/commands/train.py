@@ -22,7 +22,7 @@ def begin() -> StopRequest:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Those of BasicSR's train.py."""
+    """The arguments of BasicSR's train.py."""
     from . import _arguments
 
     _arguments.add_run(parser)

@@ -25,7 +25,7 @@ STEPS = 6
 SHIFTED = 25
 """Side of the kernel before every n-th pixel is taken."""
 COVARIANCE = 25 / 255
-"""Of coloured noise; in the published code it is always at this level."""
+"""Scale of the covariance of coloured noise; in the published code it is always at this level."""
 
 
 @DEGRADATIONS.register(name="bsrgan")
@@ -67,7 +67,7 @@ class BSRGAN(Degradation):
         return self.coded(image, draws.part("last"), engine)
 
     def coded(self, image: Tensor, draws: Draws, engine: Engine) -> Tensor:
-        """Through JPEG."""
+        """The image (3, H, W) after JPEG."""
         return engine.compress(image, "jpeg", whole(draws, "quality", self.quality))
 
 
@@ -77,7 +77,7 @@ def whole(draws: Draws, name: str, limits: tuple[float, float]) -> int:
 
 
 def halved(image: Tensor, draws: Draws, engine: Engine) -> Tensor:
-    """Half as large, antialiased or not."""
+    """The image at half its size, (3, H // 2, W // 2), antialiased or not."""
     size = (max(1, image.shape[-2] // 2), max(1, image.shape[-1] // 2))
     if draws.coin("antialias", 0.5):
         return engine.resize(image, size, "bicubic", antialias=True)
@@ -85,7 +85,7 @@ def halved(image: Tensor, draws: Draws, engine: Engine) -> Tensor:
 
 
 def blurred(image: Tensor, draws: Draws, engine: Engine, scale: int) -> Tensor:
-    """Under a Gaussian: half of them isotropic; of the others, variances are uniform."""
+    """The image (3, H, W) under a Gaussian: half of them isotropic; of the others, variances are uniform."""
     size = 2 * draws.integer("size", 2, 11) + 3
     if draws.coin("anisotropic", 0.5):
         along, across = (math.sqrt(max(draws.uniform(n, 0, 4 + scale), 1e-2)) for n in ("first", "second"))
@@ -110,7 +110,7 @@ def shrunk(image: Tensor, draws: Draws, engine: Engine, scale: int) -> Tensor:
 
 
 def noisy(image: Tensor, draws: Draws, engine: Engine, sigma: float) -> Tensor:
-    """With normal noise: in 40 % of images independent in each channel, in 40 % gray, in 20 % of a random covariance."""
+    """The image (3, H, W) with normal noise: 40 % are independent in each channel, 40 % gray, 20 % of a random covariance."""
     kind = draws.uniform("kind")
     if kind > 0.6 or kind < 0.4:
         return engine.gaussian(image, sigma, kind < 0.4, draws)

@@ -96,7 +96,7 @@ def _refuse(codec: str, quality: float) -> None:
 
 
 def _settings(codec: str, quality: float) -> dict[str, str]:
-    """Of the encoder; one thread, so that results do not depend on how many there are."""
+    """Settings of the encoder; one thread, so that results do not depend on how many there are."""
     if codec == "mpeg4":
         q = str(1 + round((LARGEST_Q - 1) * (1 - quality / 100)))
         return {"qmin": q, "qmax": q, "threads": "1"}

@@ -42,15 +42,15 @@ class Engine:
 
     # ---------------------------------------------------------------- blur and size
     def blur(self, image: Tensor, kernel: Tensor) -> Tensor:
-        """Correlated with a kernel (k, k), k odd; borders are reflected."""
+        """The image (3, H, W) correlated with a kernel (k, k), k odd; borders are reflected."""
         return self.blur_all([image], [kernel])[0]
 
     def blur_all(self, images: Sequence[Tensor], kernels: Sequence[Tensor]) -> list[Tensor]:
-        """`blur` of each image with its own kernel; those of one size are computed together."""
+        """`blur` of each image (3, H, W) with its own kernel (k, k); those of one size are computed together."""
         return in_batches(images, kernels, filter2D)
 
     def rescale(self, image: Tensor, factor: float, mode: Mode) -> Tensor:
-        """Resized by `factor` to floor(H factor) x floor(W factor), without antialiasing.
+        """The image (3, H, W) resized by `factor` to floor(H factor) x floor(W factor), without antialiasing.
 
         Positions are mapped by the factor itself and not by the ratio of the sizes, which gives other pixels than `resize`.
         """
@@ -62,7 +62,7 @@ class Engine:
         return F.interpolate(image[None], scale_factor=factor, mode=mode)[0]
 
     def resize(self, image: Tensor, size: tuple[int, int], mode: Mode, antialias: bool = False) -> Tensor:
-        """Resized to (height, width); `antialias` blurs as far as that shrinks, which ``area`` does anyhow."""
+        """The image resized to (3, height, width); `antialias` blurs as far as that shrinks, which ``area`` does anyhow."""
         if tuple(image.shape[-2:]) == size:
             return image
         smooth = antialias and mode != "area"
@@ -73,20 +73,20 @@ class Engine:
         return make(torch.device("cpu") if self.fields == "cpu" else image.device).to(image.device)
 
     def gaussian(self, image: Tensor, sigma: float, gray: bool, draws: Draws) -> Tensor:
-        """With normal noise of standard deviation sigma / 255, the same for all channels if `gray`; clipped."""
+        """The image (3, H, W) with normal noise of deviation sigma / 255, the same for all channels if `gray`; clipped."""
         shape = (1 if gray else 3, *image.shape[-2:])
         field = self._drawn(image, lambda at: torch.randn(shape, generator=draws.generator("field", at), device=at))
         return (image + field * (sigma / 255)).clamp(0, 1)
 
     def coloured(self, image: Tensor, mixing: Tensor, draws: Draws) -> Tensor:
-        """With normal noise whose channels are `mixing` (3, 3) times independent ones of deviation 1; clipped."""
+        """The image (3, H, W) with normal noise, `mixing` (3, 3) times independent channels of deviation 1; clipped."""
         field = self._drawn(
             image, lambda at: torch.randn(image.shape, generator=draws.generator("field", at), device=at)
         )
         return (image + torch.einsum("ij,jhw->ihw", mixing.to(image.device), field)).clamp(0, 1)
 
     def poisson(self, image: Tensor, scale: float, gray: bool, draws: Draws) -> Tensor:
-        """With shot noise times `scale`; clipped.
+        """The image (3, H, W) with shot noise times `scale`; clipped.
 
         Photons per unit of light are the power of two at or above the number of distinct values of the 8-bit image, or of its
         luminance if `gray`.
@@ -105,7 +105,7 @@ class Engine:
 
     # ---------------------------------------------------------------- compression
     def compress(self, image: Tensor, codec: Codec, quality: float) -> Tensor:
-        """Clipped, compressed and read back.
+        """The image (3, H, W) clipped, compressed and read back.
 
         Raises:
             UserError: not JPEG; only OpenCV's engine has others.
@@ -115,7 +115,7 @@ class Engine:
         return self.jpegs([image], [quality])[0]
 
     def jpegs(self, images: Sequence[Tensor], qualities: Sequence[float]) -> list[Tensor]:
-        """`compress` of each image by JPEG with its own quality; those of one size are computed together."""
+        """`compress` of each image (3, H, W) by JPEG with its own quality; those of one size are computed together."""
         for image in images[:1]:
             self.jpeg.to(image.device)
         return in_batches(images, torch.tensor(qualities), lambda x, quality: self.jpeg(x.clamp(0, 1), quality))
@@ -150,7 +150,7 @@ def in_batches(
 
 
 def quantise(image: Tensor) -> Tensor:
-    """Clipped to [0, 1] and rounded to multiples of 1/255."""
+    """The image, of any shape, clipped to [0, 1] and rounded to multiples of 1/255."""
     return (image * 255).round().clamp(0, 255) / 255
 
 

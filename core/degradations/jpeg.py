@@ -33,16 +33,16 @@ CHROMINANCE = ((17, 18, 24, 47), (18, 21, 26, 66), (24, 26, 56, 99), (47, 66, 99
 TO_YCBCR = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 TO_RGB = ((1.0, 0.0, 1.402), (1.0, -0.344136, -0.714136), (1.0, 1.772, 0.0))
 LEAST_FACTOR = 1 / 255
-"""Of the steps. Quality 100 has 0, by which nothing can be divided; this one changes no 8-bit picture."""
+"""Least factor of the steps. Quality 100 has 0, by which nothing can be divided; this one changes no 8-bit picture."""
 
 
 def quality_factor(quality: Tensor) -> Tensor:
-    """What the tables are multiplied by, of libjpeg's quality in [1, 100]."""
+    """Factor of the tables, of the shape of `quality`, libjpeg's in [1, 100]."""
     return torch.where(quality < 50, 50 / quality, 2 - quality / 50)
 
 
 def soft_round(x: Tensor) -> Tensor:
-    """Rounding that has a gradient (Shin and Song 2017): round(x) + (x - round(x))^3."""
+    """Rounding that has a gradient (Shin and Song 2017), elementwise: round(x) + (x - round(x))^3, of any shape."""
     nearest = torch.round(x)
     return nearest + (x - nearest) ** 3
 

@@ -259,7 +259,7 @@ class Shuffle(Degradation):
 
 
 def happen(operation: Degradation, image: Tensor, draws: Draws, engine: Engine, target: Target) -> Tensor:
-    """`operation` on the image, with its probability."""
+    """`operation` on the image (3, H, W), with its probability."""
     if not draws.coin("happens", operation.prob):
         return image
     return operation.apply(image, draws, engine, target)
@@ -268,7 +268,7 @@ def happen(operation: Degradation, image: Tensor, draws: Draws, engine: Engine, 
 def happen_to_clip(
     operation: Degradation, frames: list[Tensor], draws: Draws, engine: Engine, target: Target
 ) -> list[Tensor]:
-    """`operation` on all frames of a clip, with its probability."""
+    """`operation` on all frames (3, H, W) of a clip, with its probability."""
     if not draws.coin("happens", operation.prob):
         return frames
     return operation.apply_to_clip(frames, draws, engine, target)

@@ -20,12 +20,12 @@ Pool = Callable[[Tensor], Tensor]
 
 
 def average_pool(x: Tensor) -> Tensor:
-    """3x3 means of what lies inside the image, as TensorFlow's ``SAME`` pooling takes them."""
+    """3x3 means of what lies inside the image (B, C, H, W), as TensorFlow's ``SAME`` pooling takes them."""
     return F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
 
 
 def max_pool(x: Tensor) -> Tensor:
-    """What the network's last block has instead."""
+    """3x3 maxima of (B, C, H, W), which the network's last block has instead."""
     return F.max_pool2d(x, 3, stride=1, padding=1)
 
 

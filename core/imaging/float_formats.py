@@ -116,7 +116,7 @@ def from_luminance(channels: list[np.ndarray], chromaticities: Sequence[float] |
 
 
 def luminance_weights(chromaticities: Sequence[float]) -> np.ndarray:
-    """Of R, G and B in the luminance of their sum, which is white's: (3,), summing to 1."""
+    """The weights of R, G and B in the luminance of their sum, which is white's: (3,), summing to 1."""
     xy = np.asarray(chromaticities, np.float64).reshape(4, 2)
     xyz = np.concatenate([xy, 1 - xy.sum(axis=1, keepdims=True)], axis=1) / xy[:, 1:]  # of luminance 1
     result: np.ndarray = np.linalg.solve(xyz[:3].T, xyz[3])

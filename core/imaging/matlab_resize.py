@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def cubic(x: Tensor) -> Tensor:
-    """Keys' kernel with a = -1/2."""
+    """Keys' kernel with a = -1/2, elementwise: any shape -> the same."""
     a = x.abs()
     near = 1.5 * a**3 - 2.5 * a**2 + 1
     far = -0.5 * a**3 + 2.5 * a**2 - 4 * a + 2

@@ -30,7 +30,7 @@ def is_url(path: str | Path) -> bool:
 
 
 PROTOCOLS = ("abfs", "abfss", "az", "file", "gcs", "gs", "hf", "http", "https", "memory", "s3")
-"""Of URLs that are read. Others of fsspec's start programs, put environment variables into paths, or read other files."""
+"""Protocols of URLs that are read. Others of fsspec's start programs, read environment variables, or read other files."""
 VARIABLE = "RELUME_PROTOCOLS"
 """Environment variable with more of them, parted by commas."""
 

@@ -10,7 +10,7 @@ TIFF_START = (b"II", b"MM")
 SHORT = 3
 """The kind of a value of two bytes."""
 MOST_DIRECTORIES, MOST_ENTRIES = 64, 4096
-"""Those that are looked at: a file may lead in circles."""
+"""Largest numbers of directories and entries that are looked at: a file may lead in circles."""
 OUTSIDE = (struct.error, OverflowError)
 """What a place beyond the end raises; the second beyond all memory, which the numbers of a BigTIFF reach."""
 

@@ -10,7 +10,7 @@ from .srgb import to_srgb
 
 MIDDLE_GREY = 0.18
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)
-"""Of linear R, G and B with Rec. 709 primaries."""
+"""Weights of linear R, G and B with Rec. 709 primaries."""
 FAINT = 1e-5
 """Relative to the brightest pixel, added before logarithms are averaged: black pixels are not the whole average."""
 

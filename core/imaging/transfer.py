@@ -204,14 +204,14 @@ class PU21(Transfer):
 
     @of_arrays_too
     def units(self, luminance: Tensor) -> Tensor:
-        """PU units, from 0 to about 595, of luminance in cd/m2."""
+        """PU units, from 0 to about 595, of luminance in cd/m2; elementwise, any shape."""
         p1, p2, p3, p4, p5, p6, p7 = self.fit
         powered = luminance.clamp(DARKEST, BRIGHTEST) ** p4
         return (p7 * (((p1 + p2 * powered) / (1 + p3 * powered)) ** p5 - p6)).clamp(min=0)
 
     @of_arrays_too
     def luminance(self, units: Tensor) -> Tensor:
-        """Luminance in cd/m2, in [0.005, 10,000], of PU units."""
+        """Luminance in cd/m2, in [0.005, 10,000], of PU units; elementwise, any shape."""
         p1, p2, p3, p4, p5, p6, p7 = self.fit
         inner = (units.clamp(0, self.most) / p7 + p6) ** (1 / p5)
         powered = ((inner - p1).clamp(min=0) / (p2 - p3 * inner)) ** (1 / p4)

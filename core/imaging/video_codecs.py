@@ -43,7 +43,7 @@ CODECS = {
     "mjpeg": Codec("mjpeg", {8: "yuvj420p"}, {"q": "2", "qmin": "2", "qmax": "2"}),
     "mpeg4": Codec("mpeg4", {8: "yuv420p"}, {"q": "2", "qmin": "2", "qmax": "2"}),
 }
-"""By the name that a user gives."""
+"""Codecs by the name that a user gives."""
 OTHER_NAMES = {
     "h265": "hevc",
     "x264": "h264",
@@ -58,7 +58,7 @@ CONTAINERS = {
     ".mov": ("h264", "hevc", "prores", "mjpeg", "mpeg4"),
     ".mkv": ("h264", "hevc", "av1", "vp9", "ffv1", "prores", "mjpeg", "mpeg4"),
 }
-"""By suffix, the codecs of files that can be written, the usual one first."""
+"""Codecs of files that can be written, by suffix, the usual one first."""
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ class Sound(Track):
 
 
 TEXTS = {".mp4": "mov_text", ".m4v": "mov_text", ".mov": "mov_text", ".mkv": "subrip", ".webm": "webvtt"}
-"""By the container's suffix, the subtitles that it has."""
+"""Format of the subtitles that a container has, by its suffix."""
 
 
 class Text(Track):

@@ -17,7 +17,7 @@ Middle = Callable[[Tensor, Tensor], Tensor]
 
 
 def frame_at(time: float, middle: Middle, made: dict[float, Tensor]) -> Tensor:
-    """The frame at a time between those at 0 and 1.
+    """The frame (B, C, H, W) at a time between those at 0 and 1.
 
     The frame at an odd multiple of 2^-n is half-way between its neighbours at multiples of 2^-(n-1), which are found first.
 

@@ -21,7 +21,7 @@ from ..errors import UserError
 log = logging.getLogger("relume")
 
 SHARE = 0.5
-"""Of the free memory, what a network's activations may take."""
+"""Share of the free memory that a network's activations may take."""
 ENOUGH = 640 * 2**20
 """Bytes for activations on a CPU, where larger tiles are not faster: a process stays below 2 GiB with large pictures, too."""
 WORKSPACE = 1.5
@@ -70,7 +70,7 @@ class Peak(TorchFunctionMode):
 
 
 def need(fn: Callable[[Tensor], Any], x: Tensor) -> int:
-    """Bytes that ``fn(x)`` has at once, at most, besides `x` and parameters."""
+    """Bytes that ``fn(x)`` of (B, C, H, W) has at once, at most, besides `x` and parameters."""
     with torch.no_grad(), Peak() as peak:
         fn(x)
     return int(peak.most * WORKSPACE)
@@ -96,7 +96,7 @@ def _of_system() -> int | None:
 
 
 def _of_group() -> int | None:
-    """Of a container, what its control group leaves."""
+    """The bytes that the control group of a container leaves."""
     for most, used in (
         ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
         ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
@@ -154,7 +154,7 @@ class Need:
         return int(self.fixed + self.slope * self.pixels * (pixels / self.pixels) ** self.power)
 
     def side(self, most: int, multiple: int) -> int:
-        """Of the largest square tile within so many bytes."""
+        """Side of the largest square tile within so many bytes."""
         growing = max(most - self.fixed, 1.0) / (self.slope * self.pixels)
         side = math.isqrt(int(self.pixels * growing ** (1 / self.power)))
         return max(side // multiple * multiple, multiple, SMALLEST // multiple * multiple)

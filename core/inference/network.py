@@ -67,10 +67,10 @@ class NetworkTraits:
     least_frames: int = 1
     """Frames that a clip must have."""
     continued: Callable[..., tuple[Tensor, Any]] | None = None
-    """Of a network of clips that sees what came before through a state alone: ``continued(clip, state, count)`` gives its
+    """What a network of clips has that sees what came before through a state alone: ``continued(clip, state, count)`` gives its
     answer for the first `count` frames of a clip that goes on where the one before it ended, and the state after them."""
     result_output: int = 0
-    """Of several outputs, the place of the one that is *the* result; -1 is the last."""
+    """The place, among several outputs, of the one that is *the* result; -1 is the last."""
     draws_in_evaluation: bool = False
     """Whether evaluation draws from torch's global generators: `Inference` then seeds them for each picture."""
     backbone: nn.Module | None = None

@@ -95,7 +95,7 @@ def _variance_where(values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 
 def _entropy(patches: np.ndarray) -> np.ndarray:
-    """Of each row's histogram of whole numbers in [0, 255], in bits."""
+    """Entropy of each row's histogram of whole numbers in [0, 255], in bits."""
     index = patches.astype(np.int64) + 256 * np.arange(len(patches))[:, None]
     share = np.bincount(index.ravel(), minlength=256 * len(patches)).reshape(-1, 256) / patches.shape[1]
     result: np.ndarray = -(share * np.log2(np.where(share > 0, share, 1))).sum(axis=1)

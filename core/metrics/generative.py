@@ -35,14 +35,14 @@ class Moments:
 
     @classmethod
     def of(cls, features: Tensor) -> Moments:
-        """Those of the rows of (n, d); n may be 0."""
+        """The moments of the rows of (n, d); n may be 0."""
         x = features.double()
         mean = x.mean(0) if len(x) else x.new_zeros(x.shape[1])
         centred = x - mean
         return cls(len(x), mean, centred.t() @ centred)
 
     def __add__(self, other: Moments) -> Moments:
-        """Those of both sets together."""
+        """The moments of both sets together."""
         n = self.n + other.n
         if n == 0:
             return self
@@ -75,7 +75,7 @@ def frechet_distance(mean: Tensor, covariance: Tensor, other_mean: Tensor, other
 
 
 def matrix_root(matrix: Tensor) -> Tensor:
-    """The symmetric square root of a positive semi-definite matrix; what rounding makes of zero eigenvalues is left out."""
+    """The symmetric root (d, d) of a positive semi-definite matrix; what rounding makes of zero eigenvalues is left out."""
     values, vectors = torch.linalg.eigh(matrix)
     floor = values[-1].clamp_min(0) * len(values) * torch.finfo(values.dtype).eps
     result: Tensor = vectors * torch.where(values > floor, values, 0).sqrt() @ vectors.t()

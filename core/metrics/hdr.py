@@ -36,7 +36,7 @@ from .ssim import calculate_ssim_skimage, gaussian, replicating, similarity
 PU_RANGE = 256.0
 """What a display of 100 cd/m2 spans in PU21's units, and the full scale of the authors' own script."""
 LUMINANCE = np.array([0.212656, 0.715158, 0.072186])
-"""Of linear R, G, B with BT.709's primaries, in the digits of PU21's script."""
+"""Weights of linear R, G, B with BT.709's primaries, in the digits of PU21's script."""
 MS_WEIGHTS = (0.0448, 0.2856, 0.3001)
 """The first three weights of Wang et al. (2003), not normalised: the fork stops after three scales."""
 

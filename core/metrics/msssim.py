@@ -15,7 +15,7 @@ from .package_ssim import LEAST, Engine
 from .ssim import similarity, smoother
 
 EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-"""Of the scales, finest first."""
+"""Exponents of the scales, finest first."""
 
 WINDOW = 11
 

@@ -22,7 +22,7 @@ from .ssim import gaussian
 Compute = Callable[[Tensor, Tensor], Tensor]
 """A mean over images (C, H, W) in [0, 255], float64: ()."""
 OPTIONS = frozenset({"type", "crop_border", "test_y_channel", "data_range", "engine", "clip", "color_order"})
-"""Those that are understood here."""
+"""Options that are understood here."""
 WINDOW = 11
 
 
@@ -139,7 +139,7 @@ COMPUTED: dict[str, Compute] = {
 }
 """What is computed on the device, by the function that it stands for."""
 OF_VIEWS = ("calculate_psnr", "calculate_ssim", "calculate_ssim_pt")
-"""Those that score the two views of six channels one by one."""
+"""Metrics that score the two views of six channels one by one."""
 
 
 def _score(kind: str, mean: float) -> float:

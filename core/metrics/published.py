@@ -16,7 +16,7 @@ SOURCES = {
     "d": "README of XVFI (JihyongOh/XVFI)",
     "e": "README of M2M (feinanshan/M2M_VFI)",
 }
-"""By the letter that stands behind a method's name."""
+"""Sources, by the letter that stands behind a method's name."""
 
 LEVELS = ("easy", "medium", "hard", "extreme")
 

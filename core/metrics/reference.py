@@ -29,7 +29,7 @@ BATCH = 64
 
 
 def quantised(images: Tensor) -> Tensor:
-    """Images in [-1, 1] on the 256 levels that files have, still in [-1, 1]: clip(floor(127.5 x + 128)) / 127.5 - 1.
+    """Images of any shape in [-1, 1] on the 256 levels that files have: clip(floor(127.5 x + 128)) / 127.5 - 1.
 
     Metrics see generated images as they see stored ones; rounding matters to FID. (EDM's rule: rounding to nearest.)
     """
@@ -121,7 +121,7 @@ class Reference:
 
 
 def same_sizes(images: list[Tensor]) -> list[list[Tensor]]:
-    """Images one after the other, in runs of one size."""
+    """Images (C, H, W) one after the other, in runs of one size."""
     return [list(run) for _, run in itertools.groupby(images, key=lambda image: image.shape)]
 
 
@@ -151,7 +151,7 @@ def compute(
 
 
 def in_order(shares: list[Tensor], indices: list[list[int]]) -> Tensor:
-    """Rows that ranks hold, one tensor each, in ascending order of their indices."""
+    """Rows (n, ...) that ranks hold, one tensor each, in ascending order of their indices."""
     order = torch.tensor([i for share in indices for i in share], dtype=torch.int64).argsort()
     return torch.cat(shares)[order]
 

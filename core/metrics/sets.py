@@ -248,7 +248,7 @@ class Manifolds(FeatureMetric):
         self.least = k + 1
 
     def both(self, vectors: Tensor) -> tuple[float, float]:
-        """Precision and recall."""
+        """Precision and recall of features (n, d)."""
         assert self.reference is not None and self.reference.vectors is not None
         return precision_recall(vectors, self.reference.vectors, self.k)
 

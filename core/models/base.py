@@ -198,7 +198,7 @@ class Model:
         return None
 
     def baselines(self, batch: Batch) -> dict[str, Tensor]:
-        """Answers that need no network, the figures to beat of ``val.score_input``; pictures show that called ``input``."""
+        """Answers of the output's shape without a network, for ``val.score_input``; pictures show that called ``input``."""
         return {"input": batch["lq"]} if "lq" in batch else {}
 
     def configure(self, keys: Any) -> None:
@@ -292,11 +292,11 @@ class Model:
         return values
 
     def loss_terms(self, pred: Tensor, target: Tensor, prefix: str = "l_") -> dict[str, Tensor]:
-        """Every loss of the options on one pair, under BasicSR's log names: ``pixel_opt`` gives ``l_pix``."""
+        """Every loss of the options on one pair, a scalar each under BasicSR's log names: ``pixel_opt`` gives ``l_pix``."""
         return flat_terms(self.loss_values(pred, target), prefix)
 
     def loss_logs(self) -> dict[str, Tensor]:
-        """What the losses themselves want logged (learned weights)."""
+        """What the losses themselves want logged (learned weights), scalars by name."""
         logged: dict[str, Tensor] = {}
         for loss in self.losses.values():
             logged.update(declared(loss, "logs", LossTraits)())
@@ -323,7 +323,7 @@ def is_number(term: Any) -> bool:
 
 
 def flat_terms(values: Mapping[str, Mapping[str, Tensor]], prefix: str = "l_") -> dict[str, Tensor]:
-    """Terms by log name, of losses by option key; `prefix` goes before every name."""
+    """Scalars by log name, of losses by option key; `prefix` goes before every name."""
     terms: dict[str, Tensor] = {}
     for key, parts in values.items():
         for term, value in parts.items():

@@ -24,7 +24,7 @@ Pair = tuple[Tensor, Tensor]
 Augmentation = Literal["none", "mixup", "cutmix", "resizemix", "cutblur", "downup"]
 DEFAULT: tuple[Augmentation, ...] = ("none", "mixup", "cutmix", "resizemix")
 ALONE = ("cutblur", "downup")
-"""Those that need no partner."""
+"""Augmentations that need no partner."""
 RESAMPLING = ("bilinear", "bicubic", "nearest-exact")
 
 
@@ -67,7 +67,7 @@ def cutblur(gt: Tensor, lq: Tensor, scale: int, box: Sequence[int]) -> Pair:
 
 
 def downup(gt: Tensor, lq: Tensor, factor: float, down: str, up: str) -> Pair:
-    """The input shrunk by `factor` and enlarged again, by two of `RESAMPLING`; a lossy input for the same ground truth."""
+    """The input (B, C, h, w) shrunk by `factor` and enlarged again, by two of `RESAMPLING`; lossy, of the same ground truth."""
     height, width = lq.shape[-2:]
     small = (max(1, round(height * factor)), max(1, round(width * factor)))
     shrunk = F.interpolate(lq, small, mode=down, antialias=down != "nearest-exact")

@@ -223,7 +223,7 @@ class DiffIRS2Model(Model):
         return blocks
 
     def named_parameters(self, optimizer: str) -> Iterator[tuple[str, nn.Parameter]]:
-        """Of "e": those that make the prior; of "g": all."""
+        """The parameters of "e": those that make the prior; of "g": all."""
         if optimizer != "e":
             yield from super().named_parameters(optimizer)
             return

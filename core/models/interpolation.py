@@ -207,7 +207,7 @@ class InterpolationModel(Model):
         return output
 
     def baselines(self, batch: Batch) -> dict[str, Tensor]:
-        """``input``, both frames blended, each by its nearness in time; and ``copy``, the nearer frame, the first of two."""
+        """``input``, both frames blended by nearness in time, and ``copy``, the nearer frame; (B, 3, H, W) each."""
         time = torch.as_tensor(batch.get("timestep", 0.5)).to(batch["img0"]).reshape(-1, 1, 1, 1)
         nearer = torch.where(time > 0.5, batch["img1"], batch["img0"])
         return {"input": torch.lerp(batch["img0"], batch["img1"], time), "copy": nearer}
@@ -254,5 +254,5 @@ def frames(batch: Batch) -> Tensor:
 
 
 def frame_and_flow(output: Any) -> tuple[Tensor, Tensor | None]:
-    """A network's output as a frame and its flow, None where there is none."""
+    """A network's output as a frame (B, 3, H, W) and its flow (B, 2 k, H, W), None where there is none."""
     return (output, None) if isinstance(output, Tensor) else (output[0], output[1])

@@ -149,7 +149,7 @@ class RestorationModel(Model):
         return None
 
     def images(self, batch: Batch) -> dict[str, Tensor]:
-        """``lq``, all targets, and images that the network is called with besides."""
+        """``lq``, all targets, and images that the network is called with besides: (B, C, H, W) each."""
         given = self.given(batch)
         need_items("train", ["gt"], batch)
         extra = {k for k, v in given.items() if is_image(v, given["lq"] if "lq" in given else batch["lq"])}
@@ -194,7 +194,7 @@ class RestorationModel(Model):
         return images
 
     def objective(self, values: list[Values]) -> dict[str, Tensor]:
-        """Terms by log name, weighted; their sum is minimised.
+        """Weighted scalars by log name; their sum is minimised.
 
         Args:
             values: unweighted values of each output.

@@ -287,7 +287,7 @@ def places_of(batch: Batch, count: int) -> list[Place]:
 
 
 def own_frames(clip: Tensor, places: Sequence[Place]) -> Tensor:
-    """Of parts of clips (B, T, C, H, W), the frames that are not there as context."""
+    """The frames, of parts of clips (B, T, C, H, W), that are not there as context."""
     if not places or clip.dim() != 5:
         return clip
     return torch.stack([c[p.left : clip.shape[1] - p.right] for c, p in zip(clip, places, strict=True)])

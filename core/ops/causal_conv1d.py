@@ -134,7 +134,7 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class _CausalConv(Function):
-    """Of (B, L, D). Keeps its inputs; what goes into SiLU is computed again."""
+    """The convolution of (B, L, D). It keeps its inputs; what goes into SiLU is computed again."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, before: Tensor | None, silu: bool) -> Tensor:

@@ -21,9 +21,9 @@ from .dispatch import device_obstacle, use_kernel
 from .self_test import case
 
 SOFT_SIGN = 0.81
-"""Of differences in [0, 1] images: s(d) = d / sqrt(0.81 + d^2)."""
+"""Constant of differences in [0, 1] images: s(d) = d / sqrt(0.81 + d^2)."""
 SOFT_COUNT = 0.1
-"""Of differences u of these: u^2 / (0.1 + u^2)."""
+"""Constant of differences u of these: u^2 / (0.1 + u^2)."""
 
 
 def census_distance(pred: Tensor, target: Tensor, patch_size: int = 7) -> Tensor:
@@ -117,7 +117,7 @@ def padded(x: Tensor, radius: int) -> Tensor:
 
 
 def cropped(x: Tensor, radius: int) -> Tensor:
-    """The inverse of `padded`."""
+    """The inverse of `padded`: (B, H + 2 r, W + 2 r) -> (B, H, W)."""
     return x[:, radius : x.shape[1] - radius, radius : x.shape[2] - radius]
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from .launching import launch, operator
 
 PIXELS = 256
-"""Of one program."""
+"""Pixels of one program."""
 
 
 @triton.jit

@@ -63,7 +63,7 @@ def slower(op: str, shape: tuple[int, ...], x: Tensor) -> str | None:
 
 @functools.cache
 def size_class(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Of a map: the side of the square of its rows, a power of 2 from 8 on, and its width."""
+    """Size of a map: the side of the square of its rows, a power of 2 from 8 on, and its width."""
     width = shape[-1] if shape[-1] <= EXACT else 1 << (shape[-1] - 1).bit_length()
     rows = math.prod(shape[:-1])
     side = 8
@@ -126,7 +126,7 @@ def _measured(op: str, side: int, width: int, x: Tensor) -> tuple[float, float] 
 
 
 def milliseconds(call: Callable[[], Any], device: torch.device) -> float:
-    """Of a call on a GPU that ran before."""
+    """Milliseconds of a call on a GPU that ran before."""
     times: list[float] = []
     with torch.cuda.device(device):
         for _ in range(REPEATS):

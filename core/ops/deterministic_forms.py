@@ -119,7 +119,7 @@ FORMS: Mapping[Any, Callable[..., Tensor | None]] = {
     F.max_pool2d: max_pool2d,
     F.grid_sample: grid_sample,
 }
-"""By the function that they stand for; each gives None for what it has no form of."""
+"""Forms by the function that they stand for; each gives None for what it has no form of."""
 
 
 def _pair(value: Any) -> Any:

@@ -16,9 +16,9 @@ from . import crossover, self_test
 from .modes import FORCED, NAMES, interpreted, mode_of
 
 DECISIONS: dict[str, str] = {}
-"""Of every op that ran in this process, why its fused kernel did not; empty for one that did."""
+"""Reason, for every op that ran in this process, why its fused kernel did not; empty for one that did."""
 FOREIGN: dict[str, str] = {}
-"""Of those, whose kernel it was, where it was not ours."""
+"""Owner of the kernel of those, where it was not ours."""
 
 
 def use_kernel(

@@ -42,7 +42,7 @@ def planes(x: Tensor) -> Tensor:
 
 
 def inverse_transform(f: Tensor, width: int, norm: Norm) -> Tensor:
-    """irfft2, which on CPUs would first copy its argument."""
+    """irfft2, (..., H, W / 2 + 1) -> (..., H, W), which on CPUs would first copy its argument."""
     result: Tensor = torch.fft.irfft(torch.fft.ifft(f, dim=-2, norm=norm), n=width, dim=-1, norm=norm)
     return result
 

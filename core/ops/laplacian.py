@@ -26,7 +26,7 @@ def _filtered(x: Tensor, taps: tuple[float, ...], border: str, gain: float = 1.0
 
 
 def enlarged(x: Tensor) -> Tensor:
-    """Twice the size: zeros between the pixels, then the binomial filter, mirrored at the border, with four times its gain."""
+    """(B, C, H, W) at twice the size: zeros between the pixels, then four times the binomial filter, mirrored at borders."""
     b, c, h, w = x.shape
     spread = x.new_zeros(b, c, 2 * h, 2 * w)
     spread[..., ::2, ::2] = x

@@ -20,7 +20,7 @@ from .launching import launch, operator, tile
 from .planes import dense, steps
 
 PIXELS = 256
-"""Of a program."""
+"""Pixels of a program."""
 
 
 @triton.jit

@@ -38,7 +38,7 @@ NAMES = {
 }
 """The ops that have kernels, as ``RELUME_KERNELS`` names them, and in words."""
 FORCED: dict[str, str] = {}
-"""Of ops that are being tried (`core.ops.self_test`), the mode that counts instead of ``RELUME_KERNELS``."""
+"""Mode, for ops that are being tried (`core.ops.self_test`), that counts instead of ``RELUME_KERNELS``."""
 
 
 _PARSED: dict[str, tuple[str, dict[str, str]]] = {}

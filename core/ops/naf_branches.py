@@ -21,7 +21,7 @@ from .pixelwise import channels, depthwise_backward, pixels, plain_depthwise
 from .simple_gate import halves_product, halves_product_backward
 
 EPS = 1e-6
-"""Of the norms."""
+"""Epsilon of the norms."""
 
 
 def worthwhile(x: Tensor) -> bool:

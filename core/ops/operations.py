@@ -20,7 +20,7 @@ CHUNK = 32
 
 
 def nothing(*_: Any, **__: Any) -> int:
-    """Of sums, and of functions of single elements."""
+    """The count of sums, and of functions of single elements: none."""
     return 0
 
 

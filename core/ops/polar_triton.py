@@ -16,7 +16,7 @@ from torch import Tensor
 from .launching import launch, operator, tile
 
 BINS = 1024
-"""Of a program."""
+"""Bins of a program."""
 
 
 @triton.jit

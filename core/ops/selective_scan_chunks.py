@@ -112,7 +112,7 @@ class _Weights:
         return self.whole[where.samples, :, :, where.steps].permute(3, 0, 1, 2).contiguous()
 
     def spread(self, w: Tensor, x: Tensor, out: Tensor) -> Tensor:
-        """Of x (Q, b, G, e): (Q, b, G, n, e)."""
+        """The spread of x (Q, b, G, e): (Q, b, G, n, e)."""
         return torch.mul(w if self.constant else w[..., None], x[..., None, :], out=out)
 
     def gather(self, w: Tensor, states: Tensor) -> Tensor:

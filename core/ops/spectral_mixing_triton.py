@@ -18,7 +18,7 @@ from torch import Tensor
 from .launching import block, launch, operator, tile
 
 BINS = 32
-"""Of a program."""
+"""Bins of a program."""
 SLICE = 16
 """Channels that are multiplied at once, of the hidden ones and of those that are summed over."""
 

@@ -208,7 +208,7 @@ def _before(t: Tensor) -> Tensor:
 
 # -------------------------------------------------------------------------------------------------------------- blocks
 class _Gradients(NamedTuple):
-    """Of the inputs, as rows; `product` is x times the output's gradient, `meeting` its sum over P."""
+    """Gradients of the inputs, as rows; `product` is x times the output's gradient, `meeting` its sum over P."""
 
     x: Tensor
     dt: Tensor

@@ -275,7 +275,7 @@ class _Sizes:
 
 
 PRECISION = "tf32x3"
-"""Of matrix products on tensor cores: about float32's error."""
+"""Precision of matrix products on tensor cores: about float32's error."""
 
 
 def _inner(t: Tensor) -> Tensor:

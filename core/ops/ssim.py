@@ -17,7 +17,7 @@ WIDEST = 33
 
 
 def gaussian(size: int, sigma: float) -> Tensor:
-    """A normalised Gaussian of odd length `size`."""
+    """A normalised Gaussian of odd length, (size,)."""
     x = torch.arange(size, dtype=torch.float32) - size // 2
     g = torch.exp(-x.square() / (2 * sigma**2))
     return g / g.sum()

@@ -19,7 +19,7 @@ from .launching import launch, operator, tile
 from .operators import or_zeros
 
 PIXELS = 256
-"""Of a program."""
+"""Pixels of a program."""
 
 
 @triton.jit

@@ -19,7 +19,7 @@ MASKED = -100.0
 MOST_TOKENS, WIDEST = 64, 128
 """Most tokens of a window, and channels of a head, that the fused kernels take."""
 SIDE = 8
-"""Of the windows that are tried: HybridVFI's."""
+"""Side of the windows that are tried: HybridVFI's."""
 
 
 def fuses_windows(x: Tensor, heads: int, side: int) -> bool:

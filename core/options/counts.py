@@ -54,7 +54,7 @@ class Epoch:
 
     @property
     def iterations(self) -> int:
-        """Of the first epoch."""
+        """Iterations of the first epoch."""
         return nearest(self.samples / self.batch)
 
     def iterations_of(self, epochs: float) -> int:

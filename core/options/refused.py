@@ -25,7 +25,7 @@ TOPICS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         ),
     )
 )
-"""By the names of components, what they are of. A plug-in's names are found before anyone asks."""
+"""What components are of, by their names. A plug-in's names are found before anyone asks."""
 
 COMMENT = re.compile(r'(?m)^(?:[^"#\n]|"(?:[^"\\\n]|\\.)*")*?(?:^|(?<=[\s,{}\[\]]))//')
 """A line on which ``//`` begins a comment: outside quotes, and not inside a URL."""

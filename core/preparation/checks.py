@@ -16,7 +16,7 @@ from ..imaging.opencv import cv2
 from ..imaging.visual import to_uint8
 
 NEAR = 5
-"""Of 64 bits of two pictures' hashes, so many may differ for them to be near-duplicates."""
+"""Number of the 64 bits of two pictures' hashes that may differ for them to be near-duplicates."""
 FLAT = 8.0
 """Grey levels of deviation below which a small picture is too flat for its hash to say anything."""
 

@@ -54,7 +54,7 @@ def _known(path: Path) -> dict[str, Any]:
 
 
 def missing(targets: Iterable[File], goes_on: bool) -> list[File]:
-    """Those files that are not there yet.
+    """The files that are not there yet.
 
     Raises:
         UserError: one is there that no earlier call has made.

@@ -26,7 +26,7 @@ PATCH, DISTANCE = 512, 384
 """SIDD's crops, as Restormer and NAFNet cut them."""
 SCALES = (2, 3, 4)
 CLIPS = 240
-"""Of REDS for training; those for validation get the numbers that follow."""
+"""Clips of REDS for training; those for validation get the numbers that follow."""
 
 
 # ------------------------------------------------------------------ DF2K

@@ -23,7 +23,7 @@ from .requests import Request, first_folder, partners
 PATCH, STEP = 512, 256
 """Crops of GoPro's training images, as Restormer prepares them."""
 FRAMES = 100
-"""Of each of Xiph's clips."""
+"""Frames of each of Xiph's clips."""
 RADIANCE = (".hdr", ".exr", ".npy", ".pfm")
 
 
@@ -122,7 +122,7 @@ def aim(request: Request) -> str:
 
 
 def blurred(root: Path) -> list[tuple[str, str, str]]:
-    """Of each blurred image in ``<scene>/blur``: its name, its partner's, and the stem that both get.
+    """The facts of each blurred image in ``<scene>/blur``: its name, its partner's, and the stem that both get.
 
     Raises:
         UserError: a partner is missing.

@@ -23,7 +23,7 @@ class Plugin(Protocol):
     """A file, folder or module that an option file names under ``plugins``."""
 
     key: str
-    """By which it is known: an absolute path, or a dotted module name."""
+    """Key by which it is known: an absolute path, or a dotted module name."""
 
     def find(self, registry: Registry, name: str) -> Member | None:
         """What the plug-in has under a name without having registered it; None if it has nothing."""

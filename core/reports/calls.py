@@ -21,7 +21,7 @@ from ..models.interpolation import InterpolationModel
 from ..options import Options
 
 FRAMES = 5
-"""Of a clip, for networks that take any number."""
+"""Frames of a clip, for networks that take any number."""
 CHANNELS = ("in_channels", "in_chans", "in_ch", "num_in_ch", "inp_channels", "img_channel", "in_nc", "n_colors")
 """What networks call the channels of their input."""
 

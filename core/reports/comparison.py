@@ -16,7 +16,7 @@ from .files import INPUT, Direction, Run, number
 from .statistics import Interval, bootstrap, decimals
 
 Rows = Mapping[str, Mapping[str, Any]]
-"""Of each image its row."""
+"""The row of each image."""
 
 
 @dataclass

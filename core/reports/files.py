@@ -20,7 +20,7 @@ Direction = Literal["higher", "lower"]
 INPUT = "_input"
 """Ending of the names of scores that the input itself has."""
 MOST_BYTES = 4_000_000
-"""Of an option file that is read here; no training writes such a one."""
+"""Most bytes of an option file that is read here; no training writes such a one."""
 METRICS_FOLDER = Path(__file__).parents[1] / "metrics"
 
 

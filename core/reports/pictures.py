@@ -19,7 +19,7 @@ from .places import Places
 
 INPUT, TARGET = "input", "target"
 QUALITY = 85
-"""Of the JPEG pictures inside a page."""
+"""Quality of the JPEG pictures inside a page."""
 
 
 def of_image(data: DataSet, image: str, places: Mapping[str, Places]) -> dict[str, np.ndarray]:

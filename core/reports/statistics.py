@@ -10,7 +10,7 @@ import numpy as np
 RESAMPLES = 10_000
 """Bootstrap samples."""
 LEVEL = 0.95
-"""Of intervals."""
+"""Confidence level of intervals."""
 CHUNK = 2_000_000
 """Numbers that are drawn at a time."""
 

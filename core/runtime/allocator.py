@@ -7,7 +7,7 @@ import functools
 import os
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
-"""Of glibc's ``mallopt`` (malloc.h)."""
+"""Parameters of glibc's ``mallopt`` (malloc.h)."""
 OWN_MAPPING = 32 << 20
 """Bytes from which a block has a mapping of its own: the most that glibc itself goes to when large blocks are freed."""
 KEPT = 1 << 30

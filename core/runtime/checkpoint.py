@@ -35,7 +35,7 @@ BEST = "best"
 INTERRUPTED = "interrupted"
 """In place of an iteration: the checkpoint that an error left, see `Checkpoints.save_interrupted`."""
 MOST_BYTES = 1 << 20
-"""Of a manifest."""
+"""Most bytes of a manifest."""
 OURS = re.compile(r"(?:\.\./models/|[a-z0-9]{1,20}\.dcp/(?:\d{1,6}/)?)?[^/\0]{1,200}")
 """Files that a manifest names, relative to its folder."""
 

@@ -10,7 +10,7 @@ from ..errors import UserError
 
 Device = Literal["auto", "cpu", "cuda", "xpu", "mps"]
 KINDS = ("cuda", "xpu", "mps", "cpu")
-"""In the order in which ``auto`` takes what there is: NVIDIA's and AMD's GPUs, Intel's, Apple's."""
+"""Kinds of device, in the order in which ``auto`` takes what there is: NVIDIA's and AMD's GPUs, Intel's, Apple's."""
 
 
 def available(kind: str) -> bool:

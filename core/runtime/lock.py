@@ -157,7 +157,7 @@ def _take_without_links(path: Path, text: str) -> bool:
 
 
 def _read(path: Path) -> tuple[Owner | None, float]:
-    """Whose lock it is, None if that cannot be read, and the seconds since the last sign of life."""
+    """The owner of the lock, None if that cannot be read, and the seconds since the last sign of life."""
     age = _now(path.parent) - path.stat().st_mtime
     try:
         return Owner(**json.loads(reading.text(path, 1 << 20))), age

@@ -152,7 +152,7 @@ class Rates:
         devices = [p.device for g in optimizer.param_groups for p in g["params"][:1]]
         self.rounded = any(d.type == "cuda" for d in devices)
         self.tensors: list[Tensor] = []
-        """Of each group, or none."""
+        """The rate of each group, or none."""
         if in_tensors:
             # Fused kernels read float64 on a CPU, and float32 on a GPU.
             self.tensors = [

@@ -47,7 +47,7 @@ class Shares:
         self._group = distributed.hosts()
 
     def place(self, name: int | str) -> tuple[str, str]:
-        """Under which name a checkpoint's shares are kept, and under which they are written until all are there."""
+        """The name under which a checkpoint's shares are kept, and the one under which they are written until all are there."""
         final = f"{name}.dcp"
         return final, distributed.broadcast(temporary_name(Path(final)).name)
 

@@ -37,7 +37,7 @@ from .unpickler import Passed, Refused, RestrictedUnpickler, Stub, load_build
 METADATA = ".metadata"
 """The file's name, torch's own."""
 MOST_BYTES = 1 << 28
-"""Of metadata."""
+"""Most bytes of metadata."""
 FILES = re.compile(r"(?:\d{1,6}/)?__\d{1,6}_\d{1,6}\.distcp")
 """Files of data, relative to the folder of the metadata."""
 OWN = "torch.distributed.checkpoint.metadata"
@@ -200,7 +200,7 @@ class Reader(FileSystemReader):
         self.found = metadata
 
     def read_metadata(self, *_: Any, **__: Any) -> Metadata:
-        """Those that were given."""
+        """The metadata that were given."""
         return self.found
 
     def _slice_file(self, file: Any, sinfo: _StorageInfo) -> Any:

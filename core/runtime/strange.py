@@ -20,7 +20,11 @@ EXPORTED = {".onnx": "an ONNX file", ".pt2": "a program of torch.export"}
 
 
 def refuse_exported(path: Path) -> None:
-    """Raise `UserError` for a file that holds a whole network for other programs, and no weights by their names."""
+    """Refuse a file that holds a whole network for other programs, and no weights by their names.
+
+    Raises:
+        UserError: its suffix is that of such a file.
+    """
     if (what := EXPORTED.get(path.suffix.lower())) is not None:
         raise UserError(
             f"{path}: is {what}, which holds no weights by their names; give the file that it was exported from, or export "

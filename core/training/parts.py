@@ -34,7 +34,7 @@ class Parts:
     guard: Guard
     device: torch.device
     descriptions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Of each trained network, what its weights say of themselves."""
+    """What the weights of each trained network say of themselves."""
     best: dict[str, Any] = field(default_factory=dict)
     show: Callable[[Mapping[str, Tensor], int], None] | None = None
     """Shows pictures of a training sample, by label, of an iteration."""

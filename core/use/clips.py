@@ -32,7 +32,7 @@ FINE = Fraction(1, 90_000)
 
 
 def suffix_for(name: str) -> str:
-    """Of the result of a clip."""
+    """The suffix of the result of a clip."""
     own = PurePosixPath(name).suffix.lower()
     return own if own in CONTAINERS else WRITTEN
 
@@ -103,7 +103,7 @@ def enhance(enhancer: Enhancer, file: str, target: Path, batch: int, encoding: E
 
 
 def alike(clip: Video, times: Sequence[Fraction], rate: Fraction | None = None) -> dict[str, Any]:
-    """Of a `VideoWriter`, what makes its file play as the clip does, with the same sound, in the same colours.
+    """The arguments of a `VideoWriter` that make its file play as the clip does, with the same sound, in the same colours.
 
     Args:
         clip: the clip.

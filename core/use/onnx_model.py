@@ -17,7 +17,7 @@ from ..runtime import checkpoint
 from .tracing import reason, silence
 
 OPSET = 20
-"""Of ONNX: that in which DFT takes its axis as an input."""
+"""ONNX's opset: that in which DFT takes its axis as an input."""
 RULES = (
     *("mul_by_1_rule", "add_0_rule"),  # which are applied to their operands in either order
     *("sub_0_rule", "div_by_1_rule", "dropout_zero_rule", "dropout_inference_rule"),
@@ -33,8 +33,8 @@ RULES = (
     *("remove_optional_bias_from_conv_rule", "remove_optional_bias_from_conv_transpose_rule"),
     "remove_optional_bias_from_gemm_rule",
 )
-"""Of onnxscript: those that torch's exporter applies by itself, but one. That looks for pairs of slices, at every node in the
-whole graph, so that its time grows with the square of the nodes: minutes, and hours, for networks of some thousands."""
+"""Rules of onnxscript: those that torch's exporter applies by itself, but one. That looks for pairs of slices, at every node in
+the whole graph, so that its time grows with the square of the nodes: minutes, and hours, for networks of some thousands."""
 LAST = (
     *("LiftSubgraphInitializersToMainGraphPass", "DeduplicateInitializersPass", "CommonSubexpressionEliminationPass"),
     *("RemoveUnusedNodesPass", "RemoveUnusedFunctionsPass", "RemoveUnusedOpsetsPass", "OutputFixPass", "NameFixPass"),

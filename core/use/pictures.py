@@ -166,7 +166,7 @@ class Output:
     bits: int | None = None
 
     def suffix_for(self, name: str) -> str:
-        """Of the result of a file."""
+        """The suffix of the result of a file."""
         return self.suffix or PurePosixPath(name).suffix.lower()
 
     def of(self, source: Picture, radiance: bool = False) -> Picture:

@@ -26,7 +26,7 @@ Hint = tuple[str | None, str | None]
 HINTS: tuple[Hint, ...] = (("DYNAMIC", "DYNAMIC"), ("AUTO", "AUTO"), (None, "DYNAMIC"), (None, None))
 """How torch.export is asked for free axes, the batch and the sides: all; those that can be; the sides of one picture; none."""
 FIXED: tuple[Hint, ...] = (("DYNAMIC", None), (None, None))
-"""Of a network that knows the size of its images."""
+"""Hints for a network that knows the size of its images."""
 T = TypeVar("T")
 
 

@@ -72,7 +72,7 @@ class Plan:
         return next((i for i, end in enumerate(ends) if iteration <= end), len(ends) - 1)
 
     def micro_batches(self, iteration: int) -> int:
-        """Of an iteration, counted from 1."""
+        """The micro-batches of an iteration, counted from 1."""
         return self.accumulates[self._stage(iteration)] if self.iters and self.accumulates else self.accumulate
 
     def taken(self, iteration: int) -> int:

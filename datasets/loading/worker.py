@@ -199,7 +199,7 @@ def collate_bytes(samples: Sequence[dict[str, Any] | Failed]) -> Packet:
 
 
 def from_bytes(levels: Tensor) -> Tensor:
-    """The image of 8 bits, uint8, in [0, 1], float32."""
+    """The image of 8 bits, uint8 of any shape, in [0, 1], float32."""
     return levels.float() / 255
 
 

@@ -129,7 +129,7 @@ class MultiScaleLoss(LossTraits, nn.Module):
         self.context = declared(criterion, "context", LossTraits)
 
     def gaps(self, uniforms: Tensor) -> Tensor:
-        """Those of the criterion."""
+        """The gaps of the criterion."""
         gaps: Tensor = declared(self.criterion, "gaps", LossTraits)(uniforms)
         return gaps
 

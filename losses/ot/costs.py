@@ -17,7 +17,7 @@ def _precise(x: Tensor) -> Tensor:
 
 
 def squared_euclidean(x: Tensor, y: Tensor | None = None) -> Tensor:
-    """|x_i - y_j|^2; for unit vectors 2 - 2 cos."""
+    """|x_i - y_j|^2 of (n, d) and (m, d): (n, m); for unit vectors 2 - 2 cos."""
     with full_precision(x):
         x = _precise(x)
         other = x if y is None else _precise(y)
@@ -27,14 +27,14 @@ def squared_euclidean(x: Tensor, y: Tensor | None = None) -> Tensor:
 
 
 def euclidean(x: Tensor, y: Tensor | None = None) -> Tensor:
-    """|x_i - y_j|. The gradient at coinciding points is zero."""
+    """|x_i - y_j| of (n, d) and (m, d): (n, m). The gradient at coinciding points is zero."""
     squares = squared_euclidean(x, y)
     positive = squares > 0
     return torch.where(positive, torch.where(positive, squares, 1).sqrt(), 0)
 
 
 def cosine(x: Tensor, y: Tensor | None = None) -> Tensor:
-    """1 - cos of the angle, in [0, 2]: half the squared distance of the directions."""
+    """1 - cos of the angle of (n, d) and (m, d): (n, m) in [0, 2], half the squared distance of the directions."""
     with full_precision(x):
         directions = F.normalize(_precise(x), dim=1)
         return squared_euclidean(directions, None if y is None else F.normalize(_precise(y), dim=1)) / 2

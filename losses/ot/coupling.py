@@ -16,7 +16,7 @@ def inner(plan: Tensor, cost: Tensor) -> Tensor:
 
 
 def kl(x: Tensor, y: Tensor) -> Tensor:
-    """KL(x | y) = sum x log(x / y) - x + y, for nonnegative vectors of any mass; y > 0 wherever x > 0."""
+    """KL(x | y) = sum x log(x / y) - x + y, a scalar, for nonnegative (n,) of any mass; y > 0 wherever x > 0."""
     return (torch.xlogy(x, x) - torch.xlogy(x, torch.where(x > 0, y, 1)) - x + y).sum()
 
 
@@ -49,17 +49,17 @@ class Coupling:
 
     @cached_property
     def row_err(self) -> Tensor:
-        """|T 1 - a|_1."""
+        """|T 1 - a|_1, a scalar."""
         return (self.plan.sum(1) - self.a).abs().sum()
 
     @cached_property
     def col_err(self) -> Tensor:
-        """|T^T 1 - b|_1."""
+        """|T^T 1 - b|_1, a scalar."""
         return (self.plan.sum(0) - self.b).abs().sum()
 
     @cached_property
     def neg_entropy(self) -> Tensor:
-        """sum_ij T_ij (log T_ij - 1), with 0 log 0 = 0."""
+        """sum_ij T_ij (log T_ij - 1), a scalar, with 0 log 0 = 0."""
         return torch.xlogy(self.plan, self.plan).sum() - self.plan.sum()
 
     @cached_property
@@ -85,12 +85,12 @@ class LinearCoupling(Coupling):
 
     @cached_property
     def linear(self) -> Tensor:
-        """<T, C>."""
+        """<T, C>, a scalar."""
         return inner(self.plan, self.cost)
 
     @cached_property
     def objective(self) -> Tensor:
-        """The minimised functional, entropy and penalties included."""
+        """The minimised functional, a scalar, entropy and penalties included."""
         if self.rho is None:
             return self.linear + self.epsilon * self.neg_entropy
         rows, columns = self.plan.sum(1), self.plan.sum(0)
@@ -116,15 +116,15 @@ class FusedCoupling(Coupling):
 
     @cached_property
     def linear(self) -> Tensor:
-        """<T, M>."""
+        """<T, M>, a scalar."""
         return inner(self.plan, self.cost)
 
     @cached_property
     def quadratic(self) -> Tensor:
-        """sum_ijkl (C1_ik - C2_jl)^2 T_ij T_kl, the Gromov-Wasserstein distortion."""
+        """sum_ijkl (C1_ik - C2_jl)^2 T_ij T_kl, a scalar, the Gromov-Wasserstein distortion."""
         return self.distortion(self.plan)
 
     @cached_property
     def objective(self) -> Tensor:
-        """(1 - alpha) <T, M> + alpha distortion + eps sum T (log T - 1)."""
+        """(1 - alpha) <T, M> + alpha distortion + eps sum T (log T - 1), a scalar."""
         return (1 - self.alpha) * self.linear + self.alpha * self.quadratic + self.epsilon * self.neg_entropy

@@ -72,7 +72,7 @@ class Descent:
         return Solution(potentials, plan, iters, step)
 
     def linearised(self, plan: Tensor | None) -> Tensor:
-        """The logits of the problem at `plan`. At a b^T the product C1 T C2 is one of two vectors."""
+        """The logits (n, m) of the problem at `plan`. At a b^T the product C1 T C2 is one of two vectors."""
         if plan is None:
             left = self.first.times(self.a) * (self.coefficient / self.b.sum())
             return torch.addr(self.logits, left, self.second.times(self.b))
@@ -90,5 +90,5 @@ class Descent:
 
 
 def l1_distance(plan: Tensor, other: Tensor) -> float:
-    """The L1 norm of the difference."""
+    """The L1 norm of the difference of two (n, m)."""
     return float((plan - other).abs().sum())

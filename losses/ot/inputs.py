@@ -37,7 +37,7 @@ def numbers(*values: Tensor) -> list[float]:
 
 
 def precise(x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """`x` without its graph, in float32 at least and in `dtype` at least."""
+    """`x`, of any shape, without its graph, in float32 at least and in `dtype` at least."""
     return x.detach().to(torch.promote_types(torch.promote_types(x.dtype, torch.float32), dtype))
 
 
@@ -125,7 +125,7 @@ def checked_settings(owner: str, epsilon: float, tol: float, **counts: int) -> N
 
 
 def scale_of(cost: Tensor, kind: str) -> Tensor:
-    """The statistic of absolute costs that they are divided by, as a tensor without dimensions; 1 instead of 0."""
+    """The statistic of absolute costs (n, m) that they are divided by, as a tensor without dimensions; 1 instead of 0."""
     if kind == "none":
         return cost.new_ones(())
     if kind == "max":
@@ -137,17 +137,17 @@ def scale_of(cost: Tensor, kind: str) -> Tensor:
 
 
 def scaled(cost: Tensor, kind: str) -> Tensor:
-    """`cost` over its scale, in which forbidden pairs (infinite costs) do not count."""
+    """`cost` (n, m) over its scale, in which forbidden pairs (infinite costs) do not count."""
     return cost / scale_of(forbidden_as(0 if kind == "max" else torch.nan, cost), kind)
 
 
 def range_of(cost: Tensor) -> tuple[Tensor, Tensor]:
-    """Smallest and largest finite cost, as tensors without dimensions."""
+    """Smallest and largest finite cost of (n, m), as tensors without dimensions, ()."""
     return cost.amin(), forbidden_as(-torch.inf, cost).amax()
 
 
 def forbidden_as(value: float, cost: Tensor) -> Tensor:
-    """`cost` with that in place of +inf."""
+    """`cost` (n, m) with that in place of +inf."""
     return cost.nan_to_num(nan=torch.nan, posinf=value, neginf=-torch.inf)
 
 

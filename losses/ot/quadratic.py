@@ -196,7 +196,7 @@ class _Extent(NamedTuple):
     spread: float
     sway: float
     largest: tuple[Tensor, Tensor]
-    """Of the entries of either structure."""
+    """Largest entry of either structure."""
 
 
 def _extent(problem: _Problem, alpha: float, epsilon: float, bound: float | None) -> _Extent:

@@ -35,7 +35,7 @@ class Potentials(NamedTuple):
     gamma: Tensor
 
     def plan(self, logits: Tensor) -> Tensor:
-        """T_ij = exp(phi_i + gamma_j + logits_ij)."""
+        """T_ij = exp(phi_i + gamma_j + logits_ij), (n, m)."""
         return (logits + self.phi[:, None]).add_(self.gamma).exp_()
 
 
@@ -84,7 +84,7 @@ class Stopping:
 
 
 def balanced(logits: Tensor, a: Tensor, b: Tensor) -> Problem:
-    """Both marginals are constraints: phi = log a - LSE_j(gamma + logits), and the same for gamma."""
+    """Both marginals are constraints: phi = log a - LSE_j(gamma + logits), (n,), and the same for gamma, (m,)."""
     return Problem(logits, a, b, Rule())
 
 

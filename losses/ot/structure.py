@@ -32,7 +32,7 @@ class Structure(Protocol):
 
     @property
     def factors(self) -> list[Tensor]:
-        """Matrices whose product is C."""
+        """Matrices (n, r), (r, n) whose product is C; (n, n) alone where there is one."""
 
     def squared_times(self, w: Tensor) -> Tensor:
         """(C o C) w, with the elementwise square: (n,) -> (n,)."""
@@ -41,10 +41,10 @@ class Structure(Protocol):
         """A statistic of the entries, see `scale_of`."""
 
     def bounds(self) -> tuple[Tensor, Tensor]:
-        """Two numbers that all entries lie between."""
+        """Two numbers, () each, that all entries lie between."""
 
     def asymmetry(self) -> Tensor:
-        """The largest |C_ij - C_ji| in the first rows, without dimensions."""
+        """The largest |C_ij - C_ji| in the first rows, a tensor without dimensions, ()."""
 
     def times(self, w: Tensor) -> Tensor:
         """C w: (n,) -> (n,)."""
@@ -213,7 +213,7 @@ def cross_product(first: Structure, plan: Tensor, second: Structure) -> Tensor:
 
 
 def tensor_product(first: Structure, plan: Tensor, second: Structure) -> Tensor:
-    """(L x T)_ij = sum_kl (C1_ik - C2_jl)^2 T_kl = ((C1 o C1) T 1)_i + ((C2 o C2) T^T 1)_j - 2 (C1 T C2)_ij.
+    """(L x T)_ij = sum_kl (C1_ik - C2_jl)^2 T_kl = ((C1 o C1) T 1)_i + ((C2 o C2) T^T 1)_j - 2 (C1 T C2)_ij, (n, m).
 
     Peyre, Cuturi and Solomon, "Gromov-Wasserstein averaging of kernel and distance matrices" (ICML 2016), proposition 1.
     """
@@ -223,5 +223,5 @@ def tensor_product(first: Structure, plan: Tensor, second: Structure) -> Tensor:
 
 
 def distortion(first: Structure, plan: Tensor, second: Structure) -> Tensor:
-    """sum_ijkl (C1_ik - C2_jl)^2 T_ij T_kl = <L x T, T>."""
+    """sum_ijkl (C1_ik - C2_jl)^2 T_ij T_kl = <L x T, T>, a scalar, for T (n, m)."""
     return (tensor_product(first, plan, second) * plan).sum()

@@ -52,7 +52,7 @@ def barycentre(plan: Tensor, values: Tensor) -> Tensor:
 
 
 def topk_mean(plan: Tensor, values: Tensor, k: int) -> Tensor:
-    """The same over the `k` columns with most mass in each row: 1 is the argmax, m the barycentre.
+    """The same, (n, ...), over the `k` columns with most mass in each row: 1 is the argmax, m the barycentre.
 
     Raises:
         UserError: `k` is not from 1 to m, or not as many values as columns.

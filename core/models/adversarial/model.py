@@ -105,7 +105,7 @@ class SRGANModel(Model):
         self._freezable = self._trained_parameters()
 
     def _trained_parameters(self) -> list[nn.Parameter]:
-        """Those of the discriminator; a backbone may be frozen for good."""
+        """The parameters of the discriminator; a backbone may be frozen for good."""
         discriminator = self.networks.get("d")
         return [p for p in discriminator.parameters() if p.requires_grad] if discriminator is not None else []
 
@@ -150,11 +150,11 @@ class SRGANModel(Model):
         return step % self.net_d_iters == 0 and step > self.net_d_init_iters
 
     def images(self, batch: Batch) -> dict[str, Tensor]:
-        """``lq``, ``gt``, and where they differ from it the targets of losses: ``l1``, ``percep`` and ``gan``."""
+        """``lq``, ``gt``, and where they differ from it the losses' targets ``l1``, ``percep``, ``gan``: (B, C, H, W)."""
         return self.mixing({"lq": batch["lq"], "gt": batch["gt"]}, batch)
 
     def generated(self, lq: Tensor) -> Tensor:
-        """The generator's output."""
+        """The generator's output (B, C, H, W)."""
         return as_tuple(self.networks["g"](lq))[0]
 
     def train_discriminator(self, trained: bool) -> None:
@@ -163,17 +163,17 @@ class SRGANModel(Model):
             p.requires_grad_(trained)
 
     def judge(self, image: Tensor, lq: Tensor) -> Any:
-        """The discriminator's answer to an image, beside the enlarged input if it wants that."""
+        """The discriminator's answer to an image (B, C, H, W), beside the enlarged input if it wants that."""
         if self.conditional:
             image = torch.cat([F.interpolate(lq, size=image.shape[-2:], mode="nearest").to(image), image], 1)
         return self.networks["d"](image)
 
     def generator_terms(self, output: Tensor, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What the generator minimises, by log name."""
+        """What the generator minimises, scalars by log name."""
         return {**self.image_terms(output, images), **self.adversarial_terms(output, images)}
 
     def image_terms(self, output: Tensor, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What it minimises without the discriminator."""
+        """What it minimises without the discriminator, scalars by log name."""
         gt = images["gt"]
         values: dict[str, dict[str, Tensor]] = {}
         for key in self.image_losses:
@@ -190,7 +190,7 @@ class SRGANModel(Model):
         return terms
 
     def adversarial_terms(self, output: Tensor, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """``l_g_gan``, and ``l_g_feat`` where the options have that."""
+        """The scalars ``l_g_gan``, and ``l_g_feat`` where the options have that."""
         loss, lq = self.losses["gan_opt"], images["lq"]
         real: Any = None
         if self.relativistic or "gan_feat_opt" in self.losses:
@@ -223,7 +223,7 @@ class SRGANModel(Model):
         return {"l_d_real": of_real, "l_d_fake": of_fake}, {"out_d_real": mean(real), "out_d_fake": mean(fake)}
 
     def penalties(self, output: Tensor, images: Mapping[str, Tensor], step: int) -> dict[str, Tensor]:
-        """Penalties on the discriminator's gradients, by log name, in float32."""
+        """Penalties on the discriminator's gradients, scalars by log name, in float32."""
         terms: dict[str, Tensor] = {}
         lq, target = images["lq"], images.get("gan", images["gt"])
         with torch.autocast(lq.device.type, enabled=False):
@@ -314,7 +314,7 @@ def unfit(block: Mapping[str, Any], size: int) -> str | None:
 
 
 def mean(prediction: Any) -> Tensor:
-    """The mean logit of a discriminator's answer."""
+    """The mean logit of a discriminator's answer, a scalar."""
     return torch.cat([p.detach().float().flatten() for p in logits(prediction)]).mean()
 
 

@@ -90,7 +90,7 @@ class PairMaker(nn.Module):
 
     @torch.no_grad()
     def pair(self, batch: Batch, sharpen: bool) -> dict[str, Tensor]:
-        """``lq``, ``gt``, and ``degraded``, the patch of ``gt`` that was degraded, sharpened or not.
+        """``lq``, ``gt``, and ``degraded``, the patch of ``gt`` that was degraded, sharpened or not: (B, 3, H, W) each.
 
         Raises:
             UserError: the batch has neither pairs nor what pairs are made from.

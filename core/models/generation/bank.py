@@ -215,20 +215,20 @@ def interleaved(share: Tensor, indices: list[int], count: int) -> Tensor:
 
 
 def joined(parts: list[Tensor]) -> Tensor:
-    """Batches of images as one tensor: bytes if all are."""
+    """Batches of images (B, C, H, W) as one tensor: bytes if all are."""
     if any(p.dtype != torch.uint8 for p in parts):
         parts = [as_floats(p) for p in parts]
     return torch.cat(parts)
 
 
 def as_bytes(images: Tensor) -> Tensor:
-    """Images in [-1, 1] as bytes, if `as_floats` gives exactly them back; else unchanged."""
+    """Images (N, C, H, W) in [-1, 1] as bytes, if `as_floats` gives exactly them back; else unchanged."""
     stored = ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     return stored if torch.equal(as_floats(stored), images) else images
 
 
 def as_floats(images: Tensor) -> Tensor:
-    """Inverse of `as_bytes`."""
+    """The inverse of `as_bytes`: (N, C, H, W) in [-1, 1]."""
     return images.float() / 255 * 2 - 1 if images.dtype == torch.uint8 else images
 
 
@@ -251,7 +251,7 @@ def save_features(path: Path, features: Tensor, extractor: FeatureExtractor, dat
 def load_features(
     path: Path | None, extractor: FeatureExtractor, dataset: str, shape: tuple[int, int]
 ) -> Tensor | None:
-    """The features in `path`, on every rank; None where they must be computed, on every rank too.
+    """The features (rows, dim) in `path`, on every rank; None where they must be computed, on every rank too.
 
     Raises:
         UserError: they are of another extractor or dataset, or the file is damaged.

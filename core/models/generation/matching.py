@@ -255,7 +255,7 @@ class Targets:
         return targets.expected_distances(self.plan, memory.euclidean)
 
     def part(self, rows: slice) -> Targets:
-        """Those of some of the images."""
+        """The targets of some of the images."""
         return Targets(
             self.plan[rows], self.sound, *(None if x is None else x[rows] for x in (self.columns, self.weights))
         )

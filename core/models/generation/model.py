@@ -29,7 +29,7 @@ from .times import Times
 
 log = logging.getLogger("relume")
 IMAGINED_ROWS = 64
-"""Of a memory bank where only a step's memory is looked at, of which matching keeps nothing for gradients."""
+"""Rows of a memory bank where only a step's memory is looked at, of which matching keeps nothing for gradients."""
 Options = TypeVar("Options", BankOptions, MatchingOptions, Times)
 
 
@@ -55,7 +55,7 @@ class Aims(NamedTuple):
     images: Tensor
     """x* (B, C, H, W)."""
     features: Tensor | None
-    """Of x*, (B, d), where a loss wants them."""
+    """Features of x*, (B, d), where a loss wants them."""
     context: dict[str, Tensor]
     """What losses of features want besides."""
     logs: dict[str, Tensor | float]

@@ -23,7 +23,7 @@ BAD: Any = object()
 LISTS = (list, tuple, collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection)
 MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
 MOST_THINGS, LONGEST, LARGEST = 10**6, 10**9, 1e100
-"""Of things that are counted, of other whole numbers, and of all numbers."""
+"""Largest counts of things, other whole numbers, and numbers of any kind."""
 COUNTED = re.compile(
     r"(^|_)(num|nums|n|depths?|blocks?|blks?|layers?|levels?|stages?|groups?|heads?|convs?|refinement|periods)($|_)"
 )

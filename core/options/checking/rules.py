@@ -301,7 +301,7 @@ class OptionsChecker(Checker):
         return {}
 
     def _unjudged(self, cls: Any, block: Block, *known: str) -> dict[str, Parameter]:
-        """Of a section, the keys that may be options of the model, whose name is wrong, and reported: all but misspelt ones."""
+        """The keys of a section that may be options of the model, whose name is wrong, and reported: all but misspelt ones."""
         fields = [*parameters(cls), *known]
         return {k: Parameter(k, Any, None) for k in block.entries if k not in fields and not did_you_mean(k, fields)}
 

@@ -80,7 +80,7 @@ class FilePlugin:
         return taken(registry, found) if ours and suits(registry, found) else None
 
     def names(self, registry: Registry) -> list[str]:
-        """Of everything suitable that it defines."""
+        """Names of everything suitable that it defines."""
         return [n for n, v in vars(self.module).items() if not n.startswith("_") and self.find(registry, n) is v]
 
 
@@ -99,7 +99,7 @@ class ModulePlugin:
         return taken(registry, found) if own and suits(registry, found) else None
 
     def names(self, registry: Registry) -> list[str]:
-        """Of everything suitable that it defines."""
+        """Names of everything suitable that it defines."""
         return [n for n in vars(self.module) if not n.startswith("_") and self.find(registry, n) is not None]
 
 
@@ -159,7 +159,7 @@ class FolderPlugin:
         return sorted(self.index.get(name, ()), key=rank)
 
     def names(self, registry: Registry) -> list[str]:
-        """Of what is defined where things of that kind usually are."""
+        """Names of what is defined where things of that kind usually are."""
         preferred = PREFERRED.get(registry.noun, ())
         return sorted(
             name

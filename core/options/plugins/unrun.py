@@ -62,7 +62,7 @@ class UnrunPlugin:
         return self.stand_in(name, node) if node is not None and belongs(node, registry.noun) is not False else None
 
     def names(self, registry: Registry) -> list[str]:
-        """Of what the text shows to be of the registry's kind."""
+        """Names of what the text shows to be of the registry's kind."""
         return [name for name, node in self.definitions.items() if belongs(node, registry.noun)]
 
     def stand_in(self, name: str, node: Definition) -> Callable[..., Any]:

@@ -22,7 +22,7 @@ SCIENTIFIC = (
 
 
 MOST_VALUES = 20_000
-"""Of an option file, each counted as often as aliases repeat it."""
+"""Most values of an option file, each counted as often as aliases repeat it."""
 DEEPEST = 50
 """Blocks and lists within each other."""
 

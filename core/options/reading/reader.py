@@ -18,7 +18,7 @@ BASE = "_base_"
 COMMAND_LINE = 1_000_000
 """Rank of what comes from the command line: after any number of files."""
 MOST_BYTES = 1 << 18
-"""Of an option file. (PyYAML reads some hundred kilobytes in a second.)"""
+"""Most bytes of an option file. (PyYAML reads some hundred kilobytes in a second.)"""
 MOST_FILES, LONGEST_CHAIN = 200, 50
 """Files that one option file is based on, and how many of them in a row."""
 

@@ -14,7 +14,7 @@ AS_WRITTEN = ("timestamp", "value")
 """YAML 1.1 types that no option has; a date is read as the string that it looks like."""
 
 MOST_DIGITS = 400
-"""Of a number."""
+"""Most digits of a number."""
 
 
 class Source:

@@ -10,7 +10,7 @@ import torch
 
 
 def with_modes(optimizers: Iterable[torch.optim.Optimizer]) -> list[Any]:
-    """Those that have methods ``train`` and ``eval``, which turn the weights into the ones and the others."""
+    """The optimizers that have methods ``train`` and ``eval``, which turn the weights into the ones and the others."""
     return [o for o in optimizers if callable(getattr(o, "train", None)) and callable(getattr(o, "eval", None))]
 
 
