@@ -16,7 +16,7 @@ import importlib
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,8 @@ from relume.archs import build_network
 from relume.core import options
 from relume.core.cli import script
 from relume.core.errors import UserError
-from relume.core.ops import dispatch, launching, ssd_chunks
+from relume.core.ops import dispatch, launching, selective_scan, ssd_chunks
+from relume.core.ops.selective_scan_chunks import _Layout, scan_chunks
 from relume.losses import build_loss
 
 BANDWIDTH, LAUNCH = 3.0e12, 4e-6
@@ -64,6 +65,13 @@ SPECIAL: dict[str, Step] = {"DiffIR, stage 1": lambda net, x: net(x, x.clone())}
 """How networks are called that take more than one tensor."""
 
 
+class Counts(NamedTuple):
+    """Of some operations."""
+
+    bytes: int
+    launches: int
+
+
 class Traffic(TorchDispatchMode):
     """Sums bytes and launches of the operations inside."""
 
@@ -78,6 +86,10 @@ class Traffic(TorchDispatchMode):
         if moved:
             self.bytes += moved
             self.launches += 1
+
+    def include(self, counts: Counts) -> None:
+        self.bytes += counts.bytes
+        self.launches += counts.launches
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
@@ -124,6 +136,56 @@ NAMES = {
 """Where an op's two operators are called something else than ``fused`` and nothing."""
 
 
+def counted_scan(traffic: list[Traffic]) -> Callable[..., Any]:
+    """`scan_chunks` that adds what it would count, found from its first chunks: each further one counts as the second does."""
+    known: dict[Any, list[Counts]] = {}
+
+    def counts(inputs: tuple[Any, ...]) -> list[Counts]:
+        u, _, A, B, C = inputs[:5]
+        chunk = _Layout(u, A, B, C).chunk
+        more, rest = divmod(u.shape[2], chunk)
+        key = tuple(t.shape if isinstance(t, Tensor) else t for t in inputs)
+        if key not in known:
+            once, twice = (both_ways(inputs, times * chunk + rest) for times in (1, 2))
+            known[key] = [
+                Counts(*(a + (more - 1) * (b - a) for a, b in zip(one, two, strict=True)))
+                for one, two in zip(once, twice, strict=True)
+            ]
+        return known[key]
+
+    def both_ways(inputs: tuple[Any, ...], length: int) -> list[Counts]:
+        """What the scan of so many steps counts forward and backward."""
+        given = [t.detach() if isinstance(t, Tensor) else t for t in inputs]
+        given = [
+            t.narrow(-1, 0, length) if i in (0, 1) or (i in (3, 4) and t.dim() == 4) else t for i, t in enumerate(given)
+        ]
+        wanted = [t.requires_grad_() for t in given if isinstance(t, Tensor)]
+        outside = traffic[0].bytes, traffic[0].launches
+        with torch.enable_grad(), Traffic() as forward:
+            y, _ = scan_chunks(*given)
+        with Traffic() as backward:
+            torch.autograd.grad(y, wanted, torch.empty_like(y))
+        traffic[0].bytes, traffic[0].launches = outside
+        return [Counts(t.bytes, t.launches) for t in (forward, backward)]
+
+    class Scan(Function):
+        @staticmethod
+        def forward(ctx: Any, *inputs: Any) -> Any:
+            ctx.save_for_backward(*(t for t in inputs if isinstance(t, Tensor)))
+            ctx.counts, ctx.given = counts(inputs), [isinstance(t, Tensor) for t in inputs]
+            traffic[0].include(ctx.counts[0])
+            ctx.set_materialize_grads(False)  # those zeros are counted already
+            return torch.empty_like(inputs[0]), inputs[2].new_empty(len(inputs[0]), *inputs[2].shape)
+
+        @staticmethod
+        def backward(ctx: Any, *_: Any) -> Any:
+            traffic[0].include(ctx.counts[1])
+            made = iter([torch.empty_like(t) for t in ctx.saved_tensors])
+            return tuple(next(made) if given else None for given in ctx.given)
+
+    return Scan.apply
+
+
 def prepare(traffic: list[Traffic], fused: list[bool]) -> None:
     """Let every op decide as `fused` says, and every launch count itself instead of running."""
 
@@ -133,6 +195,7 @@ def prepare(traffic: list[Traffic], fused: list[bool]) -> None:
     torch.is_autocast_enabled = lambda *_: False  # autocast knows no device "meta"
     torch.autocast = lambda *_, **__: contextlib.nullcontext()  # type: ignore[misc, assignment]
     launching.interpreted = lambda: False
+    selective_scan.scan_chunks = counted_scan(traffic)
     ssd_chunks.safe_tile = lambda decay, chunk: chunk  # it reads values; usually it is the chunk
     for path in Path(dispatch.__file__).parent.glob("*.py"):
         module = importlib.import_module(f"relume.core.ops.{path.stem}")

@@ -135,7 +135,7 @@ def _conv_back(  # type: ignore[no-untyped-def]  # noqa: ANN202
 
 def _grid(x: Tensor, extra: int = 0) -> tuple[tuple[int, int], int, dict[str, int]]:
     batch, length, channels = x.shape
-    steps, width = tile(STEPS), block(min(channels, CHANNELS))
+    steps, width = block(length + extra, most=tile(STEPS)), block(channels, most=tile(CHANNELS))
     tiles = triton.cdiv(length + extra, steps)
     return (batch * tiles, triton.cdiv(channels, width)), tiles, {"STEPS": steps, "CHANNELS": width}
 

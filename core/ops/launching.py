@@ -50,6 +50,11 @@ def tile(elements: int) -> int:
     return elements * 32 if interpreted() else elements
 
 
+def steps(most: int, tiles: int) -> int:
+    """Tiles that a program goes through: in the interpreter, which spares none, no more than there are."""
+    return max(1, min(most, tiles)) if interpreted() else most
+
+
 def block(n: int, least: int = 16, most: int = 1 << 30) -> int:
     """The smallest power of two that holds `n`, within limits."""
     return int(max(least, min(triton.next_power_of_2(n), most)))

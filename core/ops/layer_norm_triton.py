@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launching import launch, operator, tile
+from .launching import launch, operator, steps, tile
 
 TILE = 2048
 """Elements that a program holds at once."""
@@ -128,12 +128,13 @@ def _run_backward(
     batch, channels = x.shape[0], x.shape[-1]
     rows = x[0].numel() // channels if batch else 0
     height, width = tiling(channels)
-    programs = triton.cdiv(rows, height * STEPS)
+    held = steps(STEPS, triton.cdiv(rows, height))
+    programs = triton.cdiv(rows, height * held)
     grad_x = torch.empty_like(x)
     sums = torch.empty(2, batch, programs, channels, device=x.device, dtype=torch.float32)
     launch(
         _backward, (batch * programs,), grad.contiguous(), x, gain, mean, scale, grad_x, sums[0], sums[1], rows, channels,
-        channels if gain.dim() == 2 else 0, programs, CENTRED=centred, ROWS=height, WIDTH=width, STEPS=STEPS,
+        channels if gain.dim() == 2 else 0, programs, CENTRED=centred, ROWS=height, WIDTH=width, STEPS=held,
     )  # fmt: skip
     return grad_x, sums.sum((1, 2) if gain.dim() == 1 else 2)
 

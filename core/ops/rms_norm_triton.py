@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launching import block, launch, operator, tile
+from .launching import block, launch, operator, steps, tile
 
 TILE = 1024
 """Elements that a program holds at once."""
@@ -136,12 +136,13 @@ def _run_backward(
     of_x, _, of_z = _fake_backward(grad, x, weight, z, scale, size, norm_before_gate)
     x, gate, groups = _rows(x), _rows(x if z is None else z), x.shape[-1] // size
     height, width = _tiling(size)
-    programs = triton.cdiv(len(x), height * STEPS)
+    held = steps(STEPS, triton.cdiv(len(x), height))
+    programs = triton.cdiv(len(x), height * held)
     partial = torch.empty(programs, groups * size, device=x.device, dtype=torch.float32)
     launch(
         _rms_backward, (programs, groups), grad.contiguous(), x, gate, weight.contiguous(), scale, of_x, of_z, partial,
         len(x), x.stride(0), gate.stride(0), groups, size, GATED=z is not None, BEFORE=norm_before_gate, ROWS=height,
-        WIDTH=width, STEPS=STEPS,
+        WIDTH=width, STEPS=held,
     )  # fmt: skip
     return of_x, partial.sum(0), of_z
 

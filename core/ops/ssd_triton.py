@@ -252,7 +252,7 @@ class _Sizes:
     def __init__(self, x: Tensor, B: Tensor, D: Tensor | None) -> None:
         self.batch, self.length, self.heads, self.width = x.shape
         self.groups, self.size = B.shape[2:]
-        chunk = 2 * CHUNK if interpreted() else CHUNK
+        chunk = min(tile(CHUNK), 8 * CHUNK)
         self.chunks = triton.cdiv(self.length, chunk)
         self.shape = (self.length, self.heads, self.heads // self.groups, self.width, self.size, self.chunks)
         self.tiles = {"Q": chunk, "P": block(self.width), "N": block(self.size)}

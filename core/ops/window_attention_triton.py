@@ -1,8 +1,8 @@
 """Triton kernels of gated attention in shifted windows, from the image and into it: no roll, no partition, no mask in memory.
 
-A program takes one window and head: its tokens are gathered by index arithmetic, scores stay in registers, and the gate is
-applied at the store. Forward one launch, 4 maps moved; backward one, which computes the scores again, 8 maps. Each token
-belongs to one window, so that gradients need no sums between programs. Limit: bytes.
+A program takes one window (in the interpreter 8) and head: its tokens are gathered by index arithmetic, scores stay in
+registers, and the gate is applied at the store. Forward one launch, 4 maps moved; backward one, which computes the scores
+again, 8 maps. Each token belongs to one window, so that gradients need no sums between programs. Limit: bytes.
 """
 
 from __future__ import annotations
@@ -22,18 +22,20 @@ SLICE = 16
 
 @triton.jit
 def _place(  # type: ignore[no-untyped-def]  # noqa: ANN202
-    window, height, width, down, across, side, shift,  # noqa: ANN001
-    TOKENS: tl.constexpr,
+    windows, height, width, down, across, side, shift,  # noqa: ANN001
+    TOKENS: tl.constexpr, PADDED: tl.constexpr,
 ):  # fmt: skip
-    """Of a window's tokens: the pixel in the batch of images, whether it is one, and which part of the image it is from."""
+    """Of a program's tokens: the pixel in the batch of images, whether it is one, and which part of the image it is from."""
     token = tl.arange(0, TOKENS)
+    window = tl.program_id(0).to(tl.int64) * (TOKENS // PADDED) + token // PADDED
+    token = token % PADDED
     row = window // across % down * side + token // side
     column = window % across * side + token % side
     # What the cyclic shift brought in from the other side is apart from the rest.
     region = tl.where(row >= height - shift, 2, 0) + tl.where(column >= width - shift, 1, 0)
     pixel = (row + shift) % height * width + (column + shift) % width
     image = window // across // down
-    return image * height * width + pixel, token < side * side, region
+    return image * height * width + pixel, (token < side * side) & (window < windows), region
 
 
 @triton.jit
@@ -45,8 +47,8 @@ def _load(source, row, column, real, size):  # type: ignore[no-untyped-def]  # n
 
 @triton.jit
 def _scores(  # type: ignore[no-untyped-def]  # noqa: ANN202
-    q, k, row, real, region, size, scale, apart,  # noqa: ANN001
-    TOKENS: tl.constexpr, SIZE: tl.constexpr, SLICE: tl.constexpr,
+    q, k, row, real, region, side, size, scale, apart,  # noqa: ANN001
+    TOKENS: tl.constexpr, PADDED: tl.constexpr, SIZE: tl.constexpr, SLICE: tl.constexpr,
 ):  # fmt: skip
     s = tl.zeros((TOKENS, TOKENS), tl.float32)
     for first in range(0, SIZE, SLICE):
@@ -54,22 +56,25 @@ def _scores(  # type: ignore[no-untyped-def]  # noqa: ANN202
         keys = tl.trans(_load(k, row, d, real, size))
         s += tl.dot(_load(q, row, d, real, size), keys, input_precision="tf32x3")
     s = s * scale + tl.where(region[:, None] == region[None, :], 0.0, apart)
-    s = tl.where(real[None, :], s, -float("inf"))
+    token = tl.arange(0, TOKENS)
+    s = tl.where((token % PADDED < side * side)[None, :], s, -float("inf"))
+    if PADDED < TOKENS:
+        s = tl.where((token // PADDED)[:, None] == (token // PADDED)[None, :], s, -float("inf"))
     s = tl.exp(s - tl.max(s, 1)[:, None])
     return s / tl.sum(s, 1)[:, None]
 
 
 @triton.jit
 def _window_forward(  # type: ignore[no-untyped-def]  # noqa: ANN202
-    qkv, gate, out, height, width, down, across, side, shift, heads, size, scale, apart,  # noqa: ANN001
-    TOKENS: tl.constexpr, SIZE: tl.constexpr, SLICE: tl.constexpr,
+    qkv, gate, out, windows, height, width, down, across, side, shift, heads, size, scale, apart,  # noqa: ANN001
+    TOKENS: tl.constexpr, PADDED: tl.constexpr, SIZE: tl.constexpr, SLICE: tl.constexpr,
 ):  # fmt: skip
-    window, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    pixel, real, region = _place(window, height, width, down, across, side, shift, TOKENS)
+    head = tl.program_id(1)
+    pixel, real, region = _place(windows, height, width, down, across, side, shift, TOKENS, PADDED)
     channels = heads * size
     q, three, one = qkv + head * size, pixel * (3 * channels), pixel * channels
     v = q + 2 * channels
-    p = _scores(q, q + channels, three, real, region, size, scale, apart, TOKENS, SIZE, SLICE)
+    p = _scores(q, q + channels, three, real, region, side, size, scale, apart, TOKENS, PADDED, SIZE, SLICE)
     g = tl.sigmoid(tl.load(gate + pixel * heads + head, mask=real, other=0.0).to(tl.float32))
     for first in range(0, SIZE, SLICE):
         d = first + tl.arange(0, SLICE)
@@ -80,17 +85,17 @@ def _window_forward(  # type: ignore[no-untyped-def]  # noqa: ANN202
 
 @triton.jit
 def _window_backward(  # type: ignore[no-untyped-def]  # noqa: ANN202
-    grad, qkv, gate, of_qkv, of_gate, height, width, down, across, side, shift, heads, size, scale, apart,  # noqa: ANN001
-    TOKENS: tl.constexpr, SIZE: tl.constexpr, SLICE: tl.constexpr,
+    grad, qkv, gate, of_qkv, of_gate, windows, height, width, down, across, side, shift, heads, size, scale, apart,  # noqa: ANN001
+    TOKENS: tl.constexpr, PADDED: tl.constexpr, SIZE: tl.constexpr, SLICE: tl.constexpr,
 ):  # fmt: skip
-    window, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    pixel, real, region = _place(window, height, width, down, across, side, shift, TOKENS)
+    head = tl.program_id(1)
+    pixel, real, region = _place(windows, height, width, down, across, side, shift, TOKENS, PADDED)
     channels = heads * size
     # Some channels at a time: all of a wide head, in two halves of the digits each, are more than registers hold.
     q, three, of_y, one = qkv + head * size, pixel * (3 * channels), grad + head * size, pixel * channels
     k, v = q + channels, q + 2 * channels
     of_q = of_qkv + head * size
-    p = _scores(q, k, three, real, region, size, scale, apart, TOKENS, SIZE, SLICE)
+    p = _scores(q, k, three, real, region, side, size, scale, apart, TOKENS, PADDED, SIZE, SLICE)
     p = tl.where(real[:, None], p, 0.0)
     g = tl.sigmoid(tl.load(gate + pixel * heads + head, mask=real, other=0.0).to(tl.float32))
     d_p = tl.zeros((TOKENS, TOKENS), tl.float32)
@@ -119,9 +124,11 @@ def _sizes(qkv: Tensor, heads: int, side: int, shift: int, scale: float, apart: 
     """Grid, what both kernels are told of the image, and the sizes of tiles."""
     batch, height, width, channels = qkv.shape
     down, across = height // side, width // side
-    size = channels // 3 // heads
-    tiles = {"TOKENS": block(side * side), "SIZE": block(size), "SLICE": min(tile(SLICE), block(size))}
-    return (batch * down * across, heads), (height, width, down, across, side, shift, heads, size, scale, apart), tiles
+    size, windows, padded = channels // 3 // heads, batch * down * across, block(side * side)
+    together = block(windows, least=1, most=max(tile(1) // 4, 1))  # 8 in the interpreter
+    tiles = {"TOKENS": together * padded, "PADDED": padded, "SIZE": block(size), "SLICE": min(tile(SLICE), block(size))}
+    numbers = (windows, height, width, down, across, side, shift, heads, size, scale, apart)
+    return (triton.cdiv(windows, together), heads), numbers, tiles
 
 
 def _fake(qkv: Tensor, gate: Tensor, side: int, shift: int, scale: float, apart: float) -> Tensor:

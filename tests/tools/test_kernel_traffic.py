@@ -41,6 +41,20 @@ def test_a_tensor_given_twice_is_read_once(tool: ModuleType) -> None:
     assert counted.bytes == 4 * 10
 
 
+def test_a_scan_counts_as_much_as_if_all_of_its_chunks_were_gone_through(tool: ModuleType) -> None:
+    shapes = [(2, 8, 150), (2, 8, 150), (8, 1024), (2, 1, 1024, 150), (2, 1, 1024, 150), (8,), (8,)]  # chunks of 32
+    given = [torch.empty(s, device="meta", requires_grad=True) for s in shapes]
+    counted = []
+    traffic = [tool.Traffic()]
+    for scan in (tool.scan_chunks, tool.counted_scan(traffic)):
+        traffic[0] = tool.Traffic()
+        with traffic[0]:
+            y, _ = scan(*given, True)
+            torch.autograd.grad(y, given, torch.empty_like(y))
+        counted.append((traffic[0].bytes, traffic[0].launches))
+    assert counted[0] == counted[1] and counted[0][1] > 3 * 150
+
+
 def test_an_unknown_system_is_one_line(tool: ModuleType) -> None:
     with pytest.raises(UserError, match="--systems: 'Restromer' is none of Spectroformer, ") as e:
         tool.run(argparse.Namespace(systems=["Restromer"]))
