@@ -212,7 +212,8 @@ def _affine(x: Tensor, weight: Tensor, bias: Tensor | None = None, onto: Tensor 
 
     oneDNN's product adds both as it writes, and is the faster one where matrices have few columns.
     """
-    if x.dtype != torch.float32 or type(x) is not Tensor or not has_fused_products():  # no fake tensors
+    # Of tensors without data (torch's fake ones) the operator knows no shapes.
+    if x.dtype != torch.float32 or type(x) is not Tensor or not has_fused_products():
         y = F.linear(x, weight, bias)
         return y if onto is None else y.add_(onto)
     fused = torch.ops.mkldnn._linear_pointwise

@@ -49,12 +49,17 @@ class Norm(nn.Module):
 
 
 class BodyNorm(nn.Module):
+    """Restormer's, on the pixels as rows: (x - mean) / sqrt(var + eps) * w + b."""
+
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.body = Norm(dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.body(x)
+        rows = x.flatten(2).transpose(1, 2)
+        mean, variance = rows.mean(-1, keepdim=True), rows.var(-1, keepdim=True, unbiased=False)
+        rows = (rows - mean) / torch.sqrt(variance + EPS) * self.body.weight + self.body.bias
+        return rows.transpose(1, 2).reshape(x.shape)
 
 
 def heads_of(x: Tensor, heads: int) -> Tensor:
