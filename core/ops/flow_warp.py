@@ -92,7 +92,7 @@ def _line(size: int, device: torch.device) -> Tensor:
 
 def fuses(x: Tensor, flow: Tensor) -> bool:
     """Whether `flow_warp` of these would run its kernels, unless it samples as they cannot."""
-    return use_kernel("flow_warp", functools.partial(_obstacle, x, flow), x)
+    return use_kernel("flow_warp", functools.partial(_obstacle, x, flow), x, (x.shape[0], *x.shape[2:], x.shape[1]))
 
 
 @case(
