@@ -83,7 +83,7 @@ INSTEAD = {"window_reverse": window_reverse, "windows2img": windows2img}
 
 
 def every_expert(own: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """SeemoRe: all experts are computed, and those not chosen by the gate count nothing; for any batch, not one picture."""
+    """SeemoRe: all experts are computed, and those not chosen by the gate count nothing."""
 
     def call(self: Any, inputs: Tensor, k: Tensor) -> Tensor:
         weights = torch.softmax(self.gate(inputs).float(), 1).to(inputs.dtype)

@@ -19,6 +19,7 @@ import torch
 from runs import REPO
 
 from relume.archs import ARCHS, build_network
+from relume.archs.mambairv2 import pad_symmetric
 from relume.archs.zoo.traceable import INSTEAD, METHODS, traceable
 from relume.core import options
 from relume.core.errors import UserError
@@ -159,6 +160,20 @@ def same_while_traced(network: torch.nn.Module, picture: torch.Tensor, places: l
         torch.testing.assert_close(network(picture), expected, rtol=0, atol=0)
     assert before and not any(a is b for a, b in zip(before, inside, strict=True))
     assert before == [getattr(*place) for place in places]
+
+
+def test_mambairv2_extends_images_of_any_size_where_it_is_exported() -> None:
+    """Also where the example needs none of it."""
+
+    class Padded(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return pad_symmetric(x, 4)
+
+    sides = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    program = torch.export.export(Padded(), (torch.rand(1, 2, 8, 12),), dynamic_shapes={"x": sides}).module()
+    for height, width in ((7, 9), (8, 4), (5, 10)):
+        x = torch.rand(1, 2, height, width)
+        assert torch.equal(program(x), Padded()(x))
 
 
 def test_the_page_has_a_row_for_each_architecture() -> None:
