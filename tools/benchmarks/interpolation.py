@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import unittest.mock
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .common import Job, Row, memory_row, paired, peak_mib, section, time_row
@@ -80,6 +83,95 @@ def ssd_times() -> list[Row]:
     finally:
         torch.set_flush_denormal(False)
     assert flushed, "this processor cannot flush denormal numbers"
+    return rows
+
+
+PUBLISHED: dict[str, Any] = {
+    "F": 32,
+    "window_size": 8,
+    "depths": [2, 2, 2],
+    "num_heads": [2, 4, 8],
+    "mlp_ratios": [4, 4, 4],
+    "mamba": {"d_state": 64, "d_conv": 4, "expand": 2, "headdim": 64},
+    "drop_path": 0.0,
+}
+PHASES: dict[str, dict[str, Any]] = {"phase 1": {}, "phase 2": {"use_flow": True, "flow_c": [240, 150, 90]}}
+"""HybridVFI as published (options/vfi)."""
+
+
+def scan_of_mamba_ssm(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    chunk: int = 64,
+    *,
+    D: Tensor,
+    dt_bias: Tensor,
+    **others: Any,
+) -> Tensor:
+    """What the layer calls, by mamba_ssm's ``ssd_minimal_discrete`` in chunks of 64, which is its fastest form here."""
+    import reference_ssd
+
+    length, heads = x.shape[1:3]
+    dt = F.softplus(dt + dt_bias)
+    B, C = (t.repeat_interleave(heads // t.shape[2], dim=2) for t in (B, C))
+    chunk = 64
+    given = (x * dt[..., None], dt * A, B, C)
+    padded = [F.pad(t, (0, 0) * (t.dim() - 2) + (0, -length % chunk)) for t in given]
+    y: Tensor = reference_ssd.minimal(*padded, chunk)[0][:, :length]
+    return y + D.view(heads, -1) * x
+
+
+def as_published(job: Job) -> Job:
+    """The same with mamba_ssm's scan in place of ours."""
+
+    def run() -> None:
+        with unittest.mock.patch("relume.archs.mamba2.ssd", scan_of_mamba_ssm):
+            job()
+
+    return run
+
+
+def hybrid(phase: str, side: int) -> Job:
+    """Forward and backward of two frames."""
+    from relume.archs import build_network
+
+    torch.manual_seed(0)
+    network = build_network({"type": "HybridVFI", **PUBLISHED, **PHASES[phase]})
+    frames = torch.rand(1, 6, side, side)
+
+    def run() -> None:
+        network.zero_grad(set_to_none=True)
+        network(frames)[0].mean().backward()
+
+    return run
+
+
+def hybrid_alone(who: str, phase: str, side: str) -> Job:
+    """For `peak_mib`."""
+    made = hybrid(phase, int(side))
+    return made if who == "ours" else as_published(made)
+
+
+@section("hybrid")
+def hybrid_rows() -> list[Row]:
+    """HybridVFI with our scan against the same network with mamba_ssm's, denormal numbers flushed for both."""
+    torch.set_flush_denormal(True)
+    rows: list[Row] = []
+    try:
+        for phase in PHASES:
+            for side in (64, 128):
+                made = hybrid(phase, side)
+                what = f"hybrid {phase} {{}} 1x6x{side}x{side}"
+                rows.append(
+                    time_row(what.format("forward+backward"), *paired(3, made, as_published(made)), "mamba_ssm's scan")
+                )
+                peaks = (peak_mib(hybrid_alone, who, phase, str(side)) for who in ("ours", "theirs"))
+                rows.append(memory_row(what.format("peak memory"), *peaks, "mamba_ssm's scan"))
+    finally:
+        torch.set_flush_denormal(False)
     return rows
 
 

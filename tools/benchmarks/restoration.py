@@ -80,3 +80,18 @@ def swinir_rows() -> list[Row]:
         picture = paired(9, forward(ours, side + 40), forward(theirs, side + 40))
         rows.append(time_row(f"swinir {name} forward 1x3x{side + 40}x{side + 40}", *picture, "spandrel"))
     return rows
+
+
+@section("restormer")
+def restormer_rows() -> list[Row]:
+    """The published network of width 48 against its formulas (tests/archs/reference_diffir.py)."""
+    import reference_diffir
+
+    from relume.archs import build_network
+
+    ours, plain = build_network({"type": "Restormer"}), reference_diffir.Restormer()
+    plain.load_state_dict(ours.state_dict())
+    jobs = both(ours, 1, 96), both(plain, 1, 96), products_of(both(ours, 1, 96))
+    mine, theirs, least = paired(5, *jobs)
+    what = "restormer forward+backward 1x3x96x96"
+    return [time_row(what, mine, theirs, "plain"), share_row(f"{what}, of it", mine, least)]
