@@ -70,7 +70,7 @@ Clip = Video | FrameFolder
 
 
 def find_clips(root: str, left_out: list[str] | None = None) -> list[Clip]:
-    """A video file, or all videos and folders with images below a folder, sorted by path.
+    """A video file, or all videos and folders with images inside a folder, sorted by path.
 
     Args:
         left_out: list that gets the names of videos that cannot be decoded, which are then passed over where there are others.

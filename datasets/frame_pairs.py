@@ -38,7 +38,7 @@ def open_both(
 
 
 def open_clips(root: str, backend: IOBackend, left_out: list[str] | None = None, part: str = "") -> dict[str, Frames]:
-    """Clips by name (the folder below `root`, or the video file without suffix), in the order of their names.
+    """Clips by name (the folder inside `root`, or the video file without suffix), in the order of their names.
 
     Args:
         left_out: list that gets the names of clips that are videos which cannot be decoded; see `find_clips`.

@@ -80,7 +80,7 @@ class Vimeo90KDataset(TripletDataset):
         use_flip: flip at random, both ways.
         use_rot: rotate at random by multiples of 90 degrees; needs patches.
         enlarge: cut patches larger than 256 as large as they can be, and enlarge them.
-        allow_outside: let the list name folders that are not below `dataroot`.
+        allow_outside: let the list name folders that are not inside `dataroot`.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next sample.
     """
 
@@ -245,7 +245,7 @@ class SNUFILMDataset(Benchmark):
         level: distance of the outer frames.
         meta_info_file: another list: three paths per line, the middle frame second. Leading folders of the paths that are
             not there are left out.
-        allow_outside: let the list name frames that are not below `dataroot`.
+        allow_outside: let the list name frames that are not inside `dataroot`.
         on_error: what an unreadable file does: ``raise``, or ``skip`` to the next sample.
     """
 
@@ -289,7 +289,7 @@ class SNUFILMDataset(Benchmark):
 
 
 def leading(root: Path, path: str) -> int:
-    """How many leading folders of `path` to leave out for it to be found below `root`; 0 if that does not help."""
+    """How many leading folders of `path` to leave out for it to be found inside `root`; 0 if that does not help."""
     parts = path.split("/")
     return next((i for i in range(len(parts)) if (root / Path(*parts[i:])).is_file()), 0)
 

@@ -31,8 +31,8 @@ class View(NamedTuple):
 
 @DATASETS.register(aliases=("PairedImageSRLRDataset",))
 class PairedStereoImageDataset(ImageDataset):
-    """NAFSSR's data (Chu, Chen, Yu, CVPRW 2022): a folder for each scene, with ``hr0.png`` and ``hr1.png`` below `dataroot_gt`,
-    ``lr0.png`` and ``lr1.png`` below `dataroot_lq`, left and right; or ``<scene>_L.png``, ``<scene>_R.png`` below both.
+    """NAFSSR's data (Chu, Chen, Yu, CVPRW 2022): a folder for each scene, with ``hr0.png`` and ``hr1.png`` in `dataroot_gt`,
+    ``lr0.png`` and ``lr1.png`` in `dataroot_lq`, left and right; or ``<scene>_L.png``, ``<scene>_R.png`` in both.
 
     An item has ``lq`` and ``gt``, (6, H, W) float32 in [0, 1]: RGB of the left view, then of the right. Scenes are paired by
     name. Augmentation changes both views alike, so that rows keep corresponding; a flip leaves the left view the left one.
@@ -117,7 +117,7 @@ class PairedStereoImageDataset(ImageDataset):
         return len(self.scenes)
 
     def result_path(self, index: int) -> str:
-        """The scene, below the folder of the inputs."""
+        """The scene, inside the folder of the inputs."""
         name, lq, _ = self.scenes[index]
         return join(lq.source.root, name)
 
@@ -178,7 +178,7 @@ class PairedStereoImageDataset(ImageDataset):
 
 
 def find_views(root: str, kind: str, backend: IOBackend) -> dict[str, View]:
-    """The scenes below a folder that have both views, by name, sorted.
+    """The scenes inside a folder that have both views, by name, sorted.
 
     Args:
         kind: ``gt`` or ``lq``, whose files are called otherwise.

@@ -70,7 +70,7 @@ def trial(number: int, seed: int, ground: dict[str, dict[str, Any]], folder: Pat
 def outcomes(
     numbers: range | list[int], seed: int, folder: Path, sorts: tuple[str, ...] = ("value", "text")
 ) -> Iterator[tuple[Trial, trials.Outcome]]:
-    """Try each number in turn, below `folder`."""
+    """Try each number in turn, inside `folder`."""
     cases.data(folder)
     ground = cases.cases(folder)
     imported = set()

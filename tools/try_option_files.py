@@ -5,8 +5,8 @@
 With ``--run`` every accepted file that trains is cut down (a narrow network, small patches) and runs two iterations, one
 validation and a checkpoint on generated pictures, each in a process of its own; that takes some seconds a file.
 
-The index (tab-separated, optional) has a line for each file: its ``path`` below FOLDER, its ``dialect``, and whether all names
-in it are ``public``. Without one, every YAML file below FOLDER is checked.
+The index (tab-separated, optional) has a line for each file: its ``path`` inside FOLDER, its ``dialect``, and whether all names
+in it are ``public``. Without one, every YAML file inside FOLDER is checked.
 """
 
 from __future__ import annotations

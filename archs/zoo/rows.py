@@ -16,7 +16,7 @@ class Row:
     """One architecture.
 
     Attributes:
-        place: ``<Id>.__arch.<module>:<class>`` below the library's ``architectures``.
+        place: ``<Id>.__arch.<module>:<class>`` inside the library's ``architectures``.
         licence: licence of the code.
         aliases: other names that forks register it under; case never matters.
         renamed: the fork's name of an option, and ours.

@@ -1,4 +1,4 @@
-"""Files that are written: whole or not at all, under no name that a stranger can have prepared, and below their folder."""
+"""Files that are written: whole or not at all, under no name that a stranger can have prepared, and inside their folder."""
 
 from . import reading
 from .links import refuse_links

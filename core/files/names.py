@@ -1,4 +1,4 @@
-"""Names that become parts of paths: one component each, so that what is written stays below its folder."""
+"""Names that become parts of paths: one component each, so that what is written stays inside its folder."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def as_component(name: str) -> str:
 
 
 def below(root: Path, path: Path) -> Path:
-    """`path`, which is about to be written, if it lies below `root` once links and ``..`` are followed.
+    """`path`, which is about to be written, if it lies inside `root` once links and ``..`` are followed.
 
     Raises:
         UserError: it does not.

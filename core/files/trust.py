@@ -25,7 +25,7 @@ class NotTrusted(UserError):
 
 @contextlib.contextmanager
 def trusting(folder: Path) -> Iterator[None]:
-    """Inside, what is below a folder is the user's own: a command was given it as code to run."""
+    """While this is entered, what a folder holds is the user's own: a command was given it as code to run."""
     token = _own.set((*_own.get(), folder.resolve()))
     try:
         yield
@@ -71,7 +71,7 @@ def is_looking() -> bool:
 def require_trust(plugin: str, code: Path | None, folder: Path, first: bool) -> None:
     """Refuse to run a plug-in that a stranger's file names.
 
-    Code below the working directory runs, and what a file below it names. Where Python code, or a command that
+    Code inside the working directory runs, and what a file inside it names. Where Python code, or a command that
     runs it, was given an option file, what that very file names runs as well.
 
     Args:

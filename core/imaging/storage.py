@@ -185,7 +185,7 @@ def is_hidden(name: str) -> bool:
 
 
 def list_files(root: str) -> list[str]:
-    """Names of all files below `root`, relative to it, with ``/`` between folders, sorted. Hidden ones are left out.
+    """Names of all files inside `root`, relative to it, with ``/`` between folders, sorted. Hidden ones are left out.
 
     Raises:
         UserError: there is no such folder, or one below cannot be listed.
@@ -196,7 +196,7 @@ def list_files(root: str) -> list[str]:
 
 
 def walk(root: str) -> Iterator[tuple[str, list[str]]]:
-    """Each folder below `root`, itself first, as ``"a/b/"`` relative to it (``""`` for itself), and the files' names in it.
+    """Each folder inside `root`, itself first, as ``"a/b/"`` relative to it (``""`` for itself), and the files' names in it.
 
     Links to folders are followed, except for those that a folder is inside of already: they lead nowhere new. Hidden folders
     and files are left out.

@@ -1,4 +1,4 @@
-"""Floating-point operations of our operators, which stand at the operators as ``flops`` for whoever counts.
+"""Floating-point operations of our operators, which stand at the operators as ``flops`` for a program that counts them.
 
 They are those of the products and convolutions of the plain forms that the operators stand for, twice the multiply-accumulates.
 What has no products counts as nothing, as in torch. Formulas are given shapes for tensors, as torch's are.

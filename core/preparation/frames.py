@@ -16,7 +16,7 @@ UNFINISHED = ".unfinished"
 
 
 def decode(folder: str, out: str, first: int = 0, workers: int = 1, dry: bool = False) -> tuple[int, int]:
-    """Decode every video below `folder` to ``<out>/<its path without suffix>/0000.png`` ...; how many videos and frames.
+    """Decode every video inside `folder` to ``<out>/<its path without suffix>/0000.png`` ...; how many videos and frames.
 
     A folder that is complete is left as it is, so that an interrupted command goes on when it is given again. Frames of more
     than 8 bits become PNG of 16.

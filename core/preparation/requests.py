@@ -98,7 +98,7 @@ class Request(NamedTuple):
         """Write the crops of one pair into ``input`` and ``target``, but those that are there; how many there are.
 
         Args:
-            pair: names of both images below `root`, and the stem that their crops get.
+            pair: names of both images inside `root`, and the stem that their crops get.
 
         Raises:
             UserError: the images differ in size, or are smaller than a crop.

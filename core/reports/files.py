@@ -189,7 +189,7 @@ class Run:
 
 
 def sizes(root: str | os.PathLike[str]) -> dict[tuple[int, int], int]:
-    """By device and inode, the bytes of the files below a folder. Links are not followed."""
+    """By device and inode, the bytes of the files inside a folder. Links are not followed."""
     found: dict[tuple[int, int], int] = {}
     try:
         with os.scandir(root) as entries:

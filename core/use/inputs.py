@@ -121,7 +121,7 @@ def in_list(file: str) -> list[Input]:
 
 
 def below_common(paths: Sequence[str]) -> list[Input]:
-    """Inputs whose names begin below the folder that all of them are in."""
+    """Inputs whose names are relative to the folder that all of them are in."""
     if len(paths) == 1 or any(map(is_url, paths)):
         return [Input(p, PurePosixPath(p).name) for p in paths]
     whole = [os.path.abspath(p) for p in paths]
@@ -130,7 +130,7 @@ def below_common(paths: Sequence[str]) -> list[Input]:
 
 
 def result_names(inputs: Sequence[Input], suffixes: Sequence[str], ending: str) -> list[str]:
-    """What each result is called below the output folder: the input's stem, `ending`, and its own suffix, as far as it fits.
+    """Name of each result in the output folder: the input's stem, `ending`, and its own suffix, as far as it fits.
 
     Where two inputs would give the same, their own suffixes distinguish them, then their numbers.
 

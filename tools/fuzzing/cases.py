@@ -86,7 +86,7 @@ OPTIMIZER_BLOCKS: dict[str, dict[str, Any]] = {
 
 
 def data(folder: Path) -> None:
-    """Six tiny pairs of images and twice as large ones, clips, a text file and a pipe, below `folder`."""
+    """Six tiny pairs of images and twice as large ones, clips, a text file and a pipe, inside `folder`."""
     rng = np.random.default_rng(0)
     for name, side in (("lq", 24), ("gt", 24), ("gt2", 48)):
         (folder / name).mkdir(parents=True, exist_ok=True)

@@ -34,7 +34,7 @@ class NotCut(Exception):
 
 
 def cut_down(opt: Options, folder: Path, side: int | None = None) -> dict[str, Any]:
-    """Options for two iterations of what `opt` trains, with one validation and its metrics, on pictures below `folder`.
+    """Options for two iterations of what `opt` trains, with one validation and its metrics, on pictures inside `folder`.
 
     Args:
         opt: options, checked already.

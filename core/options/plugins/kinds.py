@@ -169,7 +169,7 @@ class FolderPlugin:
 
 
 def python_files(folder: Path) -> Iterator[Path]:
-    """The Python files below a folder, but for hidden folders and those of results and installed packages.
+    """The Python files inside a folder, but for hidden folders and those of results and installed packages.
 
     Raises:
         UserError: there is more below it than in any fork.

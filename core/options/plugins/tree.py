@@ -1,6 +1,6 @@
 """Where the files of plug-ins are found, and what their imports mean.
 
-A plug-in's file becomes a module below `PACKAGE`, under the folder that its imports start from: ``basicsr/archs/x_arch.py``
+A plug-in's file becomes a module inside `PACKAGE`, under the folder that its imports start from: ``basicsr/archs/x_arch.py``
 of a fork is ``<PACKAGE>._<digest of the fork's folder>.basicsr.archs.x_arch``. So files of one name do not collide, relative
 imports work, and worker processes that inherit no memory find it by its name: the folders travel in the environment.
 
@@ -83,7 +83,7 @@ def module_name(file: Path) -> str:
 
 
 def announce(base: Path) -> None:
-    """Have `Finder`, here and in processes to come, find what is below a folder."""
+    """Have `Finder`, here and in processes to come, find what is inside a folder."""
     known = bases()
     if base not in known:
         os.environ[ENVIRONMENT] = os.pathsep.join(map(str, [*known, base]))
@@ -95,7 +95,7 @@ def bases() -> list[Path]:
 
 
 def located(fullname: str) -> Path | None:
-    """The file, or the folder, that a module below `PACKAGE` is; None if there is none."""
+    """The file, or the folder, that a module inside `PACKAGE` is; None if there is none."""
     first, *parts = fullname.removeprefix(f"{PACKAGE}.").split(".")
     for base in bases():
         if tag(base) == first:
