@@ -17,6 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from . import operations
 from .launching import launch, tile
 from .sinkhorn_triton import COLUMNS, FEW, REACH, ROWS
 
@@ -67,6 +68,10 @@ def absorbed_fused(logits: Tensor, phi: Tensor, gamma: Tensor) -> tuple[Tensor, 
 @absorbed_fused.register_fake
 def _(logits: Tensor, phi: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
     return torch.empty(logits.shape, device=logits.device), torch.empty_like(gamma)
+
+
+for _name in ("log_sinkhorn", "absorbed"):
+    operations.register(_name)
 
 
 @triton.jit

@@ -118,12 +118,10 @@ FORMULAS: dict[str, tuple[Callable[..., int], Callable[..., int]]] = {
     "ssim": (_similarity, _similarity_backward),
     "selective_scan": (_selective, _selective_backward),
     "ssd": (_scanned, _scanned_backward),
-    **dict.fromkeys(
-        ("layer_norm", "rms_norm", "charbonnier", "polar", "phase", "simple_gate", "census", "sinkhorn"),
-        (nothing, nothing),
-    ),
+    **dict.fromkeys(("layer_norm", "rms_norm", "polar", "phase", "simple_gate"), (nothing, nothing)),
+    **dict.fromkeys(("charbonnier", "census", "flow_warp", "sinkhorn", "log_sinkhorn", "absorbed"), (nothing, nothing)),
 }
-"""By operator: forward and backward."""
+"""By operator: forward and backward. Losses of blurred or differentiated images have none, and are named in the log."""
 
 
 def register(name: str) -> None:
