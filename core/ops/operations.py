@@ -161,14 +161,8 @@ FORMULAS: dict[str, tuple[Callable[..., int], Callable[..., int]]] = {
     "gradient": (_derivatives, _derivatives_backward),
     "selective_scan": (_selective, _selective_backward),
     "ssd": (_scanned, _scanned_backward),
-    **dict.fromkeys(
-        ("layer_norm", "rms_norm", "charbonnier", "polar", "phase", "simple_gate", "census", "flow_warp"),
-        (nothing, nothing),
-    ),
-    **dict.fromkeys(
-        ("sinkhorn", "log_sinkhorn", "absorbed"),
-        (nothing, nothing),
-    ),
+    **dict.fromkeys(("layer_norm", "rms_norm", "polar", "phase", "simple_gate"), (nothing, nothing)),
+    **dict.fromkeys(("charbonnier", "census", "flow_warp", "sinkhorn", "log_sinkhorn", "absorbed"), (nothing, nothing)),
 }
 """By operator: forward and backward."""
 
