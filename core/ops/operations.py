@@ -86,7 +86,7 @@ def _similarity_backward(
     return _similarity(x, y, window)
 
 
-def _similarities(x: Shape, y: Shape, window: Shape, exponents: Shape, *rest: Any, **_: Any) -> int:
+def _similarities(x: Shape, y: Shape, window: Shape, exponents: Shape, *rest: Any, **__: Any) -> int:
     """Those of every scale."""
     total, (height, width) = 0, x[2:]
     for _ in range(exponents[0]):
@@ -101,7 +101,7 @@ def _similarities_backward(
     return _similarities(x, y, window, weights[2:])
 
 
-def _bands(x: Shape, levels: int, low_pass: bool, edge: bool, *rest: Any, **_: Any) -> int:
+def _bands(x: Shape, levels: int, low_pass: bool, edge: bool, *rest: Any, **__: Any) -> int:
     """Two filters of every level, each by columns of what has a border of 2, then by rows."""
     total, (height, width) = 0, x[2:]
     for _ in range(levels):
