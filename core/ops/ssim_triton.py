@@ -144,8 +144,8 @@ def _run(x: Tensor, y: Tensor, window: Tensor, data_range: float) -> tuple[Tenso
         _similarity, (planes * blocks,), x.contiguous(), y.contiguous(), window.contiguous(), sums, *shape, blocks,
         *constants, K=window.numel(), PIXELS=held,
     )  # fmt: skip
-    value, contrast = sums.sum(1).view(*x.shape[:2], 2).unbind(-1)
-    return value, contrast.clone()
+    value, contrast = (t.clone(memory_format=torch.contiguous_format) for t in sums.sum(1).unbind(1))
+    return value.view(x.shape[:2]), contrast.view(x.shape[:2])
 
 
 def _fake_backward(

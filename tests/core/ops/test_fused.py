@@ -18,6 +18,7 @@ import relume.core.ops
 from relume.core.ops.dispatch import NAMES
 
 TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2, "float16": 4e-3}
+SLOW = pytest.mark.skipif("RELUME_SLOW_TESTS" not in os.environ, reason="slow; set RELUME_SLOW_TESTS=1")
 pytestmark = pytest.mark.skipif(not importlib.util.find_spec("triton"), reason="needs Triton")
 
 
@@ -92,15 +93,15 @@ def test_offsets_have_64_bits_and_grids_their_limits() -> None:
     assert report()["grid"] == f"_forward: {limits}"
 
 
-@pytest.mark.skipif("RELUME_SLOW_TESTS" not in os.environ, reason="slow; set RELUME_SLOW_TESTS=1")
+@SLOW
 def test_networks_compile_as_one_graph_with_all_kernels() -> None:
     result = interpreted("interpreted_compiled.py")
     assert result.stdout == "NAFNet 0.0\nRestormer 0.0\n", result.stdout + result.stderr
 
 
-@pytest.mark.skipif("RELUME_SLOW_TESTS" not in os.environ, reason="slow; set RELUME_SLOW_TESTS=1")
-def test_operators_pass_the_checks_of_pytorch() -> None:
-    result = interpreted("interpreted_opcheck.py")
+@pytest.mark.parametrize("words", [["quick"], pytest.param([], marks=SLOW)])
+def test_operators_pass_the_checks_of_pytorch(words: list[str]) -> None:
+    result = interpreted("interpreted_opcheck.py", *words)
     assert result.stdout == "OK\n", result.stderr
 
 
