@@ -489,7 +489,7 @@ class SongUNet(nn.Module):
             UserError: the labels are of another shape, or not from 0 to ``label_dim - 1``.
         """
         if class_labels is None:
-            return like.new_zeros(len(like), self.label_dim)
+            return like.new_zeros(like.shape[0], self.label_dim)  # len() is a constant to torch.export
         if class_labels.dim() == 1 and not class_labels.is_floating_point():
             if not class_labels.is_cuda and bool(((class_labels < 0) | (class_labels >= self.label_dim)).any()):
                 raise UserError(f"class labels must be from 0 to {self.label_dim - 1} (label_dim {self.label_dim})")

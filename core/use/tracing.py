@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -106,8 +109,27 @@ def silence() -> Iterator[None]:
             logger.setLevel(level)
 
 
+OPERATION = re.compile(r"translating node .*?target=torch\.ops\.([\w.]+)")
+"""What torch's exporter says of the operation that it stumbled over."""
+TORCH = Path(torch.__file__).parent
+
+
 def reason(error: BaseException) -> str:
-    """The innermost line that says why an export failed."""
-    while error.__cause__ is not None:
+    """The innermost line that says why an export failed, after the operation in the way, or the line that has it."""
+    place = ""
+    while True:
+        if (found := OPERATION.search(str(error))) is not None:
+            place = f"{found[1]}: "
+        if error.__cause__ is None:
+            break
         error = error.__cause__
-    return checkpoint.first_line(error)
+    return (place or line_of(error)) + checkpoint.first_line(error)
+
+
+def line_of(error: BaseException) -> str:
+    """The line of a network that an error was raised in, ``name.py:12: ``; empty where none was."""
+    frames = [
+        f for f in traceback.extract_tb(error.__traceback__) if f.name == "forward" or "architectures" in f.filename
+    ]
+    own = [f for f in frames if TORCH not in Path(f.filename).parents]
+    return f"{Path(own[-1].filename).name}:{own[-1].lineno}: " if own else ""

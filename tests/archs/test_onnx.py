@@ -25,6 +25,7 @@ from relume.core import options
 from relume.core.errors import UserError
 from relume.core.use.export import Report, to_onnx, to_program
 from relume.core.use.functions import FRAMES, NOISE, Function, Generator, Subject, called
+from relume.core.use.tracing import traced
 
 PAGE = REPO / "docs/onnx.md"
 HEAD = "| architecture | from | exported | difference | opset | any size of |\n|---|---|---|---|---|---|\n"
@@ -160,6 +161,16 @@ def same_while_traced(network: torch.nn.Module, picture: torch.Tensor, places: l
         torch.testing.assert_close(network(picture), expected, rtol=0, atol=0)
     assert before and not any(a is b for a, b in zip(before, inside, strict=True))
     assert before == [getattr(*place) for place in places]
+
+
+def test_a_generator_with_classes_inside_takes_any_batch() -> None:
+    """One whose first layers have a place for a class, which none is named for."""
+    network = build_network({"type": "OneStepGenerator", **own.tiny("OneStepGenerator").options, "label_dim": 3}).eval()
+    program, free = traced(Generator(network, 1).eval(), torch.randn(2, 3, 16, 16), ("DYNAMIC", None))
+    noise = torch.randn(3, 3, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(program.module()(noise), Generator(network, 1)(noise))
+    assert free == ("batch",)
 
 
 def test_mambairv2_extends_images_of_any_size_where_it_is_exported() -> None:

@@ -15,6 +15,7 @@ import torch
 import relume
 from relume.archs import build_network
 from relume.core.cli import main
+from relume.core.errors import UserError
 from relume.core.load import load
 from relume.core.options import check, description
 from relume.core.runtime import checkpoint
@@ -119,6 +120,25 @@ def test_rules_for_onnx_files_are_those_that_there_are_and_say_once_what_is_said
         program = torch.export.export(Twice(), (torch.rand(2, 9),))
     assert [n.op_type for n in onnx_model.as_onnx(program).graph.node] == ["Exp", "Add"]
     assert torch.autocast is torch.amp.autocast
+
+
+class Exponent(torch.nn.Module):
+    def forward(self, x):
+        return x ** x.max().item()
+
+
+class Choice(torch.nn.Module):
+    def forward(self, x):
+        return x + ["a", "b"].index(["a", "b"][x.argmax()])
+
+
+def test_a_refusal_names_the_operation_or_the_line():
+    with torch.no_grad():
+        program = torch.export.export(Exponent(), (torch.rand(1, 3),))
+    with pytest.raises(UserError, match=r"^ONNX cannot hold it: aten\.pow\.Tensor_Scalar: [^\n]+$"):
+        onnx_model.as_onnx(program)
+    with pytest.raises(UserError, match=r"^torch\.export cannot follow it: test_export\.py:\d+: [^\n]+$"):
+        tracing.traced(Choice(), torch.rand(2, 3, 4, 4), (None, None))
 
 
 @SLOW
