@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import weakref
@@ -40,11 +41,45 @@ def test_headers_divide_the_batch_by_the_rule(path: Path) -> None:
         assert a * b == batch and a == divided(batch, sample, USABLE * card, together), (card, a, b)
 
 
-def test_the_recipes_of_the_originals_say_it() -> None:
-    named = {str(p.relative_to(FOLDER)) for p in HEADERS}
-    assert named >= {"hdr/s1.yml", "hdr/s2.yml", "vfi/phase1.yml", "vfi/phase2.yml", "generation/cifar10.yml"} | {
-        f"underwater/{n}.yml" for n in ("spectroformer", "agssf1", "phaseformer", "phaseformer_learned_b8")
-    }
+STEP = re.compile(r"^# Memory, estimated: ([\d.]+) GB for the largest step of any stage", re.MULTILINE)
+OF_ANOTHER = re.compile(r"^# Memory: that of ([\w/.]+\.yml)\.", re.MULTILINE)
+OTHERS = {"_base_", "laptop", "test", "small", "video", "faces.yml", "quickstart.yml"}
+"""Folders and files of trainings that are made for a CPU, and of parts of files."""
+PUBLISHED = [
+    p
+    for p in sorted(FOLDER.rglob("*.yml"))
+    if not OTHERS & set(p.relative_to(FOLDER).parts)
+    and p.parent.relative_to(FOLDER).as_posix() not in ("underwater/ablation", "generation/ablation")
+    and "\n" in p.read_text().strip()  # or it has another file's name alone
+]
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda p: str(p.relative_to(FOLDER)))
+def test_every_published_recipe_says_what_fits(path: Path) -> None:
+    text = path.read_text()
+    if another := OF_ANOTHER.search(text):
+        other = path.parent / another[1]
+        mine, theirs = (footprint.largest_step(options.load(p)) for p in (path, other))
+        assert mine == theirs
+        text = other.read_text()
+    said = text[text.index("# Memory") :].partition("\n_base_")[0].partition("\nname:")[0]
+    assert all(re.search(rf"\b{card}\sGB", said.replace("\n# ", " ")) for card in (24, 48, 80))
+    if step := STEP.search(text):
+        assert options.load(path).datasets.train.gt_sizes
+        assert float(step[1]) < USABLE * 24 or "train.checkpoint_activations: true" in said.replace("\n# ", " ")
+
+
+ESTIMATED = re.compile(r"^# Memory, estimated: ([\d.]+) GB for (?:one sample|the largest step)", re.MULTILINE)
+CHEAP = ("sr/x4/msrresnet",)
+
+
+@pytest.mark.parametrize("path", [p for p in PUBLISHED if ESTIMATED.search(p.read_text())], ids=lambda p: p.stem)
+def test_headers_say_what_is_estimated(path: Path) -> None:
+    name = path.relative_to(FOLDER).with_suffix("").as_posix()
+    if name not in CHEAP and "RELUME_SLOW_TESTS" not in os.environ:
+        pytest.skip("slow; set RELUME_SLOW_TESTS=1")
+    said = float(ESTIMATED.search(path.read_text())[1])  # type: ignore[index]
+    assert footprint.footprint(options.load(path)).sample / GB == pytest.approx(said, rel=0.1, abs=0.006)
 
 
 class Held(TorchDispatchMode):
@@ -116,6 +151,30 @@ def test_describe_prints_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Memory is not estimated: it trains on images as large as they are" in capsys.readouterr().out
     assert main(["describe", "relume:quickstart.yml", "--set-only"]) == 0
     assert "Memory" not in capsys.readouterr().out
+
+
+def test_an_estimate_leaves_nothing_behind() -> None:
+    def tensors() -> int:
+        gc.collect()
+        return sum(issubclass(type(o), torch.Tensor) for o in gc.get_objects())
+
+    opt = options.load(FOLDER / "sr/x4/msrresnet.yml")
+    footprint.footprint(opt)
+    before = tensors()
+    footprint.footprint(opt)
+    assert tensors() == before
+
+
+def test_images_of_as_many_channels_as_the_network_takes() -> None:
+    values = options.load(FOLDER / "stereo/nafssr_t_x2.yml").to_dict()
+    values["network_g"].update(width=8, num_blks=1)
+    assert footprint.footprint(options.check(values)).sample > 4 * 103 * 103 * 8
+    values = options.load(FOLDER / "quickstart.yml").to_dict()
+    found = []
+    for channels in (1, 3):
+        values["network_g"] = {"type": "NAFNet", "img_channel": channels, "width": 4}
+        found.append(footprint.footprint(options.check(values)).sample)
+    assert 0.7 * found[1] < found[0] < found[1]
 
 
 @pytest.mark.parametrize("kind", ["PerceptualLoss", "ContextualLoss", "LPIPSLoss"])
