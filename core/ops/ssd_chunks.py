@@ -358,8 +358,10 @@ class _Block:
             link.late(g.a)[..., head] += arrives
             if leaves is not None:
                 link.early(g.a)[..., head] += leaves
-        link.late(g.C).baddbmm_(total, link.early(self.B))
-        link.early(g.B).baddbmm_(total.transpose(1, 2), link.late(self.C))
+        # Not baddbmm_: into parts of a tensor it multiplies matrices one by one.
+        early, late = link.early(self.B), link.late(self.C)
+        link.late(g.C).add_(torch.bmm(total, early, out=self.memory("linked", *early.shape)))
+        link.early(g.B).add_(torch.bmm(total.transpose(1, 2), late, out=self.memory("linked", *late.shape)))
         part = self.memory("update", *fallen.shape)
         torch.bmm(scores.transpose(1, 2), risen.flatten(2), out=part.view(*part.shape[:2], -1))
         part.mul_(link.fall)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .common import REPO, Job, Row, paired, seconds, section, time_row
+from .common import REPO, Job, Row, memory_row, paired, seconds, section, time_row
 from .framework import photographs
 
 FEW, ITERATIONS, ROUNDS = 100, 300, 3
@@ -24,19 +23,19 @@ PATCH, SCALE, BATCH = 64, 2, 4
 NETWORK: dict[str, Any] = {"type": "MSRResNet", "num_feat": 16, "num_block": 2, "upscale": SCALE}
 
 
-def processor_seconds(command: list[str], folder: str) -> float:
-    """User and system time of a command and of all its workers, on one thread each.
-
-    Raises:
-        RuntimeError: the command fails.
-    """
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+def spent_by(command: list[str], folder: str) -> tuple[float, float]:
+    """User and system time of a command and of all its workers, on one thread each, and the process's largest MiB."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *command], cwd=folder, capture_output=True, text=True, env=environment)  # nosec B603
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(  # nosec B603
+            [sys.executable, *command], cwd=folder, stdout=said, stderr=subprocess.STDOUT, env=environment
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)  # or Popen would wait for it again
+        if process.returncode:
+            said.seek(0)
+            raise RuntimeError(f"{' '.join(command)} failed:\n{said.read()}")
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
 def ours(folder: str, iterations: int) -> list[str]:
@@ -94,6 +93,7 @@ def loop() -> list[Row]:
     from relume.archs import build_network
 
     spent: list[list[float]] = [[], []]
+    most = [0.0, 0.0]
     with tempfile.TemporaryDirectory() as folder:
         photographs(Path(folder), 32, 256)
         halve(Path(folder) / "lq")
@@ -101,8 +101,9 @@ def loop() -> list[Row]:
         for turn in range(ROUNDS):
             commands = [lambda n: ours(folder, n), lambda n: [minimal, folder, str(n)]]
             for which in (0, 1) if turn % 2 == 0 else (1, 0):
-                few, many = (processor_seconds(commands[which](n), folder) for n in (FEW, FEW + ITERATIONS))
+                (few, _), (many, peak) = (spent_by(commands[which](n), folder) for n in (FEW, FEW + ITERATIONS))
                 spent[which].append(many - few)
+                most[which] = max(most[which], peak)
     mine = statistics.median(spent[0])
     theirs = mine * statistics.median(b / a for a, b in zip(*spent, strict=True))
     inner, of_theirs = paired(2 * ROUNDS + 1, step(build_network(NETWORK)), step(Network()))
@@ -111,6 +112,7 @@ def loop() -> list[Row]:
         time_row(f"{what}, process and worker", mine, theirs, "minimal loop"),
         (f"{what}, of it", seconds(mine), f"{seconds(inner)} forward, backward", f"{100 * inner / mine:.0f} %"),
         time_row(f"{what}, neither forward nor backward", mine - inner, theirs - of_theirs, "minimal loop"),
+        memory_row(f"{what}, peak of the process", *most, "minimal loop"),
     ]
 
 
