@@ -15,7 +15,7 @@ from typing import Any
 
 from .errors import UserError, expanded, lines, unreadable
 from .evaluation import INPUT
-from .files import below, refuse_links
+from .files import inside, refuse_links
 from .options import Options, dump
 from .runtime import checkpoint, distributed, training_state
 from .runtime.checkpoint import BEST, INTERRUPTED, Checkpoints
@@ -57,7 +57,7 @@ class Experiment:
                     if folder.exists() and not folder.is_dir():
                         raise UserError(f"{folder}: is a file where this run needs a folder; move it, or change name")
                     refuse_links(folder, "the experiment")
-                    below(folder.parent, folder)
+                    inside(folder.parent, folder)
                 until.enter_context(owned(self.root))
                 self.last_words.refuse_again()
             except UserError as e:

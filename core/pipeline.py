@@ -27,7 +27,7 @@ from .building.summary import summary
 from .building.weights import find_weights, refuse_missing, refuse_random_weights
 from .errors import UserError, expanded
 from .experiment import Experiment, Resume, find_resume, save_options
-from .files import below, refuse_links
+from .files import inside, refuse_links
 from .guard import Guard
 from .inference.network import channels_innermost, explaining_channels
 from .metrics import report
@@ -187,7 +187,7 @@ def test_pipeline(
         with gate("path.results_root"):
             results_root = expanded(checked.path.results_root or "results") / checked.name
         refuse_links(results_root, "the folder of results")
-        below(results_root.parent, results_root)
+        inside(results_root.parent, results_root)
         pictures = results_root / "visualization"
         evaluator = build_evaluator(checked, sets, pictures, device, cleanup, for_training=False)
         require_same_data({name: loader.dataset for name, loader in evaluator.loaders.items()})

@@ -83,7 +83,7 @@ def generate(
         yield from zip(part, images, strict=False)
 
 
-def below(out: Path, steps: int, several: bool) -> Path:
+def folder_for(out: Path, steps: int, several: bool) -> Path:
     """Where the samples with so many steps go."""
     if not several:
         return out
@@ -125,7 +125,7 @@ def sample(arguments: argparse.Namespace, device: torch.device) -> list[str]:
     several = len(set(arguments.steps)) > 1
     for steps in sorted(set(arguments.steps)):
         model.steps = steps
-        out = below(arguments.out, steps, several)
+        out = folder_for(arguments.out, steps, several)
         shown = set(seeds[: arguments.grid])
         pictures = write(out, generate(model, seeds, arguments.label, arguments.batch, device), shown)
         said.append(f"{out}: {len(seeds)} images, {steps} network evaluation{'s' if steps > 1 else ''} each")

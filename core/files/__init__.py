@@ -2,13 +2,13 @@
 
 from . import reading
 from .links import refuse_links
-from .names import COMPONENT, as_component, below, is_component
+from .names import COMPONENT, as_component, inside, is_component
 from .replacing import is_temporary, replacing, temporary_name
 
 __all__ = [
     "COMPONENT",
     "as_component",
-    "below",
+    "inside",
     "is_component",
     "is_temporary",
     "reading",

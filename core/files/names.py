@@ -57,7 +57,7 @@ def as_component(name: str) -> str:
     return kept if is_component(kept) else "unnamed"
 
 
-def below(root: Path, path: Path) -> Path:
+def inside(root: Path, path: Path) -> Path:
     """`path`, which is about to be written, if it lies inside `root` once links and ``..`` are followed.
 
     Raises:

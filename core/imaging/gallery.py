@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ..files import below
+from ..files import inside
 from . import tonemap, visual
 from .image_io import imwrite
 from .naming import fitting
@@ -89,7 +89,7 @@ class Gallery:
         Raises:
             UserError: the name leads out of the folder.
         """
-        path = below(
+        path = inside(
             self.folder, self.folder / dataset / fitting(self.image_name(dataset, name, iteration), reserve=16)
         )
         given = {label: image[0] for label, image in images.items() if image is not None}

@@ -16,7 +16,7 @@ from runs import options
 from relume.core.cli import main
 from relume.core.errors import UserError
 from relume.core.experiment import save_options
-from relume.core.files import as_component, below, is_component, is_temporary, refuse_links, replacing, temporary_name
+from relume.core.files import as_component, inside, is_component, is_temporary, refuse_links, replacing, temporary_name
 from relume.core.imaging.gallery import Gallery
 from relume.core.imaging.storage import write_bytes
 from relume.core.options import OptionError, check
@@ -281,7 +281,7 @@ def test_pictures_stay_below_their_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="lies outside"):
         gallery.save("set", "../../../evil", 1, 0, {"output": torch.zeros(1, 3, 8, 8)})
     assert not list(tmp_path.rglob("*.png"))
-    assert below(tmp_path, tmp_path / "a/b") == tmp_path / "a/b"
+    assert inside(tmp_path, tmp_path / "a/b") == tmp_path / "a/b"
     assert np.array_equal(gallery.save("set", "fine", 1, 0, {"output": torch.zeros(1, 3, 8, 8)}), [])
 
 
