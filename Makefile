@@ -1,11 +1,11 @@
-# make train · make test · make test-all · make lint · make audit · make bench: each sets up .venv by itself when it is missing.
+# make train · make test · make test-all · make lint · make audit · make docs · make bench: each sets up .venv by itself when it is missing.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 OPT ?= options/quickstart.yml
 CODE := archs core datasets losses schedulers tools __init__.py __main__.py setup.py test.py train.py
 
-.PHONY: train test test-all lint audit format bench soak clean
+.PHONY: train test test-all lint audit format docs bench soak clean
 
 train: $(READY)
 	$(BIN)/python train.py -opt $(OPT)
@@ -31,6 +31,11 @@ audit: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The site, into build/docs; a warning is an error.
+docs: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+	@echo "build/docs/index.html"
 
 bench: $(READY)
 	$(BIN)/python tools/benchmark.py

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
 
@@ -11,7 +13,7 @@ import make_reference
 
 project = "Relume"
 author = "Relume developers"
-copyright = "Relume developers"  # noqa: A001 - Sphinx reads this name
+copyright = "Relume developers"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton", "sphinxcontrib.bibtex"]
 bibtex_bibfiles = ["references.bib"]
 
@@ -33,3 +35,29 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True  # attributes of dataclasses are documented once
 
 make_reference.write(Path(__file__).parent)
+
+
+def to_rst(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Docstrings are written to be read in a terminal: here their Markdown tables become lists of cells that
+    reStructuredText knows, and ``|x|`` and ``*shape`` are kept from meaning substitutions and emphasis."""
+    found: list[str] = []
+    for line in lines:
+        row = re.fullmatch(r"(\s*)\|(.*)\|\s*", line)
+        if row is None:
+            parts = re.split(r"(``.*?``|`.*?`)", line)
+            parts[::2] = [re.sub(r"\||(?<![\w*])\*(?=\w)", r"\\\g<0>", part) for part in parts[::2]]
+            found.append("".join(parts))
+            continue
+        indent, cells = row.group(1), re.split(r"(?<!\\)\|", row.group(2))
+        if set(row.group(2)) <= set("-: |"):
+            continue
+        if not found or ".. list-table::" not in "".join(found[-40:]) or not found[-1].startswith(f"{indent}     "):
+            found += [f"{indent}.. list-table::", f"{indent}   :header-rows: 1", ""]
+        marks = ["* -", *["  -"] * (len(cells) - 1)]
+        found += [f"{indent}   {mark} {cell.strip()}" for mark, cell in zip(marks, cells, strict=True)]
+    lines[:] = found
+
+
+def setup(app: Any) -> None:
+    """Connect what Sphinx asks an extension for."""
+    app.connect("autodoc-process-docstring", to_rst, priority=100)

@@ -27,13 +27,13 @@ class GANLoss(nn.Module):
 
     t is the label, `real_label_val` or `fake_label_val`. All are means over p.
 
-    ================  =================================================================
-    ``vanilla``       binary cross entropy of sigmoid(p) and t (Goodfellow et al., 2014)
-    ``lsgan``         (p - t)^2 (Mao et al., ICCV 2017)
-    ``wgan``          -p if real, p if fake (Arjovsky et al., 2017); it diverges without a penalty on the discriminator
-    ``wgan_softplus`` softplus(-p) if real, softplus(p) if fake (StyleGAN2)
-    ``hinge``         relu(1 - p) if real, relu(1 + p) if fake; to the generator -p, whatever `target_is_real`
-    ================  =================================================================
+    | `gan_type` | of logits p |
+    |---|---|
+    | ``vanilla`` | binary cross entropy of sigmoid(p) and t (Goodfellow et al., 2014) |
+    | ``lsgan`` | (p - t)^2 (Mao et al., ICCV 2017) |
+    | ``wgan`` | -p if real, p if fake (Arjovsky et al., 2017); it diverges without a penalty on the discriminator |
+    | ``wgan_softplus`` | softplus(-p) if real, softplus(p) if fake (StyleGAN2) |
+    | ``hinge`` | relu(1 - p) if real, relu(1 + p) if fake; to the generator -p, whatever `target_is_real` |
 
     Args:
         gan_type: objective, ``vanilla``, ``lsgan``, ``wgan``, ``wgan_softplus`` or ``hinge``.

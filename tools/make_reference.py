@@ -1,7 +1,7 @@
 """Write the reference pages of the site: the option file's keys, the components of each family, and the API.
 
-``python tools/make_reference.py FOLDER`` writes ``FOLDER/reference/*.md`` and ``FOLDER/api/*.md``; `make docs` does it before it builds the
-site. The pages are made of what Relume knows of itself, and are not kept in the repository.
+``python tools/make_reference.py FOLDER`` writes ``FOLDER/reference/*.md`` and ``FOLDER/api/*.md``; `make docs` does it before
+it builds the site. The pages are made of what Relume knows of itself, and are not kept in the repository.
 """
 
 from __future__ import annotations
@@ -64,7 +64,12 @@ def write(folder: Path) -> list[Path]:
 
 def index() -> Iterator[str]:
     """The API's front page."""
-    yield from ("# API", "", "What Python code imports. Option files need none of it: see the [keys](../reference/options.md).", "")
+    yield from (
+        "# API",
+        "",
+        "What Python code imports. Option files need none of it: see the [keys](../reference/options.md).",
+        "",
+    )
     yield from ("```{toctree}", ":maxdepth: 1", "", *PACKAGES, "```")
 
 
@@ -73,7 +78,7 @@ def api(package: str) -> Iterator[str]:
     yield f"# {PACKAGES[package]}"
     path = getattr(importlib.import_module(package), "__path__", [])
     inside = sorted(module.name for module in pkgutil.walk_packages(path, f"{package}."))
-    for module in [package, *(name for name in inside if "._" not in name)]:
+    for module in [package, *(name for name in inside if is_public(name))]:
         yield from ("", f"## {module}", "", "```{eval-rst}", f".. automodule:: {module}", "```")
 
 
@@ -110,9 +115,15 @@ def components(family: str) -> Iterator[str]:
         yield from ("", "## From libraries", "", ", ".join(f"`{name}`" for name in foreign) + ".")
 
 
+def is_public(module: str) -> bool:
+    """Whether a module has entries of its own: not where its package has a function of the same name."""
+    parent, _, name = module.rpartition(".")
+    return "._" not in module and not callable(getattr(importlib.import_module(parent), name, None))
+
+
 def table(keys: Iterable[Key]) -> Iterator[str]:
     """A Markdown table of keys: name, kind of value, default, meaning."""
-    rows = [f"| `{key.name}` | {escaped(key.kind)} | {code(key.default)} | {escaped(key.text)} |" for key in keys]
+    rows = [f"| `{key.name}` | {escaped(key.kind)} | {default(key)} | {escaped(key.text)} |" for key in keys]
     if rows:
         yield from ("| key | value | default | meaning |", "|---|---|---|---|", *rows)
     else:
@@ -124,9 +135,11 @@ def escaped(text: str) -> str:
     return " ".join(text.replace("``", "`").replace("|", r"\|").replace("<", r"\<").split())
 
 
-def code(text: str) -> str:
-    """A default as code; nothing where there is none."""
-    return f"`{text}`".replace("|", r"\|") if text else ""
+def default(key: Key) -> str:
+    """A default as code; nothing where there is none, or where it is a block that has an entry of its own."""
+    if key.place in SECTIONS or key.parameter.required:
+        return "required" if key.parameter.required else ""
+    return f"`{key.default}`".replace("|", r"\|")
 
 
 if __name__ == "__main__":

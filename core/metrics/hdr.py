@@ -1,4 +1,4 @@
-r"""Scores of HDR images, on linear radiance: PSNR of radiance, of its mu-law, and PSNR and SSIM of PU21's units.
+"""Scores of HDR images, on linear radiance: PSNR of radiance, of its mu-law, and PSNR and SSIM of PU21's units.
 
 An image here is radiance in the units of the files, such that `peak` is the brightest that counts: both images are cut off at 0
 and at `peak` first. With x in [0, 1] radiance over peak:
@@ -11,7 +11,7 @@ and at `peak` first. With x in [0, 1] radiance over peak:
 | calculate_pu21_psnr   | PU(nits x), all channels                                                     | 256        |
 | calculate_pu21_psnr_y | PU(nits Y), Y the luminance of BT.709                                        | 256        |
 | calculate_pu21_ssim   | the same, SSIM with a flat window of 7 pixels                                | 256        |
-| \*_fork                | the same with the full scales of the HDR fork of DiffIR, for comparison      | 530, 600   |
+| ``*_fork``              | the same with the full scales of the HDR fork of DiffIR, for comparison      | 530, 600   |
 
 mu-law: Kalantari and Ramamoorthi, ACM TOG 2017. NTIRE: the HDR challenge of 2021 (Perez-Pellitero et al., CVPRW 2021). PU21:
 Mantiuk and Azimi, PCS 2021, whose own script takes 256 for the full scale whatever the peak: with 4000 cd/m2 (527 units)

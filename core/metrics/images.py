@@ -1,12 +1,14 @@
 """What every metric does first: take an image as it comes, and give it as RGB in [0, 255].
 
 Images are
+
 - numpy arrays, (H, W), (H, W, C), or (C, H, W) with ``input_order: CHW``. Three channels are taken to be BGR, as OpenCV
   reads them and BasicSR passes them, unless ``color_order: rgb`` says otherwise. A fourth channel is alpha, and left out. Six
   channels are two views of three, as stereo networks make them;
 - torch tensors, (C, H, W) or (1, C, H, W), taken to be RGB unless ``color_order: bgr`` says otherwise.
 
 Values are
+
 - uint8, spanning [0, 255], or uint16, spanning [0, 65535];
 - floats, spanning [0, 1], and free to overshoot; or [0, 255], as BasicSR's scripts pass them. The reference decides: if it
   (the image itself, for a metric without reference) nowhere exceeds 2, the range is 1, otherwise it is 255. Since a
