@@ -9,6 +9,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
 
+import citations
 import make_reference
 
 project = "Relume"
@@ -35,6 +36,13 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True  # attributes of dataclasses are documented once
 
 make_reference.write(Path(__file__).parent)
+PAPERS = citations.papers((Path(__file__).parent / "references.bib").read_text(encoding="utf-8"))
+
+
+def cited(match: re.Match[str]) -> str:
+    """A paper that a docstring names, and the link to its entry."""
+    key = citations.key_of(match, PAPERS)
+    return f"{match[0]} :cite:p:`{key}`" if key else match[0]
 
 
 def to_rst(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
@@ -45,7 +53,9 @@ def to_rst(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[s
         row = re.fullmatch(r"(\s*)\|(.*)\|\s*", line)
         if row is None:
             parts = re.split(r"(``.*?``|`.*?`)", line)
-            parts[::2] = [re.sub(r"\||(?<![\w*])\*(?=\w)", r"\\\g<0>", part) for part in parts[::2]]
+            parts[::2] = [
+                re.sub(r"\||(?<![\w*])\*(?=\w)", r"\\\g<0>", citations.NAMED.sub(cited, part)) for part in parts[::2]
+            ]
             found.append("".join(parts))
             continue
         indent, cells = row.group(1), re.split(r"(?<!\\)\|", row.group(2))

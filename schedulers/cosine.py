@@ -90,7 +90,7 @@ class CosineAnnealingRestartLR(CosineAnnealingRestartCyclicLR):
 @SCHEDULERS.register()
 class TrueCosineAnnealingLR(ClosedForm):
     """A cosine from the base rate to `eta_min` in `T_max` steps, and back, and so on (NAFNet's name for torch's
-    CosineAnnealingLR). Loshchilov and Hutter, SGDR, ICLR 2017, equation 5.
+    CosineAnnealingLR). Loshchilov and Hutter, "SGDR", ICLR 2017, equation 5.
 
     Args:
         optimizer: optimizer, whose rates are the base rates.
