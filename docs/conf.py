@@ -27,6 +27,7 @@ templates_path: list[str] = []
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 
+suppress_warnings = ["ref.python"]  # a class that a package takes from its module has two addresses
 default_role = "code"  # docstrings put names between single backticks
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
