@@ -102,7 +102,7 @@ def test_the_block_for_own_data_as_it_stands(folder: Path) -> None:
 SAID = {
     "check": "valid",
     "compare": "page.html",
-    "describe": "dataroot_lq: data/train/input",
+    "describe": "mine.yml:2",
     "download": "realesrgan-x4plus",
     "explain": "val.tile",
     "export": "mine.onnx",
