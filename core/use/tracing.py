@@ -127,7 +127,7 @@ def reason(error: BaseException) -> str:
 
 
 def line_of(error: BaseException) -> str:
-    """The line of a network that an error was raised in, ``name.py:12: ``; empty where none was."""
+    """The line of a network that an error was raised in, ``name.py:12:`` and a space; empty where none was."""
     frames = [
         f for f in traceback.extract_tb(error.__traceback__) if f.name == "forward" or "architectures" in f.filename
     ]
