@@ -66,7 +66,7 @@ def selective_scan(
     """
     B, C = _checked(u, delta, A, B, C, D, z, delta_bias)
     rest = {"delta": delta, "D": D, "z": z, "delta_bias": delta_bias}
-    tried = None if u.is_cuda and mamba_kernel() is not None else u  # ours are tried before they are used
+    tried = None if u.is_cuda and _has_mamba() else u  # ours are tried before they are used
     run: Scan = (
         _fused if use_kernel("selective_scan", functools.partial(_obstacle, u, A, B, C, **rest), tried) else scan_chunks
     )
@@ -156,8 +156,9 @@ def _checked(
 def _fused(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, bias: Tensor | None, softplus: bool
 ) -> tuple[Tensor, Tensor]:
-    kernel = mamba_kernel()
-    if kernel is not None and u.is_cuda:
+    if u.is_cuda and _has_mamba():
+        kernel = mamba_kernel()
+        assert kernel is not None
         pair = kernel(u, delta, A, B, C, D, None, bias, softplus, True)
         return pair[0], pair[1]
     from .selective_scan_triton import fused
@@ -174,13 +175,19 @@ def _obstacle(u: Tensor, A: Tensor, B: Tensor, C: Tensor, **others: Tensor | Non
             return f"it computes in float32, {name} is float64"
     if A.shape[1] > MOST_STATES:
         return f"its kernels take up to {MOST_STATES} states, there are {A.shape[1]}"
-    if u.is_cuda and mamba_kernel() is not None:
+    if u.is_cuda and _has_mamba():
         return None
     if B.dim() == 2 or C.dim() == 2:
         return "its kernel in Triton takes B and C for every step, not one for all"
     if torch.are_deterministic_algorithms_enabled():
         return "its kernel in Triton sums gradients in no fixed order, and deterministic algorithms are asked for"
     return device_obstacle("selective_scan", **given)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _has_mamba() -> bool:
+    """Whether `mamba_kernel` finds one; the compiler does not follow imports."""
+    return mamba_kernel() is not None
 
 
 @functools.cache

@@ -17,6 +17,15 @@ from relume.archs import build_network
 NETWORKS: list[dict[str, Any]] = [
     {"type": "NAFNet", "width": 4, "enc_blk_nums": [1], "dec_blk_nums": [1]},
     {"type": "Restormer", "dim": 8, "num_blocks": [1] * 4, "num_refinement_blocks": 1, "heads": [1] * 4},
+    {
+        "type": "MambaIR",
+        "embed_dim": 30,
+        "depths": [1],
+        "d_state": 2,
+        "mlp_ratio": 0.5,
+        "drop_path_rate": 0.0,
+        "upscale": 1,
+    },
 ]
 
 

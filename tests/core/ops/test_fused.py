@@ -96,7 +96,7 @@ def test_offsets_have_64_bits_and_grids_their_limits() -> None:
 @SLOW
 def test_networks_compile_as_one_graph_with_all_kernels() -> None:
     result = interpreted("interpreted_compiled.py")
-    assert result.stdout == "NAFNet 0.0\nRestormer 0.0\n", result.stdout + result.stderr
+    assert result.stdout == "NAFNet 0.0\nRestormer 0.0\nMambaIR 0.0\n", result.stdout + result.stderr
 
 
 @pytest.mark.parametrize("words", [["quick"], pytest.param([], marks=SLOW)])
