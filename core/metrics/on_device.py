@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ...datasets.base import Rounding
+from ..ops.constants import constant
 from ..ops.ssim import plain_similarity
 from . import METRICS, metric_options
 from .images import LUMA, STEREO
@@ -109,7 +110,7 @@ def _luma(rgb: Tensor) -> Tensor:
     if len(rgb) == 1:
         return rgb
     exact = rgb.float().div(255).double()
-    y = torch.tensordot(exact.new_tensor(LUMA), exact, 1) + 16.0
+    y = torch.tensordot(constant(tuple(LUMA), exact), exact, 1) + 16.0
     rounded: Tensor = ((y / 255).float() * 255).double()[None]
     return rounded
 

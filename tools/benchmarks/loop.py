@@ -24,7 +24,11 @@ NETWORK: dict[str, Any] = {"type": "MSRResNet", "num_feat": 16, "num_block": 2, 
 
 
 def spent_by(command: list[str], folder: str) -> tuple[float, float]:
-    """User and system time of a command and of all its workers, on one thread each, and the process's largest MiB."""
+    """User and system time of a command and of all its workers, on one thread each, and the process's largest MiB.
+
+    Raises:
+        RuntimeError: the command fails; with what it said.
+    """
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(  # nosec B603

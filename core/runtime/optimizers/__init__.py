@@ -72,7 +72,8 @@ def counting_there(
         fusable: whether kernels of torch's take them.
         recorded: whether steps become parts of a graph, in which rates have to be on the device too.
     """
-    if device.type not in ("cuda", "cpu") or {"fused", "foreach", "capturable"} & settings.keys():
+    said = {"fused", "foreach", "capturable"} & settings.keys()
+    if device.type not in ("cuda", "cpu") or said or settings.get("differentiable"):
         return {}
     kinds = ("Adam", "AdamW", *(("SGD", "Adagrad") if recorded and device.type == "cuda" else ()))
     fused = {"fused"} & set(accepted) if fusable and settings["type"] in kinds else set()

@@ -100,7 +100,7 @@ def test_a_data_set_gives_the_same_patches(tmp_path: Path, monkeypatch: pytest.M
             (tmp_path / which / f"{i}.jpg").write_bytes(jpeg(picture(side, side + 2 * i * side // 40), **settings))
     block = {"type": "PairedImageDataset", "dataroot_lq": str(tmp_path / "lq"), "dataroot_gt": str(tmp_path / "gt")}
     block |= {"gt_size": 16, "use_hflip": True, "use_rot": True}
-    dataset = build_dataset(block, phase="train", scale=2)
+    dataset = build_dataset({**block, "io_backend": {"type": "disk", "cache": 0}}, phase="train", scale=2)
     kept = build_dataset({**block, "io_backend": {"type": "disk", "cache": 0.01}}, phase="train", scale=2)
     for i in range(len(dataset)):
         items = []
