@@ -1,4 +1,4 @@
-"""Losses: ``nn.Module``s called as ``loss(pred, target)``, selected by ``type`` in the ``*_opt`` blocks of ``train``.
+"""Losses: modules that are called as ``loss(pred, target)``, selected by ``type`` in the ``*_opt`` blocks of ``train``.
 
 A loss returns a scalar tensor, or a dict ``{term: scalar tensor}`` when it has several terms; it may offer
 ``logs() -> dict[str, Tensor]``, values worth logging that are not optimised.
