@@ -30,11 +30,11 @@ SHORTER = [
 ]
 """The tutorials' runs take minutes or days; these take seconds."""
 MORE = {
-    "super_resolution": ["datasets:train:gt_size=32", "datasets:train:batch_size_per_gpu=1", "network_g:num_feat=8"],
+    "super_resolution": ["datasets:train:gt_size=32", "datasets:train:batch_size_per_gpu=1"],
     "denoising": ["datasets:train:gt_size=32", "datasets:train:batch_size_per_gpu=2"],
     "deblurring": ["datasets:train:gt_size=32", "datasets:train:batch_size_per_gpu=2"],
     "generation": ["datasets:train:batch_size_per_gpu=4"],
-    "underwater": ["datasets:train:gt_size=32", "datasets:train:batch_size_per_gpu=1"],
+    "underwater": ["datasets:train:gt_size=176", "datasets:train:batch_size_per_gpu=1"],
 }
 PUBLIC = {"type": "RRDBNet", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 64, "num_block": 23, "num_grow_ch": 32}
 slow = pytest.mark.skipif(not os.environ.get("RELUME_SLOW_TESTS"), reason="minutes: RELUME_SLOW_TESTS=1, make test-all")
@@ -64,7 +64,7 @@ def reader(folder: Path, page: Path) -> None:
         pairs = ("input", "gt") if page.stem == "underwater" else ("lq", "gt")
         for j, split in enumerate(() if page.stem in ("super_resolution", "hdr") else ("train", "val")):
             for side in pairs:
-                picture(folder / "data" / split / side / f"{i + 4 * j}.png")
+                picture(folder / "data" / split / side / f"{i + 4 * j}.png", 192)
         for split in ("clips", "held_out") if page.stem == "video" else ():
             for j in range(6):
                 picture(folder / split / "gt" / str(i) / f"{j:04}.png", 128)
