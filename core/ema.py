@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .models.base import Model
 from .runtime import parallel
-from .runtime.predicated import put_back
+from .runtime.predicated import part, put_back
 
 
 class EMA:
@@ -55,10 +55,11 @@ class EMA:
         """Say how much samples the next step sees and takes; the numbers as of `decay_at`."""
         if self.halflife is None:
             return
-        decay = self.decay_at(seen, taken)
-        for network in self.networks.values():
-            for device in {p.device for p in network.parameters()}:
-                self.weights.setdefault(device, torch.empty((), device=device)).fill_(1.0 - decay)
+        if not self.weights:
+            devices = {p.device for network in self.networks.values() for p in network.parameters()}
+            self.weights = {device: torch.empty((), device=device) for device in devices}
+        for weight in self.weights.values():
+            weight.fill_(1.0 - self.decay_at(seen, taken))
 
     @torch.no_grad()
     def update(self, networks: Mapping[str, nn.Module], sound: Tensor | None = None) -> None:
@@ -92,12 +93,7 @@ class EMA:
             modules = self._modules[network] = list(network.modules())
         parameters = {id(p): p for m in modules for p in m._parameters.values() if p is not None}
         buffers = {id(b): b for m in modules for b in m._buffers.values() if b is not None}
-        return [_own(p) for p in parameters.values()], [_own(b) for b in buffers.values()]
-
-
-def _own(tensor: Tensor) -> Tensor:
-    own: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
-    return own
+        return [part(p) for p in parameters.values()], [part(b) for b in buffers.values()]
 
 
 @contextlib.contextmanager

@@ -90,16 +90,15 @@ class Guard:
         """Whether steps still count, (), boolean."""
         return self.counted < self.limit
 
-    def begin(self, batches: Sequence[Batch]) -> Tensor:
-        """Keep a step's micro-batches as it begins; whether steps still count."""
-        going = self.going
+    def begin(self, batches: Sequence[Batch]) -> None:
+        """Keep a step's micro-batches as it begins."""
         if self._in_a_row + self._steps < self.limit:
             self.kept = [dict(b) for b in batches]  # there cannot have been too many yet
         else:
+            going = self.going
             for kept, batch in zip(self.kept, batches, strict=True):
                 kept.update({k: torch.where(going, v, kept[k]) for k, v in batch.items() if isinstance(v, Tensor)})
         self._steps += 1
-        return going
 
     def judge(
         self,

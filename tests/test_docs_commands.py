@@ -27,7 +27,7 @@ READERS_OWN = {"mine.yml", "first.yml"}
 def shown() -> list[tuple[str, str]]:
     """Pages and their lines of commands, continued ones in one piece, without comments."""
     lines = []
-    for page in sorted((REPO / "docs").glob("*.md")):
+    for page in sorted([*(REPO / "docs").glob("*.md"), *(REPO / "docs/tutorials").glob("*.md")]):
         for block in FENCED.findall(page.read_text(encoding="utf-8")):
             whole = re.sub(r"\\\n\s*", " ", block)
             lines += [(page.name, line) for line in whole.splitlines() if PROGRAM.search(line)]

@@ -69,6 +69,22 @@ def _place(  # type: ignore[no-untyped-def]  # noqa: ANN202
 
 
 @triton.jit
+def _places(  # type: ignore[no-untyped-def]  # noqa: ANN202
+    moved, flow_pair, row, column, here, height, width, across_line, down_line,  # noqa: ANN001
+    span_x, factor_x, offset_x, span_y, factor_y, offset_y,  # noqa: ANN001
+    LINES: tl.constexpr, BICUBIC: tl.constexpr, BORDER: tl.constexpr,
+):  # fmt: skip
+    """`_place` along both axes, of pixels that the flow at `moved` displaces: first across, then down."""
+    right = tl.load(moved, mask=here, other=0.0).to(tl.float32)
+    down = tl.load(moved + flow_pair, mask=here, other=0.0).to(tl.float32)
+    left, across, slope_x = _place(
+        column, right, across_line, width, span_x, factor_x, offset_x, here, LINES, BICUBIC, BORDER
+    )
+    top, along, slope_y = _place(row, down, down_line, height, span_y, factor_y, offset_y, here, LINES, BICUBIC, BORDER)
+    return left, across, slope_x, top, along, slope_y
+
+
+@triton.jit
 def _neighbour(  # type: ignore[no-untyped-def]  # noqa: ANN202
     first, size, k, BICUBIC: tl.constexpr, BORDER: tl.constexpr,  # noqa: ANN001
 ):  # fmt: skip
@@ -96,12 +112,10 @@ def _warp(  # type: ignore[no-untyped-def]  # noqa: ANN202
     row, column = at // width, at % width
     TAPS: tl.constexpr = 4 if BICUBIC else 2
     moved = flow + sample * flow_sample + row * flow_row + column * flow_column
-    right = tl.load(moved, mask=here, other=0.0).to(tl.float32)
-    down = tl.load(moved + flow_pair, mask=here, other=0.0).to(tl.float32)
-    left, across, _ = _place(
-        column, right, across_line, width, span_x, factor_x, offset_x, here, LINES, BICUBIC, BORDER
-    )
-    top, along, _ = _place(row, down, down_line, height, span_y, factor_y, offset_y, here, LINES, BICUBIC, BORDER)
+    left, across, _, top, along, _ = _places(
+        moved, flow_pair, row, column, here, height, width, across_line, down_line,
+        span_x, factor_x, offset_x, span_y, factor_y, offset_y, LINES, BICUBIC, BORDER,
+    )  # fmt: skip
     for start in range(0, channels, CHANNELS):
         channel = start + tl.arange(0, CHANNELS)
         planes = channel[None, :] * of_channel
@@ -158,12 +172,10 @@ def _warp_backward(  # type: ignore[no-untyped-def]  # noqa: ANN202
     row, column = at // width, at % width
     TAPS: tl.constexpr = 4 if BICUBIC else 2
     moved = flow + sample * flow_sample + row * flow_row + column * flow_column
-    right = tl.load(moved, mask=here, other=0.0).to(tl.float32)
-    down = tl.load(moved + flow_pair, mask=here, other=0.0).to(tl.float32)
-    left, across, slope_x = _place(
-        column, right, across_line, width, span_x, factor_x, offset_x, here, LINES, BICUBIC, BORDER
-    )
-    top, along, slope_y = _place(row, down, down_line, height, span_y, factor_y, offset_y, here, LINES, BICUBIC, BORDER)
+    left, across, slope_x, top, along, slope_y = _places(
+        moved, flow_pair, row, column, here, height, width, across_line, down_line,
+        span_x, factor_x, offset_x, span_y, factor_y, offset_y, LINES, BICUBIC, BORDER,
+    )  # fmt: skip
     of_right = tl.zeros((PIXELS,), tl.float32)
     of_down = of_right
     if OF_X:

@@ -81,6 +81,15 @@ def _relative(highest):
 
 
 @triton.jit
+def _joined(highest, total, x, AXIS: tl.constexpr):
+    """A sum of exponentials and the highest exponent, with those of `x` along an axis."""
+    higher = tl.maximum(highest, tl.max(x, axis=AXIS))
+    relative = _relative(higher)
+    more = tl.sum(tl.exp(x - tl.expand_dims(relative, AXIS)), axis=AXIS)
+    return higher, total * tl.exp(highest - relative) + more
+
+
+@triton.jit
 def _potential(marginal, lse, damping, outside, RELAXED: tl.constexpr):
     empty = marginal == 0
     if RELAXED:
@@ -102,9 +111,7 @@ def update_columns(
         inside = (i[:, None] < n) & (j[None, :] < m)
         x = tl.load(logits + i[:, None] * down + j[None, :] * across, mask=inside, other=float("-inf"))
         x += tl.load(phi + i, mask=i < n, other=0.0)[:, None]
-        higher = tl.maximum(highest, tl.max(x, axis=0))
-        total = total * tl.exp(highest - _relative(higher)) + tl.sum(tl.exp(x - _relative(higher)[None, :]), axis=0)
-        highest = higher
+        highest, total = _joined(highest, total, x, 0)
     mass = tl.load(b + j, mask=j < m, other=0.0)
     lse = _relative(highest) + tl.log(total)
     tl.store(gamma + j, _potential(mass, lse, damping, outside, RELAXED), mask=j < m)
@@ -124,9 +131,7 @@ def update_rows(
         inside = (i[:, None] < n) & (j[None, :] < m)
         x = tl.load(logits + i[:, None] * down + j[None, :] * across, mask=inside, other=float("-inf"))
         x += tl.load(gamma + j, mask=j < m, other=0.0)[None, :]
-        higher = tl.maximum(highest, tl.max(x, axis=1))
-        total = total * tl.exp(highest - _relative(higher)) + tl.sum(tl.exp(x - _relative(higher)[:, None]), axis=1)
-        highest = higher
+        highest, total = _joined(highest, total, x, 1)
     mass = tl.load(a + i, mask=i < n, other=0.0)
     lse = _relative(highest) + tl.log(total)
     tl.store(phi + i, _potential(mass, lse, damping, outside, RELAXED), mask=i < n)

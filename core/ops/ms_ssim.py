@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UserError
-from .dispatch import device_obstacle, use_kernel
+from .dispatch import use_kernel
 from .self_test import case
-from .ssim import WIDEST, gaussian, plain_similarity
+from .ssim import gaussian, obstacle, plain_similarity
 
 
 def fuses(x: Tensor, y: Tensor, window: Tensor) -> bool:
@@ -72,11 +72,6 @@ def _case(x: Tensor, y: Tensor) -> Tensor:
 
 def _obstacle(x: Tensor, y: Tensor, window: Tensor) -> str | None:
     """Why the fused kernels cannot run, or None."""
-    if len(window) > WIDEST:
-        return f"it takes windows up to {WIDEST}, this one has {len(window)}"
-    for name, t in {"x": x, "y": y, "window": window}.items():
-        if t.dtype != torch.float32:
-            return f"it computes in float32, {name} is {str(t.dtype).removeprefix('torch.')}"
     if y.requires_grad and torch.is_grad_enabled():
         return "it has no gradient for y"
-    return device_obstacle("ms_ssim", x=x, y=y, window=window)
+    return obstacle("ms_ssim", x, y, window)

@@ -18,7 +18,7 @@ from torch import Tensor
 from .constants import constant
 from .launching import launch, operator, tile
 from .planes import alike, steps
-from .ssim_triton import PIXELS, _factors, _moments
+from .ssim_triton import PIXELS, _factors, _moments, _spread, constants_of
 
 CHUNK = 256
 """Partial sums that are added at once."""
@@ -114,17 +114,9 @@ def _scale_back(  # type: ignore[no-untyped-def]  # noqa: ANN202
     at = tl.program_id(0) % blocks * PIXELS + tl.arange(0, PIXELS)
     here = at < height * width
     row, column = at // width, at % width
-    down = height - K + 1
-    of_mean = tl.zeros((PIXELS,), tl.float32)
-    of_square, of_product = of_mean, of_mean
-    for i in range(K):
-        for j in range(K):
-            w = tl.load(window + i) * tl.load(window + j)
-            inside = here & (row >= i) & (row - i < down) & (column >= j) & (column - j < across)
-            where = slopes + plane * pixels + (row - i) * across + column - j
-            of_mean += w * tl.load(where, mask=inside, other=0.0)
-            of_square += w * tl.load(where + further, mask=inside, other=0.0)
-            of_product += w * tl.load(where + 2 * further, mask=inside, other=0.0)
+    of_mean, of_square, of_product = _spread(
+        slopes + plane * pixels, further, window, at, here, height, width, across, K, PIXELS
+    )
     own = plane // channels * of_sample + plane % channels * of_channel + at * step
     a = tl.load(x + own, mask=here, other=0.0) - shift
     b = tl.load(y + own, mask=here, other=0.0) - shift
@@ -177,7 +169,7 @@ def _run(
     slopes = _parts(kept_slopes, planes, 3, [pixels for _, pixels in results])
     counts = [triton.cdiv(max([pixels, *areas[s : s + 1]]), held) for s, (_, pixels) in enumerate(results)]
     partial, done = x.new_empty(planes, sum(counts)), 0
-    shift, c1, c2 = _constants(data_range)
+    shift, c1, c2 = constants_of(data_range)
     window, apart = window.contiguous(), steps(x)
     for scale, ((height, width), (across, pixels), blocks) in enumerate(zip(sides, results, counts, strict=True)):
         last = scale == scales - 1
@@ -220,16 +212,11 @@ def _run_backward(
         launch(
             _scale_back, (planes * blocks,), grad, weights, *kept[scale], window, by_scale[scale], coarser, made,
             *(steps(x) if scale == 0 else _apart(x.shape[1], height, width)), height, width, across, pixels,
-            *sides[min(scale + 1, scales - 1)], blocks, scale, scales, _constants(data_range)[0], LAST=last, K=window.numel(),
+            *sides[min(scale + 1, scales - 1)], blocks, scale, scales, constants_of(data_range)[0], LAST=last, K=window.numel(),
             PIXELS=held,
         )  # fmt: skip
         coarser = made
     return of_x
-
-
-def _constants(data_range: float) -> tuple[float, float, float]:
-    """What images are shifted by, and both constants of SSIM."""
-    return 0.5 * data_range, (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
 
 
 def _apart(channels: int, height: int, width: int) -> tuple[int, int, int, int]:

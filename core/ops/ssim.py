@@ -33,7 +33,7 @@ def blurred(x: Tensor, window: Tensor) -> Tensor:
 
 def fuses(x: Tensor, y: Tensor, window: Tensor) -> bool:
     """Whether `similarity` of these would run its kernels."""
-    return use_kernel("ssim", functools.partial(_obstacle, x, y, window), x)
+    return use_kernel("ssim", functools.partial(obstacle, "ssim", x, y, window), x)
 
 
 def similarity(x: Tensor, y: Tensor, window: Tensor, data_range: float) -> tuple[Tensor, Tensor]:
@@ -77,11 +77,11 @@ def _case(x: Tensor, y: Tensor) -> Tensor:
     return torch.stack([value, contrast])
 
 
-def _obstacle(x: Tensor, y: Tensor, window: Tensor) -> str | None:
-    """Why the fused kernels cannot run, or None."""
+def obstacle(op: str, x: Tensor, y: Tensor, window: Tensor) -> str | None:
+    """Why the fused kernels of an operator on two images and a window cannot run, or None."""
     if len(window) > WIDEST:
         return f"it takes windows up to {WIDEST}, this one has {len(window)}"
     for name, t in {"x": x, "y": y, "window": window}.items():
         if t.dtype != torch.float32:
             return f"it computes in float32, {name} is {str(t.dtype).removeprefix('torch.')}"
-    return device_obstacle("ssim", x=x, y=y, window=window)
+    return device_obstacle(op, x=x, y=y, window=window)

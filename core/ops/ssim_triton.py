@@ -94,6 +94,26 @@ def _slopes(  # type: ignore[no-untyped-def]  # noqa: ANN202
 
 
 @triton.jit
+def _spread(  # type: ignore[no-untyped-def]  # noqa: ANN202
+    slopes, further, window, at, here, height, width, across, K: tl.constexpr, PIXELS: tl.constexpr,  # noqa: ANN001
+):  # fmt: skip
+    """Slopes by filtered x, x^2 and x y of one plane, `further` from one another, as slopes by these at pixels `at`."""
+    row, column = at // width, at % width
+    down = height - K + 1
+    of_mean = tl.zeros((PIXELS,), tl.float32)
+    of_square, of_product = of_mean, of_mean
+    for i in range(K):
+        for j in range(K):
+            w = tl.load(window + i) * tl.load(window + j)
+            inside = here & (row >= i) & (row - i < down) & (column >= j) & (column - j < across)
+            where = slopes + (row - i) * across + column - j
+            of_mean += w * tl.load(where, mask=inside, other=0.0)
+            of_square += w * tl.load(where + further, mask=inside, other=0.0)
+            of_product += w * tl.load(where + 2 * further, mask=inside, other=0.0)
+    return of_mean, of_square, of_product
+
+
+@triton.jit
 def _filtered_back(  # type: ignore[no-untyped-def]  # noqa: ANN202
     x, y, window, slopes, of_x, height, width, across, pixels, blocks, shift,  # noqa: ANN001
     K: tl.constexpr, PIXELS: tl.constexpr,
@@ -103,22 +123,18 @@ def _filtered_back(  # type: ignore[no-untyped-def]  # noqa: ANN202
     further = planes.to(tl.int64) * pixels
     at = tl.program_id(0) % blocks * PIXELS + tl.arange(0, PIXELS)
     here = at < height * width
-    row, column = at // width, at % width
-    down = height - K + 1
-    of_mean = tl.zeros((PIXELS,), tl.float32)
-    of_square, of_product = of_mean, of_mean
-    for i in range(K):
-        for j in range(K):
-            w = tl.load(window + i) * tl.load(window + j)
-            inside = here & (row >= i) & (row - i < down) & (column >= j) & (column - j < across)
-            where = slopes + plane * pixels + (row - i) * across + column - j
-            of_mean += w * tl.load(where, mask=inside, other=0.0)
-            of_square += w * tl.load(where + further, mask=inside, other=0.0)
-            of_product += w * tl.load(where + 2 * further, mask=inside, other=0.0)
+    of_mean, of_square, of_product = _spread(
+        slopes + plane * pixels, further, window, at, here, height, width, across, K, PIXELS
+    )
     own = plane * height * width + at
     a = tl.load(x + own, mask=here, other=0.0) - shift
     b = tl.load(y + own, mask=here, other=0.0) - shift
     tl.store(of_x + own, of_mean + 2 * a * of_square + b * of_product, mask=here)
+
+
+def constants_of(data_range: float) -> tuple[float, float, float]:
+    """What images are shifted by, and both constants of SSIM."""
+    return 0.5 * data_range, (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
 
 
 def _sizes(x: Tensor, window: Tensor, data_range: float) -> tuple[int, tuple[int, int, int, int], tuple[float, ...]]:
@@ -126,8 +142,7 @@ def _sizes(x: Tensor, window: Tensor, data_range: float) -> tuple[int, tuple[int
     height, width = x.shape[-2:]
     reach = window.numel() - 1
     across = width - reach
-    constants = (0.5 * data_range, (0.01 * data_range) ** 2, (0.03 * data_range) ** 2)
-    return x.shape[0] * x.shape[1], (height, width, across, across * (height - reach)), constants
+    return x.shape[0] * x.shape[1], (height, width, across, across * (height - reach)), constants_of(data_range)
 
 
 def _fake(x: Tensor, y: Tensor, window: Tensor, data_range: float) -> tuple[Tensor, Tensor]:

@@ -19,10 +19,15 @@ KNOWN = (*("Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Adadelta", "
 INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
+def part(x: Tensor) -> Tensor:
+    """This rank's part of a tensor."""
+    own: Tensor = x.to_local() if hasattr(x, "to_local") else x
+    return own
+
+
 def local(x: Tensor) -> Tensor:
     """This rank's part of a tensor, without its graph."""
-    part: Tensor = x.to_local() if hasattr(x, "to_local") else x
-    return part.detach()
+    return part(x).detach()
 
 
 @torch.no_grad()

@@ -27,18 +27,18 @@ MOST_KEYS = 64
 """Different kinds of steps after which no more are counted: they seem to differ in every step."""
 aten = torch.ops.aten
 WAITS = frozenset(
-    {
-        *(aten._local_scalar_dense, aten.nonzero, aten.masked_select, aten._unique2, aten.unique_dim, aten.equal),
+    (
+        *(aten._local_scalar_dense, aten.nonzero, aten.masked_select, aten.equal, aten.bincount),
+        *(aten._unique2, aten.unique_dim, aten.unique_consecutive),
         *(
-            aten.unique_consecutive,
-            aten.bincount,
             aten.linalg_eigh,
             aten._linalg_eigh,
             aten._linalg_svd,
             aten.linalg_eig,
+            aten._linalg_eigvals,
+            aten.linalg_lstsq,
         ),
-        *(aten._linalg_eigvals, aten.linalg_lstsq),
-    }
+    )
 )
 """Operations that bring numbers to the host, or sizes that follow from them."""
 
@@ -272,7 +272,7 @@ def kind_of(value: Any) -> Hashable:
     """What a graph depends on of an item of a batch."""
     if isinstance(value, Tensor):
         return tuple(value.shape), value.dtype, value.stride(), value.device
-    if isinstance(value, (str, list, tuple, dict)) and not isinstance(value, (int, float)):
+    if isinstance(value, (str, list, tuple, dict)):
         return type(value).__name__
     return repr(value)
 

@@ -34,10 +34,10 @@ def judged(guard: Guard, updates: list[Update], norm: float | torch.Tensor = 1.0
     batches = settings.pop("batches", [batch("a")] * len(updates))
     parameters = settings.pop("parameters", [])
     norms = settings.pop("norms", torch.zeros(len(parameters)))
-    going = guard.begin(batches)
+    guard.begin(batches)
     iteration = settings.pop("iteration", 1)
     sound, failed = guard.judge(
-        iteration, updates, batches, parameters, norms, torch.as_tensor(norm), going, **settings
+        iteration, updates, batches, parameters, norms, torch.as_tensor(norm), guard.going, **settings
     )
     guard.close(sound, failed)
     return bool(sound), bool(failed)

@@ -23,9 +23,19 @@ NETWORK = {"type": "BasicVSR", "num_feat": 2, "num_block": 0, "flow_levels": 1}
 RUN = """
 import resource, sys
 from relume.core.cli import main
-code = main(["infer", "-i", sys.argv[1], "-o", sys.argv[2], "--weights", "net.pth", "--device", "cpu"])
+code = main(sys.argv[1:])
 print("peak", code, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
+
+
+def peak_of(folder: Path, *arguments: str) -> float:
+    """The most memory that ``relume ARGUMENTS`` takes in a folder, in MiB."""
+    command = [sys.executable, "-c", RUN, *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    _, code, peak = done.stdout.splitlines()[-1].split()
+    assert code == "0", done.stdout + done.stderr
+    return int(peak) / 1024
 
 
 @pytest.mark.skipif(not os.environ.get("RELUME_SLOW_TESTS"), reason="takes minutes; RELUME_SLOW_TESTS=1")
@@ -44,23 +54,12 @@ def test_ten_thousand_frames_take_the_memory_of_three_hundred(tmp_path: Path) ->
         with VideoWriter(tmp_path / f"{count}.mp4", Fraction(25)) as video:
             for i in range(count):
                 video.write(np.full((16, 16, 3), i % 200 + 20, np.uint8), Fraction(i, 25))
-        command = [sys.executable, "-c", RUN, f"{count}.mp4", f"out_{count}.mp4"]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-        _, code, peak = done.stdout.splitlines()[-1].split()
-        assert code == "0"
+        files = ("-i", f"{count}.mp4", "-o", f"out_{count}.mp4")
+        peaks[count] = peak_of(tmp_path, "infer", *files, "--weights", "net.pth", "--device", "cpu")
         made = Video(str(tmp_path / f"out_{count}.mp4"))
         assert (len(made), made.size(0)) == (count, (64, 64))
-        peaks[count] = int(peak) / 1024
     print({count: f"{peak:.0f} MiB" for count, peak in peaks.items()})
     assert peaks[10_000] < peaks[300] + 40
-
-
-SCORED = """
-import resource, sys
-from relume.core.cli import main
-code = main(["test", "-opt", sys.argv[1]])
-print("peak", code, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-"""
 
 
 @pytest.mark.skipif(not os.environ.get("RELUME_SLOW_TESTS"), reason="takes minutes; RELUME_SLOW_TESTS=1")
@@ -85,11 +84,6 @@ def test_ten_thousand_frames_are_scored_in_the_memory_of_three_hundred(tmp_path:
             "val": {"metrics": {"psnr": {"type": "calculate_psnr"}, "ssim": {"type": "calculate_ssim"}}},
         }
         (tmp_path / f"{count}.yml").write_text(json.dumps(values))
-        command = [sys.executable, "-c", SCORED, f"{count}.yml"]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        _, code, peak = done.stdout.splitlines()[-1].split()
-        assert code == "0", done.stdout + done.stderr
-        peaks[count] = int(peak) / 1024
+        peaks[count] = peak_of(tmp_path, "test", "-opt", f"{count}.yml")
     print({count: f"{peak:.0f} MiB" for count, peak in peaks.items()})
     assert peaks[10_000] < peaks[300] + 40
