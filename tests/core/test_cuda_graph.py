@@ -227,7 +227,7 @@ class Moving(nn.Module):
 
 def test_the_simulation_keeps_numbers_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """Or it would prove nothing."""
-    LOSSES.register(name="Moving")(Moving) if "Moving" not in LOSSES else None
+    monkeypatch.setitem(LOSSES._members, "Moving", Moving)  # and out again: other tests go through all losses
     differ, replays = both({"train__pixel_opt": {"type": "Moving"}}, monkeypatch)
     assert replays == 4 and differ
 
