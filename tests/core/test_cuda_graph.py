@@ -25,6 +25,7 @@ from relume.core.trainer import Trainer
 from relume.core.training import steps
 from relume.losses import LOSSES
 
+OF_DEVICES = steps.recorder_for
 FUSED = {"type": "Adam", "lr": 0.01, "fused": True}
 
 
@@ -192,7 +193,7 @@ def test_says_once_why_there_is_none(
 
 
 def test_on_a_cpu_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.undo()
+    monkeypatch.setattr(steps, "recorder_for", OF_DEVICES)
     curve(options(train__cuda_graph=True), monkeypatch, 1)
     assert "steps are taken without a graph: the device is cpu" in capsys.readouterr().out
 
