@@ -40,7 +40,8 @@ class Graphs:
 
     def run(self, descent: Descent, plan: Tensor | None, kernel: bool) -> Solution:
         """``descent.run(plan, kernel)``, by a graph where that is possible."""
-        if not (kernel and plan is None and descent.outer.tol == descent.inner.tol == 0 and capturable(descent.logits)):
+        fixed = descent.outer.tol == descent.inner.tol == 0 and not isinstance(descent.spread, Tensor)
+        if not (kernel and plan is None and fixed and capturable(descent.logits)):
             return descent.run(plan, kernel)
         key = kind(descent)
         if key not in self.recorded:
