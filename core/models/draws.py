@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..ops.precision import widest
+from ..ops.constants import uploaded
 from .base import Batch
 
 OTHER_STREAM = 0x5DEECE66D2B79F31
@@ -31,12 +31,6 @@ def seeds_of(batch: Batch) -> list[int]:
     """The samples' seeds on the host: as the loader gives them there, or else from the tensor ``seed``, perhaps of a GPU."""
     seeds: list[int] = batch["seeds"] if "seeds" in batch else batch["seed"].tolist()
     return seeds
-
-
-def uploaded(x: Tensor, device: torch.device) -> Tensor:
-    """`x`, of the host's memory, on a device: from pinned memory, so that nothing waits for what the device still has to do."""
-    allowed = torch.float32 if x.dtype == torch.float64 and widest(device) != torch.float64 else x.dtype
-    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device, allowed)
 
 
 def normal_of(seeds: Iterable[int], *shape: int) -> Tensor:

@@ -16,10 +16,10 @@ from ....datasets.base import DatasetTraits, Pictures
 from ...annotations import Count, declared
 from ...errors import UserError, expanded, require
 from ...features import FeatureExtractor
+from ...ops.constants import uploaded
 from ...runtime import distributed
 from ...runtime.checkpoint import write_atomically
 from ...runtime.progress import progress
-from ..draws import uploaded
 
 log = logging.getLogger("relume")
 
