@@ -17,7 +17,7 @@ from .errors import UserError, expanded, lines, unreadable
 from .evaluation import INPUT
 from .files import inside, refuse_links
 from .options import Options, dump
-from .runtime import checkpoint, distributed, training_state
+from .runtime import checkpoint, distributed
 from .runtime.checkpoint import BEST, INTERRUPTED, Checkpoints
 from .runtime.gate import Provoked, gate
 from .runtime.last_words import LastWords
@@ -231,6 +231,8 @@ def find_resume(opt: Options, experiment: Experiment, auto: bool) -> Resume | No
     path = distributed.broadcast(path)
     if path is None:
         return None
+    from .runtime import training_state
+
     own = path.parent == Checkpoints(experiment.root).states
     with contextlib.nullcontext() if own else gate("path.resume_state"):
         state = training_state.checked(checkpoint.load(path), Path(path), training_state.FOUND_BY)

@@ -15,7 +15,7 @@ from ...core.annotations import usual
 from ...core.errors import UserError, require
 from ...core.registry import MISSING, guessed
 from .mends import keep_own_tables, take_first_output
-from .rows import OVERFLOWING, Row
+from .table import OVERFLOWING, Row
 from .words import WORDS
 
 

@@ -24,7 +24,6 @@ from ..options.schema import Options, Train, Val
 from ..runtime import checkpoint, distributed, memory, parallel
 from ..runtime.activations import recomputed
 from ..runtime.gate import gate, given_in, mentioned, refusal, without_it
-from ..runtime.operations import counts_calls
 from ..runtime.optimizers import build_optimizer
 from .weights import load_pretrained
 
@@ -179,6 +178,8 @@ def lay_out(train: Train, val: Val, trained: Mapping[str, nn.Module], ema: EMA |
 def compile_as(network: nn.Module, how: bool | str) -> None:
     """Compile a network in place when it is called, as options say it."""
     if how:
+        from ..runtime.operations import counts_calls
+
         network.compile(mode=None if how is True else str(how))
         counts_calls(network)
 

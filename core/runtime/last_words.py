@@ -19,11 +19,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from ..errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, in_one_line, redacted
+from ..errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, RanksError, UserError, in_one_line, redacted
 from ..files import replacing
 from . import distributed, gate, lock
 from .exit_file import FILE, OUTCOMES, Words, read
-from .meeting import RanksError
 from .signals import Stopped, StopRequest
 
 log = logging.getLogger("relume")

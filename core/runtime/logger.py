@@ -22,7 +22,7 @@ import torch
 from ..annotations import Count, Iterations, Section, plain, setting
 from ..errors import LINE, UserError, lines, printable, redacted, require, without_secrets
 from ..files import reading, replacing
-from . import devices, distributed, records, utilisation
+from . import devices, distributed, utilisation
 from .checkpoint import first_line, write_atomically
 from .gate import Provoked
 from .progress import Bar, Heartbeat, Pace, for_terminal, losses_first
@@ -380,6 +380,8 @@ def _reopen_records(path: Path, start: int, validated: bool) -> Any:
     """``metrics.jsonl``, ready to append; lines of iterations and validations that a resumed run will repeat are dropped."""
     kept = []
     if path.exists():
+        from . import records
+
         for line in reading.text(path).splitlines():
             entry = records.parse(line)
             if entry is None:

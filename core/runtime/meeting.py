@@ -22,7 +22,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from ..errors import UserError, in_one_line
+from ..errors import RanksError, UserError, in_one_line
 from . import messages
 from .launchers import Place
 from .roll_call import Absent, RollCall
@@ -41,18 +41,6 @@ QUIET = 15.0
 _kept: dict[int, dist.TCPStore] = {}
 """Stores that this process keeps, by port: they live as long as it does, for ranks that come late."""
 _meetings = 0
-
-
-class RanksError(UserError):
-    """What concerns several ranks, and says which: one failed or is gone, or they differ. ``code`` is the exit code of all.
-
-    The main rank says it for all, unless it is the one that is `gone`.
-    """
-
-    def __init__(self, message: str, code: int, gone: Iterable[int] = ()) -> None:
-        super().__init__(message)
-        self.code = code
-        self.everywhere = 0 not in gone
 
 
 class Meeting:

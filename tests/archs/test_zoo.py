@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from relume.archs import ARCHS, build_network, zoo
+from relume.archs.zoo import table
 from relume.core import options
 from relume.core.errors import UserError
 
@@ -177,7 +178,7 @@ def test_two_steps(name: str) -> None:
 
 
 def test_every_name_has_settings_or_a_reason() -> None:
-    every = {**zoo.ROWS, **zoo.EXTRA}
+    every = {**table.ROWS, **table.EXTRA}
     assert {n for n, row in every.items() if not row.untrainable} == {*TINY, *TOO_LARGE}
 
 
