@@ -38,6 +38,7 @@ class Projection(nn.Module):
         self.proj = conv3x3(inputs, outputs, bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, in, H, W) -> (B, out, H, W)."""
         return self.proj(x)
 
 

@@ -133,7 +133,7 @@ class AttentiveStateSpace(nn.Module):
         self.route = nn.Sequential(nn.Linear(dim, dim // 3), nn.GELU(), nn.Linear(dim // 3, num_tokens))
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """Args: x: pixel-major; embedding: (inner_rank, d_state)."""
+        """(B, H, W, dim), and the prompts' matrix `embedding` (inner_rank, d_state), -> (B, H, W, dim)."""
         size = x.shape[1:3]
         policy = self.policy(x.flatten(1, 2))
         prompt = policy @ (self.embeddingB.weight @ embedding)
@@ -214,6 +214,7 @@ class Layers(nn.Module):
         self.layers = nn.ModuleList(layers)
 
     def forward(self, x: Tensor, index: Tensor) -> Tensor:
+        """(B, H, W, C) -> the same shape; `index` (N, N) numbers the offset of each pair of a window's N pixels."""
         for layer in self.layers:
             x = layer(x, index)
         return x

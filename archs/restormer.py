@@ -147,6 +147,7 @@ class Stage(nn.ModuleList):
         self.use_checkpoint = use_checkpoint
 
     def forward(self, x: Tensor, z: Tensor | None = None) -> Tensor:
+        """(B, C, H, W), and the prior (B, L) or None, -> (B, C, H, W)."""
         for block in self:
             if self.use_checkpoint and torch.is_grad_enabled():
                 x = checkpoint(block, x, z, use_reentrant=False, preserve_rng_state=False)

@@ -52,6 +52,7 @@ class PatchEmbed(nn.Module):
         self.norm = nn.LayerNorm(dim) if normalised else None
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> the same shape."""
         return x if self.norm is None else self.norm(x)
 
 
@@ -160,6 +161,7 @@ class SequenceSR(nn.Module):
         return x
 
     def forward(self, image: Tensor) -> Tensor:
+        """(B, in_chans, H, W) -> (B, in_chans, upscale H, upscale W)."""
         image = (image - self.mean) * self.img_range
         first = self.conv_first(image)
         x = self.layered(self.embedded(pixels(first)))
@@ -167,7 +169,10 @@ class SequenceSR(nn.Module):
         return self.enlarged(x, image) / self.img_range + self.mean
 
     def enlarged(self, x: Tensor, image: Tensor) -> Tensor:
-        """The image, of features and the input (of which an image of the same size is a correction)."""
+        """The result (B, in_chans, upscale H, upscale W) from features (B, C, H, W) and the input image (B, in_chans, H, W).
+
+        Without an upsampler the features give a correction, to which the image is added.
+        """
         if self.upsampler == "pixelshuffledirect":
             return self.upsample(x)
         if not self.upsampler:

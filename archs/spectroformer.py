@@ -159,6 +159,7 @@ class AKC(nn.Module):
         self.conv = nn.Conv1d(1, 1, size, padding=size // 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same shape."""
         return x * self.gate(x.mean((2, 3)))[:, :, None, None]
 
     def gate(self, means: Tensor) -> Tensor:

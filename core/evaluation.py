@@ -357,7 +357,7 @@ def not_taken(error: Exception, model: Model, batch: Mapping[str, Any]) -> Excep
 
 
 def one(images: Tensor | None, i: int) -> Tensor | None:
-    """Image i of a batch as a batch of one."""
+    """Image i of a batch (B, C, H, W) as a batch of one, (1, C, H, W)."""
     return None if images is None else images[i : i + 1]
 
 

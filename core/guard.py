@@ -140,7 +140,7 @@ class Guard:
         return going & finite, going & ~finite & ~excused
 
     def close(self, sound: Tensor, failed: Tensor) -> None:
-        """Count a step: whether all its updates were sound, and whether one has failed."""
+        """Count a step from two boolean scalars: whether all its updates were sound, and whether one has failed."""
         self.counted.copy_(torch.where(failed, self.counted + 1, torch.where(sound, 0, self.counted)))
 
     def look(self, networks: Mapping[str, nn.Module], context: Callable[[], Mapping[str, Any]] = dict) -> set[int]:

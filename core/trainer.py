@@ -163,7 +163,7 @@ class Trainer:
             (self.save_results if known else self.save)()
 
     def advance(self) -> dict[str, Tensor | float]:
-        """The next iteration: a step, watched, counted and shown; what it logs."""
+        """The next iteration: a step, watched, counted and shown. Returns the scalars that it logs."""
         self._before = [b.clone() for b in self.updater.buffers]  # now: loading the step's samples may fail, too
         self.iteration += 1
         with self.unproven() if self.iteration <= self.first + PROVEN else contextlib.nullcontext():
@@ -190,7 +190,10 @@ class Trainer:
 
     # ---------------------------------------------------------------- one step
     def step(self) -> dict[str, Tensor | float]:
-        """One iteration: every update that the model asks for, over all micro-batches; then schedules and averages."""
+        """One iteration: every update that the model asks for, over all micro-batches; then schedules and averages.
+
+        Returns the scalars that it logs.
+        """
         began = time.perf_counter()
         before = self.parts.loader.position
         batches: list[Batch] = [next(self.parts.loader) for _ in range(self.parts.loader.micro_batches(self.iteration))]
@@ -237,7 +240,7 @@ class Trainer:
 
     # ---------------------------------------------------------------- now and then
     def report(self, scalars: Mapping[str, Tensor | float]) -> None:
-        """Log the current step, its values averaged over ranks."""
+        """Log the scalars of the current step, averaged over ranks."""
         steps, scalars = self.means.steps, {**scalars, **self.means.take()}
         names = list(scalars)
         values = [

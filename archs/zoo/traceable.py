@@ -70,7 +70,7 @@ def window_reverse(own: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def windows2img(own: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """For ``windows2img(windows, h, w, H, W)``."""
+    """For ``windows2img(windows, h, w, H, W)``, which joins windows (B n, h w, C) to a map (B, H, W, C)."""
 
     def call(img_splits_hw: Tensor, H_sp: int, W_sp: int, H: int, W: int) -> Tensor:
         return joined(img_splits_hw, (H_sp, W_sp), H, W)
@@ -83,7 +83,7 @@ INSTEAD = {"window_reverse": window_reverse, "windows2img": windows2img}
 
 
 def every_expert(own: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """SeemoRe: all experts are computed, and those not chosen by the gate count nothing."""
+    """SeemoRe: all experts are computed, those that the gate did not choose with weight 0. Shapes are the original's."""
 
     def call(self: Any, inputs: Tensor, k: Tensor) -> Tensor:
         weights = torch.softmax(self.gate(inputs).float(), 1).to(inputs.dtype)
@@ -103,7 +103,7 @@ def nothing(own: Callable[..., None]) -> Callable[..., None]:
 
 
 def with_its_exponent(own: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """CIDNet: the exponent is the parameter itself, not the number that it holds."""
+    """CIDNet: the exponent is the parameter itself, not the number that it holds. Shapes are the original's."""
 
     def call(self: Any, img: Tensor) -> Tensor:
         self.__dict__["this_k"] = self.density_k  # beside nn.Module, which would take it for one more parameter

@@ -87,6 +87,7 @@ class Kept(nn.Module):
         self.weight, self.bias = layer.weight, layer.bias
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, features) -> the same."""
         return x
 
 

@@ -34,7 +34,9 @@ def seeds_of(batch: Batch) -> list[int]:
 
 
 def uploaded(x: Tensor, device: torch.device) -> Tensor:
-    """`x`, of the host's memory, on a device: from pinned memory, so that nothing waits for what the device still has to do."""
+    """`x`, of any shape, copied from the host's memory to a device: from pinned memory, so that the host does not wait for the
+    device.
+    """
     allowed = torch.float32 if x.dtype == torch.float64 and widest(device) != torch.float64 else x.dtype
     return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device, allowed)
 
@@ -54,7 +56,7 @@ def uniforms_of(seeds: Iterable[int], count: int) -> np.ndarray:
 
 
 def uniform_of(seeds: Iterable[int], count: int) -> Tensor:
-    """Numbers in [0, 1), (B, count), float64, on the CPU, each row from its seed, independent of `normal_of`."""
+    """Numbers in [0, 1) of shape (B, count), float64, on the CPU, each row from its seed, independent of `normal_of`."""
     generator = torch.Generator()
     rows = [
         torch.rand(count, generator=generator.manual_seed(seed ^ OTHER_STREAM), dtype=torch.float64) for seed in seeds

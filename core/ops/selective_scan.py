@@ -192,7 +192,7 @@ def _has_mamba() -> bool:
 
 @functools.cache
 def mamba_kernel() -> Callable[..., tuple[Tensor, Tensor]] | None:
-    """mamba-ssm's ``selective_scan_fn``, or None where it cannot be imported for whatever reason."""
+    """mamba-ssm's ``selective_scan_fn``, or None where it cannot be imported; shapes are those of `selective_scan`."""
     try:
         module = importlib.import_module("mamba_ssm.ops.selective_scan_interface")
         importlib.import_module("selective_scan_cuda")

@@ -168,7 +168,7 @@ def starts_of(u: Tensor, A: Tensor, B: Tensor, C: Tensor) -> tuple[list[int], tu
 def forward(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, bias: Tensor | None, softplus: bool
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """`scan_chunks`, and the states at the start of each chunk."""
+    """The results of `scan_chunks`, whose shapes hold here, and the states (samples, G, n, e) at the start of each chunk."""
     layout = _Layout(u, A, B, C)
     decays, writes, reads = layout.per_state(A), _Weights(B, layout), _Weights(C, layout)
     skip, offset = layout.per_channel(D), layout.per_channel(bias)
@@ -196,7 +196,7 @@ def backward(
     starts: Sequence[Tensor],
     softplus: bool,
 ) -> Gradients:
-    """Gradients of what `forward` was given, of which it kept `starts`."""
+    """Gradients of the arguments of `forward`, in their shapes, from those of its results and the `starts` that it kept."""
     u, delta, A, B, C, D, bias = given
     layout = _Layout(u, A, B, C)
     decays, writes, reads = layout.per_state(A), _Weights(B, layout), _Weights(C, layout)

@@ -16,7 +16,7 @@ from .deterministic import running_sum
 def scan_matrices(
     x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, initial: Tensor, chunk: int
 ) -> tuple[Tensor, Tensor]:
-    """`core.ops.ssd_chunks.scan_chunks`; the length may be a symbol."""
+    """`core.ops.ssd_chunks.scan_chunks`, shapes included; the length may be a symbol."""
     batch, length, heads, width = x.shape
     groups = B.shape[2]
     count = (length + chunk - 1) // chunk

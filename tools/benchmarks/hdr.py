@@ -37,14 +37,14 @@ def contestants() -> dict[str, Callable[[], nn.Module]]:
 
 
 def images(side: int, batch: int = 1) -> tuple[Tensor, Tensor]:
-    """Input and target."""
+    """Input and target, (batch, 3, side, side)."""
     generator = torch.Generator().manual_seed(0)
     lq, gt = (torch.rand(batch, 3, side, side, generator=generator) for _ in range(2))
     return lq, gt
 
 
 def work(network: nn.Module, lq: Tensor, gt: Tensor, backward: bool = True) -> Job:
-    """One forward pass, and one backward pass of the mean absolute difference."""
+    """One forward pass of (B, 3, H, W), or with it the backward pass of the mean absolute difference."""
 
     def forward() -> None:
         with torch.no_grad():

@@ -63,7 +63,8 @@ def problem(n: int, m: int) -> Problem:
 
 
 def original(given: Problem) -> Tensor:
-    """The original's solver by its description: log-domain, three nested maxima, wrong constants where n differs from m.
+    """The plan (n, m) of the original's solver, by its description: three nested maxima, wrong constants where n differs from
+    m.
 
     Plans are what they are; this is here for the time that it takes.
     """
@@ -89,7 +90,7 @@ def original(given: Problem) -> Tensor:
 
 
 def pot(given: Problem, convert: Callable[[Tensor], Any]) -> Callable[[], Any]:
-    """POT's projected gradient descent on arrays that `convert` makes."""
+    """POT's projected gradient descent on arrays that `convert` makes of tensors, in their shapes."""
     solver = require("ot", "this section", "pip install POT==0.9.7").gromov.entropic_fused_gromov_wasserstein
     alpha, epsilon = from_lambda(LAMBDA, EPSILON)
     n, m = given.between.shape
