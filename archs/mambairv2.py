@@ -315,6 +315,7 @@ class MambaIRv2(SequenceSR):
     ) -> None:
         super().__init__(in_chans, embed_dim, patch_norm, upscale, img_range, upsampler, resi_connection)
         name = type(self).__name__
+        # Options that do not go together.
         if route not in ("sample", "argmax"):
             raise UserError(f"{name}: route must be sample or argmax, not '{route}'")
         need_heads(name, embed_dim, depths, num_heads)
@@ -328,6 +329,7 @@ class MambaIRv2(SequenceSR):
         self.register_buffer("relative_position_index_SA", pair_index(window_size))
         if ape:
             self.learn_positions(img_size, embed_dim)
+        # Groups of layers; every other layer shifts its windows by half their side.
         hidden = int(embed_dim * mlp_ratio)
         for depth, heads in zip(depths, num_heads, strict=True):
             layers = [

@@ -250,6 +250,7 @@ class Spectroformer(nn.Module):
             width, heads = dim * 2**level, num_heads[level]
             return nn.Sequential(*(MQCT(width, heads, ffn_expansion_factor, bias) for _ in range(count)))
 
+        # Encoder, bottleneck and decoder, halving and doubling the size between levels.
         self.patch_embed = conv3x3(3, dim, bias)
         self.encoder_level1 = blocks(0, num_blocks[0])
         self.down1_2 = DownSample(dim, 2 * dim, bias)

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from functools import cache
 
 import pytest
-
-from .test_words import ROOMS, modules
+from sources import ROOMS, modules
 
 FIRST = (
     r"(?:\.\.\.|\d* ?(?:[A-Za-z]\d?|[A-Z]\w)'?(?: [A-Zx*+/-] ?\w*)*|\d+(?: [A-Z]| \+ [\w ]+)?"

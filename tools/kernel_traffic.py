@@ -138,6 +138,7 @@ NAMES = {
 
 def counted_scan(traffic: list[Traffic]) -> Callable[..., Any]:
     """`scan_chunks` that adds what it would count, found from its first chunks: each further one counts as the second does."""
+    # A long scan counts as its first chunk, and the difference that a second one makes, times the others.
     known: dict[Any, list[Counts]] = {}
 
     def counts(inputs: tuple[Any, ...]) -> list[Counts]:
@@ -168,6 +169,7 @@ def counted_scan(traffic: list[Traffic]) -> Callable[..., Any]:
         traffic[0].bytes, traffic[0].launches = outside
         return [Counts(t.bytes, t.launches) for t in (forward, backward)]
 
+    # In its place: an operator that adds these counts and computes nothing.
     class Scan(Function):
         @staticmethod
         def forward(ctx: Any, *inputs: Any) -> Any:

@@ -21,6 +21,7 @@ SPANDREL = "spandrel."
 @contextmanager
 def traceable(network: nn.Module) -> Iterator[None]:
     """Inside: functions that the modules of a network call are replaced by those of `INSTEAD`, and methods by `METHODS`."""
+    # Find what the network consists of.
     kinds = {type(part) for part in network.modules() if type(part).__module__.startswith(SPANDREL)}
     modules = {sys.modules.get(type(part).__module__) for part in network.modules()}
     changed: list[tuple[Any, str, Any]] = []
@@ -30,6 +31,7 @@ def traceable(network: nn.Module) -> Iterator[None]:
         changed.append((owner, name, own))
         setattr(owner, name, instead(own))
 
+    # Replace functions and methods that torch.export cannot follow, and put them back at the end.
     try:
         for part in network.modules():
             if type(part) in kinds and (type(part).__name__, "update_params") in METHODS:

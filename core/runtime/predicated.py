@@ -78,11 +78,13 @@ class Stepper:
 
     def step(self, sound: Tensor) -> None:
         """Step; parameters and what the optimizer remembers stay bit for bit as they were unless `sound`, (), boolean."""
+        # Where an optimizer cannot be undone on the device, the host asks whether the update is sound.
         parameters = [p for g in self.optimizer.param_groups for p in g["params"] if p.grad is not None]
         if not self._predicable(parameters):
             if bool(sound):
                 self._step()
             return
+        # torch's fused kernels skip an update by themselves.
         fresh = [p for p in parameters if not self.optimizer.state.get(p)]
         if self._skips():
             if sound.device.type == "cpu":
@@ -90,6 +92,7 @@ class Stepper:
             if not fresh:
                 self._fused(sound)
                 return
+        # For the others: copies of everything, the update, and back where it was not sound.
         before = {id(p): remembered(self.optimizer, p) for p in parameters}
         kept = [local(p).clone() for p in parameters]
         memory = {key: {k: local(v).clone() for k, v in state.items()} for key, state in before.items()}
@@ -102,6 +105,7 @@ class Stepper:
                 earlier = memory[id(p)].get(name)
                 old.append(torch.full_like(local(value), INITIAL.get(name, 0.0)) if earlier is None else earlier)
         put_back(sound, new, old)
+        # Whether an optimizer has begun depends on whether its first update was sound.
         if fresh and len(fresh) == len(parameters):
             self.born = torch.zeros_like(sound)
         if self.born is not None:

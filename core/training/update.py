@@ -119,6 +119,7 @@ class Updater:
         """
         name = updates[0].optimizer
         optimizer, scaler, guard = self.parts.optimizers[name], self.scalers[name], self.parts.guard
+        # Gradients as the optimizer gets them.
         for p in self._loose:
             if p.grad is not None:
                 distributed.mean(p.grad)
@@ -126,6 +127,7 @@ class Updater:
         if scaler.is_enabled():
             scaler.unscale_(optimizer)
             scale, growth = kept_scale(scaler)
+        # Judge them, and note what is logged.
         parameters = [p for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
         norms = gradient_norms(parameters, self.parts.device)
         norm = torch.linalg.vector_norm(norms)
@@ -137,6 +139,7 @@ class Updater:
             scalars.update({k: torch.where(going, scalars[k], torch.nan) for k in new})
         self.logged.append(new)
         self.applied = True
+        # The update, which a bad step skips on the device.
         self.clip(parameters, norm)
         self.steppers[name].step(sound)
         if scale is not None and growth is not None:

@@ -126,6 +126,7 @@ def to_onnx(
     example = example_for(subject, size)
     function = subject.function(half)
 
+    # Trace, convert and verify with as many free axes as possible.
     def attempt(hint: Hint) -> tuple[Any, tuple[str, ...], float, int]:
         with real_arithmetic():
             program, free = traced(function, example, hint)
@@ -134,6 +135,7 @@ def to_onnx(
         return model, free, *verified(session_of(model, onnx, onnxruntime), subject, pictures, tolerance)
 
     model, free, worst, scale = freest(attempt, HINTS if subject.size is None else FIXED)
+    # What a reader of the file wants to know of it.
     metadata = {
         "architecture": type(subject.network).__name__,
         "color": "RGB",

@@ -118,6 +118,7 @@ def gpu() -> list[Row]:
     what = f"diffir s1 forward+backward {batch}x3x{side}x{side}"
     if not torch.cuda.is_available():
         return [(what, "skipped: no GPU", "", "")]
+    # The same step in float32, counted, and compiled.
     lq, gt = (t.cuda() for t in images(side, batch))
     network = contestants()["ours"]().cuda()
     plain = work(network, lq, gt)
@@ -135,6 +136,7 @@ def gpu() -> list[Row]:
 
         return run
 
+    # Times in bfloat16, against float32 and against what bandwidth and arithmetic allow.
     eager, fused, full = paired(10, half(network), half(compiled), plain)
     least = counted.least_seconds(*limits("cuda", torch.bfloat16))
     return [

@@ -128,10 +128,12 @@ def transport() -> list[Row]:
             structures = SquaredEuclidean(given.x / 2), SquaredEuclidean(given.y / 2)  # distances within 1
             return fused_gromov_wasserstein(given.between, *structures, **options, tol=0, cost_scale="none").plan
 
+        # Every solver on the same problem, those of others included.
         peers = [pot(given, Tensor.numpy), pot(given, lambda t: t), lambda given=given: original(given)]
         contestants = [ours, every_product, lambda ours=ours: ours(1e-6), points, *peers]
         full, products, stopping, squared, numpy, backend, origin = best_of(ROUNDS, *contestants)
         what = f"transport {n} x {m}"
+        # Times, and that all of them find plans of the same objective.
         rows += [
             (f"{what}: all 50 x 10", seconds(full), f"{seconds(numpy)} POT numpy float32", f"{full / numpy:.2f}"),
             ("", "", f"{seconds(backend)} POT torch", f"{full / backend:.2f}"),
