@@ -84,7 +84,8 @@ class Descent:
         return torch.addcmul(self.logits, cross_product(self.first, plan, self.second), self.coefficient)
 
     def still(self, plan: Tensor, before: Tensor | None) -> bool:
-        """Whether the logits at `plan` are those at the plan `before` but for rounding, so that they need not be made anew.
+        """Whether the logits at `plan` equal those at the plan `before`, both (n, m), up to rounding, and need not be computed
+        again.
 
         C1 (T - T') C2 is bounded by the L1 norm of T - T', whose row and column sums vanish: only what C1 and C2 deviate
         from the middle of their ranges matters.

@@ -92,7 +92,9 @@ def balanced(logits: Tensor, a: Tensor, b: Tensor) -> Problem:
 
 
 def unbalanced(logits: Tensor, a: Tensor, b: Tensor, damping: float, reference: bool) -> Problem:
-    """The marginals are penalised by rho KL: the fixed point damps each update by ``damping`` = rho / (rho + eps).
+    """The problem of logits (n, m) and marginals (n,) and (m,), of which only rho KL penalises a deviation.
+
+    Its fixed point damps each update by ``damping`` = rho / (rho + eps).
 
     With the entropy relative to a b^T (`reference`), phi = log a - damping LSE; relative to the constant 1,
     phi = damping (log a - LSE). Where nothing is allowed, no mass goes; the penalty lets it. Chizat et al., "Scaling
@@ -154,7 +156,7 @@ def anneal(problem: Problem, start: Potentials, spread: float | Tensor, budget: 
 def kernel_iterations(
     problem: Problem, start: Potentials, stop: Stopping, absorb_every: int, guarded: bool = False
 ) -> tuple[Potentials, Tensor, int]:
-    """Iterate by matrix-vector products with K = exp(phi + gamma + logits), balanced problems only.
+    """Iterate by matrix-vector products with K = exp(phi + gamma + logits), (n, m); balanced problems only.
 
     The scalings u, v of K are absorbed into the potentials, and K computed afresh, every `absorb_every` iterations (Schmitzer,
     "Stabilized sparse scaling algorithms for entropy regularized transport problems", 2019, section 3.1).
@@ -211,7 +213,7 @@ def sound(plan: Tensor, a: Tensor) -> Tensor:
 
 
 class Solution(NamedTuple):
-    """What an inner or outer solver hands back."""
+    """What an inner or outer solver returns: potentials (n,) and (m,), the plan (n, m), and iterations done."""
 
     potentials: Potentials
     plan: Tensor
@@ -255,9 +257,9 @@ def solve(
 def kernel_or_log(
     run: Callable[[bool], Solution], kernel: bool, a: Tensor, asking: bool = True
 ) -> tuple[Solution, str]:
-    """``run(kernel)``, and again in the log domain if the kernel broke down; also the name of the solver that served.
+    """``run(kernel)``, and again in the log domain if the kernel broke down; also the name of the solver that succeeded.
 
-    Without `asking` the device for that, the plan is then NaN.
+    `a` (n,) is the marginal of the rows. Without `asking` the device whether it broke down, the plan is then NaN.
     """
     if kernel:
         solution = run(True)
