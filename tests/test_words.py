@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 from collections.abc import Iterator
 
@@ -45,6 +46,16 @@ def reads_alone(text: str) -> bool:
     return bool(text) and (first is None or first[0].lower() not in NO_BEGINNING)
 
 
+def constants(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and text of every docstring that stands after an assignment, in modules and classes."""
+    for owner in ast.walk(tree):
+        body = owner.body if isinstance(owner, (ast.Module, ast.ClassDef)) else []
+        for node, after in itertools.pairwise(body):
+            text = after.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else None
+            if isinstance(node, (ast.Assign, ast.AnnAssign)) and text is not None and isinstance(text.value, str):
+                yield after.lineno, text.value
+
+
 def raised(node: ast.AST, caught: bool = False) -> Iterator[ast.Raise]:
     """The errors that a function raises by itself and that leave it, those of functions inside it included."""
     if isinstance(node, ast.Raise) and node.exc is not None and not caught:
@@ -80,6 +91,18 @@ def test_every_entry_of_an_argument_list_reads_alone(room: str) -> None:
         if not reads_alone(text)
     ]
     assert not found, "begin with a noun, as in 'channels of the image':\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_docstring_of_a_constant_reads_alone(room: str) -> None:
+    found = [
+        f"{path}:{line}: {text}"
+        for path, (_, tree) in modules().items()
+        if path.startswith(f"{room}/")
+        for line, text in constants(tree)
+        if not reads_alone(text)
+    ]
+    assert not found, "begin with a noun, as in 'Side of a patch':\n" + "\n".join(found)
 
 
 @pytest.mark.parametrize("room", ROOMS)

@@ -32,7 +32,7 @@ TYPES = {
     torch.int64: "*i64",
 }
 WARPS, REGISTERS = 64, 65_536
-"""Of a multiprocessor of compute capability 8.0 and 9.0."""
+"""Warps and registers of a multiprocessor of compute capability 8.0 and 9.0."""
 SHARED = {80: 163_840, 90: 232_448}
 SIZES = {
     "layer_norm": [(32, 48), (32, 384)],
@@ -45,7 +45,7 @@ SIZES = {
     "sinkhorn": [(4, 1024), (8, 4096)],
     "selective_scan": [(16, 256)],
 }
-"""By op: sides and widths that its registered case is called with (`core.ops.self_test`)."""
+"""Sides and widths that an operator's registered case is called with (`core.ops.self_test`)."""
 
 
 class Launch(NamedTuple):

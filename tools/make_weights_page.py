@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from relume.archs.zoo.detection import UNKNOWABLE
-from relume.archs.zoo.table import EXTRA, ROWS, Row
+from relume.archs.zoo.table import EXTRA, ROWS, ZooRow
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "weights.md"
 HEAD = """\
@@ -74,17 +74,17 @@ def page() -> str:
     return f"{HEAD}{lines(own)}{TAIL}{lines(extra)}"
 
 
-def ordered(rows: dict[str, Row]) -> list[tuple[str, Row]]:
+def ordered(rows: dict[str, ZooRow]) -> list[tuple[str, ZooRow]]:
     """By name, whatever its case."""
     return sorted(rows.items(), key=lambda item: item[0].lower())
 
 
-def cells(name: str, row: Row) -> tuple[str, str, str]:
+def cells(name: str, row: ZooRow) -> tuple[str, str, str]:
     """What both tables say first."""
     return name, ", ".join(row.aliases), row.licence
 
 
-def trains(row: Row) -> str:
+def trains(row: ZooRow) -> str:
     """Whether an architecture can be trained, and why not."""
     return f"no: {row.untrainable}" if row.untrainable else "yes"
 

@@ -124,7 +124,7 @@ def convert(source: Path, target: Path, opt: Options | None = None, stubbed: Seq
     notes = ""
     about = weights.about_itself(found)
     if opt is not None:
-        about = description.describe(opt)
+        about = description.weights_description(opt)
         state, dropped, fresh = fitted(state, opt.networks["g"])
         notes += (
             f", without {len(dropped)} that the network does not have ({', '.join(dropped[:3])})" if dropped else ""

@@ -22,7 +22,7 @@ from ..inference.self_ensemble import SYMMETRIES
 from ..runtime import devices, logger
 from ..runtime.distributed import named_device
 from ..use.inputs import STANDARD
-from ..use.results import Request, Results
+from ..use.results import InferRequest, Results
 from ._arguments import add_encoding, add_model, named
 
 DTYPES = {"float32": "off", "bfloat16": "bf16", "float16": "fp16", "fp32": "off", "bf16": "bf16", "fp16": "fp16"}
@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default=devices.chosen().type)
 
 
-def request(a: argparse.Namespace) -> Request:
+def request(a: argparse.Namespace) -> InferRequest:
     """What the command line asks for.
 
     Raises:
@@ -82,7 +82,7 @@ def request(a: argparse.Namespace) -> Request:
         raise UserError(f"--outscale: must be above 0 and at most 64, not {a.outscale:g}")
     if "/" in a.suffix:
         raise UserError(f"--suffix: '{a.suffix}' is to be part of a name; give another folder with -o")
-    return Request(
+    return InferRequest(
         source=a.input,
         target=a.output,
         ending=a.suffix,

@@ -27,12 +27,12 @@ from ..errors import UserError, expanded
 from ..imaging.image_io import imwrite
 from ..imaging.video_codecs import USUAL, Encoding, choose
 from ..imaging.video_writer import VideoWriter
-from ..inference.halving import DEEPEST
+from ..inference.halving import MOST_HALVINGS
 from ..load import load_model
 from ..models.interpolation import InterpolationModel
 from ..runtime import devices
 from ..runtime.distributed import named_device
-from ..use.clips import alike
+from ..use.clips import played_alike
 from ..use.interpolated import (
     FOLDER_RATE,
     Between,
@@ -240,7 +240,7 @@ def refuse_unreachable(parts: set[Fraction]) -> None:
         UserError: there is one.
     """
     for part in parts:
-        if part.denominator & (part.denominator - 1) or part.denominator > 2**DEEPEST:
+        if part.denominator & (part.denominator - 1) or part.denominator > 2**MOST_HALVINGS:
             raise UserError(
                 f"--recursive: halving reaches 1/2, 1/4, 3/4, ... of the way between two frames, not {part}"
             )
@@ -252,7 +252,7 @@ def opened(a: argparse.Namespace, clip: Clip, plan: Plan, encoding: Encoding) ->
     rate = plays or plan.rate
     if not isinstance(clip, Video):
         return VideoWriter(a.video, rate, encoding=encoding)
-    about = alike(clip, [moment.time for moment in plan.moments], rate)
+    about = played_alike(clip, [moment.time for moment in plan.moments], rate)
     if plays is not None:
         about["timed"] = False
     if plays is not None or a.from_fps is not None:

@@ -17,12 +17,11 @@ from ..annotations import Steps
 from ..degradations.limits import Probabilities
 from ..errors import UserError
 from ..inference.network import network_trait
-from ..inference.tiling import pad_to_multiple, size_multiple
+from ..inference.tiling import as_tuple, pad_to_multiple, size_multiple
 from . import MODELS
 from .base import Batch, Model, Update, flat_terms
 from .batch_mixing import DEFAULT, Augmentation, Mixing, mistakes_of_mixing
 from .draws import standard_normal
-from .restoration import as_tuple
 
 log = logging.getLogger("relume")
 

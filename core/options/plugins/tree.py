@@ -45,7 +45,7 @@ NEVER_LOCAL = {"torch", "torchvision", "numpy", "scipy", "cv2", "PIL", "skimage"
 PARTS = {"arch", "archs", "data", "datasets", "losses", "metrics", "models", "modules", "networks", "utils"}
 """Folders that lie inside a package, whether they say so by an ``__init__`` or not."""
 DOT = "\u00b7"
-"""In a module's name, a dot of its file's."""
+"""Character that stands in a module's name for a dot of its file's name."""
 
 
 # ------------------------------------------------------------------ files and names
