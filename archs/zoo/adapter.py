@@ -14,7 +14,7 @@ from torch import nn
 from ...core.annotations import usual
 from ...core.errors import UserError, require
 from ...core.registry import MISSING, guessed
-from .mends import keep_own_tables, take_first_output
+from .mends import keep_own_tables, take_first_output, tensors_as_buffers
 from .table import OVERFLOWING, ZooRow
 from .words import WORDS
 
@@ -123,6 +123,7 @@ def _build(cls: type[nn.Module], name: str, row: ZooRow, own: list[str], options
             functools.partial(_refuse_training, f"{name} cannot be trained here: {row.untrainable}")
         )
     keep_own_tables(net)
+    tensors_as_buffers(net)
     multiple = values.get(row.multiple, usual(cls, row.multiple)) if isinstance(row.multiple, str) else row.multiple
     net.size_multiple = multiple  # type: ignore[assignment]
     _freeze(net, row)
