@@ -19,7 +19,7 @@ OTHERS = "and but it its likewise or so that their theirs them whose"
 NO_BEGINNING = frozenset(" ".join((PREPOSITIONS, VERBS, OTHERS)).split())
 """Words with which no description of an argument begins: it would need the argument's name, or another entry, before it."""
 
-COINED = ("bury", "buried", "deaf", "dearer", "denser", "likewise", "robustly", "whoever")
+COINED = ("bury", "buried", "deaf", "dearer", "dearest", "denser", "likewise", "robustly", "whoever")
 """Words that the field does not use, or that stand for something which the reader has to look up."""
 
 ENTRY = re.compile(r" {4}(?P<names>\*{0,2}\w+(, \w+)*)(?: \([^)]*\))?: *(?P<text>.*)")
@@ -115,6 +115,17 @@ def test_public_functions_name_their_errors(room: str) -> None:
         if "Raises:" not in (ast.get_docstring(function) or "") and any(raised(function))
     ]
     assert not found, "the docstring needs a section 'Raises:', with the error and when:\n" + "\n".join(found)
+
+
+def test_every_help_of_an_argument_reads_alone() -> None:
+    calls = re.compile(r'help=f?"((?:of|at|by|for|from|in|their|to|with) [^"]*)"')
+    found = [
+        f"{path}: {match[1]}"
+        for path, (text, _) in modules().items()
+        if path.startswith(("core/commands/", "tools/"))
+        for match in calls.finditer(text)
+    ]
+    assert not found, "begin with a noun, as in 'seed of the noise':\n" + "\n".join(found)
 
 
 def test_no_coined_words() -> None:

@@ -139,9 +139,16 @@ def fitting(registers: int, shared: int, warps: int, capability: int) -> int:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command line takes."""
-    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="of the tensors")
     parser.add_argument(
-        "--capability", type=int, nargs="+", choices=sorted(SHARED), default=[80, 90], help="of the GPUs"
+        "--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="dtype of the tensors"
+    )
+    parser.add_argument(
+        "--capability",
+        type=int,
+        nargs="+",
+        choices=sorted(SHARED),
+        default=[80, 90],
+        help="compute capabilities of the GPUs",
     )
     parser.add_argument("--only", default="", metavar="WORD", help="kernels whose names have this in them")
 

@@ -39,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument("--param_key", metavar="KEY", help="entry of the weights file; the average where there is one")
     parser.add_argument("--suffix", default="", help="added to the names of results")
-    parser.add_argument("--format", metavar="EXT", help="of results, png or exr or mp4; the input's when omitted")
+    parser.add_argument(
+        "--format", metavar="EXT", help="format of results, such as png, exr or mp4; the input's when omitted"
+    )
     parser.add_argument(
         "--depth",
         type=int,
@@ -52,9 +54,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tile", type=int, metavar="N", help="side of tiles, 0 for none; what memory holds when omitted"
     )
-    parser.add_argument("--tile_overlap", type=int, metavar="N", help="of tiles; what the network needs when omitted")
+    parser.add_argument(
+        "--tile_overlap", type=int, metavar="N", help="overlap of tiles; what the network needs when omitted"
+    )
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="pictures of one size at a time (1)")
-    parser.add_argument("--dtype", choices=tuple(DTYPES), default="float32", help="what is computed in (float32)")
+    parser.add_argument(
+        "--dtype", choices=tuple(DTYPES), default="float32", help="precision of the computation (float32)"
+    )
     parser.add_argument("--compile", action="store_true", help="compile the network first: slower to start")
     parser.add_argument(
         "--self-ensemble",

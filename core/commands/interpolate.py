@@ -135,7 +135,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--flow_scale", type=float, default=1.0, help="0.5 for 2K, 0.25 for 4K")
     parser.add_argument("--frames", type=Path, metavar="FOLDER", help="write numbered PNG files")
     parser.add_argument("--video", type=Path, metavar="FILE", help="write a video")
-    parser.add_argument("--fps", help="at which the video plays; as fast as the input when omitted")
+    parser.add_argument("--fps", help="frame rate of the video; it plays as fast as the input when omitted")
     parser.add_argument(
         "--drop_duplicates", action="store_true", help="leave out frames that repeat the one before first"
     )
