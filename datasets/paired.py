@@ -235,7 +235,7 @@ class PairedImageDataset(ImageDataset):
             if image.shape[:2] != (k * gt.shape[0], k * gt.shape[1]):
                 raise UserError(
                     f"{item['gt_2_path']}: is {image.shape[0]}x{image.shape[1]} (height x width); with scale_gt_2 {k} "
-                    f"{item['gt_path']} needs one of {k * gt.shape[0]}x{k * gt.shape[1]}; mend scale_gt_2, or give resize"
+                    f"{item['gt_path']} needs one of {k * gt.shape[0]}x{k * gt.shape[1]}; correct scale_gt_2, or give resize"
                 )
         return [lq, within(gt, height, width), *(within(image, k * height, k * width) for image in second)]
 

@@ -195,7 +195,7 @@ def load(target: str) -> ModuleType:
             ours = _ours(inside)
             if ours is None:
                 raise
-            log.debug("%s: cannot be imported (%s); Relume's own stands in", located(target), e)
+            log.debug("%s: cannot be imported (%s); Relume's own is used instead", located(target), e)
             return ours
     ours = _ours(inside)
     if ours is not None:
