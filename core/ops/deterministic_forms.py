@@ -1,5 +1,5 @@
 """Functions of torch whose gradients CUDA adds up in a varying order, by others: ``deterministic: true`` puts them
-in their place wherever they are called, in networks and losses of anybody's.
+in their place wherever they are called, in any network or loss.
 
 Values and gradients are torch's but for the rounding of sums.
 """
