@@ -74,6 +74,13 @@ def test_a_step_waits_for_nothing(system: str, monkeypatch: pytest.MonkeyPatch) 
     assert waits(monkeypatch, load(REPO / f"options/{system}.yml", changes)) == {}
 
 
+def test_nor_does_one_that_degrades_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = ["datasets:train:degradation=null", "gt_size=64", "noise_fields=device"]
+    small = ["num_gpu=0", "datasets:train:batch_size_per_gpu=4", "datasets:train:num_worker_per_gpu=0"]
+    opt = load(REPO / "options/realsr/quickstart.yml", ["model_type=RealESRGANModel", *changes, *small])
+    assert waits(monkeypatch, opt) == {}
+
+
 @pytest.mark.parametrize(
     "changes",
     [
