@@ -1,4 +1,4 @@
-"""How many loading processes keep one GPU busy, by what degrades: images a second of one process, against those that a step takes."""
+"""How many loading processes keep one GPU busy, by what degrades: samples a second of one, against those that a step takes."""
 
 from __future__ import annotations
 
