@@ -40,7 +40,8 @@ class Graphs:
 
     def run(self, descent: Descent, plan: Tensor | None, kernel: bool) -> Solution:
         """``descent.run(plan, kernel)``, by a graph where that is possible."""
-        if not (kernel and plan is None and descent.outer.tol == descent.inner.tol == 0 and capturable(descent.logits)):
+        asks = (descent.outer.tol > 0 or descent.inner.tol > 0) and not descent.outer.there
+        if not (kernel and plan is None and not asks and capturable(descent.logits)):
             return descent.run(plan, kernel)
         key = kind(descent)
         if key not in self.recorded:
@@ -53,7 +54,8 @@ class Graphs:
             mine.copy_(theirs)
         found.replay()
         potentials, result, iters, steps = found.solution
-        return Solution(type(potentials)(*(p.clone() for p in potentials)), result.clone(), iters, steps)
+        counts = (n.clone() if isinstance(n, Tensor) else n for n in (iters, steps))
+        return Solution(type(potentials)(*(p.clone() for p in potentials)), result.clone(), *counts)
 
 
 def capturable(logits: Tensor) -> bool:

@@ -370,6 +370,8 @@ class GenerationModel(Model):
             "epsilon": settings.epsilon,
             "fgw_lambda": settings.fgw_lambda,
         }
+        if self.matching.options.tol > 0:
+            logs["ot_iters"] = coupling.iters
         return chosen, logs
 
     def _match_all(self, step: Step, memory: Memory) -> list[tuple[Targets, dict[str, Tensor | float]]]:
