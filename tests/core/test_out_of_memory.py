@@ -15,7 +15,9 @@ from relume.core import cli
 from relume.core.models.restoration import RestorationModel
 from relume.core.runtime.checkpoint import Checkpoints
 
-FULL = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 23.64 GiB\nmore of what torch says"
+FULL = (
+    "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 23.64 GiB\nmore of what torch says"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +52,13 @@ def test_in_a_training(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
         captured = capsys.readouterr()
         (line,) = captured.err.splitlines()
         assert "Tried to allocate 2.00 GiB" in line and "more of what torch says" not in line
-        for remedy in ("batch_size_per_gpu", "train.accumulate", "gt_size", "train.amp", "train.checkpoint_activations"):
+        for remedy in (
+            "batch_size_per_gpu",
+            "train.accumulate",
+            "gt_size",
+            "train.amp",
+            "train.checkpoint_activations",
+        ):
             assert remedy in line
         assert "Traceback" not in captured.out + captured.err
     assert Checkpoints(Path("experiments/toy")).interrupted() == 7
