@@ -71,6 +71,7 @@ class Diffusion(nn.Module):
                 f"timesteps, linear_start, linear_end: {self.timesteps} steps with variances from {betas[0]:.3g} to "
                 f"{betas[-1]:.3g}: the first must add some noise, and the last leave something of the signal in float32"
             )
+        # Buffers under the names of the original, whose checkpoints hold them, in float32 after float64 arithmetic.
         before = np.append(1.0, kept[:-1])
         variance = betas * (1 - before) / (1 - kept)
         buffers = {

@@ -77,6 +77,7 @@ class StochasticDepth(nn.Module):
         self.module, self.rate = module, rate
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> what `module` makes of it, which has the same shape."""
         if not (self.training and self.rate):
             return self.module(x)
         if self.drawn(x.device) < self.rate:

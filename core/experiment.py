@@ -240,6 +240,7 @@ def find_resume(opt: Options, experiment: Experiment, auto: bool) -> Resume | No
 
 
 def _choose(opt: Options, experiment: Experiment, auto: bool) -> Path | None:
+    # --auto_resume: the newest checkpoint that can be trusted.
     checkpoints = Checkpoints(experiment.root)
     interrupted = checkpoints.interrupted() if auto else None
     if auto and (interrupted is not None or checkpoints.iterations()):
@@ -254,6 +255,7 @@ def _choose(opt: Options, experiment: Experiment, auto: bool) -> Path | None:
         for damage in problems:
             log.warning("%s; going back to iteration %d", damage, newest)
         return checkpoints.state_path(newest)
+    # The one that the option file names.
     if opt.path.resume_state:
         with gate("path.resume_state"):
             path = expanded(opt.path.resume_state)

@@ -106,6 +106,7 @@ def run_training(
     notes: Iterable[object],
 ) -> dict[str, dict[str, float]]:
     """`train_pipeline` in an experiment that this run owns."""
+    # Where training starts: checkpoint, seed, and samples per step.
     resume = find_resume(opt, experiment, auto_resume or opt.auto_resume or distributed.restarted())
     refuse_missing(opt, ("train", "val"), weights=resume is None)
     if resume:
@@ -114,17 +115,20 @@ def run_training(
         training_state.checked(resume.state, resume.path)
     opt = with_seed(opt, resume.state if resume else None)
     opt = global_batch.kept(opt, resume.state if resume else None)
+    # The data decide how long an epoch is.
     with experiment.explaining():
         dataset = build_training_set(opt)
     opt = counts.resolved(opt, counts.length_of(dataset), distributed.world_size())
     train = opt.train
     assert train is not None
     experiment.opt = opt
+    # Nothing is left to do, or options have changed since.
     if resume and resume.iteration >= train.total_iter and not resume.state["pending_validation"]:
         log.info("%s", experiment.complete(resume))
         return dict(resume.state["results"])
     if resume:
         changes.check(resume.state.get("options"), opt, resume.path, tell=distributed.is_main())
+    # Train, and say how it ended.
     with contextlib.ExitStack() as cleanup:
         with experiment.explaining():
             trainer = build_trainer(opt, train, dataset, experiment, resume, device, cleanup, stop)

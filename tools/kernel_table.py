@@ -154,6 +154,7 @@ def run(a: argparse.Namespace) -> None:
     """
     from relume.core.ops.modes import NAMES
 
+    # Run every operator once, and keep what it launches.
     launched: list[Launch] = []
     record(launched)
     for op in NAMES:
@@ -161,6 +162,7 @@ def run(a: argparse.Namespace) -> None:
     chosen = rows(launched, a.only)
     if not chosen:
         raise UserError(f"--only: no kernel has '{a.only}' in its name; they are {', '.join(rows(launched, ''))}")
+    # Compile each launch for each GPU, and print what it needs.
     head = [f"{name} {c // 10}.{c % 10}" for c in a.capability for name in ("registers", "shared", "stack", "warps")]
     print("| kernel | " + " | ".join(head) + " |")
     print("|---|" + "---:|" * len(head))

@@ -95,7 +95,9 @@ class FlowEstimator(nn.Module):
     def at_scale(
         self, img0: Tensor, img1: Tensor, timestep: Tensor, scale: float = 1.0
     ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
-        """As `forward`, with flow and logits estimated on frames of about `scale` times the size, then enlarged."""
+        """`forward`, shapes included, but with flow and logits estimated on frames of about `scale` times the size, then
+        enlarged.
+        """
         if scale == 1:
             result: tuple[Tensor, Tensor, tuple[Tensor, Tensor]] = self(img0, img1, timestep)
             return result

@@ -230,7 +230,7 @@ def left_behind(model: Model, batch: Batch) -> int:
 
 
 def weights_of(model: Model) -> list[Tensor]:
-    """The weights of its networks, and of what it has besides: losses, an extractor of features."""
+    """The weights, of any shape, of a model's networks and of its other modules: losses, an extractor of features."""
     besides = [m for m in vars(model).values() if isinstance(m, nn.Module)]
     return [p for m in (*model.networks.values(), *besides) for p in m.parameters()]
 

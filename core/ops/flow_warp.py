@@ -91,7 +91,7 @@ def _line(size: int, device: torch.device) -> Tensor:
 
 
 def fuses(x: Tensor, flow: Tensor) -> bool:
-    """Whether `flow_warp` of these would run its kernels, unless it samples as they cannot."""
+    """Whether `flow_warp` would run its kernels on an image (B, C, H, W) and a flow (B, 2, H, W), if they have its mode."""
     return use_kernel("flow_warp", functools.partial(_obstacle, x, flow), x, (x.shape[0], *x.shape[2:], x.shape[1]))
 
 

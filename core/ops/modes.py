@@ -35,6 +35,8 @@ NAMES = {
     "sinkhorn": "Sinkhorn update",
     "log_sinkhorn": "Sinkhorn update in the log domain",
     "selective_scan": "selective scan",
+    "filter_images": "image filter",
+    "jpeg": "JPEG",
 }
 """The ops that have kernels, as ``RELUME_KERNELS`` names them, and in words."""
 FORCED: dict[str, str] = {}

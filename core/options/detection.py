@@ -55,6 +55,7 @@ def detected(path: Path) -> dict[str, Any] | None:
         return None
     block = yaml.safe_dump(found.network, default_flow_style=True, sort_keys=False, width=10**6).strip()
     log.info("%s: these are weights of %s; network_g: %s", path, found.about, block)
+    # What a file of ours would say about itself; of other people's weights the rest is not known.
     return {
         "format": FORMAT,
         "about": found.about,

@@ -323,7 +323,7 @@ def leave(code: int) -> NoReturn:
 
 
 def maximum(values: Tensor) -> Tensor:
-    """Elementwise maximum over ranks, in place."""
+    """Elementwise maximum over ranks, in place, for any shape."""
     if _connected():
         dist.all_reduce(values, op=dist.ReduceOp.MAX)
     return values
@@ -344,19 +344,19 @@ def hosts() -> Any:
 
 
 def mean(values: Tensor) -> Tensor:
-    """Elementwise mean over ranks, in place."""
+    """Elementwise mean over ranks, in place, for any shape."""
     return total(values).div_(world_size())
 
 
 def total(values: Tensor) -> Tensor:
-    """Elementwise sum over ranks, in place."""
+    """Elementwise sum over ranks, in place, for any shape."""
     if _connected():
         dist.all_reduce(values)
     return values
 
 
 def global_mean(value: Tensor) -> Tensor:
-    """Mean over ranks of a rank's mean, through which gradients flow back to every rank.
+    """Mean over ranks of each rank's mean, for any shape, through which gradients flow back to every rank.
 
     A loss of it has, after the averaging of gradients over ranks, the gradient that one rank would have on the whole batch.
     """

@@ -219,10 +219,12 @@ class RunLogger:
         self.bar: Bar | None = None
         self.heartbeat: Heartbeat | None = None
         self._failed: set[str] = set()
+        # Only the first rank writes.
         if not distributed.is_main():
             return
         settings = Logger.of(opt["logger"])
         board, wandb, mlflow = trackers(settings)
+        # Files, then trackers, then what is shown on the terminal or in a log of a cluster.
         folder.mkdir(parents=True, exist_ok=True)
         self.file = add_file(folder / f"train_{self.name}_{timestamp()}.log")
         self.records = _reopen_records(folder / "metrics.jsonl", start, validated)

@@ -309,6 +309,7 @@ def _reach(place: Place, timeout: float, asked: Callable[[], int]) -> dist.TCPSt
     """
     where = f"{place.address}:{place.port}"
     end, remark = time.monotonic() + timeout, time.monotonic() + QUIET
+    # Wait until somebody answers at that address.
     while True:
         try:
             socket.create_connection((place.address, place.port), timeout=min(5.0, timeout)).close()
@@ -326,6 +327,7 @@ def _reach(place: Place, timeout: float, asked: Callable[[], int]) -> dist.TCPSt
             log.warning("rank %d on %s waits for rank 0 at %s", place.rank, socket.gethostname(), where)
             remark = end
         time.sleep(0.1)
+    # Ask whether it is rank 0 of this run.
     left = max(5.0, end - time.monotonic())
     try:
         store = dist.TCPStore(

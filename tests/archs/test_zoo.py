@@ -163,6 +163,7 @@ def test_two_steps(name: str) -> None:
         assert all(p.grad.isfinite().all() for p in trained.values())
         optimizer.step()
     assert all(torch.equal(x, y) for x, y in zip(inputs, before, strict=True))  # the batch is the caller's
+    assert not [k for part in net.modules() for k, v in vars(part).items() if isinstance(v, Tensor)]  # all move with it
 
     net.eval()
     factor = made[0].shape[-1] // inputs[0].shape[-1]

@@ -20,11 +20,12 @@ from ...degradations.limits import Probabilities
 from ...errors import UserError
 from ...hub import unread
 from ...inference.network import NetworkTraits
+from ...ops.constants import uploaded
 from ...ops.frozen import WithFrozenNetwork
 from .. import MODELS
 from ..base import Batch, Model, Update, flat_terms
 from ..batch_mixing import DEFAULT, Augmentation, Mixing, mistakes_of_mixing
-from ..draws import seeds_of, uniform_of, uploaded
+from ..draws import seeds_of, uniform_of
 from ..restoration import as_tuple
 
 MAP_KEYS = ("ldl_opt", "artifacts_opt")
@@ -207,7 +208,9 @@ class SRGANModel(Model):
     def discriminator_terms(
         self, output: Tensor, images: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """What the discriminator minimises, and its mean logits, by log name."""
+        """What the discriminator minimises, and its mean logits, scalars by log name, for the output (B, C, H, W) and the
+        batch's images.
+        """
         loss, lq, target = self.losses["gan_opt"], images["lq"], images.get("gan", images["gt"])
         if self.relativistic:
             with torch.no_grad():

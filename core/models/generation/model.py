@@ -17,11 +17,12 @@ from ...annotations import Range, declared
 from ...errors import UserError
 from ...features import FEATURES, FeatureExtractor, build_features
 from ...inference.network import NetworkTraits
+from ...ops.constants import uploaded
 from ...runtime import distributed, parallel
 from ...runtime.step_graph import Unrepeatable
 from .. import MODELS
 from ..base import Batch, Model, Update, flat_terms, log_name
-from ..draws import seeds_of, standard_normal, uniforms_of, uploaded
+from ..draws import seeds_of, standard_normal, uniforms_of
 from .bank import BankOptions, MemoryBank, build_bank
 from .checks import check_classes, mistakes_of_modes
 from .matching import Matching, MatchingOptions, Memory, Settings, Targets
@@ -391,7 +392,7 @@ class GenerationModel(Model):
 
     # ------------------------------------------------------------ generating
     def predict(self, batch: Batch) -> dict[str, Tensor]:
-        """Images from the seeds of a batch.
+        """Images (B, C, H, W) from the seeds of a batch.
 
         Raises:
             UserError: the batch has no seeds.

@@ -270,8 +270,8 @@ CASES: dict[str, Callable[[int], list[Case]]] = {
     "polar": spectra,
 }
 """By op: the cases for a batch of so many samples."""
-OTHER = {"sinkhorn", "log_sinkhorn"}
-"""Ops that have no gradient and work in place: they have tests of their own."""
+OTHER = {"sinkhorn", "log_sinkhorn", "filter_images", "jpeg"}
+"""Ops that have no gradient: they have tests of their own."""
 SINGLE = {"census", "charbonnier", "gradient", "laplacian", "ms_ssim", "ssim"}
 """Those that take float32 alone."""
 NEVER_EMPTY = {"ssd", "selective_scan"}

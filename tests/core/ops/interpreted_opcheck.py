@@ -14,9 +14,11 @@ from relume.core.ops import (
     causal_conv1d_triton,
     census_triton,
     charbonnier_triton,
+    filter_images_triton,
     flow_warp_triton,
     gdfn_triton,
     gradient_triton,
+    jpeg_triton,
     laplacian_triton,
     layer_norm_triton,
     log_sinkhorn_triton,
@@ -79,6 +81,19 @@ CASES = {
     "selective_scan": (
         selective_scan_triton.fused,
         (*(drawn(1, 4, 5), drawn(1, 4, 5), drawn(4, 3), drawn(1, 2, 3, 5), drawn(1, 2, 3, 5)), drawn(4), None, True),
+    ),
+    "filter_images": (filter_images_triton.fused, (plain(2, 2, 4, 5), plain(2, 3, 3), None)),
+    "jpeg": (
+        jpeg_triton.fused,
+        (
+            plain(2, 3, 4, 5),
+            plain(2),
+            plain(2, 16, 16),
+            plain(2, 16, 16),
+            torch.full((2, 2), 4, dtype=torch.int32),
+            True,
+            True,
+        ),
     ),
     "ssd": (
         ssd_triton.fused,

@@ -116,4 +116,4 @@ def test_operations_are_counted_as_of_the_plain_forms() -> None:
             assert forward == plain and 0.8 < backward / plain_backward < 1
         else:
             assert (forward, backward) == (plain, plain_backward), op
-    assert sum(counts[0][0] > 0 for counts in found.values()) == 11
+    assert sum(counts[0][0] > 0 for counts in found.values()) == 13
