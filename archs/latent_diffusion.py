@@ -131,5 +131,5 @@ class Denoiser(nn.Module):
 
     def forward(self, x: Tensor, t: int, condition: Tensor) -> Tensor:
         """Noisy latent (B, L), step counted from 0, condition (B, L) -> clean latent (B, L)."""
-        time = x.new_full((len(x), 1), t / self.max_period)
+        time = x.new_full((x.shape[0], 1), t / self.max_period)
         return self.resmlp(torch.cat([condition, time, x], dim=1))

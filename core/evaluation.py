@@ -39,6 +39,10 @@ INPUT = "_input"
 """Ending of the name under which the score of the input itself is filed."""
 
 
+class NotWritten(UserError):
+    """Results cannot be written, which ends an evaluation: unlike an image that has none, it is not left out."""
+
+
 class Interrupted(Exception):
     """A signal came during evaluation on some rank."""
 
@@ -203,7 +207,7 @@ class Evaluator:
             try:
                 self._batch(model, dataset, loader, iteration, placed, indices, share)
             except Exception as e:
-                if in_step:
+                if in_step or isinstance(e, NotWritten):
                     raise
                 done = len(share.rows) - before[0] + share.failed - before[1]
                 counted = [(i, index) for i, index in enumerate(indices) if index >= 0]
@@ -322,13 +326,13 @@ class Evaluator:
         """What follows makes pictures and writes files of a dataset's results, or of one image's.
 
         Raises:
-            UserError: they cannot be written (a full disk, a folder without permission), and that matters.
+            NotWritten: they cannot be written (a full disk, a folder without permission), and that matters.
         """
         try:
             yield
         except OSError as e:
             if not self.forgiving:
-                raise UserError(f"results of {dataset} cannot be written to {self.folder}: {e}") from e
+                raise NotWritten(f"results of {dataset} cannot be written to {self.folder}: {e}") from e
             log.warning("results of %s cannot be written to %s, which loses nothing else: %s", dataset, self.folder, e)
         except Exception as e:  # what a picture can show is no reason to lose a score
             what = f"the pictures of {image}" if image else "the grid"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ...core.errors import UserError
 from ...core.ops.precision import at_least_float32
-from ...core.ops.scan import interleaved_merge, interleaved_scan
+from ...core.ops.scan import interleaved_merge, interleaved_orders, interleaved_scan
 from ...core.ops.window_attention import fuses_windows
 from ..blocks import TokenNorm, adaptive_kernel, inner_width, stochastic_depth
 from ..mamba2 import Mamba2
@@ -171,6 +171,10 @@ class LGSBlock(nn.Module):
         """The global branch: (2B, H W, C) -> the same shape."""
         assert self.mamba is not None
         with torch.autocast(x.device.type, enabled=False):
+            if self.mamba.scans_blocks(x):
+                pairs = at_least_float32(x).unflatten(0, (2, -1)).transpose(0, 1).flatten(1, 2)
+                merged = self.mamba(pairs, interleaved_orders(height, width))
+                return merged.unflatten(1, (2, -1)).transpose(0, 1).flatten(0, 1)
             sequences = interleaved_scan(at_least_float32(x).unflatten(1, (height, width)))
             return interleaved_merge(self.mamba(sequences), height, width).flatten(1, 2)
 

@@ -19,7 +19,13 @@ Pyramid = Sequence[Tensor]
 
 def resize_map(x: Tensor, factor: float) -> Tensor:
     """Bilinear, without aligned corners: (B, C, H, W) -> (B, C, factor H, factor W); `x` itself for factor 1."""
-    return x if factor == 1 else F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
+    if factor == 1:
+        return x
+    if torch.compiler.is_exporting():  # by whole numbers, since torch.export cannot compare rounded products of symbols
+        times, parts = float(factor).as_integer_ratio()
+        size = [side * times // parts for side in x.shape[-2:]]
+        return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+    return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
 
 
 def conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:

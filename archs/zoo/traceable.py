@@ -104,18 +104,6 @@ def nothing(own: Callable[..., None]) -> Callable[..., None]:
     return lambda self: None
 
 
-def with_its_exponent(own: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """CIDNet: the exponent is the parameter itself, not the number that it holds. Shapes are the original's."""
-
-    def call(self: Any, img: Tensor) -> Tensor:
-        self.__dict__["this_k"] = self.density_k  # beside nn.Module, which would take it for one more parameter
-        made = own(self, img)
-        self.__dict__["this_k"] = 0
-        return made
-
-    return call
-
-
 def padded_by_eight(own: Callable[..., Any]) -> Callable[..., Any]:
     """FBCNN: sides are extended to multiples of 8 by repeating the last pixels, as the network would; of any size."""
 
@@ -133,7 +121,6 @@ def padded_by_eight(own: Callable[..., Any]) -> Callable[..., Any]:
 METHODS: dict[tuple[str, str], Callable[..., Any]] = {
     ("MoELayer", "forward"): every_expert,
     ("Conv3XC", "update_params"): nothing,
-    ("RGB_HVI", "PHVIT"): with_its_exponent,
     ("FBCNN", "forward"): padded_by_eight,
 }
 """Classes of spandrel and their methods, and what makes another of them."""

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UserError
+from ..ops.constants import constant
 from ..ops.filter_images import filtered_all
 from .codecs import Codec, recompress, recompress_clip
 from .draws import Draws
@@ -93,7 +94,7 @@ class Engine:
         """
         seen = image.clamp(0, 1)
         if gray:
-            seen = torch.einsum("c,chw->hw", seen.new_tensor(LUMA), seen)[None]
+            seen = torch.einsum("c,chw->hw", constant(LUMA, seen), seen)[None]
         levels = (seen * 255).round().clamp(0, 255)
         values = levels.new_zeros(256).index_fill_(0, levels.flatten().long(), 1).sum()
         photons = torch.exp2(values.log2().ceil())  # all on the device, which nobody has to wait for

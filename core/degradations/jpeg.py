@@ -68,7 +68,7 @@ class DiffJPEG(nn.Module):
             UserError: a quality beyond these.
         """
         with torch.autocast(x.device.type, enabled=False):
-            return recompressed(x.float(), self.factors(quality, len(x), x.device), self.coding)
+            return recompressed(x.float(), self.factors(torch.as_tensor(quality), len(x), x.device), self.coding)
 
     def all_of(self, images: Sequence[Tensor], qualities: Sequence[float]) -> list[Tensor]:
         """JPEG of images (3, h, w) of any sizes on one device, each with its own quality.
@@ -78,21 +78,23 @@ class DiffJPEG(nn.Module):
         """
         if not images:
             return []
-        factors = self.factors(torch.tensor(qualities), len(images), images[0].device)
+        factors = self.factors(qualities, len(images), images[0].device)
         with torch.autocast(images[0].device.type, enabled=False):
             return recompressed_all([image.float() for image in images], factors, self.coding)
 
-    def factors(self, quality: float | Tensor, count: int, device: torch.device) -> Tensor:
+    def factors(self, quality: Sequence[float] | Tensor, count: int, device: torch.device) -> Tensor:
         """The factor of the steps of so many images, (B,), on a device.
 
         Raises:
             UserError: a quality beyond [1, 100], or another number of them.
         """
+        if isinstance(quality, Tensor) and quality.device.type == "cpu":
+            quality = quality.reshape(-1).tolist()  # looking at another device's numbers would wait for it
+        if not isinstance(quality, Tensor):
+            wrong = [q for q in quality if not 1 <= q <= 100]
+            if wrong:
+                raise UserError(f"JPEG quality {wrong[0]:g}: from 1 to 100 is possible")
         values = torch.as_tensor(quality, dtype=torch.float32).reshape(-1)
-        if values.device.type == "cpu":  # looking at another device's numbers would wait for it
-            wrong = values[~((values >= 1) & (values <= 100))]
-            if len(wrong):
-                raise UserError(f"JPEG quality {float(wrong[0]):g}: from 1 to 100 is possible")
         if len(values) not in (1, count):
             raise UserError(f"JPEG: {len(values)} qualities for {count} images; give one, or one for each")
         factors = quality_factor(values).clamp(min=LEAST_FACTOR).expand(count)

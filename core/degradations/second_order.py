@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..annotations import Share
 from ..errors import UserError
-from .draws import Draws
+from .draws import Draws, seeds_of
 from .engines import Engine, quantise
 from .kernels import padded, pulse, random_lowpass_kernel, random_mixed_kernels
 from .limits import Amounts, Factors, KernelType, Mode, OddSizes, Probabilities, Qualities, Three, hold, one_each
@@ -356,7 +356,7 @@ def synthesise(
     """Training pairs from what `datasets.real_esrgan.RealESRGANDataset` gives, on the device of ``gt``.
 
     Args:
-        batch: ``gt`` (B, 3, H, W), ``kernel1``, ``kernel2``, ``sinc_kernel`` (B, k, k), ``seed`` (B,).
+        batch: ``gt`` (B, 3, H, W), ``kernel1``, ``kernel2``, ``sinc_kernel`` (B, k, k), and seeds, see `seeds_of`.
         options: options of the chain.
         scale: factor of super-resolution.
         gt_size: side of the patch that is cut of each, at random.
@@ -367,7 +367,7 @@ def synthesise(
         ``lq`` (B, 3, gt_size / scale, gt_size / scale), ``gt``, and ``degraded``, cut alike.
     """
     source = batch["gt"] if degraded is None else degraded
-    draws = [Draws(seed) for seed in batch["seed"].tolist()]
+    draws = [Draws(seed) for seed in seeds_of(batch)]
     first, second, last = (batch[k].float() for k in ("kernel1", "kernel2", "sinc_kernel"))
     decisions = [options.decide(d) for d in draws]
     lq = degrade_second_order(source, first, second, last, decisions, scale, engine=engine)

@@ -14,11 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..degradations.draws import Draws
+from ..degradations.draws import Draws, seeds_of
 from ..degradations.limits import one_each
 from ..errors import UserError
 from .augment import Mixup
-from .draws import seeds_of
 
 Pair = tuple[Tensor, Tensor]
 Augmentation = Literal["none", "mixup", "cutmix", "resizemix", "cutblur", "downup"]

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..degradations.draws import seeds_of
 from ..ops.constants import uploaded
 from .base import Batch
 
@@ -25,12 +26,6 @@ def standard_normal(batch: Batch, *shape: int) -> Tensor:
     if "seed" not in batch:
         return uploaded(torch.randn(len(beside), *shape), beside.device)
     return uploaded(normal_of(seeds_of(batch), *shape), beside.device)
-
-
-def seeds_of(batch: Batch) -> list[int]:
-    """The samples' seeds on the host: as the loader gives them there, or else from the tensor ``seed``, perhaps of a GPU."""
-    seeds: list[int] = batch["seeds"] if "seeds" in batch else batch["seed"].tolist()
-    return seeds
 
 
 def normal_of(seeds: Iterable[int], *shape: int) -> Tensor:

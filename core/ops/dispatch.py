@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from ..errors import UserError
 from . import self_test
 from .modes import FORCED, NAMES, interpreted, mode_of
 
+F = TypeVar("F", bound=Callable[..., Any])
 DECISIONS: dict[str, str] = {}
 """Reason, for every op that ran in this process, why its fused kernel did not; empty for one that did."""
 FOREIGN: dict[str, str] = {}
@@ -69,12 +71,15 @@ def decisions() -> str:
     return "; ".join(said)
 
 
+def constant_to_compiler(function: F) -> F:
+    """Decorator: what ``torch.compiler.assume_constant_result`` does, which would import the compiler: that takes seconds."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+@constant_to_compiler
 def _fault(op: str, dtype: torch.dtype, device: torch.device) -> str | None:
     return self_test.fault(op, dtype, device)
-
-
-# What torch.compiler.assume_constant_result does, which would import the compiler into every process: that takes seconds.
-_fault._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def compiler_obstacle(op: str) -> str | None:

@@ -19,6 +19,8 @@ from .launching import block, launch, operator, tile
 
 BINS = 32
 """Bins of a program."""
+WIDE = 128
+"""Most channels of the result, or of the image, that 4 warps hold without spilling registers."""
 SLICE = 16
 """Channels that are multiplied at once, of the hidden ones and of those that are summed over."""
 
@@ -148,10 +150,8 @@ class _Sizes:
         blocks = triton.cdiv(self.bins, held)
         self.grid = (batch * blocks,)
         self.shape = (self.channels, w1.shape[0], self.made, self.bins, blocks)
-        self.wide, self.held = (
-            wide,
-            {"BINS": block(min(held, self.bins)), "SLICE": min(tile(SLICE), block(w1.shape[0]))},
-        )
+        self.wide, self.warps = wide, 8 if wide > WIDE else 4
+        self.held = {"BINS": block(min(held, self.bins)), "SLICE": min(tile(SLICE), block(w1.shape[0]))}
 
 
 def _fake(f: Tensor, w1: Tensor, b1: Tensor | None, w2: Tensor, b2: Tensor | None) -> Tensor:
@@ -166,7 +166,7 @@ def _run(f: Tensor, w1: Tensor, b1: Tensor | None, w2: Tensor, b2: Tensor | None
     biases = [w1 if b is None else b.contiguous() for b in (b1, b2)]
     launch(
         _mix, s.grid, f, w1, biases[0], w2, biases[1], out, *s.shape, COMPLEX=s.complex, HAS_BIAS1=b1 is not None,
-        HAS_BIAS2=b2 is not None, MADE=s.wide, **s.held,
+        HAS_BIAS2=b2 is not None, MADE=s.wide, **s.held, warps=s.warps,
     )  # fmt: skip
     return out
 
@@ -187,6 +187,7 @@ def _run_backward(
     launch(
         _mix_backward, s.grid, grad, f, w1, w1 if b1 is None else b1.contiguous(), w2, of_f, gate, of_hidden, *s.shape,
         s.columns, width, COMPLEX=s.complex, HAS_BIAS1=b1 is not None, COUNTED=width > 0, CHANNELS=s.wide, **s.held,
+        warps=s.warps,
     )  # fmt: skip
     return of_f, gate, of_hidden
 

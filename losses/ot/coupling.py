@@ -44,7 +44,7 @@ class Coupling:
     a: Tensor
     b: Tensor
     epsilon: float
-    iters: int
+    iters: int | Tensor
     method: str
 
     @cached_property
@@ -111,7 +111,7 @@ class FusedCoupling(Coupling):
 
     cost: Tensor
     alpha: float
-    outer_iters: int
+    outer_iters: int | Tensor
     distortion: Callable[[Tensor], Tensor]
 
     @cached_property

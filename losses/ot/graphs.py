@@ -40,7 +40,8 @@ class Graphs:
 
     def run(self, descent: Descent, plan: Tensor | None, kernel: bool) -> Solution:
         """``descent.run(plan, kernel)``, shapes included, by a graph where that is possible."""
-        fixed = descent.outer.tol == descent.inner.tol == 0 and not isinstance(descent.spread, Tensor)
+        asks = (descent.outer.tol > 0 or descent.inner.tol > 0) and not descent.outer.there
+        fixed = not asks and not isinstance(descent.spread, Tensor)
         if not (kernel and plan is None and fixed and capturable(descent.logits)):
             return descent.run(plan, kernel)
         key = kind(descent)
@@ -54,7 +55,8 @@ class Graphs:
             mine.copy_(theirs)
         found.replay()
         potentials, result, iters, steps = found.solution
-        return Solution(type(potentials)(*(p.clone() for p in potentials)), result.clone(), iters, steps)
+        counts = (n.clone() if isinstance(n, Tensor) else n for n in (iters, steps))
+        return Solution(type(potentials)(*(p.clone() for p in potentials)), result.clone(), *counts)
 
 
 def capturable(logits: Tensor) -> bool:

@@ -44,6 +44,7 @@ def sinkhorn(
     reg_type: Regularizer = "kl",
     cost_scale: CostScale = "none",
     bound: float | Tensor | None = None,
+    waiting: bool = True,
 ) -> LinearCoupling:
     r"""Entropic optimal transport by Sinkhorn's algorithm (Cuturi, "Sinkhorn distances", NeurIPS 2013).
 
@@ -76,6 +77,8 @@ def sinkhorn(
         bound: bound of the range of the scaled cost, which it is measured for when None. With it and a `tol` of 0 the
             device is asked nothing: should the kernel break down, the plan is NaN. A tensor, (), stays on the device too. It
             needs a `tol` of 0; epsilon is annealed whatever it is, and where the kernel breaks down the log domain goes on.
+        waiting: whether Python looks at the error. Else the device does: all iterations are launched, and those after the end
+            change nothing, so that the plan is the same; `iters` is then a tensor. With a `bound` it is asked nothing.
 
     Raises:
         UserError: shapes, marginals or options that fit no problem; NaN.
@@ -108,10 +111,10 @@ def sinkhorn(
         else:
             problem = unbalanced(relative / -epsilon, a, b, rho / (rho + epsilon), reg_type == "kl")
         # Solve by the kernel, or in the log domain if that breaks down; there a result must be finite.
-        stop = Stopping(max_iters, tol, check_every, rounding(a.dtype, mass))
+        stop = Stopping(max_iters, tol, check_every, rounding(a.dtype, mass), not waiting)
         start = Potentials(torch.zeros_like(a), torch.zeros_like(b))
         kernel = method != "log" and rho is None
-        asking = bound is None or tol > 0
+        asking = bound is None or (tol > 0 and waiting)
         solution, served = kernel_or_log(lambda fast: solve(problem, start, stop, fast, spread), kernel, a, asking)
         if served == "log" and asking:
             explain_nonfinite_plan(owner, solution.plan, "cost", original)

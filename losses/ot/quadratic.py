@@ -55,6 +55,7 @@ def fused_gromov_wasserstein(
     init: Tensor | None = None,
     graphs: Graphs | None = None,
     bound: float | Tensor | None = None,
+    waiting: bool = True,
 ) -> FusedCoupling:
     r"""Entropic fused Gromov-Wasserstein transport by mirror descent.
 
@@ -91,8 +92,9 @@ def fused_gromov_wasserstein(
         warm_start: start each step at the potentials of the one before, which saves most iterations when epsilon is small.
         init: plan to start from, (n, m); p q^T when None.
         graphs: store that keeps the descent as a CUDA graph between calls, for solving many problems of the same shapes on
-            a GPU; used on the kernel, with ``tol=0`` and without `init`.
+            a GPU; used on the kernel, with ``tol=0`` or without `waiting`, and without `init`.
         bound: bound of the ranges of the scaled costs, as in `sinkhorn`.
+        waiting: as in `sinkhorn`; without, `outer_iters` is a tensor too.
 
     Raises:
         UserError: shapes, marginals or options that fit no problem; NaN.
@@ -121,13 +123,13 @@ def fused_gromov_wasserstein(
             b=problem.q,
             spread=extent.spread,
             sway=extent.sway,
-            outer=Stopping(outer_iters, tol, 1, noise),
-            inner=Stopping(inner_iters, tol, check_every, noise),
+            outer=Stopping(outer_iters, tol, 1, noise, not waiting),
+            inner=Stopping(inner_iters, tol, check_every, noise, not waiting),
             warm_start=warm_start,
         )
         # Solve by the kernel, or in the log domain if that breaks down; there a result must be finite.
         run = partial(descent.run, plan) if graphs is None else partial(graphs.run, descent, plan)
-        asking = bound is None or tol > 0
+        asking = bound is None or (tol > 0 and waiting)
         solution, served = kernel_or_log(run, method != "log", problem.p, asking)
         if served == "log" and asking:
             largest = {"C1": extent.largest[0], "C2": extent.largest[1], "init": plan}

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -63,12 +63,14 @@ class Stopping:
         tol: small enough. 0 never looks, hence never waits for the device.
         every: iterations between looks.
         rounding: errors up to this may be due to rounding; among them, one that no longer falls is small enough too.
+        there: decide on the device, which is then not waited for: what is left of the iterations changes nothing.
     """
 
     iters: int
     tol: float = 0.0
     every: int = 10
     rounding: float = 0.0
+    there: bool = False
 
     def due(self, done: int) -> bool:
         return self.tol > 0 and done > 0 and done % self.every == 0
@@ -77,13 +79,55 @@ class Stopping:
         """After how many iterations, more than `done`, the next look at the error is due."""
         return done - done % self.every + self.every if self.tol > 0 else self.iters
 
-    def met(self, error: float, before: float) -> bool:
-        """Whether to stop at `error`, `before` having been the one seen last (infinite at first)."""
-        return error <= self.tol or before <= error <= self.rounding
-
     def only(self, iters: int) -> Stopping:
         """The same with another limit."""
         return replace(self, iters=iters)
+
+
+class Watch:
+    """Looks at errors, and knows whether to go on: on the host, or on the device, where work that is too much is undone.
+
+    Args:
+        stop: the condition.
+        like: a tensor on the device.
+    """
+
+    def __init__(self, stop: Stopping, like: Tensor) -> None:
+        self.stop = stop
+        self.there = stop.there and stop.tol > 0
+        self.ended: Tensor | None = None
+        """Whether the end was seen, on the device."""
+        self.count: int | Tensor = 0
+        """Iterations that counted."""
+        self.error: Any = math.inf
+        if self.there:
+            self.count = like.new_zeros((), dtype=torch.int64)
+            self.error, self.ended = like.new_full((), math.inf), like.new_zeros((), dtype=torch.bool)
+
+    def over(self, error: Tensor) -> bool:
+        """Whether to stop now, at `error`, a scalar. An error up to the rounding is small enough if the one before was no
+        larger.
+        """
+        now: Any = error if self.ended is not None else float(error)
+        met = (now <= self.stop.tol) | (self.error <= now) & (now <= self.stop.rounding)
+        self.error = now
+        if self.ended is None:
+            return bool(met)
+        self.ended = self.ended | met
+        return False
+
+    def counted(self, iterations: int | Tensor) -> int | Tensor:
+        """`iterations`, a number or a scalar tensor, or 0 where the end was seen."""
+        return iterations if self.ended is None else torch.where(self.ended, 0, iterations)
+
+    def add(self, iterations: int | Tensor) -> None:
+        """Count iterations, a number or a scalar tensor, that were done since the last look."""
+        self.count = self.count + self.counted(iterations)
+
+    def held(self, before: Tensor, after: Tensor, ended: Tensor | None = None) -> Tensor:
+        """`after`, or `before`, of one shape, where the end was seen already: now, or when `ended` was read."""
+        ended = self.ended if ended is None else ended
+        return after if ended is None else torch.where(ended, before, after)
 
 
 def balanced(logits: Tensor, a: Tensor, b: Tensor) -> Problem:
@@ -103,24 +147,26 @@ def unbalanced(logits: Tensor, a: Tensor, b: Tensor, damping: float, reference: 
     return Problem(logits, a, b, PotentialRule(damping, 1.0 if reference else damping, True))
 
 
-def log_iterations(problem: Problem, start: Potentials, stop: Stopping) -> tuple[Potentials, int]:
-    """Iterate in the log domain, where nothing over- or underflows. Returns the potentials and the iterations done.
+def log_iterations(problem: Problem, start: Potentials, stop: Stopping) -> tuple[Potentials, int | Tensor]:
+    """Iterate in the log domain, where nothing over- or underflows: potentials (n,) and (m,), and the iterations done.
 
     The residual is how much mass the next column update would move, which for balanced problems is the column error.
     """
     (logits, a, b, rule), (phi, gamma) = problem, (potential.clone() for potential in start)
-    done, error = 0, math.inf
+    done, watch = 0, Watch(stop, logits)
     while done < stop.iters:
         if stop.due(done):
             lse = torch.logsumexp(logits + phi[:, None], 0)
             following = rule.potential(b, lse)
-            before, error = error, float((torch.exp(gamma + lse) - torch.exp(following + lse)).abs().sum())
-            if stop.met(error, before):
+            if watch.over((torch.exp(gamma + lse) - torch.exp(following + lse)).abs().sum()):
                 break
         count = min(stop.iters, stop.look_after(done)) - done
+        before = (phi.clone(), gamma.clone()) if watch.there else (phi, gamma)
         update_potentials(logits, a, b, phi, gamma, count, rule)
+        phi, gamma = (watch.held(*pair) for pair in zip(before, (phi, gamma), strict=True))
+        watch.add(count)
         done += count
-    return Potentials(phi, gamma), done
+    return Potentials(phi, gamma), watch.count
 
 
 def temperatures(spread: float | Tensor) -> list[float] | list[Tensor]:
@@ -155,7 +201,7 @@ def anneal(problem: Problem, start: Potentials, spread: float | Tensor, budget: 
 
 def kernel_iterations(
     problem: Problem, start: Potentials, stop: Stopping, absorb_every: int, guarded: bool = False
-) -> tuple[Potentials, Tensor, int]:
+) -> tuple[Potentials, Tensor, int | Tensor]:
     """Iterate by matrix-vector products with K = exp(phi + gamma + logits), (n, m); balanced problems only.
 
     The scalings u, v of K are absorbed into the potentials, and K computed afresh, every `absorb_every` iterations (Schmitzer,
@@ -176,35 +222,39 @@ def kernel_iterations(
     """
     (phi, gamma), a, b = start, problem.a, problem.b
     u, v = torch.empty_like(a), torch.empty_like(b)
-    done, converged, error = 0, False, math.inf
+    done, converged, watch = 0, False, Watch(stop, a)
+    plan: Tensor | None = None
     while True:
         # K from the potentials, which one safe iteration may improve first.
         if guarded:
             (phi, gamma), _ = log_iterations(problem, Potentials(phi, gamma), Stopping(1))
         safe = Potentials(phi, gamma)
         kernel, shift = absorbed(problem.logits, phi, gamma)
-        gamma = gamma - shift
         u.fill_(1)
-        torch.exp(shift, out=v)  # what u, v stand for before the first update
+        v.copy_(torch.exp(shift))  # what u, v stand for before the first update
         # Iterations on this K.
         absorb = min(done + absorb_every, stop.iters)
+        ended = watch.ended
         while done < absorb and not converged:
             count = min(absorb, stop.look_after(done)) - done
+            before = (u.clone(), v.clone()) if watch.there else (u, v)
             scale_to_marginals(kernel, a, b, u, v, count)
+            u, v = (watch.held(*pair) for pair in zip(before, (u, v), strict=True))
+            watch.add(count)
             done += count
             if stop.due(done):
-                before, error = error, float((v * (kernel.t() @ u) - b).abs().sum())
-                converged = stop.met(error, before)
-        # The scalings back into the potentials, or back to the safe ones where they are no good.
-        phi, gamma = phi + u.log(), gamma + v.log()
+                converged = watch.over((v * (kernel.t() @ u) - b).abs().sum())
         last = converged or done == stop.iters
-        plan = kernel.mul_(u[:, None]).mul_(v) if last or guarded else kernel
+        made = phi + u.log(), gamma - shift + v.log(), kernel.mul_(u[:, None]).mul_(v)
         if guarded:
-            held = sound(plan, a)
-            phi, gamma = (torch.where(held, new, old) for new, old in zip((phi, gamma), safe, strict=True))
-            plan = torch.where(held, plan, safe.plan(problem.logits)) if last else plan
+            held = sound(made[2], a)
+            kept = *safe, safe.plan(problem.logits) if last else made[2]
+            made = tuple(torch.where(held, new, old) for new, old in zip(made, kept, strict=True))
+        old = made if plan is None else (phi, gamma, plan)
+        # What is made of a kernel after the end differs by rounding.
+        phi, gamma, plan = (watch.held(*pair, ended) for pair in zip(old, made, strict=True))
         if last:
-            return Potentials(phi, gamma), plan, done
+            return Potentials(phi, gamma), plan, watch.count
 
 
 def sound(plan: Tensor, a: Tensor) -> Tensor:
@@ -220,8 +270,8 @@ class Solution(NamedTuple):
 
     potentials: Potentials
     plan: Tensor
-    iters: int
-    outer_iters: int = 1
+    iters: int | Tensor
+    outer_iters: int | Tensor = 1
 
 
 def solve(
@@ -251,8 +301,8 @@ def solve(
         potentials, done = log_iterations(problem, start, stop.only(stop.iters - used))
         return Solution(potentials, potentials.plan(problem.logits), used + done)
     if stop.iters > used and (cold or hard):
-        start, done = log_iterations(problem, start, Stopping(1))
-        used += done
+        start, _ = log_iterations(problem, start, Stopping(1))
+        used += 1
     potentials, plan, done = kernel_iterations(problem, start, stop.only(stop.iters - used), ABSORB_EVERY[hard], unseen)
     return Solution(potentials, plan, used + done)
 

@@ -183,11 +183,17 @@ def alone(where: str, *arguments: str) -> None:
     print(resident_mib() - before)
 
 
-def resident_mib() -> float:
-    """Largest resident set of this process so far. (Linux's getrusage would count the parent's, before exec, as well.)"""
-    status = Path("/proc/self/status")
+def resident_mib(process: int | str = "self") -> float:
+    """Largest resident set of a process so far. (Linux's getrusage would count the parent's, before exec, as well.)
+
+    Of others it is 0 once they have ended, and where the system does not tell.
+    """
+    status = Path(f"/proc/{process}/status")
     if status.exists():
-        return int(next(line for line in status.read_text().splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
+        found = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+        return int(found[0].split()[1]) / 1024 if found else 0.0
+    if process != "self":
+        return 0.0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 

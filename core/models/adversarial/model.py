@@ -16,6 +16,7 @@ from ....losses.gan import logits, relativistic_d_loss, relativistic_g_loss
 from ....losses.ldl import get_refined_artifact_map
 from ....losses.penalties import gradient_penalty_loss, r1_penalty
 from ...annotations import Count, Range, SomeIterations, declared, given_otherwise
+from ...degradations.draws import seeds_of
 from ...degradations.limits import Probabilities
 from ...errors import UserError
 from ...hub import unread
@@ -26,7 +27,7 @@ from ...ops.frozen import WithFrozenNetwork
 from .. import MODELS
 from ..base import Batch, Model, Update, flat_terms
 from ..batch_mixing import DEFAULT, Augmentation, Mixing, mistakes_of_mixing
-from ..draws import seeds_of, uniform_of
+from ..draws import uniform_of
 
 MAP_KEYS = ("ldl_opt", "artifacts_opt")
 """Losses on images multiplied by LDL's map; the second is the name in LDL's own files."""

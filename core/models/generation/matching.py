@@ -40,6 +40,9 @@ class MatchingOptions:
         inner_iters: Sinkhorn iterations of each.
         tol: see `ot.fused_gromov_wasserstein`; 0 never waits for a GPU, and replays one CUDA graph per solve. A plan that
             numbers leave the range of is then NaN, and the step is taken back; with a tolerance it is solved anew.
+        stop_on: who finds that the tolerance is reached: the ``host``, which waits for the GPU each time it looks, or the
+            ``device``: the plan is the same, nothing is waited for, and what is left of the iterations changes nothing. As with
+            a tolerance of 0 there is one CUDA graph, and a plan that breaks down is NaN. The log has ``ot_iters``.
         labels: ``penalty`` makes pairs of different classes more expensive; ``same_class`` forbids them; ``ignore`` does
             not look.
         label_penalty: what ``penalty`` adds to the cost, in units of |x - y|^2 of unit vectors, which is at most 4.
@@ -58,6 +61,7 @@ class MatchingOptions:
     outer_iters: Repeats = 10
     inner_iters: Repeats = 50
     tol: Annotated[float, Range(least=0)] = 0.0
+    stop_on: Literal["host", "device"] = "host"
     labels: Literal["penalty", "same_class", "ignore"] = "penalty"
     label_penalty: Annotated[float, Range(least=0)] = 1.0
 
@@ -131,7 +135,8 @@ class Matching:
     def __init__(self, options: MatchingOptions) -> None:
         self.options = options
         self.graphs = ot.Graphs()
-        self.bound = 1.0 if options.tol == 0 else None
+        self.waiting = options.stop_on == "host"
+        self.bound = None if options.tol > 0 and self.waiting else 1.0
         """Largest cost, over its scale, where it is not to be asked of the device."""
 
     def settings(self, done: float) -> Scheduled:
@@ -166,7 +171,14 @@ class Matching:
             if alpha == 0:
                 budget = o.inner_iters * o.outer_iters
                 return ot.sinkhorn(
-                    cost, b=columns, epsilon=epsilon, tol=o.tol, max_iters=budget, cost_scale="max", bound=self.bound
+                    cost,
+                    b=columns,
+                    epsilon=epsilon,
+                    tol=o.tol,
+                    max_iters=budget,
+                    cost_scale="max",
+                    bound=self.bound,
+                    waiting=self.waiting,
                 )
             own: Any = features if o.structure == "sqeuclidean" else costs.euclidean(features)
             return ot.fused_gromov_wasserstein(
@@ -181,6 +193,7 @@ class Matching:
                 tol=o.tol,
                 graphs=self.graphs,
                 bound=self.bound,
+                waiting=self.waiting,
             )
 
     def _with_labels(self, cost: Tensor, labels: Tensor | None, memory: BankSample) -> tuple[Tensor, Tensor | None]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ....losses.base import LossTraits
 from ...annotations import Range, declared
+from ...degradations.draws import seeds_of
 from ...errors import UserError
 from ...features import FEATURES, FeatureExtractor, build_features
 from ...inference.network import NetworkTraits
@@ -22,7 +23,7 @@ from ...runtime import distributed, parallel
 from ...runtime.step_graph import Unrepeatable
 from .. import MODELS
 from ..base import Batch, Model, Update, flat_terms, log_name
-from ..draws import seeds_of, standard_normal, uniforms_of
+from ..draws import standard_normal, uniforms_of
 from .bank import BankOptions, MemoryBank, build_bank
 from .checks import check_classes, mistakes_of_modes
 from .matching import BankSample, Matching, MatchingOptions, Scheduled, Targets
@@ -369,6 +370,8 @@ class GenerationModel(Model):
             "epsilon": settings.epsilon,
             "fgw_lambda": settings.fgw_lambda,
         }
+        if self.matching.options.tol > 0:
+            logs["ot_iters"] = coupling.iters
         return chosen, logs
 
     def _match_all(self, step: Step, memory: BankSample) -> list[tuple[Targets, dict[str, Tensor | float]]]:
