@@ -1,8 +1,8 @@
 """What Mamba-2 does to the same tokens in several orders, on a CPU: convolution, SiLU and state-space scan at once.
 
 The projections before and after treat every token alone and are done once for all orders (`archs.mamba2.Mamba2.in_orders`).
-Here tokens are fetched into an order block by block, in the cache, and results go back to their tokens: no sequence is ever whole in
-memory. Kept for the backward pass are the inputs and a state per block; the rest is computed again.
+Here tokens are fetched into an order block by block, in the cache, and results go back to their tokens: no sequence is ever
+whole in memory. Kept for the backward pass are the inputs and a state per block; the rest is computed again.
 """
 
 from __future__ import annotations
