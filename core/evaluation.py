@@ -25,8 +25,8 @@ from .imaging.normalisation import denormalise
 from .imaging.transfer import Transfer
 from .inference.network import explaining_channels
 from .inference.tiling import size_multiple
-from .metrics.scoring import Row, Scorer
-from .metrics.shares import MOST_WARNINGS, Share, raise_if_nothing_worked
+from .metrics.scoring import Scorer, ScoreRow
+from .metrics.shares import MOST_WARNINGS, RankShare, raise_if_nothing_worked
 from .models.base import Model
 from .runtime import devices, distributed, parallel
 from .runtime.logger import as_json
@@ -185,9 +185,11 @@ class Evaluator:
                     self.gallery.write_grid(dataset, iteration, [t for s in shares for t in s.thumbnails])
         return results
 
-    def _share(self, model: Model, dataset: str, loader: Any, iteration: int, interrupted: Callable[[], int]) -> Share:
+    def _share(
+        self, model: Model, dataset: str, loader: Any, iteration: int, interrupted: Callable[[], int]
+    ) -> RankShare:
         """The scores of this rank's images, and what the grid shows of them. What fails is named and left out."""
-        share = Share()
+        share = RankShare()
         in_step = any(map(parallel.is_sharded, model.networks.values()))  # so that no rank may go on alone
         # Samples that cannot be read are left out, and the others stay in their batch.
         for batch in self.progress(dataset, loader) if self.progress else loader:
@@ -225,7 +227,7 @@ class Evaluator:
         iteration: int,
         placed: Mapping[str, Any],
         indices: list[int],
-        share: Share,
+        share: RankShare,
     ) -> None:
         # The model's answers, in the units of the ground truth.
         itself = declared(loader, "dataset", LoaderTraits)
@@ -282,7 +284,7 @@ class Evaluator:
 
     def _leave_out(
         self,
-        share: Share,
+        share: RankShare,
         loader: Any,
         dataset: str,
         batch: Mapping[str, Any],
@@ -298,7 +300,7 @@ class Evaluator:
         )
 
     @staticmethod
-    def _warn(share: Share, *message: str) -> None:
+    def _warn(share: RankShare, *message: str) -> None:
         """Log a warning, of which there may be as many as images."""
         share.said += 1
         if share.said <= MOST_WARNINGS:
@@ -336,7 +338,7 @@ class Evaluator:
             what = f"the pictures of {image}" if image else "the grid"
             log.warning("%s: %s cannot be made, which loses nothing else: %s", dataset, what, in_one_line(e))
 
-    def _write(self, dataset: str, iteration: int, rows: list[Row]) -> None:
+    def _write(self, dataset: str, iteration: int, rows: list[ScoreRow]) -> None:
         """Per-image scores, one JSON line each, of this evaluation only."""
         if not self.scorer.scores_images:
             return

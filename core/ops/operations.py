@@ -177,7 +177,7 @@ FORMULAS: dict[str, tuple[Callable[..., int], Callable[..., int]]] = {
     **dict.fromkeys(("layer_norm", "rms_norm", "polar", "phase", "simple_gate"), (nothing, nothing)),
     **dict.fromkeys(("charbonnier", "census", "flow_warp", "sinkhorn", "log_sinkhorn", "absorbed"), (nothing, nothing)),
 }
-"""By operator: forward and backward."""
+"""Operations of each operator, forward and backward."""
 
 
 def register(name: str) -> None:

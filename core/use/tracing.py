@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ...archs.zoo.traceable import traceable
-from ..errors import UserError
-from ..runtime import checkpoint
+from ..errors import UserError, first_line
 
 AXES = ("batch", "height", "width")
 
@@ -69,7 +68,7 @@ def traced(function: nn.Module, example: Tensor, hint: Hint) -> tuple[Any, tuple
         with torch.no_grad(), silence(), traceable(function), no_sections_without_autocast():
             program = torch.export.export(function, (picture,), dynamic_shapes=shapes, strict=False)
     except Exception as e:  # torch.export raises whatever the operation that it stumbles over does
-        raise UserError(f"torch.export cannot follow it: {reason(e)}") from e
+        raise UserError(f"torch.export cannot follow it: {export_failure(e)}") from e
     shape = next(n.meta["val"].shape for n in program.graph.nodes if n.op == "placeholder" and n.target == "x")
     free = tuple(a for a, at in zip(AXES, (0, 2, 3), strict=True) if not isinstance(shape[at], int))
     if batch is not None and "batch" not in free:  # nobody wants a file of always two pictures
@@ -116,7 +115,7 @@ OPERATION = re.compile(r"translating node .*?target=torch\.ops\.([\w.]+)")
 TORCH = Path(torch.__file__).parent
 
 
-def reason(error: BaseException) -> str:
+def export_failure(error: BaseException) -> str:
     """The innermost line that says why an export failed, after the operation in the way, or the line that has it."""
     place = ""
     while True:
@@ -125,7 +124,7 @@ def reason(error: BaseException) -> str:
         if error.__cause__ is None:
             break
         error = error.__cause__
-    return (place or line_of(error)) + checkpoint.first_line(error)
+    return (place or line_of(error)) + first_line(error)
 
 
 def line_of(error: BaseException) -> str:

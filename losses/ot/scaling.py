@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ...core.ops.log_sinkhorn import Rule, absorbed, update_potentials
+from ...core.ops.log_sinkhorn import PotentialRule, absorbed, update_potentials
 from ...core.ops.sinkhorn import scale_to_marginals
 
 HARD = 87.0
@@ -48,7 +48,7 @@ class Problem(NamedTuple):
     logits: Tensor
     a: Tensor
     b: Tensor
-    rule: Rule
+    rule: PotentialRule
 
     def with_logits(self, logits: Tensor) -> Problem:
         return self._replace(logits=logits)
@@ -130,7 +130,7 @@ class Watch:
 
 def balanced(logits: Tensor, a: Tensor, b: Tensor) -> Problem:
     """Both marginals are constraints: phi = log a - LSE_j(gamma + logits), (n,), and the same for gamma, (m,)."""
-    return Problem(logits, a, b, Rule())
+    return Problem(logits, a, b, PotentialRule())
 
 
 def unbalanced(logits: Tensor, a: Tensor, b: Tensor, damping: float, reference: bool) -> Problem:
@@ -142,7 +142,7 @@ def unbalanced(logits: Tensor, a: Tensor, b: Tensor, damping: float, reference: 
     phi = damping (log a - LSE). Where nothing is allowed, no mass goes; the penalty lets it. Chizat et al., "Scaling
     algorithms for unbalanced optimal transport problems" (2018).
     """
-    return Problem(logits, a, b, Rule(damping, 1.0 if reference else damping, True))
+    return Problem(logits, a, b, PotentialRule(damping, 1.0 if reference else damping, True))
 
 
 def log_iterations(problem: Problem, start: Potentials, stop: Stopping) -> tuple[Potentials, int | Tensor]:
@@ -170,7 +170,7 @@ def log_iterations(problem: Problem, start: Potentials, stop: Stopping) -> tuple
 def temperatures(spread: float | Tensor) -> list[float] | list[Tensor]:
     """Falling temperatures above 1 of an annealing from `spread`, the range of the logits.
 
-    Each is half of the one before, down to 2. For a tensor without dimensions, which nobody looks at, there are `STAGES` in
+    Each is half of the one before, down to 2. For a scalar tensor, whose value the host does not read, there are `STAGES` in
     equal proportions, all of them 1 if the range is below that.
     """
     if isinstance(spread, Tensor):
@@ -180,7 +180,7 @@ def temperatures(spread: float | Tensor) -> list[float] | list[Tensor]:
 
 
 def anneal(problem: Problem, start: Potentials, spread: float | Tensor, budget: int) -> tuple[Potentials, int]:
-    """Iterate in the log domain at falling temperatures (eps scaling).
+    """Iterate in the log domain at falling temperatures (eps scaling) from `spread`, a number or a scalar tensor.
 
     Potentials in units of the cost carry over from one temperature to the next, so that a small eps needs far fewer iterations.
 
@@ -223,12 +223,14 @@ def kernel_iterations(
     done, converged, watch = 0, False, Watch(stop, a)
     plan: Tensor | None = None
     while True:
+        # K from the potentials, which one safe iteration may improve first.
         if guarded:
             (phi, gamma), _ = log_iterations(problem, Potentials(phi, gamma), Stopping(1))
         safe = Potentials(phi, gamma)
         kernel, shift = absorbed(problem.logits, phi, gamma)
         u.fill_(1)
         v.copy_(torch.exp(shift))  # what u, v stand for before the first update
+        # Iterations on this K.
         absorb = min(done + absorb_every, stop.iters)
         ended = watch.ended
         while done < absorb and not converged:
@@ -240,6 +242,7 @@ def kernel_iterations(
             done += count
             if stop.due(done):
                 converged = watch.over((v * (kernel.t() @ u) - b).abs().sum())
+        # The scalings back into the potentials, or back to the safe ones where they are no good.
         last = converged or done == stop.iters
         made = phi + u.log(), gamma - shift + v.log(), kernel.mul_(u[:, None]).mul_(v)
         if guarded:
