@@ -60,6 +60,7 @@ LOSSES: dict[str, dict[str, Any]] = {
     "total variation": {"type": "TVLoss"},
     "Charbonnier": {"type": "CharbonnierLoss"},
     "census": {"type": "TernaryCensusLoss"},
+    "flow smoothness": {"type": "FlowSmoothnessLoss"},
 }
 """Losses of images of `LOSS_SHAPE`."""
 LOSS_SHAPE = (4, 3, 256, 256)

@@ -38,6 +38,8 @@ def use_kernel(
     Raises:
         UserError: ``RELUME_KERNELS`` is ``on`` and there is an obstacle, or it is none of the known words.
     """
+    if torch.compiler.is_exporting():  # what an exported file's readers do not have; and obstacles limit sizes
+        return False
     mode = mode_of(op)
     words = NAMES.get(op, op)
     reason = obstacle() if mode != "off" else "RELUME_KERNELS is off"

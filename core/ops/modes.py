@@ -32,6 +32,7 @@ NAMES = {
     "laplacian": "Laplacian pyramid",
     "flow_warp": "backward warp",
     "gradient": "image derivatives",
+    "smoothness": "flow smoothness",
     "sinkhorn": "Sinkhorn update",
     "log_sinkhorn": "Sinkhorn update in the log domain",
     "selective_scan": "selective scan",

@@ -175,7 +175,9 @@ FORMULAS: dict[str, tuple[Callable[..., int], Callable[..., int]]] = {
     "jpeg": (_recompressed, nothing),
     "filter_images": (_filtered, nothing),
     **dict.fromkeys(("layer_norm", "rms_norm", "polar", "phase", "simple_gate"), (nothing, nothing)),
-    **dict.fromkeys(("charbonnier", "census", "flow_warp", "sinkhorn", "log_sinkhorn", "absorbed"), (nothing, nothing)),
+    **dict.fromkeys(
+        ("charbonnier", "smoothness", "census", "flow_warp", "sinkhorn", "log_sinkhorn", "absorbed"), (nothing, nothing)
+    ),
 }
 """Operations of each operator, forward and backward."""
 

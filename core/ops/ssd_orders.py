@@ -59,7 +59,7 @@ class _Given(NamedTuple):
 
     inputs: Tensor
     dt: Tensor
-    """Step sizes in every order, (B, K, T, H)."""
+    """Steps of every order, (B, K, T, H)."""
     weight: Tensor
     bias: Tensor | None
     A: Tensor
@@ -178,6 +178,7 @@ def _backward(grad: Tensor, given: _Given, starts: list[Tensor]) -> _Gradients:
         later = grad.new_zeros(count, given.weight.shape[1] - 1, channels)
         # Blocks from the last to the first: the scan, then the activation, then the convolution.
         for steps, window in _windows(given, sample, memory, backwards=True):
+            # Through the scan.
             position -= 1
             of = window.fetched("grad in order", grad[sample].flatten(0, 1), window.places.view(window.shape))
             rows = window.layout.rows(of.unflatten(-1, (-1, given.width)), "grad")
@@ -186,6 +187,7 @@ def _backward(grad: Tensor, given: _Given, starts: list[Tensor]) -> _Gradients:
             torch.addcmul(g.dt, g.a, window.layout.per_head(given.A), out=g.dt)
             window.layout.store(found.dt[sample, :, steps], g.dt)
             totals(window.layout, window.block, g, found.A, found.D)
+            # Through SiLU and the convolution, which reaches into the block before.
             sums = memory("grad of sums", count, window.shape[1] + later.shape[1], channels)
             sums[:, window.shape[1] :] = later
             inside = sums[:, : window.shape[1]]
@@ -198,7 +200,7 @@ def _backward(grad: Tensor, given: _Given, starts: list[Tensor]) -> _Gradients:
 
 
 def _of_convolution(window: _Window, sums: Tensor, inside: Tensor, found: _Gradients, sample: int) -> None:
-    """Add a block's share of the convolution's gradients, from that of its results, `inside`, the head of `sums`."""
+    """Add what a block's convolution gives, from its results' gradient, `inside`, which the next taps - 1 follow in `sums`."""
     product = window.memory("product of taps", *inside.shape)
     for k in range(window.taps):
         torch.mul(inside, window.raw[:, k : k + inside.shape[1]], out=product)

@@ -30,6 +30,7 @@ from relume.core.ops import (
     selective_scan_triton,
     simple_gate_triton,
     sinkhorn_triton,
+    smoothness_triton,
     spectral_mixing_triton,
     ssd_triton,
     ssim_triton,
@@ -61,6 +62,7 @@ CASES = {
     "charbonnier": (charbonnier_triton.fused, (drawn(2, 1, 5, 6), drawn(2, 1, 5, 6), 1e-6)),
     "laplacian": (laplacian_triton.fused, (drawn(1, 1, 9, 6), 2, True, False, 0.0)),
     "gradient": (gradient_triton.fused, (drawn(2, 2, 4, 5), plain(2, 3, 3), 0, 1)),
+    "smoothness": (smoothness_triton.fused, (drawn(2, 2, 4, 5), plain(2, 3, 4, 5))),
     "ms_ssim": (
         ms_ssim_triton.fused,
         (drawn(2, 2, 7, 8), plain(2, 2, 7, 8), plain(3), plain(2), 1.0, True),

@@ -30,6 +30,7 @@ from relume.core.ops import (  # noqa: F401 - every op registers its case
     self_test,
     simple_gate,
     sinkhorn,
+    smoothness,
     spectral_mixing,
     ssd,
     ssim,
