@@ -248,7 +248,8 @@ def kernel_iterations(
         if guarded:
             held = sound(made[2], a)
             kept = *safe, safe.plan(problem.logits) if last else made[2]
-            made = tuple(torch.where(held, new, old) for new, old in zip(made, kept, strict=True))
+            phi_kept, gamma_kept, plan_kept = (torch.where(held, n, o) for n, o in zip(made, kept, strict=True))
+            made = phi_kept, gamma_kept, plan_kept
         old = made if plan is None else (phi, gamma, plan)
         # What is made of a kernel after the end differs by rounding.
         phi, gamma, plan = (watch.held(*pair, ended) for pair in zip(old, made, strict=True))
