@@ -1,4 +1,4 @@
-"""How much each of several loss values counts, where that is not fixed by hand."""
+"""Weights of several loss values, where the options do not fix them."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ best of several rounds), so that a busy machine harms both alike. Peak memory is
 Nothing here is a test: tests never look at a clock. Sections live in tools/benchmarks/.
 
 ``--save last.json`` keeps by how much each row is ahead of its peer; ``--compare last.json`` then fails where a row has lost
-10 % of that, twice in a row. It is for use by hand, before and after a change on the same machine.
+10 % of that, twice in a row. Run it before and after a change on the same machine.
 """
 
 import argparse

@@ -108,6 +108,7 @@ def _output(  # type: ignore[no-untyped-def]  # noqa: ANN202
     t, c = _decays(dt, A, step, length, head, heads, sample)
     v = _tile(x + sample * x_batch + head * width, step, p, x_step, length, width)
     slot = (sample * (chunks + 1) + chunk) * heads + head
+    # Products of the steps within the chunk, and what the state before it gives to each.
     out = tl.zeros((Q, P), tl.float32)
     scores = tl.zeros((Q, Q), tl.float32)
     # What the state before the chunk gives, and the scores of steps inside it.

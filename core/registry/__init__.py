@@ -285,7 +285,7 @@ class Registry:
         return sorted(public - {*self._members, *self._aliases})
 
     def unimportable(self) -> dict[str, str]:
-        """Modules of the package that could not be imported for want of a dependency, and why."""
+        """Modules of the package that could not be imported because a dependency is missing, and why."""
         self._discover()
         return {module: str(error) for module, error in self._unimportable.items()}
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ..errors import UserError
 
 NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-"""What torchrun tells every rank, and what ranks that are started by hand must be told."""
+"""What torchrun tells every rank, and what ranks that you start yourself need."""
 FIRST_PORT, PORTS = 10_000, 20_000
 """Ports that are taken from a job's number lie below those that systems hand out by themselves (from 32768 on Linux)."""
 

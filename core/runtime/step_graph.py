@@ -20,7 +20,7 @@ log = logging.getLogger("relume")
 T = TypeVar("T")
 Batches = Sequence[dict[str, Any]]
 WARM_UP = 3
-"""Steps of each shape that are taken as they come before one is recorded: what they compile, tune or make stays."""
+"""Steps of each shape that run without a graph before one is recorded: what they compile, tune or allocate stays."""
 MOST_GRAPHS = 8
 """Shapes that are recorded."""
 MOST_KEYS = 64

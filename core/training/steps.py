@@ -1,4 +1,4 @@
-"""The steps of a training: taken as they come, or, with ``train.cuda_graph``, as one graph for each kind of step."""
+"""The steps of a training: one operation after the other, or, with ``train.cuda_graph``, one graph for each kind of step."""
 
 from __future__ import annotations
 

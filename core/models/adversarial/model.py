@@ -307,7 +307,7 @@ def unfit(block: Mapping[str, Any], size: int) -> str | None:
     if not ARCHS.get(block["type"]).__module__.startswith("relume.archs.discriminators."):
         return None  # of what it is made, and what it can do without memory, only its author knows
     try:
-        with unread(), torch.device("meta"):  # a check refuses no file for want of weights
+        with unread(), torch.device("meta"):  # a check refuses no file because weights are missing
             network = build_network(block)
             first = next(m for m in network.modules() if isinstance(m, nn.Conv2d))
             channels = 3 if isinstance(network, WithFrozenNetwork) else first.in_channels
