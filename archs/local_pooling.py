@@ -83,7 +83,8 @@ def _around_each(x: Tensor, dim: int, window: int) -> Tensor:
     sums = torch.cat([torch.zeros_like(sums.narrow(dim, 0, 1)), sums], dim)
     first = (torch.arange(n, device=x.device) - (size - 1) // 2).clamp(min=0)
     first = torch.minimum(first, torch.full_like(first, n - size))
-    result: Tensor = (sums.index_select(dim, first + size) - sums.index_select(dim, first)) / size
+    taken: Tensor = sums.index_select(dim, first + size) - sums.index_select(dim, first)
+    result: Tensor = taken / size
     return result
 
 
