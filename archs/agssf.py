@@ -357,6 +357,7 @@ class SpectroformerAGSSF(DeadParameters):
         self.attends = variant in ("agssf1", "official")
         if variant != "without_ca":
             self.attention = nn.ModuleList(SFCA(w, variant == "official", phase_gate) for w in (c[2], c[1], c[0], c[2]))
+        # The encoder, its four levels, and the way back up.
         self.embed_conv_rgb = conv3x3(3, c[0])
         self.encoders = nn.ModuleList(blocks(c[i], h[i], n[i]) for i in range(4))
         self.down1, self.down2, self.down3 = PixelDown(c[0]), PixelDown(c[1]), PixelDown(c[2])
@@ -370,6 +371,7 @@ class SpectroformerAGSSF(DeadParameters):
         self.output1 = conv3x3(c[0], 8)
         self.ups2 = PixelUp(c[0])
         self.outputl = conv3x3(c[1], 8)
+        # Layers that the forward pass never reaches, in the original as here.
         xavier_init(self)
         dead = ["ups_4.*", "ups1.*", "ups2.*", "output1.*", "attention.3.*" if self.attends else "attention.*"]
         self.freeze_or_drop([*dead, *(["*.q1X1_?.weight"] if query == "dead" else [])], drop_dead)

@@ -48,6 +48,12 @@ def continued(x: Tensor, dim: int, multiple: int) -> Tensor:
     return x.index_select(dim, torch.minimum(phase, period - phase))
 
 
+def halves(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Of (2B, ...) the first B and the last B; unlike ``x.chunk(2)``, torch.export follows it for any B."""
+    first, second = x.unflatten(0, (2, -1)).unbind()
+    return first, second
+
+
 def refuse_unfit(x: Tensor, channels: int, multiple: int) -> None:
     """Check what a network is given, so that an option that does not fit is named and not a layer inside.
 

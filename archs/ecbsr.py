@@ -60,7 +60,7 @@ class EdgeFilter(nn.Module):
         self.register_buffer("mask", torch.tensor(EDGES[edge]).repeat(outputs, 1, 1, 1))
 
     def folded(self) -> tuple[Tensor, Tensor]:
-        """As `Expanding.folded`."""
+        """Weight (out, in, 3, 3) and bias (out,) of the one convolution that does the same, as in `Expanding.folded`."""
         kernel = self.scale * self.mask
         return kernel * self.k0, kernel.sum((1, 2, 3)) * self.b0 + self.bias
 

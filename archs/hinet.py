@@ -60,6 +60,11 @@ class Down(Convolutions):
         self.downsample = nn.Conv2d(outputs, outputs, 4, 2, 1, bias=False) if halves else None
 
     def forward(self, x: Tensor, encoded: Tensor | None = None, decoded: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(B, inputs, H, W) -> the map for the next level (B, outputs, H / 2, W / 2), and the skipped one (B, outputs, H, W).
+
+        `encoded` and `decoded` (B, outputs, H, W) come from the first U-net. Without a level below, both results are the same
+        map.
+        """
         y = self.features(x)
         if self.csff_enc is not None and self.csff_dec is not None:
             y = y + self.csff_enc(encoded) + self.csff_dec(decoded)

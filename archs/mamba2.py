@@ -140,6 +140,7 @@ class Mamba2(nn.Module):
 
     def forward(self, u: Tensor) -> Tensor:
         """(B, L, d_model) -> (B, L, d_model), L >= 1."""
+        # One product gives the gate, the inputs, both signals and the steps.
         z0, x0, z, xBC, dt = self.in_proj(u).split(self.widths, dim=-1)
         convolved = causal_conv1d(
             xBC.transpose(1, 2), self.conv1d.weight.squeeze(1), self.conv1d.bias, activation="silu"
@@ -147,6 +148,7 @@ class Mamba2(nn.Module):
         assert isinstance(convolved, Tensor)
         sizes = [self.d_ssm, self.ngroups * self.d_state, self.ngroups * self.d_state]
         x, B, C = convolved.transpose(1, 2).split(sizes, dim=-1)
+        # The scan, with its decays kept negative by an exponential.
         y = ssd(
             x.unflatten(-1, (-1, self.headdim)),
             dt,
@@ -161,6 +163,7 @@ class Mamba2(nn.Module):
             dt_limit=self.dt_limit,
         )
         assert isinstance(y, Tensor)
+        # The gate, and the channels that pass by the scan.
         y = y.flatten(2)
         if self.norm is not None:
             y = self.norm(y, z)

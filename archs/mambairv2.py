@@ -133,7 +133,7 @@ class AttentiveStateSpace(nn.Module):
         self.route = nn.Sequential(nn.Linear(dim, dim // 3), nn.GELU(), nn.Linear(dim // 3, num_tokens))
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """Args: x: pixel-major; embedding: (inner_rank, d_state)."""
+        """(B, H, W, dim), and the prompts' matrix `embedding` (inner_rank, d_state), -> (B, H, W, dim)."""
         size = x.shape[1:3]
         policy = self.policy(x.flatten(1, 2))
         prompt = policy @ (self.embeddingB.weight @ embedding)
@@ -214,6 +214,7 @@ class Layers(nn.Module):
         self.layers = nn.ModuleList(layers)
 
     def forward(self, x: Tensor, index: Tensor) -> Tensor:
+        """(B, H, W, C) -> the same shape; `index` (N, N) numbers the offset of each pair of a window's N pixels."""
         for layer in self.layers:
             x = layer(x, index)
         return x
@@ -314,6 +315,7 @@ class MambaIRv2(SequenceSR):
     ) -> None:
         super().__init__(in_chans, embed_dim, patch_norm, upscale, img_range, upsampler, resi_connection)
         name = type(self).__name__
+        # Options that do not go together.
         if route not in ("sample", "argmax"):
             raise UserError(f"{name}: route must be sample or argmax, not '{route}'")
         need_heads(name, embed_dim, depths, num_heads)
@@ -327,6 +329,7 @@ class MambaIRv2(SequenceSR):
         self.register_buffer("relative_position_index_SA", pair_index(window_size))
         if ape:
             self.learn_positions(img_size, embed_dim)
+        # Groups of layers; every other layer shifts its windows by half their side.
         hidden = int(embed_dim * mlp_ratio)
         for depth, heads in zip(depths, num_heads, strict=True):
             layers = [

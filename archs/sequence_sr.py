@@ -52,6 +52,7 @@ class PatchEmbed(nn.Module):
         self.norm = nn.LayerNorm(dim) if normalised else None
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> the same shape."""
         return x if self.norm is None else self.norm(x)
 
 
@@ -93,6 +94,7 @@ class SequenceSR(nn.Module):
     ) -> None:
         super().__init__()
         name = type(self).__name__
+        # Options that do not go together.
         if upsampler not in self.upsamplers:
             known = ", ".join(u or "''" for u in self.upsamplers)
             raise UserError(f"{name}: upsampler must be one of {known}, not '{upsampler}'")
@@ -103,6 +105,7 @@ class SequenceSR(nn.Module):
         if upsampler == "pixelshuffle" and upscale != 3 and (upscale < 1 or upscale & (upscale - 1)):
             raise UserError(f"{name}: the upsampler pixelshuffle enlarges by 3 or a power of two; upscale is {upscale}")
         self.scale, self.img_range, self.upsampler = upscale, img_range, upsampler
+        # What comes before the layers, and after them; subclasses fill `layers`.
         self.mean: Tensor
         mean = torch.tensor(RGB_MEAN if in_chans == 3 else (0.0,))[:, None, None]
         self.register_buffer("mean", mean, persistent=False)
@@ -112,6 +115,7 @@ class SequenceSR(nn.Module):
         self.layers = nn.ModuleList()
         self.norm = nn.LayerNorm(embed_dim)
         self.conv_after_body = residual_conv(embed_dim, resi_connection)
+        # The layers that enlarge, whose names depend on the upsampler in the original, too.
         if upsampler in ("pixelshuffle", "nearest+conv"):
             self.conv_before_upsample = nn.Sequential(conv3x3(embed_dim, FEATURES), nn.LeakyReLU())
         if upsampler == "pixelshuffle":
@@ -160,6 +164,7 @@ class SequenceSR(nn.Module):
         return x
 
     def forward(self, image: Tensor) -> Tensor:
+        """(B, in_chans, H, W) -> (B, in_chans, upscale H, upscale W)."""
         image = (image - self.mean) * self.img_range
         first = self.conv_first(image)
         x = self.layered(self.embedded(pixels(first)))
@@ -167,7 +172,10 @@ class SequenceSR(nn.Module):
         return self.enlarged(x, image) / self.img_range + self.mean
 
     def enlarged(self, x: Tensor, image: Tensor) -> Tensor:
-        """The image, of features and the input (of which an image of the same size is a correction)."""
+        """The result (B, in_chans, upscale H, upscale W) from features (B, C, H, W) and the input image (B, in_chans, H, W).
+
+        Without an upsampler the features give a correction, to which the image is added.
+        """
         if self.upsampler == "pixelshuffledirect":
             return self.upsample(x)
         if not self.upsampler:

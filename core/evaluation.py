@@ -150,6 +150,7 @@ class Evaluator:
         """
         results = {}
         for dataset, loader in self.loaders.items():
+            # Each rank predicts and scores its share; the rows of all are gathered.
             self.scorer.start(declared(loader, "reference", LoaderTraits), self.device)
             share = self._share(model, dataset, loader, iteration, interrupted)
             gathered = distributed.gather((share, interrupted()))
@@ -160,6 +161,7 @@ class Evaluator:
             every = sorted((row for s in shares for row in s.rows), key=lambda r: r["index"])
             self.counts[dataset] = (sum(s.scored for s in shares), len(every) + sum(s.failed for s in shares))
             self.took[dataset] = {row["image"]: s.took[row["image"]] for s in shares for row in s.rows}
+            # What could not be scored, and the means of what could.
             if not self.forgiving:
                 raise_if_nothing_worked(every, shares)
             if share.unsaid > 0:
@@ -172,6 +174,7 @@ class Evaluator:
                 self.unscored[dataset] = ": ".join(["nothing could be scored", *errors[:1]])
             for note in notes if distributed.is_main() else ():
                 log.info("%s: %s", dataset, note)
+            # The first rank writes files and pictures.
             if distributed.is_main():
                 with self._writing(dataset):
                     self._write(dataset, iteration, every)
@@ -182,6 +185,7 @@ class Evaluator:
         """The scores of this rank's images, and what the grid shows of them. What fails is named and left out."""
         share = Share()
         in_step = any(map(parallel.is_sharded, model.networks.values()))  # so that no rank may go on alone
+        # Samples that cannot be read are left out, and the others stay in their batch.
         for batch in self.progress(dataset, loader) if self.progress else loader:
             if interrupted():
                 break
@@ -193,6 +197,7 @@ class Evaluator:
             placed = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in data.items()}
             indices = torch.as_tensor(batch["index"]).reshape(-1).tolist()
             before = len(share.rows), share.failed
+            # An error in the network or a metric concerns the images after those that were counted.
             try:
                 self._batch(model, dataset, loader, iteration, placed, indices, share)
             except Exception as e:
@@ -357,7 +362,7 @@ def not_taken(error: Exception, model: Model, batch: Mapping[str, Any]) -> Excep
 
 
 def one(images: Tensor | None, i: int) -> Tensor | None:
-    """Image i of a batch as a batch of one."""
+    """Image i of a batch (B, C, H, W) as a batch of one, (1, C, H, W)."""
     return None if images is None else images[i : i + 1]
 
 

@@ -140,7 +140,7 @@ class Guard:
         return going & finite, going & ~finite & ~excused
 
     def close(self, sound: Tensor, failed: Tensor) -> None:
-        """Count a step: whether all its updates were sound, and whether one has failed."""
+        """Count a step from two boolean scalars: whether all its updates were sound, and whether one has failed."""
         self.counted.copy_(torch.where(failed, self.counted + 1, torch.where(sound, 0, self.counted)))
 
     def look(self, networks: Mapping[str, nn.Module], context: Callable[[], Mapping[str, Any]] = dict) -> set[int]:
@@ -157,6 +157,7 @@ class Guard:
             RuntimeError: gradients differ between ranks.
             NonFiniteError: there were too many in a row; the bundle, which replays the last of them, is on disk.
         """
+        # Every step since the last look, read from the device at once.
         entries, self.entries = self.entries, []
         if not entries:
             return set()
@@ -171,6 +172,7 @@ class Guard:
             elif bad:
                 lost.add(place)
                 continue
+            # Ranks whose gradients differ would train different networks.
             if finite and largest + minus_smallest > 1e-3 * largest:
                 raise RuntimeError(
                     f"gradients differ between ranks (norms from {-minus_smallest:.6g} to {largest:.6g}): the model must call "
@@ -178,6 +180,7 @@ class Guard:
                 )
             if finite:
                 continue
+            # A bad step, which counts unless an overflow of fp16 excuses it.
             bad = True
             if excused:
                 continue

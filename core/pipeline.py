@@ -30,13 +30,10 @@ from .experiment import Experiment, Resume, find_resume, save_options
 from .files import inside, refuse_links
 from .guard import Guard
 from .inference.network import channels_innermost, explaining_channels
-from .metrics import report
-from .ops.deterministic_forms import Forms
 from .options import counts
 from .options.description import describe
 from .options.schema import Options, Train
-from .runtime import allocator, checkpoint, distributed, logger, memory, parallel, shards, threads, training_state, zero
-from .runtime.batch_norm import synchronised
+from .runtime import allocator, checkpoint, distributed, logger, memory, parallel, shards, threads, zero
 from .runtime.checkpoint import Checkpoints
 from .runtime.gate import gate
 from .runtime.precision import autocast
@@ -109,23 +106,29 @@ def run_training(
     notes: Iterable[object],
 ) -> dict[str, dict[str, float]]:
     """`train_pipeline` in an experiment that this run owns."""
+    # Where training starts: checkpoint, seed, and samples per step.
     resume = find_resume(opt, experiment, auto_resume or opt.auto_resume or distributed.restarted())
     refuse_missing(opt, ("train", "val"), weights=resume is None)
     if resume:
+        from .runtime import training_state
+
         training_state.checked(resume.state, resume.path)
     opt = with_seed(opt, resume.state if resume else None)
     opt = global_batch.kept(opt, resume.state if resume else None)
+    # The data decide how long an epoch is.
     with experiment.explaining():
         dataset = build_training_set(opt)
     opt = counts.resolved(opt, counts.length_of(dataset), distributed.world_size())
     train = opt.train
     assert train is not None
     experiment.opt = opt
+    # Nothing is left to do, or options have changed since.
     if resume and resume.iteration >= train.total_iter and not resume.state["pending_validation"]:
         log.info("%s", experiment.complete(resume))
         return dict(resume.state["results"])
     if resume:
         changes.check(resume.state.get("options"), opt, resume.path, tell=distributed.is_main())
+    # Train, and say how it ended.
     with contextlib.ExitStack() as cleanup:
         with experiment.explaining():
             trainer = build_trainer(opt, train, dataset, experiment, resume, device, cleanup, stop)
@@ -166,6 +169,8 @@ def test_pipeline(
     Raises:
         UserError: anything the user can mend.
     """
+    from .metrics import report
+
     checked = options.check(opt)
     with (
         distributed.joined(launcher, checked.dist_params, checked.num_gpu == 0, kind=checked.device) as device,
@@ -261,6 +266,8 @@ def build_trainer(
     seed_everything(seed, 0, 0)  # the same initial weights on every rank
     cleanup.enter_context(computing(train.matmul_precision, train.cudnn_benchmark, opt.deterministic))
     if opt.deterministic and device.type == "cuda":
+        from .ops.deterministic_forms import Forms
+
         cleanup.enter_context(Forms())
     start = resume.iteration if resume else 0
 
@@ -290,6 +297,8 @@ def build_trainer(
 
     # How they are laid out, compiled and split over ranks
     if train.sync_bn:
+        from .runtime.batch_norm import synchronised
+
         for key, network in trained.items():
             trained[key] = model.networks[key] = synchronised(network, device)
     lay_out(train, opt.val, trained, ema)

@@ -172,16 +172,19 @@ class LdrHdrDataset(ImageDataset):
         return sample.lq.place(sample.lq_name)
 
     def load(self, index: int) -> Item:
+        # The input and the curve that makes it linear.
         sample = self.samples[index]
         item: Item = {"lq_path": self.result_path(index)}
         images = [sample.lq.pixels(sample.lq_name)]
         curve = self.curves.of(images[0], self._prompt(index))
+        # The target, if there is one.
         if sample.gt is not None and sample.gt_name is not None:
             item["gt_path"] = sample.gt.path(sample.gt_name)
             images.append(read_radiance(sample.gt, sample.gt_name, self.gt_scale))
             refuse_mismatch(images, [item["lq_path"], item["gt_path"]])
         if self.with_dgain:
             item["dgain"], item["gamma"] = np.float32(curve.dgain), np.float32(curve.gamma)
+        # The recovered image, encoded already where a network has written it.
         encoded = False
         if self.recovered:
             name = self.recovered[index]
@@ -191,6 +194,7 @@ class LdrHdrDataset(ImageDataset):
             refuse_mismatch([images[0], images[-1]], [item["lq_path"], item["gt_recover_path"]])
         if self.training:  # before encoding, which is pointwise and much slower
             images = self._augment(images, item["lq_path"])
+        # Encoding: on the GPU for whole batches, or here.
         if self.on_device:
             item |= {"lq": to_tensor(images[0]), "gt": to_tensor(images[1])}
             item["curve"] = torch.tensor([curve.dgain, curve.gamma])

@@ -148,6 +148,7 @@ class RealESRGANDataset(ImageDataset):
         values = dict(locals())
         hold(type(self), values)
         self.check_options(values)
+        # The kernels of both stages.
         first = kernel_range or (min(SMALLEST_KERNEL, blur_kernel_size), blur_kernel_size)
         second = kernel_range or (min(SMALLEST_KERNEL, blur_kernel_size2), blur_kernel_size2)
         self.blurs = (
@@ -155,11 +156,13 @@ class RealESRGANDataset(ImageDataset):
             BlurOptions(second, kernel_list2, kernel_prob2, sinc_prob2, blur_sigma2, betag_range2, betap_range2),
         )
         self.final_sinc_prob = final_sinc_prob
+        # The photographs, each several times where several renditions are wanted.
         groups = find_photographs(dataroot_gt, source, phase, as_backend(io_backend), meta_info)
         self.photographs = [pair for group in groups for pair in group] * renditions
         per_root = shares([len(g) for g in groups], weights)
         self.sampling_weights = None if per_root is None else np.tile(per_root / renditions, renditions)
         self.renditions = renditions
+        # How samples are cut, augmented and degraded.
         self.training = phase == "train"
         self.gt_size = gt_size
         self.pad_size = pad_size

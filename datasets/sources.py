@@ -16,7 +16,6 @@ from ..core.errors import UserError, require
 from ..core.imaging.image_io import READERS, Readers
 from ..core.imaging.storage import MissingFile, UnreadableFile, first_line, is_url, list_files, read_lines
 from ..core.registry import unknown_key
-from .archives import Tar, Zip
 from .kept import Pool, Shelf, refuse_beyond_memory
 from .source import Source, listing, with_suffix
 
@@ -199,12 +198,12 @@ def open_source(
         part: the files of a key that are meant, see `Tar`.
     """
     source: Source
-    if backend.type == "tar":
-        source = Tar(root, readers, part)
-    elif backend.type == "lmdb":
+    if backend.type == "lmdb":
         source = Lmdb(root, readers)
-    elif backend.type == "zip":
-        source = Zip(root, readers)
+    elif backend.type in ("tar", "zip"):
+        from .archives import Tar, Zip
+
+        source = Tar(root, readers, part) if backend.type == "tar" else Zip(root, readers)
     else:
         source = Folder(root, readers, recursive)
     if backend.pool is not None:

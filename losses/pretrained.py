@@ -50,7 +50,7 @@ def pretrained_state(
 
 
 def random_state(shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
-    """He-normal kernels, zero biases; the same ones every time and on every rank."""
+    """A state of these shapes: He-normal kernels, zero biases; the same numbers every time and on every rank."""
     generator = torch.Generator().manual_seed(0)
     state = {}
     for key, shape in shapes.items():
@@ -60,7 +60,7 @@ def random_state(shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
 
 
 def read_state(owner: str, path: Path) -> Mapping[str, Tensor]:
-    """Load a state dict without running code from it.
+    """Load a state dict, tensors of any shape by name, without running code from it.
 
     Raises:
         UserError: the file cannot be read, or holds no state dict.

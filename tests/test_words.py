@@ -5,13 +5,9 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from functools import cache
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[1]
-ROOMS = ("archs", "core", "datasets", "losses", "schedulers", "tools")
+from sources import ROOMS, modules
 
 PREPOSITIONS = """above after against along among around as at before behind below beside besides between beyond by during for
 from in inside into of off on out outside over per since through to toward towards under until up via with within without"""
@@ -29,14 +25,6 @@ ENTRY = re.compile(r" {4}(?P<names>\*{0,2}\w+(, \w+)*)(?: \([^)]*\))?: *(?P<text
 SECTION = re.compile(r"^(?:Args|Attributes):\n(?P<entries>(?:    .*\n|\n)*)", re.MULTILINE)
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-
-
-@cache
-def modules() -> dict[str, tuple[str, ast.Module]]:
-    """Text and tree of every module, by its path."""
-    files = [file for room in ROOMS for file in sorted((ROOT / room).rglob("*.py"))]
-    texts = {file.relative_to(ROOT).as_posix(): file.read_text(encoding="utf-8") for file in files}
-    return {path: (text, ast.parse(text)) for path, text in texts.items()}
 
 
 def entries(docstring: str) -> Iterator[tuple[str, str]]:

@@ -104,7 +104,7 @@ class Traffic(TorchDispatchMode):
 
 
 def size(t: Tensor) -> int:
-    """Bytes of its elements in memory; of those that an expansion repeats once."""
+    """Bytes of a tensor's elements in memory, for any shape; those that an expansion repeats count once."""
     count = 1
     for extent, stride in zip(t.shape, t.stride(), strict=True):
         count *= extent if stride or not extent else 1
@@ -142,6 +142,7 @@ NAMES = {
 
 def counted_scan(traffic: list[Traffic]) -> Callable[..., Any]:
     """`scan_chunks` that adds what it would count, found from its first chunks: each further one counts as the second does."""
+    # A long scan counts as its first chunk, and the difference that a second one makes, times the others.
     known: dict[Any, list[Counts]] = {}
 
     def counts(inputs: tuple[Any, ...]) -> list[Counts]:
@@ -172,6 +173,7 @@ def counted_scan(traffic: list[Traffic]) -> Callable[..., Any]:
         traffic[0].bytes, traffic[0].launches = outside
         return [Counts(t.bytes, t.launches) for t in (forward, backward)]
 
+    # In its place: an operator that adds these counts and computes nothing.
     class Scan(Function):
         @staticmethod
         def forward(ctx: Any, *inputs: Any) -> Any:
@@ -216,7 +218,7 @@ def prepare(traffic: list[Traffic], fused: list[bool]) -> None:
 
 
 def step(network: nn.Module, x: Tensor, call: Step) -> None:
-    """Forward and backward."""
+    """A forward and a backward pass; `x` has the shape that `call` takes."""
     made = [t for t in tree_leaves(call(network, x)) if isinstance(t, Tensor) and t.requires_grad]
     torch.autograd.backward(made, [torch.empty_like(t) for t in made])
 
@@ -304,7 +306,7 @@ def of_chain(traffic: list[Traffic], fused: list[bool]) -> None:
 
 
 def counts(module: nn.Module, x: Tensor, call: Step, traffic: list[Traffic], fused: list[bool]) -> list[Traffic]:
-    """Of a step without kernels of ours, and with them."""
+    """Traffic of a step without our kernels, and of one with them; `x` has the shape that `call` takes."""
     found = []
     for fused[0] in (False, True):
         traffic[0] = Traffic()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from relume.archs import zoo
 from relume.archs.zoo.detection import UNKNOWABLE
-from relume.archs.zoo.rows import Row
+from relume.archs.zoo.table import EXTRA, ROWS, Row
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "weights.md"
 HEAD = """\
@@ -70,8 +69,8 @@ says as well.
 
 def page() -> str:
     """The page's text."""
-    own = [(*cells(name, row), ", ".join(UNKNOWABLE.get(name, ())), trains(row)) for name, row in ordered(zoo.ROWS)]
-    extra = [(*cells(name, row), trains(row)) for name, row in ordered(zoo.EXTRA)]
+    own = [(*cells(name, row), ", ".join(UNKNOWABLE.get(name, ())), trains(row)) for name, row in ordered(ROWS)]
+    extra = [(*cells(name, row), trains(row)) for name, row in ordered(EXTRA)]
     return f"{HEAD}{lines(own)}{TAIL}{lines(extra)}"
 
 

@@ -106,7 +106,9 @@ class MultiscaleDiscriminator(nn.Module):
         return [self.judge(self.num_D - 1 - i, image) for i, image in enumerate(pyramid(x, self.num_D))]
 
     def judge(self, scale: int, image: Tensor) -> list[Tensor]:
-        """What the discriminator of one scale returns."""
+        """Results of the discriminator of one scale for images (B, C, H, W): logits (B, 1, h, w), after its features if they
+        are kept.
+        """
         if not self.getIntermFeat:
             return [getattr(self, f"layer{scale}")(image)]
         results = [image]
@@ -136,6 +138,7 @@ class HiFaceScale(nn.Module):
             setattr(self, f"model{i}", nn.Sequential(*parts))
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        """(B, C, H, W) -> logits (B, 1, h, w), or a list of the results of all layers, of which those are the last."""
         results = [x]
         for i in range(self.count):
             results.append(getattr(self, f"model{i}")(results[-1]))

@@ -19,7 +19,13 @@ Pyramid = Sequence[Tensor]
 
 def resize(x: Tensor, factor: float) -> Tensor:
     """Bilinear, without aligned corners: (B, C, H, W) -> (B, C, factor H, factor W); `x` itself for factor 1."""
-    return x if factor == 1 else F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
+    if factor == 1:
+        return x
+    if torch.compiler.is_exporting():  # by whole numbers, since torch.export cannot compare rounded products of symbols
+        times, parts = float(factor).as_integer_ratio()
+        size = [side * times // parts for side in x.shape[-2:]]
+        return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+    return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
 
 
 def conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -95,7 +101,9 @@ class FlowEstimator(nn.Module):
     def at_scale(
         self, img0: Tensor, img1: Tensor, timestep: Tensor, scale: float = 1.0
     ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
-        """As `forward`, with flow and logits estimated on frames of about `scale` times the size, then enlarged."""
+        """`forward`, shapes included, but with flow and logits estimated on frames of about `scale` times the size, then
+        enlarged.
+        """
         if scale == 1:
             result: tuple[Tensor, Tensor, tuple[Tensor, Tensor]] = self(img0, img1, timestep)
             return result

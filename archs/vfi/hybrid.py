@@ -14,7 +14,7 @@ from ...core.annotations import Count, Range
 from ...core.errors import UserError, did_you_mean
 from ...core.inference.self_ensemble import Ensemble, self_ensemble
 from .. import ARCHS
-from ..blocks import pad_to
+from ..blocks import halves, pad_to
 from ..mamba2 import Mamba2
 from .blocks import BackboneMode, LGSBlock, Mixing
 from .flow import ContextNet, FlowEstimator, RefineNet, resize
@@ -77,7 +77,7 @@ class Backbone(nn.Module):
         for i, layer in enumerate(self.layers):
             x = self.downsamplers[i - 1](x) if i else x
             x = layer(x)
-            first, second = x.chunk(2)
+            first, second = halves(x)
             features.append(first + second)
         return features
 

@@ -90,7 +90,11 @@ class Recurrent(Enlarging):
         return clip.new_zeros(clip.shape[0], self.channels, *clip.shape[-2:])
 
     def shown(self, features: Tensor, frame: Tensor) -> Tensor:
-        """A frame's result from its features: what the last layers make of them, on top of the frame enlarged."""
+        """The result (B, 3, scale H, scale W) of a frame (B, 3, H, W): the last layers on its features, plus the frame
+        enlarged.
+
+        `features` are (B, channels, H, W).
+        """
         return self.enlarged(features) + enlarge(frame, self.scale)
 
 

@@ -232,6 +232,7 @@ class EDVR(Aligned, Enlarging):
         with_predeblur: bool = False,
         with_tsa: bool = True,
     ) -> None:
+        # Options that do not go together.
         if center_frame_idx is None and num_frame % 2 == 0:
             raise UserError(
                 f"num_frame: {num_frame} frames have none in the middle; make it odd, or give center_frame_idx"
@@ -256,6 +257,7 @@ class EDVR(Aligned, Enlarging):
             first=not with_predeblur,
             attention=with_tsa,
         )
+        # Before and after the alignment of `super`: deblurring, and the reconstruction of one frame.
         self.takes_frames, self.num_in_ch, self.hr_in = num_frame, num_in_ch, hr_in
         self.scale = 1 if hr_in else 4
         if with_predeblur:

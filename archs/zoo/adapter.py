@@ -14,8 +14,8 @@ from torch import nn
 from ...core.annotations import usual
 from ...core.errors import UserError, require
 from ...core.registry import MISSING, guessed
-from .mends import keep_own_tables, take_first_output
-from .rows import OVERFLOWING, Row
+from .mends import keep_own_tables, take_first_output, tensors_as_buffers
+from .table import OVERFLOWING, Row
 from .words import WORDS
 
 
@@ -85,6 +85,7 @@ def _plain(annotation: Any) -> Any:
 
 
 def _build(cls: type[nn.Module], name: str, row: Row, own: list[str], options: dict[str, Any]) -> nn.Module:
+    # The options as the package's constructor calls them.
     values = {**row.defaults}
     _refuse_other_values(name, row, options)
     for key, value in options.items():
@@ -95,6 +96,7 @@ def _build(cls: type[nn.Module], name: str, row: Row, own: list[str], options: d
         values[row.renamed.get(key, key)] = list(value) if isinstance(value, (list, tuple)) else value
     if row.translate is not None:
         values = row.translate(values)
+    # Any error of that constructor is about the options.
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -111,6 +113,7 @@ def _build(cls: type[nn.Module], name: str, row: Row, own: list[str], options: d
     ) as e:
         said = (str(e).strip().splitlines() or ["it refuses these options"])[0]
         raise UserError(f"{name}: cannot be built with these options ({type(e).__name__}: {said})") from e
+    # What Relume asks of a network: one output, no training where that is impossible, its size multiple.
     for finish in row.finish:
         finish(net)
     if row.first_output:
@@ -120,6 +123,7 @@ def _build(cls: type[nn.Module], name: str, row: Row, own: list[str], options: d
             functools.partial(_refuse_training, f"{name} cannot be trained here: {row.untrainable}")
         )
     keep_own_tables(net)
+    tensors_as_buffers(net)
     multiple = values.get(row.multiple, usual(cls, row.multiple)) if isinstance(row.multiple, str) else row.multiple
     net.size_multiple = multiple  # type: ignore[assignment]
     _freeze(net, row)

@@ -42,6 +42,19 @@ def _first(net: nn.Module, inputs: Any, outputs: Any) -> Any:
     return outputs[0] if isinstance(outputs, (tuple, list)) else outputs
 
 
+def tensors_as_buffers(net: nn.Module) -> None:
+    """Tensors that are plain attributes become buffers, which move with the network and are not saved.
+
+    Many of these networks keep their data's mean so, and move it to the device by an assignment in each call: a tensor of the
+    host in the first step, and the wrong device's wherever a network is copied to several.
+    """
+    for part in net.modules():
+        for name, value in list(vars(part).items()):
+            if isinstance(value, Tensor):
+                delattr(part, name)
+                part.register_buffer(name, value, persistent=False)
+
+
 def initialise_transformer(net: nn.Module) -> None:
     """RGT's own initialisation, which spandrel's copy has lost: its linear layers would start seven times as large."""
     for part in net.modules():

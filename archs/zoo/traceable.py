@@ -21,6 +21,7 @@ SPANDREL = "spandrel."
 @contextmanager
 def traceable(network: nn.Module) -> Iterator[None]:
     """Inside: functions that the modules of a network call are replaced by those of `INSTEAD`, and methods by `METHODS`."""
+    # Find what the network consists of.
     kinds = {type(part) for part in network.modules() if type(part).__module__.startswith(SPANDREL)}
     modules = {sys.modules.get(type(part).__module__) for part in network.modules()}
     changed: list[tuple[Any, str, Any]] = []
@@ -30,6 +31,7 @@ def traceable(network: nn.Module) -> Iterator[None]:
         changed.append((owner, name, own))
         setattr(owner, name, instead(own))
 
+    # Replace functions and methods that torch.export cannot follow, and put them back at the end.
     try:
         for part in network.modules():
             if type(part) in kinds and (type(part).__name__, "update_params") in METHODS:
@@ -70,7 +72,7 @@ def window_reverse(own: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def windows2img(own: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """For ``windows2img(windows, h, w, H, W)``."""
+    """For ``windows2img(windows, h, w, H, W)``, which joins windows (B n, h w, C) to a map (B, H, W, C)."""
 
     def call(img_splits_hw: Tensor, H_sp: int, W_sp: int, H: int, W: int) -> Tensor:
         return joined(img_splits_hw, (H_sp, W_sp), H, W)
@@ -83,7 +85,7 @@ INSTEAD = {"window_reverse": window_reverse, "windows2img": windows2img}
 
 
 def every_expert(own: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """SeemoRe: all experts are computed, and those not chosen by the gate count nothing."""
+    """SeemoRe: all experts are computed, those that the gate did not choose with weight 0. Shapes are the original's."""
 
     def call(self: Any, inputs: Tensor, k: Tensor) -> Tensor:
         weights = torch.softmax(self.gate(inputs).float(), 1).to(inputs.dtype)
@@ -100,18 +102,6 @@ def every_expert(own: Callable[..., Tensor]) -> Callable[..., Tensor]:
 def nothing(own: Callable[..., None]) -> Callable[..., None]:
     """SPAN: kernels that follow from others are computed before, not at each call."""
     return lambda self: None
-
-
-def with_its_exponent(own: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """CIDNet: the exponent is the parameter itself, not the number that it holds."""
-
-    def call(self: Any, img: Tensor) -> Tensor:
-        self.__dict__["this_k"] = self.density_k  # beside nn.Module, which would take it for one more parameter
-        made = own(self, img)
-        self.__dict__["this_k"] = 0
-        return made
-
-    return call
 
 
 def padded_by_eight(own: Callable[..., Any]) -> Callable[..., Any]:
@@ -131,7 +121,6 @@ def padded_by_eight(own: Callable[..., Any]) -> Callable[..., Any]:
 METHODS: dict[tuple[str, str], Callable[..., Any]] = {
     ("MoELayer", "forward"): every_expert,
     ("Conv3XC", "update_params"): nothing,
-    ("RGB_HVI", "PHVIT"): with_its_exponent,
     ("FBCNN", "forward"): padded_by_eight,
 }
 """Classes of spandrel and their methods, and what makes another of them."""

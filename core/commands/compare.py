@@ -96,6 +96,7 @@ def entries(arguments: argparse.Namespace, notes: list[str]) -> list[Entry]:
     """What is named on the command line, each once."""
     found: dict[Path, files.Run] = {}
     foreign: set[Path] = set()
+    # Folders of runs, and folders of pictures that others made.
     for text in arguments.runs:
         inside = files.find(text)
         if not inside:
@@ -104,6 +105,7 @@ def entries(arguments: argparse.Namespace, notes: list[str]) -> list[Entry]:
             inside = [files.Run(folder)]
         found.update({r.root.resolve(): r for r in inside})
     runs = list(found.values())
+    # Labels, which the parent folder distinguishes where two runs have one name.
     names = Counter(r.name for r in runs)
     every: list[Entry | None] = []
     for each in runs:

@@ -91,7 +91,10 @@ def fitted(state: dict[str, Tensor], block: Mapping[str, Any]) -> Fitted:
 
 
 def in_own_names(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """`state` with the names of a network, where that knows those of an older release; it holds what fits afterwards."""
+    """`state`, tensors of any shape, with the names of a network that knows those of an older release.
+
+    Afterwards the network holds what fits.
+    """
     seen = dict[str, Tensor]()
     hook = network.register_load_state_dict_pre_hook(lambda module, found, prefix, *_: seen.update(found))
     with contextlib.suppress(RuntimeError):  # of what does not fit, which is explained later

@@ -58,7 +58,7 @@ def training_set(opt: Options, folder: str) -> RealESRGANDataset:
 
 
 def pairs(dataset: RealESRGANDataset, count: int, seed: int) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Name, input and ground truth of `count` samples of every photograph.
+    """Name, input (3, h, w) and ground truth (3, H, W) of `count` samples of every photograph.
 
     Raises:
         UserError: a photograph cannot be read.

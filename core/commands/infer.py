@@ -33,6 +33,7 @@ RUNS = True
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command line takes."""
+    # What goes in and out.
     parser.add_argument("-i", "--input", required=True, metavar="PATH", help="picture, folder, glob, list, clip, or -")
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder, file for one picture, or -")
     add_model(parser)
@@ -46,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="bits per sample (clips: 8, 10, 12); the input's when omitted",
     )
     add_encoding(parser)
+    # How it is computed.
     parser.add_argument("--outscale", type=float, metavar="X", help="size of results / size of inputs")
     parser.add_argument(
         "--tile", type=int, metavar="N", help="side of tiles, 0 for none; what memory holds when omitted"

@@ -184,6 +184,7 @@ def run(a: argparse.Namespace) -> None:
     Raises:
         UserError: no output is named, ``--flow_scale`` is out of range, or the network finds middles only.
     """
+    # Refuse what cannot be done before anything is read.
     if a.frames is None and a.video is None:
         raise UserError("where to? Give --frames FOLDER, --video FILE, or both")
     if not 0 < a.flow_scale <= 1:
@@ -196,12 +197,14 @@ def run(a: argparse.Namespace) -> None:
     moments = plan.moments
     if a.frames is not None:
         refuse_mixtures(a.frames, a.input, len(moments))
+    # The network, which may not know moments other than the middle.
     model = build(a.opt, a.weights, device)
     model.tta, model.flow_scale, model.recursive = a.tta, a.flow_scale, a.recursive
     parts = {m.part for m in moments} - {Fraction(0), Fraction(1, 2)}
     if parts and not a.recursive and not knows_time(model, device):
         raise UserError(f"{a.opt or a.weights}: this network only finds the middle of two frames; give --recursive")
     refuse_unreachable(parts if a.recursive else set())
+    # Frames are read ahead, interpolated and written as they come.
     between = Between(model, device, a.across_cuts)
     with contextlib.closing(ahead(plan.frames(clip))) as frames:
         count = write(a, between(frames, moments), clip, plan, encoding)

@@ -52,6 +52,7 @@ def shared(command: argparse.ArgumentParser) -> None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command line takes."""
     commands = parser.add_subparsers(dest="command", required=True)
+    # Commands that write nothing, or whole data sets.
     looks = commands.add_parser("check", help="check pairs")
     looks.add_argument("lq", help="inputs")
     looks.add_argument("gt", help="targets of the same names")
@@ -68,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     index = commands.add_parser("index", help="note where each file lies in tar files, so that data begin at once")
     index.add_argument("folder", help="folder of tar files, local or remote")
     index.set_defaults(workers=1)
+    # Commands that make something of a folder, and the options of each.
     every = {}
     for name, what in MAKERS.items():
         command = every[name] = commands.add_parser(name, help=what)

@@ -120,7 +120,7 @@ class Engine:
         return self.jpeg.all_of([image.clamp(0, 1) for image in images], qualities)
 
     def compress_clip(self, frames: Sequence[Tensor], codec: Codec, quality: float) -> list[Tensor]:
-        """Frames of a clip clipped, compressed and read back, each by itself but where the codec is one of video.
+        """Frames (3, H, W) of a clip clipped, compressed and read back: a video codec takes them together, others one by one.
 
         Raises:
             UserError: see `compress`.
@@ -184,15 +184,15 @@ class OfFrame:
         return getattr(self.engine, name)
 
     def gaussian(self, image: Tensor, sigma: float, gray: bool, draws: Draws) -> Tensor:
-        """As `Engine.gaussian`."""
+        """`Engine.gaussian`, shapes included, with random numbers of this frame."""
         return self.engine.gaussian(image, sigma, gray, draws.part(f"frame{self.number}"))
 
     def coloured(self, image: Tensor, mixing: Tensor, draws: Draws) -> Tensor:
-        """As `Engine.coloured`."""
+        """`Engine.coloured`, shapes included, with random numbers of this frame."""
         return self.engine.coloured(image, mixing, draws.part(f"frame{self.number}"))
 
     def poisson(self, image: Tensor, scale: float, gray: bool, draws: Draws) -> Tensor:
-        """As `Engine.poisson`."""
+        """`Engine.poisson`, shapes included, with random numbers of this frame."""
         return self.engine.poisson(image, scale, gray, draws.part(f"frame{self.number}"))
 
 

@@ -12,6 +12,7 @@ from .base import (
     EXIT_PREEMPTED,
     EXIT_USER_ERROR,
     NonFiniteError,
+    RanksError,
     UserError,
 )
 from .escaping import escaped, table_row
@@ -30,6 +31,7 @@ __all__ = [
     "SHOWN",
     "VALUE",
     "NonFiniteError",
+    "RanksError",
     "UserError",
     "did_you_mean",
     "edits",

@@ -206,6 +206,7 @@ def download(wanted: Entry, part: Path, place: Path, said: Callable[[str], None]
     import urllib.error
     import urllib.request
 
+    # Ask for the rest of what was fetched before.
     have = part.stat().st_size if part.is_file() else 0
     request = urllib.request.Request(wanted.url, headers={"User-Agent": "relume"})  # noqa: S310 - `read` knows its scheme
     if have:
@@ -217,6 +218,7 @@ def download(wanted: Entry, part: Path, place: Path, said: Callable[[str], None]
             total = None if left is None else int(left) + (0 if whole else have)
             with part.open("wb" if whole else "ab") as file:
                 copy(answer, file, 0 if whole else have, total, said)
+    # What the server, the network or the disk refuses, in one line.
     except urllib.error.HTTPError as e:
         if e.code == 416 and have:  # all of it is here, or more than there is; the checksum tells
             return

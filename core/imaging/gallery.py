@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from ..files import inside
-from . import tonemap, visual
+from . import visual
 from .image_io import imwrite
 from .naming import fitting
 from .normalisation import Values, denormalise
@@ -95,6 +95,8 @@ class Gallery:
         given = {label: image[0] for label, image in images.items() if image is not None}
         shown: Mapping[str, visual.Picture] = given
         if transfer := self.transfers.get(dataset):
+            from . import tonemap
+
             linear = {label: radiance(image, transfer) for label, image in given.items()}
             if self.save_images:
                 self._write(name, path.with_suffix(f".{self.linear_format}"), linear["output"], 32)

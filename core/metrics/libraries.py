@@ -110,6 +110,7 @@ def _metric(name: str) -> Callable[..., float]:
     given = _images(name, target)
     own: Mapping[str, Parameter] = {k: p for k, p in signature(target, lenient=True).items() if k not in given}
 
+    # A function like our own metrics, which converts images to the range and kind that the library takes.
     def score(
         img: Image,
         img2: Image | None = None,
@@ -139,6 +140,7 @@ def _metric(name: str) -> Callable[..., float]:
         except Exception as e:  # a library's own words, of whatever class
             raise UserError(f"{name}: {in_one_line(e)}") from e
 
+    # Its signature and docstring are those that the option checker and `relume explain` read.
     score.__signature__ = _signature(given, own)  # type: ignore[attr-defined]
     score.__annotations__ = {p.name: p.annotation for p in score.__signature__.parameters.values()}  # type: ignore[attr-defined]
     score.__doc__ = f"{(inspect.getdoc(target) or name).strip().splitlines()[0]}\n\n{name}, {LIBRARIES[top].licence}."

@@ -69,11 +69,13 @@ def calculate_msssim(
     check_size(owner, min(x.shape[:2]), scales)
     if test_y_channel:
         x, y = luma(x), luma(y)
+    # The package, where it computes the same.
     few = f"has five scales, for at least {LEAST} pixels a side"
     obstacle = few if scales != len(EXPONENTS) or min(x.shape[:2]) < LEAST else ""
     taps = gaussian(WINDOW, 1.5).double().numpy()
     if package_ssim.chosen(owner, engine, x, obstacle):
         return package_ssim.score(x, y, taps, several_scales=True)
+    # Contrasts at every scale, the luminance at the last, and their weighted product.
     smooth = smoother(taps)
     factors = []
     for scale in range(scales):

@@ -28,7 +28,7 @@ WINDOW = 11
 
 
 def holds(image: Tensor) -> bool:
-    """Whether there is something to be spared by scoring an image where it is, and float64 to do it in."""
+    """Whether an image, of any shape, is on a device with float64, where scoring it saves a transfer."""
     return image.device.type == "cuda"
 
 

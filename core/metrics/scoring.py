@@ -27,7 +27,6 @@ from . import (
     metric_options,
     metric_space,
     needs_reference,
-    on_device,
     scores_sets,
 )
 
@@ -218,7 +217,11 @@ class Scorer:
         scores: dict[str, float] = {}
         failures: dict[str, Exception] = {}
         theirs = {k: m for k, m in self.metrics.items() if k not in self._linear | self._flow | self._clip}
-        there = {} if target is None else on_device.scores(theirs, output, target, rounding)
+        there: dict[str, float] = {}
+        if target is not None:
+            from . import on_device
+
+            there = on_device.scores(theirs, output, target, rounding)
         # Each metric of one image, on the form that it takes; an error of one leaves the others.
         for name, block in self.metrics.items():
             if (

@@ -43,7 +43,7 @@ def uniforms_of(seeds: Iterable[int], count: int) -> np.ndarray:
 
 
 def uniform_of(seeds: Iterable[int], count: int) -> Tensor:
-    """Numbers in [0, 1), (B, count), float64, on the CPU, each row from its seed, independent of `normal_of`."""
+    """Numbers in [0, 1) of shape (B, count), float64, on the CPU, each row from its seed, independent of `normal_of`."""
     generator = torch.Generator()
     rows = [
         torch.rand(count, generator=generator.manual_seed(seed ^ OTHER_STREAM), dtype=torch.float64) for seed in seeds

@@ -293,7 +293,7 @@ def is_image(value: Any, like: Tensor) -> bool:
 
 
 def as_tuple(output: Tensor | tuple[Tensor, ...] | list[Tensor]) -> tuple[Tensor, ...]:
-    """A network's output as a tuple of tensors."""
+    """A network's output as a tuple of tensors of any shape."""
     return (output,) if isinstance(output, Tensor) else tuple(output)
 
 

@@ -12,7 +12,10 @@ from .precision import widest
 
 
 def constant(values: tuple[Any, ...], like: Tensor) -> Tensor:
-    """Numbers, in tuples of equal lengths, as a tensor of the dtype and on the device of `like`; nobody may write into it."""
+    """Numbers, in tuples of equal lengths, as a tensor of the shape that they make, which must not be written into.
+
+    It has the dtype and the device of `like`, a tensor of any shape.
+    """
     return _uploaded(values, like.dtype, like.device)
 
 

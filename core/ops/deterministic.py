@@ -12,12 +12,12 @@ from torch import Tensor
 
 
 def wanted(x: Tensor) -> bool:
-    """Whether sums on the device of `x` must come out the same every time, and would not by themselves."""
+    """Whether sums on the device of `x`, of any shape, must be the same in every run, which torch alone does not ensure."""
     return x.is_cuda and torch.are_deterministic_algorithms_enabled()
 
 
 def running_sum(x: Tensor, dim: int) -> Tensor:
-    """Sums of everything up to each place of a dimension, as ``torch.cumsum`` has them.
+    """Sums of everything up to each place of a dimension, of the shape of `x`, as ``torch.cumsum`` has them.
 
     In a fixed order they are built up by doubling: after k rounds a place holds the sum of the last 2^k.
     """

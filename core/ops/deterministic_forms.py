@@ -35,12 +35,12 @@ class Forms(TorchFunctionMode):
 
 
 def differentiated(x: Tensor) -> bool:
-    """Whether a gradient of what is made of `x` will be wanted."""
+    """Whether a gradient will flow through the results of operations on `x`, of any shape."""
     return x.requires_grad and torch.is_grad_enabled()
 
 
 def pad(x: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor | None:
-    """``torch.nn.functional.pad`` by reflection, of any number of sides: what is added is a part, turned round."""
+    """``torch.nn.functional.pad`` by reflection, of any number of sides and any shape: flipped parts of the input are added."""
     if mode != "reflect" or x.dim() - len(pad) // 2 not in (1, 2):
         return None
     for place in range(len(pad) // 2):
@@ -55,7 +55,7 @@ def pad(x: Tensor, pad: Sequence[int], mode: str = "constant", value: float | No
 
 
 def adaptive_avg_pool2d(x: Tensor, output_size: Any) -> Tensor:
-    """``torch.nn.functional.adaptive_avg_pool2d``, by a matrix for rows and one for columns."""
+    """``torch.nn.functional.adaptive_avg_pool2d``, (..., H, W) -> (..., h, w), by a matrix for rows and one for columns."""
     height, width = _sizes(output_size, x.shape[-2:])
     return _by_matrices(x, _means(x.shape[-2], height), _means(x.shape[-1], width))
 
@@ -69,7 +69,10 @@ def interpolate(
     recompute_scale_factor: bool | None = None,
     antialias: bool = False,
 ) -> Tensor | None:
-    """``torch.nn.functional.interpolate`` of images, bicubic or with antialiasing; torch has a form of its own for the rest."""
+    """``torch.nn.functional.interpolate`` of images, (B, C, H, W) -> (B, C, h, w), bicubic or with antialiasing.
+
+    None for the other modes, for which torch has a deterministic form of its own.
+    """
     if mode not in RESIZED or not (mode == "bicubic" or antialias) or input.dim() != 4:
         return None
     settings = (mode, align_corners, recompute_scale_factor, antialias)
@@ -87,7 +90,7 @@ def max_pool2d(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Tensor | None:
-    """``torch.nn.functional.max_pool2d`` of windows side by side."""
+    """``torch.nn.functional.max_pool2d`` of windows side by side, (..., H, W) -> (..., h, w); None for other windows."""
     (rows, columns), steps = _pair(kernel_size), _pair(stride if stride not in (None, [], ()) else kernel_size)
     if steps != (rows, columns) or _pair(padding) != (0, 0) or _pair(dilation) != (1, 1) or ceil_mode or return_indices:
         return None
@@ -106,7 +109,10 @@ def grid_sample(
     padding_mode: str = "zeros",
     align_corners: bool | None = None,
 ) -> Tensor | None:
-    """``torch.nn.functional.grid_sample`` of images; see `deterministic.grid_sample`."""
+    """``torch.nn.functional.grid_sample`` of images, (B, C, H, W) and grid (B, h, w, 2) -> (B, C, h, w).
+
+    See `deterministic.grid_sample`; None for what that does not compute.
+    """
     if input.dim() != 4 or mode not in ("bilinear", "nearest") or padding_mode not in ("zeros", "border"):
         return None
     return deterministic.grid_sample(input, grid, mode, padding_mode, bool(align_corners))

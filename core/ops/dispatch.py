@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from . import crossover, self_test
+from . import self_test
 from .modes import FORCED, NAMES, interpreted, mode_of
 
 DECISIONS: dict[str, str] = {}
@@ -43,6 +43,8 @@ def use_kernel(
         if reason is None and x is not None:
             reason = _fault(op, x.dtype, x.device)
             if reason is None and mode == "auto" and x.is_cuda and not torch.compiler.is_compiling():
+                from . import crossover
+
                 reason = crossover.slower(op, tuple(shape or x.shape), x)
         DECISIONS[words] = reason or ""
     if mode == "off":

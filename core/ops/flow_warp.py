@@ -80,8 +80,16 @@ def _place(moved: Tensor, size: int, lines: bool, dim: int) -> Tensor:
     """Of the grid along an axis: -1 and 1 are the first and the last pixel's centre."""
     span, column = max(size - 1, 1), (-1, 1)[:-dim]
     if lines:
-        return torch.linspace(-1, 1, size, device=moved.device, dtype=moved.dtype).view(column) + moved / (span / 2)
+        return _places(size, moved).view(column) + moved / (span / 2)
     return 2 * (torch.arange(size, device=moved.device, dtype=moved.dtype).view(column) + moved) / span - 1
+
+
+def _places(size: int, like: Tensor) -> Tensor:
+    """``torch.linspace(-1, 1, size)``; exported, of any size, which linspace would fix."""
+    if not torch.compiler.is_exporting():
+        return torch.linspace(-1, 1, size, device=like.device, dtype=like.dtype)
+    place, step = torch.arange(size, device=like.device).to(like.dtype), 2 / max(size - 1, 1)
+    return torch.where(place < size // 2, step * place - 1, 1 - step * (size - 1 - place))  # from both ends, as it does
 
 
 @functools.lru_cache(maxsize=64)
@@ -91,7 +99,7 @@ def _line(size: int, device: torch.device) -> Tensor:
 
 
 def fuses(x: Tensor, flow: Tensor) -> bool:
-    """Whether `flow_warp` of these would run its kernels, unless it samples as they cannot."""
+    """Whether `flow_warp` would run its kernels on an image (B, C, H, W) and a flow (B, 2, H, W), if they have its mode."""
     return use_kernel("flow_warp", functools.partial(_obstacle, x, flow), x, (x.shape[0], *x.shape[2:], x.shape[1]))
 
 

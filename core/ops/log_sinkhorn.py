@@ -30,7 +30,7 @@ class Rule(NamedTuple):
     relaxed: bool = False
 
     def potential(self, marginal: Tensor, lse: Tensor) -> Tensor:
-        """A new potential."""
+        """The new potential (n,) from a marginal (n,) and the log-sum-exps (n,) of its rows or columns."""
         empty = marginal == 0
         if self.relaxed:
             empty |= lse == -torch.inf
@@ -106,7 +106,7 @@ def _fuses(logits: Tensor, **vectors: Tensor) -> bool:
 
 
 def obstacle(logits: Tensor, **vectors: Tensor) -> str | None:
-    """Why the Triton version cannot run on these, or None."""
+    """Why the Triton version cannot run on logits (n, m) and vectors (n,) or (m,), or None if it can."""
     for name, t in {"logits": logits, **vectors}.items():
         if t.dtype != torch.float32:
             return f"it computes in float32, {name} is {str(t.dtype).removeprefix('torch.')}"

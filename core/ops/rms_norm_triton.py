@@ -60,6 +60,7 @@ def _rms_backward(  # type: ignore[no-untyped-def]  # noqa: ANN202
     column = group * size + inner
     w = tl.load(weight + column, mask=inner < size, other=0.0).to(tl.float32)[None, :]
     of_weight = tl.zeros((WIDTH,), tl.float32)
+    # Rows: first the gradient through the gate, then that through the norm.
     for step in range(STEPS):
         row = (tl.program_id(0).to(tl.int64) * STEPS + step) * ROWS + tl.arange(0, ROWS)
         here = (row < rows)[:, None] & (inner < size)[None, :]
@@ -87,6 +88,7 @@ def _rms_backward(  # type: ignore[no-untyped-def]  # noqa: ANN202
             tl.store(grad_z + out, (d * v * slope).to(grad_z.dtype.element_ty), mask=here)
             d = d * gate
         tl.store(grad_x + out, d.to(grad_x.dtype.element_ty), mask=here)
+    # The gradient of the weight, one sum for each program.
     where = (tl.program_id(0).to(tl.int64) * groups + group) * size + inner
     tl.store(partial + where, of_weight, mask=inner < size)
 

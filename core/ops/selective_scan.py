@@ -118,6 +118,7 @@ def _checked(
         )
     batch, channels, length = u.shape
     states = A.shape[1]
+    # Shapes follow from u and A.
     whole, each = (batch, channels, length), (channels,)
     check_shapes(
         "selective_scan",
@@ -128,6 +129,7 @@ def _checked(
         z=(z, whole),
         delta_bias=(delta_bias, each),
     )
+    # B and C may be shared by all channels, by groups of them, or by all steps.
     for name, tensor in (("B", B), ("C", C)):
         grouped = (
             tensor.dim() == 4
@@ -144,6 +146,7 @@ def _checked(
                 f"({batch}, groups, {states}, {length}) with groups that divide {channels}, or {(channels, states)}; "
                 f"it is {tuple(tensor.shape)}"
             )
+    # Groups of B and C are made equal in number.
     B, C = (t.unsqueeze(1) if t.dim() == 3 else t for t in (B, C))
     if B.dim() == C.dim() == 4 and B.shape[1] != C.shape[1]:
         groups = max(B.shape[1], C.shape[1])
@@ -192,7 +195,7 @@ def _has_mamba() -> bool:
 
 @functools.cache
 def mamba_kernel() -> Callable[..., tuple[Tensor, Tensor]] | None:
-    """mamba-ssm's ``selective_scan_fn``, or None where it cannot be imported for whatever reason."""
+    """mamba-ssm's ``selective_scan_fn``, or None where it cannot be imported; shapes are those of `selective_scan`."""
     try:
         module = importlib.import_module("mamba_ssm.ops.selective_scan_interface")
         importlib.import_module("selective_scan_cuda")

@@ -15,7 +15,7 @@ from .selective_scan_chunks import backward, forward, starts_of
 def scan_operator(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, bias: Tensor | None, softplus: bool
 ) -> tuple[Tensor, Tensor]:
-    """`core.ops.selective_scan_chunks.scan_chunks`."""
+    """`core.ops.selective_scan_chunks.scan_chunks`, shapes included, as an operator that torch.compile and export know."""
     y, last, _ = _scan(u, delta, A, B, C, D, bias, softplus)
     return y, last
 

@@ -115,7 +115,10 @@ class _Layout:
 
 
 def layouts(x: Tensor, B: Tensor, chunk: int, memory: Memory) -> Iterator[list[_Layout]]:
-    """The blocks in the order of steps, for every sample, or for all at once where memory is no hierarchy of caches."""
+    """The blocks in the order of steps, for every sample, or for all at once where memory is no hierarchy of caches.
+
+    `x` (batch, length, heads, width) and `B` (batch, length, groups, states) are read for their shapes.
+    """
     batch, length, heads, width = x.shape
     whole = length // chunk * chunk
     on_cpu = x.device.type == "cpu"
@@ -149,7 +152,10 @@ def _wide(x: Tensor) -> torch.dtype:
 
 
 def safe_tile(a: Tensor, chunk: int) -> int:
-    """The largest power of two up to `chunk` so that the decay in no tile of so many steps exceeds SAFE; 1 if none."""
+    """The largest power of two up to `chunk` so that the decay in no tile of so many steps exceeds SAFE; 1 if none.
+
+    `a` holds the logarithms of the decays, (batch, length, heads).
+    """
     total = F.pad(a.abs(), (0, 0, 0, -a.shape[1] % chunk))
     peaks = [total.amax()]
     for _ in range(chunk.bit_length() - 1):
@@ -377,7 +383,7 @@ def _rows(states: Tensor) -> Tensor:
 def forward(
     x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, initial: Tensor, chunk: int, tile: int
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Output, last state, and the state before each block; arguments of `scan_chunks` and the largest safe tile."""
+    """Output, last state, and the state before each block, in the shapes of `scan_chunks`; `tile` is the largest safe one."""
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     last = torch.empty_like(initial)
     memory = Memory(x)
@@ -401,7 +407,7 @@ def backward(
     chunk: int,
     tile: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor]:
-    """Gradients of the six inputs and of the initial state."""
+    """Gradients of the six inputs and of the initial state, in their shapes."""
     x, dt, A, B, C, D = inputs
     grad_x, grad_dt, grad_B, grad_C = (torch.empty_like(t) for t in (x, dt, B, C))
     grad_A = torch.zeros_like(A)

@@ -15,7 +15,7 @@ from .ssd_chunks import Memory, backward, forward, layouts, least_tile, safe_til
 def scan_operator(
     x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, initial: Tensor, chunk: int
 ) -> tuple[Tensor, Tensor]:
-    """`core.ops.ssd_chunks.scan_chunks`."""
+    """`core.ops.ssd_chunks.scan_chunks`, shapes included, as an operator that torch.compile and export know."""
     y, last, _ = _scan(x, dt, A, B, C, D, initial, chunk, least_tile(x, dt, A, B, C, D, initial))
     return y, last
 

@@ -75,7 +75,7 @@ def _case(qkv: Tensor, gate: Tensor) -> Tensor:
 
 
 def plain(qkv: Tensor, gate: Tensor, side: int, shift: int, scale: float) -> Tensor:
-    """`window_attention` in PyTorch."""
+    """`window_attention`, shapes included, in PyTorch."""
     _, height, width, _ = qkv.shape
     heads = gate.shape[3]
     rows, columns = (torch.arange(n, device=qkv.device) >= n - shift for n in (height, width))

@@ -9,7 +9,6 @@ from typing import Any
 
 import yaml
 
-from ...archs.zoo import detection
 from ..errors import UserError, require
 from ..runtime import checkpoint, weights
 
@@ -45,15 +44,18 @@ def detected(path: Path) -> dict[str, Any] | None:
     Raises:
         UserError: the file cannot be read, or its options cannot be told.
     """
+    from ...archs.zoo.detection import detect
+
     state = weights.unwrap(checkpoint.load(path), None, path)
     try:
-        found = detection.detect(state)
+        found = detect(state)
     except UserError as e:
         raise UserError(f"{path}: {e}; give the option file of its network with -opt") from e
     if found is None:
         return None
     block = yaml.safe_dump(found.network, default_flow_style=True, sort_keys=False, width=10**6).strip()
     log.info("%s: these are weights of %s; network_g: %s", path, found.about, block)
+    # What a file of ours would say about itself; of other people's weights the rest is not known.
     return {
         "format": FORMAT,
         "about": found.about,

@@ -77,11 +77,13 @@ def _scaled(root: Block, notes: list[Problem]) -> Block:
     scale = root.entries.get("scale")
     if scale is None or not isinstance(scale.node, Scalar) or scale.node.value == 1:
         return root
+    # Networks whose output has the size of their input.
     network = root.entries.get("network_g")
     if network is not None and isinstance(network.node, Block) and network.node.scalar("type") == "TOFlow":
         notes.append(Problem(scale.place, "scale: 1, as TOFlow takes frames of the size of its output"))
         one = scale._replace(node=Scalar(1, None, scale.node.place))
         return Block({**root.entries, "scale": one}, root.place)
+    # DiffIR, whose scale stood at the top level in the originals.
     networks = {
         k: e
         for k, e in root.entries.items()

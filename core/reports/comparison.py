@@ -160,6 +160,7 @@ def together(name: str, entries: list[Entry], notes: list[str]) -> DataSet:
     Raises:
         UserError: entries with scores per picture have none in common, or no metric.
     """
+    # Pictures that all runs have scored.
     detailed = [e for e in entries if e.rows.get(name)]
     images = [i for i in (detailed[0].rows[name] if detailed else ()) if all(i in e.rows[name] for e in detailed)]
     if detailed and not images:
@@ -172,6 +173,7 @@ def together(name: str, entries: list[Entry], notes: list[str]) -> DataSet:
             f"{name}: compared on the {len(images)} pictures that all have, of {len(union)}; left out: {listing(left)}"
         )
         notes.append(said)
+    # Metrics that all runs have.
     having = [_metrics(e, name) for e in entries]
     metrics = [m for m in having[0] if all(m in other for other in having)]
     lacking = list(dict.fromkeys(m for each in having for m in each if m not in metrics))
@@ -179,6 +181,7 @@ def together(name: str, entries: list[Entry], notes: list[str]) -> DataSet:
         notes.append(f"{name}: not scored by all, and left out: {listing(lacking)}")
     if not metrics:
         raise UserError(f"{name}: no metric has been computed by all")
+    # Pictures whose value is not finite do not count.
     found = DataSet(name, entries, images, metrics, {m: _direction(m, entries) for m in metrics})
     for metric in metrics if images else ():
         lost = sum(bool(np.isnan(found.values(e, metric)).any()) for e in detailed)

@@ -34,6 +34,7 @@ def leftovers(run: Run, *, pictures: bool = False, archived: bool = False) -> tu
         pictures: count pictures of earlier validations.
         archived: count a run that was moved aside as a whole.
     """
+    # Runs of which nothing may be deleted, or everything.
     try:
         refuse_links(run.root, "the run")
     except UserError as e:  # what is deleted through a link lies elsewhere
@@ -44,6 +45,7 @@ def leftovers(run: Run, *, pictures: bool = False, archived: bool = False) -> tu
     if archived and ARCHIVED.search(run.name) and not named:
         return [Leftover(run.root, run.disk(), "a run moved aside")], []
     found, said = list[Leftover](), list[str]()
+    # Checkpoints before the newest, unless somebody names them.
     checkpoints = Checkpoints(run.root)
     keep = set(named)
     newest, problems = checkpoints.newest_good()
@@ -57,6 +59,7 @@ def leftovers(run: Run, *, pictures: bool = False, archived: bool = False) -> tu
         found.append(Leftover(path, freed(path), "an older checkpoint"))
     if newest is None and not problems and list(numbered(run.root)):
         said.append(f"{run.root}: has no complete checkpoint, so that all of its weights are kept")
+    # Files of writes that were cut short, and pictures of earlier validations.
     found += [
         Leftover(p, freed(p), "half written")
         for p in sorted(run.root.rglob(".*.tmp*"))

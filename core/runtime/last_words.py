@@ -19,11 +19,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from ..errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, in_one_line, redacted
+from ..errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, RanksError, UserError, in_one_line, redacted
 from ..files import replacing
 from . import distributed, gate, lock
 from .exit_file import FILE, OUTCOMES, Words, read
-from .meeting import RanksError
 from .signals import Stopped, StopRequest
 
 log = logging.getLogger("relume")
@@ -96,12 +95,14 @@ class LastWords:
         A run without a launcher that is refused before it begins touches nothing: its exit code says it, and what is there is
         still the run before.
         """
+        # A command that refused its options leaves no folder behind.
         refused = code == EXIT_USER_ERROR and not self._begun
         alone = "RANK" not in os.environ
         if self._place is None or (alone and (refused or not self.path.parent.exists())):
             return
         rank, ranks = self._place
         session, attempt = _session()
+        # What ended, how and where.
         words = Words(
             code=code,
             outcome=OUTCOMES.get(code, "failed"),
@@ -114,6 +115,7 @@ class LastWords:
             host=socket.gethostname(),
             time=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         )
+        # The first rank writes over what is there; another one only if nobody has written.
         first = rank == 0 and not elsewhere
         if not first and (not code or (rank and elsewhere)):
             return

@@ -63,6 +63,7 @@ def place(launcher: str, port: int | None = None, environment: MutableMapping[st
     environment = os.environ if environment is None else environment
     if launcher == "slurm":
         _translate_slurm(environment, port)
+    # What torchrun and SLURM set, checked before anybody waits for others.
     lacking = [k for k in NEEDED if not environment.get(k)]
     if lacking:
         raise UserError(

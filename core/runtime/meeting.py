@@ -22,7 +22,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from ..errors import UserError, in_one_line
+from ..errors import RanksError, UserError, in_one_line
 from . import messages
 from .launchers import Place
 from .roll_call import Absent, RollCall
@@ -41,18 +41,6 @@ QUIET = 15.0
 _kept: dict[int, dist.TCPStore] = {}
 """Stores that this process keeps, by port: they live as long as it does, for ranks that come late."""
 _meetings = 0
-
-
-class RanksError(UserError):
-    """What concerns several ranks, and says which: one failed or is gone, or they differ. ``code`` is the exit code of all.
-
-    The main rank says it for all, unless it is the one that is `gone`.
-    """
-
-    def __init__(self, message: str, code: int, gone: Iterable[int] = ()) -> None:
-        super().__init__(message)
-        self.code = code
-        self.everywhere = 0 not in gone
 
 
 class Meeting:
@@ -321,6 +309,7 @@ def _reach(place: Place, timeout: float, asked: Callable[[], int]) -> dist.TCPSt
     """
     where = f"{place.address}:{place.port}"
     end, remark = time.monotonic() + timeout, time.monotonic() + QUIET
+    # Wait until somebody answers at that address.
     while True:
         try:
             socket.create_connection((place.address, place.port), timeout=min(5.0, timeout)).close()
@@ -338,6 +327,7 @@ def _reach(place: Place, timeout: float, asked: Callable[[], int]) -> dist.TCPSt
             log.warning("rank %d on %s waits for rank 0 at %s", place.rank, socket.gethostname(), where)
             remark = end
         time.sleep(0.1)
+    # Ask whether it is rank 0 of this run.
     left = max(5.0, end - time.monotonic())
     try:
         store = dist.TCPStore(

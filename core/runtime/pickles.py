@@ -90,7 +90,7 @@ def read_legacy(file: BinaryIO, stubbed: Sequence[str]) -> Any:
 
 
 def as_tensor(data: bytes, dtype: torch.dtype, count: int) -> Tensor:
-    """`count` numbers, little-endian.
+    """`count` numbers, little-endian, of shape (count,).
 
     Raises:
         Refused: `data` is too short.
@@ -102,7 +102,7 @@ def as_tensor(data: bytes, dtype: torch.dtype, count: int) -> Tensor:
 
 # ------------------------------------------------------------------ from what was saved to a state dict
 def read(path: Path, stubbed: Sequence[str] = ()) -> dict[str, Tensor]:
-    """The state dict in anyone's checkpoint, whatever it is wrapped in; arguments and errors are those of `unpickle`."""
+    """The state dict in anyone's checkpoint, tensors of any shape by name; arguments and errors are those of `unpickle`."""
     return state_dict(unpickle(path, stubbed), path)
 
 
@@ -134,7 +134,7 @@ def unpickle(path: Path, stubbed: Sequence[str] = ()) -> Any:
 
 
 def state_dict(found: Any, path: Path) -> dict[str, Tensor]:
-    """Tensors by name of what was unpickled from `path`.
+    """Tensors of any shape by name, from what was unpickled from `path`.
 
     Raises:
         UserError: it is no network.

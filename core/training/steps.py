@@ -71,7 +71,7 @@ class Steps:
     def take(
         self, iteration: int, batches: Sequence[Batch], buffers: Sequence[Tensor] | None, seed: Callable[[], None]
     ) -> tuple[dict[str, Tensor | float], set[str]]:
-        """Take a step; see `Updater.take`.
+        """Take a step, and return the scalars that it logs; see `Updater.take`.
 
         Args:
             seed: function that sets the generators of random numbers; called before the step.
@@ -129,7 +129,7 @@ class Steps:
 
 
 def on(value: Tensor | float, device: torch.device) -> bool:
-    """Whether something is a tensor on a device."""
+    """Whether something is a tensor, of any shape, on a device."""
     return isinstance(value, Tensor) and value.device.type == device.type
 
 

@@ -55,7 +55,9 @@ class Report:
 
 
 def inputs_for(channels: int, free: tuple[str, ...], example: Tensor) -> list[Tensor]:
-    """Three pictures for verification, of different sizes where the axes are free; one at a time where the batch is not."""
+    """Three pictures (B, C, H, W) for verification, of different sizes and batches where those are `free`, else of the
+    example's.
+    """
     made = []
     generator = torch.Generator().manual_seed(0)
     for batch, height, width in SIZES:
@@ -72,7 +74,7 @@ def inputs_for(channels: int, free: tuple[str, ...], example: Tensor) -> list[Te
 def verified(
     run: Callable[[Tensor], Tensor], subject: Subject, pictures: list[Tensor], tolerance: float
 ) -> tuple[float, int]:
-    """The largest difference between a file and the model that it was made of, and the scale.
+    """The largest difference of a file's results for pictures (B, C, H, W) from those of its model, and the scale.
 
     Raises:
         UserError: it is above `tolerance`, or the sizes differ.
@@ -97,7 +99,7 @@ def verified(
 
 
 def example_for(subject: Subject, size: tuple[int, int] | None = None) -> Tensor:
-    """An input that the network takes, of a (height, width)."""
+    """An input that the network takes, (B, C, H, W), of a (height, width)."""
     multiple = size_multiple(subject.network)
     height, width = size or subject.size or tuple(-(-n // multiple) * multiple for n in (64, 96))
     return torch.rand((2, subject.channels, height, width), generator=torch.Generator().manual_seed(1))
@@ -124,6 +126,7 @@ def to_onnx(
     example = example_for(subject, size)
     function = subject.function(half)
 
+    # Trace, convert and verify with as many free axes as possible.
     def attempt(hint: Hint) -> tuple[Any, tuple[str, ...], float, int]:
         with real_arithmetic():
             program, free = traced(function, example, hint)
@@ -132,6 +135,7 @@ def to_onnx(
         return model, free, *verified(session_of(model, onnx, onnxruntime), subject, pictures, tolerance)
 
     model, free, worst, scale = freest(attempt, HINTS if subject.size is None else FIXED)
+    # What a reader of the file wants to know of it.
     metadata = {
         "architecture": type(subject.network).__name__,
         "color": "RGB",

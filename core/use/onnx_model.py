@@ -97,7 +97,7 @@ def sorted_stably(self: Any, stable: bool | None = None, dim: int = -1, descendi
 
 
 def session_of(model: Any, onnx: Any, onnxruntime: Any) -> Callable[[Tensor], Tensor]:
-    """An ONNX model as a function, by onnxruntime.
+    """An ONNX model as a function of (B, C, H, W), by onnxruntime.
 
     Raises:
         UserError: it refuses the model, or later an input.

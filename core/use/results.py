@@ -100,6 +100,7 @@ class Results:
 
     # ------------------------------------------------------------ names
     def _check_kinds(self) -> None:
+        # What the format can hold.
         form, moving = self.request.format, [i.is_clip for i in self.inputs]
         if self.piped and (len(self.inputs) > 1 or any(moving)):
             raise UserError("-o -: standard output takes the result of one picture; give a folder")
@@ -113,12 +114,14 @@ class Results:
             raise UserError(
                 f"--format: {form[1:]} is for pictures, and the input is a clip; {', '.join(CONTAINERS)} are"
             )
+        # How clips are encoded, at which depth.
         written = [] if form in PICTURES else [form or clips.suffix_for(i.name) for i in self.inputs if i.is_clip]
         if self.is_file and written:
             written = [Path(self.request.target).suffix.lower()]
         clips.refuse_encoding(self.request.encoding, self.request.bits, written, all(moving))
         if self.request.bits == 32 and form is not None and form not in FLOAT_WRITERS:
             raise UserError(f"--depth 32: {form[1:]} holds no floats; {', '.join(f[1:] for f in FLOAT_WRITERS)} do")
+        # A file for one result, a folder for several.
         target = Path(self.request.target)
         if not self.is_file and target.suffix.lower() in (*PICTURES, *CONTAINERS) and not target.is_dir():
             kinds = sorted({"clips" if moves else "pictures" for moves in moving})

@@ -54,7 +54,9 @@ def freest(attempt: Callable[[Hint], T], hints: tuple[Hint, ...]) -> T:
 
 
 def traced(function: nn.Module, example: Tensor, hint: Hint) -> tuple[Any, tuple[str, ...]]:
-    """The program of a function by torch.export, and the axes that may have any size; it is of one picture where not of any.
+    """The program of a function of (B, C, H, W) by torch.export, and the axes that may have any size.
+
+    Where the batch may not have any size, the program is for one picture.
 
     Raises:
         UserError: it cannot be exported so.

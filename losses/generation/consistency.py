@@ -50,6 +50,7 @@ class ConsistencyLoss(LossTraits, nn.Module):
         return self.offset * uniforms
 
     def forward(self, pred: Tensor, target: Tensor, gap: Tensor) -> Tensor:
+        """The loss, a scalar, of two predictions (B, C, H, W), the second made `gap` (B,) later."""
         pred, target = comparable("ConsistencyLoss", pred, target.detach())
         weights = 1 / (gap.abs() + NEARLY_SAME).to(pred)
         distances = pseudo_huber(pred - target, self.c * pred[0].numel() ** 0.5)

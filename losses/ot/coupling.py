@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def inner(plan: Tensor, cost: Tensor) -> Tensor:
-    """<T, C>, where forbidden pairs (infinite cost, no mass) count nothing."""
+    """<T, C>, a scalar, of a plan and costs, both (n, m). Forbidden pairs (infinite cost, no mass) count nothing."""
     return torch.where(plan > 0, plan * cost, 0).sum()
 
 

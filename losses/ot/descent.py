@@ -15,6 +15,11 @@ READING_IS_FREE = frozenset({"cpu"})
 """Kinds of devices whose numbers Python can look at without waiting."""
 
 
+def reading_is_free(x: Tensor) -> bool:
+    """Whether Python can look at the numbers of a tensor without waiting."""
+    return x.device.type in READING_IS_FREE
+
+
 @dataclass(frozen=True)
 class Descent:
     """Mirror descent on the objective with step 1 / eps: each step is an entropic problem with the cost linearised at T.
@@ -27,7 +32,7 @@ class Descent:
         first, second: the structures C1, C2, unscaled.
         coefficient: 4 alpha / (eps s^2), s the scale of the structures.
         a, b: marginals.
-        spread: an estimate of the range of the linearised cost, over eps.
+        spread: an estimate of the range of the linearised cost, over eps; a tensor, (), is not looked at.
         sway: how far the logits move at most, but for constants along rows or columns, per L1 change of the plan.
         outer: steps at most, and the L1 change of the plan at which to stop.
         inner: iterations of each step.
@@ -40,7 +45,7 @@ class Descent:
     coefficient: Tensor
     a: Tensor
     b: Tensor
-    spread: float
+    spread: float | Tensor
     sway: float
     outer: Stopping
     inner: Stopping
@@ -81,12 +86,13 @@ class Descent:
         return torch.addcmul(self.logits, cross_product(self.first, plan, self.second), self.coefficient)
 
     def still(self, plan: Tensor, before: Tensor | None) -> bool:
-        """Whether the logits at `plan` are those at the plan `before` but for rounding, so that they need not be made anew.
+        """Whether the logits at `plan` equal those at the plan `before`, both (n, m), up to rounding, and need not be computed
+        again.
 
         C1 (T - T') C2 is bounded by the L1 norm of T - T', whose row and column sums vanish: only what C1 and C2 deviate
         from the middle of their ranges matters.
         """
-        if before is None or self.sway == math.inf or plan.device.type not in READING_IS_FREE:
+        if before is None or self.sway == math.inf or isinstance(self.spread, Tensor) or not reading_is_free(plan):
             return False
         return self.sway * float(l1_distance(plan, before)) <= torch.finfo(plan.dtype).eps * self.spread
 

@@ -39,9 +39,10 @@ class Graphs:
         self.recorded: dict[Hashable, Recorded] = {}
 
     def run(self, descent: Descent, plan: Tensor | None, kernel: bool) -> Solution:
-        """``descent.run(plan, kernel)``, by a graph where that is possible."""
+        """``descent.run(plan, kernel)``, shapes included, by a graph where that is possible."""
         asks = (descent.outer.tol > 0 or descent.inner.tol > 0) and not descent.outer.there
-        if not (kernel and plan is None and not asks and capturable(descent.logits)):
+        fixed = not asks and not isinstance(descent.spread, Tensor)
+        if not (kernel and plan is None and fixed and capturable(descent.logits)):
             return descent.run(plan, kernel)
         key = kind(descent)
         if key not in self.recorded:
@@ -59,7 +60,7 @@ class Graphs:
 
 
 def capturable(logits: Tensor) -> bool:
-    """Whether work on the device of `logits` can become a graph, and is not being made one already."""
+    """Whether work on the device of `logits`, of any shape, can become a graph, and is not being recorded already."""
     return logits.is_cuda and not torch.cuda.is_current_stream_capturing()
 
 
@@ -71,7 +72,7 @@ def kind(descent: Descent) -> Hashable:
 
 
 def contents(descent: Descent) -> list[Tensor]:
-    """The tensors that a descent reads."""
+    """The tensors that a descent reads: logits (n, m), two structures, and numbers and marginals of any shape."""
     structures = descent.first.source, descent.second.source
     return [descent.logits, *structures, descent.coefficient, descent.a, descent.b]
 

@@ -43,7 +43,7 @@ def sinkhorn(
     rho: float | None = None,
     reg_type: Regularizer = "kl",
     cost_scale: CostScale = "none",
-    bound: float | None = None,
+    bound: float | Tensor | None = None,
     waiting: bool = True,
 ) -> LinearCoupling:
     r"""Entropic optimal transport by Sinkhorn's algorithm (Cuturi, "Sinkhorn distances", NeurIPS 2013).
@@ -75,7 +75,8 @@ def sinkhorn(
         reg_type: regulariser of an unbalanced problem.
         cost_scale: statistic of the cost that it is divided by first.
         bound: bound of the range of the scaled cost, which it is measured for when None. With it and a `tol` of 0 the
-            device is asked nothing: should the kernel break down, the plan is NaN.
+            device is asked nothing: should the kernel break down, the plan is NaN. A tensor, (), stays on the device too. It
+            needs a `tol` of 0; epsilon is annealed whatever it is, and where the kernel breaks down the log domain goes on.
         waiting: whether Python looks at the error. Else the device does: all iterations are launched, and those after the end
             change nothing, so that the plan is the same; `iters` is then a tensor. With a `bound` it is asked nothing.
 
@@ -88,7 +89,7 @@ def sinkhorn(
     owner = "sinkhorn"
     epsilon = real(owner, "epsilon", epsilon)
     rho = None if rho is None else real(owner, "rho", rho)
-    checked_settings(owner, epsilon, tol, max_iters=max_iters, check_every=check_every)
+    checked_settings(owner, epsilon, tol, bound, max_iters=max_iters, check_every=check_every)
     if rho is not None and not 0 < rho < float("inf"):
         raise UserError(f"{owner}: rho must be positive, not {rho}; None makes the marginals constraints")
     for option, value, accepted in (
@@ -115,7 +116,7 @@ def sinkhorn(
         kernel = method != "log" and rho is None
         asking = bound is None or (tol > 0 and waiting)
         solution, served = kernel_or_log(lambda fast: solve(problem, start, stop, fast, spread), kernel, a, asking)
-        if served == "log":
+        if served == "log" and asking:
             refuse_nonfinite(owner, solution.plan, "cost", original)
         return LinearCoupling(
             plan=solution.plan,

@@ -54,7 +54,7 @@ def fused_gromov_wasserstein(
     warm_start: bool = True,
     init: Tensor | None = None,
     graphs: Graphs | None = None,
-    bound: float | None = None,
+    bound: float | Tensor | None = None,
     waiting: bool = True,
 ) -> FusedCoupling:
     r"""Entropic fused Gromov-Wasserstein transport by mirror descent.
@@ -101,7 +101,8 @@ def fused_gromov_wasserstein(
     """
     # Refuse what is no problem.
     alpha, epsilon = real(OWNER, "alpha", alpha), real(OWNER, "epsilon", epsilon)
-    checked_settings(OWNER, epsilon, tol, outer_iters=outer_iters, inner_iters=inner_iters, check_every=check_every)
+    counts = {"outer_iters": outer_iters, "inner_iters": inner_iters, "check_every": check_every}
+    checked_settings(OWNER, epsilon, tol, bound, **counts)
     if not 0 <= alpha <= 1:
         raise UserError(f"{OWNER}: alpha must be from 0 to 1, not {alpha}")
     checked_choice(OWNER, "method", method, Method)
@@ -128,8 +129,9 @@ def fused_gromov_wasserstein(
         )
         # Solve by the kernel, or in the log domain if that breaks down; there a result must be finite.
         run = partial(descent.run, plan) if graphs is None else partial(graphs.run, descent, plan)
-        solution, served = kernel_or_log(run, method != "log", problem.p, bound is None or (tol > 0 and waiting))
-        if served == "log":
+        asking = bound is None or (tol > 0 and waiting)
+        solution, served = kernel_or_log(run, method != "log", problem.p, asking)
+        if served == "log" and asking:
             largest = {"C1": extent.largest[0], "C2": extent.largest[1], "init": plan}
             refuse_nonfinite(OWNER, solution.plan, "M", problem.cost, largest)
         # The potentials, back in units of the scaled costs, and the plan.
@@ -195,13 +197,13 @@ class _Extent(NamedTuple):
     """Numbers that `Descent` needs besides the problem; see there."""
 
     coefficient: Tensor
-    spread: float
+    spread: float | Tensor
     sway: float
     largest: tuple[Tensor, Tensor]
     """Largest entry of either structure."""
 
 
-def _extent(problem: _Problem, alpha: float, epsilon: float, bound: float | None) -> _Extent:
+def _extent(problem: _Problem, alpha: float, epsilon: float, bound: float | Tensor | None) -> _Extent:
     """Everything of the problem that is needed as a number, with one wait for the GPU; with none where there is a `bound`.
 
     Raises:
@@ -211,8 +213,8 @@ def _extent(problem: _Problem, alpha: float, epsilon: float, bound: float | None
     coefficient = 4 * alpha / (epsilon * size.square())
     (low1, high1), (low2, high2) = first.bounds(), second.bounds()
     if bound is not None:
-        largest = max((1 - alpha) * bound, 2 * alpha * bound**2 * problem.mass) / epsilon
-        return _Extent(coefficient, largest, math.inf, (high1, high2))
+        spread = _larger((1 - alpha) * bound, 2 * alpha * bound**2 * problem.mass) / epsilon
+        return _Extent(coefficient, spread, math.inf, (high1, high2))
     low, high = range_of(problem.relative)
     width, widest, sway, *skews = numbers(
         high - low,
@@ -226,6 +228,13 @@ def _extent(problem: _Problem, alpha: float, epsilon: float, bound: float | None
             raise UserError(f"{OWNER}: {name} is not symmetric; take (C + C^T) / 2 if its two directions count alike")
     spread = max((1 - alpha) * width, 2 * alpha * widest**2 * problem.mass) / epsilon
     return _Extent(coefficient, spread, sway, (high1, high2))
+
+
+def _larger(x: float | Tensor, y: float | Tensor) -> float | Tensor:
+    """The larger of two numbers, on their device if they are tensors, ()."""
+    if isinstance(x, Tensor) and isinstance(y, Tensor):
+        return torch.maximum(x, y)
+    return max(x, y)
 
 
 def _logits(relative: Tensor, alpha: float, epsilon: float) -> Tensor:

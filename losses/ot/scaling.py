@@ -24,6 +24,9 @@ from ...core.ops.sinkhorn import scale_to_marginals
 HARD = 87.0
 """Range of logits above which exp underflows in float32, and above which plain iterations are slow in any precision."""
 
+STAGES = 10
+"""Temperatures of an annealing whose first one is known to the device alone."""
+
 ABSORB_EVERY = {False: 100, True: 25}
 """Iterations on one kernel before its scalings are moved into the potentials, for easy and hard problems."""
 
@@ -131,7 +134,9 @@ def balanced(logits: Tensor, a: Tensor, b: Tensor) -> Problem:
 
 
 def unbalanced(logits: Tensor, a: Tensor, b: Tensor, damping: float, reference: bool) -> Problem:
-    """The marginals are penalised by rho KL: the fixed point damps each update by ``damping`` = rho / (rho + eps).
+    """The problem of logits (n, m) and marginals (n,) and (m,), of which only rho KL penalises a deviation.
+
+    Its fixed point damps each update by ``damping`` = rho / (rho + eps).
 
     With the entropy relative to a b^T (`reference`), phi = log a - damping LSE; relative to the constant 1,
     phi = damping (log a - LSE). Where nothing is allowed, no mass goes; the penalty lets it. Chizat et al., "Scaling
@@ -162,43 +167,65 @@ def log_iterations(problem: Problem, start: Potentials, stop: Stopping) -> tuple
     return Potentials(phi, gamma), watch.count
 
 
-def anneal(problem: Problem, start: Potentials, spread: float, budget: int) -> tuple[Potentials, int]:
-    """Iterate in the log domain at temperatures halved from `spread`, the range of the logits, down to 2 (eps scaling).
+def temperatures(spread: float | Tensor) -> list[float] | list[Tensor]:
+    """Falling temperatures above 1 of an annealing from `spread`, the range of the logits.
+
+    Each is half of the one before, down to 2. For a tensor without dimensions, which nobody looks at, there are `STAGES` in
+    equal proportions, all of them 1 if the range is below that.
+    """
+    if isinstance(spread, Tensor):
+        return [spread.clamp_min(1) ** (stage / STAGES) for stage in range(STAGES, 0, -1)]
+    stages = math.ceil(math.log2(spread)) if 1 < spread < math.inf else 0
+    return [2.0**stage for stage in range(stages, 0, -1)]
+
+
+def anneal(problem: Problem, start: Potentials, spread: float | Tensor, budget: int) -> tuple[Potentials, int]:
+    """Iterate in the log domain at falling temperatures (eps scaling).
 
     Potentials in units of the cost carry over from one temperature to the next, so that a small eps needs far fewer iterations.
 
     Returns:
         Potentials at temperature 1, and the iterations done: ten for each stage, less if that would exceed `budget`.
     """
-    stages = math.ceil(math.log2(spread)) if 1 < spread < math.inf else 0
-    each = min(10, budget // stages) if stages else 0
+    stages = temperatures(spread)
+    each = min(10, budget // len(stages)) if stages else 0
     phi, gamma = start
-    for stage in range(stages, 0, -1) if each else ():
-        temperature = 2.0**stage
+    for temperature in stages if each else ():
         tempered = problem.with_logits(problem.logits / temperature)
         cooled, _ = log_iterations(tempered, Potentials(phi / temperature, gamma / temperature), Stopping(each))
         phi, gamma = cooled.phi * temperature, cooled.gamma * temperature
-    return Potentials(phi, gamma), stages * each
+    return Potentials(phi, gamma), len(stages) * each
 
 
 def kernel_iterations(
-    problem: Problem, start: Potentials, stop: Stopping, absorb_every: int
+    problem: Problem, start: Potentials, stop: Stopping, absorb_every: int, guarded: bool = False
 ) -> tuple[Potentials, Tensor, int | Tensor]:
-    """Iterate by matrix-vector products with K = exp(phi + gamma + logits), balanced problems only.
+    """Iterate by matrix-vector products with K = exp(phi + gamma + logits), (n, m); balanced problems only.
 
     The scalings u, v of K are absorbed into the potentials, and K computed afresh, every `absorb_every` iterations (Schmitzer,
     "Stabilized sparse scaling algorithms for entropy regularized transport problems", 2019, section 3.1).
     The columns of K are first divided by their maxima, which changes nothing: gamma is updated first.
 
+    Args:
+        problem: what to reach.
+        start: potentials to start from.
+        stop: condition to stop at.
+        absorb_every: iterations on one K.
+        guarded: take one more iteration in the log domain before each K, and go on from there, as the device decides, where the
+            numbers of that K left the range of the dtype.
+
     Returns:
         The potentials, the plan, and the iterations done. When the kernel underflows nevertheless, the plan has wrong row
-        sums or NaN; its caller checks.
+        sums or NaN unless `guarded`; its caller checks.
     """
     (phi, gamma), a, b = start, problem.a, problem.b
     u, v = torch.empty_like(a), torch.empty_like(b)
     done, converged, watch = 0, False, Watch(stop, a)
     plan: Tensor | None = None
     while True:
+        if guarded:
+            (phi, gamma), _ = log_iterations(problem, Potentials(phi, gamma), Stopping(1))
+        safe = Potentials(phi, gamma)
         kernel, shift = absorbed(problem.logits, phi, gamma)
         u.fill_(1)
         v.copy_(torch.exp(shift))  # what u, v stand for before the first update
@@ -213,16 +240,31 @@ def kernel_iterations(
             done += count
             if stop.due(done):
                 converged = watch.over((v * (kernel.t() @ u) - b).abs().sum())
-        made = phi + u.log(), gamma - shift + v.log(), kernel.mul_(u[:, None]).mul_(v)
+        last = converged or done == stop.iters
+        made = phi + u.log(), gamma - shift + v.log(), kernel
+        if last or guarded or watch.there:
+            kernel.mul_(u[:, None]).mul_(v)
+        if guarded:
+            held = sound(kernel, a)
+            phi, gamma = (torch.where(held, new, old) for new, old in zip(made, safe, strict=False))
+            made = phi, gamma, torch.where(held, kernel, safe.plan(problem.logits)) if last else kernel
         old = made if plan is None else (phi, gamma, plan)
         # What is made of a kernel after the end differs by rounding.
         phi, gamma, plan = (watch.held(*pair, ended) for pair in zip(old, made, strict=True))
-        if converged or done == stop.iters:
+        if last:
             return Potentials(phi, gamma), plan, watch.count
 
 
+def sound(plan: Tensor, a: Tensor) -> Tensor:
+    """Whether no number of a plan (n, m) left the range of its dtype, a bool tensor, ().
+
+    Rows are exact after every iteration, up to rounding: if they are not, numbers did.
+    """
+    return (plan.sum(1) - a).abs().sum() <= torch.finfo(a.dtype).eps ** 0.5 * a.sum()
+
+
 class Solution(NamedTuple):
-    """What an inner or outer solver hands back."""
+    """What an inner or outer solver returns: potentials (n,) and (m,), the plan (n, m), and iterations done."""
 
     potentials: Potentials
     plan: Tensor
@@ -231,7 +273,7 @@ class Solution(NamedTuple):
 
 
 def solve(
-    problem: Problem, start: Potentials, stop: Stopping, kernel: bool, spread: float, cold: bool = True
+    problem: Problem, start: Potentials, stop: Stopping, kernel: bool, spread: float | Tensor, cold: bool = True
 ) -> Solution:
     """Scale to the marginals on the kernel or in the log domain.
 
@@ -240,40 +282,41 @@ def solve(
         start: potentials to start from.
         stop: condition to stop at.
         kernel: whether the kernel solver is taken, or the one in the log domain.
-        spread: about the range of the logits.
+        spread: about the range of the logits. A tensor, (), is not looked at: the problem counts as hard, and the device
+            decides where the log domain has to serve.
         cold: `start` knows nothing of the problem. Then eps is annealed if `spread` is HARD. The kernel is preceded by one
             iteration in the log domain, after which none of its columns is empty, if either holds.
     """
-    hard = spread > HARD
+    unseen = isinstance(spread, Tensor)
+    hard = isinstance(spread, Tensor) or spread > HARD
     used = 0
     if cold and hard:
         start, used = anneal(problem, start, spread, stop.iters // 2)
     if not kernel:
         # Each exponential carries the rounding error of its exponent, on the kernel only until the scalings correct it.
-        stop = replace(stop, rounding=stop.rounding * max(1.0, spread / 4))
+        if stop.tol > 0:
+            stop = replace(stop, rounding=stop.rounding * max(1.0, float(spread) / 4))
         potentials, done = log_iterations(problem, start, stop.only(stop.iters - used))
         return Solution(potentials, potentials.plan(problem.logits), used + done)
     if stop.iters > used and (cold or hard):
         start, _ = log_iterations(problem, start, Stopping(1))
         used += 1
-    potentials, plan, done = kernel_iterations(problem, start, stop.only(stop.iters - used), ABSORB_EVERY[hard])
+    potentials, plan, done = kernel_iterations(problem, start, stop.only(stop.iters - used), ABSORB_EVERY[hard], unseen)
     return Solution(potentials, plan, used + done)
 
 
 def kernel_or_log(
     run: Callable[[bool], Solution], kernel: bool, a: Tensor, asking: bool = True
 ) -> tuple[Solution, str]:
-    """``run(kernel)``, and again in the log domain if the kernel broke down; also the name of the solver that served.
+    """``run(kernel)``, and again in the log domain if the kernel broke down; also the name of the solver that succeeded.
 
-    Rows are exact after every iteration, up to rounding: if they are not, numbers left the range of the dtype. Without `asking`
-    the device for that, the plan is then NaN.
+    `a` (n,) is the marginal of the rows. Without `asking` the device whether it broke down, the plan is then NaN.
     """
     if kernel:
         solution = run(True)
-        error = (solution.plan.sum(1) - a).abs().sum()
-        sound = error <= torch.finfo(a.dtype).eps ** 0.5 * a.sum()
+        held = sound(solution.plan, a)
         if not asking:
-            return solution._replace(plan=torch.where(sound, solution.plan, torch.nan)), "kernel"
-        if bool(sound):
+            return solution._replace(plan=torch.where(held, solution.plan, torch.nan)), "kernel"
+        if bool(held):
             return solution, "kernel"
     return run(False), "log"

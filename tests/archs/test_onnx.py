@@ -143,7 +143,7 @@ def test_functions_that_put_windows_together_are_replaced_while_traced(name: str
     same_while_traced(network, zoo.images(name, 1)[0], [(m, n) for m in modules for n in INSTEAD if hasattr(m, n)])
 
 
-@pytest.mark.parametrize("name", ["SeemoRe", "SPAN", "CIDNet", "FBCNN"])
+@pytest.mark.parametrize("name", ["SeemoRe", "SPAN", "FBCNN"])
 def test_methods_that_cannot_be_followed_are_replaced_while_traced(name: str) -> None:
     network, picture = zoo.built(name).eval(), zoo.images(name, 1)[0]
     kinds = {type(part).__name__: type(part) for part in network.modules()}

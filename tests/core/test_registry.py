@@ -213,6 +213,13 @@ def test_a_look_up_imports_the_one_module_it_needs(package: Path, name: str) -> 
     assert "gallery.good" not in sys.modules
 
 
+def test_a_name_of_a_library_imports_nothing_of_the_family(package: Path) -> None:
+    things_of_gallery()
+    registry = Registry("thing", "gallery", library={"Theirs": dict}.get, library_names=lambda: ["Theirs"])
+    assert registry.get("Theirs") is dict
+    assert "gallery.good" not in sys.modules
+
+
 def test_a_registration_that_the_text_does_not_show_is_found_too(package: Path) -> None:
     (package / "loop.py").write_text(
         "from . import THINGS\nfor n in (1, 2):\n    THINGS.register(name=f'made_{n}')(type('Made', (), {}))\n"

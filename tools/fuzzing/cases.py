@@ -100,6 +100,7 @@ def data(folder: Path) -> None:
 
 def base(folder: Path, scale: int = 1) -> Options_:
     """A run of two iterations."""
+    # A whole training of two iterations, with validation.
     pairs = {
         "type": "PairedImageDataset",
         "dataroot_lq": str(folder / "lq"),
@@ -133,6 +134,7 @@ def base(folder: Path, scale: int = 1) -> Options_:
 def cases(folder: Path) -> dict[str, Options_]:
     """Complete option files by name, each in the middle of the ground."""
     found: dict[str, Options_] = {"plain": base(folder), "twice": base(folder, 2)}
+    # One file for each registered component.
     for name, settings in NETWORKS.items():
         found[f"network {name}"] = {**base(folder), "network_g": {"type": name, **settings}}
     for name, settings in ENLARGING.items():
@@ -146,6 +148,7 @@ def cases(folder: Path) -> dict[str, Options_]:
             opt = base(folder)
             opt["train"][key] = {"type": name, **settings}
             found[f"{kind} {name}"] = opt
+    # Files whose parts depend on each other.
     gan = base(folder, 2)
     gan["model_type"] = "SRGANModel"
     gan["network_d"] = {"type": "UNetDiscriminatorSN", "num_in_ch": 3, "num_feat": 4}

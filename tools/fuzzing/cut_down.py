@@ -47,6 +47,7 @@ def cut_down(opt: Options, folder: Path, side: int | None = None) -> dict[str, A
     values = opt.to_dict()
     if values.get("train") is None or "train" not in values["datasets"]:
         raise NotCut("it trains nothing")
+    # The sides of pictures: small, but as small as the networks allow.
     scale = values["scale"]
     sets = {k: v for k, v in values["datasets"].items() if k == "train" or k.startswith("val")}
     first = next((k for k in sets if k != "train"), None)
@@ -57,11 +58,13 @@ def cut_down(opt: Options, folder: Path, side: int | None = None) -> dict[str, A
     window = values["network_g"].get("window_size")
     if isinstance(window, int):  # some networks take multiples of it only in training
         side = -(-side // (scale * window)) * scale * window
+    # Pictures of random numbers instead of the data sets, and narrow networks.
     values["datasets"] = {
         k: pictures(v, scale, folder, k == "train", side) for k, v in sets.items() if k in ("train", first)
     }
     for key in [k for k in values if k.startswith("network_")]:
         values[key] = narrow(values[key])
+    # Two iterations, without files that would have to be there.
     train = values["train"]
     train.pop("total_epoch", None)
     train.update(total_iter=2, warmup_iter=-1)
@@ -95,6 +98,7 @@ def pictures(block: Mapping[str, Any], scale: int, folder: Path, training: bool,
     Raises:
         NotCut: the block has no folder of pictures.
     """
+    # The options that stay, and small numbers for those that cost time.
     kept = {
         k: v
         for k, v in block.items()
@@ -114,6 +118,7 @@ def pictures(block: Mapping[str, Any], scale: int, folder: Path, training: bool,
     stereo = "Stereo" in block["type"]
     if kept.get("gt_size_h"):
         kept.update(gt_size_h=side, gt_size_w=side)
+    # Every folder named in the block, filled with a few pictures of fitting sizes.
     places = [k for k in kept if k.startswith("dataroot") and kept[k]]
     if not places:
         raise NotCut(f"{block['type']} has no folder of pictures")

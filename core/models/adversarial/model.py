@@ -209,7 +209,9 @@ class SRGANModel(Model):
     def discriminator_terms(
         self, output: Tensor, images: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """What the discriminator minimises, and its mean logits, by log name."""
+        """What the discriminator minimises, and its mean logits, scalars by log name, for the output (B, C, H, W) and the
+        batch's images.
+        """
         loss, lq, target = self.losses["gan_opt"], images["lq"], images.get("gan", images["gt"])
         if self.relativistic:
             with torch.no_grad():

@@ -275,7 +275,7 @@ class Targets:
 
     @property
     def distinct(self) -> float | Tensor:
-        """How many different columns were chosen, over the number of images; 1 for means."""
+        """How many different columns were chosen, over the number of images, a scalar; 1 for means."""
         if self.columns is None:
             return 1.0
         ordered = self.columns.sort().values

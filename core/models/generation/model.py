@@ -395,7 +395,7 @@ class GenerationModel(Model):
 
     # ------------------------------------------------------------ generating
     def predict(self, batch: Batch) -> dict[str, Tensor]:
-        """Images from the seeds of a batch.
+        """Images (B, C, H, W) from the seeds of a batch.
 
         Raises:
             UserError: the batch has no seeds.

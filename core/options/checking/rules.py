@@ -25,7 +25,6 @@ from ..refused import other_dialect, topic_of
 from ..schema import PATH_KEYS, NetworkBlock, Options, Paths, Train, Val
 from ..wrappers import written_out
 from .checker import Checker
-from .elsewhere import elsewhere
 from .keys import (
     FROM_ABOVE,
     PLACES,
@@ -372,6 +371,8 @@ class OptionsChecker(Checker):
                 entry.place, name, f"{self.model_type} has no use for '{name}'. Accepted: {known}.", say_key=False
             )
             return
+        from .elsewhere import elsewhere
+
         near = None
         if key == "train":
             listed = [a for a in accepted if not names_component(a)]

@@ -20,6 +20,7 @@ FLOW = 60
 
 def describe(annotation: Any, many: bool = False) -> str:
     """An annotation in words: ``"a list of integers"``; with `many`, ``"integers"``."""
+    # From the most specific kind of annotation to the least.
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     registry = registry_of(annotation)
     if registry is not None:

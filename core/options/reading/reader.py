@@ -133,6 +133,7 @@ class Reader:
 
     def _based(self, node: Block, chain: tuple[str, ...]) -> Block:
         """`node` on top of the files that its ``_base_`` names."""
+        # The node without the key itself.
         entries = dict(node.entries)
         entry = entries.pop(BASE, None)
         node = Block(entries, node.place)
@@ -140,6 +141,7 @@ class Reader:
             return node
         bases = entry.node.items if isinstance(entry.node, Items) else (entry.node,)
         merged: Node = Block({})
+        # Each file it names, unless it includes this one.
         for base in bases:
             if not (isinstance(base, Scalar) and isinstance(base.value, str)):
                 self.problems.append(Problem(base.place, f"{BASE}: expected the path of an option file"))

@@ -14,7 +14,6 @@ from torch import nn
 from ...annotations import Range, setting
 from ...errors import UserError, printable
 from ...registry import Registry, unknown_key
-from ..patience import at_most
 from . import library
 from .uncompiled import spare_compiler, without_compiler
 
@@ -154,6 +153,8 @@ def _groups(named: Sequence[tuple[str, nn.Parameter]], rules: Sequence[Mapping[s
         raise UserError(
             f"param_groups: each entry needs 'params', a regular expression on parameter names ({e})"
         ) from e
+    if patterns:
+        from ..patience import at_most
     for name, parameter in named:
         index = None
         for i, pattern in enumerate(patterns):

@@ -84,7 +84,7 @@ def scans(batch: int) -> list[Case]:
 
     return [
         (scan, [*drawn(150, 4, 2, 8, 16), normal(4), normal(batch, 4, 8, 16)]),
-        (scan, [*drawn(3, 2, 1, 40, 33), normal(2, 40), None]),
+        (scan, [*drawn(3, 2, 1, 40, 70), normal(2, 40), None]),
     ]
 
 

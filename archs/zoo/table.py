@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from . import mends, swin
+from . import hvi, mends, swin
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,14 @@ ROWS: dict[str, Row] = {
         multiple=8,
         untrainable="a generative network that takes noise, and a discriminator and a loss of its own to train",
     ),
-    "CIDNet": Row("HVICIDNet.__arch.cidnet:CIDNet", MIT, ("HVICIDNet",), multiple=8, unused=(r"^I_LCA5\.",)),
+    "CIDNet": Row(
+        "HVICIDNet.__arch.cidnet:CIDNet",
+        MIT,
+        ("HVICIDNet",),
+        multiple=8,
+        unused=(r"^I_LCA5\.",),
+        finish=(hvi.choose_without_masks,),
+    ),
     "CRAFT": Row(
         "CRAFT.__arch.CRAFT:CRAFT",
         APACHE,
