@@ -59,7 +59,7 @@ class FeedForward(nn.Module):
         return feed_forward(x, self.project_in, self.conv, self.project_out)
 
 
-class Block(nn.Module):
+class AGSSFBlock(nn.Module):
     """Transformer block: ``u = x + attn(norm(x))``, ``u + ffn(norm(u))``. (B, dim, H, W) -> same."""
 
     def __init__(self, dim: int, expansion: float, attn: nn.Module) -> None:
@@ -352,7 +352,9 @@ class SpectroformerAGSSF(DeadParameters):
         query = freq_query or ("active" if variant == "model" else "dead")
 
         def blocks(width: int, heads: int, count: int) -> nn.Sequential:
-            return nn.Sequential(*(Block(width, expansion_factor, MDTA(width, heads, query)) for _ in range(count)))
+            return nn.Sequential(
+                *(AGSSFBlock(width, expansion_factor, MDTA(width, heads, query)) for _ in range(count))
+            )
 
         self.attends = variant in ("agssf1", "official")
         if variant != "without_ca":

@@ -24,7 +24,7 @@ EncoderType = Literal["standard", "skip", "residual"]
 DecoderType = Literal["standard", "skip"]
 
 SKIP_SCALE = math.sqrt(0.5)
-"""Keeps the variance of a sum of two branches."""
+"""Factor that keeps the variance of a sum of two branches."""
 LinearOrConv = TypeVar("LinearOrConv", nn.Linear, nn.Conv2d)
 SMALL = 1e-5
 """Gain of layers that end a residual branch: a fresh block is nearly the identity."""

@@ -18,6 +18,7 @@ from ..core.annotations import Count, Positive
 from ..core.errors import UserError
 from ..core.ops.pixelwise import channels, pixels
 from . import ARCHS
+from .blocks import pad_symmetric
 from .sequence_sr import Connection, SequenceSR, Upsampler, need_heads, residual_conv
 from .state_space_2d import ScanParameters
 from .vfi.attention import attend_in_windows, shift_masks
@@ -237,17 +238,6 @@ def pair_index(size: int) -> Tensor:
     row, column = torch.arange(size).repeat_interleave(size), torch.arange(size).repeat(size)
     down, right = row[:, None] - row + size - 1, column[:, None] - column + size - 1
     return down * (2 * size - 1) + right
-
-
-def pad_symmetric(x: Tensor, multiple: int) -> Tensor:
-    """(B, C, H, W) continued downwards and to the right by its mirror image, edge included, to multiples of `multiple`."""
-    for dim in (-2, -1):
-        n = x.shape[dim]
-        if torch.compiler.is_exporting() or n % multiple:  # exported, the size may be any other
-            phase = torch.arange((n + multiple - 1) // multiple * multiple, device=x.device)
-            phase = phase % torch.full((), 2 * n, device=x.device)  # a tensor: ONNX's exporter takes no symbols here
-            x = x.index_select(dim, torch.minimum(phase, 2 * n - 1 - phase))
-    return x
 
 
 @ARCHS.register()

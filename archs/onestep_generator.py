@@ -25,7 +25,7 @@ from .edm_unet import DecoderType, EmbeddingType, EncoderType, SongUNet
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0
 """Range of noise levels that EDM's networks were trained on."""
 TINY = 1e-5
-"""Keeps a division by 1 - t, and the logarithm of sigma, finite at the end of the path."""
+"""Number that keeps a division by 1 - t, and the logarithm of sigma, finite at the end of the path."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..core.errors import UserError
 from ..core.ops.pixelwise import channels, pixels
 from .edsr import pixel_shuffle_head
-from .residual import conv3x3
+from .residual import conv3x3_with_bias
 
 Upsampler = Literal["", "pixelshuffle", "pixelshuffledirect", "nearest+conv"]
 Connection = Literal["1conv", "3conv"]
@@ -32,15 +32,15 @@ def residual_conv(dim: int, kind: Connection) -> nn.Module:
         UserError: `kind` is neither ``1conv`` nor ``3conv``.
     """
     if kind == "1conv":
-        return conv3x3(dim, dim)
+        return conv3x3_with_bias(dim, dim)
     if kind != "3conv":
         raise UserError(f"resi_connection: must be 1conv or 3conv, not '{kind}'")
     return nn.Sequential(
-        conv3x3(dim, dim // 4),
+        conv3x3_with_bias(dim, dim // 4),
         nn.LeakyReLU(0.2),
         nn.Conv2d(dim // 4, dim // 4, 1),
         nn.LeakyReLU(0.2),
-        conv3x3(dim // 4, dim),
+        conv3x3_with_bias(dim // 4, dim),
     )
 
 
@@ -109,7 +109,7 @@ class SequenceSR(nn.Module):
         self.mean: Tensor
         mean = torch.tensor(RGB_MEAN if in_chans == 3 else (0.0,))[:, None, None]
         self.register_buffer("mean", mean, persistent=False)
-        self.conv_first = conv3x3(in_chans, embed_dim)
+        self.conv_first = conv3x3_with_bias(in_chans, embed_dim)
         self.patch_embed = PatchEmbed(embed_dim, patch_norm)
         self.absolute_pos_embed: nn.Parameter | None = None
         self.layers = nn.ModuleList()
@@ -117,15 +117,15 @@ class SequenceSR(nn.Module):
         self.conv_after_body = residual_conv(embed_dim, resi_connection)
         # The layers that enlarge, whose names depend on the upsampler in the original, too.
         if upsampler in ("pixelshuffle", "nearest+conv"):
-            self.conv_before_upsample = nn.Sequential(conv3x3(embed_dim, FEATURES), nn.LeakyReLU())
+            self.conv_before_upsample = nn.Sequential(conv3x3_with_bias(embed_dim, FEATURES), nn.LeakyReLU())
         if upsampler == "pixelshuffle":
             self.upsample = pixel_shuffle_head(FEATURES, upscale)
         elif upsampler == "pixelshuffledirect":
-            self.upsample = nn.Sequential(conv3x3(embed_dim, in_chans * upscale**2), nn.PixelShuffle(upscale))
+            self.upsample = nn.Sequential(conv3x3_with_bias(embed_dim, in_chans * upscale**2), nn.PixelShuffle(upscale))
         elif upsampler == "nearest+conv":
-            self.conv_up1, self.conv_up2, self.conv_hr = (conv3x3(FEATURES, FEATURES) for _ in range(3))
+            self.conv_up1, self.conv_up2, self.conv_hr = (conv3x3_with_bias(FEATURES, FEATURES) for _ in range(3))
         if upsampler != "pixelshuffledirect":
-            self.conv_last = conv3x3(FEATURES if upsampler else embed_dim, in_chans)
+            self.conv_last = conv3x3_with_bias(FEATURES if upsampler else embed_dim, in_chans)
 
     def learn_positions(self, side: int, dim: int) -> None:
         """Add a learned value to each pixel and channel, which allows images of this side only, after extension to windows."""

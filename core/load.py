@@ -69,7 +69,7 @@ def _loaded(
     if isinstance(source, str) and source.startswith(hub.PREFIX):
         source = str(hub.local(source))
     if is_options(source) or opt is not None:
-        described = description.describe(_read(source if opt is None else opt))
+        described = description.weights_description(_read(source if opt is None else opt))
     else:
         described = description.read(str(source))
         source = description.options_of(described, str(source))

@@ -23,15 +23,15 @@ from .building.pictures import training_pictures
 from .building.ranks import require_same_data, require_same_run
 from .building.schedules import build_schedules, say_where_they_end
 from .building.step import watch
-from .building.summary import summary
+from .building.summary import data_summary
 from .building.weights import find_weights, refuse_missing, refuse_random_weights
-from .errors import UserError, expanded
+from .errors import UserError, expanded, first_line
 from .experiment import Experiment, Resume, find_resume, save_options
 from .files import inside, refuse_links
 from .guard import Guard
 from .inference.network import channels_innermost, explaining_channels
 from .options import counts
-from .options.description import describe
+from .options.description import weights_description
 from .options.schema import Options, Train
 from .runtime import allocator, checkpoint, distributed, logger, memory, parallel, shards, threads, zero
 from .runtime.checkpoint import Checkpoints
@@ -328,7 +328,7 @@ def build_trainer(
         log.info("%s", header)
         epoch = counts.Epoch.of(opt, counts.length_of(dataset), distributed.world_size())
         block, last = opt.datasets["train"], train.total_iter
-        log.info("%s", summary(block, dataset, epoch, loader, evaluator, last, opt.val))
+        log.info("%s", data_summary(block, dataset, epoch, loader, evaluator, last, opt.val))
         if not opt.name.startswith("debug"):  # whose few steps no schedule was made for
             say_where_they_end(schedulers, trained, train.total_iter)
 
@@ -346,7 +346,7 @@ def build_trainer(
         logger=run_logger,
         guard=Guard(train.max_nonfinite, experiment.root, device, trained_by(train)),
         device=device,
-        descriptions={k: describe(opt, k, average=ema is not None and k in ema.networks) for k in trained},
+        descriptions={k: weights_description(opt, k, average=ema is not None and k in ema.networks) for k in trained},
         show=training_pictures(experiment.visualization, dataset, run_logger.image),
     )
     trainer = Trainer(parts, opt, start, stop)
@@ -396,7 +396,7 @@ def resume_trainer(trainer: Trainer, resume: Resume) -> None:
     except (KeyError, ValueError, RuntimeError, TypeError, AttributeError, IndexError) as e:
         raise UserError(
             f"{resume.path}: does not fit these options, which ask for other optimizers, parameters or losses "
-            f"({type(e).__name__}: {checkpoint.first_line(e)}). Resume with the options of that run, or start anew from its "
+            f"({type(e).__name__}: {first_line(e)}). Resume with the options of that run, or start anew from its "
             "weights with path.pretrain_network_g"
         ) from e
     if distributed.is_main():

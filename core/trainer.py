@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 from .changes import left_out, remembered
 from .ema import evaluating
-from .errors import NonFiniteError
+from .errors import NonFiniteError, first_line
 from .evaluation import Interrupted
 from .guard import spoilt
 from .models.base import Batch
 from .ops import dispatch
 from .options import dump
 from .options.schema import Train, Val
-from .runtime import checkpoint, devices, distributed, parallel, shards
+from .runtime import devices, distributed, parallel, shards
 from .runtime.background import Writer
 from .runtime.checkpoint import BEST
 from .runtime.logger import Logger
@@ -45,7 +45,7 @@ from .runtime.weights import described
 from .runtime.zero import is_divided
 from .training.best import MEAN, decided_by, mean_of, remember
 from .training.parts import Parts
-from .training.steps import Steps
+from .training.steps import StepTaker
 from .training.update import Updater
 
 log = logging.getLogger("relume")
@@ -109,7 +109,7 @@ class Trainer:
         it asked for."""
         # What takes the steps.
         self.updater = Updater(parts, self.train)
-        self.steps = Steps(self.updater)
+        self.steps = StepTaker(self.updater)
 
     # ---------------------------------------------------------------- the loop
     def fit(self) -> None:
@@ -428,7 +428,7 @@ class Trainer:
             with self.resting():
                 path = self.parts.checkpoints.save_interrupted(self.contents(), self.state())
         except Exception as e:
-            log.error("the state after iteration %d cannot be saved: %s", self.iteration, checkpoint.first_line(e))
+            log.error("the state after iteration %d cannot be saved: %s", self.iteration, first_line(e))
             return
         half = "; a part of the next one is in its weights" if before is not None and self.updater.applied else ""
         log.warning(

@@ -27,7 +27,7 @@ from ..core.imaging.naming import natural_order
 from ..core.imaging.storage import is_hidden
 from . import DATASETS
 from .base import OnError, Phase
-from .sources import listing
+from .sources import first_names
 from .transforms import Image
 from .triplets import Switches, Triplet, TripletDataset, existing, read_list, refuse_outside, shrink_by_area
 
@@ -162,7 +162,7 @@ def refuse_unknown(option: str, names: Sequence[str] | None, known: Sequence[str
     unknown = [name for name in names or () if name not in known]
     if unknown:
         hint = did_you_mean(unknown[0], known)
-        raise UserError(f"{option}: there is no {listing(unknown)}.{hint} There are {', '.join(known)}")
+        raise UserError(f"{option}: there is no {first_names(unknown)}.{hint} There are {', '.join(known)}")
 
 
 class Benchmark(TripletDataset):

@@ -32,9 +32,9 @@ from .base import ImageDataset, Item, OnError, Phase
 from .paired import PairedImageDataset, shares
 from .pairing import Sample, as_roots, find_samples
 from .photographs import shipped_photographs, shrink
-from .source import Place
+from .source import ArchivePlace
 from .sources import IOBackend, Source, as_backend, open_source, pass_over_missing
-from .transforms import pad_to, random_crop, random_flip_rotate, to_tensor
+from .transforms import pad_to_patch, random_crop, random_flip_rotate, to_tensor
 
 SMALLEST_KERNEL = 7
 OF_CHAIN = frozenset(
@@ -219,7 +219,7 @@ class RealESRGANDataset(ImageDataset):
         stem, dot, suffix = path.rpartition(".")
         return f"{stem}_{index // (len(self) // self.renditions)}{dot}{suffix}"
 
-    def stored_at(self, index: int) -> Place | None:
+    def stored_at(self, index: int) -> ArchivePlace | None:
         """The photograph's place."""
         source, name = self.photographs[index]
         return source.place(name)
@@ -236,7 +236,7 @@ class RealESRGANDataset(ImageDataset):
         pixels = to_float(shrink(source.pixels(name), self.shorter_side))
         if self.training:
             pixels = random_flip_rotate([pixels], self.hflip, self.rotate)[0]
-            pixels = random_crop(pad_to([pixels], self.pad_size, 1, mode="reflect"), self.pad_size, 1, path)[0]
+            pixels = random_crop(pad_to_patch([pixels], self.pad_size, 1, mode="reflect"), self.pad_size, 1, path)[0]
         else:
             height, width = (side - side % self.scale for side in pixels.shape[:2])
             if not height or not width:

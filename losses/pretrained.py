@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..core.errors import UserError, expanded
+from ..core.errors import UserError, expanded, first_line
 from ..core.hub import published, turn
-from ..core.runtime.checkpoint import first_line, load
+from ..core.runtime import checkpoint
 from ..core.runtime.weights import refuse_nonfinite, refuse_other_kinds
 
 
@@ -66,7 +66,7 @@ def read_state(owner: str, path: Path) -> Mapping[str, Tensor]:
         UserError: the file cannot be read, or holds no state dict.
     """
     try:
-        state = load(path)
+        state = checkpoint.load(path)
     except UserError as e:
         raise UserError(f"{owner}: weights: {e}") from e
     if not isinstance(state, Mapping):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 from collections.abc import Iterator
 
@@ -18,7 +19,7 @@ OTHERS = "and but it its likewise or so that their theirs them whose"
 NO_BEGINNING = frozenset(" ".join((PREPOSITIONS, VERBS, OTHERS)).split())
 """Words with which no description of an argument begins: it would need the argument's name, or another entry, before it."""
 
-COINED = ("bury", "buried", "deaf", "dearer", "denser", "likewise", "robustly", "whoever")
+COINED = ("bury", "buried", "deaf", "dearer", "dearest", "denser", "likewise", "robustly", "whoever")
 """Words that the field does not use, or that stand for something which the reader has to look up."""
 
 ENTRY = re.compile(r" {4}(?P<names>\*{0,2}\w+(, \w+)*)(?: \([^)]*\))?: *(?P<text>.*)")
@@ -43,6 +44,16 @@ def reads_alone(text: str) -> bool:
     """
     first = re.match(r"[A-Za-z]+", text)
     return bool(text) and (first is None or first[0].lower() not in NO_BEGINNING)
+
+
+def constants(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and text of every docstring that stands after an assignment, in modules and classes."""
+    for owner in ast.walk(tree):
+        body = owner.body if isinstance(owner, (ast.Module, ast.ClassDef)) else []
+        for node, after in itertools.pairwise(body):
+            text = after.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else None
+            if isinstance(node, (ast.Assign, ast.AnnAssign)) and text is not None and isinstance(text.value, str):
+                yield after.lineno, text.value
 
 
 def raised(node: ast.AST, caught: bool = False) -> Iterator[ast.Raise]:
@@ -83,6 +94,18 @@ def test_every_entry_of_an_argument_list_reads_alone(room: str) -> None:
 
 
 @pytest.mark.parametrize("room", ROOMS)
+def test_every_docstring_of_a_constant_reads_alone(room: str) -> None:
+    found = [
+        f"{path}:{line}: {text}"
+        for path, (_, tree) in modules().items()
+        if path.startswith(f"{room}/")
+        for line, text in constants(tree)
+        if not reads_alone(text)
+    ]
+    assert not found, "begin with a noun, as in 'Side of a patch':\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize("room", ROOMS)
 def test_public_functions_name_their_errors(room: str) -> None:
     found = [
         f"{path}:{function.lineno}: {function.name}"
@@ -92,6 +115,17 @@ def test_public_functions_name_their_errors(room: str) -> None:
         if "Raises:" not in (ast.get_docstring(function) or "") and any(raised(function))
     ]
     assert not found, "the docstring needs a section 'Raises:', with the error and when:\n" + "\n".join(found)
+
+
+def test_every_help_of_an_argument_reads_alone() -> None:
+    calls = re.compile(r'help=f?"((?:of|at|by|for|from|in|their|to|with) [^"]*)"')
+    found = [
+        f"{path}: {match[1]}"
+        for path, (text, _) in modules().items()
+        if path.startswith(("core/commands/", "tools/"))
+        for match in calls.finditer(text)
+    ]
+    assert not found, "begin with a noun, as in 'seed of the noise':\n" + "\n".join(found)
 
 
 def test_no_coined_words() -> None:

@@ -35,7 +35,7 @@ TYPES = {
     torch.int64: "*i64",
 }
 WARPS, REGISTERS = 64, 65_536
-"""Of a multiprocessor of compute capability 8.0 and 9.0."""
+"""Warps and registers of a multiprocessor of compute capability 8.0 and 9.0."""
 SHARED = {80: 163_840, 90: 232_448}
 SIZES = {
     "layer_norm": [(32, 48), (32, 384)],
@@ -48,16 +48,16 @@ SIZES = {
     "sinkhorn": [(4, 1024), (8, 4096)],
     "selective_scan": [(16, 256)],
 }
-"""By op: sides and widths that its registered case is called with (`core.ops.self_test`)."""
+"""Sides and widths that an operator's registered case is called with (`core.ops.self_test`)."""
 ALSO = {"window_attention": [((1, 8, 8, 18 * 30), (1, 8, 8, 6))]}
-"""By op: shapes besides. Heads of 30 channels, of which two are read at once, take the most registers."""
+"""More shapes by operator. Heads of 30 channels, of which two are read at once, take the most registers."""
 WIDTHS = (
     *(1, 3, 16, 24, 30, 32, 36, 42, 48, 60, 64, 85, 90, 96, 127),
     *(128, 144, 174, 180, 192, 240, 255, 256, 360, 384, 510, 512, 768, 1021),
 )
 """Channels of published networks, and some that no power of 2 divides: for ``--widths``."""
 HEADS = (4, 8, 15, 16, 24, 29, 30, 32, 36, 48, 60, 64, 96, 128)
-"""Channels of a head, likewise."""
+"""Channels of a head there."""
 STATES = ((32, 16), (30, 16), (48, 32), (64, 16), (64, 64), (64, 128), (128, 64), (128, 128), (60, 30))
 """Channels of a head and of its state."""
 SHAPES: dict[str, list[tuple[tuple[int, ...], ...]]] = {
@@ -78,7 +78,7 @@ SHAPES: dict[str, list[tuple[tuple[int, ...], ...]]] = {
     ],
     "causal_conv1d": [((1, c, 1024), (c, k), (c,)) for c in WIDTHS for k in (3, 4)],
 }
-"""By op, of those that depend on more than a width: shapes that its case is called with for ``--widths``."""
+"""Shapes of the operators that depend on more than a width, for ``--widths``."""
 PLANES = {"census", "charbonnier", "gradient", "laplacian", "ms_ssim", "ssim"}
 """Those that work on images of any width by the same kernels."""
 
@@ -215,9 +215,16 @@ def fitting(registers: int, shared: int, warps: int, capability: int) -> int:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command line takes."""
-    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="of the tensors")
     parser.add_argument(
-        "--capability", type=int, nargs="+", choices=sorted(SHARED), default=[80, 90], help="of the GPUs"
+        "--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="dtype of the tensors"
+    )
+    parser.add_argument(
+        "--capability",
+        type=int,
+        nargs="+",
+        choices=sorted(SHARED),
+        default=[80, 90],
+        help="compute capabilities of the GPUs",
     )
     parser.add_argument("--only", default="", metavar="WORD", help="kernels whose names have this in them")
     parser.add_argument(

@@ -62,7 +62,7 @@ LOSSES: dict[str, dict[str, Any]] = {
     "census": {"type": "TernaryCensusLoss"},
     "flow smoothness": {"type": "FlowSmoothnessLoss"},
 }
-"""Of images of `LOSS_SHAPE`."""
+"""Losses of images of `LOSS_SHAPE`."""
 LOSS_SHAPE = (4, 3, 256, 256)
 Step = Callable[[nn.Module, Tensor], Any]
 SPECIAL: dict[str, Step] = {"DiffIR, stage 1": lambda net, x: net(x, x.clone())}

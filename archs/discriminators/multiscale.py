@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ...core.annotations import Count
 from ...core.errors import UserError
 from .. import ARCHS
-from .patchgan import Norm, flat, groups, need_pixels
+from .patchgan import NormLayer, flat, groups, need_pixels
 
 
 def half(x: Tensor) -> Tensor:
@@ -123,10 +123,10 @@ class HiFaceScale(nn.Module):
     def __init__(self, channels: int, width: int, n_layers: int, norm: str, keep_features: bool) -> None:
         super().__init__()
         spectral, kind = norm.startswith("spectral"), norm.removeprefix("spectral") or "none"
-        if kind not in get_args(Norm):
+        if kind not in get_args(NormLayer):
             accepted = "spectralinstance, spectralbatch, spectral, instance, batch, none"
             raise UserError(f"HiFaceGANDiscriminator: norm_d cannot be '{norm}'. Accepted: {accepted}.")
-        chosen = cast("Norm", kind)
+        chosen = cast("NormLayer", kind)
         layers = groups(
             channels, width, n_layers - 1, padding=2, norm=chosen, spectral=(False, spectral), bias=chosen == "none"
         )

@@ -17,7 +17,7 @@ from ...core.errors import UserError
 from ...core.ops.flow_warp import flow_warp
 from ...core.runtime.checkpoint import load_weights
 from .. import ARCHS
-from ..residual import conv3x3
+from ..residual import conv3x3_with_bias
 from .edvr import Aligned
 from .layers import ConvResidualBlocks, Enlarging, Stepwise, enlarge, lrelu, need_clip, pad_frames
 from .spynet import LEVELS, SpyNet
@@ -211,9 +211,9 @@ class IconVSR(Recurrent):
         self.edvr = Aligned(num_feat, self.least_frames, extract_blocks=5, groups=8)
         if edvr_path:
             load_weights(self.edvr, edvr_path, "params")
-        self.backward_fusion = conv3x3(2 * num_feat, num_feat)
+        self.backward_fusion = conv3x3_with_bias(2 * num_feat, num_feat)
         self.backward_trunk = ConvResidualBlocks(num_feat + 3, num_feat, num_block)
-        self.forward_fusion = conv3x3(2 * num_feat, num_feat)
+        self.forward_fusion = conv3x3_with_bias(2 * num_feat, num_feat)
         self.forward_trunk = ConvResidualBlocks(2 * num_feat + 3, num_feat, num_block)
 
     def forward(self, clip: Tensor) -> Tensor:

@@ -12,21 +12,21 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .table import Row
+    from .table import ZooRow
 
 __all__ = ["EXTRA_LIBRARY", "about", "adapted", "advice", "find", "has_extra", "names", "restricted", "rows"]
 EXTRA_LIBRARY = "spandrel_extra_arches"
 """Architectures under restrictive licences: a package of its own, used where the user has installed it."""
 
 
-def rows() -> dict[str, Row]:
+def rows() -> dict[str, ZooRow]:
     """The table, by name; with the restrictive licences where their package is installed."""
     from .table import EXTRA, ROWS
 
     return {**ROWS, **EXTRA} if has_extra() else dict(ROWS)
 
 
-def restricted() -> dict[str, Row]:
+def restricted() -> dict[str, ZooRow]:
     """The rows under restrictive licences whose package is not installed."""
     from .table import EXTRA
 

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..blocks import pad_symmetric
+
 Options = dict[str, Any]
 
 
@@ -74,9 +76,7 @@ def pad_to_windows(net: nn.Module) -> None:
 
 def _craft(net: Any, x: Tensor) -> Tensor:
     height, width = x.shape[-2:]
-    down, right = -height % net.window_size, -width % net.window_size
-    x = torch.cat([x, x.flip(2)], 2)[:, :, : height + down] if down else x
-    x = torch.cat([x, x.flip(3)], 3)[..., : width + right] if right else x
+    x = pad_symmetric(x, net.window_size)
     net.h, net.w = x.shape[2:]
     mean = net.mean.type_as(x)
     x = net.conv_first((x - mean) * net.img_range)

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..blocks import continued
+
 SPANDREL = "spandrel."
 
 
@@ -43,12 +45,17 @@ def traceable(network: nn.Module) -> Iterator[None]:
                     replace(module, name, INSTEAD[name])
         for kind in kinds:
             for (of, name), instead in METHODS.items():
-                if of == kind.__name__ and name in vars(kind):
+                if of in (kind.__name__, qualified(kind)) and name in vars(kind):
                     replace(kind, name, instead)
         yield
     finally:
         for owner, name, own in reversed(changed):
             setattr(owner, name, own)
+
+
+def qualified(kind: type) -> str:
+    """A class's name after that of its module."""
+    return f"{kind.__module__.rpartition('.')[2]}.{kind.__name__}"
 
 
 def joined(windows: Tensor, window: tuple[int, int], height: int, width: int) -> Tensor:
@@ -80,7 +87,17 @@ def windows2img(own: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return call
 
 
-INSTEAD = {"window_reverse": window_reverse, "windows2img": windows2img}
+def index_reverse(own: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """For ``index_reverse(order)``, whose loop over the batch fixes it: where each place of an order (B, n) went."""
+
+    def call(index: Tensor) -> Tensor:
+        place = torch.arange(index.shape[1], device=index.device).expand_as(index)
+        return torch.zeros_like(index).scatter(1, index, place)
+
+    return call
+
+
+INSTEAD = {"window_reverse": window_reverse, "windows2img": windows2img, "index_reverse": index_reverse}
 """Names of functions in spandrel's modules, and what makes another of them."""
 
 
@@ -118,9 +135,35 @@ def padded_by_eight(own: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def with_whole_windows(own: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """FDAT: pixels are extended by zeros to whole windows before, and cropped after, also where nothing is missing."""
+
+    def call(self: Any, x: Tensor, H: int, W: int) -> Tensor:
+        image = x.unflatten(1, (H, W))
+        height, width = ((n + self.ws - 1) // self.ws * self.ws for n in (H, W))  # ONNX rounds quotients below 0 up
+        image = nn.functional.pad(image, (0, 0, 0, width - W, 0, height - H))
+        made = own(self, image.flatten(1, 2), height, width)
+        return made.unflatten(1, (height, width))[:, :H, :W].flatten(1, 2)
+
+    return call
+
+
+def reflected_to_windows(own: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """DCTLSA: features are extended by reflection to whole windows, as its layers would; of any size."""
+
+    def call(self: Any, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        x = continued(continued(x, -2, self.window_size), -1, self.window_size)
+        return own(self, x)[..., :height, :width]
+
+    return call
+
+
 METHODS: dict[tuple[str, str], Callable[..., Any]] = {
     ("MoELayer", "forward"): every_expert,
     ("Conv3XC", "update_params"): nothing,
     ("FBCNN", "forward"): padded_by_eight,
+    ("FastSpatialWindowAttention", "forward"): with_whole_windows,
+    ("dctlsa.BasicLayer", "forward"): reflected_to_windows,
 }
-"""Classes of spandrel and their methods, and what makes another of them."""
+"""Classes of spandrel, after their module where the name is a common one, and their methods, and what makes another of them."""

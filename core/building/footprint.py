@@ -33,7 +33,7 @@ FEW = 4
 SIDES = (64, 96)
 """Sides of the patches that are tried; what a sample leaves behind grows as a line with its pixels."""
 LARGE = (192,)
-"""For losses that refuse small patches (MS-SSIM of five scales)."""
+"""Side of patches for losses that refuse small ones (MS-SSIM of five scales)."""
 OVERHEAD = 1.05
 """What the backward pass makes besides, as a factor: so estimates for the recipes of HDR, interpolation and underwater pictures
 are within a tenth of what processes on a CPU took, and those for generation at most a fifth above."""

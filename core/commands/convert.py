@@ -124,7 +124,7 @@ def convert(source: Path, target: Path, opt: Options | None = None, stubbed: Seq
     notes = ""
     about = weights.about_itself(found)
     if opt is not None:
-        about = description.describe(opt)
+        about = description.weights_description(opt)
         state, dropped, fresh = fitted(state, opt.networks["g"])
         notes += (
             f", without {len(dropped)} that the network does not have ({', '.join(dropped[:3])})" if dropped else ""
@@ -145,7 +145,7 @@ def convert(source: Path, target: Path, opt: Options | None = None, stubbed: Seq
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command line takes."""
     parser.add_argument("original", type=Path, help="checkpoint of an original")
-    parser.add_argument("out", type=Path, help="what to write, .safetensors or .pth")
+    parser.add_argument("out", type=Path, help="file to write, .safetensors or .pth")
     parser.add_argument("-opt", "--opt", help="option file whose network_g the weights must fit")
     add_trust(parser)
     parser.add_argument(

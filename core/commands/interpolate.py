@@ -27,12 +27,12 @@ from ..errors import UserError, expanded
 from ..imaging.image_io import imwrite
 from ..imaging.video_codecs import USUAL, Encoding, choose
 from ..imaging.video_writer import VideoWriter
-from ..inference.halving import DEEPEST
+from ..inference.halving import MOST_HALVINGS
 from ..load import load_model
 from ..models.interpolation import InterpolationModel
 from ..runtime import devices
 from ..runtime.distributed import named_device
-from ..use.clips import alike
+from ..use.clips import played_alike
 from ..use.interpolated import (
     FOLDER_RATE,
     Between,
@@ -135,7 +135,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--flow_scale", type=float, default=1.0, help="0.5 for 2K, 0.25 for 4K")
     parser.add_argument("--frames", type=Path, metavar="FOLDER", help="write numbered PNG files")
     parser.add_argument("--video", type=Path, metavar="FILE", help="write a video")
-    parser.add_argument("--fps", help="at which the video plays; as fast as the input when omitted")
+    parser.add_argument("--fps", help="frame rate of the video; it plays as fast as the input when omitted")
     parser.add_argument(
         "--drop_duplicates", action="store_true", help="leave out frames that repeat the one before first"
     )
@@ -240,7 +240,7 @@ def refuse_unreachable(parts: set[Fraction]) -> None:
         UserError: there is one.
     """
     for part in parts:
-        if part.denominator & (part.denominator - 1) or part.denominator > 2**DEEPEST:
+        if part.denominator & (part.denominator - 1) or part.denominator > 2**MOST_HALVINGS:
             raise UserError(
                 f"--recursive: halving reaches 1/2, 1/4, 3/4, ... of the way between two frames, not {part}"
             )
@@ -252,7 +252,7 @@ def opened(a: argparse.Namespace, clip: Clip, plan: Plan, encoding: Encoding) ->
     rate = plays or plan.rate
     if not isinstance(clip, Video):
         return VideoWriter(a.video, rate, encoding=encoding)
-    about = alike(clip, [moment.time for moment in plan.moments], rate)
+    about = played_alike(clip, [moment.time for moment in plan.moments], rate)
     if plays is not None:
         about["timed"] = False
     if plays is not None or a.from_fps is not None:

@@ -77,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--launcher",
         metavar="'COMMAND ...'",
         default="",
-        help="what starts each run and waits for it, such as 'srun --ntasks=1 --gpus=1'; this machine when omitted",
+        help="command that starts each run and waits for it, such as 'srun --ntasks=1 --gpus=1'; this machine when omitted",
     )
     parser.add_argument("--dry-run", action="store_true", help="only name the runs")
     _arguments.add_overrides(parser)

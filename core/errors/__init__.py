@@ -18,7 +18,7 @@ from .base import (
 from .escaping import escaped, table_row
 from .names import SHOWN, did_you_mean, edits, listing, meant
 from .paths import expanded, unreadable
-from .text import LINE, MESSAGE, VALUE, in_one_line, lines, message, printable, redacted, without_secrets
+from .text import LINE, MESSAGE, VALUE, first_line, in_one_line, lines, message, printable, redacted, without_secrets
 
 __all__ = [
     "EXIT_BROKEN_PIPE",
@@ -37,6 +37,7 @@ __all__ = [
     "edits",
     "escaped",
     "expanded",
+    "first_line",
     "in_one_line",
     "lines",
     "listing",

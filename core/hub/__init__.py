@@ -20,7 +20,8 @@ from ..files.reading import checksum
 
 PREFIX = "hub:"
 RANDOM = "random"
-"""In place of a path to the weights of losses, feature extractors and discriminators that look through a trained network."""
+"""Word for random numbers, in place of a path to the weights of losses, feature extractors and discriminators that look
+through a trained network."""
 INDEX = Path(__file__).with_name("weights.yml")
 OWN = "weights.yml"
 """The name of an index of one's own, in `home`."""

@@ -59,7 +59,7 @@ class Gallery:
     waiting: deque[tuple[str, Future[None]]] = field(default_factory=deque, init=False)
     """Files that a thread is writing, with the name of the image that each is of; see `written`."""
     depths: dict[str, bool] = field(default_factory=dict, init=False)
-    """By dataset, whether its inputs have more bits than saved pictures, which is looked up once."""
+    """Whether a dataset's inputs have more bits than saved pictures, which is looked up once."""
     _thread: ThreadPoolExecutor | None = field(default=None, init=False)
 
     def note_depth(self, dataset: str, lq: Tensor | None, mean: Values, std: Values) -> None:

@@ -157,7 +157,7 @@ class Text(Track):
 
 
 KINDS: dict[str, tuple[type[Track], ...]] = {"audio": (Track, Sound), "subtitle": (Track, Text)}
-"""By kind of track, the ways to keep it, the best first."""
+"""Ways to keep each kind of track, the best first."""
 
 
 def said_by(holder: Any) -> dict[str, str]:

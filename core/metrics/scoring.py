@@ -30,7 +30,7 @@ from . import (
     scores_sets,
 )
 
-Row = dict[str, Any]
+ScoreRow = dict[str, Any]
 """One image's scores: ``{"index": 3, "image": "bees", "psnr": 31.2}``."""
 
 
@@ -60,7 +60,7 @@ class Scorer:
     rounding: Mapping[str, Rounding] = field(default_factory=dict)
     transfers: Mapping[str, Transfer] = field(default_factory=dict)
     better: dict[str, str] = field(init=False)
-    """By metric, whether a ``higher`` or a ``lower`` score beats another."""
+    """Whether, for each metric, a ``higher`` or a ``lower`` score beats another."""
     best: str | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -251,7 +251,7 @@ class Scorer:
             known["gamma"] = 1.0  # radiance is linear already
         return {**{k: v for k, v in known.items() if k in accepted}, **metric_options(block)}
 
-    def means(self, rows: Sequence[Row]) -> tuple[dict[str, float], list[str]]:
+    def means(self, rows: Sequence[ScoreRow]) -> tuple[dict[str, float], list[str]]:
         """The `mean_score` of every score over the images that have it: a metric, then what the baselines have of it.
 
         Also what is to be said of them, a line each.

@@ -26,6 +26,6 @@ def _uploaded(values: tuple[Any, ...], dtype: torch.dtype, device: torch.device)
 
 
 def uploaded(x: Tensor, device: torch.device) -> Tensor:
-    """`x`, of the host's memory, on a device: from pinned memory, so that nothing waits for what the device still has to do."""
+    """`x`, of any shape, copied from the host's memory to a device: from pinned memory, so that the host need not wait."""
     allowed = torch.float32 if x.dtype == torch.float64 and widest(device) != torch.float64 else x.dtype
     return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device, allowed)

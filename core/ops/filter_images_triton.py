@@ -61,7 +61,7 @@ def _filter(
 
 @torch.library.custom_op("relume::filter_images", mutates_args=())
 def fused(x: Tensor, kernels: Tensor, sizes: Tensor | None) -> Tensor:
-    """`filter_images.filtered` of float32."""
+    """`filter_images.filtered` of float32, shapes included."""
     x, rows = x.contiguous(), tile(ROWS)
     y = torch.empty_like(x)
     channels, height, width = x.shape[1:]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from .deterministic import grid_sample
+from . import deterministic
 from .dispatch import device_obstacle, use_kernel
 from .precision import at_least_float32
 from .self_test import case
@@ -72,7 +72,7 @@ def _sampled(x: Tensor, flow: Tensor, interp_mode: str, padding_mode: str, align
         flow, image = at_least_float32(flow), at_least_float32(x)
         flow = flow.to(image.dtype)
         grid = torch.stack([_place(flow[..., 0], width, lines, -1), _place(flow[..., 1], height, lines, -2)], dim=-1)
-        y = grid_sample(image, grid, interp_mode, padding_mode, align_corners)
+        y = deterministic.grid_sample(image, grid, interp_mode, padding_mode, align_corners)
     return y.to(x.dtype)
 
 
@@ -155,5 +155,8 @@ def modulated_deform_conv(
         nowhere = offset.isnan()
         pairs = nowhere.unflatten(1, (-1, 2)).any(2)
         offset, mask = offset.masked_fill(nowhere, 0.0), mask.masked_fill(pairs, math.nan)
+        if deterministic.wanted(x):
+            steps = [(s, s) if isinstance(s, int) else s for s in (stride, padding, dilation)]
+            return deterministic.deform_conv(x, offset, mask, weight, bias, *steps).to(dtype)
         y: Tensor = deform_conv2d(x, offset, weight, bias, stride, padding, dilation, mask)
     return y.to(dtype)

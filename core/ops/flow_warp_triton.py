@@ -22,7 +22,7 @@ from .planes import dense, steps
 TILE, CHANNELS = 512, 16
 """Elements of a program's tile, and channels at most."""
 ELEMENTS = 1024
-"""Of a program that goes through a map."""
+"""Elements of a program that goes through a map."""
 
 
 @triton.jit

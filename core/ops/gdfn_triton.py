@@ -21,7 +21,7 @@ PIXELS = 64
 CHANNELS = 16
 """Channels of it."""
 WARPS = 8
-"""Of a program: its threads hold four elements of a map, and up to nine shifts of each."""
+"""Warps of a program: its threads hold four elements of a map, and up to nine shifts of each."""
 
 
 @triton.jit
@@ -156,7 +156,7 @@ def _fake_backward(
 def _run_backward(
     grad: Tensor, a: Tensor, b: Tensor, kernel: Tensor, bias: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of a, b, kernel and bias (2 E), and what `gate` gave."""
+    """Gradients of a, b, kernel and bias (2 E), and what `gelu_gate` gave."""
     grad, a, b, kernel = grad.contiguous(), a.contiguous(), b.contiguous(), kernel.contiguous()
     of_u, of_v, of_a, of_b, out = (torch.empty_like(a) for _ in range(5))
     grid, shape, tiles = _sizes(a, kernel)
@@ -182,7 +182,7 @@ def _gradients(ctx: Any, backward: Any, grad: Tensor) -> tuple[Tensor | None, ..
     return *of, None if ctx.saved_tensors[3] is None else of_bias
 
 
-gate = operator("gdfn", _run, _fake, _run_backward, _fake_backward, _setup, _gradients, lowered=True)
+gelu_gate = operator("gdfn", _run, _fake, _run_backward, _fake_backward, _setup, _gradients, lowered=True)
 """``gelu(dw(a)) dw(b)`` of pixel-major (B, H, W, E) with the halves of `kernel` (2 E, 1, K, K) and `bias` (2 E)."""
 gate_backward = torch.ops.relume.gdfn_backward
-"""Gradients of a, b, kernel and bias, and what `gate` gave."""
+"""Gradients of a, b, kernel and bias, and what `gelu_gate` gave."""

@@ -85,7 +85,7 @@ def _recompress(
 def fused(
     x: Tensor, factor: Tensor, transforms: Tensor, tables: Tensor, sizes: Tensor | None, whole: bool, soft: bool
 ) -> Tensor:
-    """`jpeg.recompressed` of float32."""
+    """`jpeg.recompressed` of float32, shapes included."""
     x, blocks = x.contiguous(), tile(BLOCKS)
     y = torch.empty_like(x)
     height, width = x.shape[2:]

@@ -210,7 +210,7 @@ def _run_backward(
     attention: Tensor,
     c: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """From the attention's gradient (B, C, C): those of the temperature, of `kv` without its values, and of q (or nothing)."""
+    """Gradients of the temperature, of `kv` without its values, and of q (or nothing), from that of the attention (B, C, C)."""
     of_temperature, of_kv, of_q = _fake_backward(grad, q, kv, temperature, norms, cosine, attention, c)
     kv, q, grad = kv.contiguous(), None if q is None else q.contiguous(), grad.contiguous()
     batch, pixels, heads = kv.shape[0], kv.shape[1] * kv.shape[2], temperature.numel()
@@ -268,4 +268,4 @@ q is in planes (B, C, H, W), or None for the first C channels of kv, which is pi
 last C; temperature has one element per head.
 """
 attend_backward = torch.ops.relume.mdta_backward
-"""From the attention's gradient (B, C, C): those of the temperature, of `kv` without its values, and of q (or nothing)."""
+"""Gradients of the temperature, of `kv` without its values, and of q (or nothing), from that of the attention (B, C, C)."""

@@ -45,7 +45,7 @@ FORCED: dict[str, str] = {}
 
 
 _PARSED: dict[str, tuple[str, dict[str, str]]] = {}
-"""By what ``RELUME_KERNELS`` was: a dict and not a cached function, since ``torch.compile`` looks inside."""
+"""Modes for each value that ``RELUME_KERNELS`` had: a dict and not a cached function, since ``torch.compile`` looks inside."""
 
 
 def mode_of(op: str) -> str:

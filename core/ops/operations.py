@@ -179,7 +179,7 @@ FORMULAS: dict[str, tuple[Callable[..., int], Callable[..., int]]] = {
         ("charbonnier", "smoothness", "census", "flow_warp", "sinkhorn", "log_sinkhorn", "absorbed"), (nothing, nothing)
     ),
 }
-"""By operator: forward and backward."""
+"""Operations of each operator, forward and backward."""
 
 
 def register(name: str) -> None:

@@ -15,7 +15,7 @@ LIBRARY = torch.library.Library("relume", "FRAGMENT")
 """Where rules for autocast are registered; those of PyTorch cast to a dtype that is known beforehand."""
 
 
-def operator(
+def custom_operator(
     name: str,
     forward: Callable[..., Any],
     fake: Callable[..., Any],

@@ -242,9 +242,9 @@ class _GatedProjection(Function):
         ctx.save_for_backward(a, b, kernel, kernel_bias, out_weight)
         ctx.has_out_bias, ctx.fused = out_bias is not None, fused
         if fused:
-            from .gdfn_triton import gate
+            from .gdfn_triton import gelu_gate
 
-            return F.linear(gate(a, b, kernel, kernel_bias), out_weight, out_bias)
+            return F.linear(gelu_gate(a, b, kernel, kernel_bias), out_weight, out_bias)
         a, b = _depthwise_pair(a, b, kernel, kernel_bias)
         return F.linear(F.gelu(a).mul_(b), out_weight, out_bias)
 

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launching import block, launch, operator, steps, tile
+from .launching import block, launch, operator, tile, tile_steps
 
 TILE = 1024
 """Elements that a program holds at once."""
@@ -138,7 +138,7 @@ def _run_backward(
     of_x, _, of_z = _fake_backward(grad, x, weight, z, scale, size, norm_before_gate)
     x, gate, groups = _rows(x), _rows(x if z is None else z), x.shape[-1] // size
     height, width = _tiling(size)
-    held = steps(STEPS, triton.cdiv(len(x), height))
+    held = tile_steps(STEPS, triton.cdiv(len(x), height))
     programs = triton.cdiv(len(x), height * held)
     partial = torch.empty(programs, groups * size, device=x.device, dtype=torch.float32)
     launch(

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UserError
-from .dispatch import device_obstacle, use_kernel
+from .dispatch import constant_to_compiler, device_obstacle, use_kernel
 from .selective_scan_chunks import scan_chunks
 from .selective_scan_loop import scan_loop
 from .selective_scan_operator import scan_operator
@@ -187,7 +187,7 @@ def _obstacle(u: Tensor, A: Tensor, B: Tensor, C: Tensor, **others: Tensor | Non
     return device_obstacle("selective_scan", **given)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant_to_compiler
 def _has_mamba() -> bool:
     """Whether `mamba_kernel` finds one; the compiler does not follow imports."""
     return mamba_kernel() is not None

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .operations import counted_inside
-from .operators import operator, or_zeros
+from .operators import custom_operator, or_zeros
 from .selective_scan_chunks import backward, forward, starts_of
 
 
@@ -67,7 +67,7 @@ def _gradients(ctx: Any, run: Any, grad: Tensor | None, grad_last: Tensor | None
     return *of, None if D is None else of_D, None if bias is None else of_bias, None
 
 
-_scan = operator(
+_scan = custom_operator(
     *("selective_scan_plain", _run, _fake, _run_backward, _fake_backward, _setup, _gradients),
     "the selective scan can be differentiated once",
 )

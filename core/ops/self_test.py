@@ -23,9 +23,9 @@ TOLERANCE = {torch.float32: 2e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
 FAULTS: dict[tuple[str, torch.dtype, torch.device], str | None] = {}
 """What was found by op, dtype and device; None where nothing was wrong."""
 CASES: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] = {}
-"""By op, of those whose modules are imported: a function that differentiates in all of its tensors, and their shapes."""
+"""Cases of the operators whose modules are imported: a function that differentiates in all of its tensors, and their shapes."""
 SIZED: dict[str, Callable[[int, int], tuple[tuple[int, ...], ...]]] = {}
-"""By op: shapes for the same function where what it works on has side^2 rows of some width, for `core.ops.crossover`."""
+"""Shapes for an operator's same function where what it works on has side^2 rows of some width, for `core.ops.crossover`."""
 Call = TypeVar("Call", bound=Callable[..., Any])
 _LOCK = threading.RLock()
 

@@ -32,6 +32,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from . import hosts
 from .deterministic import running_sum
 from .precision import widest
 
@@ -63,16 +64,17 @@ def scan_chunks(
     return result
 
 
-def least_tile(*tensors: Tensor | None) -> int:
-    """1 in training, else 0: the largest that is safe.
+def least_tile(x: Tensor, *others: Tensor | None) -> int:
+    """1 in training where asking would wait for a device, else 0: the largest that is safe.
 
-    A training step asks the device nothing: single steps are safe whatever the decay is, and cost the scan a half more.
+    Single steps are safe whatever the decay is, and cost the scan twice as much.
     """
-    return int(torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors))
+    trained = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *others))
+    return int(trained and not hosts.asks_freely(x))
 
 
 # ------------------------------------------------------------------------------------------------------------- layout
-class _Layout:
+class Layout:
     """A block of samples and steps: from (B, L, heads or groups, ...) to rows (R, Q, ...), and back.
 
     R runs over samples, chunks and groups; what is left of heads is those of the group.
@@ -114,7 +116,7 @@ class _Layout:
             target.copy_(t.flatten(1, 2)[:, : self.length])
 
 
-def layouts(x: Tensor, B: Tensor, chunk: int, memory: Memory) -> Iterator[list[_Layout]]:
+def layouts(x: Tensor, B: Tensor, chunk: int, memory: Memory) -> Iterator[list[Layout]]:
     """The blocks in the order of steps, for every sample, or for all at once where memory is no hierarchy of caches.
 
     `x` (batch, length, heads, width) and `B` (batch, length, groups, states) are read for their shapes.
@@ -128,7 +130,7 @@ def layouts(x: Tensor, B: Tensor, chunk: int, memory: Memory) -> Iterator[list[_
         steps.append(slice(whole, length))
     for i in range(batch if on_cpu else 1):
         samples = slice(i, i + 1) if on_cpu else slice(0, batch)
-        yield [_Layout(samples, s, chunk, B.shape[2], memory) for s in steps]
+        yield [Layout(samples, s, chunk, B.shape[2], memory) for s in steps]
 
 
 class Memory:
@@ -213,7 +215,7 @@ def _before(t: Tensor) -> Tensor:
 
 
 # -------------------------------------------------------------------------------------------------------------- blocks
-class _Gradients(NamedTuple):
+class Gradients(NamedTuple):
     """Gradients of the inputs, as rows; `product` is x times the output's gradient, `meeting` its sum over P."""
 
     x: Tensor
@@ -226,12 +228,12 @@ class _Gradients(NamedTuple):
     state: Tensor
 
 
-class _Block:
+class Block:
     """One block of chunks as rows: x (R, Q, heads, P), dt and c (R, Q, heads), B and C (R, Q, N)."""
 
     def __init__(
         self,
-        layout: _Layout,
+        layout: Layout,
         x: Tensor,
         dt: Tensor,
         A: Tensor,
@@ -310,7 +312,7 @@ class _Block:
             link.late(y).addcmul_(update, link.rise)
         return y.addcmul_(self.x, self.direct), states[:, -1].clone()
 
-    def backward(self, grad: Tensor, state: Tensor, grad_state: Tensor) -> _Gradients:
+    def backward(self, grad: Tensor, state: Tensor, grad_state: Tensor) -> Gradients:
         """From gradients of output and last state, and the state before the block.
 
         ``g.a`` sums over all links across a step. Through the states these are what the state before the chunk gives to that
@@ -322,7 +324,7 @@ class _Block:
         states = self.carry("states", self.B, fallen, state)
         grads = self.carry("gradients", self.C, risen, grad_state, backwards=True)
         before, after = _rows(states[:, :-1]), _rows(grads[:, 1:])
-        g = _Gradients(
+        g = Gradients(
             x=torch.matmul(self.B, after, out=self.memory("u", *shape[:2], before.shape[2]))
             .view(shape)
             .mul_(self.fall),
@@ -349,7 +351,7 @@ class _Block:
         g.x.mul_(dt).addcmul_(grad, self.direct)
         return g
 
-    def backward_link(self, link: _Link, grad: Tensor, g: _Gradients) -> None:
+    def backward_link(self, link: _Link, grad: Tensor, g: Gradients) -> None:
         """Add a link's share of the gradients; ``g.x`` is that of u here."""
         fallen = self.scaled("fallen", link.early(self.x), link.fall * link.early(self.dt)[..., None])
         risen = self.scaled("risen", link.late(grad), link.rise)
@@ -393,7 +395,7 @@ def forward(
         state = initial[samples]
         for layout in sequence:
             starts.append(state)
-            rows, state = _Block(layout, x, dt, A, B, C, D, tile).forward(state)
+            rows, state = Block(layout, x, dt, A, B, C, D, tile).forward(state)
             layout.store(y, rows)
         last[samples] = state
     return y, last, starts
@@ -412,7 +414,6 @@ def backward(
     grad_x, grad_dt, grad_B, grad_C = (torch.empty_like(t) for t in (x, dt, B, C))
     grad_A = torch.zeros_like(A)
     grad_D = None if D is None else torch.zeros_like(D)
-    wide = _wide(x)
     grad_initial = torch.empty_like(grad_last)
     memory = Memory(x)
     position = 0
@@ -421,21 +422,26 @@ def backward(
         state = grad_last[samples]
         for i in reversed(range(len(sequence))):
             layout = sequence[i]
-            block = _Block(layout, x, dt, A, B, C, D, tile)
+            block = Block(layout, x, dt, A, B, C, D, tile)
             g = block.backward(layout.rows(grad, "grad"), starts[position + i], state)
             state = g.state
             layout.store(grad_x, g.x)
             layout.store(grad_dt, torch.addcmul(g.dt, g.a, layout.per_head(A)))
             layout.store(grad_B, g.B[:, :, None])
             layout.store(grad_C, g.C[:, :, None])
-            # Sums over all steps, of numbers of both signs.
-            grad_A += layout.by_chunk(g.a * block.dt).sum((0, 1, 3), dtype=wide).flatten()
-            if grad_D is not None:
-                terms = g.product if grad_D.shape[1] > 1 else g.meeting[..., None]
-                grad_D += layout.by_chunk(terms).sum((0, 1, 3), dtype=wide).flatten(0, 1)
+            totals(layout, block, g, grad_A, grad_D)
         grad_initial[samples] = state
         position += len(sequence)
     return grad_x, grad_dt, grad_A, grad_B, grad_C, grad_D, grad_initial
+
+
+def totals(layout: Layout, block: Block, g: Gradients, grad_A: Tensor, grad_D: Tensor | None) -> None:
+    """Add a block's share of the gradients of A and D: sums over all steps, of numbers of both signs."""
+    wide = _wide(block.x)
+    grad_A += layout.by_chunk(g.a * block.dt).sum((0, 1, 3), dtype=wide).flatten()
+    if grad_D is not None:
+        terms = g.product if grad_D.shape[1] > 1 else g.meeting[..., None]
+        grad_D += layout.by_chunk(terms).sum((0, 1, 3), dtype=wide).flatten(0, 1)
 
 
 class _Scan(Function):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .operations import counted_inside
-from .operators import operator, or_zeros
+from .operators import custom_operator, or_zeros
 from .ssd_chunks import Memory, backward, forward, layouts, least_tile, safe_tile
 
 
@@ -73,7 +73,7 @@ def _gradients(ctx: Any, run: Any, grad: Tensor | None, grad_last: Tensor | None
     return *of, None if ctx.saved_tensors[5] is None else of_D, of_initial, None, None
 
 
-_scan = operator(
+_scan = custom_operator(
     "ssd_plain", _run, _fake, _run_backward, _fake_backward, _setup, _gradients, "the scan can be differentiated once"
 )
 counted_inside("ssd_plain", _run, _run_backward)

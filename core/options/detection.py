@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from ..errors import UserError, require
+from ..errors import UserError, first_line, require
 from ..runtime import checkpoint, weights
 
 log = logging.getLogger("relume")
@@ -29,13 +29,11 @@ def entry(path: Path) -> Any:
             with module.safe_open(str(path), "pt") as file:
                 return json.loads((file.metadata() or {}).get(weights.ABOUT, "null"))
         except (module.SafetensorError, ValueError, OSError) as e:
-            raise UserError(
-                f"{path}: cannot be read, it is torn or not a checkpoint ({checkpoint.first_line(e)})"
-            ) from e
+            raise UserError(f"{path}: cannot be read, it is torn or not a checkpoint ({first_line(e)})") from e
     try:
         return weights.about_itself(checkpoint.load(path))
     except (ValueError, RecursionError) as e:
-        raise UserError(f"{path}: what it says of itself cannot be read ({checkpoint.first_line(e)})") from e
+        raise UserError(f"{path}: what it says of itself cannot be read ({first_line(e)})") from e
 
 
 def detected(path: Path) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from ...datasets.sources import Folder, listing
+from ...datasets.sources import Folder, first_names
 from ...datasets.triplets import read_list
 from ..errors import UserError
 from ..imaging.image_io import imwrite
@@ -17,8 +17,7 @@ from ..imaging.storage import list_files
 from . import journal
 from .crops import places
 from .images import crop_one, size_of
-from .requests import Request
-from .requests import size_of as file_size
+from .requests import Request, file_size
 
 SIDE, STEP = 480, 240
 """DF2K's sub-images, as BasicSR cuts them."""
@@ -59,7 +58,7 @@ def df2k(request: Request) -> str:
                 raise UserError(f"{source.path(name)}: is {height}x{width}, and its sharp image is {of}, for X{scale}")
             jobs.append((source, name, f"DF2K_train_LR_bicubic_X{scale}_sub", scale, stem))
         if found and (lost := set(known) - {job[4] for job in jobs if job[3] == scale}):
-            raise UserError(f"{small[0]}: has no smaller image of {listing(sorted(lost))}")
+            raise UserError(f"{small[0]}: has no smaller image of {first_names(sorted(lost))}")
     # Cut them all, and say what was made.
     count = request.each(partial(_sub_images, request.target, request.dry), jobs)
     of_scale = {scale: sum(job[3] == scale for job in jobs) for scale in SCALES}
@@ -104,7 +103,7 @@ def sidd(request: Request) -> str:
     if not sharp:
         raise UserError(f"{request.folder}: has no files ..._GT_SRGB_010.PNG; SIDD_Medium_Srgb has")
     if absent := sorted(set(sharp.values()) - set(names)):
-        raise UserError(f"{request.folder}: is without {listing(absent)}")
+        raise UserError(f"{request.folder}: is without {first_names(absent)}")
     pairs = [(noisy, name, _stem(name)) for name, noisy in sharp.items()]
     stems = {stem for *_, stem in pairs}
     if len(stems) < len(pairs):
@@ -175,7 +174,7 @@ def reds(request: Request) -> str:
     frames = {clip: sorted(p.name for p in folder.glob("*.png")) for clip, folder in clips["sharp"].items()}
     for kind, found in clips.items():
         if differing := sorted(set(found) ^ set(frames)):
-            raise UserError(f"{request.folder}: clips that either sharp or {kind} lacks: {listing(differing)}")
+            raise UserError(f"{request.folder}: clips that either sharp or {kind} lacks: {first_names(differing)}")
         for clip, folder in found.items():
             if sorted(p.name for p in folder.glob("*.png")) != frames[clip] or not frames[clip]:
                 raise UserError(f"{folder}: has other frames than {clips['sharp'][clip]}, or none")

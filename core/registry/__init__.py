@@ -211,6 +211,10 @@ class Registry:
         """Whether Relume has something of its own under a name, as far as the text of its modules shows."""
         return (self._registered(name) or self._defined(name)) is not None
 
+    def at_hand(self, name: str) -> bool:
+        """Whether a plug-in in force, Relume itself or a library's list has the name: no library is imported for it."""
+        return self._of_plugin(name) is not None or self.has_own(name) or name in self._library_names()
+
     def whose(self, name: str) -> str:
         """Which of several components called `name` is meant, in words; empty where there is only one."""
         plugin = self.origin(name)

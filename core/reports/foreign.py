@@ -10,13 +10,13 @@ from ..imaging.image_io import READERS
 from ..imaging.visual import to_uint8
 from ..metrics.psnr import calculate_psnr
 from ..metrics.ssim import calculate_ssim
-from .comparison import Entry
+from .comparison import Compared
 from .files import Run
 
 METRICS = {"psnr": calculate_psnr, "ssim": calculate_ssim}
 
 
-def entry_of(run: Run, label: str, targets: str | None, inputs: str | None, notes: list[str]) -> Entry:
+def entry_of(run: Run, label: str, targets: str | None, inputs: str | None, notes: list[str]) -> Compared:
     """The scores of a folder's pictures, filed under their names without suffix.
 
     Raises:
@@ -53,4 +53,4 @@ def entry_of(run: Run, label: str, targets: str | None, inputs: str | None, note
         notes.append(f"{label}: left out: {listing(left)}")
     if not rows:
         raise UserError(f"{run.root}: none of its pictures has a target of the same name and size in {targets}")
-    return Entry(label, run, {"pictures": rows}, {})
+    return Compared(label, run, {"pictures": rows}, {})

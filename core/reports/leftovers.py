@@ -13,7 +13,7 @@ from ..files import is_temporary, refuse_links
 from ..runtime import lock
 from ..runtime.checkpoint import Checkpoints
 from .files import Run
-from .states import best_of
+from .states import best_validation
 
 ARCHIVED = re.compile(r"_archived_\d{8}_\d{6}(_\d+)?$")
 
@@ -87,7 +87,7 @@ def kept_for_best(run: Run) -> int | None:
     """The iteration of the best validation, where no weights are called best."""
     if any((run.root / "models").glob("net_*_best.pth")):
         return None
-    best = best_of(run)
+    best = best_validation(run)
     return best.iteration if best else None
 
 

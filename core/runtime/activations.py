@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint, noop_context_fn
 Contexts = Callable[[], tuple[AbstractContextManager[Any], AbstractContextManager[Any]]]
 """Gives what a block is computed in, the first time and again."""
 
-LISTS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
+LAYER_LISTS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
 
 
 def recomputed(network: nn.Module, contexts: Contexts = noop_context_fn) -> int:
@@ -45,18 +45,18 @@ def recomputable(network: nn.Module) -> list[nn.Module]:
 
 def blocks(network: nn.Module, listed: bool = False) -> Iterator[nn.Module]:
     """The blocks of a network, or of a part of it, which may itself be an entry of a list."""
-    composite = listed and not isinstance(network, LISTS) and any(True for _ in network.children())
+    composite = listed and not isinstance(network, LAYER_LISTS) and any(True for _ in network.children())
     if composite and not any(map(repeats, network.modules())):
         yield network
         return
     for child in network.children():
-        yield from blocks(child, isinstance(network, LISTS))
+        yield from blocks(child, isinstance(network, LAYER_LISTS))
 
 
 def repeats(module: nn.Module) -> bool:
     """Whether a module is a list of several that have layers of their own."""
-    entries = module.children() if isinstance(module, LISTS) else ()
-    return sum(not isinstance(e, LISTS) and any(True for _ in e.children()) for e in entries) > 1
+    entries = module.children() if isinstance(module, LAYER_LISTS) else ()
+    return sum(not isinstance(e, LAYER_LISTS) and any(True for _ in e.children()) for e in entries) > 1
 
 
 def counts(module: nn.Module) -> bool:

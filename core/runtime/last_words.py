@@ -22,7 +22,7 @@ from pathlib import Path
 from ..errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, RanksError, UserError, in_one_line, redacted
 from ..files import replacing
 from . import distributed, gate, lock
-from .exit_file import FILE, OUTCOMES, Words, read
+from .exit_file import FILE, OUTCOMES, Words, read_exit
 from .signals import Stopped, StopRequest
 
 log = logging.getLogger("relume")
@@ -52,7 +52,7 @@ class LastWords:
         Raises:
             UserError: they are of an attempt of the same job, which found a mistake before it came to training.
         """
-        before = read(self.path.parent)
+        before = read_exit(self.path.parent)
         session, attempt = _session()
         again = before is not None and session and (before.session, before.attempt < attempt) == (session, True)
         if again and before is not None and before.code == EXIT_USER_ERROR and before.iteration is None:
@@ -75,7 +75,7 @@ class LastWords:
             error = (gate.said_of(raised) if gate.commanded.get() else None) or raised
             self.write(code_of(error), in_one_line(error) or type(error).__name__, isinstance(error, RanksError))
             raise
-        before = read(self.path.parent)
+        before = read_exit(self.path.parent)
         if self.iteration is not None or before is None or before.code:
             self.write(0, "complete")
 

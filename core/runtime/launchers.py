@@ -19,7 +19,7 @@ FIRST_PORT, PORTS = 10_000, 20_000
 
 
 @dataclass(frozen=True)
-class Place:
+class RankPlace:
     """Where a rank stands.
 
     Attributes:
@@ -49,7 +49,7 @@ def understood(launcher: str, environment: Mapping[str, str] | None = None) -> s
     return "pytorch" if launcher == "none" and several else launcher
 
 
-def place(launcher: str, port: int | None = None, environment: MutableMapping[str, str] | None = None) -> Place:
+def place(launcher: str, port: int | None = None, environment: MutableMapping[str, str] | None = None) -> RankPlace:
     """Read the environment.
 
     Args:
@@ -77,7 +77,7 @@ def place(launcher: str, port: int | None = None, environment: MutableMapping[st
     if not 0 < found < 65536:
         raise UserError(f"MASTER_PORT is {found}; ports are from 1 to 65535")
     run, attempt = _run(launcher, environment)
-    return Place(
+    return RankPlace(
         rank=rank,
         world=world,
         address=environment["MASTER_ADDR"].strip(),

@@ -20,10 +20,10 @@ from typing import Any
 import torch
 
 from ..annotations import Count, Iterations, Section, plain, setting
-from ..errors import LINE, UserError, lines, printable, redacted, require, without_secrets
+from ..errors import LINE, UserError, first_line, lines, printable, redacted, require, without_secrets
 from ..files import reading, replacing
 from . import devices, distributed, utilisation
-from .checkpoint import first_line, write_atomically
+from .checkpoint import write_atomically
 from .gate import Provoked
 from .progress import Bar, Heartbeat, Pace, for_terminal, losses_first
 from .streams import LogFile, StandardOutput

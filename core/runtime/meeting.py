@@ -24,7 +24,7 @@ import torch.distributed as dist
 
 from ..errors import RanksError, UserError, in_one_line
 from . import messages
-from .launchers import Place
+from .launchers import RankPlace
 from .roll_call import Absent, RollCall
 from .signals import Stopped
 
@@ -65,7 +65,7 @@ class Meeting:
 
     def __init__(
         self,
-        place: Place,
+        place: RankPlace,
         timeout: float,
         about: dict[str, Any] | None = None,
         asked: Callable[[], int] = int,
@@ -234,7 +234,7 @@ class Meeting:
         return RanksError(f"{whose}{said['why']}", int(said["code"]))
 
 
-def _keep(place: Place, timeout: float) -> dist.TCPStore:
+def _keep(place: RankPlace, timeout: float) -> dist.TCPStore:
     """The store that rank 0 keeps, reachable under the master's address only where that can be told."""
     if place.port in _kept:
         return _kept[place.port]
@@ -262,7 +262,7 @@ def _keep(place: Place, timeout: float) -> dist.TCPStore:
     return store
 
 
-def _listen(place: Place) -> socket.socket:
+def _listen(place: RankPlace) -> socket.socket:
     """A socket on the master's port: on its address, or on all where that would leave nodes outside."""
     own = _address(place.address)
     if own is None:
@@ -300,7 +300,7 @@ def _address(host: str) -> str | None:
     return best.pop() if len(best) == 1 else None
 
 
-def _reach(place: Place, timeout: float, asked: Callable[[], int]) -> dist.TCPStore:
+def _reach(place: RankPlace, timeout: float, asked: Callable[[], int]) -> dist.TCPStore:
     """The store that rank 0, or torchrun, keeps.
 
     Raises:
@@ -356,5 +356,5 @@ def _reach(place: Place, timeout: float, asked: Callable[[], int]) -> dist.TCPSt
     return store
 
 
-def _said_of(place: Place) -> str:
+def _said_of(place: RankPlace) -> str:
     return (place.run or "a run without a job's number") + (f", restart {place.attempt}" if place.attempt else "")

@@ -15,8 +15,8 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from ..errors import UserError
-from . import checkpoint, weights
+from ..errors import UserError, first_line
+from . import weights
 from .strange import DEEPEST, refuse_bomb, refuse_exported
 from .unpickler import EXPANDED, Refused, RestrictedUnpickler, Stub
 
@@ -130,7 +130,7 @@ def unpickle(path: Path, stubbed: Sequence[str] = ()) -> Any:
     except UserError:
         raise
     except Exception as e:  # pickle raises whatever a damaged file makes it trip over
-        raise UserError(f"{path}: cannot be read, it is torn or not a checkpoint ({checkpoint.first_line(e)})") from e
+        raise UserError(f"{path}: cannot be read, it is torn or not a checkpoint ({first_line(e)})") from e
 
 
 def state_dict(found: Any, path: Path) -> dict[str, Tensor]:

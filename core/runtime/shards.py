@@ -21,11 +21,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 from ..files import temporary_name
 from ..files.reading import checksum
 from . import distributed
-from .checkpoint import CannotWrite, Checkpoints, cannot_write, first_line, persist, sync_folder
+from .checkpoint import CannotWrite, Checkpoints, cannot_write, persist, sync_folder
 from .parallel import sharded_owner
 
 log = logging.getLogger("relume")

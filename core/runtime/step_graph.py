@@ -103,7 +103,7 @@ class Recorded(Generic[T]):
     result: T | None = None
     """What the step returned, whose tensors every replay fills anew; None until it is recorded."""
     steps: int = 0
-    """Taken so far without a graph."""
+    """Steps taken so far without a graph."""
 
 
 class StepGraphs(Generic[T]):

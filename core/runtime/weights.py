@@ -28,7 +28,7 @@ OWN = ("params", "params_ema")
 ABOUT = "relume"
 """Entry that says which network the others are for: see `core.options.description`."""
 TEXT = "json"
-"""Its only part, a tensor of bytes: programs that go through a file then find dicts of tensors and nothing else."""
+"""Key of the only part of `ABOUT`, a tensor of bytes: programs that go through a file then find dicts of tensors alone."""
 WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 """What torch.compile, FSDP and activation checkpointing put into names, anywhere."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..guard import Entry
+from ..guard import StepReport
 from ..models.base import Batch, Model
 from ..runtime import distributed
 from ..runtime.predicated import takes_tensors
@@ -27,7 +27,7 @@ class Taken:
     asked: set[str]
     """The optimizers that it asked for."""
     logged: list[list[str]]
-    entries: list[Entry]
+    entries: list[StepReport]
 
     def again(self, iteration: int, batches: Sequence[Batch]) -> Taken:
         """The same of another step, with copies of the numbers that the device has now."""
@@ -44,7 +44,7 @@ def recorder_for(device: torch.device) -> Callable[[], Recorder] | None:
     return lambda: CUDARecorder(device, pool)
 
 
-class Steps:
+class StepTaker:
     """Takes a run's steps.
 
     Args:

@@ -18,13 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import UserError, require
+from ..errors import UserError, first_line, require
 from ..inference.tiling import size_multiple
 from ..ops.real_fourier import real_arithmetic
 from ..runtime import checkpoint, weights
 from .functions import Subject, subject_of
 from .onnx_model import OPSET, as_onnx, session_of
-from .tracing import AXES, FIXED, HINTS, Differs, Hint, freest, reason, silence, traced
+from .tracing import AXES, FIXED, HINTS, Differs, Hint, export_failure, freest, silence, traced
 
 log = logging.getLogger("relume")
 
@@ -84,9 +84,7 @@ def verified(
         try:
             expected = subject.call(picture)
         except RuntimeError as e:
-            raise UserError(
-                f"the network takes no {tuple(picture.shape)} ({checkpoint.first_line(e)}); see --size"
-            ) from e
+            raise UserError(f"the network takes no {tuple(picture.shape)} ({first_line(e)}); see --size") from e
         found = run(picture)
         if found.shape != expected.shape:
             raise UserError(f"gives {tuple(found.shape)} for {tuple(picture.shape)}, and torch {tuple(expected.shape)}")
@@ -179,7 +177,7 @@ def to_program(
             except UserError:
                 raise
             except Exception as e:  # of compilers, and of guards on sizes
-                raise UserError(f"the program cannot be run here: {reason(e)}") from e
+                raise UserError(f"the program cannot be run here: {export_failure(e)}") from e
 
         free, worst, scale = freest(attempt, HINTS if subject.size is None else FIXED)
         data = file.read_bytes()

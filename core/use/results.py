@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from ..errors import UserError, expanded
+from ..errors import UserError, expanded, first_line
 from ..files import reading
 from ..imaging.float_formats import FLOAT_WRITERS
 from ..imaging.naming import natural_order
@@ -38,7 +38,7 @@ log = logging.getLogger("relume")
 
 
 @dataclass(frozen=True)
-class Request:
+class InferRequest:
     """What ``relume infer`` is asked for, see its arguments."""
 
     source: str
@@ -77,7 +77,7 @@ class Results:
         UserError: there is no input, no model, or the results would replace other files.
     """
 
-    def __init__(self, request: Request, source: str, opt: str | None, device: torch.device) -> None:
+    def __init__(self, request: InferRequest, source: str, opt: str | None, device: torch.device) -> None:
         self.request = request
         self.piped = request.target == STANDARD
         self.inputs = without_results(find(request.source), request)
@@ -327,7 +327,7 @@ class Results:
         return encode(name if Path(name).suffix else f"{name}{like.suffix}", image, like)
 
     def _fail(self, one: Input, error: BaseException) -> None:
-        said = checkpoint.first_line(error)
+        said = first_line(error)
         if not isinstance(error, UserError):
             said = f"the network cannot take it ({said})"
         line = said if one.path in said else f"{one.path}: {said}"
@@ -350,7 +350,7 @@ class Results:
         print(line, file=sys.stderr if self.piped else sys.stdout, flush=True)
 
 
-def without_results(inputs: list[Input], request: Request) -> list[Input]:
+def without_results(inputs: list[Input], request: InferRequest) -> list[Input]:
     """Inputs that are not in the output folder, where that is a folder inside the input's.
 
     Raises:

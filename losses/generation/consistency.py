@@ -13,7 +13,7 @@ from ..common import comparable
 from .flow import pseudo_huber
 
 NEARLY_SAME = 1e-3
-"""Added to gaps, so that the weight of a vanishing one is finite."""
+"""Number that is added to gaps, so that the weight of a vanishing one is finite."""
 
 
 @LOSSES.register()

@@ -16,7 +16,7 @@ READING_IS_FREE = frozenset({"cpu"})
 
 
 def reading_is_free(x: Tensor) -> bool:
-    """Whether Python can look at the numbers of a tensor without waiting."""
+    """Whether Python can look at the numbers of a tensor, of any shape, without waiting."""
     return x.device.type in READING_IS_FREE
 
 

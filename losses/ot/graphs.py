@@ -12,7 +12,7 @@ from .descent import Descent
 from .scaling import HARD, Solution
 
 Replay = Callable[[], None]
-"""Does again what was recorded, on the same memory."""
+"""Function that repeats what was recorded, on the same memory."""
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def checked_marginals(
     return both[0], both[1], rows
 
 
-def real(owner: str, name: str, value: float) -> float:
+def as_number(owner: str, name: str, value: float) -> float:
     """`value` as Python's number: it may be a tensor or NumPy's.
 
     Raises:
@@ -110,7 +110,7 @@ def real(owner: str, name: str, value: float) -> float:
 def checked_settings(
     owner: str, epsilon: float, tol: float, bound: float | Tensor | None = None, **counts: int
 ) -> None:
-    """Refuse settings with which no problem can be solved.
+    """Refuse settings, numbers or scalar tensors, with which no problem can be solved.
 
     Raises:
         UserError: `epsilon` is not positive and finite, `tol` is negative, or not 0 where `bound` is a tensor, or a count is
@@ -161,7 +161,7 @@ def rounding(dtype: torch.dtype, mass: float) -> float:
     return 4 * torch.finfo(dtype).eps * mass
 
 
-def refuse_nonfinite(
+def explain_nonfinite_plan(
     owner: str, plan: Tensor, name: str, cost: Tensor, others: dict[str, Tensor | None] | None = None
 ) -> None:
     """Say why a plan came out as NaN.

@@ -13,15 +13,15 @@ from .coupling import LinearCoupling
 from .inputs import (
     CostScale,
     Method,
+    as_number,
     checked_cost,
     checked_marginals,
     checked_settings,
     checked_tensor,
     constants,
+    explain_nonfinite_plan,
     numbers,
     range_of,
-    real,
-    refuse_nonfinite,
     rounding,
     scaled,
 )
@@ -87,8 +87,8 @@ def sinkhorn(
     """
     # Refuse what is no problem.
     owner = "sinkhorn"
-    epsilon = real(owner, "epsilon", epsilon)
-    rho = None if rho is None else real(owner, "rho", rho)
+    epsilon = as_number(owner, "epsilon", epsilon)
+    rho = None if rho is None else as_number(owner, "rho", rho)
     checked_settings(owner, epsilon, tol, bound, max_iters=max_iters, check_every=check_every)
     if rho is not None and not 0 < rho < float("inf"):
         raise UserError(f"{owner}: rho must be positive, not {rho}; None makes the marginals constraints")
@@ -117,7 +117,7 @@ def sinkhorn(
         asking = bound is None or (tol > 0 and waiting)
         solution, served = kernel_or_log(lambda fast: solve(problem, start, stop, fast, spread), kernel, a, asking)
         if served == "log" and asking:
-            refuse_nonfinite(owner, solution.plan, "cost", original)
+            explain_nonfinite_plan(owner, solution.plan, "cost", original)
         return LinearCoupling(
             plan=solution.plan,
             f=epsilon * solution.potentials.phi + (low if rho is None else 0),

@@ -17,16 +17,16 @@ from .graphs import Graphs
 from .inputs import (
     CostScale,
     Method,
+    as_number,
     checked_cost,
     checked_marginals,
     checked_settings,
     checked_tensor,
     constants,
+    explain_nonfinite_plan,
     numbers,
     precise,
     range_of,
-    real,
-    refuse_nonfinite,
     rounding,
     scaled,
 )
@@ -100,7 +100,7 @@ def fused_gromov_wasserstein(
         UserError: shapes, marginals or options that fit no problem; NaN.
     """
     # Refuse what is no problem.
-    alpha, epsilon = real(OWNER, "alpha", alpha), real(OWNER, "epsilon", epsilon)
+    alpha, epsilon = as_number(OWNER, "alpha", alpha), as_number(OWNER, "epsilon", epsilon)
     counts = {"outer_iters": outer_iters, "inner_iters": inner_iters, "check_every": check_every}
     checked_settings(OWNER, epsilon, tol, bound, **counts)
     if not 0 <= alpha <= 1:
@@ -133,7 +133,7 @@ def fused_gromov_wasserstein(
         solution, served = kernel_or_log(run, method != "log", problem.p, asking)
         if served == "log" and asking:
             largest = {"C1": extent.largest[0], "C2": extent.largest[1], "init": plan}
-            refuse_nonfinite(OWNER, solution.plan, "M", problem.cost, largest)
+            explain_nonfinite_plan(OWNER, solution.plan, "M", problem.cost, largest)
         # The potentials, back in units of the scaled costs, and the plan.
         f, g = (epsilon * potential for potential in solution.potentials)
         return FusedCoupling(

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ...core.ops.log_sinkhorn import Rule, absorbed, update_potentials
+from ...core.ops.log_sinkhorn import PotentialRule, absorbed, update_potentials
 from ...core.ops.sinkhorn import scale_to_marginals
 
 HARD = 87.0
@@ -48,7 +48,7 @@ class Problem(NamedTuple):
     logits: Tensor
     a: Tensor
     b: Tensor
-    rule: Rule
+    rule: PotentialRule
 
     def with_logits(self, logits: Tensor) -> Problem:
         return self._replace(logits=logits)
@@ -105,7 +105,7 @@ class Watch:
             self.error, self.ended = like.new_full((), math.inf), like.new_zeros((), dtype=torch.bool)
 
     def over(self, error: Tensor) -> bool:
-        """Whether to stop now, at `error`; one of these up to the rounding is small enough if that before was no larger."""
+        """Whether to stop now, at `error`, a scalar; up to the rounding, one is small enough if that before was no larger."""
         now: Any = error if self.ended is not None else float(error)
         met = (now <= self.stop.tol) | (self.error <= now) & (now <= self.stop.rounding)
         self.error = now
@@ -115,22 +115,22 @@ class Watch:
         return False
 
     def counted(self, iterations: int | Tensor) -> int | Tensor:
-        """So many iterations, or none where the end was seen."""
+        """So many iterations, or none where the end was seen; a scalar."""
         return iterations if self.ended is None else torch.where(self.ended, 0, iterations)
 
     def add(self, iterations: int | Tensor) -> None:
-        """Count iterations that were done since the last look."""
+        """Count iterations, a scalar, that were done since the last look."""
         self.count = self.count + self.counted(iterations)
 
     def held(self, before: Tensor, after: Tensor, ended: Tensor | None = None) -> Tensor:
-        """`after`, or `before` where the end was seen already, now or when `ended` was it."""
+        """`after`, or `before` of the same, any, shape where the end was seen already: now, or when `ended` was it."""
         ended = self.ended if ended is None else ended
         return after if ended is None else torch.where(ended, before, after)
 
 
 def balanced(logits: Tensor, a: Tensor, b: Tensor) -> Problem:
     """Both marginals are constraints: phi = log a - LSE_j(gamma + logits), (n,), and the same for gamma, (m,)."""
-    return Problem(logits, a, b, Rule())
+    return Problem(logits, a, b, PotentialRule())
 
 
 def unbalanced(logits: Tensor, a: Tensor, b: Tensor, damping: float, reference: bool) -> Problem:
@@ -142,11 +142,11 @@ def unbalanced(logits: Tensor, a: Tensor, b: Tensor, damping: float, reference: 
     phi = damping (log a - LSE). Where nothing is allowed, no mass goes; the penalty lets it. Chizat et al., "Scaling
     algorithms for unbalanced optimal transport problems" (2018).
     """
-    return Problem(logits, a, b, Rule(damping, 1.0 if reference else damping, True))
+    return Problem(logits, a, b, PotentialRule(damping, 1.0 if reference else damping, True))
 
 
 def log_iterations(problem: Problem, start: Potentials, stop: Stopping) -> tuple[Potentials, int | Tensor]:
-    """Iterate in the log domain, where nothing over- or underflows. Returns the potentials and the iterations done.
+    """Iterate in the log domain, where nothing over- or underflows. Returns the potentials and the iterations done, a scalar.
 
     The residual is how much mass the next column update would move, which for balanced problems is the column error.
     """
@@ -170,7 +170,7 @@ def log_iterations(problem: Problem, start: Potentials, stop: Stopping) -> tuple
 def temperatures(spread: float | Tensor) -> list[float] | list[Tensor]:
     """Falling temperatures above 1 of an annealing from `spread`, the range of the logits.
 
-    Each is half of the one before, down to 2. For a tensor without dimensions, which nobody looks at, there are `STAGES` in
+    Each is half of the one before, down to 2. For a scalar tensor, whose value the host does not read, there are `STAGES` in
     equal proportions, all of them 1 if the range is below that.
     """
     if isinstance(spread, Tensor):
@@ -180,7 +180,7 @@ def temperatures(spread: float | Tensor) -> list[float] | list[Tensor]:
 
 
 def anneal(problem: Problem, start: Potentials, spread: float | Tensor, budget: int) -> tuple[Potentials, int]:
-    """Iterate in the log domain at falling temperatures (eps scaling).
+    """Iterate in the log domain at falling temperatures (eps scaling) from `spread`, a number or a scalar tensor.
 
     Potentials in units of the cost carry over from one temperature to the next, so that a small eps needs far fewer iterations.
 
@@ -223,12 +223,14 @@ def kernel_iterations(
     done, converged, watch = 0, False, Watch(stop, a)
     plan: Tensor | None = None
     while True:
+        # K from the potentials, which one safe iteration may improve first.
         if guarded:
             (phi, gamma), _ = log_iterations(problem, Potentials(phi, gamma), Stopping(1))
         safe = Potentials(phi, gamma)
         kernel, shift = absorbed(problem.logits, phi, gamma)
         u.fill_(1)
         v.copy_(torch.exp(shift))  # what u, v stand for before the first update
+        # Iterations on this K.
         absorb = min(done + absorb_every, stop.iters)
         ended = watch.ended
         while done < absorb and not converged:
@@ -240,14 +242,13 @@ def kernel_iterations(
             done += count
             if stop.due(done):
                 converged = watch.over((v * (kernel.t() @ u) - b).abs().sum())
+        # The scalings back into the potentials, or back to the safe ones where they are no good.
         last = converged or done == stop.iters
-        made = phi + u.log(), gamma - shift + v.log(), kernel
-        if last or guarded or watch.there:
-            kernel.mul_(u[:, None]).mul_(v)
+        made = phi + u.log(), gamma - shift + v.log(), kernel.mul_(u[:, None]).mul_(v)
         if guarded:
-            held = sound(kernel, a)
-            phi, gamma = (torch.where(held, new, old) for new, old in zip(made, safe, strict=False))
-            made = phi, gamma, torch.where(held, kernel, safe.plan(problem.logits)) if last else kernel
+            held = sound(made[2], a)
+            kept = *safe, safe.plan(problem.logits) if last else made[2]
+            made = tuple(torch.where(held, new, old) for new, old in zip(made, kept, strict=True))
         old = made if plan is None else (phi, gamma, plan)
         # What is made of a kernel after the end differs by rounding.
         phi, gamma, plan = (watch.held(*pair, ended) for pair in zip(old, made, strict=True))

@@ -19,7 +19,7 @@ import torch
 from runs import REPO
 
 from relume.archs import ARCHS, build_network
-from relume.archs.mambairv2 import pad_symmetric
+from relume.archs.blocks import pad_symmetric
 from relume.archs.zoo.traceable import INSTEAD, METHODS, traceable
 from relume.core import options
 from relume.core.errors import UserError

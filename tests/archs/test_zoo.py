@@ -204,7 +204,8 @@ def test_names_are_found_in_any_case_after_our_own() -> None:
 def test_listing_and_suggesting_imports_nothing() -> None:
     code = (
         "import sys\nfrom relume.archs import ARCHS\nfrom relume.core.cli import main\n"
-        "main(['list', 'archs'])\nARCHS.unknown('SwinIRR')\nassert not {'spandrel'} & set(sys.modules)"
+        "main(['list', 'archs'])\nmain(['explain', 'NAFNet'])\nmain(['explain', 'ema_decay'])\nARCHS.unknown('SwinIRR')\n"
+        "assert not {'spandrel', 'pytorch_optimizer', 'torch._dynamo'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import flop_registry
 from .common import Job, Row, best_of, memory_row, paired, peak_mib, seconds, section, time_row
 
 OPTIONS: dict[str, Any] = {"n_encoder_res": 5, "num_blocks": [3, 5, 6, 6], "ffn_expansion_factor": 2}
-"""As in the option files: 26.7 million parameters."""
+"""Settings of the option files: 26.7 million parameters."""
 
 
 def contestants() -> dict[str, Callable[[], nn.Module]]:

@@ -14,7 +14,7 @@ from .common import Job, Row, memory_row, paired, peak_mib, section, time_row
 LIGHT = {"embed_dim": 60, "depths": [2], "d_state": 10, "mlp_ratio": 1.2, "upscale": 2, "drop_path_rate": 0.0}
 """The published light network, with one group of two blocks instead of four of six."""
 CHANNELS, STATES = 4 * 72, 10
-"""Of its scans, in four directions."""
+"""Channels, in four directions, and states of its scans."""
 
 
 def step_by_step(

@@ -13,7 +13,7 @@ from relume.core.imaging.image_io import imwrite
 from relume.core.options import Options
 
 SIDE = 96
-"""Of a generated ground truth's patch; images are a little larger."""
+"""Side of a generated ground truth's patch; images are a little larger."""
 NARROW: Mapping[str, Any] = {
     "dim": 32, "width": 16, "wf": 8, "embed_dim": 60, "num_feat": 16, "num_block": 1, "num_group": 1, "middle_blk_num": 1,
     "num_refinement_blocks": 1, "n_feats": 16, "n_resblocks": 1, "n_resgroups": 1, "num_blks": 2,
@@ -26,7 +26,7 @@ ONE_EACH = ("num_blocks", "enc_blk_nums", "dec_blk_nums", "depths", "depth")
 VIDEO = ("REDS", "Vimeo90K", "VideoTest", "VideoRecurrent")
 """How the names of data sets of clips begin."""
 FRAMES = 5
-"""Of a clip that a recurrent network is trained on."""
+"""Frames of a clip that a recurrent network is trained on."""
 
 
 class NotCut(Exception):

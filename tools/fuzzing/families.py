@@ -17,13 +17,13 @@ LIBRARY: dict[str, dict[str, Any]] = {
     "RealPLKSR": {"dim": 8, "n_blocks": 1, "upscaling_factor": 2, "kernel_size": 5},
     "SAFMN": {"dim": 8, "n_blocks": 1, "upscaling_factor": 2},
 }
-"""Of networks from spandrel that double the size."""
+"""Settings of networks from spandrel that double the size."""
 LIBRARY_SAME: dict[str, dict[str, Any]] = {
     "DnCNN": {"in_nc": 3, "out_nc": 3, "nc": 8, "nb": 3},
     "DRUNet": {"in_nc": 3, "out_nc": 3, "nc": [4, 8, 8, 8], "nb": 1},
     "RetinexFormer": {"n_feat": 8, "stage": 1},
 }
-"""And of those that keep it."""
+"""Settings of networks from spandrel that keep the size."""
 LIBRARY_OPTIMIZERS = ("Prodigy", "Lion", "SOAP", "CAME", "ScheduleFreeAdamW", "AdamWScheduleFree", "LaProp")
 FEATURES = {"type": "random_conv", "width": 4, "levels": 2}
 LEVELS = {"dim": 4, "num_blocks": [1, 1, 1, 1], "num_refinement_blocks": 1, "heads": [1, 1, 2, 2], "n_encoder_res": 1}

@@ -21,13 +21,13 @@ from ...degradations.limits import Probabilities
 from ...errors import UserError
 from ...hub import unread
 from ...inference.network import NetworkTraits
+from ...inference.tiling import as_tuple
 from ...ops.constants import uploaded
 from ...ops.frozen import WithFrozenNetwork
 from .. import MODELS
 from ..base import Batch, Model, Update, flat_terms
 from ..batch_mixing import DEFAULT, Augmentation, Mixing, mistakes_of_mixing
 from ..draws import uniform_of
-from ..restoration import as_tuple
 
 MAP_KEYS = ("ldl_opt", "artifacts_opt")
 """Losses on images multiplied by LDL's map; the second is the name in LDL's own files."""

@@ -84,7 +84,7 @@ def at(schedule: MaybeRamp, done: float) -> float:
     return schedule.at(done) if isinstance(schedule, Ramp) else schedule
 
 
-class Settings(NamedTuple):
+class Scheduled(NamedTuple):
     """The schedules' values in one iteration."""
 
     epsilon: float
@@ -92,7 +92,7 @@ class Settings(NamedTuple):
     temperature: float
 
 
-class Memory:
+class BankSample:
     """What one iteration sees of the bank: `rows` (m,), their features (m, d), images and classes, each fetched once.
 
     Args:
@@ -139,12 +139,12 @@ class Matching:
         self.bound = None if options.tol > 0 and self.waiting else 1.0
         """Largest cost, over its scale, where it is not to be asked of the device."""
 
-    def settings(self, done: float) -> Settings:
+    def settings(self, done: float) -> Scheduled:
         """The schedules' values after `done` samples."""
         o = self.options
-        return Settings(at(o.epsilon, done), at(o.fgw_lambda, done), at(o.temperature, done))
+        return Scheduled(at(o.epsilon, done), at(o.fgw_lambda, done), at(o.temperature, done))
 
-    def solve(self, features: Tensor, labels: Tensor | None, memory: Memory, settings: Settings) -> ot.Coupling:
+    def solve(self, features: Tensor, labels: Tensor | None, memory: BankSample, settings: Scheduled) -> ot.Coupling:
         """The coupling of generated features (n, d), with classes (n,) or None, with the memory.
 
         Raises:
@@ -196,7 +196,7 @@ class Matching:
                 waiting=self.waiting,
             )
 
-    def _with_labels(self, cost: Tensor, labels: Tensor | None, memory: Memory) -> tuple[Tensor, Tensor | None]:
+    def _with_labels(self, cost: Tensor, labels: Tensor | None, memory: BankSample) -> tuple[Tensor, Tensor | None]:
         """The cost with classes in it, and the marginal of the columns that makes it solvable, None if uniform."""
         if labels is None or self.options.labels == "ignore" or memory.bank.labels is None:
             return cost, None
@@ -247,7 +247,7 @@ class Targets:
     columns: Tensor | None = None
     weights: Tensor | None = None
 
-    def images(self, memory: Memory) -> Tensor:
+    def images(self, memory: BankSample) -> Tensor:
         """(n, C, H, W) in [-1, 1]."""
         if self.columns is not None:
             images = memory.bank.images_of(memory.rows[self.columns])
@@ -256,14 +256,14 @@ class Targets:
             images = targets.barycentre(self.weights, memory.images)
         return torch.where(self.sound, images, torch.nan)
 
-    def features(self, memory: Memory) -> Tensor:
+    def features(self, memory: BankSample) -> Tensor:
         """(n, d), of length 1."""
         if self.columns is not None:
             return memory.features[self.columns]
         assert self.weights is not None
         return F.normalize(targets.barycentre(self.weights, memory.features), dim=1)
 
-    def distances(self, memory: Memory) -> Tensor:
+    def distances(self, memory: BankSample) -> Tensor:
         """(n, n), those among the features of targets that the plan expects."""
         return targets.expected_distances(self.plan, memory.euclidean)
 

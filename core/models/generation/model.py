@@ -26,7 +26,7 @@ from ..base import Batch, Model, Update, flat_terms, log_name
 from ..draws import standard_normal, uniforms_of
 from .bank import BankOptions, MemoryBank, build_bank
 from .checks import check_classes, mistakes_of_modes
-from .matching import Matching, MatchingOptions, Memory, Settings, Targets
+from .matching import BankSample, Matching, MatchingOptions, Scheduled, Targets
 from .times import Times
 
 log = logging.getLogger("relume")
@@ -69,8 +69,8 @@ class Step:
 
     iteration: int
     micros: list[Micro]
-    settings: Settings
-    memory: Memory | None
+    settings: Scheduled
+    memory: BankSample | None
     begun: bool = False
     """Whether some micro-batch is under way."""
     shared: list[tuple[Targets, dict[str, Tensor | float]]] | None = None
@@ -266,7 +266,7 @@ class GenerationModel(Model):
         done = iteration if self.legacy_schedule else self.samples_seen
         memory = None
         if self.bank is not None:
-            memory = Memory(self.bank, self.bank.draw(iteration, self.bank_options.subset))
+            memory = BankSample(self.bank, self.bank.draw(iteration, self.bank_options.subset))
         return Step(iteration, [], self.matching.settings(done), memory)
 
     def _micro(self, batch: Batch) -> Micro:
@@ -356,7 +356,7 @@ class GenerationModel(Model):
         return Aims(chosen.images(memory), wanted, context, logs)
 
     def _match(
-        self, features: Tensor, labels: Tensor | None, uniforms: Tensor, memory: Memory, settings: Settings
+        self, features: Tensor, labels: Tensor | None, uniforms: Tensor, memory: BankSample, settings: Scheduled
     ) -> tuple[Targets, dict[str, Tensor | float]]:
         # Where features are NaN or infinite, so are the losses: the guard takes the step back on every rank.
         features = torch.where(features.isfinite().all(), features, 0)
@@ -374,7 +374,7 @@ class GenerationModel(Model):
             logs["ot_iters"] = coupling.iters
         return chosen, logs
 
-    def _match_all(self, step: Step, memory: Memory) -> list[tuple[Targets, dict[str, Tensor | float]]]:
+    def _match_all(self, step: Step, memory: BankSample) -> list[tuple[Targets, dict[str, Tensor | float]]]:
         """Match everything that this iteration generates, on all ranks; targets of this rank's micro-batches."""
         rows, labels, uniforms = [], [], []
         for micro in step.micros:

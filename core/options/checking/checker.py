@@ -29,7 +29,7 @@ from .kinds import (
     same_shape,
     scalar,
 )
-from .words import describe, describe_node, flow, join, shown
+from .words import describe, describe_node, flow, join_keys, shown
 
 MOST_PROBLEMS = 200
 """Mistakes after which no further keys are looked at."""
@@ -211,7 +211,7 @@ class Checker:
         names = next((m for m in getattr(keys, "__metadata__", ()) if isinstance(m, Names)), None)
         values = {}
         for name, entry in node.entries.items():
-            dotted = join(key, name)
+            dotted = join_keys(key, name)
             if names is not None and name not in names:
                 self.unknown(entry, name, key, names.examples, key)
                 continue
@@ -230,7 +230,7 @@ class Checker:
 
     def unknown(self, entry: Entry, name: str, owner: str, accepted: typing.Iterable[str], key: str) -> None:
         """Record a key that its block does not have."""
-        self.problem(entry.place, join(key, name), unknown_key(name, owner, accepted), say_key=False)
+        self.problem(entry.place, join_keys(key, name), unknown_key(name, owner, accepted), say_key=False)
 
     def tolerated(self, entry: Entry, name: str, key: str) -> bool:
         """Whether a key that its block does not have is accepted all the same, and noted."""
@@ -253,10 +253,10 @@ class Checker:
                 annotation = Union[annotation, None]  # noqa: UP007 - `|` refuses annotations that are strings or modules
             if parameter.range is not None:
                 annotation = typing.Annotated[annotation, parameter.range]
-            value = self.check(entry.node, annotation, join(key, name))
+            value = self.check(entry.node, annotation, join_keys(key, name))
             if value is not BAD:
                 values[name] = value
-                self.locate(join(key, name), entry)
+                self.locate(join_keys(key, name), entry)
         # Keys that are not given and must be.
         strange = [n for n in block.entries if n not in accepted]
         lacking = [n for n, p in accepted.items() if p.required and n not in block.entries]
@@ -280,13 +280,13 @@ class Checker:
             known = listing(registry.names(), all_of_them=registry.command)
             text = f"{key} lacks 'type', the name of {article(registry.noun)}. Known: {known}."
             return self.problem(node.place, "", text)
-        name = self._name(node.entries["type"].node, registry, join(key, "type"))
+        name = self._name(node.entries["type"].node, registry, join_keys(key, "type"))
         if name is BAD:
             return BAD
         try:
             own = self.own_parameters(registry, name, key)
         except UserError as e:
-            return self.problem(node.entries["type"].node.place, join(key, "type"), str(e), say_key=False)
+            return self.problem(node.entries["type"].node.place, join_keys(key, "type"), str(e), say_key=False)
         # Its keys, and those that the place adds.
         before = len(self.problems)
         extra = parameters(more) if more else {}
@@ -355,7 +355,7 @@ class Checker:
         field, colon, rest = str(error).partition(": ")
         if colon and field in block.entries:
             node = block.entries[field].node
-            return self.problem(node.place, join(key, field), with_value(rest, node))
+            return self.problem(node.place, join_keys(key, field), with_value(rest, node))
         first = next((entry.node for name, entry in block.entries.items() if str(error).startswith(f"{name} ")), None)
         return self.problem(block.place, key, with_value(str(error), first))
 

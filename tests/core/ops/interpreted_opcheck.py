@@ -51,7 +51,7 @@ CASES = {
     "layer_norm": (layer_norm_triton.fused, (drawn(2, 3, 3, 6), drawn(6), drawn(6), 1e-5, True, torch.float32)),
     "rms_norm": (rms_norm_triton.fused, (drawn(2, 3, 8), drawn(8), drawn(2, 3, 8), 1e-5, 4, True)),
     "causal_conv1d": (causal_conv1d_triton.fused, (drawn(1, 7, 5), drawn(5, 3), drawn(5), None, True)),
-    "gdfn": (gdfn_triton.gate, (drawn(1, 3, 4, 5), drawn(1, 3, 4, 5), drawn(10, 1, 3, 3), drawn(10))),
+    "gdfn": (gdfn_triton.gelu_gate, (drawn(1, 3, 4, 5), drawn(1, 3, 4, 5), drawn(10, 1, 3, 3), drawn(10))),
     "mdta": (mdta_triton.attend, (drawn(1, 4, 3, 5), drawn(1, 3, 5, 8), drawn(2), 4)),
     "window_attention": (
         window_attention_triton.fused,

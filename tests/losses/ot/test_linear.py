@@ -234,24 +234,6 @@ def test_without_tolerance_python_waits_only_before_and_after(method: str, monke
     assert waits_of(lambda: sinkhorn(cost, epsilon=1e-3, tol=1e-30, max_iters=200, method=method)) > 4
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"epsilon": 0.05},
-        {"epsilon": 0.015, "check_every": 3},
-        {"epsilon": 0.05, "method": "log"},
-        {"epsilon": 0.1, "rho": 0.5},
-    ],
-)
-def test_the_device_stops_where_the_host_does(options: dict[str, Any]) -> None:
-    cost = costs.squared_euclidean(unit_points("x", 20), unit_points("y", 30)).float()
-    same = {**options, "tol": 1e-4, "max_iters": 3000, "bound": 2.0}
-    expected, found = (sinkhorn(cost, **same, waiting=waiting) for waiting in (True, False))
-    assert 10 < expected.iters < 3000 and int(found.iters) == expected.iters
-    for name in ("plan", "f", "g"):
-        assert torch.equal(getattr(found, name), getattr(expected, name))
-
-
 @pytest.mark.parametrize("method", ["kernel", "log"])
 @pytest.mark.parametrize("epsilon", [0.5, 0.02, 2e-4])
 def test_a_bound_on_the_device_asks_nothing(epsilon: float, method: str) -> None:
@@ -286,6 +268,24 @@ def test_where_the_kernel_breaks_the_device_goes_on_in_the_log_domain(
     assert len(calls) == 4
     exact = sinkhorn(cost.double(), epsilon=0.4, **EXACT)
     assert float(found.row_err) < 1e-5 and l1(found.plan, exact.plan) < 1e-4
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"epsilon": 0.05},
+        {"epsilon": 0.015, "check_every": 3},
+        {"epsilon": 0.05, "method": "log"},
+        {"epsilon": 0.1, "rho": 0.5},
+    ],
+)
+def test_the_device_stops_where_the_host_does(options: dict[str, Any]) -> None:
+    cost = costs.squared_euclidean(unit_points("x", 20), unit_points("y", 30)).float()
+    same = {**options, "tol": 1e-4, "max_iters": 3000, "bound": 2.0}
+    expected, found = (sinkhorn(cost, **same, waiting=waiting) for waiting in (True, False))
+    assert 10 < expected.iters < 3000 and int(found.iters) == expected.iters
+    for name in ("plan", "f", "g"):
+        assert torch.equal(getattr(found, name), getattr(expected, name))
 
 
 @pytest.mark.parametrize(("method", "iters"), [("kernel", 1), ("kernel", 7), ("log", 7), ("kernel", 130)])
