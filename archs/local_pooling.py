@@ -38,6 +38,11 @@ class LocalMean(nn.Module):
         self.window, self.stride = window, stride
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W), or (B, C, 1, 1) where the window covers the image.
+
+        Raises:
+            UserError: the fast form is exported for images of any size.
+        """
         height, width = x.shape[-2:]
         symbols = isinstance(height, torch.SymInt) or isinstance(width, torch.SymInt)  # exported for images of any size
         if symbols and self.stride is not None:

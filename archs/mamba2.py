@@ -183,7 +183,7 @@ class Mamba2(nn.Module):
         return self.out_proj(y)
 
     def scans_blocks(self, u: Tensor) -> bool:
-        """Whether inputs like `u` may come with orders: on a CPU, where no kernels were asked for."""
+        """Whether inputs like `u`, (B, L, d_model), may come with orders: on a CPU, where no kernels were asked for."""
         return hosts.asks_freely(u) and not any(
             use_kernel(op, functools.partial(device_obstacle, op, u=u)) for op in ("ssd", "causal_conv1d", "rms_norm")
         )
@@ -214,10 +214,7 @@ class Mamba2(nn.Module):
             self.headdim,
             chunk_of(self.chunk_size, u.shape[1]),
         )
-        if self.norm is None:
-            total = y.sum(1) * F.silu(z)
-        else:
-            total = self.norm.of_orders(y, z)
+        total = y.sum(1) * F.silu(z) if self.norm is None else self.norm.of_orders(y, z)
         if x0.shape[-1]:
             total = torch.cat([count * F.silu(z0) * x0, total], dim=-1)
         bias = self.out_proj.bias

@@ -136,7 +136,7 @@ def padded_by_eight(own: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def with_whole_windows(own: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """FDAT: pixels are extended by zeros to whole windows before, and cropped after, also where nothing is missing."""
+    """FDAT: pixels (B, H W, C) are extended by zeros to whole windows and cropped afterwards, also where nothing is missing."""
 
     def call(self: Any, x: Tensor, H: int, W: int) -> Tensor:
         image = x.unflatten(1, (H, W))
@@ -149,7 +149,7 @@ def with_whole_windows(own: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def reflected_to_windows(own: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """DCTLSA: features are extended by reflection to whole windows, as its layers would; of any size."""
+    """DCTLSA: features (B, C, H, W) of any size are extended by reflection to whole windows, as its layers would."""
 
     def call(self: Any, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]

@@ -1,8 +1,8 @@
 """What Mamba-2 does to the same tokens in several orders, on a CPU: convolution, SiLU and state-space scan in one go.
 
-The projections before and after treat every token alone and are done once for all orders (`archs.mamba2.Mamba2.in_orders`). Here
-tokens are fetched into an order block by block, in the cache, and results go back to their tokens: no sequence is ever whole in
-memory. Kept for the backward pass are the inputs and a state per block; the rest is computed again.
+The projections before and after treat every token alone and are done once for all orders (`archs.mamba2.Mamba2.in_orders`).
+Here tokens are fetched into an order block by block, in the cache, and results go back to their tokens: no sequence is ever
+whole in memory. Kept for the backward pass are the inputs and a state per block; the rest is computed again.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class _Given(NamedTuple):
 
     inputs: Tensor
     dt: Tensor
-    """In every order, (B, K, T, H)."""
+    """Steps of every order, (B, K, T, H)."""
     weight: Tensor
     bias: Tensor | None
     A: Tensor
@@ -176,6 +176,7 @@ def _backward(grad: Tensor, given: _Given, starts: list[Tensor]) -> _Gradients:
         state = torch.zeros_like(starts[0])
         later = grad.new_zeros(count, given.weight.shape[1] - 1, channels)
         for steps, window in _windows(given, sample, memory, backwards=True):
+            # Through the scan.
             position -= 1
             of = window.fetched("grad in order", grad[sample].flatten(0, 1), window.places.view(window.shape))
             rows = window.layout.rows(of.unflatten(-1, (-1, given.width)), "grad")
@@ -184,6 +185,7 @@ def _backward(grad: Tensor, given: _Given, starts: list[Tensor]) -> _Gradients:
             torch.addcmul(g.dt, g.a, window.layout.per_head(given.A), out=g.dt)
             window.layout.store(found.dt[sample, :, steps], g.dt)
             totals(window.layout, window.block, g, found.A, found.D)
+            # Through SiLU and the convolution, which reaches into the block before.
             sums = memory("grad of sums", count, window.shape[1] + later.shape[1], channels)
             sums[:, window.shape[1] :] = later
             inside = sums[:, : window.shape[1]]
@@ -196,7 +198,7 @@ def _backward(grad: Tensor, given: _Given, starts: list[Tensor]) -> _Gradients:
 
 
 def _of_convolution(window: _Window, sums: Tensor, inside: Tensor, found: _Gradients, sample: int) -> None:
-    """Add what a block's convolution gives, from the gradient of its results, `inside`, which the next taps - 1 follow in `sums`."""
+    """Add what a block's convolution gives, from its results' gradient, `inside`, which the next taps - 1 follow in `sums`."""
     product = window.memory("product of taps", *inside.shape)
     for k in range(window.taps):
         torch.mul(inside, window.raw[:, k : k + inside.shape[1]], out=product)

@@ -110,6 +110,7 @@ def _output(  # type: ignore[no-untyped-def]  # noqa: ANN202
     slot = (sample * (chunks + 1) + chunk) * heads + head
     out = tl.zeros((Q, P), tl.float32)
     scores = tl.zeros((Q, Q), tl.float32)
+    # What the state before the chunk gives, and the scores of steps inside it.
     for first in range(0, N, SN):
         n = first + tl.arange(0, SN)
         write = _tile(B + sample * b_batch + head // share * size, step, n, b_step, length, size)

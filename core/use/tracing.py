@@ -30,7 +30,7 @@ HINTS: tuple[Hint, ...] = (("DYNAMIC", "DYNAMIC"), ("AUTO", "AUTO"), (None, "DYN
 FIXED: tuple[Hint, ...] = (("DYNAMIC", None), (None, None))
 """Hints for a network that knows the size of its images."""
 LARGER = 10
-"""Of pictures that a program is asked about, sides / sides of that which it was made with."""
+"""Sides of the pictures that a program is tried with, in sides of the picture that it was made with."""
 T = TypeVar("T")
 
 
@@ -99,7 +99,7 @@ def refuse_limits(program: Any, picture: Tensor, free: tuple[str, ...]) -> None:
         if check is not None:
             check(torch.empty(larger, device="meta"))
     except AssertionError as e:
-        raise UserError(f"torch.export follows it up to some size: {checkpoint.first_line(e)}") from e
+        raise UserError(f"torch.export follows it up to some size: {first_line(e)}") from e
 
 
 @contextmanager
