@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint, noop_context_fn
 
 Contexts = Callable[[], tuple[AbstractContextManager[Any], AbstractContextManager[Any]]]
-"""Gives what a block is computed in, the first time and again."""
+"""Function that gives what a block is computed in, the first time and again."""
 
 LAYER_LISTS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
 
