@@ -183,7 +183,7 @@ class Mamba2(nn.Module):
         return self.out_proj(y)
 
     def scans_blocks(self, u: Tensor) -> bool:
-        """Whether inputs like `u`, (B, L, d_model), may come with orders: on a CPU, where no kernels were asked for."""
+        """Whether inputs like `u` (B, L, dim) may come with orders: on a CPU, where no kernels were asked for."""
         return hosts.asks_freely(u) and not any(
             use_kernel(op, functools.partial(device_obstacle, op, u=u)) for op in ("ssd", "causal_conv1d", "rms_norm")
         )

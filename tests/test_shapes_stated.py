@@ -12,7 +12,8 @@ from sources import ROOMS, modules
 
 FIRST = (
     r"(?:\.\.\.|\d* ?(?:[A-Za-z]\d?|[A-Z]\w)'?(?: [A-Zx*+/-] ?\w*)*|\d+(?: [A-Z]| \+ [\w ]+)?"
-    r"|in|out|rows|columns|points|frames|batch|heads|inputs|count|taps|streams|levels|samples|windows\^2|rows \* [A-Z]+)"
+    r"|in|out|rows|columns|points|frames|batch|heads|channels"
+    r"|inputs|count|taps|streams|levels|samples|windows\^2|rows \* [A-Z]+)"
 )
 """The first dimension of a shape: one letter or two, a number, an expression of both, or a common word."""
 SHAPE = re.compile(r"(?i:\bscalars?\b|\bshapes?\b)|\(" + FIRST + r"(?:,(?: [\w .*/+^'()-]{1,40}?)?)+\)|\(\)")

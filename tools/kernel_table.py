@@ -50,14 +50,14 @@ SIZES = {
 }
 """Sides and widths that an operator's registered case is called with (`core.ops.self_test`)."""
 ALSO = {"window_attention": [((1, 8, 8, 18 * 30), (1, 8, 8, 6))]}
-"""More shapes by operator. Heads of 30 channels, of which two are read at once, take the most registers."""
+"""Further shapes for an operator. Heads of 30 channels, of which two are read at once, take the most registers."""
 WIDTHS = (
     *(1, 3, 16, 24, 30, 32, 36, 42, 48, 60, 64, 85, 90, 96, 127),
     *(128, 144, 174, 180, 192, 240, 255, 256, 360, 384, 510, 512, 768, 1021),
 )
 """Channels of published networks, and some that no power of 2 divides: for ``--widths``."""
 HEADS = (4, 8, 15, 16, 24, 29, 30, 32, 36, 48, 60, 64, 96, 128)
-"""Channels of a head in published networks, and some others."""
+"""Channels of a head, for the same purpose."""
 STATES = ((32, 16), (30, 16), (48, 32), (64, 16), (64, 64), (64, 128), (128, 64), (128, 128), (60, 30))
 """Channels of a head and of its state."""
 SHAPES: dict[str, list[tuple[tuple[int, ...], ...]]] = {
@@ -78,9 +78,9 @@ SHAPES: dict[str, list[tuple[tuple[int, ...], ...]]] = {
     ],
     "causal_conv1d": [((1, c, 1024), (c, k), (c,)) for c in WIDTHS for k in (3, 4)],
 }
-"""Shapes of the operators that depend on more than a width, for ``--widths``."""
+"""Shapes for ``--widths``, of operators whose kernels depend on more than a width."""
 PLANES = {"census", "charbonnier", "gradient", "laplacian", "ms_ssim", "ssim"}
-"""Those that work on images of any width by the same kernels."""
+"""Operators that work on images of any width by the same kernels."""
 
 
 class Launch(NamedTuple):

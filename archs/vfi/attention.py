@@ -94,7 +94,7 @@ def attend_in_windows(
 
 
 def of_each_window(masks: Tensor, images: int, rows: int, columns: int) -> Tensor:
-    """The `shift_masks` (2, 2, N, N) for all windows of images, row by row: (images * rows * columns, 1, N, N)."""
+    """`shift_masks` for all windows of images, row by row, of shape (images * rows * columns, 1, N, N)."""
     bottom, right = ((torch.arange(n, device=masks.device) == n - 1).long() for n in (rows, columns))
     each = masks[bottom[:, None], right]
     return each.expand(images, -1, -1, -1, -1).flatten(0, 2)[:, None]

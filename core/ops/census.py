@@ -17,7 +17,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from ..errors import UserError
-from .dispatch import device_obstacle, use_kernel
+from .dispatch import float32_obstacle, use_kernel
 from .self_test import case
 
 SOFT_SIGN = 0.81
@@ -65,10 +65,7 @@ def _case(pred: Tensor, target: Tensor) -> Tensor:
 
 def _obstacle(pred: Tensor, target: Tensor) -> str | None:
     """Why the fused kernel cannot run, or None."""
-    for name, t in {"pred": pred, "target": target}.items():
-        if t.dtype != torch.float32:
-            return f"it computes in float32, {name} is {str(t.dtype).removeprefix('torch.')}"
-    return device_obstacle("census", pred=pred, target=target)
+    return float32_obstacle("census", pred=pred, target=target)
 
 
 class _Census(Function):

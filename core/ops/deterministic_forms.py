@@ -55,7 +55,7 @@ def pad(x: Tensor, pad: Sequence[int], mode: str = "constant", value: float | No
 
 
 def adaptive_avg_pool(axes: int, x: Tensor, output_size: Any) -> Tensor:
-    """``torch.nn.functional.adaptive_avg_pool1d``, 2d and 3d, (B, C, ...) -> (B, C, ...), by a matrix per axis."""
+    """``torch.nn.functional.adaptive_avg_pool1d``, 2d and 3d: (B, C, ...) -> (B, C, ...), by a matrix for each axis."""
     given = x.shape[-axes:]
     wanted = [g if w is None else w for w, g in zip(_each(output_size, axes) or (None,) * axes, given, strict=True)]
     return _by_matrices(x, [_means(g, w) for g, w in zip(given, wanted, strict=True)])
@@ -121,7 +121,7 @@ def max_pool2d(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Tensor:
-    """``torch.nn.functional.max_pool2d``, (..., H, W) -> (..., h, w): a reduction of adjacent windows, else `largest`."""
+    """``torch.nn.functional.max_pool2d``, (..., H, W) -> (..., h, w): a reduction for windows side by side, else `largest`."""
     (rows, columns), steps = _each(kernel_size, 2), _each(stride if given(stride) else kernel_size, 2)
     if steps != (rows, columns) or _each(padding, 2) != (0, 0) or _each(dilation, 2) != (1, 1) or ceil_mode:
         settings = kernel_size, stride, padding, dilation, ceil_mode
@@ -137,7 +137,7 @@ def max_pool2d(
 def largest(
     pool: Callable[..., tuple[Tensor, Tensor]], axes: int, x: Tensor, *args: Any, **settings: Any
 ) -> tuple[Tensor, Tensor]:
-    """Maxima of (B, C, ...) as torch's function `pool` finds them, and their places, (B, C, ...): gathered from there."""
+    """The maxima that a pooling function of torch's gives for `x` (B, C, ...), gathered from their places, and the places."""
     with torch.no_grad():
         _, places = pool(x, *args, **settings)
     return x.flatten(-axes).gather(-1, places.flatten(-axes)).view_as(places), places
@@ -146,7 +146,7 @@ def largest(
 def largest_alone(
     pool: Callable[..., tuple[Tensor, Tensor]], axes: int, x: Tensor, *args: Any, **settings: Any
 ) -> Tensor:
-    """The maxima of `largest` alone, (B, C, ...)."""
+    """The maxima of `largest`, shapes included, without their places."""
     return largest(pool, axes, x, *args, **settings)[0]
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..errors import UserError
 from . import self_test
 from .modes import FORCED, NAMES, interpreted, mode_of
+from .shapes import check_devices
 
 F = TypeVar("F", bound=Callable[..., Any])
 DECISIONS: dict[str, str] = {}
@@ -92,7 +93,12 @@ def compiler_obstacle(op: str) -> str | None:
 
 
 def device_obstacle(op: str, **tensors: Tensor | None) -> str | None:
-    """Why no kernel of ours can run on these arguments, or None: device, dtype and Triton, the same for all ops."""
+    """Why no kernel of ours can run on these arguments, or None: device, dtype and Triton, the same for all ops.
+
+    Raises:
+        UserError: they are on different devices.
+    """
+    check_devices(NAMES[op], **tensors)
     given = {name: t for name, t in tensors.items() if t is not None}
     first, x = next(iter(given.items()))
     if x.device.type != "cuda":
@@ -101,11 +107,21 @@ def device_obstacle(op: str, **tensors: Tensor | None) -> str | None:
         if mode_of(op) != "on":
             return "the interpreter is for tests: it runs under RELUME_KERNELS=on alone"
     for name, t in given.items():
-        if t.device != x.device:
-            return f"its tensors must be on one device, {first} is on {x.device} and {name} on {t.device}"
         if t.dtype not in (torch.float32, torch.float16, torch.bfloat16):
             return f"it computes in float32, {name} is {str(t.dtype).removeprefix('torch.')}"
     return None if has_triton() else "Triton is not installed"
+
+
+def float32_obstacle(op: str, **tensors: Tensor) -> str | None:
+    """`device_obstacle` of an op that takes float32 alone.
+
+    Raises:
+        UserError: the tensors are on different devices.
+    """
+    for name, t in tensors.items():
+        if t.dtype != torch.float32:
+            return f"it computes in float32, {name} is {str(t.dtype).removeprefix('torch.')}"
+    return device_obstacle(op, **tensors)
 
 
 _HAS_TRITON = importlib.util.find_spec("triton") is not None

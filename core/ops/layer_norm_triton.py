@@ -1,7 +1,8 @@
 """Triton kernels of `layer_norm`: every map is read once, and written once, in the forward and in the backward pass.
 
 Importing this needs Triton. A program takes some rows (pixels) of one image and all their channels; sums over pixels, which the
-gradients of gains and offsets need, are left as one partial sum per program.
+gradients of gains and offsets need, are left as one partial sum per program. Forward one launch, which reads and writes a map;
+backward one and the partial sums' own, which read two maps and write one. Limit: bytes.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def all_iterations(kernel, a, b, u, v, n, m, iterations, HEIGHT: tl.constexpr, W
 @triton.jit
 def update_columns(kernel, b, u, v, n, m, HEIGHT: tl.constexpr, WIDTH: tl.constexpr):
     """v = b / (K^T u), WIDTH of them: neighbouring threads read neighbouring columns."""
-    j = tl.program_id(0) * WIDTH + tl.arange(0, WIDTH)
+    j = (tl.program_id(0) * WIDTH + tl.arange(0, WIDTH)).to(tl.int64)
     total = tl.zeros((HEIGHT, WIDTH), tl.float32)
     for top in range(0, n, HEIGHT):
         i = (top + tl.arange(0, HEIGHT)).to(tl.int64)

@@ -65,7 +65,7 @@ def scan_chunks(
 
 
 def least_tile(x: Tensor, *others: Tensor | None) -> int:
-    """1 in training where asking would wait for a device, else 0: the largest that is safe. Tensors may be of any shape.
+    """1 in training where asking would wait for a device, else 0: the largest that is safe. Shapes are those of `scan_chunks`.
 
     Single steps are safe whatever the decay is, and cost the scan twice as much.
     """
@@ -87,7 +87,9 @@ class Layout:
         self.batch = samples.stop - samples.start
 
     def rows(self, t: Tensor, name: str) -> Tensor:
-        """(batch, length, heads, ...) by chunks and groups: a view where possible, else in the memory called `name`."""
+        """A part of `t` (B, L, ...) by chunks: a view where there is one group and nothing to pad, else in the memory called
+        `name`.
+        """
         t = t[self.samples, self.steps]
         missing = self.chunks * self.chunk - self.length
         if missing:  # with zeros: dt = 0 neither decays nor writes
@@ -257,7 +259,7 @@ class ScanBlock:
         return exponent.exp().to(self.x.dtype)
 
     def scaled(self, name: str, t: Tensor, factor: Tensor) -> Tensor:
-        """The product of `t`, of any shape, and `factor`, in the memory called `name`."""
+        """The product of two tensors of any shape, in the memory called `name`."""
         return torch.mul(t, factor, out=self.memory(name, *t.shape))
 
     def links(self) -> Iterator[_Link]:
@@ -313,7 +315,7 @@ class ScanBlock:
         return y.addcmul_(self.x, self.direct), states[:, -1].clone()
 
     def backward(self, grad: Tensor, state: Tensor, grad_state: Tensor) -> Gradients:
-        """Gradients from those of output and last state, and from the state before the block; shapes as in `forward`.
+        """Gradients of the inputs, in their shapes, from those of output and last state, and from the state before the block.
 
         ``g.a`` sums over all links across a step. Through the states these are what the state before the chunk gives to that
         step and later ones, what earlier steps leave in the state after it, and what passes from the one to the other.
@@ -352,7 +354,7 @@ class ScanBlock:
         return g
 
     def backward_link(self, link: _Link, grad: Tensor, g: Gradients) -> None:
-        """Add a link's share of the gradients; ``g.x`` is that of u here, of the shape of `grad`."""
+        """Add a link's share of the gradients, in their shapes; ``g.x`` is that of u here."""
         fallen = self.scaled("fallen", link.early(self.x), link.fall * link.early(self.dt)[..., None])
         risen = self.scaled("risen", link.late(grad), link.rise)
         scores = self.scores(link)
@@ -436,7 +438,7 @@ def backward(
 
 
 def totals(layout: Layout, block: ScanBlock, g: Gradients, grad_A: Tensor, grad_D: Tensor | None) -> None:
-    """Add a block's share of the gradients of A (heads,) and D (heads, 1) or (heads, P): sums over all steps, of both signs."""
+    """Add a block's share of the gradients of A and D, in their shapes: sums over all steps, of numbers of both signs."""
     wide = _wide(block.x)
     grad_A += layout.by_chunk(g.a * block.dt).sum((0, 1, 3), dtype=wide).flatten()
     if grad_D is not None:

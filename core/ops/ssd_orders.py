@@ -59,7 +59,7 @@ class _Given(NamedTuple):
 
     inputs: Tensor
     dt: Tensor
-    """Steps of every order, (B, K, T, H)."""
+    """Step sizes in every order, (B, K, T, H)."""
     weight: Tensor
     bias: Tensor | None
     A: Tensor
@@ -200,7 +200,7 @@ def _backward(grad: Tensor, given: _Given, starts: list[Tensor]) -> _Gradients:
 
 
 def _of_convolution(window: _Window, sums: Tensor, inside: Tensor, found: _Gradients, sample: int) -> None:
-    """Add what a block's convolution gives, from its results' gradient, `inside`, which the next taps - 1 follow in `sums`."""
+    """Add a block's share of the convolution's gradients, from that of its results, `inside`, the head of `sums`."""
     product = window.memory("product of taps", *inside.shape)
     for k in range(window.taps):
         torch.mul(inside, window.raw[:, k : k + inside.shape[1]], out=product)

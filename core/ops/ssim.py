@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UserError
-from .dispatch import device_obstacle, use_kernel
+from .dispatch import float32_obstacle, use_kernel
 from .self_test import case
 
 WIDEST = 33
@@ -81,7 +81,4 @@ def obstacle(op: str, x: Tensor, y: Tensor, window: Tensor) -> str | None:
     """Why the fused kernels of an operator cannot run on two images (B, C, H, W) and a window (k,), or None if they can."""
     if len(window) > WIDEST:
         return f"it takes windows up to {WIDEST}, this one has {len(window)}"
-    for name, t in {"x": x, "y": y, "window": window}.items():
-        if t.dtype != torch.float32:
-            return f"it computes in float32, {name} is {str(t.dtype).removeprefix('torch.')}"
-    return device_obstacle(op, x=x, y=y, window=window)
+    return float32_obstacle(op, x=x, y=y, window=window)

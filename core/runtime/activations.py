@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint, noop_context_fn
 
 Contexts = Callable[[], tuple[AbstractContextManager[Any], AbstractContextManager[Any]]]
-"""Function that gives the contexts of a block's first computation and of its second."""
+"""Function that gives the contexts in which a block is computed, the first time and again."""
 
 LAYER_LISTS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
 

@@ -94,7 +94,7 @@ def fused_gromov_wasserstein(
         graphs: store that keeps the descent as a CUDA graph between calls, for solving many problems of the same shapes on
             a GPU; used on the kernel, with ``tol=0`` or without `waiting`, and without `init`.
         bound: bound of the ranges of the scaled costs, as in `sinkhorn`.
-        waiting: whether Python looks at errors, as in `sinkhorn`; without, `outer_iters` is a tensor too.
+        waiting: see `sinkhorn`; where it is off, `outer_iters` is a tensor too.
 
     Raises:
         UserError: shapes, marginals or options that fit no problem; NaN.

@@ -105,7 +105,9 @@ class Watch:
             self.error, self.ended = like.new_full((), math.inf), like.new_zeros((), dtype=torch.bool)
 
     def over(self, error: Tensor) -> bool:
-        """Whether to stop now, at `error`, a scalar; up to the rounding, one is small enough if that before was no larger."""
+        """Whether to stop now, at `error`, a scalar. An error up to the rounding is small enough if the one before was no
+        larger.
+        """
         now: Any = error if self.ended is not None else float(error)
         met = (now <= self.stop.tol) | (self.error <= now) & (now <= self.stop.rounding)
         self.error = now
@@ -115,15 +117,15 @@ class Watch:
         return False
 
     def counted(self, iterations: int | Tensor) -> int | Tensor:
-        """So many iterations, or none where the end was seen; a scalar."""
+        """`iterations`, a number or a scalar tensor, or 0 where the end was seen."""
         return iterations if self.ended is None else torch.where(self.ended, 0, iterations)
 
     def add(self, iterations: int | Tensor) -> None:
-        """Count iterations, a scalar, that were done since the last look."""
+        """Count iterations, a number or a scalar tensor, that were done since the last look."""
         self.count = self.count + self.counted(iterations)
 
     def held(self, before: Tensor, after: Tensor, ended: Tensor | None = None) -> Tensor:
-        """`after`, or `before` of the same, any, shape where the end was seen already: now, or when `ended` was it."""
+        """`after`, or `before`, of one shape, where the end was seen already: now, or when `ended` was read."""
         ended = self.ended if ended is None else ended
         return after if ended is None else torch.where(ended, before, after)
 
@@ -146,7 +148,7 @@ def unbalanced(logits: Tensor, a: Tensor, b: Tensor, damping: float, reference: 
 
 
 def log_iterations(problem: Problem, start: Potentials, stop: Stopping) -> tuple[Potentials, int | Tensor]:
-    """Iterate in the log domain, where nothing over- or underflows. Returns the potentials and the iterations done, a scalar.
+    """Iterate in the log domain, where nothing over- or underflows: potentials (n,) and (m,), and the iterations done.
 
     The residual is how much mass the next column update would move, which for balanced problems is the column error.
     """
@@ -242,13 +244,13 @@ def kernel_iterations(
             done += count
             if stop.due(done):
                 converged = watch.over((v * (kernel.t() @ u) - b).abs().sum())
-        # The scalings back into the potentials, or back to the safe ones where they are no good.
         last = converged or done == stop.iters
         made = phi + u.log(), gamma - shift + v.log(), kernel.mul_(u[:, None]).mul_(v)
         if guarded:
             held = sound(made[2], a)
             kept = *safe, safe.plan(problem.logits) if last else made[2]
-            made = tuple(torch.where(held, new, old) for new, old in zip(made, kept, strict=True))
+            phi_kept, gamma_kept, plan_kept = (torch.where(held, n, o) for n, o in zip(made, kept, strict=True))
+            made = phi_kept, gamma_kept, plan_kept
         old = made if plan is None else (phi, gamma, plan)
         # What is made of a kernel after the end differs by rounding.
         phi, gamma, plan = (watch.held(*pair, ended) for pair in zip(old, made, strict=True))

@@ -36,6 +36,7 @@ ANY_SIZE = ("NAFNet", "Restormer", "SwinIR")
 """Of which a file takes any batch, height and width."""
 PLAIN = {"mean": None, "std": None}
 SLOW = pytest.mark.skipif("RELUME_SLOW_TESTS" not in os.environ, reason="slow; set RELUME_SLOW_TESTS=1")
+OPTIONS = {"NAFNetLocal": {"fast_imp": False}}  # whose fast form is of one size
 OTHERS = {"HybridVFI": FRAMES, "OneStepGenerator": NOISE}
 
 
@@ -54,7 +55,7 @@ def subject(name: str) -> Subject:
             warnings.simplefilter("ignore")
             network = zoo.built(name).eval()
         return Subject(network, PLAIN, zoo.images(name, 1)[0].shape[1], called(Function(network, PLAIN)))
-    network = own.build(name).eval()
+    network = own.build(name, **OPTIONS.get(name, {})).eval()
     given = OTHERS.get(name, "")
     if given == NOISE:
         return Subject(network, PLAIN, 3, called(Generator(network, 1)), NOISE, 1, (16, 16))

@@ -130,7 +130,7 @@ def hybrid(phase: str, side: int) -> Job:
 
 
 CHUNKS_OF_TWINS = {"original, chunks of 256": 256, "original, chunks of 64": 64}
-"""Steps that mamba_ssm's scan takes at once: the original's own number, and the fastest on a CPU."""
+"""Chunks of mamba_ssm's scan: the original's own, and the fastest on a CPU."""
 
 
 def hybrid_alone(who: str, phase: str, side: str) -> Job:

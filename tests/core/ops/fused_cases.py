@@ -117,7 +117,7 @@ def windows(batch: int) -> list[Case]:
 
 def distances(batch: int) -> list[Case]:
     def distance(pred: Tensor, patch_size: int) -> Tensor:
-        return census_distance(pred, pred.detach().flip(1, 2) + 0.1, patch_size)
+        return census_distance(pred, pred.detach().flip(-1) + 0.1, patch_size)
 
     shapes = (batch, 17, 19), (batch, 1, 300), (batch, 8, 4)
     sides = (7, 5, 3)
