@@ -6,6 +6,8 @@ ECCV 2022): a network that learned to pool patches is given means of about as ma
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -75,7 +77,7 @@ class LocalMean(nn.Module):
 def _around_each(x: Tensor, dim: int, window: int) -> Tensor:
     """Means along an axis of whole windows around each place, or of all where the axis is no longer than the window."""
     n = x.shape[dim]
-    size = torch.sym_min(n, window)
+    size: Any = torch.sym_min(n, window)
     sums = running_sum(x, dim)
     sums = torch.cat([torch.zeros_like(sums.narrow(dim, 0, 1)), sums], dim)
     first = (torch.arange(n, device=x.device) - (size - 1) // 2).clamp(min=0)
