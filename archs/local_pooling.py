@@ -30,9 +30,6 @@ class LocalMean(nn.Module):
         window: height and width.
         stride: distance of the rows and columns whose means are taken, if given, which is the fast form (as far as that
             divides the image), repeated. It is another function, which published results with ``fast_imp`` come from.
-
-    Raises:
-        UserError: the fast form is exported for images of any size.
     """
 
     def __init__(self, window: tuple[int, int], stride: tuple[int, int] | None = None) -> None:
@@ -40,7 +37,7 @@ class LocalMean(nn.Module):
         self.window, self.stride = window, stride
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H, W), or (B, C, 1, 1) where the window covers the image.
+        """(B, C, H, W) -> (B, C, H or 1, W or 1); exported, (B, C, H, W).
 
         Raises:
             UserError: the fast form is exported for images of any size.

@@ -62,8 +62,11 @@ class Fitted(NamedTuple):
     fresh: list[str]
 
 
-def fitted(state: dict[str, Tensor], block: Mapping[str, Any]) -> Fitted:
+def fitted(state: dict[str, Tensor], block: Mapping[str, Any], source: str | Path = "the checkpoint") -> Fitted:
     """`state`, of today's names or of those of an older release, as the network of `block` holds it.
+
+    Args:
+        source: what to call it in messages.
 
     Raises:
         UserError: other differences in names or shapes.
@@ -71,7 +74,7 @@ def fitted(state: dict[str, Tensor], block: Mapping[str, Any]) -> Fitted:
     network = build_network(block)
     own = network.state_dict()
     given = in_own_names(state, network)
-    refuse_other_kinds(given, own, "the weights")
+    refuse_other_kinds(given, own, source)
     state = {k: v for k, v in given.items() if k in own or k != "model.map_augment.weight"}
     if "model.map_layer0.weight" in state:  # one of EDM's
         state = {**{k: v for k, v in own.items() if k.startswith("model.map_label.")}, **state}
@@ -86,7 +89,7 @@ def fitted(state: dict[str, Tensor], block: Mapping[str, Any]) -> Fitted:
         ]
         problems += [f"{k} is unknown" for k in state if k not in own]
         more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise UserError(f"the weights do not fit {block['type']}: {'; '.join(problems[:3])}{more}") from None
+        raise UserError(f"{source}: does not fit {block['type']}: {'; '.join(problems[:3])}{more}") from None
     return Fitted(dict(network.state_dict()), [k for k in given if k not in own], [k for k in own if k not in given])
 
 
@@ -125,7 +128,7 @@ def convert(source: Path, target: Path, opt: Options | None = None, stubbed: Seq
     about = weights.about_itself(found)
     if opt is not None:
         about = description.weights_description(opt)
-        state, dropped, fresh = fitted(state, opt.networks["g"])
+        state, dropped, fresh = fitted(state, opt.networks["g"], source)
         notes += (
             f", without {len(dropped)} that the network does not have ({', '.join(dropped[:3])})" if dropped else ""
         )

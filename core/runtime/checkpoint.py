@@ -164,6 +164,10 @@ def save(path: Path, state: Any) -> str:
     return write_atomically(path, write)
 
 
+STARTS = (b"PK", b"\x80")
+"""First bytes of checkpoints: of zip archives, and of pickles."""
+
+
 def load(path: str | Path, map_location: str | torch.device = "cpu") -> Any:
     """Load a ``.pth``, ``.state`` or ``.safetensors`` file without ever running code from it.
 
@@ -183,6 +187,8 @@ def load(path: str | Path, map_location: str | torch.device = "cpu") -> Any:
         refuse_nesting(found, path)
         return found
     except pickle.UnpicklingError as e:
+        if not first_bytes(path).startswith(STARTS):  # of a picture, say
+            raise UserError(f"{path}: is no checkpoint, or is torn; files of PyTorch and .safetensors are read") from e
         named = re.search(r"GLOBAL (\S+)", str(e))
         raise UserError(
             f"{path}: not a plain weights file: it holds Python objects{f' ({named[1]})' if named else ''}, and Relume never "
@@ -193,6 +199,12 @@ def load(path: str | Path, map_location: str | torch.device = "cpu") -> Any:
         raise
     except Exception as e:  # damage makes torch and pickle trip over whatever they find
         raise UserError(f"{path}: cannot be read, it is torn or not a checkpoint ({first_line(e)})") from e
+
+
+def first_bytes(path: Path) -> bytes:
+    """The first two of a file."""
+    with path.open("rb") as file:
+        return file.read(2)
 
 
 # -------------------------------------------------------------------- a run's checkpoints

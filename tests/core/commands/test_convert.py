@@ -197,7 +197,7 @@ def test_differences_are_refused():
     kept, dropped, _ = convert.fitted(dict(state), block)
     assert dropped == [] and all(torch.equal(kept[k], v) for k, v in state.items())
     first = next(iter(state))
-    with pytest.raises(UserError, match=rf"do not fit SRVGGNetCompact: {first} is missing"):
+    with pytest.raises(UserError, match=rf"does not fit SRVGGNetCompact: {first} is missing"):
         convert.fitted({k: v for k, v in state.items() if k != first}, block)
     with pytest.raises(UserError, match="extra is unknown"):
         convert.fitted({**state, "extra": torch.ones(1)}, block)

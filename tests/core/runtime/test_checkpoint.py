@@ -191,3 +191,12 @@ def test_a_wrong_param_key_lists_what_is_there(tmp_path: Path) -> None:
         UserError, match=r"no entry 'param_ema'. Did you mean 'params_ema'\? It holds: params, params_ema"
     ):
         checkpoint.load_weights(nn.Linear(1, 1), tmp_path / "w.pth", "param_ema")
+
+
+def test_a_file_of_another_kind_is_not_taken_for_a_pickle(tmp_path):
+    for name, data in {"a.png": b"\x89PNG\r\n\x1a\n" + bytes(64), "list.txt": b"photos/a.png\n"}.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(
+            UserError, match=rf"{name}: is no checkpoint, or is torn; files of PyTorch and .safetensors"
+        ):
+            checkpoint.load(tmp_path / name)
