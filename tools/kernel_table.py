@@ -57,7 +57,7 @@ WIDTHS = (
 )
 """Channels of published networks, and some that no power of 2 divides: for ``--widths``."""
 HEADS = (4, 8, 15, 16, 24, 29, 30, 32, 36, 48, 60, 64, 96, 128)
-"""Channels of a head, likewise."""
+"""Channels of a head, for the same."""
 STATES = ((32, 16), (30, 16), (48, 32), (64, 16), (64, 64), (64, 128), (128, 64), (128, 128), (60, 30))
 """Channels of a head and of its state."""
 SHAPES: dict[str, list[tuple[tuple[int, ...], ...]]] = {
