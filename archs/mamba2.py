@@ -5,6 +5,7 @@ Weights move freely between the two. The scan is `core.ops.ssd.ssd`, the convolu
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -12,10 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.errors import UserError
+from ..core.ops import hosts
 from ..core.ops.causal_conv1d import causal_conv1d
+from ..core.ops.dispatch import device_obstacle, use_kernel
 from ..core.ops.precision import at_least_float32
 from ..core.ops.rms_norm import rmsnorm_gated
-from ..core.ops.ssd import ssd
+from ..core.ops.rms_norm_sums import rmsnorm_gated_sum
+from ..core.ops.ssd import chunk_of, ssd
+from ..core.ops.ssd_orders import scan_in_orders
 
 
 class RMSNormGated(nn.Module):
@@ -33,6 +38,10 @@ class RMSNormGated(nn.Module):
     def forward(self, x: Tensor, z: Tensor | None = None) -> Tensor:
         """(..., D) and a gate of the same shape, or None -> (..., D)."""
         return rmsnorm_gated(x, self.weight, z, self.eps, self.group_size, self.norm_before_gate)
+
+    def of_orders(self, y: Tensor, z: Tensor) -> Tensor:
+        """The sum of ``self(y[:, k], z)`` over k: (B, K, T, D) and (B, T, D) -> (B, T, D)."""
+        return rmsnorm_gated_sum(y, self.weight, z, self.eps, self.group_size, self.norm_before_gate)
 
 
 class Mamba2(nn.Module):
@@ -138,8 +147,11 @@ class Mamba2(nn.Module):
         )
         self.out_proj = nn.Linear(d_inner, d_model, bias=bias)
 
-    def forward(self, u: Tensor) -> Tensor:
-        """(B, L, d_model) -> (B, L, d_model), L >= 1."""
+    def forward(self, u: Tensor, orders: Tensor | None = None) -> Tensor:
+        """(B, L, d_model) -> (B, L, d_model), L >= 1; with `orders` what `in_orders` says."""
+        if orders is not None:
+            return self.in_orders(u, orders)
+        # One product gives the gate, the inputs, both signals and the steps.
         z0, x0, z, xBC, dt = self.in_proj(u).split(self.widths, dim=-1)
         convolved = causal_conv1d(
             xBC.transpose(1, 2), self.conv1d.weight.squeeze(1), self.conv1d.bias, activation="silu"
@@ -147,6 +159,7 @@ class Mamba2(nn.Module):
         assert isinstance(convolved, Tensor)
         sizes = [self.d_ssm, self.ngroups * self.d_state, self.ngroups * self.d_state]
         x, B, C = convolved.transpose(1, 2).split(sizes, dim=-1)
+        # The scan, with its decays kept negative by an exponential.
         y = ssd(
             x.unflatten(-1, (-1, self.headdim)),
             dt,
@@ -161,9 +174,48 @@ class Mamba2(nn.Module):
             dt_limit=self.dt_limit,
         )
         assert isinstance(y, Tensor)
+        # The gate, and the channels that pass by the scan.
         y = y.flatten(2)
         if self.norm is not None:
             y = self.norm(y, z)
         if x0.shape[-1]:
             y = torch.cat([F.silu(z0) * x0, y], dim=-1)
         return self.out_proj(y)
+
+    def scans_blocks(self, u: Tensor) -> bool:
+        """Whether inputs like `u` (B, L, dim) may come with orders: on a CPU, where no kernels were asked for."""
+        return hosts.asks_freely(u) and not any(
+            use_kernel(op, functools.partial(device_obstacle, op, u=u)) for op in ("ssd", "causal_conv1d", "rms_norm")
+        )
+
+    def in_orders(self, u: Tensor, orders: Tensor) -> Tensor:
+        """The sum of what `forward` makes of the tokens in several orders, at each token.
+
+        Both projections treat a token alone, so that they are done once for all orders.
+
+        Args:
+            u: (B, T, d_model).
+            orders: the token of each step, (K, T), each a permutation.
+
+        Returns:
+            (B, T, d_model).
+        """
+        count = len(orders)
+        z0, x0, z, xBC, dt = self.in_proj(u).split(self.widths, dim=-1)
+        y = scan_in_orders(
+            xBC,
+            F.softplus(dt + self.dt_bias).clamp(*self.dt_limit),
+            self.conv1d.weight.squeeze(1),
+            self.conv1d.bias,
+            -torch.exp(at_least_float32(self.A_log)),
+            self.D.view(len(self.A_log), -1),
+            orders,
+            self.ngroups,
+            self.headdim,
+            chunk_of(self.chunk_size, u.shape[1]),
+        )
+        total = y.sum(1) * F.silu(z) if self.norm is None else self.norm.of_orders(y, z)
+        if x0.shape[-1]:
+            total = torch.cat([count * F.silu(z0) * x0, total], dim=-1)
+        bias = self.out_proj.bias
+        return F.linear(total, self.out_proj.weight, None if bias is None else count * bias)

@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from relume.core.ops import hosts
+
 METHODS = (
     *("item", "tolist", "numpy", "cpu", "__bool__", "__float__", "__int__", "__index__", "__array__", "nonzero"),
     *("masked_select", "unique", "bincount", "equal", "allclose", "is_nonzero", "new_tensor"),
@@ -63,6 +65,7 @@ def counted() -> Iterator[Counter[str]]:
             setattr(owner, name, value)
             stack.callback(lambda: setattr(owner, name, before) if own else delattr(owner, name))
 
+        put(hosts, "asks_freely", lambda x: False)  # what a CPU may ask, a GPU would wait for
         for name in METHODS:
             put(torch.Tensor, name, noted(name, getattr(torch.Tensor, name)))
         for name in ("__getitem__", "__setitem__"):

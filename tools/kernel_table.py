@@ -35,7 +35,7 @@ TYPES = {
     torch.int64: "*i64",
 }
 WARPS, REGISTERS = 64, 65_536
-"""Of a multiprocessor of compute capability 8.0 and 9.0."""
+"""Warps and registers of a multiprocessor of compute capability 8.0 and 9.0."""
 SHARED = {80: 163_840, 90: 232_448}
 SIZES = {
     "layer_norm": [(32, 48), (32, 384)],
@@ -48,16 +48,16 @@ SIZES = {
     "sinkhorn": [(4, 1024), (8, 4096)],
     "selective_scan": [(16, 256)],
 }
-"""By op: sides and widths that its registered case is called with (`core.ops.self_test`)."""
+"""Sides and widths that an operator's registered case is called with (`core.ops.self_test`)."""
 ALSO = {"window_attention": [((1, 8, 8, 18 * 30), (1, 8, 8, 6))]}
-"""By op: shapes besides. Heads of 30 channels, of which two are read at once, take the most registers."""
+"""Further shapes for an operator. Heads of 30 channels, of which two are read at once, take the most registers."""
 WIDTHS = (
     *(1, 3, 16, 24, 30, 32, 36, 42, 48, 60, 64, 85, 90, 96, 127),
     *(128, 144, 174, 180, 192, 240, 255, 256, 360, 384, 510, 512, 768, 1021),
 )
 """Channels of published networks, and some that no power of 2 divides: for ``--widths``."""
 HEADS = (4, 8, 15, 16, 24, 29, 30, 32, 36, 48, 60, 64, 96, 128)
-"""Channels of a head, for the same."""
+"""Channels of a head, for the same purpose."""
 STATES = ((32, 16), (30, 16), (48, 32), (64, 16), (64, 64), (64, 128), (128, 64), (128, 128), (60, 30))
 """Channels of a head and of its state."""
 SHAPES: dict[str, list[tuple[tuple[int, ...], ...]]] = {
@@ -78,9 +78,9 @@ SHAPES: dict[str, list[tuple[tuple[int, ...], ...]]] = {
     ],
     "causal_conv1d": [((1, c, 1024), (c, k), (c,)) for c in WIDTHS for k in (3, 4)],
 }
-"""By op, of those that depend on more than a width: shapes that its case is called with for ``--widths``."""
+"""Shapes for ``--widths``, of operators whose kernels depend on more than a width."""
 PLANES = {"census", "charbonnier", "gradient", "laplacian", "ms_ssim", "ssim"}
-"""Those that work on images of any width by the same kernels."""
+"""Operators that work on images of any width by the same kernels."""
 
 
 class Launch(NamedTuple):
@@ -215,9 +215,16 @@ def fitting(registers: int, shared: int, warps: int, capability: int) -> int:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command line takes."""
-    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="of the tensors")
     parser.add_argument(
-        "--capability", type=int, nargs="+", choices=sorted(SHARED), default=[80, 90], help="of the GPUs"
+        "--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="dtype of the tensors"
+    )
+    parser.add_argument(
+        "--capability",
+        type=int,
+        nargs="+",
+        choices=sorted(SHARED),
+        default=[80, 90],
+        help="compute capabilities of the GPUs",
     )
     parser.add_argument("--only", default="", metavar="WORD", help="kernels whose names have this in them")
     parser.add_argument(
@@ -233,6 +240,7 @@ def run(a: argparse.Namespace) -> None:
     """
     from relume.core.ops.modes import NAMES
 
+    # Run every operator once, and keep what it launches.
     launched: list[Launch] = []
     record(launched)
     dtype = getattr(torch, a.dtype)
@@ -245,10 +253,12 @@ def run(a: argparse.Namespace) -> None:
             if a.widths:
                 launched[begun:] = [of._replace(name=f"{of.name}, on {_words(shapes)}") for of in launched[begun:]]
         chosen |= different(launched) if a.widths else rows(launched, "")
+    chosen = chosen if a.widths else dict(sorted(chosen.items()))
     known = list(chosen)
     chosen = {name: of for name, of in chosen.items() if a.only in name}
     if not chosen:
         raise UserError(f"--only: no kernel has '{a.only}' in its name; they are {', '.join(known)}")
+    # Compile each launch for each GPU, and print what it needs.
     head = [f"{name} {c // 10}.{c % 10}" for c in a.capability for name in ("registers", "shared", "stack", "warps")]
     print("| kernel | " + " | ".join(head) + " |")
     print("|---|" + "---:|" * len(head))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ...core.errors import UserError
 from ...core.ops.precision import at_least_float32
-from ...core.ops.scan import interleaved_merge, interleaved_scan
+from ...core.ops.scan import interleaved_merge, interleaved_orders, interleaved_scan
 from ...core.ops.window_attention import fuses_windows
 from ..blocks import TokenNorm, adaptive_kernel, inner_width, stochastic_depth
 from ..mamba2 import Mamba2
@@ -18,7 +18,7 @@ from .attention import GatedWindowAttention, attend_in_windows, shift_masks
 from .mhc import ParallelStreams, SummedStreams
 
 BackboneMode = Literal["hybrid", "mamba2_only", "gated_attn_only"]
-Mixing = Literal["plain", "legacy", "streams"]
+StreamMixing = Literal["plain", "legacy", "streams"]
 
 
 class ECAB(nn.Module):
@@ -108,7 +108,7 @@ class LGSBlock(nn.Module):
         mlp_ratio: float = 4.0,
         drop_path: float = 0.0,
         backbone_mode: BackboneMode = "hybrid",
-        mixing: Mixing = "plain",
+        mixing: StreamMixing = "plain",
         use_ecab: bool = True,
         index: int = 0,
         mamba: dict[str, Any] | None = None,
@@ -171,6 +171,10 @@ class LGSBlock(nn.Module):
         """The global branch: (2B, H W, C) -> the same shape."""
         assert self.mamba is not None
         with torch.autocast(x.device.type, enabled=False):
+            if self.mamba.scans_blocks(x):
+                pairs = at_least_float32(x).unflatten(0, (2, -1)).transpose(0, 1).flatten(1, 2)
+                merged = self.mamba(pairs, interleaved_orders(height, width))
+                return merged.unflatten(1, (2, -1)).transpose(0, 1).flatten(0, 1)
             sequences = interleaved_scan(at_least_float32(x).unflatten(1, (height, width)))
             return interleaved_merge(self.mamba(sequences), height, width).flatten(1, 2)
 

@@ -103,7 +103,7 @@ class _Census(Function):
 
 
 def soft_sign(d: Tensor) -> tuple[Tensor, Tensor]:
-    """s(d) and its derivative, 0.81 / (0.81 + d^2)^(3/2)."""
+    """s(d) and its derivative, 0.81 / (0.81 + d^2)^(3/2), both of the shape of `d`."""
     r = torch.rsqrt(d.square() + SOFT_SIGN)
     return d * r, SOFT_SIGN * r**3
 

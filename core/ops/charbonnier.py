@@ -38,7 +38,7 @@ def charbonnier_sums(x: Tensor, y: Tensor, offset: float) -> Tensor:
 
 
 def fuses(x: Tensor, y: Tensor) -> bool:
-    """Whether `charbonnier_sums` of these would run its kernels."""
+    """Whether `charbonnier_sums` would run its kernels on these two images (B, C, H, W)."""
     return use_kernel("charbonnier", functools.partial(_obstacle, x, y), x)
 
 

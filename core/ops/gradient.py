@@ -62,7 +62,7 @@ def derivative_sums(x: Tensor, operator: Derivative) -> Tensor:
 
 
 def fuses(x: Tensor) -> bool:
-    """Whether `derivative_sums` of this would run its kernels."""
+    """Whether `derivative_sums` would run its kernels on this image (B, C, H, W)."""
     return use_kernel("gradient", functools.partial(_obstacle, x), x)
 
 

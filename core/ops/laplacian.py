@@ -54,7 +54,7 @@ def edge_band(x: Tensor) -> Tensor:
 
 
 def fuses(d: Tensor) -> bool:
-    """Whether the functions here would run their kernels on this."""
+    """Whether the functions here would run their kernels on this difference of images (B, C, H, W)."""
     return use_kernel("laplacian", functools.partial(_obstacle, d), d)
 
 

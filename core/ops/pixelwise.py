@@ -80,12 +80,13 @@ def expand_depthwise(
 
 
 def plain_depthwise(x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`depthwise` without a backward pass of its own: (B, H, W, C), kernel (C, 1, k, k), bias (C,) -> (B, H, W, C)."""
     y = F.conv2d(x.permute(0, 3, 1, 2), kernel, bias, padding=kernel.shape[-1] // 2, groups=kernel.shape[0])
     return y.permute(0, 2, 3, 1)
 
 
 def depthwise_backward(grad: Tensor, x: Tensor, kernel: Tensor, has_bias: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Gradients of the input, of the kernel, and of the bias."""
+    """Gradients of the input (B, H, W, C), of the kernel (C, 1, k, k), and of the bias (C,) if it has one."""
     edge, one = (kernel.shape[-1] // 2,) * 2, (1, 1)
     grad = grad.contiguous()
     _, grad_kernel, grad_bias = torch.ops.aten.convolution_backward(
@@ -254,9 +255,9 @@ class _GatedProjection(Function):
         ctx.save_for_backward(a, b, kernel, kernel_bias, out_weight)
         ctx.has_out_bias, ctx.fused = out_bias is not None, fused
         if fused:
-            from .gdfn_triton import gate
+            from .gdfn_triton import gelu_gate
 
-            return F.linear(gate(a, b, kernel, kernel_bias), out_weight, out_bias)
+            return F.linear(gelu_gate(a, b, kernel, kernel_bias), out_weight, out_bias)
         a, b = _depthwise_pair(a, b, kernel, kernel_bias)
         return F.linear(F.gelu(a).mul_(b), out_weight, out_bias)
 

@@ -31,6 +31,13 @@ def interleaved_merge(y: Tensor, height: int, width: int) -> Tensor:
     return result
 
 
+def interleaved_orders(height: int, width: int) -> Tensor:
+    """Which pixel each step of `interleaved_scan` takes, of those of the first frame and then of the second: (4, 2HW)."""
+    pixels = torch.arange(2 * height * width).view(2, height, width)
+    forwards = torch.stack([pixels.permute(1, 2, 0).flatten(), pixels.permute(2, 1, 0).flatten()])
+    return torch.cat([forwards, forwards.flip(1)])
+
+
 class _Interleave(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

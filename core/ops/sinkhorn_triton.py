@@ -30,7 +30,7 @@ FEW = 512
 
 @torch.library.custom_op("relume::sinkhorn", mutates_args=("u", "v"))
 def scale_fused(kernel: Tensor, a: Tensor, b: Tensor, u: Tensor, v: Tensor, iterations: int) -> None:
-    """`sinkhorn.scale_to_marginals`: in one launch for a small matrix, in two for each iteration otherwise."""
+    """`sinkhorn.scale_to_marginals`, shapes included: one launch for a small matrix, two for each iteration otherwise."""
     n, m = kernel.shape
     rows, columns = triton.next_power_of_2(n), triton.next_power_of_2(m)
     if rows * columns <= WHOLE:

@@ -102,6 +102,7 @@ def _mix_backward(  # type: ignore[no-untyped-def]  # noqa: ANN202
     at = tl.program_id(0) % blocks * BINS + tl.arange(0, BINS)
     f += image * channels * bins * 2
     grad += image * made * bins * 2
+    # Bins of a half spectrum stand for their mirror images, too.
     times = tl.zeros((BINS,), tl.float32) + 1.0
     if COUNTED:
         column = at % columns
@@ -110,6 +111,7 @@ def _mix_backward(  # type: ignore[no-untyped-def]  # noqa: ANN202
     re = tl.zeros((CHANNELS, BINS), tl.float32)
     im = tl.zeros((CHANNELS, BINS), tl.float32)
     stride = 2 * channels if COMPLEX else channels
+    # The hidden layer, a slice of its channels at a time: gradient, derivative of GELU, and the share of the input.
     for first in range(0, inner, SLICE):
         m = first + tl.arange(0, SLICE)
         h = _hidden(f, w1, b1, m, at, channels, inner, bins, COMPLEX, HAS_BIAS1, BINS, SLICE)

@@ -163,7 +163,7 @@ def _plain(
     batch, length, heads, width = x.shape
     groups, size = B.shape[2:]
     exported = torch.compiler.is_exporting()  # to be read where Relume's operators are not
-    chunk = CHUNK if exported else min(1 << ((chunk_size or CHUNK).bit_length() - 1), 1 << (length - 1).bit_length())
+    chunk = CHUNK if exported else chunk_of(chunk_size, length)
     if initial is None:
         state = x.new_zeros(batch, groups, size, heads // groups, width)
     else:
@@ -172,6 +172,11 @@ def _plain(
     scan = scan_matrices if exported else scan_operator if torch.compiler.is_compiling() else scan_chunks
     y, state = scan(x, dt, A, B, C, D, state, chunk)
     return y, state.permute(0, 1, 3, 4, 2).flatten(1, 2)
+
+
+def chunk_of(chunk_size: int | None, length: int) -> int:
+    """Steps per chunk of the plain version, a power of two, for a sequence of some length."""
+    return min(1 << ((chunk_size or CHUNK).bit_length() - 1), 1 << (length - 1).bit_length())
 
 
 # ------------------------------------------------------------------------------------------------------------- kernels
@@ -210,5 +215,5 @@ def _mamba_takes(x: Tensor) -> bool:
 
 
 def kernel() -> Callable[..., tuple[Tensor, Tensor]] | None:
-    """mamba-ssm's ``mamba_chunk_scan_combined``, imported when first wanted, or None where it cannot be."""
+    """mamba-ssm's ``mamba_chunk_scan_combined``, imported when first wanted, or None where it cannot be; shapes as in `ssd`."""
     return foreign.function_or_none("mamba_ssm.ops.triton.ssd_combined", "mamba_chunk_scan_combined")

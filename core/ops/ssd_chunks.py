@@ -32,6 +32,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from . import hosts
 from .deterministic import running_sum
 from .precision import widest
 
@@ -63,16 +64,17 @@ def scan_chunks(
     return result
 
 
-def least_tile(*tensors: Tensor | None) -> int:
-    """1 in training, else 0: the largest that is safe.
+def least_tile(x: Tensor, *others: Tensor | None) -> int:
+    """1 in training where asking would wait for a device, else 0: the largest that is safe. Shapes are those of `scan_chunks`.
 
-    A training step asks the device nothing: single steps are safe whatever the decay is, and cost the scan a half more.
+    Single steps are safe whatever the decay is, and cost the scan twice as much.
     """
-    return int(torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors))
+    trained = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *others))
+    return int(trained and not hosts.asks_freely(x))
 
 
 # ------------------------------------------------------------------------------------------------------------- layout
-class _Layout:
+class Layout:
     """A block of samples and steps: from (B, L, heads or groups, ...) to rows (R, Q, ...), and back.
 
     R runs over samples, chunks and groups; what is left of heads is those of the group.
@@ -85,7 +87,9 @@ class _Layout:
         self.batch = samples.stop - samples.start
 
     def rows(self, t: Tensor, name: str) -> Tensor:
-        """A view where there is one group and nothing to pad, else in the memory called `name`."""
+        """A part of `t` (B, L, ...) by chunks: a view where there is one group and nothing to pad, else in the memory called
+        `name`.
+        """
         t = t[self.samples, self.steps]
         missing = self.chunks * self.chunk - self.length
         if missing:  # with zeros: dt = 0 neither decays nor writes
@@ -114,8 +118,11 @@ class _Layout:
             target.copy_(t.flatten(1, 2)[:, : self.length])
 
 
-def layouts(x: Tensor, B: Tensor, chunk: int, memory: Memory) -> Iterator[list[_Layout]]:
-    """The blocks in the order of steps, for every sample, or for all at once where memory is no hierarchy of caches."""
+def layouts(x: Tensor, B: Tensor, chunk: int, memory: Memory) -> Iterator[list[Layout]]:
+    """The blocks in the order of steps, for every sample, or for all at once where memory is no hierarchy of caches.
+
+    `x` (batch, length, heads, width) and `B` (batch, length, groups, states) are read for their shapes.
+    """
     batch, length, heads, width = x.shape
     whole = length // chunk * chunk
     on_cpu = x.device.type == "cpu"
@@ -125,7 +132,7 @@ def layouts(x: Tensor, B: Tensor, chunk: int, memory: Memory) -> Iterator[list[_
         steps.append(slice(whole, length))
     for i in range(batch if on_cpu else 1):
         samples = slice(i, i + 1) if on_cpu else slice(0, batch)
-        yield [_Layout(samples, s, chunk, B.shape[2], memory) for s in steps]
+        yield [Layout(samples, s, chunk, B.shape[2], memory) for s in steps]
 
 
 class Memory:
@@ -149,7 +156,10 @@ def _wide(x: Tensor) -> torch.dtype:
 
 
 def safe_tile(a: Tensor, chunk: int) -> int:
-    """The largest power of two up to `chunk` so that the decay in no tile of so many steps exceeds SAFE; 1 if none."""
+    """The largest power of two up to `chunk` so that the decay in no tile of so many steps exceeds SAFE; 1 if none.
+
+    `a` holds the logarithms of the decays, (batch, length, heads).
+    """
     total = F.pad(a.abs(), (0, 0, 0, -a.shape[1] % chunk))
     peaks = [total.amax()]
     for _ in range(chunk.bit_length() - 1):
@@ -207,7 +217,7 @@ def _before(t: Tensor) -> Tensor:
 
 
 # -------------------------------------------------------------------------------------------------------------- blocks
-class _Gradients(NamedTuple):
+class Gradients(NamedTuple):
     """Gradients of the inputs, as rows; `product` is x times the output's gradient, `meeting` its sum over P."""
 
     x: Tensor
@@ -220,12 +230,12 @@ class _Gradients(NamedTuple):
     state: Tensor
 
 
-class _Block:
+class ScanBlock:
     """One block of chunks as rows: x (R, Q, heads, P), dt and c (R, Q, heads), B and C (R, Q, N)."""
 
     def __init__(
         self,
-        layout: _Layout,
+        layout: Layout,
         x: Tensor,
         dt: Tensor,
         A: Tensor,
@@ -249,7 +259,7 @@ class _Block:
         return exponent.exp().to(self.x.dtype)
 
     def scaled(self, name: str, t: Tensor, factor: Tensor) -> Tensor:
-        """A product in the memory called `name`."""
+        """The product of two tensors of any shape, in the memory called `name`."""
         return torch.mul(t, factor, out=self.memory(name, *t.shape))
 
     def links(self) -> Iterator[_Link]:
@@ -304,8 +314,8 @@ class _Block:
             link.late(y).addcmul_(update, link.rise)
         return y.addcmul_(self.x, self.direct), states[:, -1].clone()
 
-    def backward(self, grad: Tensor, state: Tensor, grad_state: Tensor) -> _Gradients:
-        """From gradients of output and last state, and the state before the block.
+    def backward(self, grad: Tensor, state: Tensor, grad_state: Tensor) -> Gradients:
+        """Gradients of the inputs, in their shapes, from those of output and last state, and from the state before the block.
 
         ``g.a`` sums over all links across a step. Through the states these are what the state before the chunk gives to that
         step and later ones, what earlier steps leave in the state after it, and what passes from the one to the other.
@@ -316,7 +326,7 @@ class _Block:
         states = self.carry("states", self.B, fallen, state)
         grads = self.carry("gradients", self.C, risen, grad_state, backwards=True)
         before, after = _rows(states[:, :-1]), _rows(grads[:, 1:])
-        g = _Gradients(
+        g = Gradients(
             x=torch.matmul(self.B, after, out=self.memory("u", *shape[:2], before.shape[2]))
             .view(shape)
             .mul_(self.fall),
@@ -343,8 +353,8 @@ class _Block:
         g.x.mul_(dt).addcmul_(grad, self.direct)
         return g
 
-    def backward_link(self, link: _Link, grad: Tensor, g: _Gradients) -> None:
-        """Add a link's share of the gradients; ``g.x`` is that of u here."""
+    def backward_link(self, link: _Link, grad: Tensor, g: Gradients) -> None:
+        """Add a link's share of the gradients, in their shapes; ``g.x`` is that of u here."""
         fallen = self.scaled("fallen", link.early(self.x), link.fall * link.early(self.dt)[..., None])
         risen = self.scaled("risen", link.late(grad), link.rise)
         scores = self.scores(link)
@@ -377,7 +387,7 @@ def _rows(states: Tensor) -> Tensor:
 def forward(
     x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, initial: Tensor, chunk: int, tile: int
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Output, last state, and the state before each block; arguments of `scan_chunks` and the largest safe tile."""
+    """Output, last state, and the state before each block, in the shapes of `scan_chunks`; `tile` is the largest safe one."""
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     last = torch.empty_like(initial)
     memory = Memory(x)
@@ -387,7 +397,7 @@ def forward(
         state = initial[samples]
         for layout in sequence:
             starts.append(state)
-            rows, state = _Block(layout, x, dt, A, B, C, D, tile).forward(state)
+            rows, state = ScanBlock(layout, x, dt, A, B, C, D, tile).forward(state)
             layout.store(y, rows)
         last[samples] = state
     return y, last, starts
@@ -401,12 +411,11 @@ def backward(
     chunk: int,
     tile: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor]:
-    """Gradients of the six inputs and of the initial state."""
+    """Gradients of the six inputs and of the initial state, in their shapes."""
     x, dt, A, B, C, D = inputs
     grad_x, grad_dt, grad_B, grad_C = (torch.empty_like(t) for t in (x, dt, B, C))
     grad_A = torch.zeros_like(A)
     grad_D = None if D is None else torch.zeros_like(D)
-    wide = _wide(x)
     grad_initial = torch.empty_like(grad_last)
     memory = Memory(x)
     position = 0
@@ -415,21 +424,26 @@ def backward(
         state = grad_last[samples]
         for i in reversed(range(len(sequence))):
             layout = sequence[i]
-            block = _Block(layout, x, dt, A, B, C, D, tile)
+            block = ScanBlock(layout, x, dt, A, B, C, D, tile)
             g = block.backward(layout.rows(grad, "grad"), starts[position + i], state)
             state = g.state
             layout.store(grad_x, g.x)
             layout.store(grad_dt, torch.addcmul(g.dt, g.a, layout.per_head(A)))
             layout.store(grad_B, g.B[:, :, None])
             layout.store(grad_C, g.C[:, :, None])
-            # Sums over all steps, of numbers of both signs.
-            grad_A += layout.by_chunk(g.a * block.dt).sum((0, 1, 3), dtype=wide).flatten()
-            if grad_D is not None:
-                terms = g.product if grad_D.shape[1] > 1 else g.meeting[..., None]
-                grad_D += layout.by_chunk(terms).sum((0, 1, 3), dtype=wide).flatten(0, 1)
+            totals(layout, block, g, grad_A, grad_D)
         grad_initial[samples] = state
         position += len(sequence)
     return grad_x, grad_dt, grad_A, grad_B, grad_C, grad_D, grad_initial
+
+
+def totals(layout: Layout, block: ScanBlock, g: Gradients, grad_A: Tensor, grad_D: Tensor | None) -> None:
+    """Add a block's share of the gradients of A and D, in their shapes: sums over all steps, of numbers of both signs."""
+    wide = _wide(block.x)
+    grad_A += layout.by_chunk(g.a * block.dt).sum((0, 1, 3), dtype=wide).flatten()
+    if grad_D is not None:
+        terms = g.product if grad_D.shape[1] > 1 else g.meeting[..., None]
+        grad_D += layout.by_chunk(terms).sum((0, 1, 3), dtype=wide).flatten(0, 1)
 
 
 class _Scan(Function):

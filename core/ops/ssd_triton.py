@@ -108,8 +108,10 @@ def _output(  # type: ignore[no-untyped-def]  # noqa: ANN202
     t, c = _decays(dt, A, step, length, head, heads, sample)
     v = _tile(x + sample * x_batch + head * width, step, p, x_step, length, width)
     slot = (sample * (chunks + 1) + chunk) * heads + head
+    # Products of the steps within the chunk, and what the state before it gives to each.
     out = tl.zeros((Q, P), tl.float32)
     scores = tl.zeros((Q, Q), tl.float32)
+    # What the state before the chunk gives, and the scores of steps inside it.
     for first in range(0, N, SN):
         n = first + tl.arange(0, SN)
         write = _tile(B + sample * b_batch + head // share * size, step, n, b_step, length, size)
@@ -149,12 +151,14 @@ def _of_signals(  # type: ignore[no-untyped-def]  # noqa: ANN202
     sum_B = tl.zeros((Q, SN), tl.float32)
     sum_C = tl.zeros((Q, SN), tl.float32)
     linked = place[:, None] >= place[None, :]
+    # Heads that share these signals.
     for i in range(share):
         head = group * share + i
         slot = (sample * (chunks + 1) + chunk) * heads + head
         met = tl.zeros((Q, Q), tl.float32)
         from_before = tl.zeros((Q, SN), tl.float32)
         from_after = tl.zeros((Q, SN), tl.float32)
+        # Products of gradients and inputs, and what the states before and after contribute.
         for first in range(0, width, SP):
             p = first + tl.arange(0, SP)
             v = _tile(x + sample * x_batch + head * width, step, p, x_step, length, width)
@@ -164,6 +168,7 @@ def _of_signals(  # type: ignore[no-untyped-def]  # noqa: ANN202
             from_before += tl.dot(g, h, input_precision=PRECISION)
             r = _tile(after + (slot + heads) * width * size, p, n, size, width, size)
             from_after += tl.dot(v, r, input_precision=PRECISION)
+        # Decays between steps of the chunk, and to its ends.
         t, c = _decays(dt, A, step, length, head, heads, sample)
         end = tl.sum(tl.where(place == Q - 1, c, 0.0), 0)
         weight = tl.exp(tl.where(linked, c[:, None] - c[None, :], 0.0).to(tl.float32))
@@ -176,6 +181,7 @@ def _of_signals(  # type: ignore[no-untyped-def]  # noqa: ANN202
         tl.store(risen + line, tl.sum(read * from_before, 1), mask=inside)
         sum_B += from_after * (tl.exp((end - c).to(tl.float32)) * t)[:, None]
         sum_B += tl.dot(tl.trans(met), read, input_precision=PRECISION)
+    # Gradients of B and C.
     where = ((sample * length + step) * (heads // share) + group)[:, None] * size + n[None, :]
     mask = inside[:, None] & (n < size)[None, :]
     tl.store(of_B + where, sum_B, mask=mask)
@@ -195,6 +201,7 @@ def _of_inputs(  # type: ignore[no-untyped-def]  # noqa: ANN202
     place = tl.arange(0, Q)
     step = chunk * Q + place
     inside = step < length
+    # The decay between two steps of the chunk, times the product of what one reads and the other writes.
     t, c = _decays(dt, A, step, length, head, heads, sample)
     end = tl.sum(tl.where(place == Q - 1, c, 0.0), 0)
     linked = place[:, None] >= place[None, :]
@@ -209,6 +216,7 @@ def _of_inputs(  # type: ignore[no-untyped-def]  # noqa: ANN202
     weight = weight * tl.exp(tl.where(linked, c[:, None] - c[None, :], 0.0).to(tl.float32))
     weight = tl.where(linked, weight, 0.0)
     fall = tl.exp((end - c).to(tl.float32))
+    # Channels of the head, a slice at a time: gradients of x and D, and what they leave for dt and A.
     met = tl.zeros((Q, Q), tl.float32)
     of_t = tl.zeros((Q,), tl.float32)
     through = tl.zeros((Q,), tl.float32)  # what the state after the chunk gives every step
@@ -237,6 +245,7 @@ def _of_inputs(  # type: ignore[no-untyped-def]  # noqa: ANN202
             tl.store(of_D + partial, tl.sum(g * v, 0), mask=p < width)
         where = ((sample * length + step) * heads + head)[:, None] * width + p[None, :]
         tl.store(of_x + where, of_v, mask=inside[:, None] & (p < width)[None, :])
+    # The gradient of the decays: of links within the chunk, from the state before, and through the whole chunk.
     met = tl.where(place[:, None] > place[None, :], weight * met, 0.0)
     crossing = tl.dot(met, earlier, input_precision=PRECISION)
     of_a = tl.sum(tl.where(linked, crossing, 0.0), 0)
@@ -346,12 +355,14 @@ def _run_backward(
     x, B, C = _inner(x), _inner(B), _inner(C)
     grad, dt, A = grad.contiguous(), dt.contiguous(), A.contiguous()
     after = sizes.states(x)
+    # First what the later chunks say of each state, from the last to the first.
     launch(
         _states, (sizes.batch * sizes.chunks, sizes.heads), grad, C, dt, A, after, kept, *sizes.shape, *_strides(grad, C),
         BACKWARD=True, PRECISION=PRECISION, **sizes.tiles, warps=sizes.warps,
     )  # fmt: skip
     after[:, -1] = grad_final
     sizes.pass_on(after, kept, True)
+    # Then the gradients of every chunk by itself, in two launches.
     of_A = torch.empty_like(kept)
     of_D = torch.empty((*kept.shape, sizes.width if D is not None else 0), device=x.device, dtype=torch.float32)
     slices = triton.cdiv(sizes.tiles["N"], sizes.held["SN"])

@@ -18,6 +18,7 @@ from torch import nn
 
 from relume.core.models.base import Batch, Model
 from relume.core.models.restoration import RestorationModel
+from relume.core.ops import hosts
 from relume.core.options import load
 from relume.core.pipeline import train_pipeline
 from relume.core.runtime import step_graph
@@ -33,6 +34,7 @@ FUSED = {"type": "Adam", "lr": 0.01, "fused": True}
 def recorders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[TapeRecorder]]:
     """All recorders of a test."""
     monkeypatch.setattr(steps, "recorder_for", lambda device: TapeRecorder)
+    monkeypatch.setattr(hosts, "asks_freely", lambda x: False)  # as on the device that the tape stands for
     monkeypatch.setattr(TapeRecorder, "every", [])
     monkeypatch.chdir(tmp_path)
     yield TapeRecorder.every

@@ -36,20 +36,20 @@ class Gain(NamedTuple):
 
 Row = tuple[str, str, str, str] | Gain
 """What was measured, ours, the peer's, and the ratio or the target."""
-Section = Callable[[], list[Row]]
+Measurement = Callable[[], list[Row]]
 Job = Callable[[], Any]
 
-SECTIONS: dict[str, Section] = {}
+SECTIONS: dict[str, Measurement] = {}
 
 
-def section(name: str) -> Callable[[Section], Section]:
+def section(name: str) -> Callable[[Measurement], Measurement]:
     """Register a function under the name that the command line knows it by.
 
     Raises:
         ValueError: two functions are registered under one name.
     """
 
-    def register(function: Section) -> Section:
+    def register(function: Measurement) -> Measurement:
         if name in SECTIONS:
             raise ValueError(f"two sections of the benchmark are called {name!r}")
         SECTIONS[name] = function
@@ -58,7 +58,7 @@ def section(name: str) -> Callable[[Section], Section]:
     return register
 
 
-def discover() -> dict[str, Section]:
+def discover() -> dict[str, Measurement]:
     """All sections of all files of this folder."""
     for module in sorted(found.name for found in pkgutil.iter_modules([str(HERE)])):
         importlib.import_module(f"{__package__}.{module}")
@@ -183,11 +183,17 @@ def alone(where: str, *arguments: str) -> None:
     print(resident_mib() - before)
 
 
-def resident_mib() -> float:
-    """Largest resident set of this process so far. (Linux's getrusage would count the parent's, before exec, as well.)"""
-    status = Path("/proc/self/status")
+def resident_mib(process: int | str = "self") -> float:
+    """Largest resident set of a process so far. (Linux's getrusage would count the parent's, before exec, as well.)
+
+    Of others it is 0 once they have ended, and where the system does not tell.
+    """
+    status = Path(f"/proc/{process}/status")
     if status.exists():
-        return int(next(line for line in status.read_text().splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
+        found = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+        return int(found[0].split()[1]) / 1024 if found else 0.0
+    if process != "self":
+        return 0.0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import unittest.mock
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from .common import Job, Row, memory_row, paired, peak_mib, section, time_row
+from .common import Job, Row, memory_row, paired, peak_mib, products_of, section, share_row, time_row
 
 CHUNKS = (64, 128, 256)
 SHAPES = {
@@ -22,7 +20,9 @@ SHAPES = {
 
 
 def scan_inputs(batch: int, length: int, heads: int, width: int, states: int) -> list[Tensor]:
-    """x, dt, A, B and C of one group, with gradients; steps and decays as after Mamba-2's initialisation."""
+    """x, dt, A, B and C of one group, in the shapes of `ssd`, with gradients; steps and decays as after Mamba-2's
+    initialisation.
+    """
     torch.manual_seed(0)
     dt = torch.exp(torch.empty(batch, length, heads).uniform_(-6.9, -2.3))
     A = -torch.empty(heads).uniform_(1, 16)
@@ -32,7 +32,9 @@ def scan_inputs(batch: int, length: int, heads: int, width: int, states: int) ->
 
 
 def scans() -> dict[str, Callable[..., Tensor]]:
-    """Ours, and mamba_ssm's two pure-PyTorch forms at every chunk size, as transcribed in tests/core/ops/reference_ssd.py."""
+    """Our scan and mamba_ssm's two PyTorch forms at every chunk size, transcribed in tests/core/ops/reference_ssd.py; shapes as
+    in `ssd`.
+    """
     import reference_ssd
 
     from relume.core.ops.ssd import ssd
@@ -60,7 +62,7 @@ def scans() -> dict[str, Callable[..., Tensor]]:
 
 
 def job(function: Callable[..., Tensor], given: list[Tensor], backward: bool) -> Job:
-    """Forward, or forward and the gradients of everything."""
+    """A forward pass, or one with the gradients of all inputs; shapes are those of `function`."""
     if not backward:
         return lambda: function(*(t.detach() for t in given))
     wanted = [t for t in given if t.requires_grad]
@@ -69,7 +71,7 @@ def job(function: Callable[..., Tensor], given: list[Tensor], backward: bool) ->
 
 @section("ssd")
 def ssd_times() -> list[Row]:
-    """Against the fastest of mamba_ssm's references at its best chunk size, denormal numbers flushed for all of them."""
+    """Against each of mamba_ssm's references at its best chunk size, denormal numbers flushed for all of them."""
     flushed = torch.set_flush_denormal(True)
     rows: list[Row] = []
     try:
@@ -78,8 +80,10 @@ def ssd_times() -> list[Row]:
             for backward in (False, True):
                 what = "forward+backward" if backward else "forward"
                 mine, *theirs = paired(4, *(job(f, given, backward) for f in functions.values()))
-                fastest = min(range(len(theirs)), key=theirs.__getitem__)
-                rows.append(time_row(f"ssd {what}, {label}", mine, theirs[fastest], [*functions][1 + fastest]))
+                for form in ("minimal", "chunked"):
+                    of_form = {n: t for n, t in zip([*functions][1:], theirs, strict=True) if n.startswith(form)}
+                    name = min(of_form, key=of_form.__getitem__)
+                    rows.append(time_row(f"ssd {what}, {label}, {form}", mine, of_form[name], name))
     finally:
         torch.set_flush_denormal(False)
     assert flushed, "this processor cannot flush denormal numbers"
@@ -99,36 +103,12 @@ PHASES: dict[str, dict[str, Any]] = {"phase 1": {}, "phase 2": {"use_flow": True
 """HybridVFI as published (options/vfi)."""
 
 
-def scan_of_mamba_ssm(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    chunk: int = 64,
-    *,
-    D: Tensor,
-    dt_bias: Tensor,
-    **others: Any,
-) -> Tensor:
-    """What the layer calls, by mamba_ssm's ``ssd_minimal_discrete`` in chunks of 64, which is its fastest form here."""
-    import reference_ssd
-
-    length, heads = x.shape[1:3]
-    dt = F.softplus(dt + dt_bias)
-    B, C = (t.repeat_interleave(heads // t.shape[2], dim=2) for t in (B, C))
-    chunk = 64
-    given = (x * dt[..., None], dt * A, B, C)
-    padded = [F.pad(t, (0, 0) * (t.dim() - 2) + (0, -length % chunk)) for t in given]
-    y: Tensor = reference_ssd.minimal(*padded, chunk)[0][:, :length]
-    return y + D.view(heads, -1) * x
-
-
-def as_published(job: Job) -> Job:
-    """The same with mamba_ssm's scan in place of ours."""
+def as_original(job: Job, chunk: int) -> Job:
+    """The same with the original's blocks and mamba_ssm's ``ssd_minimal_discrete`` (tests/archs/reference_hybrid.py)."""
+    import reference_hybrid
 
     def run() -> None:
-        with unittest.mock.patch("relume.archs.mamba2.ssd", scan_of_mamba_ssm):
+        with reference_hybrid.plain(chunk):
             job()
 
     return run
@@ -149,27 +129,33 @@ def hybrid(phase: str, side: int) -> Job:
     return run
 
 
+CHUNKS_OF_TWINS = {"original, chunks of 256": 256, "original, chunks of 64": 64}
+"""Chunks of mamba_ssm's scan: the original's own, and the fastest on a CPU."""
+
+
 def hybrid_alone(who: str, phase: str, side: str) -> Job:
     """For `peak_mib`."""
     made = hybrid(phase, int(side))
-    return made if who == "ours" else as_published(made)
+    return made if who == "ours" else as_original(made, CHUNKS_OF_TWINS[who])
 
 
 @section("hybrid")
 def hybrid_rows() -> list[Row]:
-    """HybridVFI with our scan against the same network with mamba_ssm's, denormal numbers flushed for both."""
+    """HybridVFI against the original's form, in its chunks and in the fastest, denormal numbers flushed for all of them."""
     torch.set_flush_denormal(True)
     rows: list[Row] = []
     try:
         for phase in PHASES:
             for side in (64, 128):
                 made = hybrid(phase, side)
-                what = f"hybrid {phase} {{}} 1x6x{side}x{side}"
-                rows.append(
-                    time_row(what.format("forward+backward"), *paired(3, made, as_published(made)), "mamba_ssm's scan")
-                )
-                peaks = (peak_mib(hybrid_alone, who, phase, str(side)) for who in ("ours", "theirs"))
-                rows.append(memory_row(what.format("peak memory"), *peaks, "mamba_ssm's scan"))
+                jobs = [as_original(made, chunk) for chunk in CHUNKS_OF_TWINS.values()]
+                mine, *theirs, least = paired(3, made, *jobs, products_of(made))
+                what = f"hybrid {phase} forward+backward 1x6x{side}x{side}"
+                rows += [time_row(what, mine, t, n) for t, n in zip(theirs, CHUNKS_OF_TWINS, strict=True)]
+                rows.append(share_row(f"{what}, of it", mine, least))
+                mine, *theirs = (peak_mib(hybrid_alone, who, phase, str(side)) for who in ("ours", *CHUNKS_OF_TWINS))
+                what = f"hybrid {phase} peak memory 1x6x{side}x{side}"
+                rows += [memory_row(what, mine, t, n) for t, n in zip(theirs, CHUNKS_OF_TWINS, strict=True)]
     finally:
         torch.set_flush_denormal(False)
     return rows
@@ -217,7 +203,7 @@ def census() -> list[Row]:
 
 
 def census_by_maps(pred: Tensor, target: Tensor, patch: int = 7) -> Tensor:
-    """Differences to all neighbours by a convolution with one-hot kernels, then their soft signs, then the distance."""
+    """Census distance of planes, (B, H, W) -> (B, H, W), by a convolution with one-hot kernels to all neighbours."""
     kernel = torch.eye(patch**2).view(-1, 1, patch, patch)
     signs = []
     for x in (pred[:, None], target[:, None]):

@@ -8,13 +8,14 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from .common import REPO, Job, Row, memory_row, paired, seconds, section, time_row
+from .common import REPO, Job, Row, memory_row, paired, resident_mib, seconds, section, time_row
 from .framework import photographs
 
 FEW, ITERATIONS, ROUNDS = 100, 300, 3
@@ -24,7 +25,7 @@ NETWORK: dict[str, Any] = {"type": "MSRResNet", "num_feat": 16, "num_block": 2, 
 
 
 def spent_by(command: list[str], folder: str) -> tuple[float, float]:
-    """User and system time of a command and of all its workers, on one thread each, and the process's largest MiB.
+    """User and system time of a command and of all its workers, on one thread each, and the largest MiB of the process itself.
 
     Raises:
         RuntimeError: the command fails; with what it said.
@@ -34,17 +35,22 @@ def spent_by(command: list[str], folder: str) -> tuple[float, float]:
         process = subprocess.Popen(  # nosec B603
             [sys.executable, *command], cwd=folder, stdout=said, stderr=subprocess.STDOUT, env=environment
         )
-        _, status, usage = os.wait4(process.pid, 0)
+        largest = 0.0
+        while (ended := os.wait4(process.pid, os.WNOHANG))[0] == 0:
+            largest = max(largest, resident_mib(process.pid))
+            time.sleep(0.02)
+        _, status, usage = ended
         process.returncode = os.waitstatus_to_exitcode(status)  # or Popen would wait for it again
         if process.returncode:
             said.seek(0)
             raise RuntimeError(f"{' '.join(command)} failed:\n{said.read()}")
-    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+    return usage.ru_utime + usage.ru_stime, largest
 
 
 def ours(folder: str, iterations: int) -> list[str]:
     """The command of our training."""
     file = Path(folder) / "loop.yml"
+    # The same work as minimal_loop.py: same pictures, crops, network, loss, schedule and average.
     train = {
         "type": "PairedImageDataset",
         "dataroot_lq": f"{folder}/lq",
@@ -98,6 +104,7 @@ def loop() -> list[Row]:
 
     spent: list[list[float]] = [[], []]
     most = [0.0, 0.0]
+    # Runs of two lengths in turn; their difference is free of the time that a start takes.
     with tempfile.TemporaryDirectory() as folder:
         photographs(Path(folder), 32, 256)
         halve(Path(folder) / "lq")
@@ -108,6 +115,7 @@ def loop() -> list[Row]:
                 (few, _), (many, peak) = (spent_by(commands[which](n), folder) for n in (FEW, FEW + ITERATIONS))
                 spent[which].append(many - few)
                 most[which] = max(most[which], peak)
+    # Forward and backward pass alone show what is left for the loops themselves.
     mine = statistics.median(spent[0])
     theirs = mine * statistics.median(b / a for a, b in zip(*spent, strict=True))
     inner, of_theirs = paired(2 * ROUNDS + 1, step(build_network(NETWORK)), step(Network()))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import zlib
 
 import numpy as np
 import pytest
+import reference_hybrid
 import torch
 import torch.nn.functional as F
 from filling import fill, image, waves
@@ -86,7 +88,8 @@ def test_gated_attention_of_the_original(golden):
         attention = GatedWindowAttention(**options)
         attention.load_state_dict(case["state_dict"])
         x = case["input"]["x"]
-        y = attention(x, case["input"]["mask"])
+        mask = case["input"]["mask"]  # of the windows of one image
+        y = attention(x, None if mask is None else mask.repeat(len(x) // len(mask), 1, 1)[:, None])
         assert differ(y, case["output"]["y"]) < 1e-6
         y.backward(case["grad_output"]["y"])
         check_gradients(attention, {"input": x}, case["grad"], 1e-5)
@@ -473,3 +476,17 @@ def test_a_timestep_of_another_shape_is_one_line(shape):
     network = small(use_flow=True)
     with pytest.raises(UserError, match=r"timestep must be a number, one for each of 2 samples, or \(2, 1, 13, 7\)"):
         network(image("x", 2, 6, 13, 7), torch.full(shape, 0.5))
+
+
+def test_the_plain_form_that_it_is_measured_against_is_the_same_network():
+    network = small(depths=[1, 2, 0], drop_path=0.0)
+    frames = image("x", 1, 6, 32, 32)
+    results = []
+    for form in (contextlib.nullcontext(), reference_hybrid.plain(chunk=64)):
+        with form:
+            y = network(frames)[0]
+        results.append(
+            [y.detach(), *torch.autograd.grad(y.square().sum(), network.backbone.parameters(), allow_unused=True)]
+        )
+    for mine, plain in zip(*results, strict=True):
+        assert mine is plain is None or differ(mine, plain) < 2e-5
