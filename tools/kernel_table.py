@@ -253,6 +253,7 @@ def run(a: argparse.Namespace) -> None:
             if a.widths:
                 launched[begun:] = [of._replace(name=f"{of.name}, on {_words(shapes)}") for of in launched[begun:]]
         chosen |= different(launched) if a.widths else rows(launched, "")
+    chosen = chosen if a.widths else dict(sorted(chosen.items()))
     known = list(chosen)
     chosen = {name: of for name, of in chosen.items() if a.only in name}
     if not chosen:

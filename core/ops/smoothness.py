@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from .dispatch import device_obstacle, use_kernel
+from .dispatch import float32_obstacle, use_kernel
 from .self_test import case
 
 
@@ -27,7 +27,8 @@ def smoothness_sums(flow: Tensor, image: Tensor) -> Tensor:
     """
     if flow.dim() != 4 or image.dim() != 4 or (flow.shape[0], *flow.shape[2:]) != (image.shape[0], *image.shape[2:]):
         raise UserError(
-            f"smoothness_sums: takes (B, K, H, W) and (B, C, H, W); they are {tuple(flow.shape)} and {tuple(image.shape)}"
+            f"smoothness_sums: flow must be (B, K, H, W) and image (B, C, H, W); "
+            f"they are {tuple(flow.shape)} and {tuple(image.shape)}"
         )
     if use_kernel("smoothness", functools.partial(_obstacle, flow, image), flow):
         from .smoothness_triton import fused
@@ -49,9 +50,6 @@ def _case(flow: Tensor) -> Tensor:
 
 def _obstacle(flow: Tensor, image: Tensor) -> str | None:
     """Why the fused kernels cannot run, or None."""
-    for name, t in {"flow": flow, "image": image}.items():
-        if t.dtype != torch.float32:
-            return f"it computes in float32, {name} is {str(t.dtype).removeprefix('torch.')}"
     if torch.is_grad_enabled() and image.requires_grad:
         return "it has no gradient of the image, which is asked for"
-    return device_obstacle("smoothness", flow=flow, image=image)
+    return float32_obstacle("smoothness", flow=flow, image=image)

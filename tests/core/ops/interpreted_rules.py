@@ -13,6 +13,7 @@ import json
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,8 @@ def badly_refused(op: str, function: Callable[..., Any], tensors: Tensors, quick
             if "\n" in said or not names(op) & set(re.findall(r"\w+", said)):
                 found.append(f"{what}: {said}")
         except Exception as e:
+            if traceback.extract_tb(e.__traceback__)[-1].filename.endswith("fused_cases.py"):
+                continue  # the case could not make its other arguments of it, and the op was not called
             found.append(f"{what}: {type(e).__name__}: {e}")
         else:
             if worst([y], [called(function, given, "off").double()]) > 1e-5:
