@@ -211,10 +211,7 @@ class Mamba2(nn.Module):
             self.headdim,
             chunk_of(self.chunk_size, u.shape[1]),
         )
-        if self.norm is None:
-            total = y.sum(1) * F.silu(z)
-        else:
-            total = self.norm.of_orders(y, z)
+        total = y.sum(1) * F.silu(z) if self.norm is None else self.norm.of_orders(y, z)
         if x0.shape[-1]:
             total = torch.cat([count * F.silu(z0) * x0, total], dim=-1)
         bias = self.out_proj.bias

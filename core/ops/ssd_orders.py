@@ -1,8 +1,8 @@
 """What Mamba-2 does to the same tokens in several orders, on a CPU: convolution, SiLU and state-space scan in one go.
 
-The projections before and after treat every token alone and are done once for all orders (`archs.mamba2.Mamba2.in_orders`). Here
-tokens are fetched into an order block by block, in the cache, and results go back to their tokens: no sequence is ever whole in
-memory. Kept for the backward pass are the inputs and a state per block; the rest is computed again.
+The projections before and after treat every token alone and are done once for all orders (`archs.mamba2.Mamba2.in_orders`).
+Here tokens are fetched into an order block by block, in the cache, and results go back to their tokens: no sequence is ever
+whole in memory. Kept for the backward pass are the inputs and a state per block; the rest is computed again.
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ def _backward(grad: Tensor, given: _Given, starts: list[Tensor]) -> _Gradients:
 
 
 def _of_convolution(window: _Window, sums: Tensor, inside: Tensor, found: _Gradients, sample: int) -> None:
-    """Add what a block's convolution gives, from the gradient of its results, `inside`, which the next taps - 1 follow in `sums`."""
+    """Add what a block's convolution gives, from gradients of its results, `inside`, and of taps - 1 more, `sums`."""
     product = window.memory("product of taps", *inside.shape)
     for k in range(window.taps):
         torch.mul(inside, window.raw[:, k : k + inside.shape[1]], out=product)
