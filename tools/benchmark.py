@@ -5,7 +5,8 @@ best of several rounds), so that a busy machine harms both alike. Peak memory is
 Nothing here is a test: tests never look at a clock. Sections live in tools/benchmarks/.
 
 ``--save last.json`` keeps by how much each row is ahead of its peer; ``--compare last.json`` then fails where a row has lost
-10 % of that, twice in a row. Run it before and after a change on the same machine.
+10 % of that, twice in a row. Run it before and after a change on the same machine. ``--draw last.json docs/performance.png``
+makes the chart of docs/performance.md.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import torch
 
 from relume.core.cli import script
 from relume.core.errors import UserError
+from relume.tools.benchmarks.chart import draw
 from relume.tools.benchmarks.common import Gain, Measurement, Row, alone, discover
 
 REPO = Path(__file__).resolve().parents[1]
@@ -31,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     parser.add_argument("--save", metavar="FILE", help="where to keep this measurement as JSON")
     parser.add_argument("--compare", metavar="FILE", help="a kept measurement: fail on rows that are worse by 10 %%")
+    parser.add_argument("--draw", nargs=2, metavar=("FILE", "PNG"), help="draw a kept measurement's times, and stop")
     parser.add_argument("--alone", nargs="+", help=argparse.SUPPRESS)
 
 
@@ -43,6 +46,9 @@ def run(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(arguments.threads)
     if arguments.alone:
         alone(*arguments.alone)
+        return
+    if arguments.draw:
+        draw(kept(Path(arguments.draw[0])), Path(arguments.draw[1]))
         return
     sections = discover()
     if arguments.list:

@@ -15,6 +15,14 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from ..errors import UserError
+from .channel_attention_heads import (
+    by_heads,
+    head_attention,
+    head_attention_backward,
+    head_mixing,
+    head_mixing_backward,
+    side_by_side,
+)
 from .dispatch import device_obstacle, use_kernel
 from .pixelwise import depthwise_backward, linear, plain_depthwise
 from .precision import at_least_float32
@@ -189,14 +197,19 @@ class _Attention(Function):
             from .mdta_triton import attend
 
             norms, cosine, attention = attend(q, kv, temperature, c)
+            mixing = torch.bmm(weight.to(attention.dtype).expand(kv.shape[0], -1, -1), attention).to(kv.dtype)
+        elif by_heads(kv, temperature.numel(), c):
+            norms, cosine, attention = head_attention(q, kv, temperature, c)
+            mixing = head_mixing(weight, attention)
         else:
             norms, cosine, attention = _attention(q, kv, temperature, c)
-        mixing = torch.bmm(weight.to(attention.dtype).expand(kv.shape[0], -1, -1), attention).to(kv.dtype)
+            mixing = torch.bmm(weight.to(attention.dtype).expand(kv.shape[0], -1, -1), attention).to(kv.dtype)
         small = (temperature, weight, bias, kernel, before, before_bias, norms, cosine, attention, mixing)
         ctx.save_for_backward(q, given, *small)
         ctx.has_kernel_bias, ctx.fused = kernel_bias is not None, fused
         y = linear(kv[..., -c:], mixing, bias)
-        return (y if kernel is None else plain_depthwise(y, kernel, kernel_bias)), attention
+        y = y if kernel is None else plain_depthwise(y, kernel, kernel_bias)
+        return y, side_by_side(attention) if attention.dim() == 4 else attention
 
     @staticmethod
     @once_differentiable
@@ -215,10 +228,16 @@ class _Attention(Function):
         # y = values mixing^T, mixing = weight attention.
         _set_product(grad_flat[..., -c:], grad_y, mixing)
         grad_mixing = torch.bmm(grad_y.transpose(1, 2), flat[..., -c:]).to(attention.dtype)
-        grad_weight = torch.bmm(grad_mixing, attention.transpose(1, 2)).sum(0).to(weight.dtype)
-        grad_attention = torch.bmm(weight.t().to(attention.dtype).expand(kv.shape[0], -1, -1), grad_mixing)
-        grad_attention += grad_map
-        if ctx.fused:
+        if attention.dim() == 4:
+            grad_weight, grad_attention = head_mixing_backward(grad_mixing, grad_map, weight, attention)
+        else:
+            grad_weight = torch.bmm(grad_mixing, attention.transpose(1, 2)).sum(0).to(weight.dtype)
+            grad_attention = torch.bmm(weight.t().to(attention.dtype).expand(kv.shape[0], -1, -1), grad_mixing)
+            grad_attention += grad_map
+        if attention.dim() == 4:
+            of_scores = (grad_attention, q, flat, temperature, norms, cosine, attention, grad_flat)
+            grad_temperature, grad_q = head_attention_backward(*of_scores)
+        elif ctx.fused:
             from .mdta_triton import attend_backward
 
             of = attend_backward(grad_attention, q, kv, temperature, norms, cosine, attention, c)

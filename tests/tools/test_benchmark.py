@@ -1,5 +1,7 @@
 """The benchmark's machinery: sections are found, strangers refused, memory of a fresh process measured. Never a clock."""
 
+import os
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -96,3 +98,18 @@ def test_the_network_of_the_minimal_loop_is_ours_written_down_plainly():
         y.square().mean().backward()
         found.append([y, *(p.grad for p in one.parameters())])
     torch.testing.assert_close(*found)
+
+
+def test_draws_a_kept_measurement(run_tool, tmp_path, capsys):
+    kept, picture = tmp_path / "last.json", tmp_path / "chart.png"
+    kept.write_text('{"gains": {"a forward": 1.5, "b forward": 0.5, "a peak memory": 2.0}}')
+    assert run_tool("benchmark", ["--draw", str(kept), str(picture)]) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    kept.write_text('{"gains": {"a peak memory": 2.0}}')
+    assert run_tool("benchmark", ["--draw", str(kept), str(picture)]) == 2
+    assert "nothing to draw" in capsys.readouterr().err
+
+
+def test_the_largest_memory_of_another_process():
+    assert common.resident_mib(os.getpid()) > 10
+    assert common.resident_mib("99999999") == 0

@@ -111,11 +111,14 @@ def paired(rounds: int, *contestants: Job) -> list[float]:
 class Products(TorchDispatchMode):
     """Notes the matrix products and convolutions of what runs inside, forward and backward, to call them again alone.
 
-    That is what a network cannot do without, as the library has it. The same memory serves all calls with tensors of one shape,
-    so that their time is less than that of the same calls within the network.
+    That is what a network cannot do without, as the library has it; Fourier transforms count as well. The same memory serves
+    all calls with tensors of one shape, so that their time is less than that of the same calls within the network.
     """
 
-    NAMES = frozenset({*("mm", "addmm", "bmm", "baddbmm", "convolution", "convolution_backward"), "_linear_pointwise"})
+    NAMES = frozenset(
+        {*("mm", "addmm", "addmm_", "bmm", "baddbmm", "baddbmm_", "convolution", "convolution_backward")}
+        | {"_linear_pointwise", "_fft_r2c", "_fft_c2r", "_fft_c2c"}
+    )
 
     def __init__(self) -> None:
         super().__init__()

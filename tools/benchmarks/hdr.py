@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from .common import Job, Row, best_of, memory_row, paired, peak_mib, seconds, section, time_row
+from .common import Job, Row, best_of, memory_row, paired, peak_mib, products_of, seconds, section, share_row, time_row
 
 OPTIONS: dict[str, Any] = {"n_encoder_res": 5, "num_blocks": [3, 5, 6, 6], "ffn_expansion_factor": 2}
 """Settings of the option files: 26.7 million parameters."""
@@ -71,8 +71,10 @@ def stage_1() -> list[Row]:
     networks = {who: make() for who, make in contestants().items()}
     rows: list[Row] = []
     for backward, name in ((False, "forward"), (True, "forward+backward")):
-        ours, frugal, plain = paired(5, *(work(n, *images(side), backward) for n in networks.values()))
-        rows.append(time_row(f"{what} {name} 1x3x{side}x{side}", ours, plain, "plain"))
+        jobs = [work(n, *images(side), backward) for n in networks.values()]
+        ours, frugal, plain, least = paired(5, *jobs, products_of(jobs[0]))
+        label = f"{what} {name} 1x3x{side}x{side}"
+        rows += [time_row(label, ours, plain, "plain"), share_row(f"{label}, of it", ours, least)]
     rows.append(time_row(f"{what} {name}, checkpointed", frugal, plain, "plain"))
     peaks = {who: peak_mib(prepare, who, str(side)) for who in networks}
     for who, label in (("ours", "peak memory"), ("checkpointed", "peak memory, checkpointed")):

@@ -129,14 +129,14 @@ def hybrid(phase: str, side: int) -> Job:
     return run
 
 
-CHUNKS_OF_TWINS = {"original, chunks of 256": 256, "original, chunks of 64": 64}
+CHUNKS_OF_TWINS = (256, 64)
 """Chunks of mamba_ssm's scan: the original's own, and the fastest on a CPU."""
 
 
 def hybrid_alone(who: str, phase: str, side: str) -> Job:
     """For `peak_mib`."""
     made = hybrid(phase, int(side))
-    return made if who == "ours" else as_original(made, CHUNKS_OF_TWINS[who])
+    return made if who == "ours" else as_original(made, int(who))
 
 
 @section("hybrid")
@@ -148,14 +148,22 @@ def hybrid_rows() -> list[Row]:
         for phase in PHASES:
             for side in (64, 128):
                 made = hybrid(phase, side)
-                jobs = [as_original(made, chunk) for chunk in CHUNKS_OF_TWINS.values()]
+                jobs = [as_original(made, chunk) for chunk in CHUNKS_OF_TWINS]
                 mine, *theirs, least = paired(3, made, *jobs, products_of(made))
                 what = f"hybrid {phase} forward+backward 1x6x{side}x{side}"
-                rows += [time_row(what, mine, t, n) for t, n in zip(theirs, CHUNKS_OF_TWINS, strict=True)]
+                rows += [
+                    time_row(f"{what}, its chunks {n}", mine, t, "original's form")
+                    for t, n in zip(theirs, CHUNKS_OF_TWINS, strict=True)
+                ]
                 rows.append(share_row(f"{what}, of it", mine, least))
-                mine, *theirs = (peak_mib(hybrid_alone, who, phase, str(side)) for who in ("ours", *CHUNKS_OF_TWINS))
+                mine, *theirs = (
+                    peak_mib(hybrid_alone, who, phase, str(side)) for who in ("ours", *map(str, CHUNKS_OF_TWINS))
+                )
                 what = f"hybrid {phase} peak memory 1x6x{side}x{side}"
-                rows += [memory_row(what, mine, t, n) for t, n in zip(theirs, CHUNKS_OF_TWINS, strict=True)]
+                rows += [
+                    memory_row(f"{what}, its chunks {n}", mine, t, "original's form")
+                    for t, n in zip(theirs, CHUNKS_OF_TWINS, strict=True)
+                ]
     finally:
         torch.set_flush_denormal(False)
     return rows

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .common import Row, memory_row, paired, peak_mib, section, time_row
+from .common import Row, memory_row, paired, peak_mib, products_of, section, share_row, time_row
 
 
 def contestants(system: str) -> dict[str, Callable[[], nn.Module]]:
@@ -66,8 +66,9 @@ def network_rows(system: str) -> list[Row]:
             networks[who] = make()
         for backward in (False, True):
             what = f"{system} {'forward+backward' if backward else 'forward'} 1x3x{side}x{side}"
-            times = paired(5 if side == 128 else 3, *(work(networks[who], side, backward) for who in ("ours", "plain")))
-            rows.append(time_row(what, *times, "plain"))
+            jobs = [work(networks[who], side, backward) for who in ("ours", "plain")]
+            mine, theirs, least = paired(5 if side == 128 else 3, *jobs, products_of(jobs[0]))
+            rows += [time_row(what, mine, theirs, "plain"), share_row(f"{what}, of it", mine, least)]
         peaks = (peak_mib(prepare, system, who, str(side)) for who in ("ours", "plain"))
         rows.append(memory_row(f"{system} peak memory 1x3x{side}x{side}", *peaks, "plain"))
     return rows
