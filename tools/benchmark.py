@@ -18,7 +18,7 @@ import torch
 
 from relume.core.cli import script
 from relume.core.errors import UserError
-from relume.tools.benchmarks.chart import draw
+from relume.tools.benchmarks.chart import draw_gains
 from relume.tools.benchmarks.common import Gain, Measurement, Row, alone, discover
 
 REPO = Path(__file__).resolve().parents[1]
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
         alone(*arguments.alone)
         return
     if arguments.draw:
-        draw(kept(Path(arguments.draw[0])), Path(arguments.draw[1]))
+        draw_gains(kept(Path(arguments.draw[0])), Path(arguments.draw[1]))
         return
     sections = discover()
     if arguments.list:

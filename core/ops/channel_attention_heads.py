@@ -12,11 +12,11 @@ from torch import Tensor
 from . import hosts
 
 NARROW = 32
-"""Up to so many channels one head's gradients of queries and keys are one product: it is bound by memory."""
+"""Channels up to which one head's gradients of queries and keys are one product, since memory limits it."""
 
 
 def by_heads(kv: Tensor, heads: int, channels: int) -> bool:
-    """Whether attention of `channels` runs head by head."""
+    """Whether attention of `channels` to `kv`, (B, 2 C, H, W), runs head by head."""
     several = heads > 1 or channels > NARROW
     return several and hosts.asks_freely(kv) and kv.dtype in (torch.float32, torch.float64)
 
@@ -79,7 +79,7 @@ def head_attention_backward(
     attention: Tensor,
     grad_flat: Tensor,
 ) -> tuple[Tensor, Tensor | None]:
-    """Gradients of the temperature and of q, and, written into `grad_flat`, of what else of `flat` queries and keys are."""
+    """Gradients of the temperature and of q, in their shapes; those of the queries and keys in `flat` go into `grad_flat`."""
     heads, c = temperature.numel(), norms.shape[1] // 2
     grad_scores = torch.ops.aten._softmax_backward_data(grad_attention, attention, 3, attention.dtype)
     turned = grad_scores * cosine

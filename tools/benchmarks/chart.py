@@ -9,7 +9,7 @@ from relume.core.errors import UserError, require
 BEHIND, AHEAD = "#b46a5c", "#4678a8"
 
 
-def draw(gains: dict[str, float], path: Path) -> None:
+def draw_gains(gains: dict[str, float], path: Path) -> None:
     """Write a bar for each time among `gains`, the largest first; rows of memory are left out.
 
     Raises:
