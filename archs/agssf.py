@@ -59,7 +59,7 @@ class FeedForward(nn.Module):
         return feed_forward(x, self.project_in, self.conv, self.project_out)
 
 
-class Block(nn.Module):
+class AGSSFBlock(nn.Module):
     """Transformer block: ``u = x + attn(norm(x))``, ``u + ffn(norm(u))``. (B, dim, H, W) -> same."""
 
     def __init__(self, dim: int, expansion: float, attn: nn.Module) -> None:
@@ -352,11 +352,14 @@ class SpectroformerAGSSF(DeadParameters):
         query = freq_query or ("active" if variant == "model" else "dead")
 
         def blocks(width: int, heads: int, count: int) -> nn.Sequential:
-            return nn.Sequential(*(Block(width, expansion_factor, MDTA(width, heads, query)) for _ in range(count)))
+            return nn.Sequential(
+                *(AGSSFBlock(width, expansion_factor, MDTA(width, heads, query)) for _ in range(count))
+            )
 
         self.attends = variant in ("agssf1", "official")
         if variant != "without_ca":
             self.attention = nn.ModuleList(SFCA(w, variant == "official", phase_gate) for w in (c[2], c[1], c[0], c[2]))
+        # The encoder, its four levels, and the way back up.
         self.embed_conv_rgb = conv3x3(3, c[0])
         self.encoders = nn.ModuleList(blocks(c[i], h[i], n[i]) for i in range(4))
         self.down1, self.down2, self.down3 = PixelDown(c[0]), PixelDown(c[1]), PixelDown(c[2])
@@ -370,6 +373,7 @@ class SpectroformerAGSSF(DeadParameters):
         self.output1 = conv3x3(c[0], 8)
         self.ups2 = PixelUp(c[0])
         self.outputl = conv3x3(c[1], 8)
+        # Layers that the forward pass never reaches, in the original as here.
         xavier_init(self)
         dead = ["ups_4.*", "ups1.*", "ups2.*", "output1.*", "attention.3.*" if self.attends else "attention.*"]
         self.freeze_or_drop([*dead, *(["*.q1X1_?.weight"] if query == "dead" else [])], drop_dead)

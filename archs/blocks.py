@@ -48,6 +48,23 @@ def continued(x: Tensor, dim: int, multiple: int) -> Tensor:
     return x.index_select(dim, torch.minimum(phase, period - phase))
 
 
+def pad_symmetric(x: Tensor, multiple: int) -> Tensor:
+    """(B, C, H, W) continued downwards and to the right by its mirror image, edge included, to multiples of `multiple`."""
+    for dim in (-2, -1):
+        n = x.shape[dim]
+        if torch.compiler.is_exporting() or n % multiple:  # exported, the size may be any other
+            phase = torch.arange((n + multiple - 1) // multiple * multiple, device=x.device)
+            phase = phase % torch.full((), 2 * n, device=x.device)  # a tensor: ONNX's exporter takes no symbols here
+            x = x.index_select(dim, torch.minimum(phase, 2 * n - 1 - phase))
+    return x
+
+
+def halves(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Of (2B, ...) the first B and the last B; unlike ``x.chunk(2)``, torch.export follows it for any B."""
+    first, second = x.unflatten(0, (2, -1)).unbind()
+    return first, second
+
+
 def refuse_unfit(x: Tensor, channels: int, multiple: int) -> None:
     """Check what a network is given, so that an option that does not fit is named and not a layer inside.
 

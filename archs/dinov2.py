@@ -17,7 +17,8 @@ from ..core.errors import UserError
 
 EPS = 1e-6
 OFFSET = 0.1
-"""Added to the grid's size before the published models without registers divide by it to resample their position embedding."""
+"""Number that is added to the grid's size before the published models without registers divide by it to resample their
+position embedding."""
 
 
 class Attention(nn.Module):

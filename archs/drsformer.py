@@ -207,6 +207,7 @@ class DRSformer(nn.Module):
     ) -> None:
         super().__init__()
         need_levels(dim, num_blocks=num_blocks, heads=heads)
+        # What the networks cannot compute with.
         if inp_channels != out_channels:
             raise UserError(
                 f"DRSformer: inp_channels ({inp_channels}) must be out_channels ({out_channels}): the input is added"
@@ -219,6 +220,7 @@ class DRSformer(nn.Module):
             options = (width, heads[level], ffn_expansion_factor, bias, LayerNorm_type)
             return nn.Sequential(*[SparseBlock(*options) for _ in range(num_blocks[level])])
 
+        # Encoder, bottleneck and decoder, halving and doubling the size between levels.
         self.patch_embed = PatchEmbed(inp_channels, dim)
         self.encoder_level0 = FeatureCompensator(dim)
         self.encoder_level1 = stage(dim, 0)

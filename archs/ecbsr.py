@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..core.annotations import Count
 from ..core.errors import UserError
 from . import ARCHS
-from .residual import conv3x3, need_addable
+from .residual import conv3x3_with_bias, need_addable
 
 Activation = Literal["prelu", "relu", "rrelu", "softplus", "linear"]
 EDGES = {
@@ -60,7 +60,7 @@ class EdgeFilter(nn.Module):
         self.register_buffer("mask", torch.tensor(EDGES[edge]).repeat(outputs, 1, 1, 1))
 
     def folded(self) -> tuple[Tensor, Tensor]:
-        """As `Expanding.folded`."""
+        """Weight (out, in, 3, 3) and bias (out,) of the one convolution that does the same, as in `Expanding.folded`."""
         kernel = self.scale * self.mask
         return kernel * self.k0, kernel.sum((1, 2, 3)) * self.b0 + self.bias
 
@@ -73,7 +73,7 @@ class EdgeBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, activation: str, with_idt: bool) -> None:
         super().__init__()
-        self.conv3x3 = conv3x3(inputs, outputs)
+        self.conv3x3 = conv3x3_with_bias(inputs, outputs)
         self.conv1x1_3x3 = Expanding(inputs, outputs)
         self.conv1x1_sbx = EdgeFilter(inputs, outputs, "sbx")
         self.conv1x1_sby = EdgeFilter(inputs, outputs, "sby")

@@ -24,7 +24,7 @@ EncoderType = Literal["standard", "skip", "residual"]
 DecoderType = Literal["standard", "skip"]
 
 SKIP_SCALE = math.sqrt(0.5)
-"""Keeps the variance of a sum of two branches."""
+"""Factor that keeps the variance of a sum of two branches."""
 LinearOrConv = TypeVar("LinearOrConv", nn.Linear, nn.Conv2d)
 SMALL = 1e-5
 """Gain of layers that end a residual branch: a fresh block is nearly the identity."""
@@ -96,6 +96,7 @@ class Resample(nn.Module):
         self.register_buffer("resample_filter", filter_buffer(taps))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, 2 H, 2 W) where `up` was set, else (B, C, H / 2, W / 2)."""
         return resample(x, self.resample_filter, self.up)
 
 
@@ -110,6 +111,7 @@ class ResamplingConv(nn.Conv2d):
         self.register_buffer("resample_filter", filter_buffer(taps))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, in, H, W) -> (B, out, 2 H, 2 W) where `up` was set, else (B, out, H / 2, W / 2)."""
         return super().forward(resample(x, self.resample_filter, self.up))
 
 
@@ -123,6 +125,7 @@ class ShrinkingConv(nn.Conv2d):
         self.register_buffer("resample_filter", filter_buffer(taps))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, in, H, W) -> (B, out, H / 2, W / 2)."""
         return resample(super().forward(x), self.resample_filter, up=False, padding=0)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..core.errors import UserError
 from . import ARCHS
-from .residual import ResidualBlock, conv3x3
+from .residual import ResidualBlock, conv3x3_with_bias
 
 
 def pixel_shuffle_head(channels: int, upscale: int) -> nn.Sequential:
@@ -18,7 +18,7 @@ def pixel_shuffle_head(channels: int, upscale: int) -> nn.Sequential:
     steps = 1 if upscale == 3 else upscale.bit_length() - 1
     layers: list[nn.Module] = []
     for _ in range(steps):
-        layers += [conv3x3(channels, channels * factor**2), nn.PixelShuffle(factor)]
+        layers += [conv3x3_with_bias(channels, channels * factor**2), nn.PixelShuffle(factor)]
     return nn.Sequential(*layers)
 
 
@@ -67,11 +67,11 @@ class EDSR(nn.Module):
         self.img_range = img_range
         self.mean: Tensor
         self.register_buffer("mean", torch.tensor(rgb_mean)[:, None, None], persistent=False)
-        self.conv_first = conv3x3(num_in_ch, num_feat)
+        self.conv_first = conv3x3_with_bias(num_in_ch, num_feat)
         self.body = nn.Sequential(*[ResidualBlock(num_feat, res_scale) for _ in range(num_block)])
-        self.conv_after_body = conv3x3(num_feat, num_feat)
+        self.conv_after_body = conv3x3_with_bias(num_feat, num_feat)
         self.upsample = pixel_shuffle_head(num_feat, upscale)
-        self.conv_last = conv3x3(num_feat, num_out_ch)
+        self.conv_last = conv3x3_with_bias(num_feat, num_out_ch)
 
     def forward(self, x: Tensor) -> Tensor:
         first = self.conv_first((x - self.mean) * self.img_range)

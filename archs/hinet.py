@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..core.annotations import Count, Levels, NonNegative
 from . import ARCHS
-from .residual import conv3x3
+from .residual import conv3x3_with_bias
 
 
 class Convolutions(nn.Module):
@@ -22,8 +22,8 @@ class Convolutions(nn.Module):
         super().__init__()
         self.slope = slope
         self.identity = nn.Conv2d(inputs, outputs, 1)
-        self.conv_1 = conv3x3(inputs, outputs)
-        self.conv_2 = conv3x3(outputs, outputs)
+        self.conv_1 = conv3x3_with_bias(inputs, outputs)
+        self.conv_2 = conv3x3_with_bias(outputs, outputs)
         self.norm = nn.InstanceNorm2d(outputs // 2, affine=True) if normalised else None
 
     def features(self, x: Tensor) -> Tensor:
@@ -55,11 +55,16 @@ class Down(Convolutions):
 
     def __init__(self, inputs: int, outputs: int, slope: float, normalised: bool, halves: bool, across: bool) -> None:
         super().__init__(inputs, outputs, slope, normalised)
-        self.csff_enc = conv3x3(outputs, outputs) if across else None
-        self.csff_dec = conv3x3(outputs, outputs) if across else None
+        self.csff_enc = conv3x3_with_bias(outputs, outputs) if across else None
+        self.csff_dec = conv3x3_with_bias(outputs, outputs) if across else None
         self.downsample = nn.Conv2d(outputs, outputs, 4, 2, 1, bias=False) if halves else None
 
     def forward(self, x: Tensor, encoded: Tensor | None = None, decoded: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(B, inputs, H, W) -> the map for the next level (B, outputs, H / 2, W / 2), and the skipped one (B, outputs, H, W).
+
+        `encoded` and `decoded` (B, outputs, H, W) come from the first U-net. Without a level below, both results are the same
+        map.
+        """
         y = self.features(x)
         if self.csff_enc is not None and self.csff_dec is not None:
             y = y + self.csff_enc(encoded) + self.csff_dec(decoded)
@@ -84,9 +89,9 @@ class SupervisedAttention(nn.Module):
 
     def __init__(self, width: int, channels: int) -> None:
         super().__init__()
-        self.conv1 = conv3x3(width, width)
-        self.conv2 = conv3x3(width, channels)
-        self.conv3 = conv3x3(channels, width)
+        self.conv1 = conv3x3_with_bias(width, width)
+        self.conv2 = conv3x3_with_bias(width, channels)
+        self.conv3 = conv3x3_with_bias(channels, width)
 
     def forward(self, x: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, width, H, W) and an image (B, channels, H, W) -> both, the image restored."""
@@ -125,8 +130,8 @@ class HINet(nn.Module):
     ) -> None:
         super().__init__()
         self.size_multiple = 2 ** (depth - 1)
-        self.conv_01 = conv3x3(in_chn, wf)
-        self.conv_02 = conv3x3(in_chn, wf)
+        self.conv_01 = conv3x3_with_bias(in_chn, wf)
+        self.conv_02 = conv3x3_with_bias(in_chn, wf)
         self.down_path_1, self.down_path_2 = nn.ModuleList(), nn.ModuleList()
         self.up_path_1, self.up_path_2 = nn.ModuleList(), nn.ModuleList()
         self.skip_conv_1, self.skip_conv_2 = nn.ModuleList(), nn.ModuleList()
@@ -139,10 +144,10 @@ class HINet(nn.Module):
         for width in reversed(widths[:-1]):
             for ups, skips in ((self.up_path_1, self.skip_conv_1), (self.up_path_2, self.skip_conv_2)):
                 ups.append(Up(2 * width, width, relu_slope))
-                skips.append(conv3x3(width, width))
+                skips.append(conv3x3_with_bias(width, width))
         self.sam12 = SupervisedAttention(wf, in_chn)
         self.cat12 = nn.Conv2d(2 * wf, wf, 1)
-        self.last = conv3x3(wf, in_chn)
+        self.last = conv3x3_with_bias(wf, in_chn)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         x = self.conv_01(image)

@@ -71,6 +71,7 @@ class Diffusion(nn.Module):
                 f"timesteps, linear_start, linear_end: {self.timesteps} steps with variances from {betas[0]:.3g} to "
                 f"{betas[-1]:.3g}: the first must add some noise, and the last leave something of the signal in float32"
             )
+        # Buffers under the names of the original, whose checkpoints hold them, in float32 after float64 arithmetic.
         before = np.append(1.0, kept[:-1])
         variance = betas * (1 - before) / (1 - kept)
         buffers = {
@@ -130,5 +131,5 @@ class Denoiser(nn.Module):
 
     def forward(self, x: Tensor, t: int, condition: Tensor) -> Tensor:
         """Noisy latent (B, L), step counted from 0, condition (B, L) -> clean latent (B, L)."""
-        time = x.new_full((len(x), 1), t / self.max_period)
+        time = x.new_full((x.shape[0], 1), t / self.max_period)
         return self.resmlp(torch.cat([condition, time, x], dim=1))

@@ -6,6 +6,9 @@ ECCV 2022): a network that learned to pool patches is given means of about as ma
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -27,6 +30,9 @@ class LocalMean(nn.Module):
         window: height and width.
         stride: distance of the rows and columns whose means are taken, if given, which is the fast form (as far as that
             divides the image), repeated. It is another function, which published results with ``fast_imp`` come from.
+
+    Raises:
+        UserError: the fast form is exported for images of any size.
     """
 
     def __init__(self, window: tuple[int, int], stride: tuple[int, int] | None = None) -> None:
@@ -34,12 +40,23 @@ class LocalMean(nn.Module):
         self.window, self.stride = window, stride
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W), or (B, C, 1, 1) where the window covers the image.
+
+        Raises:
+            UserError: the fast form is exported for images of any size.
+        """
         height, width = x.shape[-2:]
-        if self.window[0] >= height and self.window[1] >= width:
+        symbols = isinstance(height, torch.SymInt) or isinstance(width, torch.SymInt)  # exported for images of any size
+        if symbols and self.stride is not None:
+            raise UserError("fast_imp takes distances that divide the sides of the image, which must be known")
+        if not symbols and self.window[0] >= height and self.window[1] >= width:
             return x.mean((2, 3), keepdim=True)
         exact = at_least_float32(x)
         # Sums of deviations stay small, so that differences of running sums keep their digits.
         mean = exact.mean((2, 3), keepdim=True)
+        if symbols:
+            rows = _around_each(exact - mean, -2, self.window[0])
+            return (mean + _around_each(rows, -1, self.window[1])).to(x.dtype)
         y = mean + self._boxes(exact - mean)
         down, right = height - y.shape[-2], width - y.shape[-1]
         y = F.pad(y, (right // 2, right - right // 2, down // 2, down - down // 2), mode="replicate")
@@ -58,6 +75,18 @@ class LocalMean(nn.Module):
                 return F.interpolate(_differences(sums, *box), scale_factor=step)
         sums = F.pad(running_sum(running_sum(x, -1), -2), (1, 0, 1, 0))
         return _differences(sums, min(size[0], self.window[0]), min(size[1], self.window[1]))
+
+
+def _around_each(x: Tensor, dim: int, window: int) -> Tensor:
+    """Means along an axis of whole windows around each place, or of all where the axis is no longer than the window."""
+    n = x.shape[dim]
+    size: Any = torch.sym_min(n, window)
+    sums = running_sum(x, dim)
+    sums = torch.cat([torch.zeros_like(sums.narrow(dim, 0, 1)), sums], dim)
+    first = (torch.arange(n, device=x.device) - (size - 1) // 2).clamp(min=0)
+    first = torch.minimum(first, torch.full_like(first, n - size))
+    result: Tensor = (sums.index_select(dim, first + size) - sums.index_select(dim, first)) / size
+    return result
 
 
 def _largest(n: int) -> int:

@@ -151,6 +151,7 @@ class Mamba2(nn.Module):
         """(B, L, d_model) -> (B, L, d_model), L >= 1; with `orders` what `in_orders` says."""
         if orders is not None:
             return self.in_orders(u, orders)
+        # One product gives the gate, the inputs, both signals and the steps.
         z0, x0, z, xBC, dt = self.in_proj(u).split(self.widths, dim=-1)
         convolved = causal_conv1d(
             xBC.transpose(1, 2), self.conv1d.weight.squeeze(1), self.conv1d.bias, activation="silu"
@@ -158,6 +159,7 @@ class Mamba2(nn.Module):
         assert isinstance(convolved, Tensor)
         sizes = [self.d_ssm, self.ngroups * self.d_state, self.ngroups * self.d_state]
         x, B, C = convolved.transpose(1, 2).split(sizes, dim=-1)
+        # The scan, with its decays kept negative by an exponential.
         y = ssd(
             x.unflatten(-1, (-1, self.headdim)),
             dt,
@@ -172,6 +174,7 @@ class Mamba2(nn.Module):
             dt_limit=self.dt_limit,
         )
         assert isinstance(y, Tensor)
+        # The gate, and the channels that pass by the scan.
         y = y.flatten(2)
         if self.norm is not None:
             y = self.norm(y, z)
@@ -180,7 +183,7 @@ class Mamba2(nn.Module):
         return self.out_proj(y)
 
     def scans_blocks(self, u: Tensor) -> bool:
-        """Whether inputs like `u` may come with orders: on a CPU, where no kernels were asked for."""
+        """Whether inputs like `u` (B, L, dim) may come with orders: on a CPU, where no kernels were asked for."""
         return hosts.asks_freely(u) and not any(
             use_kernel(op, functools.partial(device_obstacle, op, u=u)) for op in ("ssd", "causal_conv1d", "rms_norm")
         )

@@ -27,6 +27,7 @@ class Blocks(nn.Module):
         self.saving = saving
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> the same shape."""
         for block in self.blocks:
             saving = self.saving and torch.is_grad_enabled()
             x = checkpoint(block, x, use_reentrant=False) if saving else block(x)

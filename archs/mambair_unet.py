@@ -38,6 +38,7 @@ class Projection(nn.Module):
         self.proj = conv3x3(inputs, outputs, bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, in, H, W) -> (B, out, H, W)."""
         return self.proj(x)
 
 
@@ -77,6 +78,7 @@ class MambaIRUNet(nn.Module):
         dual_pixel_task: bool = False,
     ) -> None:
         super().__init__()
+        # Options that do not go together.
         if len(num_blocks) != 4:
             raise UserError(f"MambaIRUNet: num_blocks needs 4 entries, one for each level; got {list(num_blocks)}")
         if inp_channels != out_channels and not dual_pixel_task:
@@ -89,6 +91,7 @@ class MambaIRUNet(nn.Module):
             return nn.Sequential(*[VSSBlock(width, STATES, mlp_ratio, drop_path_rate) for _ in range(count)])
 
         n1, n2, n3, n4 = num_blocks
+        # Encoder, bottleneck and decoder, halving and doubling the size between levels.
         self.patch_embed = Projection(inp_channels, dim, bias)
         self.encoder_level1 = level(dim, n1)
         self.down1_2 = Resampled(dim, up=False)

@@ -18,6 +18,7 @@ from ..core.annotations import Count, Positive
 from ..core.errors import UserError
 from ..core.ops.pixelwise import channels, pixels
 from . import ARCHS
+from .blocks import pad_symmetric
 from .sequence_sr import Connection, SequenceSR, Upsampler, need_heads, residual_conv
 from .state_space_2d import ScanParameters
 from .vfi.attention import attend_in_windows, shift_masks
@@ -133,7 +134,7 @@ class AttentiveStateSpace(nn.Module):
         self.route = nn.Sequential(nn.Linear(dim, dim // 3), nn.GELU(), nn.Linear(dim // 3, num_tokens))
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """Args: x: pixel-major; embedding: (inner_rank, d_state)."""
+        """(B, H, W, dim), and the prompts' matrix `embedding` (inner_rank, d_state), -> (B, H, W, dim)."""
         size = x.shape[1:3]
         policy = self.policy(x.flatten(1, 2))
         prompt = policy @ (self.embeddingB.weight @ embedding)
@@ -214,6 +215,7 @@ class Layers(nn.Module):
         self.layers = nn.ModuleList(layers)
 
     def forward(self, x: Tensor, index: Tensor) -> Tensor:
+        """(B, H, W, C) -> the same shape; `index` (N, N) numbers the offset of each pair of a window's N pixels."""
         for layer in self.layers:
             x = layer(x, index)
         return x
@@ -236,17 +238,6 @@ def pair_index(size: int) -> Tensor:
     row, column = torch.arange(size).repeat_interleave(size), torch.arange(size).repeat(size)
     down, right = row[:, None] - row + size - 1, column[:, None] - column + size - 1
     return down * (2 * size - 1) + right
-
-
-def pad_symmetric(x: Tensor, multiple: int) -> Tensor:
-    """(B, C, H, W) continued downwards and to the right by its mirror image, edge included, to multiples of `multiple`."""
-    for dim in (-2, -1):
-        n = x.shape[dim]
-        if torch.compiler.is_exporting() or n % multiple:  # exported, the size may be any other
-            phase = torch.arange((n + multiple - 1) // multiple * multiple, device=x.device)
-            phase = phase % torch.full((), 2 * n, device=x.device)  # a tensor: ONNX's exporter takes no symbols here
-            x = x.index_select(dim, torch.minimum(phase, 2 * n - 1 - phase))
-    return x
 
 
 @ARCHS.register()
@@ -314,6 +305,7 @@ class MambaIRv2(SequenceSR):
     ) -> None:
         super().__init__(in_chans, embed_dim, patch_norm, upscale, img_range, upsampler, resi_connection)
         name = type(self).__name__
+        # Options that do not go together.
         if route not in ("sample", "argmax"):
             raise UserError(f"{name}: route must be sample or argmax, not '{route}'")
         need_heads(name, embed_dim, depths, num_heads)
@@ -327,6 +319,7 @@ class MambaIRv2(SequenceSR):
         self.register_buffer("relative_position_index_SA", pair_index(window_size))
         if ape:
             self.learn_positions(img_size, embed_dim)
+        # Groups of layers; every other layer shifts its windows by half their side.
         hidden = int(embed_dim * mlp_ratio)
         for depth, heads in zip(depths, num_heads, strict=True):
             layers = [

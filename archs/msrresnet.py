@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..core.errors import UserError
 from . import ARCHS
-from .residual import ResidualBlock, conv3x3, init_small, need_addable
+from .residual import ResidualBlock, conv3x3_with_bias, init_small, need_addable
 
 
 @ARCHS.register()
@@ -47,14 +47,14 @@ class MSRResNet(nn.Module):
         need_addable("MSRResNet", num_in_ch, num_out_ch)
         self.scale = upscale
         factor = 2 if upscale == 4 else upscale
-        self.conv_first = conv3x3(num_in_ch, num_feat)
+        self.conv_first = conv3x3_with_bias(num_in_ch, num_feat)
         self.body = nn.Sequential(*[ResidualBlock(num_feat) for _ in range(num_block)])
-        self.upconv1 = conv3x3(num_feat, num_feat * factor**2)
+        self.upconv1 = conv3x3_with_bias(num_feat, num_feat * factor**2)
         if upscale == 4:
-            self.upconv2 = conv3x3(num_feat, num_feat * factor**2)
+            self.upconv2 = conv3x3_with_bias(num_feat, num_feat * factor**2)
         self.pixel_shuffle = nn.PixelShuffle(factor)
-        self.conv_hr = conv3x3(num_feat, num_feat)
-        self.conv_last = conv3x3(num_feat, num_out_ch)
+        self.conv_hr = conv3x3_with_bias(num_feat, num_feat)
+        self.conv_last = conv3x3_with_bias(num_feat, num_out_ch)
         self.lrelu = nn.LeakyReLU(0.1, inplace=True)
         init_small(self)
 

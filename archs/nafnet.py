@@ -115,7 +115,7 @@ class NAFBlock(nn.Module):
         return self.added(x, y, self.conv5, self.gamma)
 
     def by_branches(self, x: Tensor) -> Tensor:
-        """As `forward`, pixel-major, by `core.ops.naf_branches`."""
+        """`forward` for a pixel-major map, (B, H, W, C) -> the same shape, by `core.ops.naf_branches`."""
 
         def affine(conv: nn.Module) -> tuple[Tensor, Tensor]:
             assert isinstance(conv, nn.Conv2d) and conv.bias is not None
@@ -220,6 +220,7 @@ class UShape(nn.Module):
         self.ending = nn.Conv2d(width, img_channel, 3, padding=1)
 
     def forward(self, image: Tensor) -> Tensor:
+        """(B, img_channel, H, W) -> the same shape, for any H and W."""
         height, width = image.shape[-2:]
         right, down = ((n + self.padder_size - 1) // self.padder_size * self.padder_size - n for n in (width, height))
         image = F.pad(image, (0, right, 0, down))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..core.annotations import Count, Range
 from ..core.errors import UserError
 from . import ARCHS
-from .blocks import ChannelLayerNorm
+from .blocks import ChannelLayerNorm, halves
 from .local_pooling import patch_size, pool_locally
 from .nafnet import NAFBlock
 
@@ -62,7 +62,7 @@ class StereoBlock(nn.Module):
     def forward(self, views: Tensor) -> Tensor:
         """(2 B, C, H, W), all left views first -> same."""
         views = self.blk(views)
-        return views if self.fusion is None else torch.cat(self.fusion(*views.chunk(2)))
+        return views if self.fusion is None else torch.cat(self.fusion(*halves(views)))
 
 
 class StochasticDepth(nn.Module):
@@ -77,6 +77,7 @@ class StochasticDepth(nn.Module):
         self.module, self.rate = module, rate
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> what `module` makes of it, which has the same shape."""
         if not (self.training and self.rate):
             return self.module(x)
         if self.drawn(x.device) < self.rate:
@@ -153,4 +154,4 @@ class NAFSSR(nn.Module):
         views = torch.cat(pair.chunk(2, 1)).contiguous(memory_format=torch.channels_last)
         y = self.up(self.body(self.intro(views)))
         enlarged = F.interpolate(pair, scale_factor=self.scale, mode="bilinear", align_corners=False)
-        return enlarged + torch.cat(y.chunk(2), 1)
+        return enlarged + torch.cat(halves(y), 1)

@@ -25,7 +25,7 @@ from .edm_unet import DecoderType, EmbeddingType, EncoderType, SongUNet
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0
 """Range of noise levels that EDM's networks were trained on."""
 TINY = 1e-5
-"""Keeps a division by 1 - t, and the logarithm of sigma, finite at the end of the path."""
+"""Number that keeps a division by 1 - t, and the logarithm of sigma, finite at the end of the path."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,9 @@ def linear_sigma(t: Tensor, sigma_data: float) -> Tensor:
 def flow(denoise: Denoiser, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     """D at the noise level that x_t really has: x_t / t = x + sigma z with sigma = (1 - t) / t, kept within EDM's range.
 
+    Shapes are those of `Preconditioning`. At t = 0 the input is sigma_max z, so that weights of a diffusion model are a good
+    start.
+
     At t = 0 the input is sigma_max z, so that weights of a diffusion model are a sensible start.
     """
     sigma = ((1 - t) / t).clamp(SIGMA_MIN, SIGMA_MAX)
@@ -108,7 +111,11 @@ def none(denoise: Denoiser, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
 
 @registered
 def legacy_onestep(denoise: Denoiser, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """The original's plain generator: sigma = sigma_data whatever t is, and its input, but not its skip, scaled by sigma."""
+    """The original's plain generator: sigma = sigma_data for every t, and only the input of F, not the skip, is scaled by
+    sigma.
+
+    Shapes are those of `Preconditioning`.
+    """
     sigma = torch.full_like(t, denoise.sigma_data)
     return towards(x, denoise.skip(sigma) * x + denoise.correction(sigma * x, sigma), t)
 

@@ -16,7 +16,7 @@ from ..core.ops.channel_attention import softmax_by_head
 from ..core.ops.fourier import phase_vectors
 from ..core.ops.pixelwise import channels, expand_depthwise, linear, pixels
 from . import ARCHS
-from .agssf import Block, DeadParameters, Gate, PhaseGate, PixelDown, PixelUp, check_widths
+from .agssf import AGSSFBlock, DeadParameters, Gate, PhaseGate, PixelDown, PixelUp, check_widths
 from .blocks import conv3x3, matrix, pad_to, pointwise, xavier_init
 
 
@@ -83,7 +83,7 @@ class Phaseformer(DeadParameters):
         c, n, h = channels, num_blocks, num_heads
 
         def blocks(width: int, heads: int, count: int) -> nn.Sequential:
-            return nn.Sequential(*(Block(width, expansion_factor, PhaseMDTA(width, heads)) for _ in range(count)))
+            return nn.Sequential(*(AGSSFBlock(width, expansion_factor, PhaseMDTA(width, heads)) for _ in range(count)))
 
         # Made for these widths, applied to c[2], c[1] and c[0]: only the kernel sizes depend on it.
         self.attention = nn.ModuleList(PhaseGate(w, phase_gate) for w in (c[0], c[0], c[1], c[2]))

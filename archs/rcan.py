@@ -11,7 +11,7 @@ from ..core.annotations import Count, Positive
 from ..core.errors import UserError
 from . import ARCHS
 from .edsr import pixel_shuffle_head
-from .residual import ChannelAttention, conv3x3
+from .residual import ChannelAttention, conv3x3_with_bias
 
 
 class AttentionBlock(nn.Module):
@@ -21,9 +21,9 @@ class AttentionBlock(nn.Module):
         super().__init__()
         self.res_scale = res_scale
         self.rcab = nn.Sequential(
-            conv3x3(channels, channels),
+            conv3x3_with_bias(channels, channels),
             nn.ReLU(inplace=True),
-            conv3x3(channels, channels),
+            conv3x3_with_bias(channels, channels),
             ChannelAttention(channels, squeeze_factor),
         )
 
@@ -39,7 +39,7 @@ class AttentionGroup(nn.Module):
         self.residual_group = nn.Sequential(
             *[AttentionBlock(channels, squeeze_factor, res_scale) for _ in range(blocks)]
         )
-        self.conv = conv3x3(channels, channels)
+        self.conv = conv3x3_with_bias(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv(self.residual_group(x))
@@ -93,12 +93,12 @@ class RCAN(nn.Module):
         self.scale, self.img_range = upscale, img_range
         self.mean: Tensor
         self.register_buffer("mean", torch.tensor(rgb_mean)[:, None, None], persistent=False)
-        self.conv_first = conv3x3(num_in_ch, num_feat)
+        self.conv_first = conv3x3_with_bias(num_in_ch, num_feat)
         groups = [AttentionGroup(num_feat, num_block, squeeze_factor, res_scale) for _ in range(num_group)]
         self.body = nn.Sequential(*groups)
-        self.conv_after_body = conv3x3(num_feat, num_feat)
+        self.conv_after_body = conv3x3_with_bias(num_feat, num_feat)
         self.upsample = pixel_shuffle_head(num_feat, upscale)
-        self.conv_last = conv3x3(num_feat, num_out_ch)
+        self.conv_last = conv3x3_with_bias(num_feat, num_out_ch)
 
     def forward(self, x: Tensor) -> Tensor:
         first = self.conv_first((x - self.mean) * self.img_range)

@@ -22,7 +22,7 @@ def need_addable(name: str, num_in_ch: int, num_out_ch: int) -> None:
         )
 
 
-def conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
+def conv3x3_with_bias(inputs: int, outputs: int) -> nn.Conv2d:
     """3 x 3 convolution that keeps the size (zero padding)."""
     return nn.Conv2d(inputs, outputs, 3, padding=1)
 
@@ -52,8 +52,8 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int, res_scale: float = 1.0) -> None:
         super().__init__()
         self.res_scale = res_scale
-        self.conv1 = conv3x3(channels, channels)
-        self.conv2 = conv3x3(channels, channels)
+        self.conv1 = conv3x3_with_bias(channels, channels)
+        self.conv2 = conv3x3_with_bias(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.add(x, self.conv2(F.relu(self.conv1(x), inplace=True)), alpha=self.res_scale)

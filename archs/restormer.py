@@ -147,6 +147,7 @@ class Stage(nn.ModuleList):
         self.use_checkpoint = use_checkpoint
 
     def forward(self, x: Tensor, z: Tensor | None = None) -> Tensor:
+        """(B, C, H, W), and the prior (B, L) or None, -> (B, C, H, W)."""
         for block in self:
             if self.use_checkpoint and torch.is_grad_enabled():
                 x = checkpoint(block, x, z, use_reentrant=False, preserve_rng_state=False)
@@ -233,6 +234,7 @@ class RestormerBody(nn.Module):
             options = (width, heads[level], ffn_expansion_factor, bias, LayerNorm_type, prior)
             return Stage([TransformerBlock(*options) for _ in range(blocks)], use_checkpoint)
 
+        # Encoder, bottleneck and decoder, halving and doubling the size between levels.
         n = num_blocks
         self.patch_embed = PatchEmbed(inp_channels, dim)
         self.encoder_level1 = stage(dim, 0, n[0])
@@ -251,6 +253,7 @@ class RestormerBody(nn.Module):
         self.up2_1 = Upsample(2 * dim)
         self.decoder_level1 = stage(2 * dim, 0, n[0])
         self.refinement = stage(2 * dim, 0, num_refinement_blocks)
+        # The last layers: what they make is an image, of `scale` times the size.
         self.skip_conv = pointwise(dim, 2 * dim, bias) if dual_pixel_task else None
         self.scale = scale
         if scale > 1:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..core.annotations import Count, Positive
 from ..core.errors import UserError
 from . import ARCHS
-from .residual import ChannelAttention, ResidualBlock, conv3x3, init_small
+from .residual import ChannelAttention, ResidualBlock, conv3x3_with_bias, init_small
 
 
 def dilated(channels: int, first: int, second: int) -> nn.Sequential:
@@ -30,7 +30,7 @@ class MergeAndRun(nn.Module):
         super().__init__()
         self.dilation1 = dilated(channels, 1, 2)
         self.dilation2 = dilated(channels, 3, 4)
-        self.aggregation = nn.Sequential(conv3x3(2 * channels, channels), nn.ReLU())
+        self.aggregation = nn.Sequential(conv3x3_with_bias(2 * channels, channels), nn.ReLU())
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.aggregation(torch.cat([self.dilation1(x), self.dilation2(x)], 1))
@@ -42,7 +42,9 @@ class EnhancedResidualBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         last = nn.Conv2d(channels, channels, 1)
-        self.body = nn.Sequential(conv3x3(channels, channels), nn.ReLU(), conv3x3(channels, channels), nn.ReLU(), last)
+        self.body = nn.Sequential(
+            conv3x3_with_bias(channels, channels), nn.ReLU(), conv3x3_with_bias(channels, channels), nn.ReLU(), last
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x + self.body(x))
@@ -116,9 +118,9 @@ class RIDNet(nn.Module):
             raise UserError(f"RIDNet: rgb_std must not be zero; it is {list(rgb_std)}")
         self.sub_mean = mean_shift(img_range, rgb_mean, rgb_std, -1)
         self.add_mean = mean_shift(img_range, rgb_mean, rgb_std, 1)
-        self.head = conv3x3(in_channels, mid_channels)
+        self.head = conv3x3_with_bias(in_channels, mid_channels)
         self.body = nn.Sequential(*[EAM(mid_channels) for _ in range(num_block)])
-        self.tail = conv3x3(mid_channels, out_channels)
+        self.tail = conv3x3_with_bias(mid_channels, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.tail(self.body(F.relu(self.head(self.sub_mean(x)))))

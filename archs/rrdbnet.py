@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..core.errors import UserError
 from . import ARCHS
-from .residual import conv3x3, init_small
+from .residual import conv3x3_with_bias, init_small
 
 RESIDUAL_SCALE = 0.2
 """Factor of every residual branch (ESRGAN, section 3.1, beta)."""
@@ -22,11 +22,11 @@ class ResidualDenseBlock(nn.Module):
 
     def __init__(self, num_feat: int, num_grow_ch: int) -> None:
         super().__init__()
-        self.conv1 = conv3x3(num_feat, num_grow_ch)
-        self.conv2 = conv3x3(num_feat + num_grow_ch, num_grow_ch)
-        self.conv3 = conv3x3(num_feat + 2 * num_grow_ch, num_grow_ch)
-        self.conv4 = conv3x3(num_feat + 3 * num_grow_ch, num_grow_ch)
-        self.conv5 = conv3x3(num_feat + 4 * num_grow_ch, num_feat)
+        self.conv1 = conv3x3_with_bias(num_feat, num_grow_ch)
+        self.conv2 = conv3x3_with_bias(num_feat + num_grow_ch, num_grow_ch)
+        self.conv3 = conv3x3_with_bias(num_feat + 2 * num_grow_ch, num_grow_ch)
+        self.conv4 = conv3x3_with_bias(num_feat + 3 * num_grow_ch, num_grow_ch)
+        self.conv5 = conv3x3_with_bias(num_feat + 4 * num_grow_ch, num_feat)
         init_small(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -46,6 +46,7 @@ class RRDB(nn.Module):
         self.rdb3 = ResidualDenseBlock(num_feat, num_grow_ch)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, num_feat, H, W) -> the same shape."""
         return x + RESIDUAL_SCALE * self.rdb3(self.rdb2(self.rdb1(x)))
 
 
@@ -85,13 +86,13 @@ class RRDBNet(nn.Module):
             raise UserError(f"RRDBNet: scale is {scale}, but must be 1, 2 or 4")
         self.scale = scale
         self.size_multiple = 4 // scale
-        self.conv_first = conv3x3(num_in_ch * self.size_multiple**2, num_feat)
+        self.conv_first = conv3x3_with_bias(num_in_ch * self.size_multiple**2, num_feat)
         self.body = nn.Sequential(*[RRDB(num_feat, num_grow_ch) for _ in range(num_block)])
-        self.conv_body = conv3x3(num_feat, num_feat)
-        self.conv_up1 = conv3x3(num_feat, num_feat)
-        self.conv_up2 = conv3x3(num_feat, num_feat)
-        self.conv_hr = conv3x3(num_feat, num_feat)
-        self.conv_last = conv3x3(num_feat, num_out_ch)
+        self.conv_body = conv3x3_with_bias(num_feat, num_feat)
+        self.conv_up1 = conv3x3_with_bias(num_feat, num_feat)
+        self.conv_up2 = conv3x3_with_bias(num_feat, num_feat)
+        self.conv_hr = conv3x3_with_bias(num_feat, num_feat)
+        self.conv_last = conv3x3_with_bias(num_feat, num_out_ch)
         self.lrelu = nn.LeakyReLU(0.2, inplace=True)
         self.register_load_state_dict_pre_hook(_with_new_names)
 

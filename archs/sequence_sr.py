@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..core.errors import UserError
 from ..core.ops.pixelwise import channels, pixels
 from .edsr import pixel_shuffle_head
-from .residual import conv3x3
+from .residual import conv3x3_with_bias
 
 Upsampler = Literal["", "pixelshuffle", "pixelshuffledirect", "nearest+conv"]
 Connection = Literal["1conv", "3conv"]
@@ -32,15 +32,15 @@ def residual_conv(dim: int, kind: Connection) -> nn.Module:
         UserError: `kind` is neither ``1conv`` nor ``3conv``.
     """
     if kind == "1conv":
-        return conv3x3(dim, dim)
+        return conv3x3_with_bias(dim, dim)
     if kind != "3conv":
         raise UserError(f"resi_connection: must be 1conv or 3conv, not '{kind}'")
     return nn.Sequential(
-        conv3x3(dim, dim // 4),
+        conv3x3_with_bias(dim, dim // 4),
         nn.LeakyReLU(0.2),
         nn.Conv2d(dim // 4, dim // 4, 1),
         nn.LeakyReLU(0.2),
-        conv3x3(dim // 4, dim),
+        conv3x3_with_bias(dim // 4, dim),
     )
 
 
@@ -52,6 +52,7 @@ class PatchEmbed(nn.Module):
         self.norm = nn.LayerNorm(dim) if normalised else None
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> the same shape."""
         return x if self.norm is None else self.norm(x)
 
 
@@ -93,6 +94,7 @@ class SequenceSR(nn.Module):
     ) -> None:
         super().__init__()
         name = type(self).__name__
+        # Options that do not go together.
         if upsampler not in self.upsamplers:
             known = ", ".join(u or "''" for u in self.upsamplers)
             raise UserError(f"{name}: upsampler must be one of {known}, not '{upsampler}'")
@@ -103,25 +105,27 @@ class SequenceSR(nn.Module):
         if upsampler == "pixelshuffle" and upscale != 3 and (upscale < 1 or upscale & (upscale - 1)):
             raise UserError(f"{name}: the upsampler pixelshuffle enlarges by 3 or a power of two; upscale is {upscale}")
         self.scale, self.img_range, self.upsampler = upscale, img_range, upsampler
+        # What comes before the layers, and after them; subclasses fill `layers`.
         self.mean: Tensor
         mean = torch.tensor(RGB_MEAN if in_chans == 3 else (0.0,))[:, None, None]
         self.register_buffer("mean", mean, persistent=False)
-        self.conv_first = conv3x3(in_chans, embed_dim)
+        self.conv_first = conv3x3_with_bias(in_chans, embed_dim)
         self.patch_embed = PatchEmbed(embed_dim, patch_norm)
         self.absolute_pos_embed: nn.Parameter | None = None
         self.layers = nn.ModuleList()
         self.norm = nn.LayerNorm(embed_dim)
         self.conv_after_body = residual_conv(embed_dim, resi_connection)
+        # The layers that enlarge, whose names depend on the upsampler in the original, too.
         if upsampler in ("pixelshuffle", "nearest+conv"):
-            self.conv_before_upsample = nn.Sequential(conv3x3(embed_dim, FEATURES), nn.LeakyReLU())
+            self.conv_before_upsample = nn.Sequential(conv3x3_with_bias(embed_dim, FEATURES), nn.LeakyReLU())
         if upsampler == "pixelshuffle":
             self.upsample = pixel_shuffle_head(FEATURES, upscale)
         elif upsampler == "pixelshuffledirect":
-            self.upsample = nn.Sequential(conv3x3(embed_dim, in_chans * upscale**2), nn.PixelShuffle(upscale))
+            self.upsample = nn.Sequential(conv3x3_with_bias(embed_dim, in_chans * upscale**2), nn.PixelShuffle(upscale))
         elif upsampler == "nearest+conv":
-            self.conv_up1, self.conv_up2, self.conv_hr = (conv3x3(FEATURES, FEATURES) for _ in range(3))
+            self.conv_up1, self.conv_up2, self.conv_hr = (conv3x3_with_bias(FEATURES, FEATURES) for _ in range(3))
         if upsampler != "pixelshuffledirect":
-            self.conv_last = conv3x3(FEATURES if upsampler else embed_dim, in_chans)
+            self.conv_last = conv3x3_with_bias(FEATURES if upsampler else embed_dim, in_chans)
 
     def learn_positions(self, side: int, dim: int) -> None:
         """Add a learned value to each pixel and channel, which allows images of this side only, after extension to windows."""
@@ -160,6 +164,7 @@ class SequenceSR(nn.Module):
         return x
 
     def forward(self, image: Tensor) -> Tensor:
+        """(B, in_chans, H, W) -> (B, in_chans, upscale H, upscale W)."""
         image = (image - self.mean) * self.img_range
         first = self.conv_first(image)
         x = self.layered(self.embedded(pixels(first)))
@@ -167,7 +172,10 @@ class SequenceSR(nn.Module):
         return self.enlarged(x, image) / self.img_range + self.mean
 
     def enlarged(self, x: Tensor, image: Tensor) -> Tensor:
-        """The image, of features and the input (of which an image of the same size is a correction)."""
+        """The result (B, in_chans, upscale H, upscale W) from features (B, C, H, W) and the input image (B, in_chans, H, W).
+
+        Without an upsampler the features give a correction, to which the image is added.
+        """
         if self.upsampler == "pixelshuffledirect":
             return self.upsample(x)
         if not self.upsampler:

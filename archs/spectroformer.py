@@ -159,6 +159,7 @@ class AKC(nn.Module):
         self.conv = nn.Conv1d(1, 1, size, padding=size // 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same shape."""
         return x * self.gate(x.mean((2, 3)))[:, :, None, None]
 
     def gate(self, means: Tensor) -> Tensor:
@@ -249,6 +250,7 @@ class Spectroformer(nn.Module):
             width, heads = dim * 2**level, num_heads[level]
             return nn.Sequential(*(MQCT(width, heads, ffn_expansion_factor, bias) for _ in range(count)))
 
+        # Encoder, bottleneck and decoder, halving and doubling the size between levels.
         self.patch_embed = conv3x3(3, dim, bias)
         self.encoder_level1 = blocks(0, num_blocks[0])
         self.down1_2 = DownSample(dim, 2 * dim, bias)

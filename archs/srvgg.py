@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..core.annotations import Count
 from ..core.errors import UserError
 from . import ARCHS
-from .residual import conv3x3, need_addable
+from .residual import conv3x3_with_bias, need_addable
 
 
 def activation(act_type: Literal["relu", "prelu", "leakyrelu"], channels: int) -> nn.Module:
@@ -63,8 +63,8 @@ class SRVGGNetCompact(nn.Module):
         self.scale = upscale
         layers: list[nn.Module] = []
         for inputs in [num_in_ch] + [num_feat] * num_conv:
-            layers += [conv3x3(inputs, num_feat), activation(act_type, num_feat)]
-        self.body = nn.Sequential(*layers, conv3x3(num_feat, num_out_ch * upscale**2))
+            layers += [conv3x3_with_bias(inputs, num_feat), activation(act_type, num_feat)]
+        self.body = nn.Sequential(*layers, conv3x3_with_bias(num_feat, num_out_ch * upscale**2))
         self.upsampler = nn.PixelShuffle(upscale)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from ..core.ops.precision import at_least_float32
 from ..core.ops.scan import cross_merge, cross_scan
 from ..core.ops.selective_scan import selective_scan
 from .blocks import stochastic_depth
-from .residual import ChannelAttention, conv3x3
+from .residual import ChannelAttention, conv3x3_with_bias
 
 
 class ScanParameters(nn.Module):
@@ -117,7 +117,7 @@ class ConvolutionAttention(nn.Module):
                 nn.Conv2d(channels, channels, 3, padding=2, dilation=2, groups=channels),
             ]
         else:
-            layers = [conv3x3(channels, channels // 3), nn.GELU(), conv3x3(channels // 3, channels)]
+            layers = [conv3x3_with_bias(channels, channels // 3), nn.GELU(), conv3x3_with_bias(channels // 3, channels)]
         self.cab = nn.Sequential(*layers, ChannelAttention(channels, 30))
 
     def forward(self, x: Tensor) -> Tensor:

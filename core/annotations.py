@@ -108,11 +108,13 @@ class Rule:
 
 
 MAY_BE_INFINITE = "may be infinite"
-"""In ``Annotated[float, MAY_BE_INFINITE]``: infinity means something here. Elsewhere it is refused, as NaN is everywhere."""
+"""Mark in ``Annotated[float, MAY_BE_INFINITE]``: infinity means something here. Elsewhere it is refused, as NaN is
+everywhere."""
 
 
 OF_ANY_SIZE = "of any size"
-"""In ``Annotated[int, OF_ANY_SIZE]``: no count of things, and so without the ceiling that the option checker has elsewhere."""
+"""Mark in ``Annotated[int, OF_ANY_SIZE]``: no count of things, and so without the ceiling that the option checker has
+elsewhere."""
 
 
 Count = Annotated[int, Range(least=1)]

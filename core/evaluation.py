@@ -25,8 +25,8 @@ from .imaging.normalisation import denormalise
 from .imaging.transfer import Transfer
 from .inference.network import explaining_channels
 from .inference.tiling import size_multiple
-from .metrics.scoring import Row, Scorer
-from .metrics.shares import MOST_WARNINGS, Share, raise_if_nothing_worked
+from .metrics.scoring import Scorer, ScoreRow
+from .metrics.shares import MOST_WARNINGS, RankShare, raise_if_nothing_worked
 from .models.base import Model
 from .runtime import devices, distributed, parallel
 from .runtime.logger import as_json
@@ -37,6 +37,10 @@ SIZES = re.compile(r"size|shape|divisible|multiple|dimension|must match|split|vi
 """What errors of networks say that do not take an input's height or width."""
 INPUT = "_input"
 """Ending of the name under which the score of the input itself is filed."""
+
+
+class NotWritten(UserError):
+    """Results cannot be written, which ends an evaluation: unlike an image that has none, it is not left out."""
 
 
 class Interrupted(Exception):
@@ -150,6 +154,7 @@ class Evaluator:
         """
         results = {}
         for dataset, loader in self.loaders.items():
+            # Each rank predicts and scores its share; the rows of all are gathered.
             self.scorer.start(declared(loader, "reference", LoaderTraits), self.device)
             share = self._share(model, dataset, loader, iteration, interrupted)
             gathered = distributed.gather((share, interrupted()))
@@ -160,6 +165,7 @@ class Evaluator:
             every = sorted((row for s in shares for row in s.rows), key=lambda r: r["index"])
             self.counts[dataset] = (sum(s.scored for s in shares), len(every) + sum(s.failed for s in shares))
             self.took[dataset] = {row["image"]: s.took[row["image"]] for s in shares for row in s.rows}
+            # What could not be scored, and the means of what could.
             if not self.forgiving:
                 raise_if_nothing_worked(every, shares)
             if share.unsaid > 0:
@@ -172,16 +178,20 @@ class Evaluator:
                 self.unscored[dataset] = ": ".join(["nothing could be scored", *errors[:1]])
             for note in notes if distributed.is_main() else ():
                 log.info("%s: %s", dataset, note)
+            # The first rank writes files and pictures.
             if distributed.is_main():
                 with self._writing(dataset):
                     self._write(dataset, iteration, every)
                     self.gallery.write_grid(dataset, iteration, [t for s in shares for t in s.thumbnails])
         return results
 
-    def _share(self, model: Model, dataset: str, loader: Any, iteration: int, interrupted: Callable[[], int]) -> Share:
+    def _share(
+        self, model: Model, dataset: str, loader: Any, iteration: int, interrupted: Callable[[], int]
+    ) -> RankShare:
         """The scores of this rank's images, and what the grid shows of them. What fails is named and left out."""
-        share = Share()
+        share = RankShare()
         in_step = any(map(parallel.is_sharded, model.networks.values()))  # so that no rank may go on alone
+        # Samples that cannot be read are left out, and the others stay in their batch.
         for batch in self.progress(dataset, loader) if self.progress else loader:
             if interrupted():
                 break
@@ -193,10 +203,11 @@ class Evaluator:
             placed = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in data.items()}
             indices = torch.as_tensor(batch["index"]).reshape(-1).tolist()
             before = len(share.rows), share.failed
+            # An error in the network or a metric concerns the images after those that were counted.
             try:
                 self._batch(model, dataset, loader, iteration, placed, indices, share)
             except Exception as e:
-                if in_step:
+                if in_step or isinstance(e, NotWritten):
                     raise
                 done = len(share.rows) - before[0] + share.failed - before[1]
                 counted = [(i, index) for i, index in enumerate(indices) if index >= 0]
@@ -216,7 +227,7 @@ class Evaluator:
         iteration: int,
         placed: Mapping[str, Any],
         indices: list[int],
-        share: Share,
+        share: RankShare,
     ) -> None:
         # The model's answers, in the units of the ground truth.
         itself = declared(loader, "dataset", LoaderTraits)
@@ -273,7 +284,7 @@ class Evaluator:
 
     def _leave_out(
         self,
-        share: Share,
+        share: RankShare,
         loader: Any,
         dataset: str,
         batch: Mapping[str, Any],
@@ -289,7 +300,7 @@ class Evaluator:
         )
 
     @staticmethod
-    def _warn(share: Share, *message: str) -> None:
+    def _warn(share: RankShare, *message: str) -> None:
         """Log a warning, of which there may be as many as images."""
         share.said += 1
         if share.said <= MOST_WARNINGS:
@@ -315,19 +326,19 @@ class Evaluator:
         """What follows makes pictures and writes files of a dataset's results, or of one image's.
 
         Raises:
-            UserError: they cannot be written (a full disk, a folder without permission), and that matters.
+            NotWritten: they cannot be written (a full disk, a folder without permission), and that matters.
         """
         try:
             yield
         except OSError as e:
             if not self.forgiving:
-                raise UserError(f"results of {dataset} cannot be written to {self.folder}: {e}") from e
+                raise NotWritten(f"results of {dataset} cannot be written to {self.folder}: {e}") from e
             log.warning("results of %s cannot be written to %s, which loses nothing else: %s", dataset, self.folder, e)
         except Exception as e:  # what a picture can show is no reason to lose a score
             what = f"the pictures of {image}" if image else "the grid"
             log.warning("%s: %s cannot be made, which loses nothing else: %s", dataset, what, in_one_line(e))
 
-    def _write(self, dataset: str, iteration: int, rows: list[Row]) -> None:
+    def _write(self, dataset: str, iteration: int, rows: list[ScoreRow]) -> None:
         """Per-image scores, one JSON line each, of this evaluation only."""
         if not self.scorer.scores_images:
             return
@@ -357,7 +368,7 @@ def not_taken(error: Exception, model: Model, batch: Mapping[str, Any]) -> Excep
 
 
 def one(images: Tensor | None, i: int) -> Tensor | None:
-    """Image i of a batch as a batch of one."""
+    """Image i of a batch (B, C, H, W) as a batch of one, (1, C, H, W)."""
     return None if images is None else images[i : i + 1]
 
 

@@ -17,7 +17,7 @@ from .errors import UserError, expanded, lines, unreadable
 from .evaluation import INPUT
 from .files import inside, refuse_links
 from .options import Options, dump
-from .runtime import checkpoint, distributed, training_state
+from .runtime import checkpoint, distributed
 from .runtime.checkpoint import BEST, INTERRUPTED, Checkpoints
 from .runtime.gate import Provoked, gate
 from .runtime.last_words import LastWords
@@ -231,6 +231,8 @@ def find_resume(opt: Options, experiment: Experiment, auto: bool) -> Resume | No
     path = distributed.broadcast(path)
     if path is None:
         return None
+    from .runtime import training_state
+
     own = path.parent == Checkpoints(experiment.root).states
     with contextlib.nullcontext() if own else gate("path.resume_state"):
         state = training_state.checked(checkpoint.load(path), Path(path), training_state.FOUND_BY)
@@ -238,6 +240,7 @@ def find_resume(opt: Options, experiment: Experiment, auto: bool) -> Resume | No
 
 
 def _choose(opt: Options, experiment: Experiment, auto: bool) -> Path | None:
+    # --auto_resume: the newest checkpoint that can be trusted.
     checkpoints = Checkpoints(experiment.root)
     interrupted = checkpoints.interrupted() if auto else None
     if auto and (interrupted is not None or checkpoints.iterations()):
@@ -252,6 +255,7 @@ def _choose(opt: Options, experiment: Experiment, auto: bool) -> Path | None:
         for damage in problems:
             log.warning("%s; going back to iteration %d", damage, newest)
         return checkpoints.state_path(newest)
+    # The one that the option file names.
     if opt.path.resume_state:
         with gate("path.resume_state"):
             path = expanded(opt.path.resume_state)

@@ -21,7 +21,7 @@ log = logging.getLogger("relume")
 
 
 @dataclass
-class Entry:
+class StepReport:
     """What an update leaves to be looked at later: numbers on the device, and words."""
 
     iteration: int
@@ -38,7 +38,7 @@ class Entry:
     report: Tensor
     """See `Guard.judge`."""
 
-    def again(self, iteration: int, batches: Sequence[Batch]) -> Entry:
+    def again(self, iteration: int, batches: Sequence[Batch]) -> StepReport:
         """What the same update leaves of another step, with copies of the numbers that it has now."""
         numbers = {k: getattr(self, k).clone() for k in ("losses", "norms", "report")}
         return dataclasses.replace(self, iteration=iteration, words=words_of(batches), **numbers)
@@ -65,7 +65,7 @@ class Guard:
         self.device = device
         self.counted = torch.zeros((), dtype=torch.int32, device=device)
         """Bad steps in a row on the device, always up to date, and always in the same place."""
-        self.entries: list[Entry] = []
+        self.entries: list[StepReport] = []
         self.kept: list[dict[str, Any]] = []
         self.in_a_row = 0
 
@@ -136,11 +136,11 @@ class Guard:
         excused = torch.zeros_like(finite) if scale is None else (report[0] == 0) & ~finite & (scale >= 1.0)
         report = torch.cat([report, torch.stack([finite, excused]).float()])
         names = [list(u.losses) for u in updates]
-        self.entries.append(Entry(iteration, losses, names, norms.detach(), parameters, words_of(batches), report))
+        self.entries.append(StepReport(iteration, losses, names, norms.detach(), parameters, words_of(batches), report))
         return going & finite, going & ~finite & ~excused
 
     def close(self, sound: Tensor, failed: Tensor) -> None:
-        """Count a step: whether all its updates were sound, and whether one has failed."""
+        """Count a step from two boolean scalars: whether all its updates were sound, and whether one has failed."""
         self.counted.copy_(torch.where(failed, self.counted + 1, torch.where(sound, 0, self.counted)))
 
     def look(self, networks: Mapping[str, nn.Module], context: Callable[[], Mapping[str, Any]] = dict) -> set[int]:
@@ -157,6 +157,7 @@ class Guard:
             RuntimeError: gradients differ between ranks.
             NonFiniteError: there were too many in a row; the bundle, which replays the last of them, is on disk.
         """
+        # Every step since the last look, read from the device at once.
         entries, self.entries = self.entries, []
         if not entries:
             return set()
@@ -171,6 +172,7 @@ class Guard:
             elif bad:
                 lost.add(place)
                 continue
+            # Ranks whose gradients differ would train different networks.
             if finite and largest + minus_smallest > 1e-3 * largest:
                 raise RuntimeError(
                     f"gradients differ between ranks (norms from {-minus_smallest:.6g} to {largest:.6g}): the model must call "
@@ -178,6 +180,7 @@ class Guard:
                 )
             if finite:
                 continue
+            # A bad step, which counts unless an overflow of fp16 excuses it.
             bad = True
             if excused:
                 continue
@@ -188,7 +191,7 @@ class Guard:
         self.in_a_row = count if bad else 0
         return lost
 
-    def _say(self, entry: Entry, count: int, networks: Mapping[str, nn.Module]) -> None:
+    def _say(self, entry: StepReport, count: int, networks: Mapping[str, nn.Module]) -> None:
         findings = distributed.gather(_findings(entry, networks))
         # Gradients are those of all ranks: where a loss says which rank is to blame, the others only see what came of it.
         first = max((cause for cause, text in findings if text), default=False)
@@ -201,7 +204,9 @@ class Guard:
             where = f" on {several}" if len(findings) > 1 else ""
             log.warning("iteration %d skipped%s (%d in a row): %s", entry.iteration, where, count, text)
 
-    def _stop(self, entry: Entry, count: int, networks: Mapping[str, nn.Module], context: Mapping[str, Any]) -> None:
+    def _stop(
+        self, entry: StepReport, count: int, networks: Mapping[str, nn.Module], context: Mapping[str, Any]
+    ) -> None:
         bundle = self.folder / f"nonfinite_{entry.iteration}_rank{distributed.rank()}.pt"
         values = iter(entry.losses.tolist())
         checkpoint.save(
@@ -271,7 +276,7 @@ def alike(some: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]
     return shapes(some) == shapes(others)
 
 
-def _findings(entry: Entry, networks: Mapping[str, nn.Module]) -> tuple[bool, str]:
+def _findings(entry: StepReport, networks: Mapping[str, nn.Module]) -> tuple[bool, str]:
     """Whether a loss is not finite on this rank, and what is not, in words; an empty string when all is well here."""
     sentences, values = [], iter(entry.losses.tolist())
     for names, words in zip(entry.names, entry.words, strict=True):

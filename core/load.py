@@ -69,7 +69,7 @@ def _loaded(
     if isinstance(source, str) and source.startswith(hub.PREFIX):
         source = str(hub.local(source))
     if is_options(source) or opt is not None:
-        described = description.describe(_read(source if opt is None else opt))
+        described = description.weights_description(_read(source if opt is None else opt))
     else:
         described = description.read(str(source))
         source = description.options_of(described, str(source))
@@ -205,6 +205,7 @@ class Restorer:
 
     @torch.no_grad()
     def _tensor(self, picture: Tensor) -> Tensor:
+        # Refuse what is no picture in [0, 1].
         takes = network_trait(self.model.networks["g"], "takes_frames")
         if picture.dim() not in ((3, 4) if takes is None else (3, 4, 5)) or not picture.is_floating_point():
             raise UserError(
@@ -216,6 +217,7 @@ class Restorer:
         least, most = (float(v) for v in picture.aminmax())
         if not (least >= -1 and most <= 2):  # beyond any overshoot of a resampling filter; NaN is caught too
             raise UserError(f"the picture's values go from {least:g} to {most:g}; floats are in [0, 1]")
+        # To the batch that the model takes, and back to the shape that was given.
         device = next(self.model.networks["g"].parameters()).device
         batch = picture[None] if picture.dim() == 3 else picture
         if takes is not None and batch.dim() == 4:

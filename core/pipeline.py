@@ -23,20 +23,17 @@ from .building.pictures import training_pictures
 from .building.ranks import require_same_data, require_same_run
 from .building.schedules import build_schedules, say_where_they_end
 from .building.step import watch
-from .building.summary import summary
+from .building.summary import data_summary
 from .building.weights import find_weights, refuse_missing, refuse_random_weights
-from .errors import UserError, expanded
+from .errors import UserError, expanded, first_line
 from .experiment import Experiment, Resume, find_resume, save_options
 from .files import inside, refuse_links
 from .guard import Guard
 from .inference.network import channels_innermost, explaining_channels
-from .metrics import report
-from .ops.deterministic_forms import Forms
 from .options import counts
-from .options.description import describe
+from .options.description import weights_description
 from .options.schema import Options, Train
-from .runtime import allocator, checkpoint, distributed, logger, memory, parallel, shards, threads, training_state, zero
-from .runtime.batch_norm import synchronised
+from .runtime import allocator, checkpoint, distributed, logger, memory, parallel, shards, threads, zero
 from .runtime.checkpoint import Checkpoints
 from .runtime.gate import gate
 from .runtime.precision import autocast
@@ -109,23 +106,29 @@ def run_training(
     notes: Iterable[object],
 ) -> dict[str, dict[str, float]]:
     """`train_pipeline` in an experiment that this run owns."""
+    # Where training starts: checkpoint, seed, and samples per step.
     resume = find_resume(opt, experiment, auto_resume or opt.auto_resume or distributed.restarted())
     refuse_missing(opt, ("train", "val"), weights=resume is None)
     if resume:
+        from .runtime import training_state
+
         training_state.checked(resume.state, resume.path)
     opt = with_seed(opt, resume.state if resume else None)
     opt = global_batch.kept(opt, resume.state if resume else None)
+    # The data decide how long an epoch is.
     with experiment.explaining():
         dataset = build_training_set(opt)
     opt = counts.resolved(opt, counts.length_of(dataset), distributed.world_size())
     train = opt.train
     assert train is not None
     experiment.opt = opt
+    # Nothing is left to do, or options have changed since.
     if resume and resume.iteration >= train.total_iter and not resume.state["pending_validation"]:
         log.info("%s", experiment.complete(resume))
         return dict(resume.state["results"])
     if resume:
         changes.check(resume.state.get("options"), opt, resume.path, tell=distributed.is_main())
+    # Train, and say how it ended.
     with contextlib.ExitStack() as cleanup:
         with experiment.explaining():
             trainer = build_trainer(opt, train, dataset, experiment, resume, device, cleanup, stop)
@@ -166,6 +169,8 @@ def test_pipeline(
     Raises:
         UserError: anything the user can mend.
     """
+    from .metrics import report
+
     checked = options.check(opt)
     with (
         distributed.joined(launcher, checked.dist_params, checked.num_gpu == 0, kind=checked.device) as device,
@@ -261,6 +266,8 @@ def build_trainer(
     seed_everything(seed, 0, 0)  # the same initial weights on every rank
     cleanup.enter_context(computing(train.matmul_precision, train.cudnn_benchmark, opt.deterministic))
     if opt.deterministic and device.type == "cuda":
+        from .ops.deterministic_forms import Forms
+
         cleanup.enter_context(Forms())
     start = resume.iteration if resume else 0
 
@@ -290,6 +297,8 @@ def build_trainer(
 
     # How they are laid out, compiled and split over ranks
     if train.sync_bn:
+        from .runtime.batch_norm import synchronised
+
         for key, network in trained.items():
             trained[key] = model.networks[key] = synchronised(network, device)
     lay_out(train, opt.val, trained, ema)
@@ -319,7 +328,7 @@ def build_trainer(
         log.info("%s", header)
         epoch = counts.Epoch.of(opt, counts.length_of(dataset), distributed.world_size())
         block, last = opt.datasets["train"], train.total_iter
-        log.info("%s", summary(block, dataset, epoch, loader, evaluator, last, opt.val))
+        log.info("%s", data_summary(block, dataset, epoch, loader, evaluator, last, opt.val))
         if not opt.name.startswith("debug"):  # whose few steps no schedule was made for
             say_where_they_end(schedulers, trained, train.total_iter)
 
@@ -337,7 +346,7 @@ def build_trainer(
         logger=run_logger,
         guard=Guard(train.max_nonfinite, experiment.root, device, trained_by(train)),
         device=device,
-        descriptions={k: describe(opt, k, average=ema is not None and k in ema.networks) for k in trained},
+        descriptions={k: weights_description(opt, k, average=ema is not None and k in ema.networks) for k in trained},
         show=training_pictures(experiment.visualization, dataset, run_logger.image),
     )
     trainer = Trainer(parts, opt, start, stop)
@@ -387,7 +396,7 @@ def resume_trainer(trainer: Trainer, resume: Resume) -> None:
     except (KeyError, ValueError, RuntimeError, TypeError, AttributeError, IndexError) as e:
         raise UserError(
             f"{resume.path}: does not fit these options, which ask for other optimizers, parameters or losses "
-            f"({type(e).__name__}: {checkpoint.first_line(e)}). Resume with the options of that run, or start anew from its "
+            f"({type(e).__name__}: {first_line(e)}). Resume with the options of that run, or start anew from its "
             "weights with path.pretrain_network_g"
         ) from e
     if distributed.is_main():

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 from .changes import left_out, remembered
 from .ema import evaluating
-from .errors import NonFiniteError
+from .errors import NonFiniteError, first_line
 from .evaluation import Interrupted
 from .guard import spoilt
 from .models.base import Batch
 from .ops import dispatch
 from .options import dump
 from .options.schema import Train, Val
-from .runtime import checkpoint, devices, distributed, parallel, shards
+from .runtime import devices, distributed, parallel, shards
 from .runtime.background import Writer
 from .runtime.checkpoint import BEST
 from .runtime.logger import Logger
@@ -45,7 +45,7 @@ from .runtime.weights import described
 from .runtime.zero import is_divided
 from .training.best import MEAN, decided_by, mean_of, remember
 from .training.parts import Parts
-from .training.steps import Steps
+from .training.steps import StepTaker
 from .training.update import Updater
 
 log = logging.getLogger("relume")
@@ -70,6 +70,7 @@ class Trainer:
     def __init__(
         self, parts: Parts, opt: Mapping[str, Any], iteration: int = 0, stop: StopRequest | None = None
     ) -> None:
+        # What is trained, and for how long.
         self.parts = parts
         self.opt = opt
         self.first = self.iteration = iteration
@@ -86,6 +87,7 @@ class Trainer:
         """The iteration of the last checkpoint."""
         self.unproven: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
         """Entered around the first iterations of this process, in which values of the options show that nobody tried before."""
+        # What writes checkpoints, and what is measured.
         self.writer = Writer(self.logging.async_save)
         split = any(sharded_owner(parts.networks, o) is not None for o in parts.optimizers.values())
         self.shares = Shares() if self.train.sharded_state and split else None
@@ -105,8 +107,9 @@ class Trainer:
         self.rates: list[float] = []
         """Learning rates of the last step, one per parameter group of the model's leading optimizer, or else of the first that
         it asked for."""
+        # What takes the steps.
         self.updater = Updater(parts, self.train)
-        self.steps = Steps(self.updater)
+        self.steps = StepTaker(self.updater)
 
     # ---------------------------------------------------------------- the loop
     def fit(self) -> None:
@@ -163,7 +166,7 @@ class Trainer:
             (self.save_results if known else self.save)()
 
     def advance(self) -> dict[str, Tensor | float]:
-        """The next iteration: a step, watched, counted and shown; what it logs."""
+        """The next iteration: a step, watched, counted and shown. Returns the scalars that it logs."""
         self._before = [b.clone() for b in self.updater.buffers]  # now: loading the step's samples may fail, too
         self.iteration += 1
         with self.unproven() if self.iteration <= self.first + PROVEN else contextlib.nullcontext():
@@ -190,12 +193,17 @@ class Trainer:
 
     # ---------------------------------------------------------------- one step
     def step(self) -> dict[str, Tensor | float]:
-        """One iteration: every update that the model asks for, over all micro-batches; then schedules and averages."""
+        """One iteration: every update that the model asks for, over all micro-batches; then schedules and averages.
+
+        Returns the scalars that it logs.
+        """
+        # Load the step's samples.
         began = time.perf_counter()
         before = self.parts.loader.position
         batches: list[Batch] = [next(self.parts.loader) for _ in range(self.parts.loader.micro_batches(self.iteration))]
         self.parts.model.samples_seen = seen = self.parts.loader.position
         loaded = time.perf_counter()
+        # Take the step.
         if self.parts.guard.must_look(batches):
             self.look()
         self.updater.begin()
@@ -207,6 +215,7 @@ class Trainer:
         seed = partial(seed_everything, self.seed, self.iteration, distributed.rank())
         with self.utilisation.counting(batches):
             scalars, asked = self.steps.take(self.iteration, batches, self._before, seed)
+        # Schedules, and what is due after this iteration.
         self.leaving = self.leaving or distributed.agreed(self.stop.code)
         shown = {leading} if (leading := self.parts.model.leading) else asked
         stepped = next((o for k, o in self.parts.optimizers.items() if k in shown), None)
@@ -218,6 +227,7 @@ class Trainer:
         self.pending_validation = self.due(self.val.val_freq) or self.last
         if model.pictures and self.parts.show is not None:
             self.parts.show(model.pictures, self.iteration)
+        # Times of the step.
         scalars["perf/data_time"] = loaded - began
         scalars["perf/time"] = time.perf_counter() - began
         if model.counts_images:
@@ -237,7 +247,7 @@ class Trainer:
 
     # ---------------------------------------------------------------- now and then
     def report(self, scalars: Mapping[str, Tensor | float]) -> None:
-        """Log the current step, its values averaged over ranks."""
+        """Log the scalars of the current step, averaged over ranks."""
         steps, scalars = self.means.steps, {**scalars, **self.means.take()}
         names = list(scalars)
         values = [
@@ -418,7 +428,7 @@ class Trainer:
             with self.resting():
                 path = self.parts.checkpoints.save_interrupted(self.contents(), self.state())
         except Exception as e:
-            log.error("the state after iteration %d cannot be saved: %s", self.iteration, checkpoint.first_line(e))
+            log.error("the state after iteration %d cannot be saved: %s", self.iteration, first_line(e))
             return
         half = "; a part of the next one is in its weights" if before is not None and self.updater.applied else ""
         log.warning(

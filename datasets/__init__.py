@@ -9,7 +9,6 @@ from typing import Any
 from ..core.annotations import fields
 from ..core.errors import UserError
 from ..core.registry import Registry
-from .foreign import ForeignDataset, own_block
 from .frame_indices import generate_frame_indices as generate_frame_indices
 from .loading.options import Loader
 
@@ -54,6 +53,8 @@ def build_dataset(opt: Mapping[str, Any], **injected: Any) -> Any:
     name = opt.get("name") or injected.get("phase")
     try:
         if "type" in block and DATASETS.takes_block(block["type"]):
+            from .foreign import ForeignDataset, own_block
+
             given = {k: v for k, v in opt.items() if v is not None or k in block}
             values = own_block({**given, **{k: v for k, v in injected.items() if k not in given}})
             return ForeignDataset(DATASETS.build(values), values)

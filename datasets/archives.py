@@ -11,14 +11,13 @@ import zipfile
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ..core.errors import UserError
+from ..core.errors import UserError, first_line
 from ..core.files.ceilings import refuse_total
 from ..core.imaging import ceilings
 from ..core.imaging.image_io import READERS, Readers
 from ..core.imaging.storage import (
     MissingFile,
     UnreadableFile,
-    first_line,
     is_hidden,
     is_url,
     join,
@@ -28,12 +27,12 @@ from ..core.imaging.storage import (
     read_part,
     write_bytes,
 )
-from .source import Place, Source, with_suffix
+from .source import ArchivePlace, Source, with_suffix
 
 log = logging.getLogger("relume")
 
 INDEX = "index.json"
-"""Beside tar files: what is in each and where, so that they need not be looked through (see `write_index`)."""
+"""File beside tar files: what is in each and where, so that they need not be looked through (see `write_index`)."""
 BLOCK = tarfile.BLOCKSIZE
 """Bytes of the header right before a file's own bytes."""
 
@@ -103,9 +102,9 @@ class Tar(Source):
             raise UnreadableFile(f"{join(entry.archive, entry.name)}: is not at its place: {said}")
         return data[BLOCK:]
 
-    def place(self, name: str) -> Place:
+    def place(self, name: str) -> ArchivePlace:
         entry = self.entries[name]
-        return Place(entry.archive, entry.start)
+        return ArchivePlace(entry.archive, entry.start)
 
     def beginning(self, name: str, size: int) -> bytes:
         entry = self.entries[name]

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from ..core.errors import UserError
 from ..core.imaging.storage import UnreadableFile
 from ..core.imaging.transfer import Transfer
-from .source import Place
+from .source import ArchivePlace
 
 log = logging.getLogger("relume")
 
@@ -81,7 +81,7 @@ class DatasetTraits:
         """What is left to do for a training batch on the device where it has been put; nothing here."""
         return dict(batch)
 
-    def stored_at(self, index: int) -> Place | None:
+    def stored_at(self, index: int) -> ArchivePlace | None:
         """Where sample `index` lies in an archive, for ``shuffle_buffer``; None for one that is in none."""
         return None
 
@@ -95,7 +95,7 @@ class Pictures(Protocol):
     """A dataset that can fill a memory bank or be the reference of a metric of whole sets."""
 
     id: str
-    """Tells these images from others; part of the names of cache files."""
+    """Text that distinguishes these images from others; part of the names of cache files."""
 
     def image(self, index: int, flip: bool = False) -> Tensor:
         """Image `index`, (3, R, R) in [-1, 1], as it is or mirrored; nothing is random."""

@@ -25,7 +25,7 @@ SCENE_KEY = 0.01
 TYPICAL_GAMMA = 2.2
 """Exponent of a camera that nothing is known about."""
 FAINT = 1e-4
-"""Added before logarithms are averaged, so that a black pixel is not the whole average."""
+"""Number that is added before logarithms are averaged, so that a black pixel is not the whole average."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def estimated_gain(ldr: np.ndarray, gamma: float, scene_key: float = SCENE_KEY) 
     return max(log_average(np.power(ldr, np.float32(gamma))), FAINT) / scene_key
 
 
-def quantise(image: np.ndarray, quality: int | None = None) -> np.ndarray:
+def to_8_bits(image: np.ndarray, quality: int | None = None) -> np.ndarray:
     """A picture in [0, 1] as 8-bit RGB, through JPEG compression (4:2:0) where `quality` (1 to 100) is given."""
     picture = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
     if quality is None:

@@ -266,6 +266,7 @@ class X4K1000FPSDataset(ClipDataset):
         enlarge: bool = False,
         on_error: OnError = "raise",
     ) -> None:
+        # Find the folders of frames; a video beside them was not decoded yet.
         root = expanded(dataroot)
         wanted = "X4K1000FPS has train/<scene>/<clip>/0000.png to 0064.png (https://github.com/JihyongOh/XVFI)"
         root = root / "train" if (root / "train").is_dir() else existing([root], wanted)

@@ -21,7 +21,7 @@ from .base import Item, OnError, Phase
 from .clip_degradations import ClipDegradation
 from .clips import FrameList
 from .frame_pairs import FramePairs, open_both, refuse_several_sizes, refuse_sizes, refuse_unequal, window_span
-from .source import Place
+from .source import ArchivePlace
 from .sources import IOBackend, as_backend, refuse_small
 from .transforms import Color, Image, to_tensor
 
@@ -105,7 +105,7 @@ class ClipsDataset(FramePairs):
     def __len__(self) -> int:
         return len(self.items)
 
-    def stored_at(self, index: int) -> Place | None:
+    def stored_at(self, index: int) -> ArchivePlace | None:
         """The place of the clip's first frame."""
         clip = self.gt[self.items[index]]
         return clip.source.place(clip.names[0]) if isinstance(clip, FrameList) else None

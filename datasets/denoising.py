@@ -18,7 +18,7 @@ from . import DATASETS
 from .base import ImageDataset, Item, OnError
 from .pairing import as_roots
 from .sources import IOBackend, as_backend, open_source
-from .transforms import gray, pad_to, random_crop, random_symmetry, to_tensor
+from .transforms import gray, pad_to_patch, random_crop, random_symmetry, to_tensor
 
 
 @DATASETS.register()
@@ -94,7 +94,7 @@ class Dataset_GaussianDenoising(ImageDataset):  # noqa: N801 - Restormer's name,
         path = self.result_path(index)
         images = [source.pixels(name)]
         if self.training and self.gt_size is not None:
-            images = random_crop(pad_to(images, self.gt_size, 1), self.gt_size, 1, path)
+            images = random_crop(pad_to_patch(images, self.gt_size, 1), self.gt_size, 1, path)
         if self.training and self.geometric_augs:
             images = random_symmetry(images)
         clean = to_float(images[0])

@@ -11,7 +11,7 @@ from . import DATASETS
 from .base import ImageDataset, Item, OnError, Phase
 from .pairing import Sample, find_samples
 from .sources import IOBackend, as_backend
-from .transforms import Color, pad_to, random_crop, random_symmetry, to_tensor, with_channels
+from .transforms import Color, pad_to_patch, random_crop, random_symmetry, to_tensor, with_channels
 
 
 @DATASETS.register()
@@ -83,7 +83,7 @@ class Dataset_DefocusDeblur_DualPixel_16bit(ImageDataset):  # noqa: N801 - Resto
             sizes = ", ".join("x".join(map(str, image.shape[:2])) for image in images)
             raise UserError(f"{gt_path}: left, right and ground truth differ in size: {sizes} (height x width)")
         if self.training and self.gt_size is not None:
-            images = random_crop(pad_to(images, self.gt_size, 1), self.gt_size, 1, gt_path)
+            images = random_crop(pad_to_patch(images, self.gt_size, 1), self.gt_size, 1, gt_path)
         if self.training and self.geometric_augs:
             images = random_symmetry(images)
         tensors = [normalise(to_tensor(with_channels(x, self.color)), self.mean, self.std) for x in images]

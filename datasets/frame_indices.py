@@ -32,6 +32,7 @@ def generate_frame_indices(
     if padding not in get_args(FramePadding):
         raise UserError(f"padding: there is no '{padding}'; {', '.join(get_args(FramePadding))} are there")
     last, half = max_frame_num - 1, num_frames // 2
+    # Frames before the first and after the last are replaced according to `padding`.
     indices = []
     for i in range(crt_idx - half, crt_idx + half + 1):
         if i < 0:

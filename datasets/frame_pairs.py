@@ -15,7 +15,7 @@ from ..core.imaging.naming import natural_order
 from .base import ImageDataset, OnError, Phase
 from .clips import Clip, FrameList, find_clips, tolerated
 from .kept import Shelf
-from .sources import MOST_HEADERS, IOBackend, Source, as_backend, listing, open_source, refuse_small
+from .sources import MOST_HEADERS, IOBackend, Source, as_backend, first_names, open_source, refuse_small
 from .transforms import Color, Image, random_crop, random_flip_rotate, to_tensor, with_channels
 
 Frames = Clip | FrameList
@@ -85,13 +85,13 @@ def refuse_unequal(gt: Mapping[str, Frames], lq: Mapping[str, Frames]) -> None:
     """
     for one, other, where in ((gt, lq, "dataroot_lq"), (lq, gt, "dataroot_gt")):
         if absent := [name for name in one if name not in other]:
-            raise UserError(f"{where}: has no clip {listing(absent, 3)}, which the other folder has")
+            raise UserError(f"{where}: has no clip {first_names(absent, 3)}, which the other folder has")
     for name, clip in gt.items():
         if len(clip) == len(lq[name]):
             continue
         stems = [{os.path.splitext(os.path.basename(c.path(i)))[0] for i in range(len(c))} for c in (clip, lq[name])]
         only = sorted(stems[0] ^ stems[1], key=natural_order)
-        named = f": only one has {listing(only, 3)}" if only else ""
+        named = f": only one has {first_names(only, 3)}" if only else ""
         raise UserError(f"clip {name}: {len(clip)} frames in gt and {len(lq[name])} in lq{named}")
 
 
@@ -117,7 +117,7 @@ def _size(name: str, where: str, clip: Frames, step: int) -> tuple[int, int] | N
     if len(first) > 1:
         ordered = sorted(first.items(), key=lambda found: found[1])
         shown = [f"{os.path.basename(clip.path(i))} is {h}x{w}" for (h, w), i in ordered]
-        raise UserError(f"clip {name}: frames in {where} have several sizes: {listing(shown, 3)}")
+        raise UserError(f"clip {name}: frames in {where} have several sizes: {first_names(shown, 3)}")
     return next(iter(first), None)
 
 
@@ -226,7 +226,7 @@ class ListedPairs(FramePairs):
         for what, source, every in (("dataroot_gt", self.gt, of_gt), ("dataroot_lq", self.lq, of_lq)):
             if missing := [key for key in every if key not in source.files]:
                 raise UserError(
-                    f"{what}: {len(missing)} of {len(every)} frames are not in {source.root}: {listing(missing, 3)}"
+                    f"{what}: {len(missing)} of {len(every)} frames are not in {source.root}: {first_names(missing, 3)}"
                 )
 
     def frames(self, source: Source, keys: Sequence[str]) -> list[Image]:

@@ -21,9 +21,9 @@ from .camera import PROMPTS, SCENE_KEY, Curve, CurveChoice, decode_prompt
 from .pairing import Sample, find_samples, refuse_template
 from .photometric import linearised
 from .radiance import RADIANCE_READERS, AlignedRadiance, read_floats, read_radiance
-from .source import Place
-from .sources import IOBackend, Source, as_backend, listing, open_source
-from .transforms import Image, pad_to, random_crop, random_flip_rotate, random_symmetry, to_tensor
+from .source import ArchivePlace
+from .sources import IOBackend, Source, as_backend, first_names, open_source
+from .transforms import Image, pad_to_patch, random_crop, random_flip_rotate, random_symmetry, to_tensor
 
 RECOVERED = 1000.0
 """Factor in the files of `dataroot_gt_recover`, on log1p-encoded values."""
@@ -166,22 +166,25 @@ class LdrHdrDataset(ImageDataset):
         """The input's file."""
         return self.samples[index].lq_path
 
-    def stored_at(self, index: int) -> Place | None:
+    def stored_at(self, index: int) -> ArchivePlace | None:
         """The picture's place."""
         sample = self.samples[index]
         return sample.lq.place(sample.lq_name)
 
     def load(self, index: int) -> Item:
+        # The input and the curve that makes it linear.
         sample = self.samples[index]
         item: Item = {"lq_path": self.result_path(index)}
         images = [sample.lq.pixels(sample.lq_name)]
         curve = self.curves.of(images[0], self._prompt(index))
+        # The target, if there is one.
         if sample.gt is not None and sample.gt_name is not None:
             item["gt_path"] = sample.gt.path(sample.gt_name)
             images.append(read_radiance(sample.gt, sample.gt_name, self.gt_scale))
             refuse_mismatch(images, [item["lq_path"], item["gt_path"]])
         if self.with_dgain:
             item["dgain"], item["gamma"] = np.float32(curve.dgain), np.float32(curve.gamma)
+        # The recovered image, encoded already where a network has written it.
         encoded = False
         if self.recovered:
             name = self.recovered[index]
@@ -191,6 +194,7 @@ class LdrHdrDataset(ImageDataset):
             refuse_mismatch([images[0], images[-1]], [item["lq_path"], item["gt_recover_path"]])
         if self.training:  # before encoding, which is pointwise and much slower
             images = self._augment(images, item["lq_path"])
+        # Encoding: on the GPU for whole batches, or here.
         if self.on_device:
             item |= {"lq": to_tensor(images[0]), "gt": to_tensor(images[1])}
             item["curve"] = torch.tensor([curve.dgain, curve.gamma])
@@ -222,7 +226,7 @@ class LdrHdrDataset(ImageDataset):
         """A random patch, turned at random; the same of all images."""
         changed = list(images)
         if self.gt_size is not None:
-            changed = pad_to(changed, self.gt_size, 1, mode="reflect" if self.recovered else "symmetric")
+            changed = pad_to_patch(changed, self.gt_size, 1, mode="reflect" if self.recovered else "symmetric")
             changed = random_crop(changed, self.gt_size, 1, path)
         if not self.geometric_augs:
             return changed
@@ -250,7 +254,7 @@ def partners(source: Source, samples: Sequence[Sample], option: str, what: str, 
     missing = [s.lq_name for s, name in zip(samples, found, strict=True) if name is None]
     if missing:
         raise UserError(
-            f"{option}: {len(missing)} of {len(samples)} pictures have no {what} in {source.root}: {listing(missing)}"
+            f"{option}: {len(missing)} of {len(samples)} pictures have no {what} in {source.root}: {first_names(missing)}"
         )
     return [name for name in found if name is not None]
 

@@ -32,7 +32,7 @@ from ..core.imaging.srgb import to_linear, to_srgb
 from ..core.imaging.transfer import Transfer, TransferBlock, as_transfer
 from . import DATASETS
 from .base import Item, OnError
-from .camera import SCENE_KEY, Curve, CurveChoice, quantise
+from .camera import SCENE_KEY, Curve, CurveChoice, to_8_bits
 from .photographs import PhotographDataset, Span, refuse_bad_ranges, shrink
 from .transforms import random_flip_rotate, to_tensor
 
@@ -187,7 +187,7 @@ class SyntheticHDRDataset(PhotographDataset):
             relative = random_flip_rotate([relative], self.hflip, self.rotate)[0]
         exposed = relative * np.float32(own.dgain)
         exposed = exposed + np.float32(noise) * np.sqrt(exposed + 0.01) * rng.standard_normal(exposed.shape)
-        picture = quantise(np.clip(exposed, 0, 1) ** (1 / own.gamma), quality)
+        picture = to_8_bits(np.clip(exposed, 0, 1) ** (1 / own.gamma), quality)
         # A guess needs the whole picture, of which a patch is a part.
         seen = own.develop(whole, 1.0) if self.curves.estimate else picture
         return Shot(relative * np.float32(self.transfer.peak), picture, own), self.curves.of(seen, own)

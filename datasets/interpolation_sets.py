@@ -27,7 +27,7 @@ from ..core.imaging.naming import natural_order
 from ..core.imaging.storage import is_hidden
 from . import DATASETS
 from .base import OnError, Phase
-from .sources import listing
+from .sources import first_names
 from .transforms import Image
 from .triplets import Switches, Triplet, TripletDataset, existing, read_list, refuse_outside, shrink_by_area
 
@@ -108,6 +108,7 @@ class Vimeo90KDataset(TripletDataset):
             raise UserError(
                 "use_rot turns 448x256 frames to 256x448, which cannot be stacked; give gt_size, or use_rot: false"
             )
+        # Find the frames and the list of the published split.
         root = expanded(dataroot)
         short = "tri" if layout == "triplet" else "sep"
         list_file = Path(meta_info_file or root / f"{short}_{'train' if phase == 'train' else 'test'}list.txt")
@@ -116,6 +117,7 @@ class Vimeo90KDataset(TripletDataset):
         )
         sequences = existing([root / "sequences"], wanted)
         folders = [text for _, text in read_list(list_file, "00001/0001", allow_outside)]
+        # One triplet for each folder, with the frame half-way as its target.
         last = 3 if layout == "triplet" else 7
         middle = (last + 1) // 2
         triplets = [
@@ -135,6 +137,7 @@ class Vimeo90KDataset(TripletDataset):
             enlarge=enlarge,
             on_error=on_error,
         )
+        # Training may take any frame in between; septuplets have no published scores.
         if random_frames and layout != "septuplet":
             raise UserError("random_frames: triplets have only one frame in between; it needs layout: septuplet")
         self.random_frames = random_frames and self.training
@@ -159,7 +162,7 @@ def refuse_unknown(option: str, names: Sequence[str] | None, known: Sequence[str
     unknown = [name for name in names or () if name not in known]
     if unknown:
         hint = did_you_mean(unknown[0], known)
-        raise UserError(f"{option}: there is no {listing(unknown)}.{hint} There are {', '.join(known)}")
+        raise UserError(f"{option}: there is no {first_names(unknown)}.{hint} There are {', '.join(known)}")
 
 
 class Benchmark(TripletDataset):
@@ -260,6 +263,7 @@ class SNUFILMDataset(Benchmark):
         allow_outside: bool = False,
         on_error: OnError = "raise",
     ) -> None:
+        # Find the list of the level.
         if level not in get_args(Level):
             raise UserError(f"level: there is no '{level}'; {', '.join(get_args(Level))} are there")
         wanted = (
@@ -269,6 +273,7 @@ class SNUFILMDataset(Benchmark):
         names = [root / "eval_modes" / f"test-{level}.txt", root / f"test-{level}.txt"]
         list_file = Path(meta_info_file) if meta_info_file else names[0] if names[0].exists() else names[1]
         example = " ".join(f"data/SNU-FILM/test/GOPRO_test/GOPR0384_11_00/00000{k}.png" for k in (1, 2, 3))
+        # Each line has the paths of three frames, whose first folders the local copy may lack.
         triplets: list[Triplet] = []
         cut: int | None = None
         for number, line in read_list(list_file, example, allow_outside=True):  # refused below, of what is left

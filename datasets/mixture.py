@@ -45,6 +45,7 @@ class MixedDataset(ImageDataset):
         if not datasets:
             raise UserError("datasets: a mixture needs at least one dataset")
         self.datasets = datasets
+        # How often each data set is drawn, and how long an epoch is.
         lengths = [len(dataset) for dataset in datasets]
         self.ends = np.cumsum(lengths)
         weights = parse_ratio(mixed_ratio, len(datasets)) if mixed_ratio is not None else None
@@ -56,6 +57,7 @@ class MixedDataset(ImageDataset):
                     "epoch: the first dataset has no share of the draws, so that it can be no measure of epochs"
                 )
             self.epoch_length = max(round(n * given[0] / w) for n, w in zip(lengths, given, strict=True) if w)
+        # What the data sets must agree on, for their samples to be stacked.
         sizes = {declared(dataset, "gt_size", DatasetTraits) or None for dataset in datasets}
         if any(declared(dataset, "on_device", DatasetTraits) for dataset in datasets):
             raise UserError("datasets: samples of a mixture are finished one by one; leave out on_device")

@@ -185,9 +185,9 @@ def random_scene(
 ) -> list[Layer]:
     """A camera's motion over the first texture, and an object of each further texture moving its own way before it.
 
-    Camera and objects move by distances (in pixels, from t = 0 to t = 1, at their centres) drawn from the range `motion`, each
-    object's direction at least 45 degrees off the camera's. On top, turning and growth displace what is half a frame's
-    shorter side away (the rim, for objects) by up to `rotation` times that distance each.
+    Textures are (3, h, w). Camera and objects move by distances (in pixels, from t = 0 to t = 1, at their centres) drawn from
+    the range `motion`, each object's direction at least 45 degrees off the camera's. On top, turning and growth displace what
+    is half a frame's shorter side away (the rim, for objects) by up to `rotation` times that distance each.
     """
     shorter = min(size)
     heading = rng.uniform(0, 2 * math.pi)

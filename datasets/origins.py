@@ -275,7 +275,7 @@ def in_code(command: str) -> str:
     return command if command == UNPACKED else f"`{command}`"
 
 
-def table() -> str:
+def origins_table() -> str:
     """All of them as a table in Markdown."""
     rows = [
         f"| {o.title} | {o.source} | {o.licence} | `{o.folder}`: {o.layout} | {o.counts} | {in_code(o.prepare)} | {o.split} |"

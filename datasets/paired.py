@@ -18,13 +18,13 @@ from .base import ImageDataset, Item, OnError, Phase
 from .denoising import white_noise
 from .kept import little
 from .pairing import Sample, as_roots, find_roots, find_samples, refuse_template
-from .source import Place
+from .source import ArchivePlace
 from .sources import IOBackend, Source, as_backend, refuse_small
 from .transforms import (
     Color,
     Image,
     gray,
-    pad_to,
+    pad_to_patch,
     random_crop,
     random_flip_rotate,
     random_symmetry,
@@ -183,7 +183,7 @@ class PairedImageDataset(ImageDataset):
         """The input's file."""
         return self.samples[index].lq_path
 
-    def stored_at(self, index: int) -> Place | None:
+    def stored_at(self, index: int) -> ArchivePlace | None:
         """The input's place; the ground truth lies beside it, or at the same place of archives of its own."""
         sample = self.samples[index]
         return sample.lq.place(sample.lq_name)
@@ -235,7 +235,7 @@ class PairedImageDataset(ImageDataset):
             if image.shape[:2] != (k * gt.shape[0], k * gt.shape[1]):
                 raise UserError(
                     f"{item['gt_2_path']}: is {image.shape[0]}x{image.shape[1]} (height x width); with scale_gt_2 {k} "
-                    f"{item['gt_path']} needs one of {k * gt.shape[0]}x{k * gt.shape[1]}; mend scale_gt_2, or give resize"
+                    f"{item['gt_path']} needs one of {k * gt.shape[0]}x{k * gt.shape[1]}; correct scale_gt_2, or give resize"
                 )
         return [lq, within(gt, height, width), *(within(image, k * height, k * width) for image in second)]
 
@@ -246,7 +246,7 @@ class PairedImageDataset(ImageDataset):
         if self.gt_size is not None:
             size = self.gt_size * scale // self.scale
             if self.geometric_augs:
-                images = pad_to(images, size, scale, gt)
+                images = pad_to_patch(images, size, scale, gt)
             images = random_crop(images, size, scale, item.get("gt_path") or item["lq_path"], gt)
         if self.geometric_augs:
             return random_symmetry(images)

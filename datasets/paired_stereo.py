@@ -14,7 +14,7 @@ from ..core.imaging.normalisation import normalise
 from ..core.imaging.storage import join
 from . import DATASETS
 from .base import ImageDataset, Item, OnError, Phase
-from .sources import IOBackend, Source, as_backend, listing, open_source, refuse_small
+from .sources import IOBackend, Source, as_backend, first_names, open_source, refuse_small
 from .transforms import Color, Image, random_crop, random_flip_rotate, to_tensor, with_channels
 
 ENDINGS = {"gt": (("/hr0", "/hr1"), ("_L", "_R")), "lq": (("/lr0", "/lr1"), ("_L", "_R"))}
@@ -196,7 +196,7 @@ def find_views(root: str, kind: str, backend: IOBackend) -> dict[str, View]:
             if key.endswith(right) and f"{key.removesuffix(right)}{left}" not in source.files
         ]
         if alone:
-            raise UserError(f"{root}: {len(alone)} views lack the other one of their scene: {listing(alone)}")
+            raise UserError(f"{root}: {len(alone)} views lack the other one of their scene: {first_names(alone)}")
         if names:
             return {name: View(source, source.files[name + left], source.files[name + right]) for name in names}
     first, second = (f"<scene>{left}.png, <scene>{right}.png" for left, right in ENDINGS[kind])
@@ -211,7 +211,7 @@ def refuse_unpaired(gt: dict[str, View], lq: dict[str, View], gt_root: str, lq_r
     """
     for found, others, here, there in ((gt, lq, gt_root, lq_root), (lq, gt, lq_root, gt_root)):
         if alone := [name for name in found if name not in others]:
-            raise UserError(f"{len(alone)} of {len(found)} scenes in {here} are not in {there}: {listing(alone)}")
+            raise UserError(f"{len(alone)} of {len(found)} scenes in {here} are not in {there}: {first_names(alone)}")
 
 
 def stacked(view: View) -> Image:

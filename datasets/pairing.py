@@ -9,7 +9,7 @@ from ..core.errors import UserError, printable
 from ..core.imaging.image_io import READERS, Readers
 from ..core.imaging.storage import join, read_lines
 from .base import OnError
-from .sources import IOBackend, Source, listing, open_source, parse_meta_line, pass_over_missing
+from .sources import IOBackend, Source, first_names, open_source, parse_meta_line, pass_over_missing
 
 
 class Sample(NamedTuple):
@@ -142,11 +142,11 @@ def _refuse_unpaired(
     hint = f" (filename_tmpl is '{template}'; '{{}}x4' would pair 01.png with 01x4.png)"
     if alone:
         raise UserError(
-            f"{len(alone)} of {len(keys)} ground truths in {gt.root} have no input in {lq.root}: {listing(alone)}{hint}"
+            f"{len(alone)} of {len(keys)} ground truths in {gt.root} have no input in {lq.root}: {first_names(alone)}{hint}"
         )
     used = set(partners)
     alone = [] if subset else [n for k, n in lq.files.items() if k not in used]
     if alone:
         raise UserError(
-            f"{len(alone)} of {len(lq.files)} inputs in {lq.root} have no ground truth in {gt.root}: {listing(alone)}{hint}"
+            f"{len(alone)} of {len(lq.files)} inputs in {lq.root} have no ground truth in {gt.root}: {first_names(alone)}{hint}"
         )

@@ -72,7 +72,7 @@ def gaussian_blur(image: Tensor, sigma: Tensor) -> Tensor:
     return image
 
 
-def described(scene: Scene, z: np.ndarray, side: int) -> np.ndarray:
+def scene_parameters(scene: Scene, z: np.ndarray, side: int) -> np.ndarray:
     """What `submerged` must know of a scene besides distances and noise, (12,) float32; arguments as of `water.submerge`."""
     sigma = max(0.1, SPREAD * side * float(z.mean()))
     numbers = [*scene.daylight, *scene.absorption, *scene.scattering, scene.brightness, scene.noise, sigma]
@@ -84,7 +84,7 @@ def submerged(batch: Mapping[str, Any]) -> Tensor:
 
     Args:
         batch: ``gt`` (B, 3, H, W) sRGB in [0, 1], ``distance`` (B, 1, H, W) in metres, ``field`` (B, 3, H, W) standard normal
-            numbers, ``water`` (B, 12) from `described`.
+            numbers, ``water`` (B, 12) from `scene_parameters`.
     """
     image, z, field = (batch[key].float() for key in ("gt", "distance", "field"))
     water = batch["water"].float()[:, :, None, None]

@@ -8,7 +8,7 @@ from ..core.errors import UserError
 from ..core.imaging.float_formats import FLOAT_READERS, decode_tiff, load_array
 from ..core.imaging.image_io import Readers, decode_integer_image, to_float
 from ..core.imaging.storage import UnreadableFile
-from .sources import Folder, Source, listing
+from .sources import Folder, Source, first_names
 
 RADIANCE_READERS: Readers = {
     **FLOAT_READERS,
@@ -90,7 +90,7 @@ class AlignedRadiance(Folder):
         if missing:
             raise UserError(
                 f"{root}: {len(missing)} of {len(ids)} files *{self.ENDING} have no <name>_gt.png or <name>.png: "
-                f"{listing(missing)}"
+                f"{first_names(missing)}"
             )
         self.files = {i: name for i, name in found.items() if name is not None}
         self.ids = {name: i for i, name in self.files.items()}

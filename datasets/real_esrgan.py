@@ -32,9 +32,9 @@ from .base import ImageDataset, Item, OnError, Phase
 from .paired import PairedImageDataset, shares
 from .pairing import Sample, as_roots, find_samples
 from .photographs import shipped_photographs, shrink
-from .source import Place
+from .source import ArchivePlace
 from .sources import IOBackend, Source, as_backend, open_source, pass_over_missing
-from .transforms import pad_to, random_crop, random_flip_rotate, to_tensor
+from .transforms import pad_to_patch, random_crop, random_flip_rotate, to_tensor
 
 SMALLEST_KERNEL = 7
 OF_CHAIN = frozenset(
@@ -148,6 +148,7 @@ class RealESRGANDataset(ImageDataset):
         values = dict(locals())
         hold(type(self), values)
         self.check_options(values)
+        # The kernels of both stages.
         first = kernel_range or (min(SMALLEST_KERNEL, blur_kernel_size), blur_kernel_size)
         second = kernel_range or (min(SMALLEST_KERNEL, blur_kernel_size2), blur_kernel_size2)
         self.blurs = (
@@ -155,11 +156,13 @@ class RealESRGANDataset(ImageDataset):
             BlurOptions(second, kernel_list2, kernel_prob2, sinc_prob2, blur_sigma2, betag_range2, betap_range2),
         )
         self.final_sinc_prob = final_sinc_prob
+        # The photographs, each several times where several renditions are wanted.
         groups = find_photographs(dataroot_gt, source, phase, as_backend(io_backend), meta_info)
         self.photographs = [pair for group in groups for pair in group] * renditions
         per_root = shares([len(g) for g in groups], weights)
         self.sampling_weights = None if per_root is None else np.tile(per_root / renditions, renditions)
         self.renditions = renditions
+        # How samples are cut, augmented and degraded.
         self.training = phase == "train"
         self.gt_size = gt_size
         self.pad_size = pad_size
@@ -216,7 +219,7 @@ class RealESRGANDataset(ImageDataset):
         stem, dot, suffix = path.rpartition(".")
         return f"{stem}_{index // (len(self) // self.renditions)}{dot}{suffix}"
 
-    def stored_at(self, index: int) -> Place | None:
+    def stored_at(self, index: int) -> ArchivePlace | None:
         """The photograph's place."""
         source, name = self.photographs[index]
         return source.place(name)
@@ -233,7 +236,7 @@ class RealESRGANDataset(ImageDataset):
         pixels = to_float(shrink(source.pixels(name), self.shorter_side))
         if self.training:
             pixels = random_flip_rotate([pixels], self.hflip, self.rotate)[0]
-            pixels = random_crop(pad_to([pixels], self.pad_size, 1, mode="reflect"), self.pad_size, 1, path)[0]
+            pixels = random_crop(pad_to_patch([pixels], self.pad_size, 1, mode="reflect"), self.pad_size, 1, path)[0]
         else:
             height, width = (side - side % self.scale for side in pixels.shape[:2])
             if not height or not width:

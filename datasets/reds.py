@@ -11,7 +11,7 @@ from ..core.errors import UserError
 from . import DATASETS
 from .base import Item, OnError, Phase
 from .frame_pairs import ListedPairs, window_span
-from .sources import IOBackend, listing
+from .sources import IOBackend, first_names
 from .transforms import Color
 from .triplets import read_list
 
@@ -67,7 +67,7 @@ class Reds(ListedPairs):
         if meta_info_file is None:
             if only := sorted(self.lq.files.keys() - self.gt.files.keys()):
                 raise UserError(
-                    f"dataroot_gt: lacks {listing(only, 3)}, of {self.lq.root}; without a list both have the same"
+                    f"dataroot_gt: lacks {first_names(only, 3)}, of {self.lq.root}; without a list both have the same"
                 )
             for key in self.gt.files:
                 clip = key.rpartition("/")[0]

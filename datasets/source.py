@@ -23,7 +23,7 @@ HEADER = 65536
 """Bytes in which a header is looked for."""
 
 
-class Place(NamedTuple):
+class ArchivePlace(NamedTuple):
     """Where a file lies in an archive: its path or URL, and the file's first byte there."""
 
     archive: str
@@ -45,7 +45,9 @@ class Source:
         self.files = dict(by_key)
         if len(self.files) < len(by_key):
             twice = [f"{a[1]} and {b[1]}" for a, b in itertools.pairwise(by_key) if a[0] == b[0]]
-            raise UserError(f"{root}: files that differ in their suffix only cannot be distinguished: {listing(twice)}")
+            raise UserError(
+                f"{root}: files that differ in their suffix only cannot be distinguished: {first_names(twice)}"
+            )
         self._shelf: Shelf | None = None
         self._numbers: dict[str, int] = {}
         if not self.files:
@@ -101,7 +103,7 @@ class Source:
         """The first bytes of a file, `size` at most. Errors as `read_part`."""
         return read_part(self.path(name), 0, size)
 
-    def place(self, name: str) -> Place | None:
+    def place(self, name: str) -> ArchivePlace | None:
         """Where the file lies in a larger one that is read from its beginning to its end; None where it is one itself."""
         return None
 
@@ -118,15 +120,15 @@ def with_suffix(root: str, names: Iterable[str], readers: Readers) -> list[str]:
     others = Counter(suffix for suffix, _ in by_suffix if suffix not in readers and suffix not in NOTES)
     if found and others and root not in _told_of_others:
         _told_of_others.add(root)
-        counts = listing(f"{count} {suffix}" for suffix, count in others.most_common())
+        counts = first_names(f"{count} {suffix}" for suffix, count in others.most_common())
         log.warning("%s: left out are files that are not read here, by suffix: %s", root, counts)
     return found
 
 
-def listing(names: Iterable[str], most: int = 10) -> str:
+def first_names(names: Iterable[str], most: int = 10) -> str:
     """Up to `most` names, and how many more there are.
 
-    >>> listing(["a", "b", "c"], 2)
+    >>> first_names(["a", "b", "c"], 2)
     'a, b and 1 more'
     """
     names = list(names)

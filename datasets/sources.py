@@ -12,15 +12,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from ..core.errors import UserError, require
+from ..core.errors import UserError, first_line, require
 from ..core.imaging.image_io import READERS, Readers
-from ..core.imaging.storage import MissingFile, UnreadableFile, first_line, is_url, list_files, read_lines
+from ..core.imaging.storage import MissingFile, UnreadableFile, is_url, list_files, read_lines
 from ..core.registry import unknown_key
-from .archives import Tar, Zip
 from .kept import Pool, Shelf, refuse_beyond_memory
-from .source import Source, listing, with_suffix
+from .source import Source, first_names, with_suffix
 
-__all__ = ["Folder", "IOBackend", "Lmdb", "Source", "as_backend", "listing", "open_source", "with_suffix"]
+__all__ = ["Folder", "IOBackend", "Lmdb", "Source", "as_backend", "first_names", "open_source", "with_suffix"]
 log = logging.getLogger("relume")
 
 MOST_HEADERS = 20_000
@@ -128,7 +127,7 @@ class Lmdb(Source):
         self.sizes = dict(parse_meta_line(line) for _, line in read_lines(meta))
         strange = [n for n in self.sizes if os.path.splitext(n)[1].lower() not in readers]
         if strange:
-            shown = listing(map(repr, strange), 3)
+            shown = first_names(map(repr, strange), 3)
             raise UnreadableFile(f"{meta}: {len(strange)} of {len(self.sizes)} names have no known suffix: {shown}")
         super().__init__(root, self.sizes, readers)
 
@@ -199,12 +198,12 @@ def open_source(
         part: the files of a key that are meant, see `Tar`.
     """
     source: Source
-    if backend.type == "tar":
-        source = Tar(root, readers, part)
-    elif backend.type == "lmdb":
+    if backend.type == "lmdb":
         source = Lmdb(root, readers)
-    elif backend.type == "zip":
-        source = Zip(root, readers)
+    elif backend.type in ("tar", "zip"):
+        from .archives import Tar, Zip
+
+        source = Tar(root, readers, part) if backend.type == "tar" else Zip(root, readers)
     else:
         source = Folder(root, readers, recursive)
     if backend.pool is not None:
@@ -229,7 +228,7 @@ def refuse_small(files: Sequence[tuple[Source, str]], patch: int) -> None:
     if small:
         raise UserError(
             f"the patch gt_size {patch} is larger than {len(small)} of {len(files)} images (height x width): "
-            f"{listing(small)}. Lower gt_size (or gt_sizes), or remove them"
+            f"{first_names(small)}. Lower gt_size (or gt_sizes), or remove them"
         )
 
 
@@ -239,7 +238,7 @@ def pass_over_missing(root: str, meta: str, wanted: Sequence[str], absent: Seque
     Raises:
         MissingFile: errors are not skipped, or nothing of the list is there; up to ten are named.
     """
-    said = f"{root}: lacks {len(absent)} files that {meta} lists: {listing(absent)}"
+    said = f"{root}: lacks {len(absent)} files that {meta} lists: {first_names(absent)}"
     if absent and (on_error != "skip" or len(absent) == len(wanted)):
         raise MissingFile(said)
     if absent:

@@ -115,7 +115,7 @@ class SyntheticMotionDataset(MovingPhotographs):
         }
 
     def augmented(self, textures: list[Tensor]) -> list[Tensor]:
-        """As `MovingPhotographs` has it, after red and blue are exchanged at random."""
+        """Photographs (3, H, W) augmented as in `MovingPhotographs`, after red and blue are exchanged at random."""
         if self.reverse_channels and np.random.rand() < 0.5:
             textures = [texture.flip(0) for texture in textures]
         return super().augmented(textures)

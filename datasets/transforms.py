@@ -58,7 +58,7 @@ def too_small(path: str, size: tuple[int, int], patch: int | tuple[int, int]) ->
     )
 
 
-def pad_to(
+def pad_to_patch(
     images: Sequence[Image],
     size: int,
     scale: int,

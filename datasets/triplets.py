@@ -17,7 +17,7 @@ from ..core.imaging.opencv import cv2
 from ..core.imaging.storage import UnreadableFile, is_url, read_lines
 from .base import ImageDataset, Item, OnError, Phase
 from .origins import advice
-from .sources import Source, listing, refuse_small
+from .sources import Source, first_names, refuse_small
 from .transforms import Image, resize, to_tensor, too_small
 
 CROP_MULTIPLE = 32
@@ -185,7 +185,9 @@ class TripletDataset(FrameDataset):
         names = dict.fromkeys(name for triplet in triplets for name in triplet.files)
         missing = [name for name in names if not os.path.isfile(os.path.join(root, name))]
         if missing:
-            raise UserError(f"{origin}: {len(missing)} of {len(names)} frames are not in {root}: {listing(missing, 3)}")
+            raise UserError(
+                f"{origin}: {len(missing)} of {len(names)} frames are not in {root}: {first_names(missing, 3)}"
+            )
         self.source = Source(str(root), names)
         self.triplets = list(triplets)
         self.partial = f"{len(self.triplets)} of {expected} samples" if expected and expected != len(triplets) else ""

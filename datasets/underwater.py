@@ -14,9 +14,9 @@ from ..core.imaging.image_io import to_float
 from . import DATASETS
 from .base import Item, OnError
 from .photographs import PhotographDataset, Span, refuse_bad_ranges, shrink
-from .photometric import UNFINISHED, described, submerged
+from .photometric import UNFINISHED, scene_parameters, submerged
 from .transforms import random_flip_rotate, to_tensor
-from .water import JERLOV, distances, random_scene, submerge
+from .water import JERLOV, distances, random_water, submerge
 
 CLEAR_TO_GREEN = ["I", "IA", "IB", "II", "III", "1C", "3C", "5C"]
 
@@ -100,11 +100,11 @@ class SyntheticUnderwaterDataset(PhotographDataset):
             # Turned before it is submerged: in the water, near is always below.
             clean = random_flip_rotate([clean], self.hflip, self.rotate)[0]
             window = (top, left, *clean.shape[:2])
-        scene = random_scene(rng, self.water_types, *self.ranges)
+        scene = random_water(rng, self.water_types, *self.ranges)
         z, side, gt = distances(scene, size, window), min(size), to_tensor(clean)
         paths = {"lq_path": self.result_path(index), "gt_path": path}
         if self.on_device:
             field = rng.standard_normal(clean.shape).astype(np.float32)
             drawn = {"distance": torch.from_numpy(z)[None], "field": to_tensor(field)}
-            return {"gt": gt, **drawn, "water": torch.from_numpy(described(scene, z, side)), **paths}
+            return {"gt": gt, **drawn, "water": torch.from_numpy(scene_parameters(scene, z, side)), **paths}
         return {"lq": to_tensor(submerge(clean, z, scene, rng, side)), "gt": gt, **paths}

@@ -30,7 +30,7 @@ from typing import Literal, NamedTuple, get_args
 from ..core.errors import UserError, did_you_mean
 from ..core.imaging.storage import is_url, join
 from .origins import advice
-from .sources import listing
+from .sources import first_names
 
 PairedLayout = Literal["LSUI", "UIEB", "EUVP", "UFO-120"]
 SingleLayout = Literal["U-45", "UCCS", "SQUID", "UIEB-challenging"]
@@ -115,5 +115,5 @@ def _refuse(layout: str, root: str, needed: Sequence[str], instead: Sequence[str
     either = f" (or {', '.join(instead)})" if instead else ""
     raise UserError(
         f"{root}: layout {layout} needs {', '.join(needed)}{either}; missing: {', '.join(_missing(root, needed))}. "
-        f"There is: {listing(there) or 'nothing'}"
+        f"There is: {first_names(there) or 'nothing'}"
     )

@@ -15,7 +15,7 @@ from . import DATASETS
 from .base import Item, OnError
 from .frame_indices import FramePadding, generate_frame_indices
 from .frame_pairs import FramePairs, Frames, open_both, refuse_sizes, refuse_unequal
-from .sources import IOBackend, as_backend, listing
+from .sources import IOBackend, as_backend, first_names
 from .transforms import Color, Image
 from .triplets import read_list
 
@@ -47,7 +47,7 @@ class TestClips(FramePairs):
             listed = [line.split()[0] for _, line in read_list(meta_info_file, "calendar")]
             for clips, root in ((self.gt, dataroot_gt), (self.lq, dataroot_lq)):
                 if absent := [name for name in listed if name not in clips]:
-                    raise UserError(f"{meta_info_file}: {root} has no clip {listing(absent, 3)}")
+                    raise UserError(f"{meta_info_file}: {root} has no clip {first_names(absent, 3)}")
             self.gt, self.lq = ({name: clips[name] for name in listed} for clips in (self.gt, self.lq))
         refuse_unequal(self.gt, self.lq)
         refuse_sizes(self.gt, self.lq, scale if dataroot_lq else 1)

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from ..core.errors import UserError
+from ..core.errors import UserError, first_line
 from ..core.hub import home
 from ..core.imaging.ceilings import refuse_pixels
 from ..core.imaging.opencv import cv2
-from ..core.imaging.storage import UnreadableFile, first_line, write_bytes
+from ..core.imaging.storage import UnreadableFile, write_bytes
 from .kept import Shelf
 from .transforms import Image
 

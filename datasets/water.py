@@ -71,7 +71,7 @@ class Scene:
     noise: float
 
 
-def random_scene(
+def random_water(
     rng: np.random.RandomState,
     water_types: Sequence[str],
     depth: Span,

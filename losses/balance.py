@@ -1,4 +1,4 @@
-"""How much each of several loss values counts, where that is not fixed by hand."""
+"""Weights of several loss values, where the options do not fix them."""
 
 from __future__ import annotations
 
@@ -57,17 +57,17 @@ class Balance(nn.Module):
             self.weights = nn.Parameter(torch.rand(n) if drawn else torch.zeros(n), mode != "random")
 
     def shares(self) -> Mapping[str, Tensor | float]:
-        """The weight of each loss, differentiable where it is trained."""
+        """The weights of the losses by name, scalars, differentiable where they are trained."""
         if self.mode == "fixed":
             return defaultdict(lambda: 1.0)
         values = (-self.weights).exp() if self.mode == "uncertainty" else self.weights.softmax(dim=0)
         return dict(zip(self.names, values, strict=True))
 
     def penalty(self, values: Mapping[str, Sequence[Tensor]]) -> Tensor | None:
-        """What is added to the weighted sum to keep the weights from degenerating; None where nothing is trained.
+        """A scalar to add to the weighted sum, which keeps the weights from degenerating; None where nothing is trained.
 
         Args:
-            values: the unweighted values that each loss's weight multiplies (one for each output of a network, say), by name.
+            values: unweighted scalars by the loss's name: all that its weight multiplies, such as one for each output.
         """
         if self.mode in ("fixed", "random"):
             return None
@@ -79,5 +79,5 @@ class Balance(nn.Module):
         return self.entropy * scale * (shares * shares.clamp_min(1e-30).log()).sum()
 
     def logs(self) -> dict[str, Tensor]:
-        """The weights in force, ``w_<name>``."""
+        """The current weights as scalars, named ``w_<name>``."""
         return {f"w_{name}": torch.as_tensor(share).detach() for name, share in self.shares().items()}

@@ -23,7 +23,7 @@ KNEE = 216 / 24389
 SLOPE = 24389 / 27
 
 
-class ConsistencyLoss(nn.Module):
+class ColourConsistency(nn.Module):
     """A distance of something seen in both images. Subclasses define `seen`.
 
     Args:
@@ -45,14 +45,15 @@ class ConsistencyLoss(nn.Module):
         raise NotImplementedError
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+        """The loss, a scalar, of two images (B, C, H, W) in [0, 1]."""
         pred, target = comparable(type(self).__name__, pred, target)
         with full_precision(pred):
             loss: Tensor = self.criterion(self.seen(pred), self.seen(target))
         return loss
 
 
-class ScaledConsistencyLoss(ConsistencyLoss):
-    """A `ConsistencyLoss` on shrunk images.
+class ScaledConsistencyLoss(ColourConsistency):
+    """A `ColourConsistency` on shrunk images.
 
     Args:
         loss_weight: factor of the result.
@@ -65,6 +66,7 @@ class ScaledConsistencyLoss(ConsistencyLoss):
         self.scale = scale
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+        """The loss, a scalar, of two images (B, C, H, W) in [0, 1]."""
         at_least(type(self).__name__, pred, self.scale, f"scale {self.scale}")
         return super().forward(pred, target)
 
@@ -115,7 +117,7 @@ class ColorLoss(ScaledConsistencyLoss):
 
 
 @LOSSES.register()
-class LumaLoss(ConsistencyLoss):
+class LumaLoss(ColourConsistency):
     """Distance of CIE lightness L* / 100 of sRGB images: differences count as much as the eye sees them.
 
     traiNNer-redux and neosr have a square where the line near black belongs, and see hardly anything below a gray of 0.088.

@@ -39,6 +39,7 @@ class L2Pool(nn.Module):
         self.register_buffer("kernel", (kernel / kernel.sum())[None, None], persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, ceil(H / 2), ceil(W / 2))."""
         channels = x.shape[1]
         energy = F.conv2d(x.square(), self.kernel.expand(channels, -1, -1, -1), stride=2, padding=1, groups=channels)
         return (energy + 1e-12).sqrt()

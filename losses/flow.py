@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..core.errors import UserError
 from ..core.ops.precision import full_precision
+from ..core.ops.smoothness import smoothness_sums
 from . import LOSSES
 from .base import LossTraits
 from .common import comparable
@@ -48,12 +49,11 @@ class FlowSmoothnessLoss(LossTraits, nn.Module):
             )
         dtype = torch.promote_types(flow.dtype, torch.float32)
         flow, image = flow.to(dtype), image.to(dtype)
+        batch, flows, height, width = flow.shape
         with full_precision(flow):
-            terms = []
-            for dim in (-1, -2):
-                edges = image.diff(dim=dim).abs().mean(1, keepdim=True)
-                terms.append((torch.exp(-edges) * flow.diff(dim=dim).abs()).mean())
-            return self.loss_weight * torch.stack(terms).sum()
+            across, along = smoothness_sums(flow, image).sum(0)
+            means = across / (batch * flows * height * (width - 1)) + along / (batch * flows * (height - 1) * width)
+            return self.loss_weight * means
 
 
 @LOSSES.register()

@@ -104,6 +104,7 @@ class FFLoss(nn.Module):
         return spectra.mean(0, keepdim=True) if self.ave_spectrum else spectra
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+        """The loss, a scalar, of two images (B, C, H, W)."""
         pred, target = comparable("FFLoss", pred, target)
         with full_precision(pred):
             difference = torch.view_as_real(self.spectra(pred) - self.spectra(target))

@@ -161,8 +161,11 @@ def relativistic_g_loss(criterion: nn.Module, real_pred: Prediction, fake_pred: 
 
     Args:
         criterion: a `GANLoss`.
-        real_pred: the discriminator's logits of real images; no gradient reaches them.
-        fake_pred: the discriminator's logits of generated images.
+        real_pred: the discriminator's logits of real images, of any shape; no gradient reaches them.
+        fake_pred: the discriminator's logits of generated images, of the same shape.
+
+    Returns:
+        A scalar.
     """
     real = [r.detach() for r in logits(real_pred)]
     fake = logits(fake_pred)
@@ -176,9 +179,12 @@ def relativistic_d_loss(criterion: nn.Module, pred: Prediction, other: Predictio
 
     Args:
         criterion: a `GANLoss`.
-        pred: logits of images that are real or not.
-        other: logits of the opposite kind; no gradient reaches them.
-        target_is_real: whether `pred` is of real ones.
+        pred: logits of real or of generated images, of any shape.
+        other: logits of the opposite kind, of the same shape; no gradient reaches them.
+        target_is_real: whether `pred` belongs to real images.
+
+    Returns:
+        A scalar.
     """
     loss: Tensor = criterion(_beside(logits(pred), [o.detach() for o in logits(other)]), target_is_real, is_disc=True)
     return loss / 2

@@ -40,6 +40,7 @@ class GradientLoss(nn.Module):
         self.operator: Operator = operator
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+        """The loss of two images (B, C, H, W): a scalar, or with ``none`` a map of the derivatives' shape."""
         pred, target = comparable("GradientLoss", pred, target)
         at_least("GradientLoss", pred, 3 if self.operator == "laplacian" else 1, f"operator {self.operator}")
         with full_precision(pred):

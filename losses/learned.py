@@ -47,6 +47,7 @@ class LearnedWeights(Balance):
         self.weights.requires_grad_(learn)
 
     def forward(self, pred: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Weighted scalars by term, of two images (B, C, H, W)."""
         weighted: dict[str, Tensor] = {}
         for name, share in self.shares().items():
             value = self.terms[name](pred, target)

@@ -97,7 +97,7 @@ class PerceptualLoss(WithFrozenNetwork):
         return features
 
     def distance(self, x: Tensor, y: Tensor) -> Tensor:
-        """The criterion."""
+        """The criterion for features (B, C, H, W) of two images, a scalar."""
         if self.criterion == "fro":
             return torch.linalg.vector_norm(x - y)
         return F.l1_loss(x, y) if self.criterion == "l1" else F.mse_loss(x, y)

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..core.errors import UserError, expanded
+from ..core.errors import UserError, expanded, first_line
 from ..core.hub import published, turn
-from ..core.runtime.checkpoint import first_line, load
+from ..core.runtime import checkpoint
 from ..core.runtime.weights import refuse_nonfinite, refuse_other_kinds
 
 
@@ -50,7 +50,7 @@ def pretrained_state(
 
 
 def random_state(shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
-    """He-normal kernels, zero biases; the same ones every time and on every rank."""
+    """A state of these shapes: He-normal kernels, zero biases; the same numbers every time and on every rank."""
     generator = torch.Generator().manual_seed(0)
     state = {}
     for key, shape in shapes.items():
@@ -60,13 +60,13 @@ def random_state(shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
 
 
 def read_state(owner: str, path: Path) -> Mapping[str, Tensor]:
-    """Load a state dict without running code from it.
+    """Load a state dict, tensors of any shape by name, without running code from it.
 
     Raises:
         UserError: the file cannot be read, or holds no state dict.
     """
     try:
-        state = load(path)
+        state = checkpoint.load(path)
     except UserError as e:
         raise UserError(f"{owner}: weights: {e}") from e
     if not isinstance(state, Mapping):

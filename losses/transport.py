@@ -6,7 +6,7 @@ features themselves, `GWLoss` only their distances from one another within each 
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -18,15 +18,29 @@ from . import LOSSES
 from .common import comparable
 from .local_features import LOCAL_FEATURES
 from .ot import costs, fused_gromov_wasserstein, sinkhorn
+from .ot.descent import reading_is_free
 
 Features = Annotated[nn.Module, LOCAL_FEATURES]
 FLOOR = 1 / 255**2
 """Least mean square by which costs are divided: of a target without any texture."""
 
 
-def tolerance(device: torch.device) -> float:
-    """By how much masses may be wrong for iterations to end early. A GPU would have to be waited for: there all are done."""
-    return 1e-6 if device.type == "cpu" else 0.0
+class Effort(TypedDict):
+    """What a solver may ask the device: see ``tol`` and ``bound`` of `sinkhorn`."""
+
+    tol: float
+    bound: Tensor | None
+
+
+def effort(*of: Tensor) -> Effort:
+    """How long to iterate on nonnegative costs, and what is known of their range.
+
+    A CPU is asked, and iterations end once masses are wrong by 1e-6. Anything else would have to be waited for: there all
+    iterations are done, and the largest cost stays where it is.
+    """
+    if reading_is_free(of[0]):
+        return {"tol": 1e-6, "bound": None}
+    return {"tol": 0.0, "bound": torch.stack([cost.detach().amax() for cost in of]).amax()}
 
 
 class TransportLoss(nn.Module):
@@ -138,7 +152,7 @@ class SinkhornLoss(TransportLoss):
 
     def value(self, x: Tensor, y: Tensor, scale: Tensor) -> Tensor:
         cost = mean_square(x, y) / scale
-        plan = sinkhorn(cost, epsilon=self.epsilon, max_iters=self.iters, tol=tolerance(cost.device)).plan
+        plan = sinkhorn(cost, epsilon=self.epsilon, max_iters=self.iters, **effort(cost)).plan
         return (plan * cost).sum() + self.epsilon * entropy(plan)
 
 
@@ -179,8 +193,8 @@ class FGWLoss(TransportLoss):
             epsilon=self.epsilon,
             outer_iters=self.outer_iters,
             inner_iters=self.iters,
-            tol=tolerance(cost.device),
             cost_scale="none",
+            **effort(cost, inner, outer),
         ).plan
         rows, columns = plan.sum(1), plan.sum(0)
         squares = rows @ inner.square() @ rows + columns @ outer.square() @ columns

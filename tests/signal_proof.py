@@ -1,7 +1,8 @@
 """Several ranks, and a signal at every point of a run: started by tests/core/runtime/test_agreement.py.
 
-A point is the beginning or the end of a collective or of a phase (step, validation, save, report). Each run raises SIGTERM at
-the n-th of them, on rank 0, on all others or on all, and must end on all ranks alike; then it is resumed to its end.
+A point is the beginning or the end of a collective, of a phase (step, validation, save, report) or of a batch in a validation.
+Each run raises SIGTERM at the n-th of them, on rank 0, on all others or on all, and must end on all ranks alike; then it is
+resumed to its end.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import torch.distributed as dist
 from runs import options
 
 from relume.core import pipeline
+from relume.core.evaluation import Evaluator
 from relume.core.runtime import distributed, signals
 from relume.core.runtime.signals import Stopped
 from relume.core.trainer import Trainer
@@ -94,6 +96,7 @@ def main(stride: int, strategy: str) -> None:
         points.around(distributed, name)
     for name in ("fit", "step", "validate", "save", "report"):
         points.around(Trainer, name)
+    points.around(Evaluator, "_batch")
     # The process group outlives the runs here, so a run neither makes nor ends it.
     pipeline.distributed.initialise = lambda *_: torch.device("cpu")  # type: ignore[assignment]
     pipeline.distributed.shut_down = lambda: None  # type: ignore[assignment]

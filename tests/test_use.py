@@ -48,7 +48,7 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     torch.manual_seed(0)
     data = {"test": {"type": "SingleImageDataset", "dataroot_lq": "x"}}
     opt = {"name": "x", "model_type": "SRModel", "scale": 2, "network_g": NETWORK, "datasets": data}
-    about = description.describe(check(opt))
+    about = description.weights_description(check(opt))
     checkpoint.save(Path("net_g_best.pth"), {"params": build_network(NETWORK).state_dict(), "relume": about})
     torch.save(build_network(MINE).state_dict(), "theirs.pth")
     for name, size in {

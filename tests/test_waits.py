@@ -74,6 +74,19 @@ def test_a_step_waits_for_nothing(system: str, monkeypatch: pytest.MonkeyPatch) 
     assert waits(monkeypatch, load(REPO / f"options/{system}.yml", changes)) == {}
 
 
+def test_nor_does_a_tolerance_that_the_device_looks_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = ["datasets:train:batch_size_per_gpu=4" if "batch" in c else c for c in SMALL]
+    changes = ["train:matching:tol=1e-4", "train:matching:stop_on=device"]
+    assert waits(monkeypatch, load(REPO / "options/generation/faces.yml", [*small, *changes])) == {}
+
+
+def test_nor_does_one_that_degrades_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = ["datasets:train:degradation=null", "gt_size=64", "noise_fields=device"]
+    small = ["num_gpu=0", "datasets:train:batch_size_per_gpu=4", "datasets:train:num_worker_per_gpu=0"]
+    opt = load(REPO / "options/realsr/quickstart.yml", ["model_type=RealESRGANModel", *changes, *small])
+    assert waits(monkeypatch, opt) == {}
+
+
 @pytest.mark.parametrize(
     "changes",
     [

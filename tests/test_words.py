@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 from collections.abc import Iterator
-from functools import cache
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[1]
-ROOMS = ("archs", "core", "datasets", "losses", "schedulers", "tools")
+from sources import ROOMS, modules
 
 PREPOSITIONS = """above after against along among around as at before behind below beside besides between beyond by during for
 from in inside into of off on out outside over per since through to toward towards under until up via with within without"""
@@ -22,21 +19,13 @@ OTHERS = "and but it its likewise or so that their theirs them whose"
 NO_BEGINNING = frozenset(" ".join((PREPOSITIONS, VERBS, OTHERS)).split())
 """Words with which no description of an argument begins: it would need the argument's name, or another entry, before it."""
 
-COINED = ("bury", "buried", "deaf", "dearer", "denser", "likewise", "robustly", "whoever")
+COINED = ("bury", "buried", "deaf", "dearer", "dearest", "denser", "likewise", "robustly", "whoever")
 """Words that the field does not use, or that stand for something which the reader has to look up."""
 
 ENTRY = re.compile(r" {4}(?P<names>\*{0,2}\w+(, \w+)*)(?: \([^)]*\))?: *(?P<text>.*)")
 SECTION = re.compile(r"^(?:Args|Attributes):\n(?P<entries>(?:    .*\n|\n)*)", re.MULTILINE)
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-
-
-@cache
-def modules() -> dict[str, tuple[str, ast.Module]]:
-    """Text and tree of every module, by its path."""
-    files = [file for room in ROOMS for file in sorted((ROOT / room).rglob("*.py"))]
-    texts = {file.relative_to(ROOT).as_posix(): file.read_text(encoding="utf-8") for file in files}
-    return {path: (text, ast.parse(text)) for path, text in texts.items()}
 
 
 def entries(docstring: str) -> Iterator[tuple[str, str]]:
@@ -55,6 +44,16 @@ def reads_alone(text: str) -> bool:
     """
     first = re.match(r"[A-Za-z]+", text)
     return bool(text) and (first is None or first[0].lower() not in NO_BEGINNING)
+
+
+def constants(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and text of every docstring that stands after an assignment, in modules and classes."""
+    for owner in ast.walk(tree):
+        body = owner.body if isinstance(owner, (ast.Module, ast.ClassDef)) else []
+        for node, after in itertools.pairwise(body):
+            text = after.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else None
+            if isinstance(node, (ast.Assign, ast.AnnAssign)) and text is not None and isinstance(text.value, str):
+                yield after.lineno, text.value
 
 
 def raised(node: ast.AST, caught: bool = False) -> Iterator[ast.Raise]:
@@ -95,6 +94,18 @@ def test_every_entry_of_an_argument_list_reads_alone(room: str) -> None:
 
 
 @pytest.mark.parametrize("room", ROOMS)
+def test_every_docstring_of_a_constant_reads_alone(room: str) -> None:
+    found = [
+        f"{path}:{line}: {text}"
+        for path, (_, tree) in modules().items()
+        if path.startswith(f"{room}/")
+        for line, text in constants(tree)
+        if not reads_alone(text)
+    ]
+    assert not found, "begin with a noun, as in 'Side of a patch':\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize("room", ROOMS)
 def test_public_functions_name_their_errors(room: str) -> None:
     found = [
         f"{path}:{function.lineno}: {function.name}"
@@ -104,6 +115,17 @@ def test_public_functions_name_their_errors(room: str) -> None:
         if "Raises:" not in (ast.get_docstring(function) or "") and any(raised(function))
     ]
     assert not found, "the docstring needs a section 'Raises:', with the error and when:\n" + "\n".join(found)
+
+
+def test_every_help_of_an_argument_reads_alone() -> None:
+    calls = re.compile(r'help=f?"((?:of|at|by|for|from|in|their|to|with) [^"]*)"')
+    found = [
+        f"{path}: {match[1]}"
+        for path, (text, _) in modules().items()
+        if path.startswith(("core/commands/", "tools/"))
+        for match in calls.finditer(text)
+    ]
+    assert not found, "begin with a noun, as in 'seed of the noise':\n" + "\n".join(found)
 
 
 def test_no_coined_words() -> None:

@@ -129,7 +129,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", default="results/ablation", help="writes OUT.md and OUT.jpg")
     parser.add_argument("--rows", type=int, default=4, help="validation images in the picture, at most")
-    parser.add_argument("--height", type=int, default=144, help="of each image in the picture, in pixels")
+    parser.add_argument("--height", type=int, default=144, help="height of each image in the picture, in pixels")
     parser.add_argument("--force_yml", nargs="+", default=[], metavar="a:b=v", help="overrides for all files")
 
 

@@ -5,8 +5,8 @@ best of several rounds), so that a busy machine harms both alike. Peak memory is
 Nothing here is a test: tests never look at a clock. Sections live in tools/benchmarks/.
 
 ``--save last.json`` keeps by how much each row is ahead of its peer; ``--compare last.json`` then fails where a row has lost
-10 % of that, twice in a row. It is for use by hand, before and after a change on the same machine. ``--draw last.json
-docs/performance.png`` makes the chart of docs/performance.md.
+10 % of that, twice in a row. Run it before and after a change on the same machine. ``--draw last.json docs/performance.png``
+makes the chart of docs/performance.md.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import torch
 from relume.core.cli import script
 from relume.core.errors import UserError
 from relume.tools.benchmarks.chart import draw
-from relume.tools.benchmarks.common import Gain, Row, Section, alone, discover
+from relume.tools.benchmarks.common import Gain, Measurement, Row, alone, discover
 
 REPO = Path(__file__).resolve().parents[1]
 # The plain transcriptions of the formulas that we compare with.
@@ -72,7 +72,7 @@ LOSS = 0.9
 """A row of this share of what it was ahead by has become worse."""
 
 
-def measure(section: Section, before: dict[str, float]) -> dict[str, float]:
+def measure(section: Measurement, before: dict[str, float]) -> dict[str, float]:
     """Print a section's rows; where one is worse than `before`, once more, and the better of both counts."""
     gains = shown(section(), before)
     if any(value < LOSS * before.get(what, 0) for what, value in gains.items()):

@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command line takes."""
     parser.add_argument("files", nargs="+", type=Path, help="option files")
     parser.add_argument("--out", default="results/generators", help="writes OUT.md and OUT.png")
-    parser.add_argument("--height", type=int, default=480, help="of each grid in the picture, at most")
+    parser.add_argument("--height", type=int, default=480, help="largest height of each grid in the picture")
     parser.add_argument("--force_yml", nargs="+", default=[], metavar="a:b=v", help="override options in all files")
 
 

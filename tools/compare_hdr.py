@@ -112,7 +112,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", default="results/hdr", help="writes OUT.md and OUT.jpg")
     parser.add_argument("--show", nargs="+", type=int, default=[1, 0], help="images of the set that the picture shows")
-    parser.add_argument("--height", type=int, default=192, help="of each image in the picture, in pixels")
+    parser.add_argument("--height", type=int, default=192, help="height of each image in the picture, in pixels")
     parser.add_argument("--force_yml", nargs="+", default=[], metavar="a:b=v", help="overrides for all files")
 
 

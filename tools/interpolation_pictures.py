@@ -57,7 +57,7 @@ def trained(path: Path) -> Trained:
 
 
 def psnr(image: Tensor, truth: Tensor) -> float:
-    """Of 8-bit images, in dB."""
+    """PSNR in dB of two images (1, 3, H, W), after rounding to 8 bits."""
     data = {"img": to_uint8(image[0]), "img2": to_uint8(truth[0])}
     return float(calculate_metric(data, {"type": "calculate_psnr"}))
 
@@ -101,7 +101,7 @@ def held_out(runs: Sequence[Trained], index: int) -> Any:
 
 
 def middle(model: Model, img0: Tensor, img1: Tensor) -> Tensor:
-    """The frame half-way between two."""
+    """The frame half-way between two, all (1, 3, H, W)."""
     return model.predict({"img0": img0, "img1": img1, "timestep": torch.tensor([0.5])})["output"]
 
 

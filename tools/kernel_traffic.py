@@ -21,14 +21,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
 from relume.archs import build_network
 from relume.core import options
 from relume.core.cli import script
+from relume.core.degradations.draws import Draws
+from relume.core.degradations.second_order import BlurOptions, SecondOrder, degrade_second_order, draw_kernels
 from relume.core.errors import UserError
-from relume.core.ops import dispatch, launching, selective_scan, ssd_chunks
+from relume.core.ops import dispatch, filter_images_triton, jpeg_triton, launching, selective_scan, ssd_chunks
 from relume.core.ops.selective_scan_chunks import _Layout, scan_chunks
 from relume.losses import build_loss
 
@@ -45,6 +47,7 @@ SYSTEMS = {
     "HybridVFI, phase 1": ("vfi/phase1.yml", 4, 256, 6),
     "MambaIR": ("restoration/denoising/mambair.yml", 4, 128, 3),
     "generator": ("generation/cifar10.yml", 32, 32, 3),
+    "Real-ESRNet x4": ("realsr/realesrnet_x4.yml", 12, 64, 3),
 }
 """Option file, samples, side, and channels of the input."""
 LOSSES: dict[str, dict[str, Any]] = {
@@ -57,8 +60,9 @@ LOSSES: dict[str, dict[str, Any]] = {
     "total variation": {"type": "TVLoss"},
     "Charbonnier": {"type": "CharbonnierLoss"},
     "census": {"type": "TernaryCensusLoss"},
+    "flow smoothness": {"type": "FlowSmoothnessLoss"},
 }
-"""Of images of `LOSS_SHAPE`."""
+"""Losses of images of `LOSS_SHAPE`."""
 LOSS_SHAPE = (4, 3, 256, 256)
 Step = Callable[[nn.Module, Tensor], Any]
 SPECIAL: dict[str, Step] = {"DiffIR, stage 1": lambda net, x: net(x, x.clone())}
@@ -100,7 +104,7 @@ class Traffic(TorchDispatchMode):
 
 
 def size(t: Tensor) -> int:
-    """Bytes of its elements in memory; of those that an expansion repeats once."""
+    """Bytes of a tensor's elements in memory, for any shape; those that an expansion repeats count once."""
     count = 1
     for extent, stride in zip(t.shape, t.stride(), strict=True):
         count *= extent if stride or not extent else 1
@@ -138,6 +142,7 @@ NAMES = {
 
 def counted_scan(traffic: list[Traffic]) -> Callable[..., Any]:
     """`scan_chunks` that adds what it would count, found from its first chunks: each further one counts as the second does."""
+    # A long scan counts as its first chunk, and the difference that a second one makes, times the others.
     known: dict[Any, list[Counts]] = {}
 
     def counts(inputs: tuple[Any, ...]) -> list[Counts]:
@@ -168,6 +173,7 @@ def counted_scan(traffic: list[Traffic]) -> Callable[..., Any]:
         traffic[0].bytes, traffic[0].launches = outside
         return [Counts(t.bytes, t.launches) for t in (forward, backward)]
 
+    # In its place: an operator that adds these counts and computes nothing.
     class Scan(Function):
         @staticmethod
         def forward(ctx: Any, *inputs: Any) -> Any:
@@ -212,7 +218,7 @@ def prepare(traffic: list[Traffic], fused: list[bool]) -> None:
 
 
 def step(network: nn.Module, x: Tensor, call: Step) -> None:
-    """Forward and backward."""
+    """A forward and a backward pass; `x` has the shape that `call` takes."""
     made = [t for t in tree_leaves(call(network, x)) if isinstance(t, Tensor) and t.requires_grad]
     torch.autograd.backward(made, [torch.empty_like(t) for t in made])
 
@@ -221,6 +227,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command line takes."""
     parser.add_argument("--systems", nargs="+", default=list(SYSTEMS), metavar="NAME", help=", ".join(SYSTEMS))
     parser.add_argument("--losses", action="store_true", help="count losses instead, on images of 256 x 256")
+    parser.add_argument("--chain", action="store_true", help="count the second-order degradation of a batch instead")
 
 
 def run(a: argparse.Namespace) -> None:
@@ -234,7 +241,10 @@ def run(a: argparse.Namespace) -> None:
         raise UserError(f"--systems: '{unknown[0]}' is none of {', '.join(SYSTEMS)}")
     traffic, fused = [Traffic()], [False]
     prepare(traffic, fused)
-    of_losses(traffic, fused) if a.losses else of_systems(a.systems, traffic, fused)
+    if a.chain:
+        of_chain(traffic, fused)
+    else:
+        of_losses(traffic, fused) if a.losses else of_systems(a.systems, traffic, fused)
 
 
 def of_systems(names: list[str], traffic: list[Traffic], fused: list[bool]) -> None:
@@ -264,8 +274,39 @@ def of_losses(traffic: list[Traffic], fused: list[bool]) -> None:
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 
 
+def of_chain(traffic: list[Traffic], fused: list[bool]) -> None:
+    """The table of Real-ESRGAN's degradation with the public values, of 400 x 400 pixels to a quarter of the side.
+
+    It is computed, since its noise depends on values, in place of kernels of ours with gray images.
+    """
+
+    def launch(kernel: Any, grid: Any, *args: Any, **_: Any) -> None:
+        traffic[0].add(args)
+        with _disable_current_modes():
+            [t for t in args if isinstance(t, Tensor)][-1].fill_(0.5)
+
+    for module in (filter_images_triton, jpeg_triton):
+        module.launch = launch  # type: ignore[attr-defined]
+    batch = 12
+    draws = [Draws(seed) for seed in range(batch)]
+    kernels = [torch.stack(k) for k in zip(*(draw_kernels(d, [BlurOptions()] * 2, 0.8) for d in draws), strict=True)]
+    decisions = [SecondOrder().decide(d) for d in draws]
+    gt = torch.rand(batch, 3, 400, 400)
+    print("| samples | MB plain | MB fused | launches plain | launches fused |")
+    print("|---|---:|---:|---:|---:|")
+    counted = []
+    for fused[0] in (False, True):
+        for _ in range(2):  # what is made once, for all steps, does not count
+            traffic[0] = Traffic()
+            with traffic[0]:
+                degrade_second_order(gt, *kernels, decisions, 4)
+        counted.append(traffic[0])
+    cells = [f"{c.bytes / 1e6:,.0f}" for c in counted] + [f"{c.launches:,}" for c in counted]
+    print(f"| {batch} | " + " | ".join(cells) + " |")
+
+
 def counts(module: nn.Module, x: Tensor, call: Step, traffic: list[Traffic], fused: list[bool]) -> list[Traffic]:
-    """Of a step without kernels of ours, and with them."""
+    """Traffic of a step without our kernels, and of one with them; `x` has the shape that `call` takes."""
     found = []
     for fused[0] in (False, True):
         traffic[0] = Traffic()

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from relume.archs import zoo
 from relume.archs.zoo.detection import UNKNOWABLE
-from relume.archs.zoo.rows import Row
+from relume.archs.zoo.table import EXTRA, ROWS, ZooRow
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "weights.md"
 HEAD = """\
-# Whose weights load here
+# Which published weights load here
 
-A weights file of anybody's, `.pth` or `.safetensors`, is a `path.pretrain_network_g`, and can be tested and used:
+Weights of other programs, as `.pth` or `.safetensors`, can be named as `path.pretrain_network_g`, tested and used:
 
 ```yaml
 # published.yml
@@ -25,18 +24,16 @@ path: {pretrain_network_g: weights/2x_model.pth}
 val: {metrics: {psnr: {type: calculate_psnr}}}
 ```
 
-`relume test -opt published.yml` needs no `network_g` where the weights tell whose they are: the architecture and
-its options follow from
-names and shapes (spandrel's detection), and a line of the log says them, as a block that can be pasted into an
-option file. `relume.load("x.pth")` does
-the same. Files wrapped as `params`, `params_ema`, `state_dict` and so on, names that begin with `module.`, and
-ESRGAN's first names
-(`model.0.weight`, `RRDB_trunk`) are understood. A file that would run code is refused; `relume convert` takes the
-weights out of it. NaN, infinite, complex, integer, sparse and quantised numbers are refused, too, by file and entry.
+`relume test -opt published.yml` needs no `network_g` where Relume recognises the network: it derives the
+architecture and its options from names and shapes (spandrel's detection). The log shows them as a block that you
+can paste into an option file. `relume.load("x.pth")` does the same. Files that wrap the weights as `params`,
+`params_ema`, `state_dict` and so on, names that begin with `module.`, and ESRGAN's first names (`model.0.weight`,
+`RRDB_trunk`) are understood. A file that would run code is refused; `relume convert` extracts its weights. NaN,
+infinite, complex, integer, sparse and quantised numbers are refused too; the message names the file and the entry.
 
-Options that weights do not tell are assumed to be the usual ones, and said: give `network_g` where yours differ.
-Tables that only
-follow from `img_size` (`attn_mask` and such) may have another size than the network's: its own are kept.
+Options that cannot be derived from weights get their usual values, and the log names them; give `network_g` where
+yours differ. Buffers that depend only on `img_size` (such as `attn_mask`) may differ in size; the network keeps its
+own.
 
 ## Relume's own
 
@@ -46,15 +43,14 @@ follow from `img_size` (`attn_mask` and such) may have another size than the net
 | Real-ESRGAN's small networks | SRVGGNetCompact | yes |
 | NAFNet | NAFNet | yes |
 | Restormer | Restormer | yes |
-| all others of `relume list archs` | their own names | where Relume wrote the file, which says so itself |
+| all others of `relume list archs` | their own names | yes, where Relume wrote the file |
 
 ## spandrel's
 
 Every row is built, trained for two steps, saved and loaded in `tests/archs/test_zoo.py`, and recognised in
-`tests/archs/test_detection.py`
-(so much of a few that only their usual size is recognised of: DnCNN, DRUNet, FBCNN, GFPGAN, RestoreFormer).
+`tests/archs/test_detection.py`. Of DnCNN, DRUNet, FBCNN, GFPGAN and RestoreFormer only the usual size is recognised.
 
-| `network_g.type` | also | licence | weights do not tell | trains |
+| `network_g.type` | also | licence | options not in the weights | trains |
 |---|---|---|---|---|
 """
 TAIL = """
@@ -70,22 +66,22 @@ says as well.
 
 def page() -> str:
     """The page's text."""
-    own = [(*cells(name, row), ", ".join(UNKNOWABLE.get(name, ())), trains(row)) for name, row in ordered(zoo.ROWS)]
-    extra = [(*cells(name, row), trains(row)) for name, row in ordered(zoo.EXTRA)]
+    own = [(*cells(name, row), ", ".join(UNKNOWABLE.get(name, ())), trains(row)) for name, row in ordered(ROWS)]
+    extra = [(*cells(name, row), trains(row)) for name, row in ordered(EXTRA)]
     return f"{HEAD}{lines(own)}{TAIL}{lines(extra)}"
 
 
-def ordered(rows: dict[str, Row]) -> list[tuple[str, Row]]:
+def ordered(rows: dict[str, ZooRow]) -> list[tuple[str, ZooRow]]:
     """By name, whatever its case."""
     return sorted(rows.items(), key=lambda item: item[0].lower())
 
 
-def cells(name: str, row: Row) -> tuple[str, str, str]:
+def cells(name: str, row: ZooRow) -> tuple[str, str, str]:
     """What both tables say first."""
     return name, ", ".join(row.aliases), row.licence
 
 
-def trains(row: Row) -> str:
+def trains(row: ZooRow) -> str:
     """Whether an architecture can be trained, and why not."""
     return f"no: {row.untrainable}" if row.untrainable else "yes"
 

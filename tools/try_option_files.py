@@ -92,6 +92,7 @@ def main() -> None:
     logging.disable(logging.WARNING)
     if arguments.run:
         import relume.core.pipeline  # noqa: F401 - for the forks, which need not import it again
+    # Check every file, and run it where that is asked for.
     index = arguments.index or arguments.folder / "INDEX.tsv"
     groups: dict[str, list[Outcome]] = {}
     reasons: Counter[str] = Counter()
@@ -112,6 +113,7 @@ def main() -> None:
             print(row["path"], f"[{public}]")
             for problem in found.problems or (found.failure,):
                 print("   ", problem[:400])
+    # Shares of accepted files by kind, what was run, and the most frequent reasons.
     for name, found_all in groups.items():
         accepted = sum(f.accepted for f in found_all)
         print(f"{accepted:4} of {len(found_all):4} accepted ({accepted / len(found_all):.0%}): {name}")

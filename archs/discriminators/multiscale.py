@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ...core.annotations import Count
 from ...core.errors import UserError
 from .. import ARCHS
-from .patchgan import Norm, flat, groups, need_pixels
+from .patchgan import NormLayer, flat, groups, need_pixels
 
 
 def half(x: Tensor) -> Tensor:
@@ -106,7 +106,9 @@ class MultiscaleDiscriminator(nn.Module):
         return [self.judge(self.num_D - 1 - i, image) for i, image in enumerate(pyramid(x, self.num_D))]
 
     def judge(self, scale: int, image: Tensor) -> list[Tensor]:
-        """What the discriminator of one scale returns."""
+        """Results of the discriminator of one scale for images (B, C, H, W): logits (B, 1, h, w), after its features if they
+        are kept.
+        """
         if not self.getIntermFeat:
             return [getattr(self, f"layer{scale}")(image)]
         results = [image]
@@ -121,10 +123,10 @@ class HiFaceScale(nn.Module):
     def __init__(self, channels: int, width: int, n_layers: int, norm: str, keep_features: bool) -> None:
         super().__init__()
         spectral, kind = norm.startswith("spectral"), norm.removeprefix("spectral") or "none"
-        if kind not in get_args(Norm):
+        if kind not in get_args(NormLayer):
             accepted = "spectralinstance, spectralbatch, spectral, instance, batch, none"
             raise UserError(f"HiFaceGANDiscriminator: norm_d cannot be '{norm}'. Accepted: {accepted}.")
-        chosen = cast("Norm", kind)
+        chosen = cast("NormLayer", kind)
         layers = groups(
             channels, width, n_layers - 1, padding=2, norm=chosen, spectral=(False, spectral), bias=chosen == "none"
         )
@@ -136,6 +138,7 @@ class HiFaceScale(nn.Module):
             setattr(self, f"model{i}", nn.Sequential(*parts))
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        """(B, C, H, W) -> logits (B, 1, h, w), or a list of the results of all layers, of which those are the last."""
         results = [x]
         for i in range(self.count):
             results.append(getattr(self, f"model{i}")(results[-1]))

@@ -14,7 +14,7 @@ from ...core.errors import UserError
 from .. import ARCHS
 from .spectral import conv
 
-Norm = Literal["none", "batch", "instance"]
+NormLayer = Literal["none", "batch", "instance"]
 KERNEL = 4
 
 
@@ -24,7 +24,7 @@ def groups(
     n_layers: int,
     *,
     padding: int,
-    norm: Norm = "none",
+    norm: NormLayer = "none",
     spectral: tuple[bool, bool] = (False, False),
     bias: bool = True,
     widest: int = 512,
@@ -100,7 +100,7 @@ class DiscriminatorPatchGAN(nn.Module):
         super().__init__()
         self.input_nc, self.n_layers = input_nc, n_layers
         spectral = "spectral" in norm_type
-        kind: Norm = "batch" if "batch" in norm_type else "instance" if "instance" in norm_type else "none"
+        kind: NormLayer = "batch" if "batch" in norm_type else "instance" if "instance" in norm_type else "none"
         layers = groups(input_nc, ndf, n_layers, padding=2, norm=kind, spectral=(spectral, spectral))
         self.model = nn.Sequential()
         for i, group in enumerate(layers):

@@ -34,13 +34,11 @@ class GatedWindowAttention(nn.Module):
         """Tokens of windows (K, N, C) -> the same.
 
         Args:
-            x: windows, those of one image next to each other.
-            mask: what is added to the scores, (N, N) for all windows, or (M, N, N) for the M windows of every image.
+            x: windows.
+            mask: what is added to the scores, (N, N) for all windows, or (K, 1, N, N).
         """
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # (K, heads, N, d) each
-        if mask is not None:
-            mask = mask.to(q.dtype)
-            mask = mask if mask.dim() == 2 else mask.repeat(len(x) // len(mask), 1, 1)[:, None]
+        mask = None if mask is None else mask.to(q.dtype)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.qk_scale)
         y = y.transpose(1, 2) * torch.sigmoid(self.gate(x))[..., None]
         return self.proj(y.flatten(2))
@@ -70,7 +68,8 @@ def attend_in_windows(
     and all other windows need none.
 
     Args:
-        attention: function of windows (K, N, C) and of what is added to the scores, (N, N) or None.
+        attention: function of windows (K, N, C) and of what is added to the scores, (N, N) or None; where it is exported
+            (K, 1, N, N).
         x: (B, H, W, C), sides multiples of `size`.
         size: side of a window.
         shift: rows and columns to shift by; 0 for none.
@@ -84,11 +83,21 @@ def attend_in_windows(
     if masks is None:
         return attend(x, None)
     x = x.roll((-shift, -shift), (1, 2))
+    if torch.compiler.is_exporting():  # whether there are windows besides the last need not be known then
+        images, height, width, _ = x.shape
+        return attend(x, of_each_window(masks, images, height // size, width // size)).roll((shift, shift), (1, 2))
     rows = []
     for bottom, strip in last_apart(x, 1, size):
         parts = last_apart(strip, 2, size)
         rows.append(torch.cat([attend(p, masks[bottom, right] if bottom or right else None) for right, p in parts], 2))
     return torch.cat(rows, 1).roll((shift, shift), (1, 2))
+
+
+def of_each_window(masks: Tensor, images: int, rows: int, columns: int) -> Tensor:
+    """`shift_masks` for all windows of images, row by row, of shape (images * rows * columns, 1, N, N)."""
+    bottom, right = ((torch.arange(n, device=masks.device) == n - 1).long() for n in (rows, columns))
+    each = masks[bottom[:, None], right]
+    return each.expand(images, -1, -1, -1, -1).flatten(0, 2)[:, None]
 
 
 def last_apart(x: Tensor, dim: int, size: int) -> list[tuple[int, Tensor]]:

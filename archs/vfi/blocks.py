@@ -18,7 +18,7 @@ from .attention import GatedWindowAttention, attend_in_windows, shift_masks
 from .mhc import ParallelStreams, SummedStreams
 
 BackboneMode = Literal["hybrid", "mamba2_only", "gated_attn_only"]
-Mixing = Literal["plain", "legacy", "streams"]
+StreamMixing = Literal["plain", "legacy", "streams"]
 
 
 class ECAB(nn.Module):
@@ -108,7 +108,7 @@ class LGSBlock(nn.Module):
         mlp_ratio: float = 4.0,
         drop_path: float = 0.0,
         backbone_mode: BackboneMode = "hybrid",
-        mixing: Mixing = "plain",
+        mixing: StreamMixing = "plain",
         use_ecab: bool = True,
         index: int = 0,
         mamba: dict[str, Any] | None = None,

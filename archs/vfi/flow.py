@@ -17,9 +17,15 @@ Pyramid = Sequence[Tensor]
 """Maps (B, c, H, W), (B, 2c, H/2, W/2), (B, 4c, H/4, W/4)."""
 
 
-def resize(x: Tensor, factor: float) -> Tensor:
+def resize_map(x: Tensor, factor: float) -> Tensor:
     """Bilinear, without aligned corners: (B, C, H, W) -> (B, C, factor H, factor W); `x` itself for factor 1."""
-    return x if factor == 1 else F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
+    if factor == 1:
+        return x
+    if torch.compiler.is_exporting():  # by whole numbers, since torch.export cannot compare rounded products of symbols
+        times, parts = float(factor).as_integer_ratio()
+        size = [side * times // parts for side in x.shape[-2:]]
+        return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+    return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
 
 
 def conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -46,12 +52,12 @@ class IFBlock(nn.Module):
 
     def forward(self, x: Tensor, flow: Tensor | None, scale: int) -> tuple[Tensor, Tensor]:
         """What to add to flow (B, 4, H, W) and mask logits (B, 1, H, W), seen at 1/scale; sides multiples of 4 scale."""
-        x = resize(x, 1 / scale)
+        x = resize_map(x, 1 / scale)
         if flow is not None:
-            x = torch.cat([x, resize(flow, 1 / scale) / scale], 1)
+            x = torch.cat([x, resize_map(flow, 1 / scale) / scale], 1)
         x = self.conv0(x)
         x = self.convblock(x) + x
-        x = resize(self.lastconv(x), 2 * scale)
+        x = resize_map(self.lastconv(x), 2 * scale)
         return x[:, :4] * (2 * scale), x[:, 4:]
 
 
@@ -95,7 +101,9 @@ class FlowEstimator(nn.Module):
     def at_scale(
         self, img0: Tensor, img1: Tensor, timestep: Tensor, scale: float = 1.0
     ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
-        """As `forward`, with flow and logits estimated on frames of about `scale` times the size, then enlarged."""
+        """`forward`, shapes included, but with flow and logits estimated on frames of about `scale` times the size, then
+        enlarged.
+        """
         if scale == 1:
             result: tuple[Tensor, Tensor, tuple[Tensor, Tensor]] = self(img0, img1, timestep)
             return result
@@ -132,7 +140,7 @@ class ContextNet(nn.Module):
         for level, layer in enumerate((self.conv0, self.conv1, self.conv2)):
             x = layer(x)
             factor = 0.5**level
-            pyramid.append(backwarp(x, resize(flow, factor) * factor))
+            pyramid.append(backwarp(x, resize_map(flow, factor) * factor))
         return pyramid
 
 

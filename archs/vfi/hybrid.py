@@ -14,10 +14,10 @@ from ...core.annotations import Count, Range
 from ...core.errors import UserError, did_you_mean
 from ...core.inference.self_ensemble import Ensemble, self_ensemble
 from .. import ARCHS
-from ..blocks import pad_to
+from ..blocks import halves, pad_to
 from ..mamba2 import Mamba2
-from .blocks import BackboneMode, LGSBlock, Mixing
-from .flow import ContextNet, FlowEstimator, RefineNet, resize
+from .blocks import BackboneMode, LGSBlock, StreamMixing
+from .flow import ContextNet, FlowEstimator, RefineNet, resize_map
 
 SLOPE = 0.1
 """Negative slope of the backbone's LeakyReLUs."""
@@ -77,7 +77,7 @@ class Backbone(nn.Module):
         for i, layer in enumerate(self.layers):
             x = self.downsamplers[i - 1](x) if i else x
             x = layer(x)
-            first, second = x.chunk(2)
+            first, second = halves(x)
             features.append(first + second)
         return features
 
@@ -152,7 +152,7 @@ class HybridVFI(nn.Module):
         check_mamba(mamba or {})
         # The backbone: three stages of blocks, with a drop path rate that grows from block to block.
         options = {"d_state": 64, "d_conv": 4, "expand": 2, "headdim": 64, **(mamba or {})}
-        mixing: Mixing = mhc_form if use_mhc and backbone_mode == "hybrid" else "plain"
+        mixing: StreamMixing = mhc_form if use_mhc and backbone_mode == "hybrid" else "plain"
         count = sum(depths)
         rates = iter([drop_path * i / max(count - 1, 1) for i in range(count)])
         stages = [
@@ -261,7 +261,7 @@ class HybridVFI(nn.Module):
             (B, 3, H, W) in [0, 1].
         """
         size = img0.shape[-2:]
-        x = resize(torch.cat([img0, img1], 1), scale)
+        x = resize_map(torch.cat([img0, img1], 1), scale)
         height, width = x.shape[-2:]
         x = pad_to(x, self.size_multiple)
         ensemble: Ensemble = "dihedral" if TTA else "hflip" if fast_TTA else "none"

@@ -17,7 +17,7 @@ from ...core.errors import UserError
 from ...core.ops.flow_warp import flow_warp
 from ...core.runtime.checkpoint import load_weights
 from .. import ARCHS
-from ..residual import conv3x3
+from ..residual import conv3x3_with_bias
 from .edvr import Aligned
 from .layers import ConvResidualBlocks, Enlarging, Stepwise, enlarge, lrelu, need_clip, pad_frames
 from .spynet import LEVELS, SpyNet
@@ -90,7 +90,11 @@ class Recurrent(Enlarging):
         return clip.new_zeros(clip.shape[0], self.channels, *clip.shape[-2:])
 
     def shown(self, features: Tensor, frame: Tensor) -> Tensor:
-        """A frame's result from its features: what the last layers make of them, on top of the frame enlarged."""
+        """The result (B, 3, scale H, scale W) of a frame (B, 3, H, W): the last layers on its features, plus the frame
+        enlarged.
+
+        `features` are (B, channels, H, W).
+        """
         return self.enlarged(features) + enlarge(frame, self.scale)
 
 
@@ -207,9 +211,9 @@ class IconVSR(Recurrent):
         self.edvr = Aligned(num_feat, self.least_frames, extract_blocks=5, groups=8)
         if edvr_path:
             load_weights(self.edvr, edvr_path, "params")
-        self.backward_fusion = conv3x3(2 * num_feat, num_feat)
+        self.backward_fusion = conv3x3_with_bias(2 * num_feat, num_feat)
         self.backward_trunk = ConvResidualBlocks(num_feat + 3, num_feat, num_block)
-        self.forward_fusion = conv3x3(2 * num_feat, num_feat)
+        self.forward_fusion = conv3x3_with_bias(2 * num_feat, num_feat)
         self.forward_trunk = ConvResidualBlocks(2 * num_feat + 3, num_feat, num_block)
 
     def forward(self, clip: Tensor) -> Tensor:

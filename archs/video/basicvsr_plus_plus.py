@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ...core.annotations import Count, NonNegative, Positive
 from ...core.ops.flow_warp import flow_warp
 from .. import ARCHS
-from ..residual import conv3x3
+from ..residual import conv3x3_with_bias
 from .basicvsr import Recurrent, warped
 from .layers import SLOPE, ConvResidualBlocks, DeformableConv, enlarge, need_clip, pad_frames
 
@@ -35,8 +35,8 @@ class SecondOrderDeformableAlignment(DeformableConv):
         self.reach = reach
         layers: list[nn.Module] = []
         for inputs in (3 * channels + 4, channels, channels):
-            layers += [conv3x3(inputs, channels), nn.LeakyReLU(SLOPE, inplace=True)]
-        last = conv3x3(channels, 27 * GROUPS)
+            layers += [conv3x3_with_bias(inputs, channels), nn.LeakyReLU(SLOPE, inplace=True)]
+        last = conv3x3_with_bias(channels, 27 * GROUPS)
         nn.init.zeros_(last.weight)
         assert last.bias is not None
         nn.init.zeros_(last.bias)

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from ...core.annotations import Count, NonNegative
 from ...core.errors import UserError
 from .. import ARCHS
-from ..residual import conv3x3
+from ..residual import conv3x3_with_bias
 from .layers import DCNv2Pack, Enlarging, enlarge, lrelu, need_clip, pad_frames, residual_blocks
 
 LEVELS = ("l3", "l2", "l1")
-"""From a quarter of the size to the whole."""
+"""Levels from a quarter of the size to the whole."""
 
 
 def halving(channels: int) -> nn.Conv2d:
@@ -35,13 +35,15 @@ class PCDAlignment(nn.Module):
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
         c = channels
-        self.offset_conv1 = nn.ModuleDict({level: conv3x3(2 * c, c) for level in LEVELS})
-        self.offset_conv2 = nn.ModuleDict({level: conv3x3(c if level == "l3" else 2 * c, c) for level in LEVELS})
-        self.offset_conv3 = nn.ModuleDict({level: conv3x3(c, c) for level in LEVELS[1:]})
+        self.offset_conv1 = nn.ModuleDict({level: conv3x3_with_bias(2 * c, c) for level in LEVELS})
+        self.offset_conv2 = nn.ModuleDict(
+            {level: conv3x3_with_bias(c if level == "l3" else 2 * c, c) for level in LEVELS}
+        )
+        self.offset_conv3 = nn.ModuleDict({level: conv3x3_with_bias(c, c) for level in LEVELS[1:]})
         self.dcn_pack = nn.ModuleDict({level: DCNv2Pack(c, groups) for level in LEVELS})
-        self.feat_conv = nn.ModuleDict({level: conv3x3(2 * c, c) for level in LEVELS[1:]})
-        self.cas_offset_conv1 = conv3x3(2 * c, c)
-        self.cas_offset_conv2 = conv3x3(c, c)
+        self.feat_conv = nn.ModuleDict({level: conv3x3_with_bias(2 * c, c) for level in LEVELS[1:]})
+        self.cas_offset_conv1 = conv3x3_with_bias(2 * c, c)
+        self.cas_offset_conv2 = conv3x3_with_bias(c, c)
         self.cas_dcnpack = DCNv2Pack(c, groups)
 
     def forward(self, neighbour: list[Tensor], reference: list[Tensor]) -> Tensor:
@@ -71,17 +73,17 @@ class TSAFusion(nn.Module):
     def __init__(self, channels: int, frames: int, center: int) -> None:
         super().__init__()
         c, self.center = channels, center
-        self.temporal_attn1 = conv3x3(c, c)
-        self.temporal_attn2 = conv3x3(c, c)
+        self.temporal_attn1 = conv3x3_with_bias(c, c)
+        self.temporal_attn2 = conv3x3_with_bias(c, c)
         self.feat_fusion = nn.Conv2d(frames * c, c, 1)
         self.spatial_attn1 = nn.Conv2d(frames * c, c, 1)
         self.spatial_attn2 = nn.Conv2d(2 * c, c, 1)
-        self.spatial_attn3 = conv3x3(c, c)
+        self.spatial_attn3 = conv3x3_with_bias(c, c)
         self.spatial_attn4 = nn.Conv2d(c, c, 1)
-        self.spatial_attn5 = conv3x3(c, c)
+        self.spatial_attn5 = conv3x3_with_bias(c, c)
         self.spatial_attn_l1 = nn.Conv2d(c, c, 1)
-        self.spatial_attn_l2 = conv3x3(2 * c, c)
-        self.spatial_attn_l3 = conv3x3(c, c)
+        self.spatial_attn_l2 = conv3x3_with_bias(2 * c, c)
+        self.spatial_attn_l3 = conv3x3_with_bias(c, c)
         self.spatial_attn_add1 = nn.Conv2d(c, c, 1)
         self.spatial_attn_add2 = nn.Conv2d(c, c, 1)
 
@@ -112,7 +114,7 @@ class PredeblurModule(nn.Module):
     def __init__(self, inputs: int, channels: int, hr_in: bool) -> None:
         super().__init__()
         c, self.hr_in = channels, hr_in
-        self.conv_first = conv3x3(inputs, c)
+        self.conv_first = conv3x3_with_bias(inputs, c)
         if hr_in:
             self.stride_conv_hr1, self.stride_conv_hr2 = halving(c), halving(c)
         self.stride_conv_l2, self.stride_conv_l3 = halving(c), halving(c)
@@ -165,10 +167,10 @@ class Aligned(nn.Module):
         c = channels
         self.center = frames // 2 if center is None else center
         if first:
-            self.conv_first = conv3x3(inputs, c)
+            self.conv_first = conv3x3_with_bias(inputs, c)
         self.feature_extraction = residual_blocks(c, extract_blocks)
-        self.conv_l2_1, self.conv_l2_2 = halving(c), conv3x3(c, c)
-        self.conv_l3_1, self.conv_l3_2 = halving(c), conv3x3(c, c)
+        self.conv_l2_1, self.conv_l2_2 = halving(c), conv3x3_with_bias(c, c)
+        self.conv_l3_1, self.conv_l3_2 = halving(c), conv3x3_with_bias(c, c)
         self.pcd_align = PCDAlignment(c, groups)
         self.attention = attention
         self.fusion = TSAFusion(c, frames, self.center) if attention else nn.Conv2d(frames * c, c, 1)
@@ -232,6 +234,7 @@ class EDVR(Aligned, Enlarging):
         with_predeblur: bool = False,
         with_tsa: bool = True,
     ) -> None:
+        # Options that do not go together.
         if center_frame_idx is None and num_frame % 2 == 0:
             raise UserError(
                 f"num_frame: {num_frame} frames have none in the middle; make it odd, or give center_frame_idx"
@@ -256,6 +259,7 @@ class EDVR(Aligned, Enlarging):
             first=not with_predeblur,
             attention=with_tsa,
         )
+        # Before and after the alignment of `super`: deblurring, and the reconstruction of one frame.
         self.takes_frames, self.num_in_ch, self.hr_in = num_frame, num_in_ch, hr_in
         self.scale = 1 if hr_in else 4
         if with_predeblur:

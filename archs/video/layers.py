@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ...core.errors import UserError
 from ...core.ops.flow_warp import modulated_deform_conv
-from ..residual import ResidualBlock, conv3x3, init_small
+from ..residual import ResidualBlock, conv3x3_with_bias, init_small
 
 SLOPE = 0.1
 """Negative slope of the leaky ReLU everywhere in these networks."""
@@ -70,7 +70,7 @@ class ConvResidualBlocks(nn.Module):
 
     def __init__(self, inputs: int, channels: int, count: int) -> None:
         super().__init__()
-        first = conv3x3(inputs, channels)
+        first = conv3x3_with_bias(inputs, channels)
         self.main = nn.Sequential(first, nn.LeakyReLU(SLOPE, inplace=True), residual_blocks(channels, count))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -83,10 +83,10 @@ class Enlarging(nn.Module):
 
     def add_last_layers(self, channels: int, outputs: int = 3) -> None:
         """Make them, from `channels` to an image."""
-        self.upconv1 = conv3x3(channels, 4 * channels)
-        self.upconv2 = conv3x3(channels, 4 * 64)
-        self.conv_hr = conv3x3(64, 64)
-        self.conv_last = conv3x3(64, outputs)
+        self.upconv1 = conv3x3_with_bias(channels, 4 * channels)
+        self.upconv2 = conv3x3_with_bias(channels, 4 * 64)
+        self.conv_hr = conv3x3_with_bias(64, 64)
+        self.conv_last = conv3x3_with_bias(64, outputs)
 
     def enlarged(self, features: Tensor) -> Tensor:
         """(B, channels, H, W) -> (B, 3, 4 H, 4 W)."""
@@ -138,7 +138,7 @@ class DCNv2Pack(DeformableConv):
         if channels % groups:
             raise UserError(f"deformable_groups: {groups} groups do not divide {channels} channels")
         super().__init__(channels, channels, groups)
-        self.conv_offset = conv3x3(channels, groups * 27)
+        self.conv_offset = conv3x3_with_bias(channels, groups * 27)
         nn.init.zeros_(self.conv_offset.weight)
         assert self.conv_offset.bias is not None
         nn.init.zeros_(self.conv_offset.bias)

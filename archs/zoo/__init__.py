@@ -1,7 +1,7 @@
 """Architectures that Relume does not implement itself: those of spandrel, under the names that forks of BasicSR register.
 
-`rows` is the table, `adapter` makes of a row what an option file can select. spandrel is imported only when a name of the
-table is looked up, which takes seconds: names are listed and suggested from the table alone.
+`table` has the rows, `adapter` makes of a row what an option file can select. The table is imported for a name that Relume
+itself has not, spandrel, which takes seconds, for a name of the table: names are listed and suggested without it.
 """
 
 from __future__ import annotations
@@ -9,18 +9,28 @@ from __future__ import annotations
 import functools
 import importlib.util
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .rows import EXTRA, ROWS, Row
+if TYPE_CHECKING:
+    from .table import ZooRow
 
-__all__ = ["EXTRA", "EXTRA_LIBRARY", "about", "adapted", "advice", "find", "has_extra", "names", "rows"]
+__all__ = ["EXTRA_LIBRARY", "about", "adapted", "advice", "find", "has_extra", "names", "restricted", "rows"]
 EXTRA_LIBRARY = "spandrel_extra_arches"
 """Architectures under restrictive licences: a package of its own, used where the user has installed it."""
 
 
-def rows() -> dict[str, Row]:
+def rows() -> dict[str, ZooRow]:
     """The table, by name; with the restrictive licences where their package is installed."""
+    from .table import EXTRA, ROWS
+
     return {**ROWS, **EXTRA} if has_extra() else dict(ROWS)
+
+
+def restricted() -> dict[str, ZooRow]:
+    """The rows under restrictive licences whose package is not installed."""
+    from .table import EXTRA
+
+    return {} if has_extra() else dict(EXTRA)
 
 
 def has_extra() -> bool:
@@ -65,7 +75,7 @@ def about(name: str) -> str:
 
 def advice(name: str) -> str:
     """What to install for a name that only the package of the restrictive licences has; empty for other names."""
-    for key, row in {} if has_extra() else EXTRA.items():
+    for key, row in restricted().items():
         if name.lower() in (key.lower(), *(a.lower() for a in row.aliases)):
             return f"{EXTRA_LIBRARY} has it, under the licence {row.licence}: pip install {EXTRA_LIBRARY}, if that suits you."
     return ""

@@ -14,12 +14,12 @@ from torch import nn
 from ...core.annotations import usual
 from ...core.errors import UserError, require
 from ...core.registry import MISSING, guessed
-from .mends import keep_own_tables, take_first_output
-from .rows import OVERFLOWING, Row
+from .mends import keep_own_tables, take_first_output, tensors_as_buffers
+from .table import OVERFLOWING, ZooRow
 from .words import WORDS
 
 
-def build_of(name: str, row: Row) -> Callable[..., nn.Module]:
+def build_of(name: str, row: ZooRow) -> Callable[..., nn.Module]:
     """A function that builds the network of `row` from keyword arguments, those of the fork or spandrel's.
 
     Its attributes: ``scale_option``, the option that is the factor of enlargement, and ``aliases``.
@@ -52,7 +52,7 @@ def build_of(name: str, row: Row) -> Callable[..., nn.Module]:
     return build
 
 
-def _class(name: str, row: Row) -> type[nn.Module]:
+def _class(name: str, row: ZooRow) -> type[nn.Module]:
     module, _, cls = row.place.partition(":")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what spandrel's dependencies will retire
@@ -64,7 +64,7 @@ def _class(name: str, row: Row) -> type[nn.Module]:
     return kind
 
 
-def _parameters(cls: type[nn.Module], row: Row) -> dict[str, inspect.Parameter]:
+def _parameters(cls: type[nn.Module], row: ZooRow) -> dict[str, inspect.Parameter]:
     """The constructor's options that YAML can say, with the fork's defaults; annotations guessed where there are none."""
     found = {}
     for name, parameter in inspect.signature(cls, eval_str=False).parameters.items():
@@ -84,7 +84,8 @@ def _plain(annotation: Any) -> Any:
     )
 
 
-def _build(cls: type[nn.Module], name: str, row: Row, own: list[str], options: dict[str, Any]) -> nn.Module:
+def _build(cls: type[nn.Module], name: str, row: ZooRow, own: list[str], options: dict[str, Any]) -> nn.Module:
+    # The options as the package's constructor calls them.
     values = {**row.defaults}
     _refuse_other_values(name, row, options)
     for key, value in options.items():
@@ -95,6 +96,7 @@ def _build(cls: type[nn.Module], name: str, row: Row, own: list[str], options: d
         values[row.renamed.get(key, key)] = list(value) if isinstance(value, (list, tuple)) else value
     if row.translate is not None:
         values = row.translate(values)
+    # Any error of that constructor is about the options.
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -111,6 +113,7 @@ def _build(cls: type[nn.Module], name: str, row: Row, own: list[str], options: d
     ) as e:
         said = (str(e).strip().splitlines() or ["it refuses these options"])[0]
         raise UserError(f"{name}: cannot be built with these options ({type(e).__name__}: {said})") from e
+    # What Relume asks of a network: one output, no training where that is impossible, its size multiple.
     for finish in row.finish:
         finish(net)
     if row.first_output:
@@ -120,20 +123,21 @@ def _build(cls: type[nn.Module], name: str, row: Row, own: list[str], options: d
             functools.partial(_refuse_training, f"{name} cannot be trained here: {row.untrainable}")
         )
     keep_own_tables(net)
+    tensors_as_buffers(net)
     multiple = values.get(row.multiple, usual(cls, row.multiple)) if isinstance(row.multiple, str) else row.multiple
     net.size_multiple = multiple  # type: ignore[assignment]
     _freeze(net, row)
     return net
 
 
-def _refuse_other_values(name: str, row: Row, options: Mapping[str, Any]) -> None:
+def _refuse_other_values(name: str, row: ZooRow, options: Mapping[str, Any]) -> None:
     """Refuse options that have one possible value here, and another one there."""
     for key, value in row.fixed.items():
         if options.get(key, value) != value:
             raise UserError(f"{name}: {key} is {value} in {row.library}, and cannot be {options[key]}")
 
 
-def _cautions(name: str, row: Row, options: Mapping[str, Any], amp: str) -> Iterator[str]:
+def _cautions(name: str, row: ZooRow, options: Mapping[str, Any], amp: str) -> Iterator[str]:
     """What ``relume check`` says of options that are accepted: those without effect, and a precision that is too low.
 
     Args:
@@ -154,14 +158,14 @@ def _refuse_training(why: str, net: nn.Module, inputs: Any) -> None:
         raise UserError(why)
 
 
-def _freeze(net: nn.Module, row: Row) -> None:
+def _freeze(net: nn.Module, row: ZooRow) -> None:
     """Leave out of training what never gets a gradient, for which DistributedDataParallel would wait."""
     for name, parameter in net.named_parameters():
         if any(re.search(pattern, name) for pattern in row.unused):
             parameter.requires_grad_(False)
 
 
-def _doc(name: str, row: Row, parameters: Mapping[str, inspect.Parameter]) -> str:
+def _doc(name: str, row: ZooRow, parameters: Mapping[str, inspect.Parameter]) -> str:
     """What ``relume explain`` and editors show."""
     notes = [f"{name}, by {row.library} ({row.licence})."]
     lines = []

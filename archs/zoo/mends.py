@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..blocks import pad_symmetric
+
 Options = dict[str, Any]
 
 
@@ -42,6 +44,19 @@ def _first(net: nn.Module, inputs: Any, outputs: Any) -> Any:
     return outputs[0] if isinstance(outputs, (tuple, list)) else outputs
 
 
+def tensors_as_buffers(net: nn.Module) -> None:
+    """Tensors that are plain attributes become buffers, which move with the network and are not saved.
+
+    Many of these networks keep their data's mean so, and move it to the device by an assignment in each call: a tensor of the
+    host in the first step, and the wrong device's wherever a network is copied to several.
+    """
+    for part in net.modules():
+        for name, value in list(vars(part).items()):
+            if isinstance(value, Tensor):
+                delattr(part, name)
+                part.register_buffer(name, value, persistent=False)
+
+
 def initialise_transformer(net: nn.Module) -> None:
     """RGT's own initialisation, which spandrel's copy has lost: its linear layers would start seven times as large."""
     for part in net.modules():
@@ -61,9 +76,7 @@ def pad_to_windows(net: nn.Module) -> None:
 
 def _craft(net: Any, x: Tensor) -> Tensor:
     height, width = x.shape[-2:]
-    down, right = -height % net.window_size, -width % net.window_size
-    x = torch.cat([x, x.flip(2)], 2)[:, :, : height + down] if down else x
-    x = torch.cat([x, x.flip(3)], 3)[..., : width + right] if right else x
+    x = pad_symmetric(x, net.window_size)
     net.h, net.w = x.shape[2:]
     mean = net.mean.type_as(x)
     x = net.conv_first((x - mean) * net.img_range)

@@ -15,12 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..blocks import continued
+
 SPANDREL = "spandrel."
 
 
 @contextmanager
 def traceable(network: nn.Module) -> Iterator[None]:
     """Inside: functions that the modules of a network call are replaced by those of `INSTEAD`, and methods by `METHODS`."""
+    # Find what the network consists of.
     kinds = {type(part) for part in network.modules() if type(part).__module__.startswith(SPANDREL)}
     modules = {sys.modules.get(type(part).__module__) for part in network.modules()}
     changed: list[tuple[Any, str, Any]] = []
@@ -30,6 +33,7 @@ def traceable(network: nn.Module) -> Iterator[None]:
         changed.append((owner, name, own))
         setattr(owner, name, instead(own))
 
+    # Replace functions and methods that torch.export cannot follow, and put them back at the end.
     try:
         for part in network.modules():
             if type(part) in kinds and (type(part).__name__, "update_params") in METHODS:
@@ -41,12 +45,17 @@ def traceable(network: nn.Module) -> Iterator[None]:
                     replace(module, name, INSTEAD[name])
         for kind in kinds:
             for (of, name), instead in METHODS.items():
-                if of == kind.__name__ and name in vars(kind):
+                if of in (kind.__name__, qualified(kind)) and name in vars(kind):
                     replace(kind, name, instead)
         yield
     finally:
         for owner, name, own in reversed(changed):
             setattr(owner, name, own)
+
+
+def qualified(kind: type) -> str:
+    """A class's name after that of its module."""
+    return f"{kind.__module__.rpartition('.')[2]}.{kind.__name__}"
 
 
 def joined(windows: Tensor, window: tuple[int, int], height: int, width: int) -> Tensor:
@@ -70,7 +79,7 @@ def window_reverse(own: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def windows2img(own: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """For ``windows2img(windows, h, w, H, W)``."""
+    """For ``windows2img(windows, h, w, H, W)``, which joins windows (B n, h w, C) to a map (B, H, W, C)."""
 
     def call(img_splits_hw: Tensor, H_sp: int, W_sp: int, H: int, W: int) -> Tensor:
         return joined(img_splits_hw, (H_sp, W_sp), H, W)
@@ -78,12 +87,22 @@ def windows2img(own: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return call
 
 
-INSTEAD = {"window_reverse": window_reverse, "windows2img": windows2img}
+def index_reverse(own: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """For ``index_reverse(order)``, whose loop over the batch fixes it: where each place of an order (B, n) went."""
+
+    def call(index: Tensor) -> Tensor:
+        place = torch.arange(index.shape[1], device=index.device).expand_as(index)
+        return torch.zeros_like(index).scatter(1, index, place)
+
+    return call
+
+
+INSTEAD = {"window_reverse": window_reverse, "windows2img": windows2img, "index_reverse": index_reverse}
 """Names of functions in spandrel's modules, and what makes another of them."""
 
 
 def every_expert(own: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """SeemoRe: all experts are computed, and those not chosen by the gate count nothing."""
+    """SeemoRe: all experts are computed, those that the gate did not choose with weight 0. Shapes are the original's."""
 
     def call(self: Any, inputs: Tensor, k: Tensor) -> Tensor:
         weights = torch.softmax(self.gate(inputs).float(), 1).to(inputs.dtype)
@@ -102,18 +121,6 @@ def nothing(own: Callable[..., None]) -> Callable[..., None]:
     return lambda self: None
 
 
-def with_its_exponent(own: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """CIDNet: the exponent is the parameter itself, not the number that it holds."""
-
-    def call(self: Any, img: Tensor) -> Tensor:
-        self.__dict__["this_k"] = self.density_k  # beside nn.Module, which would take it for one more parameter
-        made = own(self, img)
-        self.__dict__["this_k"] = 0
-        return made
-
-    return call
-
-
 def padded_by_eight(own: Callable[..., Any]) -> Callable[..., Any]:
     """FBCNN: sides are extended to multiples of 8 by repeating the last pixels, as the network would; of any size."""
 
@@ -128,10 +135,35 @@ def padded_by_eight(own: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def with_whole_windows(own: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """FDAT: pixels (B, H W, C) are extended by zeros to whole windows and cropped afterwards, also where nothing is missing."""
+
+    def call(self: Any, x: Tensor, H: int, W: int) -> Tensor:
+        image = x.unflatten(1, (H, W))
+        height, width = ((n + self.ws - 1) // self.ws * self.ws for n in (H, W))  # ONNX rounds quotients below 0 up
+        image = nn.functional.pad(image, (0, 0, 0, width - W, 0, height - H))
+        made = own(self, image.flatten(1, 2), height, width)
+        return made.unflatten(1, (height, width))[:, :H, :W].flatten(1, 2)
+
+    return call
+
+
+def reflected_to_windows(own: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """DCTLSA: features (B, C, H, W) of any size are extended by reflection to whole windows, as its layers would."""
+
+    def call(self: Any, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        x = continued(continued(x, -2, self.window_size), -1, self.window_size)
+        return own(self, x)[..., :height, :width]
+
+    return call
+
+
 METHODS: dict[tuple[str, str], Callable[..., Any]] = {
     ("MoELayer", "forward"): every_expert,
     ("Conv3XC", "update_params"): nothing,
-    ("RGB_HVI", "PHVIT"): with_its_exponent,
     ("FBCNN", "forward"): padded_by_eight,
+    ("FastSpatialWindowAttention", "forward"): with_whole_windows,
+    ("dctlsa.BasicLayer", "forward"): reflected_to_windows,
 }
-"""Classes of spandrel and their methods, and what makes another of them."""
+"""Classes of spandrel, after their module where the name is a common one, and their methods, and what makes another of them."""

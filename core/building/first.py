@@ -82,6 +82,7 @@ def owners(parts: Parts) -> list[tuple[Any, str]]:
 def said(error: Exception, key: str | None, opt: Options) -> UserError:
     """What to tell the user of an error of a first iteration, which the component at `key` raised."""
     text = str(error) if isinstance(error, UserError) else ""
+    # From the most telling message to the least: shapes, channels, determinism, then loss, memory and the rest.
     shapes = SHAPES.search(text)
     if shapes:
         return of_shapes(text, shapes[1].split("x"), shapes[2].split("x"), opt)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from ..inference.network import channels_taken
 from ..inference.tiling import next_multiple, size_multiple
 from ..models.base import Batch, Model
 from ..options.schema import Options
+from ..runtime.activations import recomputed
 from ..runtime.memory import kept_for_gradients
 from ..runtime.precision import autocast, in_words, usable
 from ..runtime.state import held_memory_gib, whole_memory_gib
@@ -32,7 +33,7 @@ FEW = 4
 SIDES = (64, 96)
 """Sides of the patches that are tried; what a sample leaves behind grows as a line with its pixels."""
 LARGE = (192,)
-"""For losses that refuse small patches (MS-SSIM of five scales)."""
+"""Side of patches for losses that refuse small ones (MS-SSIM of five scales)."""
 OVERHEAD = 1.05
 """What the backward pass makes besides, as a factor: so estimates for the recipes of HDR, interpolation and underwater pictures
 are within a tenth of what processes on a CPU took, and those for generation at most a fifth above."""
@@ -128,7 +129,8 @@ def footprint(opt: Options) -> Footprint:
         side, batch = largest_step(opt, model.own_side)
         frames = opt.datasets["train"].get("num_frame") or 1
         with autocast(torch.device("cpu"), amp):
-            sample = of_own_images(model) if model.own_side else of_patches(model, side, opt.scale, frames)
+            trial = Trial(model, opt.train.checkpoint_activations)
+            sample = trial.of_own_images() if model.own_side else trial.of_patches(side, opt.scale, frames)
     trained = sum(p.numel() * p.element_size() for n in networks.values() for p in n.parameters() if p.requires_grad)
     whole = sum(p.numel() * p.element_size() for p in weights_of(model))
     averages = trained if opt.train.ema_decay or opt.train.ema_halflife else 0
@@ -142,35 +144,82 @@ def footprint(opt: Options) -> Footprint:
     )
 
 
-def of_own_images(model: Model) -> float:
-    """Bytes that a sample leaves behind of a model that trains on images of one size.
+class Trial:
+    """What samples leave behind of a model for its gradients, in bytes.
 
-    Raises:
-        UserError: a sample cannot be tried.
+    Args:
+        model: the model. Its networks are changed if `again`.
+        again: whether repeated blocks keep only what goes in, as ``train.checkpoint_activations`` has it: what the largest of
+            them keeps is then there once, while it is computed again.
     """
-    try:
-        return left_behind(model, model.imagined(FEW, 0, 1)) / FEW
-    except Exception as e:
-        raise UserError(f"some samples cannot be tried ({e})") from e
 
+    def __init__(self, model: Model, again: bool) -> None:
+        self.model = model
+        self.inside = 0
+        """Bytes of the largest block of those that are computed again."""
+        if again:
+            for key in model.networks.keys() - set(model.frozen):
+                recomputed(model.networks[key], lambda: (self.block(), nullcontext()))
 
-def of_patches(model: Model, side: int, scale: int, frames: int) -> float:
-    """Bytes that a sample with patches of so many pixels a side leaves behind, by smaller patches.
+    @contextmanager
+    def block(self) -> Iterator[None]:
+        """Inside, a block is computed, nothing of which is kept."""
+        with kept_for_gradients(weights_of(self.model)) as kept:
+            yield
+        self.inside = max(self.inside, size_of(kept))
 
-    Raises:
-        UserError: a small sample cannot be tried.
-    """
-    multiple = math.lcm(*(size_multiple(n) for n in model.networks.values())) * scale
-    for sides in (SIDES, LARGE):
-        rounded = sorted({next_multiple(min(s, side), multiple) for s in sides})
+    def of_own_images(self) -> float:
+        """Bytes of a sample of a model that trains on images of one size.
+
+        Raises:
+            UserError: a sample cannot be tried.
+        """
         try:
-            left = [left_by_images(model, model.imagined(1, s, scale, frames)) for s in rounded]
-            break
+            return self.left_behind(self.model.imagined(FEW, 0, 1)) / FEW
         except Exception as e:
-            if sides is LARGE:
-                raise UserError(f"one small sample cannot be tried ({e})") from e
-    slope = (left[-1] - left[0]) / (rounded[-1] ** 2 - rounded[0] ** 2) if len(left) > 1 else left[0] / rounded[0] ** 2
-    return left[-1] + slope * (side**2 - rounded[-1] ** 2)
+            raise UserError(f"some samples cannot be tried ({e})") from e
+
+    def of_patches(self, side: int, scale: int, frames: int) -> float:
+        """Bytes of a sample with patches of so many pixels a side, by smaller patches.
+
+        Raises:
+            UserError: a small sample cannot be tried.
+        """
+        multiple = math.lcm(*(size_multiple(n) for n in self.model.networks.values())) * scale
+        for sides in (SIDES, LARGE):
+            rounded = sorted({next_multiple(min(s, side), multiple) for s in sides})
+            try:
+                left = [self.left_by_images(self.model.imagined(1, s, scale, frames)) for s in rounded]
+                break
+            except Exception as e:
+                if sides is LARGE:
+                    raise UserError(f"one small sample cannot be tried ({e})") from e
+        slope = left[0] / rounded[0] ** 2
+        if len(left) > 1:
+            slope = (left[-1] - left[0]) / (rounded[-1] ** 2 - rounded[0] ** 2)
+        return left[-1] + slope * (side**2 - rounded[-1] ** 2)
+
+    def left_by_images(self, batch: Batch) -> int:
+        """`left_behind`, with images of as many channels as the network takes: gray ones, or both views of a stereo pair."""
+        try:
+            return self.left_behind(batch)
+        except (RuntimeError, UserError) as e:
+            wanted = channels_taken(e)
+            if wanted is None:
+                raise
+        return self.left_behind({k: of_channels(v, wanted) for k, v in batch.items()})
+
+    def left_behind(self, batch: Batch) -> int:
+        """Bytes that the forward passes of an iteration keep for the gradient, the weights themselves aside."""
+        self.inside = 0
+        with kept_for_gradients(weights_of(self.model)) as kept:
+            next(iter(self.model.updates(batch, LATE)))
+        return size_of(kept) + self.inside
+
+
+def size_of(kept: Mapping[int, torch.UntypedStorage]) -> int:
+    """Bytes of all storages."""
+    return sum(storage.nbytes() for storage in kept.values())
 
 
 def largest_step(opt: Options, own: int | None = None) -> tuple[int, int]:
@@ -204,17 +253,6 @@ def without_weights(opt: Options) -> Options:
     return options.check(values)
 
 
-def left_by_images(model: Model, batch: Batch) -> int:
-    """`left_behind`, with images of as many channels as the network takes: gray ones, or both views of a stereo pair."""
-    try:
-        return left_behind(model, batch)
-    except (RuntimeError, UserError) as e:
-        wanted = channels_taken(e)
-        if wanted is None:
-            raise
-    return left_behind(model, {k: of_channels(v, wanted) for k, v in batch.items()})
-
-
 def of_channels(value: Any, count: int) -> Any:
     """An image of three channels with so many; anything else as it is."""
     if not isinstance(value, Tensor) or value.dim() < 4 or value.shape[-3] != 3:
@@ -222,15 +260,8 @@ def of_channels(value: Any, count: int) -> Any:
     return value.repeat_interleave(-(-count // 3), -3)[..., :count, :, :]
 
 
-def left_behind(model: Model, batch: Batch) -> int:
-    """Bytes that the forward passes of an iteration keep for the gradient, the weights themselves aside."""
-    with kept_for_gradients(weights_of(model)) as kept:
-        next(iter(model.updates(batch, LATE)))
-    return sum(storage.nbytes() for storage in kept.values())
-
-
 def weights_of(model: Model) -> list[Tensor]:
-    """The weights of its networks, and of what it has besides: losses, an extractor of features."""
+    """The weights, of any shape, of a model's networks and of its other modules: losses, an extractor of features."""
     besides = [m for m in vars(model).values() if isinstance(m, nn.Module)]
     return [p for m in (*model.networks.values(), *besides) for p in m.parameters()]
 

@@ -22,6 +22,7 @@ def kept(opt: Options, state: Mapping[str, Any] | None) -> Options:
     """
     if state is None or opt.train is None or not opt.train.keep_global_batch or not state.get("options"):
         return opt
+    # Samples per step then, and what each stage of this run would take.
     before, block, ranks = state["options"], opt.datasets["train"], distributed.world_size()
     batches = _each(before.get("datasets.train.mini_batch_sizes"), before.get("datasets.train.batch_size_per_gpu", 1))
     micro = _each(before.get("datasets.train.accumulates"), before.get("train.accumulate", 1))
@@ -31,6 +32,7 @@ def kept(opt: Options, state: Mapping[str, Any] | None) -> Options:
     shares = [_of(now, i) * ranks for i in range(stages)]
     needed = [total // share for total, share in zip(wanted, shares, strict=True)]
     own = _each(block.accumulates, opt.train.accumulate)
+    # They must divide evenly; stages of different factors need their own list.
     divides = all(n and n * share == total for n, share, total in zip(needed, shares, wanted, strict=True))
     if not divides or (block.accumulates is None and len(set(needed)) > 1):
         if distributed.is_main():
@@ -46,6 +48,7 @@ def kept(opt: Options, state: Mapping[str, Any] | None) -> Options:
             "train.keep_global_batch: %s samples on %d rank(s) as on %d, in %s micro-batch(es) per step",
             *(_listed(wanted), ranks, state["world_size"], _listed(needed)),
         )
+    # The same options with other numbers of micro-batches.
     values = opt.to_dict()
     if block.accumulates is None:
         values["train"] = {**values["train"], "accumulate": needed[0]}

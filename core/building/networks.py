@@ -24,7 +24,6 @@ from ..options.schema import Options, Train, Val
 from ..runtime import checkpoint, distributed, memory, parallel
 from ..runtime.activations import recomputed
 from ..runtime.gate import gate, given_in, mentioned, refusal, without_it
-from ..runtime.operations import counts_calls
 from ..runtime.optimizers import build_optimizer
 from .weights import load_pretrained
 
@@ -44,16 +43,19 @@ def build_model(
     kind = model_class(opt.model_type)
     of_training = (*kind.frozen, *kind.discriminators)
     teachers = [] if for_training else [k for k in of_training if k not in kind.required_networks]
+    # Networks; those of which only training has a use are left out elsewhere.
     networks = {}
     for key, block in opt.networks.items():
         if key in teachers:
             continue
         networks[key] = weighed_network(key, block, device, for_training and key not in kind.frozen)
+    # Losses, named as in the option file.
     blocks: Mapping[str, Any] = opt.train or {}
     losses = {}
     for name in [k for k in blocks if for_training and k.endswith("_opt")]:
         with gate(f"train.{name}", blocks[name]):
             losses[name.removesuffix("_opt")] = build_loss(blocks[name])
+    # The model, with those keys of train and val that are parameters of it.
     own = MODELS.parameters(opt.model_type)
     settings = {k: v for k, v in blocks.items() if k in own and k not in kind.inference_options}
     settings = {k: v for k, v in settings.items() if not isinstance(v, Epochs)}  # only training knows how long they are
@@ -62,6 +64,7 @@ def build_model(
         model: Model = kind(networks, losses, **settings)
         if kind.top_level is not None:
             model.configure(kind.top_level(**{k: opt[k] for k in parameters(kind.top_level) if k in opt}))
+    # Weights, before the move to the device.
     for key, network in networks.items():
         with gate(f"path.pretrain_network_{key}"):
             load_pretrained(opt, key, network, model, resume, for_training)
@@ -179,6 +182,8 @@ def lay_out(train: Train, val: Val, trained: Mapping[str, nn.Module], ema: EMA |
 def compile_as(network: nn.Module, how: bool | str) -> None:
     """Compile a network in place when it is called, as options say it."""
     if how:
+        from ..runtime.operations import counts_calls
+
         network.compile(mode=None if how is True else str(how))
         counts_calls(network)
 

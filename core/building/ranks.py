@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ...datasets.loading.contents import contents
 from .. import changes
 from ..annotations import plain
 from ..options.schema import Options
-from ..runtime import alike, distributed
+from ..runtime import distributed
 
 
 def require_same_run(opt: Options, command: str) -> None:
@@ -20,6 +19,8 @@ def require_same_run(opt: Options, command: str) -> None:
     """
     if distributed.world_size() == 1:
         return
+    from ..runtime import alike
+
     values = {k: v for k, v in changes.flat(plain(opt)) if k != "plugins"}  # wherever they lie, their code is compared
     alike.require({"command": command, **values, **alike.of_code(opt.plugins)})
 
@@ -32,5 +33,8 @@ def require_same_data(sets: Mapping[str, Any]) -> None:
     """
     if distributed.world_size() == 1:
         return
+    from ...datasets.loading.contents import contents
+    from ..runtime import alike
+
     found = {name: contents(dataset) for name, dataset in sets.items()}
     alike.require({f"{what} of '{name}'": v for name, facts in found.items() for what, v in facts.items()})

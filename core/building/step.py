@@ -16,7 +16,7 @@ from ..runtime import memory
 from ..runtime.gate import given_in
 
 CHANNELS = 64
-"""That a layer is taken to have in the guess at whether a closer look is worth its time."""
+"""Number of channels that a layer is taken to have, in the guess at whether a closer look is worth its time."""
 
 
 def watch(networks: Mapping[str, nn.Module], opt: Options, device: torch.device) -> None:

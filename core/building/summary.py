@@ -15,7 +15,7 @@ from ..options.schema import Best, Val
 from ..runtime.precision import in_words
 
 
-def summary(
+def data_summary(
     block: Loader, dataset: Any, epoch: Epoch, loader: TrainLoader, evaluator: Evaluator, total_iter: int, val: Val
 ) -> str:
     """The training set and the validation sets in some lines: how many images, how they are batched, how many epochs that is.

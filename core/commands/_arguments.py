@@ -36,7 +36,7 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow_duplicate_keys",
         action="store_true",
-        help="of a key given twice take the last, as BasicSR does",
+        help="take the last of two equal keys, as BasicSR does",
     )
     add_trust(parser)
 
@@ -94,7 +94,9 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 def add_encoding(parser: argparse.ArgumentParser) -> None:
     """``--codec``, ``--crf`` and ``--pix_fmt``: how clips are written."""
-    parser.add_argument("--codec", metavar="NAME", help="of clips: h264, hevc, av1, vp9, prores, ffv1, mjpeg, mpeg4")
+    parser.add_argument(
+        "--codec", metavar="NAME", help="codec of clips: h264, hevc, av1, vp9, prores, ffv1, mjpeg, mpeg4"
+    )
     parser.add_argument("--crf", type=float, metavar="N", help="constant rate factor of clips: smaller is better")
     parser.add_argument("--pix_fmt", metavar="NAME", help="pixel format of clips: yuv420p10le, yuv444p, ...")
 

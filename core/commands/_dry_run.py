@@ -63,8 +63,10 @@ def dry_run(opt: Options, launcher: str = "none") -> None:
         logger.start_console()
         remarks = cleanup.enter_context(noted())
         folder = None
+        # The report.
         if distributed.is_main():
             folder = cleanup.enter_context(tempfile.TemporaryDirectory(prefix="relume_dry_run_"))
+        # The training as it would be built, in a temporary folder, with stand-ins for absent files.
         opt, absent = rehearsed(opt, str(distributed.broadcast(folder)))
         refuse_missing(opt, ("train", "val"))
         opt = with_seed(opt, None)
@@ -73,6 +75,7 @@ def dry_run(opt: Options, launcher: str = "none") -> None:
         assert opt.train is not None
         experiment = Experiment(opt)
         trainer = build_trainer(opt, opt.train, dataset, experiment, None, device, cleanup, StopRequest())
+        # A few steps and one validation picture.
         trainer.until = STEPS
         for loader in trainer.parts.evaluator.loaders.values():
             loader.limit(1)

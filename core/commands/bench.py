@@ -24,7 +24,7 @@ from .. import options
 from ..errors import UserError, in_one_line
 from ..options import Options
 from ..reports.calls import Call, validation_size
-from ..reports.costs import Cost, Setting, cost, macs, macs_of_shapes, parameters
+from ..reports.costs import Cost, Setting, cost, macs, macs_of_shapes, parameter_count
 from ..reports.text import aligned, amount
 from ..runtime import memory
 from ..runtime.checkpoint import write_atomically
@@ -88,7 +88,7 @@ def run(arguments: argparse.Namespace) -> None:
             notes.append(f"{file}: MACs of a validation picture are not known: {why}")
         described.append(
             {
-                "file": str(file), "network": opt["network_g"]["type"], "parameters": parameters(call.network),
+                "file": str(file), "network": opt["network_g"]["type"], "parameters": parameter_count(call.network),
                 "given": call.said(), "val": at_val, "costs": [asdict(c) for c in found],
             }
         )  # fmt: skip

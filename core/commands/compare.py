@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ..errors import UserError, expanded, printable
 from ..reports import files
-from ..reports.comparison import Comparison, Entry, compared, entry_of
+from ..reports.comparison import Compared, Comparison, compared, entry_of
 from ..runtime import streams
 
 
@@ -92,10 +92,11 @@ def table(comparison: Comparison, arguments: argparse.Namespace) -> str:
     return tables.comma_separated(comparison) if arguments.csv else ""
 
 
-def entries(arguments: argparse.Namespace, notes: list[str]) -> list[Entry]:
+def entries(arguments: argparse.Namespace, notes: list[str]) -> list[Compared]:
     """What is named on the command line, each once."""
     found: dict[Path, files.Run] = {}
     foreign: set[Path] = set()
+    # Folders of runs, and folders of pictures that others made.
     for text in arguments.runs:
         inside = files.find(text)
         if not inside:
@@ -104,8 +105,9 @@ def entries(arguments: argparse.Namespace, notes: list[str]) -> list[Entry]:
             inside = [files.Run(folder)]
         found.update({r.root.resolve(): r for r in inside})
     runs = list(found.values())
+    # Labels, which the parent folder distinguishes where two runs have one name.
     names = Counter(r.name for r in runs)
-    every: list[Entry | None] = []
+    every: list[Compared | None] = []
     for each in runs:
         parent = each.root.resolve().parent.name
         label = printable(each.name if names[each.name] == 1 else f"{parent}/{each.name}")

@@ -91,7 +91,10 @@ def fitted(state: dict[str, Tensor], block: Mapping[str, Any]) -> Fitted:
 
 
 def in_own_names(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """`state` with the names of a network, where that knows those of an older release; it holds what fits afterwards."""
+    """`state`, tensors of any shape, with the names of a network that knows those of an older release.
+
+    Afterwards the network holds what fits.
+    """
     seen = dict[str, Tensor]()
     hook = network.register_load_state_dict_pre_hook(lambda module, found, prefix, *_: seen.update(found))
     with contextlib.suppress(RuntimeError):  # of what does not fit, which is explained later
@@ -121,7 +124,7 @@ def convert(source: Path, target: Path, opt: Options | None = None, stubbed: Seq
     notes = ""
     about = weights.about_itself(found)
     if opt is not None:
-        about = description.describe(opt)
+        about = description.weights_description(opt)
         state, dropped, fresh = fitted(state, opt.networks["g"])
         notes += (
             f", without {len(dropped)} that the network does not have ({', '.join(dropped[:3])})" if dropped else ""
@@ -142,7 +145,7 @@ def convert(source: Path, target: Path, opt: Options | None = None, stubbed: Seq
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command line takes."""
     parser.add_argument("original", type=Path, help="checkpoint of an original")
-    parser.add_argument("out", type=Path, help="what to write, .safetensors or .pth")
+    parser.add_argument("out", type=Path, help="file to write, .safetensors or .pth")
     parser.add_argument("-opt", "--opt", help="option file whose network_g the weights must fit")
     add_trust(parser)
     parser.add_argument(

@@ -58,7 +58,7 @@ def training_set(opt: Options, folder: str) -> RealESRGANDataset:
 
 
 def pairs(dataset: RealESRGANDataset, count: int, seed: int) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Name, input and ground truth of `count` samples of every photograph.
+    """Name, input (3, h, w) and ground truth (3, H, W) of `count` samples of every photograph.
 
     Raises:
         UserError: a photograph cannot be read.
@@ -98,9 +98,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _arguments.add_option_file(parser)
     _arguments.add_overrides(parser)
     parser.add_argument("-i", "--input", required=True, metavar="DIR", help="photographs, sub-folders included")
-    parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help="where lq, gt and sheet.png go")
+    parser.add_argument(
+        "-o", "--output", required=True, type=Path, metavar="DIR", help="folder for lq, gt and sheet.png"
+    )
     parser.add_argument("--count", type=int, default=1, help="samples of every photograph (1)")
-    parser.add_argument("--seed", type=int, help="of all draws; manual_seed of the file when omitted, else 0")
+    parser.add_argument("--seed", type=int, help="seed of all draws; manual_seed of the file when omitted, else 0")
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -15,9 +15,9 @@ from ..errors import UserError, expanded
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command line takes."""
-    parser.add_argument("names", nargs="*", metavar="NAME", help="which weights")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="names of the weights")
     parser.add_argument("--list", action="store_true", help="show all that are known")
-    parser.add_argument("--to", metavar="FOLDER", help="where to, instead of the cache")
+    parser.add_argument("--to", metavar="FOLDER", help="folder to write to, instead of the cache")
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -69,7 +69,8 @@ def explained(asked: str) -> str:
     section = section_of(asked)
     if section is not None:
         return section_page(section)
-    if model(asked) or reference.families_of(asked):
+    at_hand = model(asked) or reference.families_of(asked, libraries=False)
+    if at_hand or (not in_sections(owner, name) and reference.families_of(asked)):
         return component_page(asked)
     if asked == BASE:
         return "\n".join([BASE, *wrapped(BASE_TEXT), f"  example  {BASE}: relume:quickstart.yml"])
@@ -116,18 +117,26 @@ def family_of_block(asked: str) -> str | None:
 
 def model(name: str) -> str | None:
     """The model wrapper of that name."""
-    return name if name in MODELS else None
+    return name if MODELS.at_hand(name) else None
+
+
+def in_sections(owner: str, name: str) -> list[Key]:
+    """The keys of sections that are meant by ``owner.name``, or by a name alone."""
+    section = section_of(owner) if owner else None
+    sections = ("", *SECTIONS) if not owner else () if section is None else (section,)
+    return [k for s in sections for k in every_key_of(s) if k.name == name]
 
 
 def keys(owner: str, name: str) -> list[Key]:
     """The keys that are meant by ``owner.name``, or by a name alone; those of components most used first."""
+    found = in_sections(owner, name)
+    if found:
+        return found
     if not owner:
-        found = [k for s in ("", *SECTIONS) for k in every_key_of(s) if k.name == name]
-        return found or [k for family in FAMILIES for k in of_family(family, name)]
+        return [k for family in FAMILIES for k in of_family(family, name)]
     section = section_of(owner)
     if section is not None:
-        found = [k for k in every_key_of(section) if k.name == name]
-        return found or (of_family("datasets", name) if section == "datasets" else [])
+        return of_family("datasets", name) if section == "datasets" else []
     if model(owner):
         return [k for s in ("train", "val") for k in reference.model_keys(owner, s) if k.name == name]
     found = [k for f in reference.families_of(owner) for k in reference.component(f, owner) if k.name == name]

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command line takes."""
     add_model(parser)
     parser.add_argument("--param_key", metavar="KEY", help="entry of the weights file; the average where there is one")
-    parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help="what to write: .onnx, ...")
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help="file to write: .onnx, ...")
     parser.add_argument("--fp16", action="store_true", help="weights of half the size; input and output stay float32")
     parser.add_argument("--tolerance", type=float, help="largest difference that is accepted (0.001; 0.02 with --fp16)")
     parser.add_argument(
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="size of the one input of networks that allow one only (64 96)",
     )
     parser.add_argument(
-        "--aoti", action="store_true", help="of .pt2: a package compiled by AOTInductor for this machine"
+        "--aoti", action="store_true", help="make of a .pt2 file a package compiled by AOTInductor for this machine"
     )
     parser.add_argument("--force", action="store_true", help="overwrite the file")
 

@@ -22,7 +22,7 @@ from ..inference.self_ensemble import SYMMETRIES
 from ..runtime import devices, logger
 from ..runtime.distributed import named_device
 from ..use.inputs import STANDARD
-from ..use.results import Request, Results
+from ..use.results import InferRequest, Results
 from ._arguments import add_encoding, add_model, named
 
 DTYPES = {"float32": "off", "bfloat16": "bf16", "float16": "fp16", "fp32": "off", "bf16": "bf16", "fp16": "fp16"}
@@ -33,12 +33,15 @@ RUNS = True
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command line takes."""
+    # What goes in and out.
     parser.add_argument("-i", "--input", required=True, metavar="PATH", help="picture, folder, glob, list, clip, or -")
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder, file for one picture, or -")
     add_model(parser)
     parser.add_argument("--param_key", metavar="KEY", help="entry of the weights file; the average where there is one")
     parser.add_argument("--suffix", default="", help="added to the names of results")
-    parser.add_argument("--format", metavar="EXT", help="of results, png or exr or mp4; the input's when omitted")
+    parser.add_argument(
+        "--format", metavar="EXT", help="format of results, such as png, exr or mp4; the input's when omitted"
+    )
     parser.add_argument(
         "--depth",
         type=int,
@@ -46,13 +49,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="bits per sample (clips: 8, 10, 12); the input's when omitted",
     )
     add_encoding(parser)
+    # How it is computed.
     parser.add_argument("--outscale", type=float, metavar="X", help="size of results / size of inputs")
     parser.add_argument(
         "--tile", type=int, metavar="N", help="side of tiles, 0 for none; what memory holds when omitted"
     )
-    parser.add_argument("--tile_overlap", type=int, metavar="N", help="of tiles; what the network needs when omitted")
+    parser.add_argument(
+        "--tile_overlap", type=int, metavar="N", help="overlap of tiles; what the network needs when omitted"
+    )
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="pictures of one size at a time (1)")
-    parser.add_argument("--dtype", choices=tuple(DTYPES), default="float32", help="what is computed in (float32)")
+    parser.add_argument(
+        "--dtype", choices=tuple(DTYPES), default="float32", help="precision of the computation (float32)"
+    )
     parser.add_argument("--compile", action="store_true", help="compile the network first: slower to start")
     parser.add_argument(
         "--self-ensemble",
@@ -67,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default=devices.chosen().type)
 
 
-def request(a: argparse.Namespace) -> Request:
+def request(a: argparse.Namespace) -> InferRequest:
     """What the command line asks for.
 
     Raises:
@@ -80,7 +88,7 @@ def request(a: argparse.Namespace) -> Request:
         raise UserError(f"--outscale: must be above 0 and at most 64, not {a.outscale:g}")
     if "/" in a.suffix:
         raise UserError(f"--suffix: '{a.suffix}' is to be part of a name; give another folder with -o")
-    return Request(
+    return InferRequest(
         source=a.input,
         target=a.output,
         ending=a.suffix,

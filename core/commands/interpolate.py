@@ -27,12 +27,12 @@ from ..errors import UserError, expanded
 from ..imaging.image_io import imwrite
 from ..imaging.video_codecs import USUAL, Encoding, choose
 from ..imaging.video_writer import VideoWriter
-from ..inference.halving import DEEPEST
+from ..inference.halving import MOST_HALVINGS
 from ..load import load_model
 from ..models.interpolation import InterpolationModel
 from ..runtime import devices
 from ..runtime.distributed import named_device
-from ..use.clips import alike
+from ..use.clips import played_alike
 from ..use.interpolated import (
     FOLDER_RATE,
     Between,
@@ -135,7 +135,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--flow_scale", type=float, default=1.0, help="0.5 for 2K, 0.25 for 4K")
     parser.add_argument("--frames", type=Path, metavar="FOLDER", help="write numbered PNG files")
     parser.add_argument("--video", type=Path, metavar="FILE", help="write a video")
-    parser.add_argument("--fps", help="at which the video plays; as fast as the input when omitted")
+    parser.add_argument("--fps", help="frame rate of the video; it plays as fast as the input when omitted")
     parser.add_argument(
         "--drop_duplicates", action="store_true", help="leave out frames that repeat the one before first"
     )
@@ -184,6 +184,7 @@ def run(a: argparse.Namespace) -> None:
     Raises:
         UserError: no output is named, ``--flow_scale`` is out of range, or the network finds middles only.
     """
+    # Refuse what cannot be done before anything is read.
     if a.frames is None and a.video is None:
         raise UserError("where to? Give --frames FOLDER, --video FILE, or both")
     if not 0 < a.flow_scale <= 1:
@@ -196,12 +197,14 @@ def run(a: argparse.Namespace) -> None:
     moments = plan.moments
     if a.frames is not None:
         refuse_mixtures(a.frames, a.input, len(moments))
+    # The network, which may not know moments other than the middle.
     model = build(a.opt, a.weights, device)
     model.tta, model.flow_scale, model.recursive = a.tta, a.flow_scale, a.recursive
     parts = {m.part for m in moments} - {Fraction(0), Fraction(1, 2)}
     if parts and not a.recursive and not knows_time(model, device):
         raise UserError(f"{a.opt or a.weights}: this network only finds the middle of two frames; give --recursive")
     refuse_unreachable(parts if a.recursive else set())
+    # Frames are read ahead, interpolated and written as they come.
     between = Between(model, device, a.across_cuts)
     with contextlib.closing(ahead(plan.frames(clip))) as frames:
         count = write(a, between(frames, moments), clip, plan, encoding)
@@ -237,7 +240,7 @@ def refuse_unreachable(parts: set[Fraction]) -> None:
         UserError: there is one.
     """
     for part in parts:
-        if part.denominator & (part.denominator - 1) or part.denominator > 2**DEEPEST:
+        if part.denominator & (part.denominator - 1) or part.denominator > 2**MOST_HALVINGS:
             raise UserError(
                 f"--recursive: halving reaches 1/2, 1/4, 3/4, ... of the way between two frames, not {part}"
             )
@@ -249,7 +252,7 @@ def opened(a: argparse.Namespace, clip: Clip, plan: Plan, encoding: Encoding) ->
     rate = plays or plan.rate
     if not isinstance(clip, Video):
         return VideoWriter(a.video, rate, encoding=encoding)
-    about = alike(clip, [moment.time for moment in plan.moments], rate)
+    about = played_alike(clip, [moment.time for moment in plan.moments], rate)
     if plays is not None:
         about["timed"] = False
     if plays is not None or a.from_fps is not None:

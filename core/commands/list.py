@@ -66,8 +66,8 @@ def listing(family: str) -> Iterator[str]:
         yield "  from spandrel, each with its licence (relume explain NAME has the parameters):"
         for name in library:
             yield f"    {name} ({zoo.about(name)})"
-        if not zoo.has_extra():
-            yield f"  {zoo.EXTRA_LIBRARY}, under restrictive licences, is not installed: {', '.join(zoo.EXTRA)}"
+        if missing := zoo.restricted():
+            yield f"  {zoo.EXTRA_LIBRARY}, under restrictive licences, is not installed: {', '.join(missing)}"
     if registry is OPTIMIZERS:
         others = sorted({*of_others()} - {*registry.names(), *library})
         yield f"  from {' and '.join(OTHERS)} (pip install 'relume[optimizers]'):"

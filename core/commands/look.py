@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def samples(dataset: Any, block: Loader, seed: int, first: int, count: int) -> Iterator[dict[str, Tensor]]:
-    """Pictures by label of the first epoch's samples, input first and target last.
+    """Pictures (C, H, W) by label of the first epoch's samples, input first and target last.
 
     Raises:
         UserError: a sample cannot be read.
@@ -102,7 +102,7 @@ def samples(dataset: Any, block: Loader, seed: int, first: int, count: int) -> I
 
 
 def named(item: Mapping[str, Any], index: int, mean: Any, std: Any) -> dict[str, Tensor]:
-    """The pictures of a sample by label: its name and role."""
+    """The pictures (C, H, W) of a sample by label: its name and role."""
     roles = [k for k, v in item.items() if isinstance(v, Tensor) and v.dim() == 3 and v.shape[0] <= 6]
     roles.sort(key=lambda k: (k == "gt", k != "lq"))
     paths = {k: item.get(f"{k}_path") for k in roles}
@@ -117,7 +117,7 @@ def named(item: Mapping[str, Any], index: int, mean: Any, std: Any) -> dict[str,
 
 
 def sheet(pictures: list[dict[str, Tensor]]) -> np.ndarray:
-    """Columns of samples, the pictures of each below each other."""
+    """Columns of samples as one picture of shape (H, W, 3), with the pictures (C, h, w) of each sample below each other."""
     deepest = max(map(len, pictures))
     blank = np.full((HEIGHT, HEIGHT, 3), visual.BACKGROUND, np.uint8)
     cells: list[visual.Picture] = []

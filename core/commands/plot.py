@@ -36,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--smooth", type=float, default=0.6, help="weight of the past in [0, 1), 0 for raw values (0.6)"
     )
     axes = ("iterations", "samples", "hours")
-    parser.add_argument("--against", choices=axes, default="iterations", help="what runs to the right (iterations)")
+    parser.add_argument(
+        "--against", choices=axes, default="iterations", help="quantity of the horizontal axis (iterations)"
+    )
     parser.add_argument("--log", action="store_true", help="logarithmic axis for losses")
 
 

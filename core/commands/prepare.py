@@ -52,6 +52,7 @@ def shared(command: argparse.ArgumentParser) -> None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command line takes."""
     commands = parser.add_subparsers(dest="command", required=True)
+    # Commands that write nothing, or whole data sets.
     looks = commands.add_parser("check", help="check pairs")
     looks.add_argument("lq", help="inputs")
     looks.add_argument("gt", help="targets of the same names")
@@ -61,21 +62,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data = commands.add_parser("data", help="published data sets: where they come from; from download to layout")
     data.add_argument("name", nargs="?", help="which; all of them in a table when omitted")
     data.add_argument("folder", nargs="?", help="the download; what is known of the data set when omitted")
-    data.add_argument("out", nargs="?", help="where the data go, for those that do not stay where they are")
-    data.add_argument("--seed", type=int, default=0, help="of the draw of what is held out (0)")
+    data.add_argument("out", nargs="?", help="folder to write, for data sets that are not used in place")
+    data.add_argument("--seed", type=int, default=0, help="seed of the draw of the held-out files (0)")
     data.add_argument("--list", help="file with the names of what is held out, one a line, instead")
     shared(data)
     index = commands.add_parser("index", help="note where each file lies in tar files, so that data begin at once")
     index.add_argument("folder", help="folder of tar files, local or remote")
     index.set_defaults(workers=1)
+    # Commands that make something of a folder, and the options of each.
     every = {}
     for name, what in MAKERS.items():
         command = every[name] = commands.add_parser(name, help=what)
         command.add_argument("folder", help="videos or images, sub-folders included")
-        command.add_argument("out", help="what to write")
+        command.add_argument("out", help="file or folder to write")
         shared(command)
     for name in ("lmdb", "meta", "tar"):
-        every[name].add_argument("--kind", choices=KINDS, default="images", help="what the folder holds")
+        every[name].add_argument("--kind", choices=KINDS, default="images", help="kind of files in the folder")
     every["tar"].add_argument("--gt", help="targets of the same names, to pack pairs")
     every["tar"].add_argument("--samples", type=int, default=1000, help="images or pairs in each file (1000)")
     every["hdr"].add_argument("--renditions", type=int, default=1, help="pictures of each scene")
@@ -91,7 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     degrading.add_argument("--scale", type=int, default=1, help="inputs are so many times smaller, by Matlab's bicubic")
     degrading.add_argument("--noise", type=float, default=0.0, help="deviation of Gaussian noise in grey levels of 255")
     degrading.add_argument("--jpeg", type=int, help="quality of JPEG compression, 1 to 100")
-    degrading.add_argument("--seed", type=int, default=0, help="of the noise (0)")
+    degrading.add_argument("--seed", type=int, default=0, help="seed of the noise (0)")
 
 
 def check(arguments: argparse.Namespace) -> None:

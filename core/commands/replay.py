@@ -16,7 +16,7 @@ from .. import options
 from ..building.networks import build_model
 from ..errors import UserError, printable
 from ..options.nodes import Problem, to_python
-from ..options.reading.source import Source
+from ..options.reading.source import YamlText
 from ..runtime import checkpoint, devices
 from ..runtime.state import seed_everything
 
@@ -102,7 +102,7 @@ def written(bundle: dict[str, Any]) -> dict[str, Any]:
         UserError: they are no options.
     """
     problems: list[Problem] = []
-    root = Source("the bundle's options", Path.cwd(), 1, problems).nodes(str(bundle["options"]))
+    root = YamlText("the bundle's options", Path.cwd(), 1, problems).nodes(str(bundle["options"]))
     values = to_python(root) if root is not None and not problems else None
     if not isinstance(values, dict):
         raise UserError(

@@ -146,7 +146,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--raw", action="store_true", help="use the trained weights, not their average, where there is one"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for PNG files, or a .npz file")
-    parser.add_argument("--seeds", default="0-63", help="which images: 0-63 (the default), or 1,5,8-11")
+    parser.add_argument("--seeds", default="0-63", help="seeds of the images: 0-63 (the default), or 1,5,8-11")
     parser.add_argument("--label", type=int, help="class of all images; the seed's remainder when omitted")
     parser.add_argument("--steps", type=int, nargs="+", default=[1], help="network evaluations per image (1)")
     parser.add_argument("--batch", type=int, default=64, help="images at a time (64)")

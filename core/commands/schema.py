@@ -28,7 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command line takes."""
     parser.add_argument("plugins", nargs="*", help="your own Python files or modules, to be included")
     _arguments.add_trust(parser)
-    parser.add_argument("-o", "--output", type=Path, default=SCHEMA, help="where to; options/schema.json when omitted")
+    parser.add_argument(
+        "-o", "--output", type=Path, default=SCHEMA, help="file to write; options/schema.json when omitted"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:

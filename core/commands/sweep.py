@@ -77,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--launcher",
         metavar="'COMMAND ...'",
         default="",
-        help="what starts each run and waits for it, such as 'srun --ntasks=1 --gpus=1'; this machine when omitted",
+        help="command that starts each run and waits for it, such as 'srun --ntasks=1 --gpus=1'; this machine when omitted",
     )
     parser.add_argument("--dry-run", action="store_true", help="only name the runs")
     _arguments.add_overrides(parser)
@@ -185,6 +185,7 @@ def train_all(path: str, runs: Sequence[Run], jobs: int, launcher: Sequence[str]
         KeyboardInterrupt: Ctrl-C; what was running has saved a checkpoint.
         Preempted: a run was told to stop, and so the sweep ends.
     """
+    # Runs that are finished already are not started.
     waiting: queue.SimpleQueue[Run] = queue.SimpleQueue()
     for one in runs:
         if is_finished(one.opt):
@@ -209,6 +210,7 @@ def train_all(path: str, runs: Sequence[Run], jobs: int, launcher: Sequence[str]
                 stop.set()
             print(f"{one.opt.name}: {'done' if one.code == 0 else f'exit code {one.code}: {one.said}'}", flush=True)
 
+    # One thread for each slot waits for its process; an interruption reaches all of them.
     workers = [threading.Thread(target=work, args=(slot,), daemon=True) for slot in range(jobs)]
     for worker in workers:
         worker.start()

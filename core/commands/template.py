@@ -48,8 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lq", metavar="DIR", help="folder of inputs")
     parser.add_argument("--gt", metavar="DIR", help="folder of targets, of the same names")
     parser.add_argument("--val_lq", metavar="DIR", help="folder of inputs for validation; without it there is none")
-    parser.add_argument("--val_gt", metavar="DIR", help="their targets")
-    parser.add_argument("--name", help="of the experiment")
+    parser.add_argument("--val_gt", metavar="DIR", help="targets for validation")
+    parser.add_argument("--name", help="name of the experiment")
 
 
 def run(arguments: argparse.Namespace) -> None:

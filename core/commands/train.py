@@ -34,11 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Train, or only check the options."""
-    from . import _arguments, check
-
     if arguments.check:
+        from . import check
+
         check.run(arguments)
         return
+    from . import _arguments
+
     with _arguments.run_of(arguments) as resolved:  # mistakes show before torch's trainer and loaders are imported
         if arguments.dry_run:
             from ._dry_run import dry_run

@@ -97,7 +97,7 @@ def blurred(image: Tensor, draws: Draws, engine: Engine, scale: int) -> Tensor:
 
 
 def shrunk(image: Tensor, draws: Draws, engine: Engine, scale: int) -> Tensor:
-    """By a divisor from 1 to twice the scale; or every n-th pixel, blurred by a Gaussian around what it stands for."""
+    """An image (3, H, W) shrunk by a divisor from 1 to twice the scale; or every n-th pixel of it after a Gaussian blur."""
     height, width = image.shape[-2:]
     if draws.coin("resized", 0.75):
         divisor = draws.uniform("divisor", 1, 2 * scale)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 T = TypeVar("T")
+
+
+def seeds_of(batch: Mapping[str, Any]) -> list[int]:
+    """The samples' seeds on the host: as the loader gives them there, or else from the tensor ``seed``, perhaps of a GPU."""
+    seeds: list[int] = batch["seeds"] if "seeds" in batch else batch["seed"].tolist()
+    return seeds
 
 
 class Draws:

@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UserError
+from ..ops.constants import constant
+from ..ops.filter_images import filtered_all
 from .codecs import Codec, recompress, recompress_clip
 from .draws import Draws
-from .filters import filter2D
 from .jpeg import DiffJPEG
 from .limits import JpegTable, Mode
 
@@ -46,8 +47,8 @@ class Engine:
         return self.blur_all([image], [kernel])[0]
 
     def blur_all(self, images: Sequence[Tensor], kernels: Sequence[Tensor]) -> list[Tensor]:
-        """`blur` of each image (3, H, W) with its own kernel (k, k); those of one size are computed together."""
-        return in_batches(images, kernels, filter2D)
+        """`blur` of each image (3, H, W) with its own kernel (k, k)."""
+        return filtered_all(images, kernels)
 
     def rescale(self, image: Tensor, factor: float, mode: Mode) -> Tensor:
         """The image (3, H, W) resized by `factor` to floor(H factor) x floor(W factor), without antialiasing.
@@ -93,7 +94,7 @@ class Engine:
         """
         seen = image.clamp(0, 1)
         if gray:
-            seen = torch.einsum("c,chw->hw", seen.new_tensor(LUMA), seen)[None]
+            seen = torch.einsum("c,chw->hw", constant(LUMA, seen), seen)[None]
         levels = (seen * 255).round().clamp(0, 255)
         values = levels.new_zeros(256).index_fill_(0, levels.flatten().long(), 1).sum()
         photons = torch.exp2(values.log2().ceil())  # all on the device, which nobody has to wait for
@@ -115,38 +116,16 @@ class Engine:
         return self.jpegs([image], [quality])[0]
 
     def jpegs(self, images: Sequence[Tensor], qualities: Sequence[float]) -> list[Tensor]:
-        """`compress` of each image (3, H, W) by JPEG with its own quality; those of one size are computed together."""
-        for image in images[:1]:
-            self.jpeg.to(image.device)
-        return in_batches(images, torch.tensor(qualities), lambda x, quality: self.jpeg(x.clamp(0, 1), quality))
+        """`compress` of each image (3, H, W) by JPEG with its own quality."""
+        return self.jpeg.all_of([image.clamp(0, 1) for image in images], qualities)
 
     def compress_clip(self, frames: Sequence[Tensor], codec: Codec, quality: float) -> list[Tensor]:
-        """Frames of a clip clipped, compressed and read back, each by itself but where the codec is one of video.
+        """Frames (3, H, W) of a clip clipped, compressed and read back: a video codec takes them together, others one by one.
 
         Raises:
             UserError: see `compress`.
         """
         return [self.compress(frame, codec, quality) for frame in frames]
-
-
-def in_batches(
-    images: Sequence[Tensor], parameters: Sequence[Tensor] | Tensor, work: Callable[[Tensor, Tensor], Tensor]
-) -> list[Tensor]:
-    """``work(images, parameters)`` of all images (3, h, w) of one size at a time, in the order given.
-
-    Args:
-        images: images (3, h, w), of any sizes.
-        parameters: parameter of each image.
-        work: function of stacks of both; each result depends on its own image and parameter alone.
-    """
-    sizes: dict[torch.Size, list[int]] = {}
-    for i, image in enumerate(images):
-        sizes.setdefault(image.shape, []).append(i)
-    results: dict[int, Tensor] = {}
-    for places in sizes.values():
-        stacks = (torch.stack([values[i] for i in places]) for values in (images, parameters))
-        results |= zip(places, work(*stacks), strict=True)
-    return [results[i] for i in range(len(images))]
 
 
 def quantise(image: Tensor) -> Tensor:
@@ -205,15 +184,15 @@ class OfFrame:
         return getattr(self.engine, name)
 
     def gaussian(self, image: Tensor, sigma: float, gray: bool, draws: Draws) -> Tensor:
-        """As `Engine.gaussian`."""
+        """`Engine.gaussian`, shapes included, with random numbers of this frame."""
         return self.engine.gaussian(image, sigma, gray, draws.part(f"frame{self.number}"))
 
     def coloured(self, image: Tensor, mixing: Tensor, draws: Draws) -> Tensor:
-        """As `Engine.coloured`."""
+        """`Engine.coloured`, shapes included, with random numbers of this frame."""
         return self.engine.coloured(image, mixing, draws.part(f"frame{self.number}"))
 
     def poisson(self, image: Tensor, scale: float, gray: bool, draws: Draws) -> Tensor:
-        """As `Engine.poisson`."""
+        """`Engine.poisson`, shapes included, with random numbers of this frame."""
         return self.engine.poisson(image, scale, gray, draws.part(f"frame{self.number}"))
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..ops.filter_images import by_plane, filtered
 
 
 def filter2D(img: Tensor, kernel: Tensor) -> Tensor:  # noqa: N802 - as BasicSR calls it
@@ -25,25 +25,7 @@ def filter2D(img: Tensor, kernel: Tensor) -> Tensor:  # noqa: N802 - as BasicSR 
     Raises:
         UserError: an even kernel.
     """
-    size = kernel.shape[-1]
-    if size % 2 == 0:
-        raise UserError(f"filter2D: a kernel of {size} x {size} has no centre; its side must be odd")
-    batch, channels, height, width = img.shape
-    spread = img
-    if size > 1:
-        spread = F.pad(img, (size // 2,) * 4, mode="reflect" if min(height, width) > size // 2 else "replicate")
-    return by_plane(spread, kernel.expand(batch, size, size).repeat_interleave(channels, dim=0)).reshape(img.shape)
-
-
-def by_plane(img: Tensor, kernels: Tensor) -> Tensor:
-    """Correlate each plane of (B, C, H, W) with its own of (B C, m, n), or all with (1, m, n): (B, C, H - m + 1, W - n + 1).
-
-    As one convolution in groups, of which a processor computes many for the time of one.
-    """
-    batch, channels, height, width = img.shape
-    planes = batch * channels
-    found = F.conv2d(img.reshape(1, planes, height, width), kernels[:, None].expand(planes, -1, -1, -1), groups=planes)
-    return found.reshape(batch, channels, *found.shape[-2:])
+    return filtered(img, kernel.expand(len(img), -1, -1))
 
 
 def gaussian_line(size: int, sigma: float) -> np.ndarray:

@@ -17,11 +17,11 @@ def in_order(values: Sequence[float], least: float = -math.inf, most: float = ma
     return len(values) == 2 and least <= values[0] <= values[1] <= most
 
 
-Span = Annotated[tuple[float, float], Rule("a range [least, largest]", in_order)]
+ValueRange = Annotated[tuple[float, float], Rule("a range [least, largest]", in_order)]
 Amounts = Annotated[
     tuple[float, float], Rule("a range [least, largest], neither negative", lambda v: in_order(v, least=0))
 ]
-Parts = Annotated[
+PartRange = Annotated[
     tuple[float, float], Rule("a range [least, largest] within [0, 1]", lambda v: in_order(v, least=0, most=1))
 ]
 Factors = Annotated[

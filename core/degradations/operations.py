@@ -312,7 +312,9 @@ class DegradationList:
             return quantise(engine.resize(image, target.size, "bicubic", antialias=True))
 
     def of_clip(self, frames: Sequence[Tensor], draws: Draws, engine: Engine, scale: int) -> list[Tensor]:
-        """The degraded frames of a clip, see `__call__`: the same operations with the same numbers in each, and other noise."""
+        """The degraded frames (3, h, w) of a clip (3, H, W) each: the operations draw the same numbers in each frame, except
+        for noise.
+        """
         height, width = frames[0].shape[-2:]
         target = Target((height // scale, width // scale), scale)
         degraded = list(frames)

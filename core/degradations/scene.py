@@ -13,7 +13,7 @@ from ..imaging.srgb import to_linear, to_srgb
 from . import DEGRADATIONS
 from .draws import Draws
 from .engines import Engine
-from .limits import Amounts, Factors, Parts, Span, hold
+from .limits import Amounts, Factors, PartRange, ValueRange, hold
 from .operations import Degradation, Target
 
 STEPS_PER_PIXEL = 8
@@ -80,9 +80,9 @@ class Rain(Degradation):
 
     def __init__(
         self,
-        drops: Parts = (0.005, 0.03),
+        drops: PartRange = (0.005, 0.03),
         length: Amounts = (8.0, 25.0),
-        angle: Span = (-30.0, 30.0),
+        angle: ValueRange = (-30.0, 30.0),
         brightness: Amounts = (0.2, 0.6),
         prob: Share = 1.0,
     ) -> None:

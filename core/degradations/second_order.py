@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..annotations import Share
 from ..errors import UserError
-from .draws import Draws
+from .draws import Draws, seeds_of
 from .engines import Engine, quantise
 from .kernels import padded, pulse, random_lowpass_kernel, random_mixed_kernels
 from .limits import Amounts, Factors, KernelType, Mode, OddSizes, Probabilities, Qualities, Three, hold, one_each
@@ -179,6 +179,7 @@ class SecondOrder:
 
     def decide(self, draws: Draws) -> Decisions:
         """All numbers of one sample but its kernels."""
+        # Every number has a name of its own, so that one more draw changes no other.
         updown1, scale1 = _drawn_scale(draws.part("resize1"), self.resize_prob, self.resize_range)
         updown2, scale2 = _drawn_scale(draws.part("resize2"), self.resize_prob2, self.resize_range2)
         gaussian1 = draws.coin("gaussian1", self.gaussian_noise_prob)
@@ -262,15 +263,18 @@ def degrade_all(
     def compressed(which: Sequence[int], key: Literal["quality1", "quality2"]) -> None:
         _replace(x, which, engine.jpegs([x[i] for i in which], [draws[i][key] for i in which]))
 
+    # The first stage.
     x = engine.blur_all(images, kernels[0])
     x = [noisy(1, i, engine.rescale(x[i], draws[i]["scale1"], draws[i]["mode1"])) for i in samples]
     compressed(samples, "quality1")
+    # The second stage, whose blur is left out for some.
     again = [i for i in samples if draws[i]["blur2"]]
     _replace(x, again, engine.blur_all([x[i] for i in again], [kernels[1][i] for i in again]))
     for i, (height, width) in enumerate(sizes):
         factor = draws[i]["scale2"]
         between = (max(1, int(height / scale * factor)), max(1, int(width / scale * factor)))
         x[i] = noisy(2, i, engine.resize(x[i], between, draws[i]["mode2"]))
+    # JPEG before or after the last filter, as each sample has drawn.
     compressed([i for i in samples if not draws[i]["sinc_first"]], "quality2")
     x = [engine.resize(x[i], (h // scale, w // scale), draws[i]["mode3"]) for i, (h, w) in enumerate(sizes)]
     x = engine.blur_all(x, kernels[2])
@@ -352,7 +356,7 @@ def synthesise(
     """Training pairs from what `datasets.real_esrgan.RealESRGANDataset` gives, on the device of ``gt``.
 
     Args:
-        batch: ``gt`` (B, 3, H, W), ``kernel1``, ``kernel2``, ``sinc_kernel`` (B, k, k), ``seed`` (B,).
+        batch: ``gt`` (B, 3, H, W), ``kernel1``, ``kernel2``, ``sinc_kernel`` (B, k, k), and seeds, see `seeds_of`.
         options: options of the chain.
         scale: factor of super-resolution.
         gt_size: side of the patch that is cut of each, at random.
@@ -363,7 +367,7 @@ def synthesise(
         ``lq`` (B, 3, gt_size / scale, gt_size / scale), ``gt``, and ``degraded``, cut alike.
     """
     source = batch["gt"] if degraded is None else degraded
-    draws = [Draws(seed) for seed in batch["seed"].tolist()]
+    draws = [Draws(seed) for seed in seeds_of(batch)]
     first, second, last = (batch[k].float() for k in ("kernel1", "kernel2", "sinc_kernel"))
     decisions = [options.decide(d) for d in draws]
     lq = degrade_second_order(source, first, second, last, decisions, scale, engine=engine)

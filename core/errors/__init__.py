@@ -12,12 +12,13 @@ from .base import (
     EXIT_PREEMPTED,
     EXIT_USER_ERROR,
     NonFiniteError,
+    RanksError,
     UserError,
 )
 from .escaping import escaped, table_row
 from .names import SHOWN, did_you_mean, edits, listing, meant
 from .paths import expanded, unreadable
-from .text import LINE, MESSAGE, VALUE, in_one_line, lines, message, printable, redacted, without_secrets
+from .text import LINE, MESSAGE, VALUE, first_line, in_one_line, lines, message, printable, redacted, without_secrets
 
 __all__ = [
     "EXIT_BROKEN_PIPE",
@@ -30,11 +31,13 @@ __all__ = [
     "SHOWN",
     "VALUE",
     "NonFiniteError",
+    "RanksError",
     "UserError",
     "did_you_mean",
     "edits",
     "escaped",
     "expanded",
+    "first_line",
     "in_one_line",
     "lines",
     "listing",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 EXIT_USER_ERROR = 2
 """Bad options, missing files, impossible requests."""
 EXIT_NONFINITE = 3
@@ -30,6 +32,18 @@ class UserError(Exception):
     def __init__(self, *message: object, key: str | None = None) -> None:
         super().__init__(*message)
         self.key = key
+
+
+class RanksError(UserError):
+    """What concerns several ranks, and says which: one failed or is gone, or they differ. ``code`` is the exit code of all.
+
+    The main rank says it for all, unless it is the one that is `gone`.
+    """
+
+    def __init__(self, message: str, code: int, gone: Iterable[int] = ()) -> None:
+        super().__init__(message)
+        self.code = code
+        self.everywhere = 0 not in gone
 
 
 class NonFiniteError(UserError):

@@ -34,7 +34,7 @@ WORDS = (
     r"token(?!iz)|secret|signature|password|passwd|passphrase|credential|api[-_]?key|access[-_]?key|account[-_]?key|"
     r"auth(?!or)|bearer|jwt|session|policy"
 )
-"""In names of what nobody else should know."""
+"""Parts of names whose values nobody else should know."""
 QUOTED = r"\"[^\"]*\"|'[^']*'|[^&;#\s'\"]+"
 USER = r"[^/\\\s'\"?#]{1,300}|(?!\d+/)[^/\\\s'\"?#:@]{1,99}:(?!\d+(?:/|$))[^\s'\"?#]{1,300}"
 """What stands before the host: a name with or without a password, in which users write '@' and '/' as they are. Lengths are
@@ -107,6 +107,11 @@ def lines(text: str) -> str:
     'a\n\tb\\x1b[2J'
     """
     return _visible(redacted(text), "\n\t")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type's name."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def in_one_line(error: BaseException) -> str:

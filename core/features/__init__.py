@@ -11,9 +11,11 @@ from typing import Any
 
 from ..registry import Registry
 from .base import FeatureExtractor
-from .libraries import from_library, known
+from .libraries import feature_from_library, known_features
 
-FEATURES = Registry("feature extractor", "relume.core.features", library=from_library, library_names=known)
+FEATURES = Registry(
+    "feature extractor", "relume.core.features", library=feature_from_library, library_names=known_features
+)
 
 
 def build_features(opt: Mapping[str, Any]) -> FeatureExtractor:

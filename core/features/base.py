@@ -69,7 +69,7 @@ def fingerprint(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> str
 
 
 def verified_state(owner: str, weights: str, sha256: str | None, where: str) -> dict[str, Tensor]:
-    """The state dict in a file, without running code from it.
+    """The state dict in a file, tensors of any shape by name, without running code from it.
 
     Args:
         owner: the extractor, for messages.

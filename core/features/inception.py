@@ -87,6 +87,7 @@ class Kept(nn.Module):
         self.weight, self.bias = layer.weight, layer.bias
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, features) -> the same."""
         return x
 
 
@@ -94,6 +95,7 @@ def inception() -> nn.Module:
     """torchvision's Inception v3 with 1008 classes and TensorFlow's pooling; gives the pooled features."""
     blocks = require("torchvision.models.inception", "inception_fid")
 
+    # FID's network differs from torchvision's in its pools: averages without the border, and a maximum in the last block.
     def pooled(block: Any, pool: Pool) -> Any:
         class Pooled(block):  # type: ignore[misc]  # torchvision is imported only here
             def _forward(self, x: Tensor) -> list[Tensor]:
@@ -107,6 +109,7 @@ def inception() -> nn.Module:
         result: nn.Module = pooled(blocks.InceptionE, next(last_pools))(channels)
         return result
 
+    # Its blocks in their order, without the auxiliary classifier.
     kinds = [
         blocks.BasicConv2d,
         pooled(blocks.InceptionA, average_pool),

@@ -101,7 +101,7 @@ BUILDERS: dict[str, Callable[[str, str], tuple[nn.Module, tuple[Any, Any]]]] = {
 }
 
 
-def from_library(name: str) -> Callable[..., FeatureExtractor] | None:
+def feature_from_library(name: str) -> Callable[..., FeatureExtractor] | None:
     """What builds the extractor called ``timm:<model>`` or ``torchvision:<model>``; None for other names."""
     library, colon, model = name.partition(":")
     if library not in BUILDERS or not colon or not model:
@@ -120,6 +120,6 @@ def from_library(name: str) -> Callable[..., FeatureExtractor] | None:
     return build
 
 
-def known() -> Iterable[str]:
+def known_features() -> Iterable[str]:
     """Forms of the names, for listings."""
     return [f"{library}:<model>" for library in BUILDERS]

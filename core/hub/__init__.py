@@ -20,7 +20,8 @@ from ..files.reading import checksum
 
 PREFIX = "hub:"
 RANDOM = "random"
-"""In place of a path to the weights of losses, feature extractors and discriminators that look through a trained network."""
+"""Word for random numbers, in place of a path to the weights of losses, feature extractors and discriminators that look
+through a trained network."""
 INDEX = Path(__file__).with_name("weights.yml")
 OWN = "weights.yml"
 """The name of an index of one's own, in `home`."""
@@ -206,6 +207,7 @@ def download(wanted: Entry, part: Path, place: Path, said: Callable[[str], None]
     import urllib.error
     import urllib.request
 
+    # Ask for the rest of what was fetched before.
     have = part.stat().st_size if part.is_file() else 0
     request = urllib.request.Request(wanted.url, headers={"User-Agent": "relume"})  # noqa: S310 - `read` knows its scheme
     if have:
@@ -217,6 +219,7 @@ def download(wanted: Entry, part: Path, place: Path, said: Callable[[str], None]
             total = None if left is None else int(left) + (0 if whole else have)
             with part.open("wb" if whole else "ab") as file:
                 copy(answer, file, 0 if whole else have, total, said)
+    # What the server, the network or the disk refuses, in one line.
     except urllib.error.HTTPError as e:
         if e.code == 416 and have:  # all of it is here, or more than there is; the checksum tells
             return

@@ -21,11 +21,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import UserError, require
+from ..errors import UserError, first_line, require
 from ..files.ceilings import refuse_total
 from . import conventions, radiance_format
 from .ceilings import refuse_large, refuse_pixels, unpacked
-from .storage import UnreadableFile, first_line
+from .storage import UnreadableFile
 
 REC_709 = (0.64, 0.33, 0.30, 0.60, 0.15, 0.06, 0.3127, 0.3290)
 """Chromaticities x, y of red, green, blue and white."""

@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from ..files import inside
-from . import tonemap, visual
+from . import visual
 from .image_io import imwrite
 from .naming import fitting
 from .normalisation import Values, denormalise
@@ -59,7 +59,7 @@ class Gallery:
     waiting: deque[tuple[str, Future[None]]] = field(default_factory=deque, init=False)
     """Files that a thread is writing, with the name of the image that each is of; see `written`."""
     depths: dict[str, bool] = field(default_factory=dict, init=False)
-    """By dataset, whether its inputs have more bits than saved pictures, which is looked up once."""
+    """Whether a dataset's inputs have more bits than saved pictures, which is looked up once."""
     _thread: ThreadPoolExecutor | None = field(default=None, init=False)
 
     def note_depth(self, dataset: str, lq: Tensor | None, mean: Values, std: Values) -> None:
@@ -95,6 +95,8 @@ class Gallery:
         given = {label: image[0] for label, image in images.items() if image is not None}
         shown: Mapping[str, visual.Picture] = given
         if transfer := self.transfers.get(dataset):
+            from . import tonemap
+
             linear = {label: radiance(image, transfer) for label, image in given.items()}
             if self.save_images:
                 self._write(name, path.with_suffix(f".{self.linear_format}"), linear["output"], 32)

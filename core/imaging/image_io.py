@@ -162,7 +162,7 @@ def imwrite(path: str | Path, image: Tensor | np.ndarray, bit_depth: int = 8) ->
 
 
 def encoded(path: str | Path, image: Tensor | np.ndarray, bit_depth: int = 8) -> bytes:
-    """What `imwrite` writes, from the same arguments.
+    """The bytes that `imwrite` writes, from the same arguments, in the same shapes.
 
     Raises:
         UserError: the format cannot hold such an image.

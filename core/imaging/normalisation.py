@@ -27,7 +27,7 @@ def normalise(image: Tensor, mean: Values, std: Values) -> Tensor:
 
 
 def denormalise(image: Tensor, mean: Values, std: Values) -> Tensor:
-    """``image std + mean``: what `normalise` did is undone. Arguments and errors as there."""
+    """``image std + mean`` of (..., C, H, W), the inverse of `normalise`, with the same errors."""
     if std is not None:
         image = image * _of_channels("std", std, image)
     return image if mean is None else image + _of_channels("mean", mean, image)

@@ -27,7 +27,7 @@ SEQUENTIAL = (0xC0, 0xC1)
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 SCAN = 0xDA
 MOST_PIXELS = 80_000_000
-"""Above it Pillow warns of bombs."""
+"""Number of pixels above which Pillow warns of decompression bombs."""
 _as_whole: list[bool] = []
 """Whether parts are what the whole picture has there, once it was tried."""
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from ..errors import UserError, did_you_mean, expanded, printable, redacted, require
+from ..errors import UserError, did_you_mean, expanded, first_line, printable, redacted, require
 from ..errors.paths import kind_of
 from ..files import reading, replacing
 
@@ -163,11 +163,6 @@ def write_bytes(path: str | Path, data: bytes) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with replacing(target) as file:
         file.write(data)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its type's name."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 # ------------------------------------------------------------------ what is in a folder

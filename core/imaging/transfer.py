@@ -42,7 +42,9 @@ A = TypeVar("A", Tensor, np.ndarray)
 
 
 def of_arrays_too(function: Callable[..., Tensor]) -> Callable[..., Any]:
-    """A pointwise method for tensors that also takes NumPy arrays, and returns the kind and the precision it was given."""
+    """A pointwise method for tensors of any shape that also takes NumPy arrays, and returns the kind and precision it was
+    given.
+    """
 
     @functools.wraps(function)
     def call(self: Transfer, x: Tensor | np.ndarray) -> Tensor | np.ndarray:

@@ -107,11 +107,13 @@ def choose(suffix: str, encoding: Encoding, deep: bool = False) -> Choice:
     av = require("av", f"writing {suffix} files", "pip install 'relume[video]'")
     if suffix not in CONTAINERS:
         raise UserError(f"'{suffix}' files are not written here; {', '.join(CONTAINERS)} are")
+    # What this PyAV can write into such files.
     possible = [n for n in CONTAINERS[suffix] if CODECS[n].encoder in av.codecs_available]
     formats = {n: _formats(av, CODECS[n].encoder) for n in possible}
     depths = {n: {b: f for b, f in CODECS[n].formats.items() if f in formats[n]} for n in possible}
     if not possible:
         raise UserError(f"'{suffix}' files: this PyAV ({av.__version__}) has none of {', '.join(CONTAINERS[suffix])}")
+    # The codec: the one asked for, or the first that holds the pixels.
     bits = encoding.bits or (10 if deep else 8)
     if encoding.codec is not None:
         name = OTHER_NAMES.get(encoding.codec.lower(), encoding.codec.lower())
@@ -120,6 +122,7 @@ def choose(suffix: str, encoding: Encoding, deep: bool = False) -> Choice:
     else:
         takes = [n for n in possible if (encoding.pixels in formats[n] if encoding.pixels else bits in depths[n])]
         name = takes[0] if takes else possible[0]
+    # The pixel format, which must have as many bits as were asked for.
     codec = CODECS[name]
     if encoding.pixels is not None:
         if encoding.pixels not in formats[name]:

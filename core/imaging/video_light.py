@@ -86,4 +86,4 @@ KEYS = {
     "hevc": ("x265-params", "master-display", "max-cll", _in_units),
     "av1": ("svtav1-params", "mastering-display", "content-light", _in_decimals),
 }
-"""By codec, the encoder's option for what has no option of FFmpeg's, the names of both there, and how a display is written."""
+"""Each codec's own option for what FFmpeg has no option for, the names of both in it, and how a display is written."""

@@ -157,7 +157,7 @@ class Text(Track):
 
 
 KINDS: dict[str, tuple[type[Track], ...]] = {"audio": (Track, Sound), "subtitle": (Track, Text)}
-"""By kind of track, the ways to keep it, the best first."""
+"""Ways to keep each kind of track, the best first."""
 
 
 def said_by(holder: Any) -> dict[str, str]:
@@ -175,6 +175,7 @@ def tracks_of(file: str, container: Any, begins: Fraction) -> tuple[list[Track],
 
     tracks: list[Track] = []
     lost: list[str] = []
+    # What belongs to the whole file: its metadata, chapters and fonts.
     with av.open(file) as source:
         container.metadata.update(said_by(source))
         chapters: list[Any] = source.chapters() if hasattr(source, "chapters") else []
@@ -185,6 +186,7 @@ def tracks_of(file: str, container: Any, begins: Fraction) -> tuple[list[Track],
         if str(container.name).lower().endswith(".mkv"):
             for font in fonts:
                 container.add_stream_from_template(font)
+    # Each track is copied, or else encoded again, or else left out and named.
     for number, kind, context in kinds:
         for way in KINDS.get(kind, ()) if context is not None else ():
             try:

@@ -123,6 +123,7 @@ class VideoWriter:
             raise UserError(
                 f"{path}: cannot write such a video here; {', '.join(CONTAINERS)} can be written, or single frames"
             )
+        # Codec, depth and time stamps, as the format and the input allow.
         self.chosen = choose(self.suffix, encoding, self.look.deep)
         self.bits = 16 if depth_of(self.chosen.pixels) > 8 else 8
         self.timed = timed and self.suffix != ".avi"
@@ -133,6 +134,7 @@ class VideoWriter:
         self.count = 0
         self.tracks: list[Track] = []
         self.notes: list[str] = []
+        # What the result loses, for the user to be told.
         if self.look.deep and self.bits == 8 and encoding == USUAL:
             self.notes.append(SHALLOW)
         if self.look.light != Light() and not self.look.light.settings(self.chosen.name):

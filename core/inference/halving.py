@@ -9,11 +9,11 @@ from torch import Tensor
 
 from ..errors import UserError
 
-DEEPEST = 10
+MOST_HALVINGS = 10
 """Halvings at most: 1024 times as many frames."""
 
 Middle = Callable[[Tensor, Tensor], Tensor]
-"""From two frames to the one half-way between them."""
+"""Function from two frames to the one half-way between them."""
 
 
 def frame_at(time: float, middle: Middle, made: dict[float, Tensor]) -> Tensor:
@@ -31,7 +31,7 @@ def frame_at(time: float, middle: Middle, made: dict[float, Tensor]) -> Tensor:
     """
     if time not in made:
         exact = Fraction(time)
-        if not 0 < exact < 1 or exact.denominator > 2**DEEPEST:
+        if not 0 < exact < 1 or exact.denominator > 2**MOST_HALVINGS:
             raise UserError(
                 f"timestep {time:g}: halving reaches 1/2, 1/4, 3/4, 1/8, ...; other times need recursive: false"
             )

@@ -95,7 +95,7 @@ def network_trait(net: object, name: str) -> Any:
 
 
 def innermost(t: Tensor) -> Tensor:
-    """An image or kernel (4-D) with channels innermost in memory; other tensors have no such layout, and stay as they are."""
+    """An image or kernel (B, C, H, W) with channels innermost in memory; tensors of other shapes stay as they are."""
     return t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t
 
 

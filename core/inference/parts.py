@@ -147,6 +147,7 @@ def in_parts(fn: Function, x: Tensor, cut: Cut, multiple: int = 1) -> Outputs:
     times = x.new_zeros(whole.shape[-2:])
     scales: tuple[int, ...] = ()
     several = False
+    # Every piece is computed with its surroundings, of which only the middle is added up.
     for row in rows:
         for column in columns:
             piece = whole[..., row.begin : row.end, column.begin : column.end]
@@ -166,6 +167,7 @@ def in_parts(fn: Function, x: Tensor, cut: Cut, multiple: int = 1) -> Outputs:
                 ]
                 total[..., row.first * s : row.last * s, column.first * s : column.last * s] += kept
             times[row.first : row.last, column.first : column.last] += 1
+    # Where pieces overlap, their results are averaged.
     if times.max() > 1:
         for total, s in zip(sums, scales, strict=True):
             total /= times.repeat_interleave(s, 0).repeat_interleave(s, 1)

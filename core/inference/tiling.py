@@ -153,12 +153,12 @@ def forward_padded(fn: Function, x: Tensor, multiple: int, padding: Padding = "r
 
 
 def as_tuple(result: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """A network's outputs as a tuple."""
+    """A network's outputs, of any shape, as a tuple."""
     return (result,) if isinstance(result, Tensor) else tuple(result)
 
 
 def output_scales(outputs: tuple[Tensor, ...], x: Tensor) -> tuple[int, ...]:
-    """Output size / input size of each output.
+    """The size of each output (..., s H, s W) over that of the input (..., H, W): s.
 
     Raises:
         UserError: the size of an output is no integer multiple of the input's.

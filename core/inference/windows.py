@@ -100,7 +100,7 @@ def carried(
     overlap: int,
     is_cut: Callable[[Tensor, Tensor], bool] = lambda before, after: False,
 ) -> Iterator[Tensor]:
-    """As `streamed`, of a network that remembers: its state goes from window to window, and ends at a cut.
+    """`streamed` for a recurrent network: frames (B, 1, C, H, W); its state goes from window to window, and ends at a cut.
 
     What came before is then known however long ago it was; of what comes after, each frame has `overlap` frames at least.
 
@@ -156,7 +156,9 @@ def continued_by(
 
 
 def lengthened(run: Callable[[Tensor], Tensor], least: int) -> Callable[[Tensor], Tensor]:
-    """`run`, with clips of fewer frames than `least` continued by their last frame, of which no results are given."""
+    """`run` for clips (B, T, C, H, W) of fewer than `least` frames too: the last one is repeated, and its extra results
+    dropped.
+    """
 
     def longer(clip: Tensor) -> Tensor:
         absent = least - clip.shape[1]

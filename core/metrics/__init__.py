@@ -19,9 +19,11 @@ from ..annotations import setting
 from ..errors import UserError
 from ..registry import Registry
 from .images import nan_without_score
-from .libraries import from_library, known
+from .libraries import known_metrics, metric_from_library
 
-METRICS = Registry("metric", "relume.core.metrics", runtime=("img", "img2"), library=from_library, library_names=known)
+METRICS = Registry(
+    "metric", "relume.core.metrics", runtime=("img", "img2"), library=metric_from_library, library_names=known_metrics
+)
 
 IDENTICAL = 100.0
 """dB that the PSNR of an image counts as at most in a mean over images; that of equal images is infinite."""

@@ -11,8 +11,8 @@ from ..errors import UserError
 from ..imaging.opencv import cv2
 from . import metric
 from .fog import GRAY, fog_density
-from .images import ColorOrder, Image, InputOrder, prepared
-from .ssim import gaussian
+from .images import AnyImage, ColorOrder, InputOrder, prepared
+from .ssim import gaussian_taps
 
 BLOCK = 64
 EDGY = 0.002
@@ -24,7 +24,7 @@ FLAT_SHARE, LOW_TO_HIGH = 0.7, 0.4
 
 @metric("higher", "ccf")
 def calculate_ccf(
-    img: Image,
+    img: AnyImage,
     input_order: InputOrder = "HWC",
     color_order: ColorOrder | None = None,
     data_range: Positive | None = None,
@@ -79,7 +79,7 @@ def contrast(rgb: np.ndarray) -> float:
 
 def _has_edges(block: np.ndarray) -> bool:
     """Whether Canny's detector marks more than EDGY of a block's pixels."""
-    smooth = gaussian(8, math.sqrt(2))
+    smooth = gaussian_taps(8, math.sqrt(2))
     slope = np.gradient(smooth)
     slope /= np.abs(slope).sum() / 2
     across = cv2.sepFilter2D(block, -1, slope, smooth, borderType=cv2.BORDER_REPLICATE)

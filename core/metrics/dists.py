@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from ...losses.dists import SMALLEST_SIDE, DISTSLoss
 from ..annotations import Count, NonNegative, Positive
 from . import metric
-from .images import ColorOrder, Image, InputOrder, for_network
+from .images import AnyImage, ColorOrder, InputOrder, for_network
 
 SHORTER_SIDE = 256
 """What the published figures are of."""
@@ -18,8 +18,8 @@ SHORTER_SIDE = 256
 
 @metric("lower", "dists")
 def calculate_dists(
-    img: Image,
-    img2: Image,
+    img: AnyImage,
+    img2: AnyImage,
     weights: str | None = None,
     vgg_weights: str | None = None,
     shorter_side: Count | None = SHORTER_SIDE,

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from ..errors import UserError
 from . import metric
-from .images import Image, InputOrder
+from .images import AnyImage, InputOrder
 
 UNKNOWN = 1e9
 """Components above this say that nothing is known of a pixel (the .flo files of Middlebury and Sintel)."""
 
 
-def errors(owner: str, flow: Image, truth: Image, input_order: InputOrder) -> tuple[np.ndarray, np.ndarray]:
+def errors(owner: str, flow: AnyImage, truth: AnyImage, input_order: InputOrder) -> tuple[np.ndarray, np.ndarray]:
     """Lengths of the differences of two flows, and of the true ones, in pixels: (n,), of what is known.
 
     Args:
@@ -42,7 +42,7 @@ def errors(owner: str, flow: Image, truth: Image, input_order: InputOrder) -> tu
     return np.linalg.norm(mine - true, axis=-1), np.linalg.norm(true, axis=-1)
 
 
-def _channels_last(owner: str, flow: Image, input_order: InputOrder) -> np.ndarray:
+def _channels_last(owner: str, flow: AnyImage, input_order: InputOrder) -> np.ndarray:
     first = isinstance(flow, Tensor) or input_order == "CHW"
     array = flow.detach().to("cpu", torch.float64).numpy() if isinstance(flow, Tensor) else np.asarray(flow)
     if array.ndim == 4 and len(array) == 1:
@@ -53,7 +53,7 @@ def _channels_last(owner: str, flow: Image, input_order: InputOrder) -> np.ndarr
 
 
 @metric("lower", "epe", space="flow")
-def calculate_epe(img: Image, img2: Image, input_order: InputOrder = "HWC") -> float:
+def calculate_epe(img: AnyImage, img2: AnyImage, input_order: InputOrder = "HWC") -> float:
     """End-point error: the mean length in pixels of the difference to the true flow (Baker et al., IJCV 2011). Lower is better.
 
     Paper: Baker et al., IJCV 2011. Constants: none. Input: flow of 2 channels, pixels to the right and down. Least size: 1
@@ -73,7 +73,7 @@ def calculate_epe(img: Image, img2: Image, input_order: InputOrder = "HWC") -> f
 
 
 @metric("lower", "fl_all", space="flow")
-def calculate_fl_all(img: Image, img2: Image, input_order: InputOrder = "HWC") -> float:
+def calculate_fl_all(img: AnyImage, img2: AnyImage, input_order: InputOrder = "HWC") -> float:
     """KITTI 2015's Fl-all: percentage of pixels whose end-point error is above 3 pixels *and* above 5 % of the true length
     (Menze and Geiger, CVPR 2015; their development kit's limits). Lower is better.
 

@@ -40,6 +40,7 @@ def patch_features(rgb: np.ndarray) -> np.ndarray:
     rows, columns = (n // PATCH * PATCH for n in rgb.shape[:2])
     rgb = rgb[:rows, :columns]
     red, green, blue = (np.ascontiguousarray(rgb[..., i]) for i in range(3))
+    # Maps of contrast, colour and local statistics.
     opponent = {"red_green": red - green, "yellow_blue": (red + green) / 2 - blue}
     gray = np.floor(rgb @ np.array(GRAY) + 0.5)
     mean = _local_mean(gray)
@@ -51,6 +52,7 @@ def patch_features(rgb: np.ndarray) -> np.ndarray:
     largest = rgb.max(axis=2)
     energies = {"gray": rgb @ np.array([0.299, 0.587, 0.114]), "yellow_blue": opponent["yellow_blue"]}
     energies["red_green"] = opponent["red_green"]
+    # The twelve features of each patch, in the order of the published model.
     columns_of_features = [
         _patches(normalised).var(axis=1, ddof=1),
         _variance_where(products, products >= 0),

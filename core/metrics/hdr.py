@@ -29,9 +29,9 @@ from ..annotations import NonNegative, Positive, Range
 from ..errors import UserError, require
 from ..imaging.transfer import PEAK, PU21
 from . import IDENTICAL, metric
-from .images import ColorOrder, Image, InputOrder, NotFinite, has_colours, prepared
+from .images import AnyImage, ColorOrder, InputOrder, NotFinite, has_colours, prepared
 from .psnr import decibels, mean_square
-from .ssim import calculate_ssim_skimage, gaussian, replicating, similarity
+from .ssim import calculate_ssim_skimage, gaussian_taps, replicating, similarity_maps
 
 PU_RANGE = 256.0
 """What a display of 100 cd/m2 spans in PU21's units, and the full scale of the authors' own script."""
@@ -43,8 +43,8 @@ MS_WEIGHTS = (0.0448, 0.2856, 0.3001)
 
 def over_peak(
     owner: str,
-    img: Image,
-    img2: Image,
+    img: AnyImage,
+    img2: AnyImage,
     crop_border: int,
     peak: float,
     input_order: InputOrder,
@@ -79,8 +79,8 @@ def mu_law(x: np.ndarray, mu: float) -> np.ndarray:
 
 @metric("higher", "psnr_l", space="linear", most=IDENTICAL)
 def calculate_psnr_l(
-    img: Image,
-    img2: Image,
+    img: AnyImage,
+    img2: AnyImage,
     crop_border: NonNegative = 0,
     peak: Positive = PEAK,
     input_order: InputOrder = "HWC",
@@ -105,8 +105,8 @@ def calculate_psnr_l(
 
 @metric("higher", "psnr_mu", space="linear", most=IDENTICAL)
 def calculate_psnr_mu(
-    img: Image,
-    img2: Image,
+    img: AnyImage,
+    img2: AnyImage,
     crop_border: NonNegative = 0,
     peak: Positive = PEAK,
     mu: Positive = 5000.0,
@@ -129,8 +129,8 @@ def calculate_psnr_mu(
 
 @metric("higher", "psnr_mu_ntire", space="linear", most=IDENTICAL)
 def calculate_psnr_mu_ntire(
-    img: Image,
-    img2: Image,
+    img: AnyImage,
+    img2: AnyImage,
     crop_border: NonNegative = 0,
     peak: Positive = PEAK,
     mu: Positive = 5000.0,
@@ -165,8 +165,8 @@ def luminance(rgb: np.ndarray) -> np.ndarray:
 
 def in_units(
     owner: str,
-    img: Image,
-    img2: Image,
+    img: AnyImage,
+    img2: AnyImage,
     crop_border: int,
     peak: float,
     nits: float,
@@ -187,8 +187,8 @@ def all_channels(rgb: np.ndarray) -> np.ndarray:
 
 @metric("higher", "pu21_psnr", space="linear", most=IDENTICAL)
 def calculate_pu21_psnr(
-    img: Image,
-    img2: Image,
+    img: AnyImage,
+    img2: AnyImage,
     crop_border: NonNegative = 0,
     peak: Positive = PEAK,
     nits: Positive = 4000.0,
@@ -215,8 +215,8 @@ def calculate_pu21_psnr(
 
 @metric("higher", "pu21_psnr_y", space="linear", most=IDENTICAL)
 def calculate_pu21_psnr_y(
-    img: Image,
-    img2: Image,
+    img: AnyImage,
+    img2: AnyImage,
     crop_border: NonNegative = 0,
     peak: Positive = PEAK,
     nits: Positive = 4000.0,
@@ -235,8 +235,8 @@ def calculate_pu21_psnr_y(
 
 @metric("higher", "pu21_ssim", space="linear")
 def calculate_pu21_ssim(
-    img: Image,
-    img2: Image,
+    img: AnyImage,
+    img2: AnyImage,
     crop_border: NonNegative = 0,
     peak: Positive = PEAK,
     nits: Positive = 4000.0,
@@ -265,7 +265,7 @@ def calculate_pu21_ssim(
     x, y = in_units("calculate_pu21_ssim", img, img2, crop_border, peak, nits, input_order, color_order)
     if matlab:
         scale = 255.0 / full_scale
-        return float(similarity(x * scale, y * scale, replicating(gaussian(5, 1.5)))[0].mean())
+        return float(similarity_maps(x * scale, y * scale, replicating(gaussian_taps(5, 1.5)))[0].mean())
     return calculate_ssim_skimage(
         x, y, gaussian_weights=gaussian_weights, use_sample_covariance=True, clip=False, data_range=full_scale
     )
@@ -273,8 +273,8 @@ def calculate_pu21_ssim(
 
 # ------------------------------------------------------------------ as the HDR fork of DiffIR scores
 def three_scales(
-    img: Image,
-    img2: Image,
+    img: AnyImage,
+    img2: AnyImage,
     crop_border: int = 0,
     *,
     full_scale: float,
@@ -313,7 +313,7 @@ FORK: dict[str, tuple[Callable[..., float], float, str, int]] = {
         28,
     ),
 }
-"""By name: what the fork's metric computes, its full scale in PU21's units, the same in words, and the least side."""
+"""What each of the fork's metrics computes, its full scale in PU21's units, the same in words, and the least side."""
 
 
 def register_fork(name: str) -> None:
@@ -321,8 +321,8 @@ def register_fork(name: str) -> None:
     score, full_scale, what, least = FORK[name]
 
     def fork(
-        img: Image,
-        img2: Image,
+        img: AnyImage,
+        img2: AnyImage,
         crop_border: NonNegative = 0,
         input_order: InputOrder = "HWC",
         color_order: ColorOrder | None = None,

@@ -33,7 +33,7 @@ from ..errors import UserError
 
 log = logging.getLogger("relume")
 
-Image = np.ndarray | Tensor
+AnyImage = np.ndarray | Tensor
 ColorOrder = Literal["bgr", "rgb"]
 InputOrder = Literal["HWC", "CHW"]
 
@@ -65,7 +65,7 @@ def nan_without_score(function: F) -> F:
 
 def prepared(
     owner: str,
-    *images: Image,
+    *images: AnyImage,
     crop_border: int = 0,
     data_range: float | None = None,
     color_order: ColorOrder | None = None,
@@ -104,8 +104,8 @@ def prepared(
 
 def for_network(
     owner: str,
-    img: Image,
-    img2: Image,
+    img: AnyImage,
+    img2: AnyImage,
     smallest: int,
     crop_border: int,
     data_range: float | None,
@@ -132,7 +132,7 @@ def for_network(
     return [torch.from_numpy(p).permute(2, 0, 1)[None] for p in pair], device
 
 
-def _channels_last(owner: str, image: Image, color_order: ColorOrder | None, input_order: InputOrder) -> np.ndarray:
+def _channels_last(owner: str, image: AnyImage, color_order: ColorOrder | None, input_order: InputOrder) -> np.ndarray:
     """(H, W, C), RGB if it has three channels, values as they are."""
     if isinstance(image, Tensor):
         tensor = image.detach()

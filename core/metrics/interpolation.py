@@ -13,17 +13,17 @@ import numpy as np
 from ..annotations import NonNegative, Positive
 from ..imaging.opencv import cv2
 from . import metric
-from .images import Image, InputOrder, prepared
+from .images import AnyImage, InputOrder, prepared
 from .psnr import mean_square
-from .ssim import gaussian, similarity
+from .ssim import gaussian_taps, similarity_maps
 
 RADIUS, SIGMA = 5, 1.5
 
 
 @metric("higher", "ssim_matlab")
 def calculate_ssim_matlab(
-    img: Image,
-    img2: Image,
+    img: AnyImage,
+    img2: AnyImage,
     crop_border: NonNegative = 0,
     input_order: InputOrder = "HWC",
     data_range: Positive | None = None,
@@ -48,7 +48,7 @@ def calculate_ssim_matlab(
     x, y = prepared(
         "calculate_ssim_matlab", img, img2, crop_border=crop_border, data_range=data_range, input_order=input_order
     )
-    taps = gaussian(RADIUS, SIGMA)
+    taps = gaussian_taps(RADIUS, SIGMA)
     across = channel_window(x.shape[2], taps)
 
     def smooth(z: np.ndarray) -> np.ndarray:
@@ -56,7 +56,7 @@ def calculate_ssim_matlab(
         result: np.ndarray = spatial @ across
         return result
 
-    return float(similarity(x, y, smooth)[0].mean())
+    return float(similarity_maps(x, y, smooth)[0].mean())
 
 
 def channel_window(channels: int, taps: np.ndarray) -> np.ndarray:
@@ -71,8 +71,8 @@ def channel_window(channels: int, taps: np.ndarray) -> np.ndarray:
 
 @metric("lower", "ie")
 def calculate_ie(
-    img: Image,
-    img2: Image,
+    img: AnyImage,
+    img2: AnyImage,
     crop_border: NonNegative = 0,
     input_order: InputOrder = "HWC",
     data_range: Positive | None = None,
@@ -90,8 +90,8 @@ def calculate_ie(
 
 @metric("lower", "ie_rms")
 def calculate_ie_rms(
-    img: Image,
-    img2: Image,
+    img: AnyImage,
+    img2: AnyImage,
     crop_border: NonNegative = 0,
     input_order: InputOrder = "HWC",
     data_range: Positive | None = None,

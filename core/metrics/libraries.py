@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..annotations import NonNegative
 from ..errors import UserError, did_you_mean, in_one_line, require
 from ..registry import MISSING, Parameter, signature
-from .images import ColorOrder, Image, nan_without_score, prepared
+from .images import AnyImage, ColorOrder, nan_without_score, prepared
 
 log = logging.getLogger("relume")
 ANY = "<metric>"
@@ -58,12 +58,12 @@ _built: dict[tuple[str, str], Any] = {}
 """Objects of classes, by name and options: some load networks."""
 
 
-def known() -> Iterable[str]:
+def known_metrics() -> Iterable[str]:
     """Forms of the names, for listings."""
     return [".".join(filter(None, (name, library.below, ANY))) for name, library in LIBRARIES.items()]
 
 
-def from_library(name: str) -> Callable[..., float] | None:
+def metric_from_library(name: str) -> Callable[..., float] | None:
     """The metric with this dotted name, as a function of images like ours; None for names without a dot.
 
     Raises:
@@ -87,7 +87,7 @@ def from_library(name: str) -> Callable[..., float] | None:
     return _metric(name)
 
 
-def form(img: Image, img2: Image, data_range: DataRange = 1.0, crop_border: NonNegative = 0) -> float:
+def form(img: AnyImage, img2: AnyImage, data_range: DataRange = 1.0, crop_border: NonNegative = 0) -> float:
     """Any metric of that library, with its own options; ``better: lower`` or ``better: higher`` must be given.
 
     Args:
@@ -110,9 +110,10 @@ def _metric(name: str) -> Callable[..., float]:
     given = _images(name, target)
     own: Mapping[str, Parameter] = {k: p for k, p in signature(target, lenient=True).items() if k not in given}
 
+    # A function like our own metrics, which converts images to the range and kind that the library takes.
     def score(
-        img: Image,
-        img2: Image | None = None,
+        img: AnyImage,
+        img2: AnyImage | None = None,
         data_range: DataRange | None = None,
         crop_border: int = 0,
         color_order: ColorOrder | None = None,
@@ -139,6 +140,7 @@ def _metric(name: str) -> Callable[..., float]:
         except Exception as e:  # a library's own words, of whatever class
             raise UserError(f"{name}: {in_one_line(e)}") from e
 
+    # Its signature and docstring are those that the option checker and `relume explain` read.
     score.__signature__ = _signature(given, own)  # type: ignore[attr-defined]
     score.__annotations__ = {p.name: p.annotation for p in score.__signature__.parameters.values()}  # type: ignore[attr-defined]
     score.__doc__ = f"{(inspect.getdoc(target) or name).strip().splitlines()[0]}\n\n{name}, {LIBRARIES[top].licence}."
@@ -197,7 +199,7 @@ def _signature(given: Sequence[str], own: Mapping[str, Parameter]) -> inspect.Si
     """``(img, img2)`` as they are needed, the options of the library, and ours."""
     keyword = inspect.Parameter.KEYWORD_ONLY
     images = [
-        inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=Image)
+        inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=AnyImage)
         for n in ("img", "img2")[: len(given)]
     ]
     ours: dict[str, tuple[Any, Any]] = {

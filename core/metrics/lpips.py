@@ -10,13 +10,13 @@ from torch import nn
 from ...losses.lpips import TRUNKS, Net, build_lpips
 from ..annotations import NonNegative, Positive
 from . import metric
-from .images import ColorOrder, Image, InputOrder, for_network
+from .images import AnyImage, ColorOrder, InputOrder, for_network
 
 
 @metric("lower", "lpips")
 def calculate_lpips(
-    img: Image,
-    img2: Image,
+    img: AnyImage,
+    img2: AnyImage,
     net: Net = "alex",
     weights: str | None = None,
     crop_border: NonNegative = 0,

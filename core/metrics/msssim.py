@@ -10,9 +10,9 @@ from ..annotations import NonNegative, Positive, Range
 from ..errors import UserError
 from ..ops.ssim import gaussian
 from . import metric, package_ssim
-from .images import ColorOrder, Image, InputOrder, luma, prepared
-from .package_ssim import LEAST, Engine
-from .ssim import similarity, smoother
+from .images import AnyImage, ColorOrder, InputOrder, luma, prepared
+from .package_ssim import LEAST, SSIMEngine
+from .ssim import similarity_maps, smoother
 
 EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Exponents of the scales, finest first."""
@@ -22,15 +22,15 @@ WINDOW = 11
 
 @metric("higher", "msssim", "ms_ssim", "calculate_ms_ssim")
 def calculate_msssim(
-    img: Image,
-    img2: Image,
+    img: AnyImage,
+    img2: AnyImage,
     crop_border: NonNegative = 0,
     test_y_channel: bool = False,
     scales: Annotated[int, Range(least=1, most=5)] = 5,
     input_order: InputOrder = "HWC",
     color_order: ColorOrder | None = None,
     data_range: Positive | None = None,
-    engine: Engine = "auto",
+    engine: SSIMEngine = "auto",
 ) -> float:
     """MS-SSIM as the package pytorch-msssim defines it, its window of float32 numbers included. Higher is better.
 
@@ -69,17 +69,19 @@ def calculate_msssim(
     check_size(owner, min(x.shape[:2]), scales)
     if test_y_channel:
         x, y = luma(x), luma(y)
+    # The package, where it computes the same.
     few = f"has five scales, for at least {LEAST} pixels a side"
     obstacle = few if scales != len(EXPONENTS) or min(x.shape[:2]) < LEAST else ""
     taps = gaussian(WINDOW, 1.5).double().numpy()
     if package_ssim.chosen(owner, engine, x, obstacle):
         return package_ssim.score(x, y, taps, several_scales=True)
+    # Contrasts at every scale, the luminance at the last, and their weighted product.
     smooth = smoother(taps)
     factors = []
     for scale in range(scales):
         if scale:
             x, y = halved(x), halved(y)
-        ssim, contrast = similarity(x, y, smooth)
+        ssim, contrast = similarity_maps(x, y, smooth)
         factors.append((ssim if scale == scales - 1 else contrast).mean(axis=(0, 1)))
     exponents = np.array(EXPONENTS[:scales])
     if scales < len(EXPONENTS):  # the published five are used as they are, though they sum to 1.0001

@@ -21,7 +21,7 @@ from ..annotations import NonNegative, Positive
 from ..errors import UserError
 from ..imaging.opencv import cv2
 from . import metric
-from .images import ColorOrder, Image, InputOrder, has_colours, luma, prepared
+from .images import AnyImage, ColorOrder, InputOrder, has_colours, luma, prepared
 
 BLOCK = 96
 """Side of the blocks of the image; those of the half-size image are half as large."""
@@ -32,7 +32,7 @@ NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))
 
 @metric("lower", "niqe")
 def calculate_niqe(
-    img: Image,
+    img: AnyImage,
     crop_border: NonNegative = 0,
     input_order: InputOrder = "HWC",
     convert_to: Literal["y", "gray"] = "y",

@@ -18,7 +18,7 @@ from ..ops.ssim import plain_similarity
 from . import METRICS, metric_options
 from .images import LUMA, STEREO
 from .psnr import decibels
-from .ssim import gaussian
+from .ssim import gaussian_taps
 
 Compute = Callable[[Tensor, Tensor], Tensor]
 """A mean over images (C, H, W) in [0, 255], float64: ()."""
@@ -28,7 +28,7 @@ WINDOW = 11
 
 
 def holds(image: Tensor) -> bool:
-    """Whether there is something to be spared by scoring an image where it is, and float64 to do it in."""
+    """Whether an image, of any shape, is on a device with float64, where scoring it saves a transfer."""
     return image.device.type == "cuda"
 
 
@@ -117,7 +117,7 @@ def _luma(rgb: Tensor) -> Tensor:
 
 def _similarity(x: Tensor, y: Tensor) -> Tensor:
     """The mean of SSIM's map, channel by channel, so that large images need no more memory than their channels."""
-    taps = torch.from_numpy(gaussian(WINDOW // 2, 1.5)).to(x)
+    taps = torch.from_numpy(gaussian_taps(WINDOW // 2, 1.5)).to(x)
     pairs = ((a[None, None], b[None, None]) for a, b in zip(x, y, strict=True))
     return torch.stack([plain_similarity(a, b, taps, 255.0)[0].mean() for a, b in pairs]).mean()
 

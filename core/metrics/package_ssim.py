@@ -14,14 +14,14 @@ import numpy as np
 
 from ..errors import UserError
 
-Engine = Literal["auto", "pytorch_msssim", "own"]
+SSIMEngine = Literal["auto", "pytorch_msssim", "own"]
 PIXELS = 512 * 512
 """Largest images for which ``auto`` takes the package."""
 LEAST = 161
 """Side of the smallest images that its MS-SSIM takes."""
 
 
-def chosen(owner: str, engine: Engine, image: np.ndarray, obstacle: str = "") -> bool:
+def chosen(owner: str, engine: SSIMEngine, image: np.ndarray, obstacle: str = "") -> bool:
     """Whether the package shall score an image (H, W, C).
 
     Args:

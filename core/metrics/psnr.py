@@ -14,7 +14,7 @@ import numpy as np
 
 from ..annotations import NonNegative, Positive
 from . import IDENTICAL, metric
-from .images import ColorOrder, Image, InputOrder, has_colours, luma, prepared, views
+from .images import AnyImage, ColorOrder, InputOrder, has_colours, luma, prepared, views
 
 
 def decibels(mean_square: float, peak: float = 255.0) -> float:
@@ -29,8 +29,8 @@ def mean_square(x: np.ndarray, y: np.ndarray) -> float:
 
 @metric("higher", "psnr", most=IDENTICAL)
 def calculate_psnr(
-    img: Image,
-    img2: Image,
+    img: AnyImage,
+    img2: AnyImage,
     crop_border: NonNegative = 0,
     test_y_channel: bool = False,
     input_order: InputOrder = "HWC",
@@ -71,8 +71,8 @@ def calculate_psnr(
 
 @metric("higher", "psnr_pt")
 def calculate_psnr_pt(
-    img: Image,
-    img2: Image,
+    img: AnyImage,
+    img2: AnyImage,
     crop_border: NonNegative = 0,
     test_y_channel: bool = False,
     color_order: ColorOrder | None = None,
@@ -95,8 +95,8 @@ def calculate_psnr_pt(
 
 @metric("higher", "psnr_skimage", most=IDENTICAL)
 def calculate_psnr_skimage(
-    img: Image,
-    img2: Image,
+    img: AnyImage,
+    img2: AnyImage,
     crop_border: NonNegative = 0,
     clip: bool = True,
     input_order: InputOrder = "HWC",
@@ -133,8 +133,8 @@ def calculate_psnr_skimage(
 
 @metric("higher", "psnr_funie")
 def calculate_psnr_funie(
-    img: Image,
-    img2: Image,
+    img: AnyImage,
+    img2: AnyImage,
     gray: bool = True,
     input_order: InputOrder = "HWC",
     color_order: ColorOrder | None = None,
@@ -183,8 +183,8 @@ def pil_gray(rgb: np.ndarray) -> np.ndarray:
 
 @metric("lower", "mae")
 def calculate_mae(
-    img: Image,
-    img2: Image,
+    img: AnyImage,
+    img2: AnyImage,
     crop_border: NonNegative = 0,
     test_y_channel: bool = False,
     input_order: InputOrder = "HWC",

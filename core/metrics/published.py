@@ -203,6 +203,6 @@ METHODS = (
 """All methods, in the order in which tables list them."""
 
 
-def published(test_set: str) -> list[Published]:
+def published_scores(test_set: str) -> list[Published]:
     """What was published on ``Vimeo90K``, ``UCF101``, ``Middlebury``, ``SNU-FILM hard``, ``X-TEST 4K``, ``Xiph 2K``, ..."""
     return [method for method in METHODS if test_set in method.scores]

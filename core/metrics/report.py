@@ -8,7 +8,7 @@ from typing import Any
 
 from ...datasets.base import DatasetTraits, LoaderTraits
 from ..annotations import declared
-from .published import SOURCES, published
+from .published import SOURCES, published_scores
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def report(
         rows.append([label, *own, f"{parameters / 1e6:.2f}", time])
         for note in said.notes:
             noted.setdefault(note, []).append(dataset)
-        for method in published(said.published_as) if said.published_as else ():
+        for method in published_scores(said.published_as) if said.published_as else ():
             found = method.scores[said.published_as or ""]
             if not set(found) & set(metrics):
                 continue

@@ -27,11 +27,10 @@ from . import (
     metric_options,
     metric_space,
     needs_reference,
-    on_device,
     scores_sets,
 )
 
-Row = dict[str, Any]
+ScoreRow = dict[str, Any]
 """One image's scores: ``{"index": 3, "image": "bees", "psnr": 31.2}``."""
 
 
@@ -61,7 +60,7 @@ class Scorer:
     rounding: Mapping[str, Rounding] = field(default_factory=dict)
     transfers: Mapping[str, Transfer] = field(default_factory=dict)
     better: dict[str, str] = field(init=False)
-    """By metric, whether a ``higher`` or a ``lower`` score beats another."""
+    """Whether, for each metric, a ``higher`` or a ``lower`` score beats another."""
     best: str | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -218,7 +217,11 @@ class Scorer:
         scores: dict[str, float] = {}
         failures: dict[str, Exception] = {}
         theirs = {k: m for k, m in self.metrics.items() if k not in self._linear | self._flow | self._clip}
-        there = {} if target is None else on_device.scores(theirs, output, target, rounding)
+        there: dict[str, float] = {}
+        if target is not None:
+            from . import on_device
+
+            there = on_device.scores(theirs, output, target, rounding)
         # Each metric of one image, on the form that it takes; an error of one leaves the others.
         for name, block in self.metrics.items():
             if (
@@ -248,7 +251,7 @@ class Scorer:
             known["gamma"] = 1.0  # radiance is linear already
         return {**{k: v for k, v in known.items() if k in accepted}, **metric_options(block)}
 
-    def means(self, rows: Sequence[Row]) -> tuple[dict[str, float], list[str]]:
+    def means(self, rows: Sequence[ScoreRow]) -> tuple[dict[str, float], list[str]]:
         """The `mean_score` of every score over the images that have it: a metric, then what the baselines have of it.
 
         Also what is to be said of them, a line each.

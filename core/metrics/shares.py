@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ..imaging.gallery import Thumbnail
 from ..runtime.messages import sendable
-from .scoring import Row
+from .scoring import ScoreRow
 
 MOST_WARNINGS = 10
 """Images that one evaluation of a dataset names because they fail."""
@@ -15,10 +15,10 @@ MOST_WARNINGS = 10
 
 @sendable
 @dataclass
-class Share:
+class RankShare:
     """What one rank found of a dataset."""
 
-    rows: list[Row] = field(default_factory=list)
+    rows: list[ScoreRow] = field(default_factory=list)
     thumbnails: list[Thumbnail] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
     """Seconds an image took the model, batch by batch."""
@@ -29,7 +29,8 @@ class Share:
     scored: int = 0
     """Images that have every score."""
     errors: dict[str, Exception] = field(default_factory=dict)
-    """By metric, why the first image without it has none; under ``""`` why the first image without a result has none."""
+    """Why the first image without a score of a metric has none, by metric; under ``""`` why the first image without a result
+    has none."""
     said: int = 0
     """Warnings."""
 
@@ -39,7 +40,7 @@ class Share:
         return max(0, self.said - MOST_WARNINGS)
 
 
-def raise_if_nothing_worked(rows: Sequence[Row], shares: Sequence[Share]) -> None:
+def raise_if_nothing_worked(rows: Sequence[ScoreRow], shares: Sequence[RankShare]) -> None:
     """Raise why no image has a result, or none has the score of a metric, if that is so.
 
     Raises:

@@ -22,8 +22,8 @@ import numpy as np
 from ..annotations import NonNegative, Positive, Range
 from ..errors import UserError
 from . import metric, package_ssim
-from .images import ColorOrder, Image, InputOrder, luma, prepared, views
-from .package_ssim import Engine
+from .images import AnyImage, ColorOrder, InputOrder, luma, prepared, views
+from .package_ssim import SSIMEngine
 
 Smooth = Callable[[np.ndarray], np.ndarray]
 """Local means of an image (H, W, C)."""
@@ -31,7 +31,7 @@ Smooth = Callable[[np.ndarray], np.ndarray]
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 
-def similarity(x: np.ndarray, y: np.ndarray, smooth: Smooth, gain: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+def similarity_maps(x: np.ndarray, y: np.ndarray, smooth: Smooth, gain: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """Maps of SSIM and of its contrast-structure factor; `gain` multiplies variances and covariances."""
     mx, my = smooth(x), smooth(y)
     xx = gain * (smooth(x * x) - mx * mx)
@@ -41,7 +41,7 @@ def similarity(x: np.ndarray, y: np.ndarray, smooth: Smooth, gain: float = 1.0) 
     return (2 * mx * my + C1) / (mx * mx + my * my + C1) * contrast, contrast
 
 
-def gaussian(radius: int, sigma: float) -> np.ndarray:
+def gaussian_taps(radius: int, sigma: float) -> np.ndarray:
     """A normalised Gaussian of 2 * radius + 1 taps."""
     taps = np.exp(-np.square(np.arange(-radius, radius + 1)) / (2 * sigma**2))
     result: np.ndarray = taps / taps.sum()
@@ -92,15 +92,15 @@ def check_window(owner: str, image: np.ndarray, size: int) -> None:
 
 @metric("higher", "ssim")
 def calculate_ssim(
-    img: Image,
-    img2: Image,
+    img: AnyImage,
+    img2: AnyImage,
     crop_border: NonNegative = 0,
     test_y_channel: bool = False,
     input_order: InputOrder = "HWC",
     color_order: ColorOrder | None = None,
     data_range: Positive | None = None,
     ssim3d: bool = False,
-    engine: Engine = "auto",
+    engine: SSIMEngine = "auto",
 ) -> float:
     """SSIM, BasicSR's and the Matlab reference's: mean over pixels, then over channels. Higher is better.
 
@@ -136,24 +136,24 @@ def calculate_ssim(
     scores = []
     for x_view, y_view in zip(views(x), views(y), strict=True):
         a, b = (luma(x_view), luma(y_view)) if test_y_channel else (x_view, y_view)
-        taps = gaussian(5, 1.5)
+        taps = gaussian_taps(5, 1.5)
         if package_ssim.chosen("calculate_ssim", engine, a, "has no ssim3d" if ssim3d else ""):
             scores.append(package_ssim.score(a, b, taps))
             continue
         smooth = through_channels(taps, a.shape[2]) if ssim3d else smoother(taps)
-        scores.append(float(similarity(a, b, smooth)[0].mean()))
+        scores.append(float(similarity_maps(a, b, smooth)[0].mean()))
     return sum(scores) / len(scores)
 
 
 @metric("higher", "ssim_pt")
 def calculate_ssim_pt(
-    img: Image,
-    img2: Image,
+    img: AnyImage,
+    img2: AnyImage,
     crop_border: NonNegative = 0,
     test_y_channel: bool = False,
     color_order: ColorOrder | None = None,
     data_range: Positive | None = None,
-    engine: Engine = "auto",
+    engine: SSIMEngine = "auto",
 ) -> float:
     """SSIM, BasicSR's for tensors in [0, 1]: `calculate_ssim` of images that were not rounded. Higher is better.
 
@@ -169,8 +169,8 @@ def calculate_ssim_pt(
 
 @metric("higher", "ssim_skimage")
 def calculate_ssim_skimage(
-    img: Image,
-    img2: Image,
+    img: AnyImage,
+    img2: AnyImage,
     win_size: Annotated[int, Range(least=3)] = 7,
     gaussian_weights: bool = False,
     use_sample_covariance: bool = True,
@@ -222,8 +222,8 @@ def calculate_ssim_skimage(
 
 @metric("higher", "ssim_volume")
 def calculate_ssim_volume(
-    img: Image,
-    img2: Image,
+    img: AnyImage,
+    img2: AnyImage,
     clip: bool = False,
     crop_border: NonNegative = 0,
     input_order: InputOrder = "HWC",
@@ -261,13 +261,13 @@ def calculate_ssim_volume(
     def smooth(z: np.ndarray) -> np.ndarray:
         return flat(np.ascontiguousarray(z[..., :-2] + z[..., 1:-1] + z[..., 2:]) / 3)
 
-    return float(similarity(x, y, smooth, gain=27 / 26)[0].mean())
+    return float(similarity_maps(x, y, smooth, gain=27 / 26)[0].mean())
 
 
 @metric("higher", "ssim_funie")
 def calculate_ssim_funie(
-    img: Image,
-    img2: Image,
+    img: AnyImage,
+    img2: AnyImage,
     crop_border: NonNegative = 0,
     input_order: InputOrder = "HWC",
     data_range: Positive | None = None,
@@ -298,9 +298,9 @@ def calculate_ssim_funie(
         input_order=input_order,
         clip=True,
     )
-    taps = gaussian(6, 1.5)
+    taps = gaussian_taps(6, 1.5)
 
     def smooth(z: np.ndarray) -> np.ndarray:
         return cv2.sepFilter2D(z, -1, taps, taps, borderType=cv2.BORDER_REFLECT).reshape(z.shape)
 
-    return float(similarity(np.rint(x), np.rint(y), smooth, gain=25 / 24)[0].mean())
+    return float(similarity_maps(np.rint(x), np.rint(y), smooth, gain=25 / 24)[0].mean())

@@ -11,7 +11,7 @@ import numpy as np
 from ..annotations import Positive
 from ..errors import UserError
 from . import IDENTICAL, metric
-from .images import STEREO, ColorOrder, Image, InputOrder, luma, prepared
+from .images import STEREO, AnyImage, ColorOrder, InputOrder, luma, prepared
 from .psnr import decibels, mean_square
 from .ssim import calculate_ssim_skimage
 
@@ -21,7 +21,7 @@ UNSEEN = 64
 
 @metric("higher", "skimage_ssim")
 def calculate_skimage_ssim(
-    img: Image, img2: Image, input_order: InputOrder = "HWC", data_range: Positive | None = None
+    img: AnyImage, img2: AnyImage, input_order: InputOrder = "HWC", data_range: Positive | None = None
 ) -> float:
     """SSIM, NAFNet's: scikit-image's with its defaults on 8-bit images, each channel by itself. Higher is better.
 
@@ -42,8 +42,8 @@ def calculate_skimage_ssim(
 
 @metric("higher", "psnr_left", most=IDENTICAL)
 def calculate_psnr_left(
-    img: Image,
-    img2: Image,
+    img: AnyImage,
+    img2: AnyImage,
     crop_border: int = 0,
     test_y_channel: bool = False,
     input_order: InputOrder = "HWC",
@@ -77,7 +77,7 @@ def calculate_psnr_left(
 
 @metric("higher", "skimage_ssim_left")
 def calculate_skimage_ssim_left(
-    img: Image, img2: Image, input_order: InputOrder = "HWC", data_range: Positive | None = None
+    img: AnyImage, img2: AnyImage, input_order: InputOrder = "HWC", data_range: Positive | None = None
 ) -> float:
     """`calculate_skimage_ssim` of the left view from column 64 on. Higher is better.
 

@@ -18,9 +18,9 @@ from ..annotations import NonNegative, Positive
 from ..errors import UserError
 from ..imaging.opencv import cv2
 from . import metric
-from .images import OVERSHOOT, ColorOrder, Image, InputOrder, has_colours, prepared
+from .images import OVERSHOOT, AnyImage, ColorOrder, InputOrder, has_colours, prepared
 
-Frames = Tensor | np.ndarray | Sequence[Image]
+Frames = Tensor | np.ndarray | Sequence[AnyImage]
 
 PYRAMID, LEVELS, WINDOW, STEPS, NEIGHBOURS, SIGMA = 0.5, 3, 15, 3, 5, 1.2
 """Constants of Farneback's flow in the evaluation of TecoGAN."""
@@ -186,7 +186,7 @@ def _mean_over_pairs(
     return float(np.mean(scores))
 
 
-def _frames(owner: str, clip: Frames) -> list[Image]:
+def _frames(owner: str, clip: Frames) -> list[AnyImage]:
     """The frames of a clip. Raises UserError if it is none."""
     if isinstance(clip, (Tensor, np.ndarray)) and clip.ndim != 4:
         raise UserError(f"{owner}: a clip is (T, H, W, C), of tensors (T, C, H, W); got shape {tuple(clip.shape)}")
@@ -196,7 +196,7 @@ def _frames(owner: str, clip: Frames) -> list[Image]:
 
 
 def _pairs(
-    owner: str, given: tuple[list[Image], list[Image]], options: dict[str, Any]
+    owner: str, given: tuple[list[AnyImage], list[AnyImage]], options: dict[str, Any]
 ) -> Iterator[tuple[list[np.ndarray], list[np.ndarray]]]:
     """Neighbouring frames, each prepared with its ground truth, which has one range of values throughout."""
     if options["data_range"] is None:
@@ -211,7 +211,7 @@ def _pairs(
         before = frame
 
 
-def _range(truth: list[Image]) -> float | None:
+def _range(truth: list[AnyImage]) -> float | None:
     """The full scale of a clip of floats, which a dark frame alone does not tell; None where each frame tells its own."""
     if any(not f.is_floating_point() if isinstance(f, Tensor) else np.asarray(f).dtype.kind != "f" for f in truth):
         return None

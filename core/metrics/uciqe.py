@@ -8,12 +8,12 @@ from ..annotations import Positive
 from ..errors import UserError
 from ..imaging.opencv import cv2
 from . import metric
-from .images import ColorOrder, Image, InputOrder, prepared
+from .images import AnyImage, ColorOrder, InputOrder, prepared
 
 
 @metric("higher", "uciqe")
 def calculate_uciqe(
-    img: Image,
+    img: AnyImage,
     input_order: InputOrder = "HWC",
     color_order: ColorOrder | None = None,
     data_range: Positive | None = None,

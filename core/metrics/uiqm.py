@@ -13,7 +13,7 @@ from ..annotations import Positive
 from ..errors import UserError
 from ..imaging.opencv import cv2
 from . import metric
-from .images import ColorOrder, Image, InputOrder, prepared
+from .images import AnyImage, ColorOrder, InputOrder, prepared
 
 BLOCK = 10
 """Side of the blocks whose extremes are compared; what is left over at the right and bottom is ignored."""
@@ -29,7 +29,7 @@ PLIP = 1026.0
 
 @metric("higher", "uiqm")
 def calculate_uiqm(
-    img: Image,
+    img: AnyImage,
     input_order: InputOrder = "HWC",
     color_order: ColorOrder | None = None,
     data_range: Positive | None = None,
@@ -55,7 +55,7 @@ def calculate_uiqm(
 
 @metric("higher", "uiqm_funie")
 def calculate_uiqm_funie(
-    img: Image,
+    img: AnyImage,
     input_order: InputOrder = "HWC",
     color_order: ColorOrder | None = None,
     data_range: Positive | None = None,
@@ -74,7 +74,7 @@ def calculate_uiqm_funie(
 
 
 def _underwater(
-    owner: str, img: Image, input_order: InputOrder, color_order: ColorOrder | None, data_range: float | None
+    owner: str, img: AnyImage, input_order: InputOrder, color_order: ColorOrder | None, data_range: float | None
 ) -> np.ndarray:
     (rgb,) = prepared(owner, img, data_range=data_range, color_order=color_order, input_order=input_order, clip=True)
     h, w, channels = rgb.shape

@@ -80,11 +80,11 @@ class MultiScale:
         resized = {}
         for name, image in images.items():
             down, right = image.shape[-2] // height, image.shape[-1] // width
-            resized[name] = resize(image, (new[0] * down, new[1] * right), antialias=True)
+            resized[name] = resize_batch(image, (new[0] * down, new[1] * right), antialias=True)
         return resized
 
 
-def resize(image: Tensor, size: tuple[int, int], antialias: bool = False) -> Tensor:
+def resize_batch(image: Tensor, size: tuple[int, int], antialias: bool = False) -> Tensor:
     """`image` (B, C, H, W) bilinearly resized to (height, width); with `antialias`, blurred as far as that shrinks it."""
     if image.shape[-2:] == size:
         return image

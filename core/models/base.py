@@ -323,7 +323,7 @@ def is_number(term: Any) -> bool:
 
 
 def flat_terms(values: Mapping[str, Mapping[str, Tensor]], prefix: str = "l_") -> dict[str, Tensor]:
-    """Scalars by log name, of losses by option key; `prefix` goes before every name."""
+    """Scalars by log name, of losses by option key; `prefix` is put before every name."""
     terms: dict[str, Tensor] = {}
     for key, parts in values.items():
         for term, value in parts.items():

@@ -14,11 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..degradations.draws import Draws
+from ..degradations.draws import Draws, seeds_of
 from ..degradations.limits import one_each
 from ..errors import UserError
 from .augment import Mixup
-from .draws import seeds_of
 
 Pair = tuple[Tensor, Tensor]
 Augmentation = Literal["none", "mixup", "cutmix", "resizemix", "cutblur", "downup"]
@@ -36,13 +35,13 @@ def _windows(box: Sequence[int], scale: int) -> list[tuple[slice, ...]]:
 
 
 def mixup(gt: Tensor, lq: Tensor, scale: int, weight: float, order: Sequence[int]) -> Pair:
-    """``weight x + (1 - weight) partner`` (Zhang et al. 2018, arXiv:1710.09412)."""
+    """``weight x + (1 - weight) partner``, of images (B, C, H, W) and inputs (B, C, h, w) (Zhang et al., arXiv:1710.09412)."""
     partners = list(order)
     return weight * gt + (1 - weight) * gt[partners], weight * lq + (1 - weight) * lq[partners]
 
 
 def cutmix(gt: Tensor, lq: Tensor, scale: int, box: Sequence[int], order: Sequence[int]) -> Pair:
-    """The partner inside the box (Yun et al. 2019, arXiv:1905.04899)."""
+    """The partner inside the box, of images (B, C, H, W) and inputs (B, C, h, w) (Yun et al., arXiv:1905.04899)."""
     mixed = gt.clone(), lq.clone()
     for image, source, window in zip(mixed, (gt, lq), _windows(box, scale), strict=True):
         image[window] = source[list(order)][window]
@@ -50,7 +49,7 @@ def cutmix(gt: Tensor, lq: Tensor, scale: int, box: Sequence[int], order: Sequen
 
 
 def resizemix(gt: Tensor, lq: Tensor, scale: int, box: Sequence[int], order: Sequence[int]) -> Pair:
-    """The whole partner, shrunk, inside the box (Qin et al. 2020, arXiv:2012.11101)."""
+    """The partner, shrunk, inside the box, of images (B, C, H, W) and inputs (B, C, h, w) (Qin et al., arXiv:2012.11101)."""
     mixed = gt.clone(), lq.clone()
     for image, source, window in zip(mixed, (gt, lq), _windows(box, scale), strict=True):
         inside = image[window]
@@ -59,7 +58,7 @@ def resizemix(gt: Tensor, lq: Tensor, scale: int, box: Sequence[int], order: Seq
 
 
 def cutblur(gt: Tensor, lq: Tensor, scale: int, box: Sequence[int]) -> Pair:
-    """The ground truth's box, shrunk, inside the input's (Yoo et al. 2020, arXiv:2004.00448)."""
+    """The ground truth's box (B, C, H, W), shrunk, inside that of the input (B, C, h, w) (Yoo et al., arXiv:2004.00448)."""
     mixed, (large, small) = lq.clone(), _windows(box, scale)
     inside = mixed[small]
     inside.copy_(_shrunk(gt[large], inside))
@@ -177,7 +176,7 @@ def seed_of(batch: Mapping[str, Any]) -> int:
 
 
 def apply(name: Augmentation, gt: Tensor, lq: Tensor, scale: int, draws: Draws) -> Pair:
-    """One augmentation by name, its parameters drawn."""
+    """One augmentation of images (B, C, H, W) and inputs (B, C, h, w) by name, its parameters drawn."""
     height, width = lq.shape[-2:]
     order = draws.order("partner", len(lq))
     if name == "mixup":

@@ -17,12 +17,11 @@ from ..annotations import Steps
 from ..degradations.limits import Probabilities
 from ..errors import UserError
 from ..inference.network import network_trait
-from ..inference.tiling import pad_to_multiple, size_multiple
+from ..inference.tiling import as_tuple, pad_to_multiple, size_multiple
 from . import MODELS
 from .base import Batch, Model, Update, flat_terms
 from .batch_mixing import DEFAULT, Augmentation, Mixing, mistakes_of_mixing
 from .draws import standard_normal
-from .restoration import as_tuple
 
 log = logging.getLogger("relume")
 
@@ -120,7 +119,7 @@ class DiffIRS1HDRModel(DiffIRS1Model):
     It needs that estimate in use too, and nothing else, so its scores are results. Losses compare with ``gt``.
 
     Args:
-        mixing_augs: see `RestorationModel`.
+        mixing_augs: Restormer's mixup of whole batches, ``{mixup: true, mixup_beta: 1.2, use_identity: true}``.
         use_moa: change every batch by an augmentation.
         moa_augs: augmentations to choose from.
         moa_probs: probabilities of those augmentations.
@@ -147,7 +146,7 @@ class DiffIRS2Model(Model):
         lr_sr: learning rate of ``optim_g``, in place of its own.
         gamma_sr: factor of that rate after every `lr_decay_sr` iterations from `encoder_iter` on.
         lr_decay_sr: iterations after which the rate of the restorer is multiplied by `gamma_sr`, again and again.
-        mixing_augs: see `RestorationModel`.
+        mixing_augs: Restormer's mixup of whole batches, ``{mixup: true, mixup_beta: 1.2, use_identity: true}``.
         use_moa: change every batch by an augmentation.
         moa_augs: augmentations to choose from.
         moa_probs: probabilities of those augmentations.

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..ops.precision import widest
+from ..degradations.draws import seeds_of
+from ..ops.constants import uploaded
 from .base import Batch
 
 OTHER_STREAM = 0x5DEECE66D2B79F31
@@ -27,18 +28,6 @@ def standard_normal(batch: Batch, *shape: int) -> Tensor:
     return uploaded(normal_of(seeds_of(batch), *shape), beside.device)
 
 
-def seeds_of(batch: Batch) -> list[int]:
-    """The samples' seeds on the host: as the loader gives them there, or else from the tensor ``seed``, perhaps of a GPU."""
-    seeds: list[int] = batch["seeds"] if "seeds" in batch else batch["seed"].tolist()
-    return seeds
-
-
-def uploaded(x: Tensor, device: torch.device) -> Tensor:
-    """`x`, of the host's memory, on a device: from pinned memory, so that nothing waits for what the device still has to do."""
-    allowed = torch.float32 if x.dtype == torch.float64 and widest(device) != torch.float64 else x.dtype
-    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device, allowed)
-
-
 def normal_of(seeds: Iterable[int], *shape: int) -> Tensor:
     """Standard normal numbers (B, *shape), float32, on the CPU: one row for each seed, drawn from that seed alone."""
     generator = torch.Generator()
@@ -54,7 +43,7 @@ def uniforms_of(seeds: Iterable[int], count: int) -> np.ndarray:
 
 
 def uniform_of(seeds: Iterable[int], count: int) -> Tensor:
-    """Numbers in [0, 1), (B, count), float64, on the CPU, each row from its seed, independent of `normal_of`."""
+    """Numbers in [0, 1) of shape (B, count), float64, on the CPU, each row from its seed, independent of `normal_of`."""
     generator = torch.Generator()
     rows = [
         torch.rand(count, generator=generator.manual_seed(seed ^ OTHER_STREAM), dtype=torch.float64) for seed in seeds

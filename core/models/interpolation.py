@@ -146,7 +146,7 @@ class InterpolationModel(Model):
         yield Update("g", terms, self.loss_logs())
 
     def flow_target(self, key: str, batch: Batch) -> Tensor:
-        """What the loss `key` compares flow with: the true one, or the first frame.
+        """What the loss `key` compares flow with: the true one (B, 2, H, W), or the first frame (B, 3, H, W).
 
         Raises:
             UserError: the training set gives no flow.
@@ -164,7 +164,7 @@ class InterpolationModel(Model):
         return {**images, "timestep": torch.full((count,), 0.5), "flow": torch.zeros(count, 4, side, side)}
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
-        """See `Model.predict`.
+        """The frame (B, 3, H, W) at the batch's ``timestep`` between ``img0`` and ``img1``; see `Model.predict`.
 
         Raises:
             UserError: a batch has frames at different times, and ``val.recursive`` is on.

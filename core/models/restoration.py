@@ -17,9 +17,9 @@ from ..degradations.limits import Probabilities
 from ..errors import UserError, did_you_mean
 from ..inference.network import network_trait
 from ..inference.self_ensemble import Ensemble, self_ensemble
-from ..inference.tiling import size_multiple
+from ..inference.tiling import as_tuple, size_multiple
 from . import MODELS
-from .augment import MultiScale, resize
+from .augment import MultiScale, resize_batch
 from .base import Batch, Model, Update, flat_terms
 from .batch_mixing import DEFAULT, Augmentation, Mixing, mistakes_of_mixing
 
@@ -167,7 +167,7 @@ class RestorationModel(Model):
             target = images.get(f"gt_{i}", images["gt"])
             if len(outputs) > 1:
                 height, width = output.shape[-2:]
-                target = resize(target, (height, width))
+                target = resize_batch(target, (height, width))
             keys = self.output_losses[i - 1] if self.output_losses else self.loss_keys
             values.append(self.loss_values(output, target, keys))
         yield Update("g", self.objective(values), self.loss_logs())
@@ -290,11 +290,6 @@ class Called:
 def is_image(value: Any, like: Tensor) -> bool:
     """Whether an item of a batch is an image (B, C, H, W) of the size of another, and so is cut and padded with it."""
     return isinstance(value, Tensor) and value.dim() == 4 and value.shape[-2:] == like.shape[-2:]
-
-
-def as_tuple(output: Tensor | tuple[Tensor, ...] | list[Tensor]) -> tuple[Tensor, ...]:
-    """A network's output as a tuple of tensors."""
-    return (output,) if isinstance(output, Tensor) else tuple(output)
 
 
 def stem(key: str) -> str:

@@ -173,7 +173,7 @@ class VideoModel(RestorationModel):
         return {**super().imagined(count, side, scale), "lq": clip, "gt": target}
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
-        """See `Model.predict`.
+        """The restored frames of the clip ``lq`` (B, T, C, H, W), or of its middle frame; see `Model.predict`.
 
         Raises:
             UserError: ``val.center_frame_only`` is on, and the batch has parts of clips.
@@ -249,7 +249,7 @@ class VideoModel(RestorationModel):
         return whole and not self.flip_seq and network_trait(self.networks["g"], "continued") is not None
 
     def continued(self, clip: Tensor, state: Any, count: int) -> tuple[Tensor, Any]:
-        """See `NetworkTraits.continued`."""
+        """The first `count` results of the clip (B, T, C, H, W), and the state after those; see `NetworkTraits.continued`."""
         result: tuple[Tensor, Any] = network_trait(self.networks["g"], "continued")(clip, state, count)
         return result
 

@@ -56,6 +56,7 @@ def causal_conv1d(
     Raises:
         UserError: another activation, or shapes that do not go together.
     """
+    # Refuse what does not go together.
     if activation not in (None, "silu", "swish"):
         raise UserError(f"causal_conv1d: activation cannot be '{activation}'. Accepted: silu, swish, None.")
     if x.dim() != 3 or weight.dim() != 2 or x.shape[1] != weight.shape[0]:
@@ -70,6 +71,7 @@ def causal_conv1d(
     bias = None if bias is None else bias.to(x.dtype)
     before = None if initial_states is None else initial_states.to(x.dtype).transpose(1, 2)
     rows = x.transpose(1, 2)
+    # The package of Mamba's authors, then our kernel, then PyTorch.
     theirs = _packages(x, weight, before, return_final_states)
     if theirs is not None:
         result: Tensor = theirs(_aligned(x), weight, bias, activation=activation)
@@ -80,6 +82,7 @@ def causal_conv1d(
     else:
         run = _CausalConv.apply
     y: Tensor = run(rows, weight, bias, before, activation is not None).transpose(1, 2)
+    # The inputs that the next part of the sequence begins with.
     if not return_final_states:
         return y
     width = weight.shape[1] - 1

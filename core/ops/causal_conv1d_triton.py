@@ -76,6 +76,7 @@ def _conv_backward(  # type: ignore[no-untyped-def]  # noqa: ANN202
     where = (sample * length + step)[:, None] * channels + channel[None, :]
     here = (step < length)[:, None] & known[None, :]
     d = tl.load(grad + where, mask=here, other=0.0).to(tl.float32)
+    # The gradient before the activation, whose argument is computed again.
     if SILU:
         p = tl.zeros((STEPS, CHANNELS), tl.float32)
         if HAS_BIAS:
@@ -98,6 +99,7 @@ def _conv_backward(  # type: ignore[no-untyped-def]  # noqa: ANN202
         sigma = tl.sigmoid(p)
         d = d * sigma * (1 + p * (1 - sigma))
     tl.store(inner + where, d.to(inner.dtype.element_ty), mask=here)
+    # Sums of this block for each tap, and for the bias.
     out = partial + tl.program_id(0).to(tl.int64) * (WIDTH + 1) * channels + channel
     for k in tl.static_range(WIDTH):
         v = _inputs(

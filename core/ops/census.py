@@ -17,7 +17,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from ..errors import UserError
-from .dispatch import device_obstacle, use_kernel
+from .dispatch import float32_obstacle, use_kernel
 from .self_test import case
 
 SOFT_SIGN = 0.81
@@ -65,10 +65,7 @@ def _case(pred: Tensor, target: Tensor) -> Tensor:
 
 def _obstacle(pred: Tensor, target: Tensor) -> str | None:
     """Why the fused kernel cannot run, or None."""
-    for name, t in {"pred": pred, "target": target}.items():
-        if t.dtype != torch.float32:
-            return f"it computes in float32, {name} is {str(t.dtype).removeprefix('torch.')}"
-    return device_obstacle("census", pred=pred, target=target)
+    return float32_obstacle("census", pred=pred, target=target)
 
 
 class _Census(Function):
@@ -106,7 +103,7 @@ class _Census(Function):
 
 
 def soft_sign(d: Tensor) -> tuple[Tensor, Tensor]:
-    """s(d) and its derivative, 0.81 / (0.81 + d^2)^(3/2)."""
+    """s(d) and its derivative, 0.81 / (0.81 + d^2)^(3/2), both of the shape of `d`."""
     r = torch.rsqrt(d.square() + SOFT_SIGN)
     return d * r, SOFT_SIGN * r**3
 

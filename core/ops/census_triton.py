@@ -35,6 +35,7 @@ def _census(  # type: ignore[no-untyped-def]  # noqa: ANN202
     if BACKWARD:
         g = tl.load(grad + pixel, mask=here, other=0.0)
     total = tl.zeros((PIXELS,), tl.float32)
+    # Every neighbour: the differences of both images as soft signs, and their distance or its derivative.
     for k in range(PATCH * PATCH):
         down = k // PATCH - PATCH // 2
         right = k % PATCH - PATCH // 2

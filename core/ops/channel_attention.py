@@ -27,7 +27,7 @@ from .dispatch import device_obstacle, use_kernel
 from .pixelwise import depthwise_backward, linear, plain_depthwise
 from .precision import at_least_float32
 from .self_test import case, heads
-from .shapes import check_shapes
+from .shapes import check_devices, check_shapes, depthwise_shape
 
 WIDEST = 128
 """Most channels of a head that the fused kernels take."""
@@ -110,10 +110,12 @@ def _check(
     weight: Tensor,
     bias: Tensor | None,
     kernel: Tensor | None,
-    *_: Any,
+    kernel_bias: Tensor | None,
+    before: Tensor | None,
+    before_bias: Tensor | None,
 ) -> None:
     """Raises:
-    UserError: shapes do not go together.
+    UserError: shapes or devices do not go together.
     """
     parts = 3 if q is None else 2
     name, channels = "kv" if q is not None else "qkv", kv.shape[-1] // parts
@@ -122,14 +124,19 @@ def _check(
             f"channel attention: {name} must be (B, H, W, {parts} C) with a C that the {temperature.numel()} heads of "
             f"temperature divide; it is {tuple(kv.shape)}"
         )
-    out, sides = weight.shape[0], (1, 1) if kernel is None else tuple(kernel.shape[-2:])
+    rest = {"bias": bias, "kernel": kernel, "kernel_bias": kernel_bias, "before": before, "before_bias": before_bias}
+    check_devices("channel attention", **{name: kv}, q=q, temperature=temperature, weight=weight, **rest)
+    out = weight.shape[0]
     check_shapes(
         "channel attention",
         f"{name} {tuple(kv.shape)}",
         q=(q, (kv.shape[0], channels, *kv.shape[1:3])),
         weight=(weight, (out, channels)),
         bias=(bias, (out,)),
-        kernel=(kernel, (out, 1, *sides)),
+        kernel=(kernel, None if kernel is None else depthwise_shape(kernel, out)),
+        kernel_bias=(kernel_bias, (out,)),
+        before=(before, None if before is None else depthwise_shape(before, kv.shape[-1])),
+        before_bias=(before_bias, (kv.shape[-1],)),
     )
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from .dispatch import device_obstacle, use_kernel
+from .dispatch import float32_obstacle, use_kernel
 from .self_test import case
 
 
@@ -38,7 +38,7 @@ def charbonnier_sums(x: Tensor, y: Tensor, offset: float) -> Tensor:
 
 
 def fuses(x: Tensor, y: Tensor) -> bool:
-    """Whether `charbonnier_sums` of these would run its kernels."""
+    """Whether `charbonnier_sums` would run its kernels on these two images (B, C, H, W)."""
     return use_kernel("charbonnier", functools.partial(_obstacle, x, y), x)
 
 
@@ -49,7 +49,4 @@ def _case(x: Tensor, y: Tensor) -> Tensor:
 
 def _obstacle(x: Tensor, y: Tensor) -> str | None:
     """Why the fused kernels cannot run, or None."""
-    for name, t in {"x": x, "y": y}.items():
-        if t.dtype != torch.float32:
-            return f"it computes in float32, {name} is {str(t.dtype).removeprefix('torch.')}"
-    return device_obstacle("charbonnier", x=x, y=y)
+    return float32_obstacle("charbonnier", x=x, y=y)

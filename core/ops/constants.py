@@ -1,4 +1,4 @@
-"""Constants on devices: uploaded once, not in every step, which would wait for the device each time."""
+"""What goes from the host to a device: constants, uploaded once, and other small tensors, without waiting for the device."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .precision import widest
+
 
 def constant(values: tuple[Any, ...], like: Tensor) -> Tensor:
-    """Numbers, in tuples of equal lengths, as a tensor of the dtype and on the device of `like`; nobody may write into it."""
+    """Numbers, in tuples of equal lengths, as a tensor of the shape that they make, which must not be written into.
+
+    It has the dtype and the device of `like`, a tensor of any shape.
+    """
     return _uploaded(values, like.dtype, like.device)
 
 
@@ -18,3 +23,9 @@ def constant(values: tuple[Any, ...], like: Tensor) -> Tensor:
 def _uploaded(values: tuple[Any, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     with torch.inference_mode(False):  # else the backward pass could not use it later
         return torch.tensor(values, dtype=dtype, device=device)
+
+
+def uploaded(x: Tensor, device: torch.device) -> Tensor:
+    """`x`, of any shape, copied from the host's memory to a device: from pinned memory, so that the host need not wait."""
+    allowed = torch.float32 if x.dtype == torch.float64 and widest(device) != torch.float64 else x.dtype
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device, allowed)

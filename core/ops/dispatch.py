@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from ..errors import UserError
-from . import crossover, self_test
+from . import self_test
 from .modes import FORCED, NAMES, interpreted, mode_of
+from .shapes import check_devices
 
+F = TypeVar("F", bound=Callable[..., Any])
 DECISIONS: dict[str, str] = {}
 """Reason, for every op that ran in this process, why its fused kernel did not; empty for one that did."""
 FOREIGN: dict[str, str] = {}
@@ -36,6 +39,8 @@ def use_kernel(
     Raises:
         UserError: ``RELUME_KERNELS`` is ``on`` and there is an obstacle, or it is none of the known words.
     """
+    if torch.compiler.is_exporting():  # what an exported file's readers do not have; and obstacles limit sizes
+        return False
     mode = mode_of(op)
     words = NAMES.get(op, op)
     reason = obstacle() if mode != "off" else "RELUME_KERNELS is off"
@@ -43,6 +48,8 @@ def use_kernel(
         if reason is None and x is not None:
             reason = _fault(op, x.dtype, x.device)
             if reason is None and mode == "auto" and x.is_cuda and not torch.compiler.is_compiling():
+                from . import crossover
+
                 reason = crossover.slower(op, tuple(shape or x.shape), x)
         DECISIONS[words] = reason or ""
     if mode == "off":
@@ -67,12 +74,15 @@ def decisions() -> str:
     return "; ".join(said)
 
 
+def constant_to_compiler(function: F) -> F:
+    """Decorator: what ``torch.compiler.assume_constant_result`` does, which would import the compiler: that takes seconds."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+@constant_to_compiler
 def _fault(op: str, dtype: torch.dtype, device: torch.device) -> str | None:
     return self_test.fault(op, dtype, device)
-
-
-# What torch.compiler.assume_constant_result does, which would import the compiler into every process: that takes seconds.
-_fault._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def compiler_obstacle(op: str) -> str | None:
@@ -83,7 +93,12 @@ def compiler_obstacle(op: str) -> str | None:
 
 
 def device_obstacle(op: str, **tensors: Tensor | None) -> str | None:
-    """Why no kernel of ours can run on these arguments, or None: device, dtype and Triton, the same for all ops."""
+    """Why no kernel of ours can run on these arguments, or None: device, dtype and Triton, the same for all ops.
+
+    Raises:
+        UserError: they are on different devices.
+    """
+    check_devices(NAMES[op], **tensors)
     given = {name: t for name, t in tensors.items() if t is not None}
     first, x = next(iter(given.items()))
     if x.device.type != "cuda":
@@ -92,11 +107,21 @@ def device_obstacle(op: str, **tensors: Tensor | None) -> str | None:
         if mode_of(op) != "on":
             return "the interpreter is for tests: it runs under RELUME_KERNELS=on alone"
     for name, t in given.items():
-        if t.device != x.device:
-            return f"its tensors must be on one device, {first} is on {x.device} and {name} on {t.device}"
         if t.dtype not in (torch.float32, torch.float16, torch.bfloat16):
             return f"it computes in float32, {name} is {str(t.dtype).removeprefix('torch.')}"
     return None if has_triton() else "Triton is not installed"
+
+
+def float32_obstacle(op: str, **tensors: Tensor) -> str | None:
+    """`device_obstacle` of an op that takes float32 alone.
+
+    Raises:
+        UserError: the tensors are on different devices.
+    """
+    for name, t in tensors.items():
+        if t.dtype != torch.float32:
+            return f"it computes in float32, {name} is {str(t.dtype).removeprefix('torch.')}"
+    return device_obstacle(op, **tensors)
 
 
 _HAS_TRITON = importlib.util.find_spec("triton") is not None

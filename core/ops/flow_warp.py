@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from .deterministic import grid_sample
+from . import deterministic
 from .dispatch import device_obstacle, use_kernel
 from .precision import at_least_float32
 from .self_test import case
@@ -72,7 +72,7 @@ def _sampled(x: Tensor, flow: Tensor, interp_mode: str, padding_mode: str, align
         flow, image = at_least_float32(flow), at_least_float32(x)
         flow = flow.to(image.dtype)
         grid = torch.stack([_place(flow[..., 0], width, lines, -1), _place(flow[..., 1], height, lines, -2)], dim=-1)
-        y = grid_sample(image, grid, interp_mode, padding_mode, align_corners)
+        y = deterministic.grid_sample(image, grid, interp_mode, padding_mode, align_corners)
     return y.to(x.dtype)
 
 
@@ -80,8 +80,16 @@ def _place(moved: Tensor, size: int, lines: bool, dim: int) -> Tensor:
     """Of the grid along an axis: -1 and 1 are the first and the last pixel's centre."""
     span, column = max(size - 1, 1), (-1, 1)[:-dim]
     if lines:
-        return torch.linspace(-1, 1, size, device=moved.device, dtype=moved.dtype).view(column) + moved / (span / 2)
+        return _places(size, moved).view(column) + moved / (span / 2)
     return 2 * (torch.arange(size, device=moved.device, dtype=moved.dtype).view(column) + moved) / span - 1
+
+
+def _places(size: int, like: Tensor) -> Tensor:
+    """``torch.linspace(-1, 1, size)``; exported, of any size, which linspace would fix."""
+    if not torch.compiler.is_exporting():
+        return torch.linspace(-1, 1, size, device=like.device, dtype=like.dtype)
+    place, step = torch.arange(size, device=like.device).to(like.dtype), 2 / max(size - 1, 1)
+    return torch.where(place < size // 2, step * place - 1, 1 - step * (size - 1 - place))  # from both ends, as it does
 
 
 @functools.lru_cache(maxsize=64)
@@ -91,7 +99,7 @@ def _line(size: int, device: torch.device) -> Tensor:
 
 
 def fuses(x: Tensor, flow: Tensor) -> bool:
-    """Whether `flow_warp` of these would run its kernels, unless it samples as they cannot."""
+    """Whether `flow_warp` would run its kernels on an image (B, C, H, W) and a flow (B, 2, H, W), if they have its mode."""
     return use_kernel("flow_warp", functools.partial(_obstacle, x, flow), x, (x.shape[0], *x.shape[2:], x.shape[1]))
 
 
@@ -147,5 +155,8 @@ def modulated_deform_conv(
         nowhere = offset.isnan()
         pairs = nowhere.unflatten(1, (-1, 2)).any(2)
         offset, mask = offset.masked_fill(nowhere, 0.0), mask.masked_fill(pairs, math.nan)
+        if deterministic.wanted(x):
+            steps = [(s, s) if isinstance(s, int) else s for s in (stride, padding, dilation)]
+            return deterministic.deform_conv(x, offset, mask, weight, bias, *steps).to(dtype)
         y: Tensor = deform_conv2d(x, offset, weight, bias, stride, padding, dilation, mask)
     return y.to(dtype)

@@ -22,7 +22,7 @@ from .planes import dense, steps
 TILE, CHANNELS = 512, 16
 """Elements of a program's tile, and channels at most."""
 ELEMENTS = 1024
-"""Of a program that goes through a map."""
+"""Elements of a program that goes through a map."""
 
 
 @triton.jit
@@ -112,10 +112,12 @@ def _warp(  # type: ignore[no-untyped-def]  # noqa: ANN202
     row, column = at // width, at % width
     TAPS: tl.constexpr = 4 if BICUBIC else 2
     moved = flow + sample * flow_sample + row * flow_row + column * flow_column
+    # Where each pixel looks: its first neighbour, and the fractions between them.
     left, across, _, top, along, _ = _places(
         moved, flow_pair, row, column, here, height, width, across_line, down_line,
         span_x, factor_x, offset_x, span_y, factor_y, offset_y, LINES, BICUBIC, BORDER,
     )  # fmt: skip
+    # Each channel: the weighted sum of the neighbours.
     for start in range(0, channels, CHANNELS):
         channel = start + tl.arange(0, CHANNELS)
         planes = channel[None, :] * of_channel
@@ -172,6 +174,7 @@ def _warp_backward(  # type: ignore[no-untyped-def]  # noqa: ANN202
     row, column = at // width, at % width
     TAPS: tl.constexpr = 4 if BICUBIC else 2
     moved = flow + sample * flow_sample + row * flow_row + column * flow_column
+    # Where each pixel looks: its first neighbour, and the fractions between them.
     left, across, slope_x, top, along, slope_y = _places(
         moved, flow_pair, row, column, here, height, width, across_line, down_line,
         span_x, factor_x, offset_x, span_y, factor_y, offset_y, LINES, BICUBIC, BORDER,
@@ -181,6 +184,7 @@ def _warp_backward(  # type: ignore[no-untyped-def]  # noqa: ANN202
     if OF_X:
         half, other = _exponents(tl.load(largest + sample), room)
         half, other = _power(half), _power(other)
+    # Each channel: what moves with the flow, and what each neighbour gets, as integers, whose sum has no order.
     for start in range(0, channels, CHANNELS):
         channel = start + tl.arange(0, CHANNELS)
         planes = channel[None, :] * of_channel
@@ -200,6 +204,7 @@ def _warp_backward(  # type: ignore[no-untyped-def]  # noqa: ANN202
                 share = g * (w_row * w_column)[:, None] * half * other
                 share = tl.where(share == share, tl.floor(share + 0.5), 0.0)
                 tl.atomic_add(sums + where, share.to(tl.int64), mask=inside, sem="relaxed")
+    # The gradient of the flow.
     own = of_flow + (sample * height * width + at) * 2
     tl.store(own, (of_right * slope_x).to(of_flow.dtype.element_ty), mask=here)
     tl.store(own + 1, (of_down * slope_y).to(of_flow.dtype.element_ty), mask=here)

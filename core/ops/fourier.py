@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from ..errors import UserError
 from . import real_fourier
 from .dispatch import device_obstacle, use_kernel
 from .precision import at_least_float32
@@ -66,6 +67,11 @@ def affine(z: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return result
 
 
+def _check_map(op: str, x: Tensor) -> None:
+    if x.dim() != 4:
+        raise UserError(f"{op}: x must be (B, H, W, C); it is {tuple(x.shape)}")
+
+
 # ------------------------------------------------------------------------------------ magnitude and phase
 def polar_spectrum(x: Tensor, snap: bool = True) -> tuple[Tensor, Tensor]:
     """Magnitude and phase of the full spectrum (norm "backward") of real planes.
@@ -77,7 +83,11 @@ def polar_spectrum(x: Tensor, snap: bool = True) -> tuple[Tensor, Tensor]:
 
     Returns:
         Two tensors (B, C, H, W), float32 or float64. Their gradients are finite everywhere, and zero at empty bins.
+
+    Raises:
+        UserError: `x` has another shape, or kernels are forced on and cannot run.
     """
+    _check_map("polar_spectrum", x)
     with torch.autocast(x.device.type, enabled=False):
         if real_fourier.wanted():
             return _polar_spectrum_by_products(at_least_float32(x), snap)
@@ -189,7 +199,11 @@ def phase_vectors(x: Tensor) -> Tensor:
     Returns:
         (B, C, H, W // 2 + 1, 2): the half spectrum as pairs of reals, each column scaled by the root of how often the full
         spectrum holds it. Gradients are finite everywhere, and zero at empty bins.
+
+    Raises:
+        UserError: `x` has another shape, or kernels are forced on and cannot run.
     """
+    _check_map("phase_vectors", x)
     with torch.autocast(x.device.type, enabled=False):
         if real_fourier.wanted():
             return torch.stack(_phase_by_products(at_least_float32(x)), dim=-1)

@@ -21,7 +21,7 @@ PIXELS = 64
 CHANNELS = 16
 """Channels of it."""
 WARPS = 8
-"""Of a program: its threads hold four elements of a map, and up to nine shifts of each."""
+"""Warps of a program: its threads hold four elements of a map, and up to nine shifts of each."""
 
 
 @triton.jit
@@ -81,6 +81,7 @@ def _gate_backward(  # type: ignore[no-untyped-def]  # noqa: ANN202
     """Gradients before the convolutions, the gate, and sums for taps and biases: (programs, K K + 1, 2 E)."""
     pixel = tl.program_id(0).to(tl.int64) * PIXELS + tl.arange(0, PIXELS)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    # Both halves after their depthwise convolution, computed again.
     u = _taps(a, taps, bias, pixel, channel, pixels, channels, height, width, K, HAS_BIAS, False, PIXELS, CHANNELS)
     v = _taps(
         b, taps + channels * (K * K), bias + channels, pixel, channel, pixels, channels, height, width, K, HAS_BIAS, False,
@@ -90,6 +91,7 @@ def _gate_backward(  # type: ignore[no-untyped-def]  # noqa: ANN202
     mask = (pixel < pixels)[:, None] & known[None, :]
     where = pixel[:, None] * channels + channel[None, :]
     d = tl.load(grad + where, mask=mask, other=0.0).to(tl.float32)
+    # GELU and its derivative.
     below = 0.5 * (1 + tl.erf(u * 0.7071067811865476))
     gelu = u * below
     d_u = d * v * (below + u * tl.exp(-0.5 * u * u) * 0.3989422804014327)
@@ -97,6 +99,7 @@ def _gate_backward(  # type: ignore[no-untyped-def]  # noqa: ANN202
     tl.store(out + where, (gelu * v).to(out.dtype.element_ty), mask=mask)
     tl.store(of_u + where, d_u.to(of_u.dtype.element_ty), mask=mask)
     tl.store(of_v + where, d_v.to(of_v.dtype.element_ty), mask=mask)
+    # Sums of this block for each tap, and for the bias.
     base = partial + tl.program_id(0).to(tl.int64) * (K * K + 1) * 2 * channels + channel
     for row in range(K):
         for column in tl.static_range(K):
@@ -153,7 +156,7 @@ def _fake_backward(
 def _run_backward(
     grad: Tensor, a: Tensor, b: Tensor, kernel: Tensor, bias: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of a, b, kernel and bias (2 E), and what `gate` gave."""
+    """Gradients of a, b, kernel and bias (2 E), and what `gelu_gate` gave."""
     grad, a, b, kernel = grad.contiguous(), a.contiguous(), b.contiguous(), kernel.contiguous()
     of_u, of_v, of_a, of_b, out = (torch.empty_like(a) for _ in range(5))
     grid, shape, tiles = _sizes(a, kernel)
@@ -179,7 +182,7 @@ def _gradients(ctx: Any, backward: Any, grad: Tensor) -> tuple[Tensor | None, ..
     return *of, None if ctx.saved_tensors[3] is None else of_bias
 
 
-gate = operator("gdfn", _run, _fake, _run_backward, _fake_backward, _setup, _gradients, lowered=True)
+gelu_gate = operator("gdfn", _run, _fake, _run_backward, _fake_backward, _setup, _gradients, lowered=True)
 """``gelu(dw(a)) dw(b)`` of pixel-major (B, H, W, E) with the halves of `kernel` (2 E, 1, K, K) and `bias` (2 E)."""
 gate_backward = torch.ops.relume.gdfn_backward
-"""Gradients of a, b, kernel and bias, and what `gate` gave."""
+"""Gradients of a, b, kernel and bias, and what `gelu_gate` gave."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from .constants import constant
-from .dispatch import device_obstacle, use_kernel
+from .dispatch import float32_obstacle, use_kernel
 from .self_test import case
 
 Derivative = Literal["laplacian", "sobel", "neighbours"]
@@ -49,7 +49,7 @@ def derivative_sums(x: Tensor, operator: Derivative) -> Tensor:
     least = {"laplacian": 3, "sobel": 1, "neighbours": 2}[operator]
     if x.dim() != 4 or min(x.shape[2:]) < least:
         raise UserError(
-            f"derivative_sums: {operator} takes (B, C, H, W) with sides of at least {least}; it is {tuple(x.shape)}"
+            f"derivative_sums: for {operator} x must be (B, C, H, W) with sides of at least {least}; it is {tuple(x.shape)}"
         )
     if fuses(x):
         from .gradient_triton import fused
@@ -62,7 +62,7 @@ def derivative_sums(x: Tensor, operator: Derivative) -> Tensor:
 
 
 def fuses(x: Tensor) -> bool:
-    """Whether `derivative_sums` of this would run its kernels."""
+    """Whether `derivative_sums` would run its kernels on this image (B, C, H, W)."""
     return use_kernel("gradient", functools.partial(_obstacle, x), x)
 
 
@@ -74,6 +74,4 @@ def _case(x: Tensor) -> Tensor:
 
 def _obstacle(x: Tensor) -> str | None:
     """Why the fused kernels cannot run, or None."""
-    if x.dtype != torch.float32:
-        return f"it computes in float32, the image is {str(x.dtype).removeprefix('torch.')}"
-    return device_obstacle("gradient", x=x)
+    return float32_obstacle("gradient", x=x)

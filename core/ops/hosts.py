@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def asks_freely(x: Tensor) -> bool:
-    """Whether nothing waits when Python reads numbers like those of `x`: they lie on a CPU, and no graph is made of the work.
+    """Whether Python can read numbers like those of `x`, of any shape, without waiting: on a CPU, and outside graphs.
 
     Tensors without data, which count operations and memory of a step, go the way of other devices.
     """

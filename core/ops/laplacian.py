@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import UserError
 from .banded import BINOMIAL, BURT_ADELSON
 from .constants import constant
-from .dispatch import device_obstacle, use_kernel
+from .dispatch import float32_obstacle, use_kernel
 from .self_test import case
 
 
@@ -54,7 +54,7 @@ def edge_band(x: Tensor) -> Tensor:
 
 
 def fuses(d: Tensor) -> bool:
-    """Whether the functions here would run their kernels on this."""
+    """Whether the functions here would run their kernels on this difference of images (B, C, H, W)."""
     return use_kernel("laplacian", functools.partial(_obstacle, d), d)
 
 
@@ -83,8 +83,10 @@ def edge_size(d: Tensor, eps: float) -> Tensor:
     """The mean of sqrt(e^2 + eps^2) over the `edge_band` e of each image (B, C, H, W): (B,).
 
     Raises:
-        UserError: kernels are forced on and cannot run.
+        UserError: it is no such batch, or kernels are forced on and cannot run.
     """
+    if d.dim() != 4:
+        raise UserError(f"edge_size: d must be (B, C, H, W); it is {tuple(d.shape)}")
     if fuses(d):
         return _fused(d, 1, False, True, eps * eps)
     return torch.sqrt(edge_band(d).square() + eps * eps).flatten(1).mean(1)
@@ -106,6 +108,4 @@ def _case(x: Tensor) -> Tensor:
 
 def _obstacle(d: Tensor) -> str | None:
     """Why the fused kernels cannot run, or None."""
-    if d.dtype != torch.float32:
-        return f"it computes in float32, the difference is {str(d.dtype).removeprefix('torch.')}"
-    return device_obstacle("laplacian", d=d)
+    return float32_obstacle("laplacian", d=d)

@@ -148,6 +148,7 @@ def _fake(x: Tensor, levels: int, low_pass: bool, edge: bool, offset: float) -> 
 
 
 def _run(x: Tensor, levels: int, low_pass: bool, edge: bool, offset: float) -> tuple[Tensor, Tensor]:
+    # Memory for all levels: slopes, and one partial sum for each block of pixels.
     slopes = _fake(x, levels, low_pass, edge, offset)[1]
     x, kind, held = dense(x), _kind(edge), tile(PIXELS)
     sides = _sides(x, levels)
@@ -157,6 +158,7 @@ def _run(x: Tensor, levels: int, low_pass: bool, edge: bool, offset: float) -> t
     partial = x.new_empty(batch, stride)
     above, apart = x, steps(x)
     at = programs = 0
+    # Each level is halved, and then compared with its enlargement, in two launches.
     for level in range(levels + low_pass):
         (height, width), (pixels, blocks) = sides[level], counts[level]
         doubling = level < levels

@@ -50,7 +50,7 @@ def tile(elements: int) -> int:
     return elements * 32 if interpreted() else elements
 
 
-def steps(most: int, tiles: int) -> int:
+def tile_steps(most: int, tiles: int) -> int:
     """Tiles that a program goes through: in the interpreter, which spares none, no more than there are."""
     return max(1, min(most, tiles)) if interpreted() else most
 
@@ -70,8 +70,8 @@ def operator(
     gradients: Callable[..., Any],
     lowered: bool = False,
 ) -> Any:
-    """`core.ops.operators.operator` for a key of `core.ops.modes.NAMES`."""
+    """`core.ops.operators.custom_operator` for a key of `core.ops.modes.NAMES`."""
     refusal = (
         f"the fused {NAMES[name]} can be differentiated once; RELUME_KERNELS={name}=off uses plain PyTorch instead"
     )
-    return operators.operator(name, forward, fake, backward, fake_backward, setup, gradients, refusal, lowered)
+    return operators.custom_operator(name, forward, fake, backward, fake_backward, setup, gradients, refusal, lowered)

@@ -1,7 +1,8 @@
 """Triton kernels of `layer_norm`: every map is read once, and written once, in the forward and in the backward pass.
 
 Importing this needs Triton. A program takes some rows (pixels) of one image and all their channels; sums over pixels, which the
-gradients of gains and offsets need, are left as one partial sum per program.
+gradients of gains and offsets need, are left as one partial sum per program. Forward one launch, which reads and writes a map;
+backward one and the partial sums' own, which read two maps and write one. Limit: bytes.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launching import launch, operator, steps, tile
+from .launching import launch, operator, tile, tile_steps
 
 TILE = 2048
 """Elements that a program holds at once."""
@@ -128,7 +129,7 @@ def _run_backward(
     batch, channels = x.shape[0], x.shape[-1]
     rows = x[0].numel() // channels if batch else 0
     height, width = tiling(channels)
-    held = steps(STEPS, triton.cdiv(rows, height))
+    held = tile_steps(STEPS, triton.cdiv(rows, height))
     programs = triton.cdiv(rows, height * held)
     grad_x = torch.empty_like(x)
     sums = torch.empty(2, batch, programs, channels, device=x.device, dtype=torch.float32)

@@ -19,7 +19,7 @@ from .self_test import case
 from .shapes import check_shapes
 
 
-class Rule(NamedTuple):
+class PotentialRule(NamedTuple):
     """How a potential follows from the log-sum-exp of its row or column: ``outside`` log a - ``damping`` lse.
 
     It is -inf where the marginal a is 0, and, if `relaxed`, where the log-sum-exp is -inf: no mass goes there.
@@ -30,7 +30,7 @@ class Rule(NamedTuple):
     relaxed: bool = False
 
     def potential(self, marginal: Tensor, lse: Tensor) -> Tensor:
-        """A new potential."""
+        """The new potential (n,) from a marginal (n,) and the log-sum-exps (n,) of its rows or columns."""
         empty = marginal == 0
         if self.relaxed:
             empty |= lse == -torch.inf
@@ -38,7 +38,7 @@ class Rule(NamedTuple):
 
 
 def update_potentials(
-    logits: Tensor, a: Tensor, b: Tensor, phi: Tensor, gamma: Tensor, iterations: int, rule: Rule
+    logits: Tensor, a: Tensor, b: Tensor, phi: Tensor, gamma: Tensor, iterations: int, rule: PotentialRule
 ) -> None:
     """Update both potentials in place.
 
@@ -88,7 +88,7 @@ def absorbed(logits: Tensor, phi: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor
 def _case(logits: Tensor, a: Tensor, b: Tensor) -> Tensor:
     phi, gamma = torch.ones_like(a), torch.ones_like(b)
     with torch.no_grad():
-        update_potentials(logits, a, b, phi, gamma, 2, Rule())
+        update_potentials(logits, a, b, phi, gamma, 2, PotentialRule())
         kernel, shift = absorbed(logits, phi, gamma)
     return torch.cat([phi, gamma, shift, kernel.flatten()]).detach()
 
@@ -106,7 +106,7 @@ def _fuses(logits: Tensor, **vectors: Tensor) -> bool:
 
 
 def obstacle(logits: Tensor, **vectors: Tensor) -> str | None:
-    """Why the Triton version cannot run on these, or None."""
+    """Why the Triton version cannot run on logits (n, m) and vectors (n,) or (m,), or None if it can."""
     for name, t in {"logits": logits, **vectors}.items():
         if t.dtype != torch.float32:
             return f"it computes in float32, {name} is {str(t.dtype).removeprefix('torch.')}"

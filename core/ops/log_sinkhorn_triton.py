@@ -30,7 +30,7 @@ def update_fused(
     logits: Tensor, a: Tensor, b: Tensor, phi: Tensor, gamma: Tensor, iterations: int, damping: float, outside: float,
     relaxed: bool,
 ) -> None:  # fmt: skip
-    """`log_sinkhorn.update_potentials`: two launches for each iteration."""
+    """`log_sinkhorn.update_potentials`, shapes included, in two launches for each iteration."""
     n, m = logits.shape
     rows = tile(1 if n <= FEW else ROWS)
     height, rule = min(64, triton.next_power_of_2(n)), (damping, outside)
@@ -55,7 +55,7 @@ def _(
 
 @torch.library.custom_op("relume::absorbed", mutates_args=())
 def absorbed_fused(logits: Tensor, phi: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
-    """`log_sinkhorn.absorbed` in one launch, which reads the matrix twice and writes it once."""
+    """`log_sinkhorn.absorbed`, shapes included, in one launch, which reads the matrix twice and writes it once."""
     n, m = logits.shape
     kernel, shift = torch.empty(n, m, device=logits.device), torch.empty_like(gamma)
     launch(

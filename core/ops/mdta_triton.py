@@ -131,6 +131,7 @@ def _apply(  # type: ignore[no-untyped-def]  # noqa: ANN202
     mask = (pixel < pixels)[:, None] & known[None, :]
     queries, keys = q + image * q_image + head * width * q_channel, k + image * k_image + head * width
     mix += (image * heads + head) * width * width
+    # The gradient of the queries: the mixed keys, less what the normalisation takes away.
     total = tl.zeros((PIXELS, WIDTH), tl.float32)
     for first in range(0, width, SLICE):
         s = first + tl.arange(0, SLICE)
@@ -141,6 +142,7 @@ def _apply(  # type: ignore[no-untyped-def]  # noqa: ANN202
     total -= _load(queries, pixel, c, pixels, width, q_pixel, q_channel).to(tl.float32) * own[None, :]
     where = image * oq_image + pixel[:, None] * oq_pixel + (head * width + c)[None, :] * oq_channel
     tl.store(of_q + where, total.to(of_q.dtype.element_ty), mask=mask)
+    # The gradient of the keys: the mixed queries, less the same correction.
     total = tl.zeros((PIXELS, WIDTH), tl.float32)
     for first in range(0, width, SLICE):
         s = first + tl.arange(0, SLICE)
@@ -208,7 +210,7 @@ def _run_backward(
     attention: Tensor,
     c: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """From the attention's gradient (B, C, C): those of the temperature, of `kv` without its values, and of q (or nothing)."""
+    """Gradients of the temperature, of `kv` without its values, and of q (or nothing), from that of the attention (B, C, C)."""
     of_temperature, of_kv, of_q = _fake_backward(grad, q, kv, temperature, norms, cosine, attention, c)
     kv, q, grad = kv.contiguous(), None if q is None else q.contiguous(), grad.contiguous()
     batch, pixels, heads = kv.shape[0], kv.shape[1] * kv.shape[2], temperature.numel()
@@ -266,4 +268,4 @@ q is in planes (B, C, H, W), or None for the first C channels of kv, which is pi
 last C; temperature has one element per head.
 """
 attend_backward = torch.ops.relume.mdta_backward
-"""From the attention's gradient (B, C, C): those of the temperature, of `kv` without its values, and of q (or nothing)."""
+"""Gradients of the temperature, of `kv` without its values, and of q (or nothing), from that of the attention (B, C, C)."""

@@ -32,9 +32,12 @@ NAMES = {
     "laplacian": "Laplacian pyramid",
     "flow_warp": "backward warp",
     "gradient": "image derivatives",
+    "smoothness": "flow smoothness",
     "sinkhorn": "Sinkhorn update",
     "log_sinkhorn": "Sinkhorn update in the log domain",
     "selective_scan": "selective scan",
+    "filter_images": "image filter",
+    "jpeg": "JPEG",
 }
 """The ops that have kernels, as ``RELUME_KERNELS`` names them, and in words."""
 FORCED: dict[str, str] = {}
@@ -42,7 +45,7 @@ FORCED: dict[str, str] = {}
 
 
 _PARSED: dict[str, tuple[str, dict[str, str]]] = {}
-"""By what ``RELUME_KERNELS`` was: a dict and not a cached function, since ``torch.compile`` looks inside."""
+"""Modes for each value that ``RELUME_KERNELS`` had: a dict and not a cached function, since ``torch.compile`` looks inside."""
 
 
 def mode_of(op: str) -> str:

@@ -15,7 +15,7 @@ from .ssim import gaussian, obstacle, plain_similarity
 
 
 def fuses(x: Tensor, y: Tensor, window: Tensor) -> bool:
-    """Whether `multiscale_similarity` of these would run its kernels."""
+    """Whether `multiscale_similarity` would run its kernels on two images (B, C, H, W) and a window (k,)."""
     return use_kernel("ms_ssim", functools.partial(_obstacle, x, y, window), x)
 
 

@@ -159,6 +159,7 @@ def _fake(
 def _run(
     x: Tensor, y: Tensor, window: Tensor, exponents: Tensor, data_range: float, sloped: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    # Memory for all scales: halved images, slopes, and one partial sum for each block of pixels.
     value, weights, kept, kept_slopes = _fake(x, y, window, exponents, data_range, sloped)
     x, y = alike(x, y)
     scales, held, planes = exponents.numel(), tile(PIXELS), x.shape[0] * x.shape[1]
@@ -171,6 +172,7 @@ def _run(
     partial, done = x.new_empty(planes, sum(counts)), 0
     shift, c1, c2 = constants_of(data_range)
     window, apart = window.contiguous(), steps(x)
+    # Each scale: both measures, and the images of the next one, in one launch.
     for scale, ((height, width), (across, pixels), blocks) in enumerate(zip(sides, results, counts, strict=True)):
         last = scale == scales - 1
         next_x, next_y = (x, y) if last else maps[scale].chunk(2)

@@ -25,7 +25,9 @@ EPS = 1e-6
 
 
 def worthwhile(x: Tensor) -> bool:
-    """Whether the branches are to be computed by the functions below: in training on a CPU, by plain PyTorch as it is.
+    """Whether the functions below are to compute the branches of `x`, of any shape: in training on a CPU, by plain PyTorch.
+
+    A GPU has kernels for norm and gate, and autocast casts each part by itself.
 
     A GPU has kernels for norm and gate, and autocast casts each part as that part wants it.
     """

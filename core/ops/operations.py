@@ -149,6 +149,17 @@ def _scanned_backward(
     return 2 * batch * length * heads * (CHUNK * (3 * size + 2 * width) + 4 * size * width)
 
 
+def _recompressed(x: Shape, *rest: Any, **_: Any) -> int:
+    """Of a pixel of blocks of 16 x 16: both changes of colours, and four products for luminance and halved chrominance."""
+    batch, channels, height, width = x
+    pixels = batch * -(-height // 16) * -(-width // 16) * 256
+    return 2 * pixels * (2 * channels**2 + 4 * 8 * 3 // 2)
+
+
+def _filtered(x: Shape, kernels: Shape, *rest: Any, **_: Any) -> int:
+    return 2 * prod(x) * prod(kernels[1:])
+
+
 FORMULAS: dict[str, tuple[Callable[..., int], Callable[..., int]]] = {
     "causal_conv1d": (_convolved, _convolved_backward),
     "gdfn": (_gate, _gate_backward),
@@ -161,10 +172,14 @@ FORMULAS: dict[str, tuple[Callable[..., int], Callable[..., int]]] = {
     "gradient": (_derivatives, _derivatives_backward),
     "selective_scan": (_selective, _selective_backward),
     "ssd": (_scanned, _scanned_backward),
+    "jpeg": (_recompressed, nothing),
+    "filter_images": (_filtered, nothing),
     **dict.fromkeys(("layer_norm", "rms_norm", "polar", "phase", "simple_gate"), (nothing, nothing)),
-    **dict.fromkeys(("charbonnier", "census", "flow_warp", "sinkhorn", "log_sinkhorn", "absorbed"), (nothing, nothing)),
+    **dict.fromkeys(
+        ("charbonnier", "smoothness", "census", "flow_warp", "sinkhorn", "log_sinkhorn", "absorbed"), (nothing, nothing)
+    ),
 }
-"""By operator: forward and backward."""
+"""Operations of each operator, forward and backward."""
 
 
 def register(name: str) -> None:

@@ -15,7 +15,7 @@ LIBRARY = torch.library.Library("relume", "FRAGMENT")
 """Where rules for autocast are registered; those of PyTorch cast to a dtype that is known beforehand."""
 
 
-def operator(
+def custom_operator(
     name: str,
     forward: Callable[..., Any],
     fake: Callable[..., Any],
@@ -64,7 +64,7 @@ def operator(
 
 
 def or_zeros(grad: Tensor | None, like: Tensor) -> Tensor:
-    """The gradient of a result, or zeros where nothing was made of it."""
+    """The gradient of a result, or zeros of the shape of `like` where no gradient arrived."""
     return torch.zeros_like(like) if grad is None else grad
 
 

@@ -19,9 +19,10 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from ..errors import UserError
 from .dispatch import device_obstacle, use_kernel
 from .self_test import case
-from .shapes import check_shapes
+from .shapes import check_devices, check_shapes, depthwise_shape
 
 WIDEST = 7
 """Side of the largest depthwise kernels that the fused gate takes."""
@@ -79,12 +80,13 @@ def expand_depthwise(
 
 
 def plain_depthwise(x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`depthwise` without a backward pass of its own: (B, H, W, C), kernel (C, 1, k, k), bias (C,) -> (B, H, W, C)."""
     y = F.conv2d(x.permute(0, 3, 1, 2), kernel, bias, padding=kernel.shape[-1] // 2, groups=kernel.shape[0])
     return y.permute(0, 2, 3, 1)
 
 
 def depthwise_backward(grad: Tensor, x: Tensor, kernel: Tensor, has_bias: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Gradients of the input, of the kernel, and of the bias."""
+    """Gradients of the input (B, H, W, C), of the kernel (C, 1, k, k), and of the bias (C,) if it has one."""
     edge, one = (kernel.shape[-1] // 2,) * 2, (1, 1)
     grad = grad.contiguous()
     _, grad_kernel, grad_bias = torch.ops.aten.convolution_backward(
@@ -178,7 +180,19 @@ def gated_feed_forward(
 
     Returns:
         (B, H, W, O).
+
+    Raises:
+        UserError: shapes or devices do not go together, or kernels are forced on and cannot run.
     """
+    rest = {"kernel_bias": kernel_bias, "out_weight": out_weight, "out_bias": out_bias}
+    check_devices("gated_feed_forward", x=x, weight=weight, bias=bias, kernel=kernel, **rest)
+    if x.dim() != 4 or weight.dim() not in (2, 3) or weight.shape[-1] != x.shape[-1] or weight.shape[-2] % 2:
+        raise UserError(
+            f"gated_feed_forward: x (B, H, W, C) and weight (2 E, C) do not go together: "
+            f"{tuple(x.shape)} and {tuple(weight.shape)}"
+        )
+    both = weight.shape[-2]
+    check_shapes("gated_feed_forward", f"weight {tuple(weight.shape)}", bias=(bias, (both,), (len(x), both)))
     x, weight, bias, kernel, kernel_bias, out_weight, out_bias = cast_for_autocast(
         x, weight, bias, kernel, kernel_bias, out_weight, out_bias
     )
@@ -188,7 +202,7 @@ def gated_feed_forward(
     check_shapes(
         "gated_feed_forward",
         f"{inner} inner channels",
-        kernel=(kernel, (2 * inner, 1, *kernel.shape[2:])),
+        kernel=(kernel, depthwise_shape(kernel, 2 * inner)),
         kernel_bias=(kernel_bias, (2 * inner,)),
         out_weight=(out_weight, (out, inner)),
         out_bias=(out_bias, (out,)),
@@ -241,9 +255,9 @@ class _GatedProjection(Function):
         ctx.save_for_backward(a, b, kernel, kernel_bias, out_weight)
         ctx.has_out_bias, ctx.fused = out_bias is not None, fused
         if fused:
-            from .gdfn_triton import gate
+            from .gdfn_triton import gelu_gate
 
-            return F.linear(gate(a, b, kernel, kernel_bias), out_weight, out_bias)
+            return F.linear(gelu_gate(a, b, kernel, kernel_bias), out_weight, out_bias)
         a, b = _depthwise_pair(a, b, kernel, kernel_bias)
         return F.linear(F.gelu(a).mul_(b), out_weight, out_bias)
 

@@ -20,7 +20,7 @@ def widest(device: torch.device) -> torch.dtype:
 
 
 def full_precision(x: Tensor) -> contextlib.AbstractContextManager[object]:
-    """Autocast off on the device of `x`, and TF32 too, in products and convolutions, whatever ``train.matmul_precision`` says.
+    """Turn autocast off on the device of `x`, of any shape, and TF32 too, whatever ``train.matmul_precision`` says.
 
     What is computed forward inside is computed so; the backward pass follows the options. Code that torch.compile compiles
     takes TF32 as the options say it, since the precision of its calls is the whole process's.

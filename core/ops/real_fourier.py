@@ -39,12 +39,12 @@ def real_arithmetic() -> Iterator[None]:
 
 
 def number(value: int, like: Tensor) -> Tensor:
-    """`value` as a tensor: ONNX's exporter takes no remainders and powers of symbols."""
+    """`value` as a scalar in the dtype of `like`, since ONNX's exporter takes no remainders and powers of symbols."""
     return torch.full((), value, dtype=like.dtype, device=like.device)
 
 
 def tables(size: int, count: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of ``2 pi n k / size`` for n < size, k < count: (size, count) each."""
+    """Cosine and sine of ``2 pi n k / size`` for n < size, k < count: shape (size, count) each, in the dtype of `like`."""
     n, k = (torch.arange(stop, device=like.device) for stop in (size, count))
     turns = (n[:, None] * k % number(size, n)).to(like.dtype) / number(
         size, like
@@ -96,7 +96,7 @@ def occurrences(count: int, width: int, like: Tensor) -> Tensor:
 
 
 def self_conjugate(height: int, count: int, width: int, like: Tensor) -> Tensor:
-    """Which bins of a half spectrum (height, count) are real in theory: true where both frequencies are their negatives."""
+    """Which bins of a half spectrum, of shape (height, count), are real in theory: both frequencies are their own negatives."""
     return mirrors_itself(height, height, like)[:, None] & mirrors_itself(count, width, like)
 
 

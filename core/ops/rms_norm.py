@@ -75,7 +75,7 @@ def _mambas(x: Tensor) -> Callable[..., Tensor] | None:
 
 
 def plain(x: Tensor, weight: Tensor, z: Tensor | None, eps: float, size: int, norm_before_gate: bool) -> Tensor:
-    """`rmsnorm_gated` in PyTorch."""
+    """`rmsnorm_gated`, shapes included, in PyTorch."""
     dtype = x.dtype
     x = at_least_float32(x)
     gate = None if z is None else F.silu(z.to(x.dtype))

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launching import block, launch, operator, steps, tile
+from .launching import block, launch, operator, tile, tile_steps
 
 TILE = 1024
 """Elements that a program holds at once."""
@@ -60,6 +60,7 @@ def _rms_backward(  # type: ignore[no-untyped-def]  # noqa: ANN202
     column = group * size + inner
     w = tl.load(weight + column, mask=inner < size, other=0.0).to(tl.float32)[None, :]
     of_weight = tl.zeros((WIDTH,), tl.float32)
+    # Rows: first the gradient through the gate, then that through the norm.
     for step in range(STEPS):
         row = (tl.program_id(0).to(tl.int64) * STEPS + step) * ROWS + tl.arange(0, ROWS)
         here = (row < rows)[:, None] & (inner < size)[None, :]
@@ -87,6 +88,7 @@ def _rms_backward(  # type: ignore[no-untyped-def]  # noqa: ANN202
             tl.store(grad_z + out, (d * v * slope).to(grad_z.dtype.element_ty), mask=here)
             d = d * gate
         tl.store(grad_x + out, d.to(grad_x.dtype.element_ty), mask=here)
+    # The gradient of the weight, one sum for each program.
     where = (tl.program_id(0).to(tl.int64) * groups + group) * size + inner
     tl.store(partial + where, of_weight, mask=inner < size)
 
@@ -136,7 +138,7 @@ def _run_backward(
     of_x, _, of_z = _fake_backward(grad, x, weight, z, scale, size, norm_before_gate)
     x, gate, groups = _rows(x), _rows(x if z is None else z), x.shape[-1] // size
     height, width = _tiling(size)
-    held = steps(STEPS, triton.cdiv(len(x), height))
+    held = tile_steps(STEPS, triton.cdiv(len(x), height))
     programs = triton.cdiv(len(x), height * held)
     partial = torch.empty(programs, groups * size, device=x.device, dtype=torch.float32)
     launch(

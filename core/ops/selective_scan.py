@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UserError
-from .dispatch import device_obstacle, use_kernel
+from .dispatch import constant_to_compiler, device_obstacle, use_kernel
 from .selective_scan_chunks import scan_chunks
 from .selective_scan_loop import scan_loop
 from .selective_scan_operator import scan_operator
@@ -118,6 +118,7 @@ def _checked(
         )
     batch, channels, length = u.shape
     states = A.shape[1]
+    # Shapes follow from u and A.
     whole, each = (batch, channels, length), (channels,)
     check_shapes(
         "selective_scan",
@@ -128,6 +129,7 @@ def _checked(
         z=(z, whole),
         delta_bias=(delta_bias, each),
     )
+    # B and C may be shared by all channels, by groups of them, or by all steps.
     for name, tensor in (("B", B), ("C", C)):
         grouped = (
             tensor.dim() == 4
@@ -144,6 +146,7 @@ def _checked(
                 f"({batch}, groups, {states}, {length}) with groups that divide {channels}, or {(channels, states)}; "
                 f"it is {tuple(tensor.shape)}"
             )
+    # Groups of B and C are made equal in number.
     B, C = (t.unsqueeze(1) if t.dim() == 3 else t for t in (B, C))
     if B.dim() == C.dim() == 4 and B.shape[1] != C.shape[1]:
         groups = max(B.shape[1], C.shape[1])
@@ -184,7 +187,7 @@ def _obstacle(u: Tensor, A: Tensor, B: Tensor, C: Tensor, **others: Tensor | Non
     return device_obstacle("selective_scan", **given)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant_to_compiler
 def _has_mamba() -> bool:
     """Whether `mamba_kernel` finds one; the compiler does not follow imports."""
     return mamba_kernel() is not None
@@ -192,7 +195,7 @@ def _has_mamba() -> bool:
 
 @functools.cache
 def mamba_kernel() -> Callable[..., tuple[Tensor, Tensor]] | None:
-    """mamba-ssm's ``selective_scan_fn``, or None where it cannot be imported for whatever reason."""
+    """mamba-ssm's ``selective_scan_fn``, or None where it cannot be imported; shapes are those of `selective_scan`."""
     try:
         module = importlib.import_module("mamba_ssm.ops.selective_scan_interface")
         importlib.import_module("selective_scan_cuda")

@@ -168,7 +168,7 @@ def starts_of(u: Tensor, A: Tensor, B: Tensor, C: Tensor) -> tuple[list[int], tu
 def forward(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, bias: Tensor | None, softplus: bool
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """`scan_chunks`, and the states at the start of each chunk."""
+    """The results of `scan_chunks`, whose shapes hold here, and the states (samples, G, n, e) at the start of each chunk."""
     layout = _Layout(u, A, B, C)
     decays, writes, reads = layout.per_state(A), _Weights(B, layout), _Weights(C, layout)
     skip, offset = layout.per_channel(D), layout.per_channel(bias)
@@ -196,16 +196,18 @@ def backward(
     starts: Sequence[Tensor],
     softplus: bool,
 ) -> Gradients:
-    """Gradients of what `forward` was given, of which it kept `starts`."""
+    """Gradients of the arguments of `forward`, in their shapes, from those of its results and the `starts` that it kept."""
     u, delta, A, B, C, D, bias = given
     layout = _Layout(u, A, B, C)
     decays, writes, reads = layout.per_state(A), _Weights(B, layout), _Weights(C, layout)
     skip, offset = layout.per_channel(D), layout.per_channel(bias)
+    # Results, and sums over chunks.
     grad_u, grad_delta = torch.empty_like(u), torch.empty_like(delta)
     grad_decays = torch.zeros_like(decays)
     per_channel = torch.zeros(2, *decays.shape[::2], dtype=u.dtype, device=u.device)  # of D and bias
     buffers = [layout.buffer(u) for _ in range(3)]
     position = 0
+    # Chunks from the last to the first: their states are computed again from the kept starts.
     for samples in layout.samples():
         carry = grad_last[samples].unflatten(1, (layout.groups, layout.each)).transpose(2, 3)
         every = layout.steps()
@@ -218,6 +220,7 @@ def backward(
             reads.accumulate(where, states, g)
             s = reads.spread(reads.at(where), g, buffers[2][: states.shape[0], : states.shape[1]])
             s[-1].add_(carry)
+            # The gradient of the states, backwards in time.
             for t in range(len(s) - 1, 0, -1):
                 s[t - 1].addcmul_(decay[t], s[t])
             carry = decay[0] * s[0]
@@ -226,6 +229,7 @@ def backward(
             decay[0].mul_(start)
             decay[1:].mul_(states[:-1])
             p = decay.mul_(s)
+            # The gradients of this chunk's inputs.
             grad_decays += torch.mul(p, chunk.dt[..., None, :], out=states).sum((0, 1))
             grad_dt = torch.mul(p, decays, out=states).sum(-2).addcmul_(met, chunk.u)
             grad_raw = grad_dt.mul_(chunk.raw.sigmoid()) if softplus else grad_dt

@@ -17,7 +17,7 @@ CHUNK = 16
 def scan_loop(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, bias: Tensor | None, softplus: bool
 ) -> tuple[Tensor, Tensor]:
-    """`core.ops.selective_scan_chunks.scan_chunks` without gradients; batch and length may be symbols."""
+    """`core.ops.selective_scan_chunks.scan_chunks`, shapes included, without gradients; batch and length may be symbols."""
     from torch._higher_order_ops.scan import scan  # torch's own name for it, until it is public
 
     batch, channels, length = u.shape

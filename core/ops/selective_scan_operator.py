@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from .operations import counted_inside
-from .operators import operator, or_zeros
+from .operators import custom_operator, or_zeros
 from .selective_scan_chunks import backward, forward, starts_of
 
 
 def scan_operator(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, bias: Tensor | None, softplus: bool
 ) -> tuple[Tensor, Tensor]:
-    """`core.ops.selective_scan_chunks.scan_chunks`."""
+    """`core.ops.selective_scan_chunks.scan_chunks`, shapes included, as an operator that torch.compile and export know."""
     y, last, _ = _scan(u, delta, A, B, C, D, bias, softplus)
     return y, last
 
@@ -67,7 +67,7 @@ def _gradients(ctx: Any, run: Any, grad: Tensor | None, grad_last: Tensor | None
     return *of, None if D is None else of_D, None if bias is None else of_bias, None
 
 
-_scan = operator(
+_scan = custom_operator(
     *("selective_scan_plain", _run, _fake, _run_backward, _fake_backward, _setup, _gradients),
     "the selective scan can be differentiated once",
 )

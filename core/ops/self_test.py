@@ -23,9 +23,9 @@ TOLERANCE = {torch.float32: 2e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
 FAULTS: dict[tuple[str, torch.dtype, torch.device], str | None] = {}
 """What was found by op, dtype and device; None where nothing was wrong."""
 CASES: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] = {}
-"""By op, of those whose modules are imported: a function that differentiates in all of its tensors, and their shapes."""
+"""Cases of the operators whose modules are imported: a function that differentiates in all of its tensors, and their shapes."""
 SIZED: dict[str, Callable[[int, int], tuple[tuple[int, ...], ...]]] = {}
-"""By op: shapes for the same function where what it works on has side^2 rows of some width, for `core.ops.crossover`."""
+"""Shapes for an operator's same function where what it works on has side^2 rows of some width, for `core.ops.crossover`."""
 Call = TypeVar("Call", bound=Callable[..., Any])
 _LOCK = threading.RLock()
 
@@ -95,7 +95,7 @@ def failure(error: Exception) -> str:
 
 
 def difference(found: list[Tensor], expected: list[Tensor], dtype: torch.dtype) -> str | None:
-    """What of a value and gradients is wrong by more than `TOLERANCE`, or None."""
+    """What is wrong by more than `TOLERANCE` among a value and its gradients, of any shape, or None."""
     pairs = [(a.double(), b.double()) for a, b in zip(found, expected, strict=True)]
     errors = [float((a - b).norm() / (b.norm() + 1e-12)) for a, b in pairs]
     worst = max(errors)
@@ -105,7 +105,7 @@ def difference(found: list[Tensor], expected: list[Tensor], dtype: torch.dtype) 
 
 
 def drawn(shapes: Sequence[tuple[int, ...]], device: torch.device, dtype: torch.dtype) -> list[Tensor]:
-    """In (0.1, 1.1), the same every time; no generator of the run is used."""
+    """Tensors of these shapes in (0.1, 1.1), the same every time; no generator of the run is used."""
     generator = torch.Generator(device).manual_seed(0)
     return [(torch.rand(s, generator=generator, device=device) + 0.1).to(dtype) for s in shapes]
 
@@ -113,7 +113,7 @@ def drawn(shapes: Sequence[tuple[int, ...]], device: torch.device, dtype: torch.
 def called(
     op: str, mode: str, function: Callable[..., Any], given: list[Tensor], gradients: bool = True
 ) -> list[Tensor]:
-    """The result, and the gradients of a weighted sum of it where there are any, with kernels (``on``) or without (``off``)."""
+    """The result, of any shape, and the gradients of a weighted sum of it, with kernels (``on``) or without (``off``)."""
     FORCED[op] = mode
     hooks = torch.autograd.graph.saved_tensors_hooks(_same, _same)  # around us there may be a checkpoint, which counts
     try:

@@ -84,13 +84,13 @@ class _GateHalves(Function):
 
 
 def halves_product(x: Tensor) -> Tensor:
-    """`gate_halves` in PyTorch, without a gradient."""
+    """`gate_halves` in PyTorch, (..., 2 C) -> (..., C), without a gradient."""
     a, b = x.chunk(2, -1)
     return a * b
 
 
 def halves_product_backward(grad: Tensor, x: Tensor) -> Tensor:
-    """Both halves of the gradient, written into one map."""
+    """Gradient (..., 2 C) of `halves_product` from that of its result (..., C): both halves are written into one map."""
     result = torch.empty_like(x)
     for mine, other in zip(result.chunk(2, -1), reversed(x.chunk(2, -1)), strict=True):
         torch.mul(grad, other, out=mine)

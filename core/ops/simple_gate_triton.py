@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launching import block, launch, operator, steps, tile
+from .launching import block, launch, operator, tile, tile_steps
 
 TILE = 2048
 """Elements of each half that a program holds at once."""
@@ -81,7 +81,7 @@ def _sizes(x: Tensor) -> tuple[tuple[int, int], tuple[int, int, int], dict[str, 
     pixels = x.shape[1] * x.shape[2]
     width = block(channels, most=WIDEST)
     rows = max(1, tile(TILE) // width)
-    held = steps(STEPS, triton.cdiv(pixels, rows))
+    held = tile_steps(STEPS, triton.cdiv(pixels, rows))
     blocks = triton.cdiv(pixels, rows * held)
     grid = (batch * blocks, triton.cdiv(channels, width))
     return grid, (pixels, channels, blocks), {"ROWS": rows, "WIDTH": width, "STEPS": held}

@@ -56,7 +56,7 @@ def _case(kernel: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 
 def scale_plain(kernel: Tensor, a: Tensor, b: Tensor, u: Tensor, v: Tensor, iterations: int) -> None:
-    """`scale_to_marginals` by matrix-vector products of PyTorch."""
+    """`scale_to_marginals`, shapes included, by matrix-vector products of PyTorch."""
     transposed = kernel.t()
     row, column = torch.empty_like(a), torch.empty_like(b)
     # Added rather than compared: the product can begin at it, which saves a pass over the vector.
@@ -67,7 +67,7 @@ def scale_plain(kernel: Tensor, a: Tensor, b: Tensor, u: Tensor, v: Tensor, iter
 
 
 def obstacle(kernel: Tensor, a: Tensor, b: Tensor, u: Tensor, v: Tensor) -> str | None:
-    """Why the Triton version cannot run on these, which it reads and writes in place, or None."""
+    """Why the Triton version cannot run on these, or None if it can; shapes are those of `scale_to_marginals`."""
     named = {"kernel": kernel, "a": a, "b": b, "u": u, "v": v}
     for name, t in named.items():
         if t.dtype != torch.float32:

@@ -30,7 +30,7 @@ FEW = 512
 
 @torch.library.custom_op("relume::sinkhorn", mutates_args=("u", "v"))
 def scale_fused(kernel: Tensor, a: Tensor, b: Tensor, u: Tensor, v: Tensor, iterations: int) -> None:
-    """`sinkhorn.scale_to_marginals`: in one launch for a small matrix, in two for each iteration otherwise."""
+    """`sinkhorn.scale_to_marginals`, shapes included: one launch for a small matrix, two for each iteration otherwise."""
     n, m = kernel.shape
     rows, columns = triton.next_power_of_2(n), triton.next_power_of_2(m)
     if rows * columns <= WHOLE:
@@ -71,7 +71,7 @@ def all_iterations(kernel, a, b, u, v, n, m, iterations, HEIGHT: tl.constexpr, W
 @triton.jit
 def update_columns(kernel, b, u, v, n, m, HEIGHT: tl.constexpr, WIDTH: tl.constexpr):
     """v = b / (K^T u), WIDTH of them: neighbouring threads read neighbouring columns."""
-    j = tl.program_id(0) * WIDTH + tl.arange(0, WIDTH)
+    j = (tl.program_id(0) * WIDTH + tl.arange(0, WIDTH)).to(tl.int64)
     total = tl.zeros((HEIGHT, WIDTH), tl.float32)
     for top in range(0, n, HEIGHT):
         i = (top + tl.arange(0, HEIGHT)).to(tl.int64)

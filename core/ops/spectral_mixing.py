@@ -17,7 +17,7 @@ from .fourier import ADJOINT, affine, edges, inverse_transform, planes
 from .precision import at_least_float32
 from .real_fourier import Norm
 from .self_test import case
-from .shapes import check_shapes
+from .shapes import check_devices, check_shapes
 
 WIDEST = 256
 """Most channels of the result, or of the image, that the fused kernels take."""
@@ -47,7 +47,7 @@ def spectral_mixing(
         Planes (B, C', H, W), float32 or float64.
 
     Raises:
-        UserError: shapes do not go together, or kernels are forced on and cannot run.
+        UserError: shapes or devices do not go together, or kernels are forced on and cannot run.
     """
     inner, share = weight1.shape[0], 1 if real_part else 2
     check_shapes(
@@ -58,6 +58,7 @@ def spectral_mixing(
         weight2=(weight2, (weight2.shape[0], inner)),
         bias2=(bias2, (weight2.shape[0],)),
     )
+    check_devices("spectral_mixing", x=x, weight1=weight1, bias1=bias1, weight2=weight2, bias2=bias2)
     with torch.autocast(x.device.type, enabled=False):
         x, weight1, weight2 = (at_least_float32(t) for t in (x, weight1, weight2))
         bias1, bias2 = (None if t is None else at_least_float32(t) for t in (bias1, bias2))
@@ -83,6 +84,9 @@ def _obstacle(x: Tensor, weight2: Tensor, real_part: bool, named: dict[str, Tens
     widest = max(x.shape[-1], weight2.shape[0] // (1 if real_part else 2))
     if widest > WIDEST:
         return f"it takes up to {WIDEST} channels, there are {widest}"
+    largest = 2 * widest * x.shape[1] * (x.shape[2] // 2 + 1)  # offsets within an image have 32 bits
+    if largest >= 2**31:
+        return f"it takes spectra of less than 2^31 numbers an image, these have {largest}"
     return device_obstacle("spectral_mixing", **named)
 
 

@@ -19,6 +19,8 @@ from .launching import block, launch, operator, tile
 
 BINS = 32
 """Bins of a program."""
+WIDE = 128
+"""Most channels of the result, or of the image, that 4 warps hold without spilling registers."""
 SLICE = 16
 """Channels that are multiplied at once, of the hidden ones and of those that are summed over."""
 
@@ -100,6 +102,7 @@ def _mix_backward(  # type: ignore[no-untyped-def]  # noqa: ANN202
     at = tl.program_id(0) % blocks * BINS + tl.arange(0, BINS)
     f += image * channels * bins * 2
     grad += image * made * bins * 2
+    # Bins of a half spectrum stand for their mirror images, too.
     times = tl.zeros((BINS,), tl.float32) + 1.0
     if COUNTED:
         column = at % columns
@@ -108,6 +111,7 @@ def _mix_backward(  # type: ignore[no-untyped-def]  # noqa: ANN202
     re = tl.zeros((CHANNELS, BINS), tl.float32)
     im = tl.zeros((CHANNELS, BINS), tl.float32)
     stride = 2 * channels if COMPLEX else channels
+    # The hidden layer, a slice of its channels at a time: gradient, derivative of GELU, and the share of the input.
     for first in range(0, inner, SLICE):
         m = first + tl.arange(0, SLICE)
         h = _hidden(f, w1, b1, m, at, channels, inner, bins, COMPLEX, HAS_BIAS1, BINS, SLICE)
@@ -146,10 +150,8 @@ class _Sizes:
         blocks = triton.cdiv(self.bins, held)
         self.grid = (batch * blocks,)
         self.shape = (self.channels, w1.shape[0], self.made, self.bins, blocks)
-        self.wide, self.held = (
-            wide,
-            {"BINS": block(min(held, self.bins)), "SLICE": min(tile(SLICE), block(w1.shape[0]))},
-        )
+        self.wide, self.warps = wide, 8 if wide > WIDE else 4
+        self.held = {"BINS": block(min(held, self.bins)), "SLICE": min(tile(SLICE), block(w1.shape[0]))}
 
 
 def _fake(f: Tensor, w1: Tensor, b1: Tensor | None, w2: Tensor, b2: Tensor | None) -> Tensor:
@@ -164,7 +166,7 @@ def _run(f: Tensor, w1: Tensor, b1: Tensor | None, w2: Tensor, b2: Tensor | None
     biases = [w1 if b is None else b.contiguous() for b in (b1, b2)]
     launch(
         _mix, s.grid, f, w1, biases[0], w2, biases[1], out, *s.shape, COMPLEX=s.complex, HAS_BIAS1=b1 is not None,
-        HAS_BIAS2=b2 is not None, MADE=s.wide, **s.held,
+        HAS_BIAS2=b2 is not None, MADE=s.wide, **s.held, warps=s.warps,
     )  # fmt: skip
     return out
 
@@ -185,6 +187,7 @@ def _run_backward(
     launch(
         _mix_backward, s.grid, grad, f, w1, w1 if b1 is None else b1.contiguous(), w2, of_f, gate, of_hidden, *s.shape,
         s.columns, width, COMPLEX=s.complex, HAS_BIAS1=b1 is not None, COUNTED=width > 0, CHANNELS=s.wide, **s.held,
+        warps=s.warps,
     )  # fmt: skip
     return of_f, gate, of_hidden
 

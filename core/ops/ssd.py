@@ -215,5 +215,5 @@ def _mamba_takes(x: Tensor) -> bool:
 
 
 def kernel() -> Callable[..., tuple[Tensor, Tensor]] | None:
-    """mamba-ssm's ``mamba_chunk_scan_combined``, imported when first wanted, or None where it cannot be."""
+    """mamba-ssm's ``mamba_chunk_scan_combined``, imported when first wanted, or None where it cannot be; shapes as in `ssd`."""
     return foreign.function_or_none("mamba_ssm.ops.triton.ssd_combined", "mamba_chunk_scan_combined")

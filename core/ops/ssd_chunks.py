@@ -65,7 +65,7 @@ def scan_chunks(
 
 
 def least_tile(x: Tensor, *others: Tensor | None) -> int:
-    """1 in training where asking would wait for a device, else 0: the largest that is safe.
+    """1 in training where asking would wait for a device, else 0: the largest that is safe. Shapes are those of `scan_chunks`.
 
     Single steps are safe whatever the decay is, and cost the scan twice as much.
     """
@@ -87,7 +87,9 @@ class Layout:
         self.batch = samples.stop - samples.start
 
     def rows(self, t: Tensor, name: str) -> Tensor:
-        """A view where there is one group and nothing to pad, else in the memory called `name`."""
+        """A part of `t` (B, L, ...) by chunks: a view where there is one group and nothing to pad, else in the memory called
+        `name`.
+        """
         t = t[self.samples, self.steps]
         missing = self.chunks * self.chunk - self.length
         if missing:  # with zeros: dt = 0 neither decays nor writes
@@ -117,7 +119,10 @@ class Layout:
 
 
 def layouts(x: Tensor, B: Tensor, chunk: int, memory: Memory) -> Iterator[list[Layout]]:
-    """The blocks in the order of steps, for every sample, or for all at once where memory is no hierarchy of caches."""
+    """The blocks in the order of steps, for every sample, or for all at once where memory is no hierarchy of caches.
+
+    `x` (batch, length, heads, width) and `B` (batch, length, groups, states) are read for their shapes.
+    """
     batch, length, heads, width = x.shape
     whole = length // chunk * chunk
     on_cpu = x.device.type == "cpu"
@@ -151,7 +156,10 @@ def _wide(x: Tensor) -> torch.dtype:
 
 
 def safe_tile(a: Tensor, chunk: int) -> int:
-    """The largest power of two up to `chunk` so that the decay in no tile of so many steps exceeds SAFE; 1 if none."""
+    """The largest power of two up to `chunk` so that the decay in no tile of so many steps exceeds SAFE; 1 if none.
+
+    `a` holds the logarithms of the decays, (batch, length, heads).
+    """
     total = F.pad(a.abs(), (0, 0, 0, -a.shape[1] % chunk))
     peaks = [total.amax()]
     for _ in range(chunk.bit_length() - 1):
@@ -222,7 +230,7 @@ class Gradients(NamedTuple):
     state: Tensor
 
 
-class Block:
+class ScanBlock:
     """One block of chunks as rows: x (R, Q, heads, P), dt and c (R, Q, heads), B and C (R, Q, N)."""
 
     def __init__(
@@ -251,7 +259,7 @@ class Block:
         return exponent.exp().to(self.x.dtype)
 
     def scaled(self, name: str, t: Tensor, factor: Tensor) -> Tensor:
-        """A product in the memory called `name`."""
+        """The product of two tensors of any shape, in the memory called `name`."""
         return torch.mul(t, factor, out=self.memory(name, *t.shape))
 
     def links(self) -> Iterator[_Link]:
@@ -307,7 +315,7 @@ class Block:
         return y.addcmul_(self.x, self.direct), states[:, -1].clone()
 
     def backward(self, grad: Tensor, state: Tensor, grad_state: Tensor) -> Gradients:
-        """From gradients of output and last state, and the state before the block.
+        """Gradients of the inputs, in their shapes, from those of output and last state, and from the state before the block.
 
         ``g.a`` sums over all links across a step. Through the states these are what the state before the chunk gives to that
         step and later ones, what earlier steps leave in the state after it, and what passes from the one to the other.
@@ -346,7 +354,7 @@ class Block:
         return g
 
     def backward_link(self, link: _Link, grad: Tensor, g: Gradients) -> None:
-        """Add a link's share of the gradients; ``g.x`` is that of u here."""
+        """Add a link's share of the gradients, in their shapes; ``g.x`` is that of u here."""
         fallen = self.scaled("fallen", link.early(self.x), link.fall * link.early(self.dt)[..., None])
         risen = self.scaled("risen", link.late(grad), link.rise)
         scores = self.scores(link)
@@ -379,7 +387,7 @@ def _rows(states: Tensor) -> Tensor:
 def forward(
     x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, initial: Tensor, chunk: int, tile: int
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Output, last state, and the state before each block; arguments of `scan_chunks` and the largest safe tile."""
+    """Output, last state, and the state before each block, in the shapes of `scan_chunks`; `tile` is the largest safe one."""
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     last = torch.empty_like(initial)
     memory = Memory(x)
@@ -389,7 +397,7 @@ def forward(
         state = initial[samples]
         for layout in sequence:
             starts.append(state)
-            rows, state = Block(layout, x, dt, A, B, C, D, tile).forward(state)
+            rows, state = ScanBlock(layout, x, dt, A, B, C, D, tile).forward(state)
             layout.store(y, rows)
         last[samples] = state
     return y, last, starts
@@ -403,7 +411,7 @@ def backward(
     chunk: int,
     tile: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor]:
-    """Gradients of the six inputs and of the initial state."""
+    """Gradients of the six inputs and of the initial state, in their shapes."""
     x, dt, A, B, C, D = inputs
     grad_x, grad_dt, grad_B, grad_C = (torch.empty_like(t) for t in (x, dt, B, C))
     grad_A = torch.zeros_like(A)
@@ -416,7 +424,7 @@ def backward(
         state = grad_last[samples]
         for i in reversed(range(len(sequence))):
             layout = sequence[i]
-            block = Block(layout, x, dt, A, B, C, D, tile)
+            block = ScanBlock(layout, x, dt, A, B, C, D, tile)
             g = block.backward(layout.rows(grad, "grad"), starts[position + i], state)
             state = g.state
             layout.store(grad_x, g.x)
@@ -429,8 +437,8 @@ def backward(
     return grad_x, grad_dt, grad_A, grad_B, grad_C, grad_D, grad_initial
 
 
-def totals(layout: Layout, block: Block, g: Gradients, grad_A: Tensor, grad_D: Tensor | None) -> None:
-    """Add a block's share of the gradients of A and D: sums over all steps, of numbers of both signs."""
+def totals(layout: Layout, block: ScanBlock, g: Gradients, grad_A: Tensor, grad_D: Tensor | None) -> None:
+    """Add a block's share of the gradients of A and D, in their shapes: sums over all steps, of numbers of both signs."""
     wide = _wide(block.x)
     grad_A += layout.by_chunk(g.a * block.dt).sum((0, 1, 3), dtype=wide).flatten()
     if grad_D is not None:

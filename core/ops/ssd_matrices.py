@@ -16,10 +16,11 @@ from .deterministic import running_sum
 def scan_matrices(
     x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, initial: Tensor, chunk: int
 ) -> tuple[Tensor, Tensor]:
-    """`core.ops.ssd_chunks.scan_chunks`; the length may be a symbol."""
+    """`core.ops.ssd_chunks.scan_chunks`, shapes included; the length may be a symbol."""
     batch, length, heads, width = x.shape
     groups = B.shape[2]
     count = (length + chunk - 1) // chunk
+    # Cut the sequence into chunks; steps past the end have no effect.
     place = torch.arange(count * chunk, device=x.device)
     inside = place < length
     place = place.clamp(max=length - 1)
@@ -32,9 +33,11 @@ def scan_matrices(
     decay = (step * A).unflatten(-1, (groups, -1)).permute(0, 1, 3, 4, 2)  # (B, c, G, R, Q)
     written = (chunks(x) * step[..., None]).unflatten(3, (groups, -1))  # (B, c, Q, G, R, P)
     writes, reads = chunks(B), chunks(C)  # (B, c, Q, G, N)
+    # Inside each chunk: every step sees the earlier ones, with their decay.
     between = between_steps(decay)  # (B, c, G, R, Q, Q)
     products = torch.einsum("bcign,bcjgn->bcgij", reads, writes)
     y = torch.einsum("bcgrij,bcjgrp->bcigrp", products[:, :, :, None] * between, written)
+    # Between chunks: what each adds to the state, and what its steps read of it.
     made = torch.einsum("bcjgn,bcgrj,bcjgrp->bcgnrp", writes, between[..., -1, :], written)
     states = torch.cat([initial[:, None], made], 1)  # the first, and what each chunk adds
     whole = decay.sum(-1).permute(0, 2, 3, 1)  # (B, G, R, c)

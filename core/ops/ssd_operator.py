@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from .operations import counted_inside
-from .operators import operator, or_zeros
+from .operators import custom_operator, or_zeros
 from .ssd_chunks import Memory, backward, forward, layouts, least_tile, safe_tile
 
 
 def scan_operator(
     x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, initial: Tensor, chunk: int
 ) -> tuple[Tensor, Tensor]:
-    """`core.ops.ssd_chunks.scan_chunks`."""
+    """`core.ops.ssd_chunks.scan_chunks`, shapes included, as an operator that torch.compile and export know."""
     y, last, _ = _scan(x, dt, A, B, C, D, initial, chunk, least_tile(x, dt, A, B, C, D, initial))
     return y, last
 
@@ -73,7 +73,7 @@ def _gradients(ctx: Any, run: Any, grad: Tensor | None, grad_last: Tensor | None
     return *of, None if ctx.saved_tensors[5] is None else of_D, of_initial, None, None
 
 
-_scan = operator(
+_scan = custom_operator(
     "ssd_plain", _run, _fake, _run_backward, _fake_backward, _setup, _gradients, "the scan can be differentiated once"
 )
 counted_inside("ssd_plain", _run, _run_backward)

@@ -1,4 +1,4 @@
-"""What Mamba-2 does to the same tokens in several orders, on a CPU: convolution, SiLU and state-space scan in one go.
+"""What Mamba-2 does to the same tokens in several orders, on a CPU: convolution, SiLU and state-space scan at once.
 
 The projections before and after treat every token alone and are done once for all orders (`archs.mamba2.Mamba2.in_orders`).
 Here tokens are fetched into an order block by block, in the cache, and results go back to their tokens: no sequence is ever
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from .ssd_chunks import Block, Layout, Memory, safe_tile, totals
+from .ssd_chunks import Layout, Memory, ScanBlock, safe_tile, totals
 
 CACHED = 1 << 18
 """Elements of a block, of all orders and channels."""
@@ -59,7 +59,7 @@ class _Given(NamedTuple):
 
     inputs: Tensor
     dt: Tensor
-    """In every order, (B, K, T, H)."""
+    """Step sizes in every order, (B, K, T, H)."""
     weight: Tensor
     bias: Tensor | None
     A: Tensor
@@ -97,7 +97,7 @@ class _Window:
         active = torch.ops.aten.silu.out(self.sums, out=memory("active", *self.sums.shape))
         self.layout = Layout(slice(0, len(orders)), slice(0, self.shape[1]), given.chunk, given.groups, memory)
         x, B, C = self.parts(active)
-        self.block = Block(self.layout, x, given.dt[sample, :, steps], given.A, B, C, given.D, given.tile)
+        self.block = ScanBlock(self.layout, x, given.dt[sample, :, steps], given.A, B, C, given.D, given.tile)
 
     def fetched(self, name: str, rows: Tensor, index: Tensor) -> Tensor:
         """Rows (N, E) by their numbers (K, S): (K, S, E)."""
@@ -163,6 +163,7 @@ class _Gradients(NamedTuple):
 
 def _backward(grad: Tensor, given: _Given, starts: list[Tensor]) -> _Gradients:
     count, channels = len(given.orders), given.inputs.shape[2]
+    # Sums over all blocks, and results that each block writes in part.
     found = _Gradients(
         inputs=torch.zeros_like(given.inputs),
         dt=torch.empty_like(given.dt),
@@ -175,7 +176,9 @@ def _backward(grad: Tensor, given: _Given, starts: list[Tensor]) -> _Gradients:
     for sample in reversed(range(len(grad))):
         state = torch.zeros_like(starts[0])
         later = grad.new_zeros(count, given.weight.shape[1] - 1, channels)
+        # Blocks from the last to the first: the scan, then the activation, then the convolution.
         for steps, window in _windows(given, sample, memory, backwards=True):
+            # Through the scan.
             position -= 1
             of = window.fetched("grad in order", grad[sample].flatten(0, 1), window.places.view(window.shape))
             rows = window.layout.rows(of.unflatten(-1, (-1, given.width)), "grad")
@@ -184,6 +187,7 @@ def _backward(grad: Tensor, given: _Given, starts: list[Tensor]) -> _Gradients:
             torch.addcmul(g.dt, g.a, window.layout.per_head(given.A), out=g.dt)
             window.layout.store(found.dt[sample, :, steps], g.dt)
             totals(window.layout, window.block, g, found.A, found.D)
+            # Through SiLU and the convolution, which reaches into the block before.
             sums = memory("grad of sums", count, window.shape[1] + later.shape[1], channels)
             sums[:, window.shape[1] :] = later
             inside = sums[:, : window.shape[1]]
@@ -196,7 +200,7 @@ def _backward(grad: Tensor, given: _Given, starts: list[Tensor]) -> _Gradients:
 
 
 def _of_convolution(window: _Window, sums: Tensor, inside: Tensor, found: _Gradients, sample: int) -> None:
-    """Add what a block's convolution gives, from gradients of its results, `inside`, and of taps - 1 more, `sums`."""
+    """Add a block's share of the convolution's gradients, from that of its results, `inside`, the head of `sums`."""
     product = window.memory("product of taps", *inside.shape)
     for k in range(window.taps):
         torch.mul(inside, window.raw[:, k : k + inside.shape[1]], out=product)

@@ -27,6 +27,8 @@ CHUNK = 32
 """Q, steps that a program treats at once: with 64 the backward pass asks for more shared memory than there is."""
 SLICE = 16
 """Channels, or states, of a head that a program of the backward pass holds at once."""
+STATE = 4096
+"""Elements of a state that a program of 4 warps makes at once, and that one reads whole: of more, registers spill."""
 PASSED = 1024
 """Elements of a state that a program passes from chunk to chunk."""
 
@@ -95,24 +97,31 @@ def _pass(  # type: ignore[no-untyped-def]  # noqa: ANN202
 def _output(  # type: ignore[no-untyped-def]  # noqa: ANN202
     x, dt, A, B, C, D, states, y, length, heads, share, width, size, chunks, x_batch, x_step, b_batch, b_step,  # noqa: ANN001
     c_batch, c_step, d_head, d_width,  # noqa: ANN001
-    Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr, HAS_D: tl.constexpr, PRECISION: tl.constexpr,
+    Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr, SN: tl.constexpr, HAS_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     sample = (tl.program_id(0) // chunks).to(tl.int64)
     chunk = (tl.program_id(0) % chunks).to(tl.int64)
     head = tl.program_id(1)
     place = tl.arange(0, Q)
     step = chunk * Q + place
-    p, n = tl.arange(0, P), tl.arange(0, N)
+    p = tl.arange(0, P)
     t, c = _decays(dt, A, step, length, head, heads, sample)
     v = _tile(x + sample * x_batch + head * width, step, p, x_step, length, width)
-    write = _tile(B + sample * b_batch + head // share * size, step, n, b_step, length, size)
-    read = _tile(C + sample * c_batch + head // share * size, step, n, c_step, length, size)
     slot = (sample * (chunks + 1) + chunk) * heads + head
-    h = _tile(states + slot * width * size, p, n, size, width, size)
-    out = tl.dot(read, tl.trans(h), input_precision=PRECISION) * tl.exp(c.to(tl.float32))[:, None]
+    # Products of the steps within the chunk, and what the state before it gives to each.
+    out = tl.zeros((Q, P), tl.float32)
+    scores = tl.zeros((Q, Q), tl.float32)
+    # What the state before the chunk gives, and the scores of steps inside it.
+    for first in range(0, N, SN):
+        n = first + tl.arange(0, SN)
+        write = _tile(B + sample * b_batch + head // share * size, step, n, b_step, length, size)
+        read = _tile(C + sample * c_batch + head // share * size, step, n, c_step, length, size)
+        h = _tile(states + slot * width * size, p, n, size, width, size)
+        out += tl.dot(read, tl.trans(h), input_precision=PRECISION)
+        scores += tl.dot(read, tl.trans(write), input_precision=PRECISION)
+    out = out * tl.exp(c.to(tl.float32))[:, None]
     linked = place[:, None] >= place[None, :]
     weight = tl.exp(tl.where(linked, c[:, None] - c[None, :], 0.0).to(tl.float32))
-    scores = tl.dot(read, tl.trans(write), input_precision=PRECISION)
     out += tl.dot(tl.where(linked, weight * scores, 0.0), v * t[:, None], input_precision=PRECISION)
     if HAS_D:
         out += v * tl.load(D + head * d_head + p * d_width, mask=p < width, other=0.0)[None, :]
@@ -142,12 +151,14 @@ def _of_signals(  # type: ignore[no-untyped-def]  # noqa: ANN202
     sum_B = tl.zeros((Q, SN), tl.float32)
     sum_C = tl.zeros((Q, SN), tl.float32)
     linked = place[:, None] >= place[None, :]
+    # Heads that share these signals.
     for i in range(share):
         head = group * share + i
         slot = (sample * (chunks + 1) + chunk) * heads + head
         met = tl.zeros((Q, Q), tl.float32)
         from_before = tl.zeros((Q, SN), tl.float32)
         from_after = tl.zeros((Q, SN), tl.float32)
+        # Products of gradients and inputs, and what the states before and after contribute.
         for first in range(0, width, SP):
             p = first + tl.arange(0, SP)
             v = _tile(x + sample * x_batch + head * width, step, p, x_step, length, width)
@@ -157,6 +168,7 @@ def _of_signals(  # type: ignore[no-untyped-def]  # noqa: ANN202
             from_before += tl.dot(g, h, input_precision=PRECISION)
             r = _tile(after + (slot + heads) * width * size, p, n, size, width, size)
             from_after += tl.dot(v, r, input_precision=PRECISION)
+        # Decays between steps of the chunk, and to its ends.
         t, c = _decays(dt, A, step, length, head, heads, sample)
         end = tl.sum(tl.where(place == Q - 1, c, 0.0), 0)
         weight = tl.exp(tl.where(linked, c[:, None] - c[None, :], 0.0).to(tl.float32))
@@ -169,6 +181,7 @@ def _of_signals(  # type: ignore[no-untyped-def]  # noqa: ANN202
         tl.store(risen + line, tl.sum(read * from_before, 1), mask=inside)
         sum_B += from_after * (tl.exp((end - c).to(tl.float32)) * t)[:, None]
         sum_B += tl.dot(tl.trans(met), read, input_precision=PRECISION)
+    # Gradients of B and C.
     where = ((sample * length + step) * (heads // share) + group)[:, None] * size + n[None, :]
     mask = inside[:, None] & (n < size)[None, :]
     tl.store(of_B + where, sum_B, mask=mask)
@@ -188,6 +201,7 @@ def _of_inputs(  # type: ignore[no-untyped-def]  # noqa: ANN202
     place = tl.arange(0, Q)
     step = chunk * Q + place
     inside = step < length
+    # The decay between two steps of the chunk, times the product of what one reads and the other writes.
     t, c = _decays(dt, A, step, length, head, heads, sample)
     end = tl.sum(tl.where(place == Q - 1, c, 0.0), 0)
     linked = place[:, None] >= place[None, :]
@@ -202,6 +216,7 @@ def _of_inputs(  # type: ignore[no-untyped-def]  # noqa: ANN202
     weight = weight * tl.exp(tl.where(linked, c[:, None] - c[None, :], 0.0).to(tl.float32))
     weight = tl.where(linked, weight, 0.0)
     fall = tl.exp((end - c).to(tl.float32))
+    # Channels of the head, a slice at a time: gradients of x and D, and what they leave for dt and A.
     met = tl.zeros((Q, Q), tl.float32)
     of_t = tl.zeros((Q,), tl.float32)
     through = tl.zeros((Q,), tl.float32)  # what the state after the chunk gives every step
@@ -230,6 +245,7 @@ def _of_inputs(  # type: ignore[no-untyped-def]  # noqa: ANN202
             tl.store(of_D + partial, tl.sum(g * v, 0), mask=p < width)
         where = ((sample * length + step) * heads + head)[:, None] * width + p[None, :]
         tl.store(of_x + where, of_v, mask=inside[:, None] & (p < width)[None, :])
+    # The gradient of the decays: of links within the chunk, from the state before, and through the whole chunk.
     met = tl.where(place[:, None] > place[None, :], weight * met, 0.0)
     crossing = tl.dot(met, earlier, input_precision=PRECISION)
     of_a = tl.sum(tl.where(linked, crossing, 0.0), 0)
@@ -257,6 +273,9 @@ class _Sizes:
         self.shape = (self.length, self.heads, self.heads // self.groups, self.width, self.size, self.chunks)
         self.tiles = {"Q": chunk, "P": block(self.width), "N": block(self.size)}
         self.held = {"S" + axis: min(tile(SLICE), self.tiles[axis]) for axis in "PN"}
+        elements = self.tiles["P"] * self.tiles["N"]
+        self.read = self.tiles["N"] if elements <= tile(STATE) else SLICE
+        self.warps = 8 if elements > STATE else 4
         self.skips = (0, 0) if D is None else (D.stride(0), D.stride(1) if D.dim() == 2 and D.shape[1] > 1 else 0)
 
     def states(self, x: Tensor) -> Tensor:
@@ -307,13 +326,13 @@ def _run(
     grid = (sizes.batch * sizes.chunks, sizes.heads)
     launch(
         _states, grid, x, B, dt, A, states, kept, *sizes.shape, *_strides(x, B),
-        BACKWARD=False, PRECISION=PRECISION, **sizes.tiles,
+        BACKWARD=False, PRECISION=PRECISION, **sizes.tiles, warps=sizes.warps,
     )  # fmt: skip
     states[:, 0] = 0.0 if initial is None else initial
     sizes.pass_on(states, kept, False)
     launch(
         _output, grid, x, dt, A, B, C, x if D is None else D, states, y, *sizes.shape, *_strides(x, B, C), *sizes.skips,
-        HAS_D=D is not None, PRECISION=PRECISION, **sizes.tiles, warps=8,
+        HAS_D=D is not None, PRECISION=PRECISION, SN=sizes.read, **sizes.tiles, warps=8,
     )  # fmt: skip
     return y, states[:, -1].clone(), states, kept
 
@@ -336,12 +355,14 @@ def _run_backward(
     x, B, C = _inner(x), _inner(B), _inner(C)
     grad, dt, A = grad.contiguous(), dt.contiguous(), A.contiguous()
     after = sizes.states(x)
+    # First what the later chunks say of each state, from the last to the first.
     launch(
         _states, (sizes.batch * sizes.chunks, sizes.heads), grad, C, dt, A, after, kept, *sizes.shape, *_strides(grad, C),
-        BACKWARD=True, PRECISION=PRECISION, **sizes.tiles,
+        BACKWARD=True, PRECISION=PRECISION, **sizes.tiles, warps=sizes.warps,
     )  # fmt: skip
     after[:, -1] = grad_final
     sizes.pass_on(after, kept, True)
+    # Then the gradients of every chunk by itself, in two launches.
     of_A = torch.empty_like(kept)
     of_D = torch.empty((*kept.shape, sizes.width if D is not None else 0), device=x.device, dtype=torch.float32)
     slices = triton.cdiv(sizes.tiles["N"], sizes.held["SN"])

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UserError
-from .dispatch import device_obstacle, use_kernel
+from .dispatch import float32_obstacle, use_kernel
 from .self_test import case
 
 WIDEST = 33
@@ -17,7 +17,7 @@ WIDEST = 33
 
 
 def gaussian(size: int, sigma: float) -> Tensor:
-    """A normalised Gaussian of odd length, (size,)."""
+    """A normalised Gaussian of odd length, of shape (size,)."""
     x = torch.arange(size, dtype=torch.float32) - size // 2
     g = torch.exp(-x.square() / (2 * sigma**2))
     return g / g.sum()
@@ -32,7 +32,7 @@ def blurred(x: Tensor, window: Tensor) -> Tensor:
 
 
 def fuses(x: Tensor, y: Tensor, window: Tensor) -> bool:
-    """Whether `similarity` of these would run its kernels."""
+    """Whether `similarity` would run its kernels on two images (B, C, H, W) and a window (k,)."""
     return use_kernel("ssim", functools.partial(obstacle, "ssim", x, y, window), x)
 
 
@@ -61,7 +61,7 @@ def similarity(x: Tensor, y: Tensor, window: Tensor, data_range: float) -> tuple
 
 
 def plain_similarity(x: Tensor, y: Tensor, window: Tensor, data_range: float) -> tuple[Tensor, Tensor]:
-    """`similarity` by plain PyTorch, whatever kernels there are, in float64 too."""
+    """`similarity`, shapes included, by plain PyTorch, whatever kernels there are, in float64 too."""
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     with torch.autocast(x.device.type, enabled=False):
         mx, my, xx, yy, xy = blurred(torch.cat([x, y, x * x, y * y, x * y]), window).chunk(5)
@@ -78,10 +78,7 @@ def _case(x: Tensor, y: Tensor) -> Tensor:
 
 
 def obstacle(op: str, x: Tensor, y: Tensor, window: Tensor) -> str | None:
-    """Why the fused kernels of an operator on two images and a window cannot run, or None."""
+    """Why the fused kernels of an operator cannot run on two images (B, C, H, W) and a window (k,), or None if they can."""
     if len(window) > WIDEST:
         return f"it takes windows up to {WIDEST}, this one has {len(window)}"
-    for name, t in {"x": x, "y": y, "window": window}.items():
-        if t.dtype != torch.float32:
-            return f"it computes in float32, {name} is {str(t.dtype).removeprefix('torch.')}"
-    return device_obstacle(op, x=x, y=y, window=window)
+    return float32_obstacle(op, x=x, y=y, window=window)

@@ -15,7 +15,7 @@ from .self_test import case
 from .self_test import heads as split
 
 MASKED = -100.0
-"""Added to the scores of pixels that only the cyclic shift brought into one window. Swin's value; finite."""
+"""Number that is added to the scores of pixels that only the cyclic shift brought into one window. Swin's value; finite."""
 MOST_TOKENS, WIDEST = 64, 128
 """Most tokens of a window, and channels of a head, that the fused kernels take."""
 SIDE = 8
@@ -75,7 +75,7 @@ def _case(qkv: Tensor, gate: Tensor) -> Tensor:
 
 
 def plain(qkv: Tensor, gate: Tensor, side: int, shift: int, scale: float) -> Tensor:
-    """`window_attention` in PyTorch."""
+    """`window_attention`, shapes included, in PyTorch."""
     _, height, width, _ = qkv.shape
     heads = gate.shape[3]
     rows, columns = (torch.arange(n, device=qkv.device) >= n - shift for n in (height, width))

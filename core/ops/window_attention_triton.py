@@ -17,7 +17,8 @@ from torch import Tensor
 from .launching import block, launch, operator, tile
 
 SLICE = 16
-"""Channels of a head that are multiplied at once."""
+"""Channels of a head that are multiplied at once. Their number, `SIZE`, is a constant: where the compiler does not know that of
+30 channels two are read at once, offsets fill the registers and spill."""
 
 
 @triton.jit
@@ -39,22 +40,22 @@ def _place(  # type: ignore[no-untyped-def]  # noqa: ANN202
 
 
 @triton.jit
-def _load(source, row, column, real, size):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _load(source, row, column, real, SIZE: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Some channels of a head, for rows of the map that begin at `row`."""
-    mask = real[:, None] & (column < size)[None, :]
+    mask = real[:, None] & (column < SIZE)[None, :]
     return tl.load(source + row[:, None] + column[None, :], mask=mask, other=0.0).to(tl.float32)
 
 
 @triton.jit
 def _scores(  # type: ignore[no-untyped-def]  # noqa: ANN202
-    q, k, row, real, region, side, size, scale, apart,  # noqa: ANN001
+    q, k, row, real, region, side, scale, apart,  # noqa: ANN001
     TOKENS: tl.constexpr, PADDED: tl.constexpr, SIZE: tl.constexpr, SLICE: tl.constexpr,
 ):  # fmt: skip
     s = tl.zeros((TOKENS, TOKENS), tl.float32)
     for first in range(0, SIZE, SLICE):
         d = first + tl.arange(0, SLICE)
-        keys = tl.trans(_load(k, row, d, real, size))
-        s += tl.dot(_load(q, row, d, real, size), keys, input_precision="tf32x3")
+        keys = tl.trans(_load(k, row, d, real, SIZE))
+        s += tl.dot(_load(q, row, d, real, SIZE), keys, input_precision="tf32x3")
     s = s * scale + tl.where(region[:, None] == region[None, :], 0.0, apart)
     token = tl.arange(0, TOKENS)
     s = tl.where((token % PADDED < side * side)[None, :], s, -float("inf"))
@@ -66,57 +67,57 @@ def _scores(  # type: ignore[no-untyped-def]  # noqa: ANN202
 
 @triton.jit
 def _window_forward(  # type: ignore[no-untyped-def]  # noqa: ANN202
-    qkv, gate, out, windows, height, width, down, across, side, shift, heads, size, scale, apart,  # noqa: ANN001
+    qkv, gate, out, windows, height, width, down, across, side, shift, heads, scale, apart,  # noqa: ANN001
     TOKENS: tl.constexpr, PADDED: tl.constexpr, SIZE: tl.constexpr, SLICE: tl.constexpr,
 ):  # fmt: skip
     head = tl.program_id(1)
     pixel, real, region = _place(windows, height, width, down, across, side, shift, TOKENS, PADDED)
-    channels = heads * size
-    q, three, one = qkv + head * size, pixel * (3 * channels), pixel * channels
+    channels = heads * SIZE
+    q, three, one = qkv + head * SIZE, pixel * (3 * channels), pixel * channels
     v = q + 2 * channels
-    p = _scores(q, q + channels, three, real, region, side, size, scale, apart, TOKENS, PADDED, SIZE, SLICE)
+    p = _scores(q, q + channels, three, real, region, side, scale, apart, TOKENS, PADDED, SIZE, SLICE)
     g = tl.sigmoid(tl.load(gate + pixel * heads + head, mask=real, other=0.0).to(tl.float32))
     for first in range(0, SIZE, SLICE):
         d = first + tl.arange(0, SLICE)
-        y = tl.dot(p, _load(v, three, d, real, size), input_precision="tf32x3") * g[:, None]
-        where = out + head * size + one[:, None] + d[None, :]
-        tl.store(where, y.to(out.dtype.element_ty), mask=real[:, None] & (d < size)[None, :])
+        y = tl.dot(p, _load(v, three, d, real, SIZE), input_precision="tf32x3") * g[:, None]
+        where = out + head * SIZE + one[:, None] + d[None, :]
+        tl.store(where, y.to(out.dtype.element_ty), mask=real[:, None] & (d < SIZE)[None, :])
 
 
 @triton.jit
 def _window_backward(  # type: ignore[no-untyped-def]  # noqa: ANN202
-    grad, qkv, gate, of_qkv, of_gate, windows, height, width, down, across, side, shift, heads, size, scale, apart,  # noqa: ANN001
+    grad, qkv, gate, of_qkv, of_gate, windows, height, width, down, across, side, shift, heads, scale, apart,  # noqa: ANN001
     TOKENS: tl.constexpr, PADDED: tl.constexpr, SIZE: tl.constexpr, SLICE: tl.constexpr,
 ):  # fmt: skip
     head = tl.program_id(1)
     pixel, real, region = _place(windows, height, width, down, across, side, shift, TOKENS, PADDED)
-    channels = heads * size
+    channels = heads * SIZE
     # Some channels at a time: all of a wide head, in two halves of the digits each, are more than registers hold.
-    q, three, of_y, one = qkv + head * size, pixel * (3 * channels), grad + head * size, pixel * channels
+    q, three, of_y, one = qkv + head * SIZE, pixel * (3 * channels), grad + head * SIZE, pixel * channels
     k, v = q + channels, q + 2 * channels
-    of_q = of_qkv + head * size
-    p = _scores(q, k, three, real, region, side, size, scale, apart, TOKENS, PADDED, SIZE, SLICE)
+    of_q = of_qkv + head * SIZE
+    p = _scores(q, k, three, real, region, side, scale, apart, TOKENS, PADDED, SIZE, SLICE)
     p = tl.where(real[:, None], p, 0.0)
     g = tl.sigmoid(tl.load(gate + pixel * heads + head, mask=real, other=0.0).to(tl.float32))
     d_p = tl.zeros((TOKENS, TOKENS), tl.float32)
     for first in range(0, SIZE, SLICE):
         d = first + tl.arange(0, SLICE)
-        mask = real[:, None] & (d < size)[None, :]
-        d_y = _load(of_y, one, d, real, size)
+        mask = real[:, None] & (d < SIZE)[None, :]
+        d_y = _load(of_y, one, d, real, SIZE)
         d_v = tl.dot(tl.trans(p), d_y * g[:, None], input_precision="tf32x3")
         tl.store(of_q + 2 * channels + three[:, None] + d[None, :], d_v.to(of_qkv.dtype.element_ty), mask=mask)
-        d_p += tl.dot(d_y, tl.trans(_load(v, three, d, real, size)), input_precision="tf32x3")
+        d_p += tl.dot(d_y, tl.trans(_load(v, three, d, real, SIZE)), input_precision="tf32x3")
     # The gate's gradient is that of its result times the result, which is p v: both are in these sums.
     of_g = tl.sum(p * d_p, 1)
     tl.store(of_gate + pixel * heads + head, (of_g * g * (1 - g)).to(of_gate.dtype.element_ty), mask=real)
     d_s = p * (d_p - of_g[:, None]) * (g * scale)[:, None]
     for first in range(0, SIZE, SLICE):
         d = first + tl.arange(0, SLICE)
-        mask = real[:, None] & (d < size)[None, :]
+        mask = real[:, None] & (d < SIZE)[None, :]
         where = of_q + three[:, None] + d[None, :]
-        d_q = tl.dot(d_s, _load(k, three, d, real, size), input_precision="tf32x3")
+        d_q = tl.dot(d_s, _load(k, three, d, real, SIZE), input_precision="tf32x3")
         tl.store(where, d_q.to(of_qkv.dtype.element_ty), mask=mask)
-        d_k = tl.dot(tl.trans(d_s), _load(q, three, d, real, size), input_precision="tf32x3")
+        d_k = tl.dot(tl.trans(d_s), _load(q, three, d, real, SIZE), input_precision="tf32x3")
         tl.store(where + channels, d_k.to(of_qkv.dtype.element_ty), mask=mask)
 
 
@@ -126,8 +127,8 @@ def _sizes(qkv: Tensor, heads: int, side: int, shift: int, scale: float, apart: 
     down, across = height // side, width // side
     size, windows, padded = channels // 3 // heads, batch * down * across, block(side * side)
     together = block(windows, least=1, most=max(tile(1) // 4, 1))  # 8 in the interpreter
-    tiles = {"TOKENS": together * padded, "PADDED": padded, "SIZE": block(size), "SLICE": min(tile(SLICE), block(size))}
-    numbers = (windows, height, width, down, across, side, shift, heads, size, scale, apart)
+    tiles = {"TOKENS": together * padded, "PADDED": padded, "SIZE": size, "SLICE": min(tile(SLICE), block(size))}
+    numbers = (windows, height, width, down, across, side, shift, heads, scale, apart)
     return (triton.cdiv(windows, together), heads), numbers, tiles
 
 

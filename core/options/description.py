@@ -24,11 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from ...datasets import DATASETS
-from ..errors import UserError, expanded
+from ..errors import UserError, expanded, first_line
 from ..files import as_component
 from ..models.base import model_class
 from ..registry import plugged
-from ..runtime import checkpoint
 from . import check
 from .detection import FORMAT, detected, entry
 from .schema import Options
@@ -39,7 +38,9 @@ DATA = ("mean", "std", "transfer")
 """Parameters of data sets that a network's input and output depend on."""
 
 
-def describe(opt: Options, key: str = "g", average: bool = False, iteration: int | None = None) -> dict[str, Any]:
+def weights_description(
+    opt: Options, key: str = "g", average: bool = False, iteration: int | None = None
+) -> dict[str, Any]:
     """The entry for the weights of ``network_<key>``.
 
     Args:
@@ -129,6 +130,6 @@ def options_of(described: Mapping[str, Any], path: str | Path) -> Options:
         needs = described.get("plugins")
         hint = f" It was trained with plugins: {', '.join(needs)}; import them first." if needs else ""
         raise UserError(
-            f"{path}: what it says of its network cannot be built here ({checkpoint.first_line(e)}).{hint} "
+            f"{path}: what it says of its network cannot be built here ({first_line(e)}).{hint} "
             "Or give the option file of its network with -opt"
         ) from e

@@ -9,8 +9,7 @@ from typing import Any
 
 import yaml
 
-from ...archs.zoo import detection
-from ..errors import UserError, require
+from ..errors import UserError, first_line, require
 from ..runtime import checkpoint, weights
 
 log = logging.getLogger("relume")
@@ -30,13 +29,11 @@ def entry(path: Path) -> Any:
             with module.safe_open(str(path), "pt") as file:
                 return json.loads((file.metadata() or {}).get(weights.ABOUT, "null"))
         except (module.SafetensorError, ValueError, OSError) as e:
-            raise UserError(
-                f"{path}: cannot be read, it is torn or not a checkpoint ({checkpoint.first_line(e)})"
-            ) from e
+            raise UserError(f"{path}: cannot be read, it is torn or not a checkpoint ({first_line(e)})") from e
     try:
         return weights.about_itself(checkpoint.load(path))
     except (ValueError, RecursionError) as e:
-        raise UserError(f"{path}: what it says of itself cannot be read ({checkpoint.first_line(e)})") from e
+        raise UserError(f"{path}: what it says of itself cannot be read ({first_line(e)})") from e
 
 
 def detected(path: Path) -> dict[str, Any] | None:
@@ -45,15 +42,18 @@ def detected(path: Path) -> dict[str, Any] | None:
     Raises:
         UserError: the file cannot be read, or its options cannot be told.
     """
+    from ...archs.zoo.detection import detect
+
     state = weights.unwrap(checkpoint.load(path), None, path)
     try:
-        found = detection.detect(state)
+        found = detect(state)
     except UserError as e:
         raise UserError(f"{path}: {e}; give the option file of its network with -opt") from e
     if found is None:
         return None
     block = yaml.safe_dump(found.network, default_flow_style=True, sort_keys=False, width=10**6).strip()
     log.info("%s: these are weights of %s; network_g: %s", path, found.about, block)
+    # What a file of ours would say about itself; of other people's weights the rest is not known.
     return {
         "format": FORMAT,
         "about": found.about,

@@ -63,7 +63,7 @@ NO_EFFECT: Mapping[str, Mapping[str, str]] = {
         "save_checkpoint_format": "weights are .pth files",
     },
 }
-"""By section (``datasets`` for every data set's block), keys without effect here and why."""
+"""Keys without effect here and why, by section (``datasets`` for every data set's block)."""
 
 INERT: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
     "": dict.fromkeys(("onnx", "eval_lpips", "fp16"), (None, False)),
@@ -74,10 +74,10 @@ INERT: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
         **dict.fromkeys(("save_input", "use_chop", "selfensemble_testing"), (None, False)),
     },
 }
-"""By section, keys of forks without a counterpart here, and the values of each that ask for nothing; others are refused."""
+"""Keys of forks without a counterpart here, by section, and their values that ask for nothing; others are refused."""
 
 Move = Callable[[Any], dict[str, Any] | None]
-"""From a value to entries of the same section that say the same; None where it cannot be said."""
+"""Function from a value to entries of the same section with the same meaning; None where it cannot be said."""
 
 
 def _renamed(name: str) -> Move:
@@ -126,8 +126,8 @@ SAME: Mapping[str, Mapping[str, Move]] = {
         "pretrain_network": _renamed("pretrain_network_g"),
     },
 }
-"""By section (``datasets`` for every data set's block), keys of forks that have another name here, and how their values
-translate."""
+"""Keys of forks that have another name here, and how their values translate, by section (``datasets`` for every data set's
+block)."""
 
 STAGED = "mini_accumulation_steps"
 

@@ -161,6 +161,7 @@ class _Builder:
 
     def section(self, cls: Any) -> JSON:
         """A fixed section, with the keys that `rules.OptionsChecker` adds to it."""
+        # The fields of the class.
         docs = {**arguments(cls), **{f.name: f.metadata["doc"] for f in fields(cls) if "doc" in f.metadata}}
         schema: JSON = {
             "type": "object",
@@ -169,6 +170,7 @@ class _Builder:
             "additionalProperties": False,
         }
         own = schema["properties"]
+        # Keys that depend on the networks and the models.
         if cls is Options:
             block = {**any_of([self.of(NetworkBlock), SIMPLE[None]]), "description": "A network, by its architecture."}
             own.update({f"network_{k}": block for k in self.networks})

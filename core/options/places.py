@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ...datasets.origins import advice
 from .. import hub
 from ..errors import UserError, did_you_mean, expanded, printable
 from ..errors.paths import FILE, FOLDER, NOT_THERE, kind_of, reason
@@ -63,9 +62,15 @@ def missing(opt: Options, phases: Sequence[str] = (), weights: bool = True) -> l
             if place.parent.is_dir()
             else ""
         )
-        where = advice(value) if what == "file or folder" else ""
-        lines.append(f"{shown}: no such {what}.{near} ({key}){where}")
+        lines.append(f"{shown}: no such {what}.{near} ({key}){_origin(value) if what != 'file' else ''}")
     return lines
+
+
+def _origin(value: str) -> str:
+    """Where the data of a folder that is not there comes from, if it is that of a published set."""
+    from ...datasets.origins import advice
+
+    return advice(value)
 
 
 def _in_path(path: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -174,8 +174,15 @@ def component(family: str, name: str) -> list[Key]:
     return found
 
 
-def families_of(name: str) -> list[str]:
-    """The families with a component called `name`."""
+def families_of(name: str, libraries: bool = True) -> list[str]:
+    """The families with a component called `name`.
+
+    Args:
+        libraries: whether libraries, some of which take seconds to import, are asked for a name that nothing else has.
+    """
+    known = [family for family, (registry, _) in FAMILIES.items() if registry.at_hand(name)]
+    if known or not libraries:
+        return known
     return [family for family, (registry, _) in FAMILIES.items() if name in registry]
 
 

@@ -66,10 +66,12 @@ def datasets(blocks: Mapping[str, Any]) -> Iterator[str]:
 
 def section(name: str, block: Mapping[str, Any], model_type: str) -> Iterator[str]:
     """The keys of a section, components in it as blocks of their own."""
+    # Keys of the section, and those that the model reads there.
     own = reference.section(name)
     models = reference.model_keys(model_type, name) if name in ("train", "val") else []
     keys = {k.name: k for k in [*own, *models] if not is_pattern(k)}
     elsewhere = model_class(model_type).shared_options if name == "val" else ()
+    # First what the section declares, then the rest of the block, then what is left out, with its default.
     for key in own:
         if f"{name}.{key.name}" in reference.SECTIONS and isinstance(block.get(key.name), Mapping):
             yield f"{INDENT}{key.name}:  # {key.text}"

@@ -29,7 +29,7 @@ MAMBAIR = {"val": {"parts": 200, "parts_context": 0.1}}
 TWO_MEANINGS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "RCAN": (("n_feats", "n_resgroups", "n_resblocks"), "RCAN_n_feats"),
 }
-"""By a name that two architectures have, keys that only the other one has, and what that one is called here."""
+"""Names that two architectures have: the keys of the one that is called otherwise here, and its name here."""
 SAME_SIZE = ("DeblurPairedDataset", "LDR_HDR_PairedDataset")
 """Data sets of DiffIR's own whose inputs are as large as their ground truths, whatever the file calls their scale."""
 ALWAYS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
@@ -38,10 +38,10 @@ ALWAYS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "MambaIRv2LightModel": MAMBAIR,
     "ImageRestorationModel": {"train": {"use_grad_clip": True}},
 }
-"""By wrapper and section, the options that say what it always does."""
+"""Options that say what a wrapper always does, by wrapper and section."""
 
 INSTEAD = {"parts": ("tile", "tile_pad", "grids"), "use_grad_clip": ("grad_clip_norm", "grad_clip_value")}
-"""By option, others which say that the same is done differently."""
+"""Options which say that another option's work is done differently, by that option."""
 
 
 def written_out(root: Block) -> tuple[Block, list[Problem]]:
@@ -77,11 +77,13 @@ def _scaled(root: Block, notes: list[Problem]) -> Block:
     scale = root.entries.get("scale")
     if scale is None or not isinstance(scale.node, Scalar) or scale.node.value == 1:
         return root
+    # Networks whose output has the size of their input.
     network = root.entries.get("network_g")
     if network is not None and isinstance(network.node, Block) and network.node.scalar("type") == "TOFlow":
         notes.append(Problem(scale.place, "scale: 1, as TOFlow takes frames of the size of its output"))
         one = scale._replace(node=Scalar(1, None, scale.node.place))
         return Block({**root.entries, "scale": one}, root.place)
+    # DiffIR, whose scale stood at the top level in the originals.
     networks = {
         k: e
         for k, e in root.entries.items()

@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..imaging.storage import is_url, write_bytes
 
 FILE = "prepare.json"
-"""In the folder that is written: by command and source, the settings."""
+"""File in the folder that is written: the settings, by command and source."""
 T = TypeVar("T")
 R = TypeVar("R")
 File = TypeVar("File", str, Path)

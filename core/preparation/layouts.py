@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from ...datasets.sources import Folder, listing
+from ...datasets.sources import Folder, first_names
 from ...datasets.triplets import read_list
 from ..errors import UserError
 from ..imaging.image_io import imwrite
@@ -17,8 +17,7 @@ from ..imaging.storage import list_files
 from . import journal
 from .crops import places
 from .images import crop_one, size_of
-from .requests import Request
-from .requests import size_of as file_size
+from .requests import Request, file_size
 
 SIDE, STEP = 480, 240
 """DF2K's sub-images, as BasicSR cuts them."""
@@ -36,6 +35,7 @@ def df2k(request: Request) -> str:
     Raises:
         UserError: a folder or an image is missing, or a smaller image has another size.
     """
+    # Sharp images of both data sets.
     sharp = list(_folders(request.folder, r"(DIV2K_train_HR|Flickr2K_HR)"))
     if not sharp:
         raise UserError(f"{request.folder}: has neither DIV2K_train_HR nor Flickr2K_HR, here or one folder deeper")
@@ -45,6 +45,7 @@ def df2k(request: Request) -> str:
         for name in source.files.values()
     ]
     known = {PurePosixPath(name).stem: size_of(source, name) for source, name, *_ in jobs}
+    # Smaller images, each of which must have its sharp one.
     for scale in SCALES:
         small = list(_folders(request.folder, rf"(DIV2K_train|Flickr2K)_LR_bicubic/X{scale}"))
         found = [(source, name) for source in map(Folder, map(str, small)) for name in source.files.values()]
@@ -57,7 +58,8 @@ def df2k(request: Request) -> str:
                 raise UserError(f"{source.path(name)}: is {height}x{width}, and its sharp image is {of}, for X{scale}")
             jobs.append((source, name, f"DF2K_train_LR_bicubic_X{scale}_sub", scale, stem))
         if found and (lost := set(known) - {job[4] for job in jobs if job[3] == scale}):
-            raise UserError(f"{small[0]}: has no smaller image of {listing(sorted(lost))}")
+            raise UserError(f"{small[0]}: has no smaller image of {first_names(sorted(lost))}")
+    # Cut them all, and say what was made.
     count = request.each(partial(_sub_images, request.target, request.dry), jobs)
     of_scale = {scale: sum(job[3] == scale for job in jobs) for scale in SCALES}
     smaller = ", ".join(f"X{scale}" for scale, n in of_scale.items() if n) or "no smaller ones"
@@ -101,7 +103,7 @@ def sidd(request: Request) -> str:
     if not sharp:
         raise UserError(f"{request.folder}: has no files ..._GT_SRGB_010.PNG; SIDD_Medium_Srgb has")
     if absent := sorted(set(sharp.values()) - set(names)):
-        raise UserError(f"{request.folder}: is without {listing(absent)}")
+        raise UserError(f"{request.folder}: is without {first_names(absent)}")
     pairs = [(noisy, name, _stem(name)) for name, noisy in sharp.items()]
     stems = {stem for *_, stem in pairs}
     if len(stems) < len(pairs):
@@ -158,6 +160,7 @@ def reds(request: Request) -> str:
     Raises:
         UserError: the folder is not REDS's, or clips lack frames.
     """
+    # Clips by kind; those of the validation part get numbers after the others.
     kinds = ("sharp", "sharp_bicubic/X4", "blur", "blur_bicubic/X4")
     clips: dict[str, dict[str, Path]] = {}
     for kind in kinds:
@@ -167,13 +170,15 @@ def reds(request: Request) -> str:
                 clips.setdefault(kind, {})[f"{int(place.name) + offset:03d}"] = place
     if not clips.get("sharp"):
         raise UserError(f"{request.folder}: has no train_sharp/000, train_sharp/001, ... or val_sharp/000, ...")
+    # All kinds must have the same clips and frames.
     frames = {clip: sorted(p.name for p in folder.glob("*.png")) for clip, folder in clips["sharp"].items()}
     for kind, found in clips.items():
         if differing := sorted(set(found) ^ set(frames)):
-            raise UserError(f"{request.folder}: clips that either sharp or {kind} lacks: {listing(differing)}")
+            raise UserError(f"{request.folder}: clips that either sharp or {kind} lacks: {first_names(differing)}")
         for clip, folder in found.items():
             if sorted(p.name for p in folder.glob("*.png")) != frames[clip] or not frames[clip]:
                 raise UserError(f"{folder}: has other frames than {clips['sharp'][clip]}, or none")
+    # Links, and the list of clips.
     out = request.target
     for kind, found in clips.items():
         for clip, folder in found.items():

@@ -13,10 +13,10 @@ from typing import Any
 from rich.progress import track
 
 from ...datasets.archives import write_index
-from ...datasets.sources import Folder, Source, listing, lmdb_key
-from ..errors import UserError, require
+from ...datasets.sources import Folder, Source, first_names, lmdb_key
+from ..errors import UserError, first_line, require
 from ..files import replacing
-from ..imaging.storage import first_line, write_bytes
+from ..imaging.storage import write_bytes
 from . import journal
 from .images import KINDS, meta_line
 
@@ -148,7 +148,7 @@ def samples(folder: str, gt: str | None, kind: str) -> list[Sample]:
     sources = {"": Folder(folder, KINDS[kind])} if gt is None else {"lq.": Folder(folder), "gt.": Folder(gt)}
     keys = [set(source.files) for source in sources.values()]
     if alone := sorted(keys[0] ^ keys[-1]):
-        raise UserError(f"{folder}, {gt}: files without a partner: {listing(alone)}")
+        raise UserError(f"{folder}, {gt}: files without a partner: {first_names(alone)}")
     found: dict[str, list[tuple[str, Source, str]]] = {}
     for key in sorted(keys[0]):
         where, _, own = key.rpartition("/")

@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from ...datasets.interpolation_sets import XIPH_CLIPS, SNUFILMDataset, XTestDataset
-from ...datasets.origins import KNOWN, table
-from ...datasets.sources import listing
+from ...datasets.origins import KNOWN, origins_table
+from ...datasets.sources import first_names
 from ...datasets.videos import VIDEOS, Video
 from ..errors import UserError, did_you_mean, expanded
 from ..imaging.image_io import imwrite
@@ -42,7 +42,7 @@ def prepare(
         UserError: there is no such data set, or its files are not there or do not fit together.
     """
     if name is None:
-        return table()
+        return origins_table()
     if name not in KNOWN:
         raise UserError(f"{name}: no such data set is known.{did_you_mean(name, KNOWN)} Known: {', '.join(KNOWN)}")
     if name not in WAYS and folder is not None:
@@ -71,7 +71,7 @@ def held_out(names: Sequence[str], count: int, request: Request) -> set[str]:
         return {sorted(names)[i] for i in order[: min(count, max(len(names) // 10, 1))]}
     listed = {os.path.splitext(line.split()[0])[0] for _, line in read_lines(request.names) if line.strip()}
     if absent := sorted(listed - set(names)):
-        raise UserError(f"{request.names}: names files that are not there: {listing(absent)}")
+        raise UserError(f"{request.names}: names files that are not there: {first_names(absent)}")
     return listed
 
 
@@ -167,7 +167,7 @@ def hide(request: Request) -> str:
     sharp = {PurePosixPath(n).name: n for n in targets.files.values()}
     names = {PurePosixPath(n).name: n for n in inputs.files.values()}
     if absent := sorted(set(names) - set(sharp)):
-        raise UserError(f"{targets.root}: has no sharp image of {listing(absent)}")
+        raise UserError(f"{targets.root}: has no sharp image of {first_names(absent)}")
     out = request.target
     for name in names:
         request.link(inputs.path(names[name]), out / "test/input" / name)

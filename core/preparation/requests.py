@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from ...datasets.sources import Folder, listing
+from ...datasets.sources import Folder, first_names
 from ..errors import UserError
 from ..imaging.image_header import image_size
 from ..imaging.image_io import read_pixels
@@ -104,7 +104,7 @@ class Request(NamedTuple):
             UserError: the images differ in size, or are smaller than a crop.
         """
         names = {"input": pair[0], "target": pair[1]}
-        sizes = {kind: size_of(root / name) for kind, name in names.items()}
+        sizes = {kind: file_size(root / name) for kind, name in names.items()}
         height, width = sizes["input"]
         if sizes["target"] != sizes["input"] or min(height, width) < side:
             raise UserError(
@@ -122,7 +122,7 @@ class Request(NamedTuple):
         return self.each(partial(self.crop_pair, root, out, side, step), pairs)
 
 
-def size_of(path: Path) -> tuple[int, int]:
+def file_size(path: Path) -> tuple[int, int]:
     """Height and width of an image: by its header, which for PNG is what decoding gives.
 
     Raises:
@@ -141,7 +141,7 @@ def partners(inputs: Folder, targets: Folder) -> list[str]:
     """
     alone = sorted(set(inputs.files) ^ set(targets.files))
     if alone:
-        raise UserError(f"{inputs.root}, {targets.root}: files without a partner: {listing(alone)}")
+        raise UserError(f"{inputs.root}, {targets.root}: files without a partner: {first_names(alone)}")
     return list(inputs.files)
 
 
@@ -155,4 +155,4 @@ def first_folder(root: Path, *names: str) -> Folder:
         if (root / name).is_dir():
             return Folder(str(root / name))
     there = sorted(p.name for p in root.iterdir() if p.is_dir())
-    raise UserError(f"{root}: has no folder {' or '.join(names)}. There is: {listing(there) or 'nothing'}")
+    raise UserError(f"{root}: has no folder {' or '.join(names)}. There is: {first_names(there) or 'nothing'}")

@@ -179,18 +179,17 @@ class Registry:
     def _find(self, name: object) -> Callable[..., Any] | None:
         if not isinstance(name, str):
             return None
-        found = self._of_plugin(name) or self._own(name) or (self._library(name) if self._library else None)
+        found = self._of_plugin(name) or self._registered(name) or self._defined(name)
+        found = found or (self._library(name) if self._library else None) or self._hidden(name)
         if found is None:
             others = [names[name] for names in self._plugged.values() if name in names]
             found = others[-1] if others else self._beside.get(name)
         return found
 
-    def _own(self, name: str) -> Callable[..., Any] | None:
-        found = self._registered(name) or self._defined(name)
-        if found is None:
-            self._discover()  # registered in a way that the text does not show, or nowhere
-            found = self._registered(name)
-        return found
+    def _hidden(self, name: str) -> Callable[..., Any] | None:
+        """What is registered in a way that no text shows, by a loop: found only once the whole family is imported."""
+        self._discover()
+        return self._registered(name)
 
     def _of_plugin(self, name: str) -> Callable[..., Any] | None:
         """What the first plug-in of the options in force has under a name."""
@@ -211,6 +210,10 @@ class Registry:
     def has_own(self, name: str) -> bool:
         """Whether Relume has something of its own under a name, as far as the text of its modules shows."""
         return (self._registered(name) or self._defined(name)) is not None
+
+    def at_hand(self, name: str) -> bool:
+        """Whether a plug-in in force, Relume itself or a library's list has the name: no library is imported for it."""
+        return self._of_plugin(name) is not None or self.has_own(name) or name in self._library_names()
 
     def whose(self, name: str) -> str:
         """Which of several components called `name` is meant, in words; empty where there is only one."""
@@ -282,7 +285,7 @@ class Registry:
         return sorted(public - {*self._members, *self._aliases})
 
     def unimportable(self) -> dict[str, str]:
-        """Modules of the package that could not be imported for want of a dependency, and why."""
+        """Modules of the package that could not be imported because a dependency is missing, and why."""
         self._discover()
         return {module: str(error) for module, error in self._unimportable.items()}
 

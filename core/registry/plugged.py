@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from . import Registry
 
 PACKAGE = "relume.core.options.plugins"
-"""Below which the modules of plug-ins' files are."""
+"""Package that holds the modules of plug-ins' files."""
 Member = Callable[..., Any]
 
 

@@ -20,7 +20,7 @@ Rows = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass
-class Entry:
+class Compared:
     """One run, or one folder of pictures.
 
     Attributes:
@@ -65,12 +65,12 @@ class DataSet:
     """
 
     name: str
-    entries: Sequence[Entry]
+    entries: Sequence[Compared]
     images: list[str]
     metrics: list[str]
     better: dict[str, Direction]
 
-    def values(self, entry: Entry, metric: str) -> np.ndarray:
+    def values(self, entry: Compared, metric: str) -> np.ndarray:
         """Scores of `images`, NaN where there is none."""
         rows = entry.rows.get(self.name, {})
         return np.array([number(rows.get(i, {}).get(metric)) for i in self.images], np.float64)
@@ -112,12 +112,12 @@ class DataSet:
 class Comparison:
     """Several entries on one or more data sets; `notes` say what was left out and why."""
 
-    entries: list[Entry]
+    entries: list[Compared]
     sets: list[DataSet]
     notes: list[str] = field(default_factory=list)
 
 
-def entry_of(run: Run, label: str, notes: list[str]) -> Entry | None:
+def entry_of(run: Run, label: str, notes: list[str]) -> Compared | None:
     """A run's scores; None, and a note, if it has none."""
     rows, means = run.scores(), run.means
     if (owner := lock.owner(run.root)) is not None:
@@ -131,10 +131,10 @@ def entry_of(run: Run, label: str, notes: list[str]) -> Entry | None:
         notes.append(
             f"{label}: has no scores per picture (visualization/*_scores.jsonl), so only its means are compared"
         )
-    return Entry(label, run, rows, means)
+    return Compared(label, run, rows, means)
 
 
-def compared(entries: list[Entry], notes: list[str]) -> Comparison:
+def compared(entries: list[Compared], notes: list[str]) -> Comparison:
     """Bring entries together on the data sets and pictures that they share.
 
     Raises:
@@ -154,12 +154,13 @@ def compared(entries: list[Entry], notes: list[str]) -> Comparison:
     return Comparison(entries, sets, notes)
 
 
-def together(name: str, entries: list[Entry], notes: list[str]) -> DataSet:
+def together(name: str, entries: list[Compared], notes: list[str]) -> DataSet:
     """One data set.
 
     Raises:
         UserError: entries with scores per picture have none in common, or no metric.
     """
+    # Pictures that all runs have scored.
     detailed = [e for e in entries if e.rows.get(name)]
     images = [i for i in (detailed[0].rows[name] if detailed else ()) if all(i in e.rows[name] for e in detailed)]
     if detailed and not images:
@@ -172,6 +173,7 @@ def together(name: str, entries: list[Entry], notes: list[str]) -> DataSet:
             f"{name}: compared on the {len(images)} pictures that all have, of {len(union)}; left out: {listing(left)}"
         )
         notes.append(said)
+    # Metrics that all runs have.
     having = [_metrics(e, name) for e in entries]
     metrics = [m for m in having[0] if all(m in other for other in having)]
     lacking = list(dict.fromkeys(m for each in having for m in each if m not in metrics))
@@ -179,6 +181,7 @@ def together(name: str, entries: list[Entry], notes: list[str]) -> DataSet:
         notes.append(f"{name}: not scored by all, and left out: {listing(lacking)}")
     if not metrics:
         raise UserError(f"{name}: no metric has been computed by all")
+    # Pictures whose value is not finite do not count.
     found = DataSet(name, entries, images, metrics, {m: _direction(m, entries) for m in metrics})
     for metric in metrics if images else ():
         lost = sum(bool(np.isnan(found.values(e, metric)).any()) for e in detailed)
@@ -191,14 +194,14 @@ def together(name: str, entries: list[Entry], notes: list[str]) -> DataSet:
     return found
 
 
-def _metrics(entry: Entry, name: str) -> list[str]:
+def _metrics(entry: Compared, name: str) -> list[str]:
     rows = entry.rows.get(name, {})
     of_rows = [k for row in rows.values() for k, v in row.items() if v is None or isinstance(v, (int, float))]
     found = [*of_rows, *([] if rows else entry.means.get(name, {}))]
     return [m for m in dict.fromkeys(found) if m not in ("iter", "index")]
 
 
-def _direction(metric: str, entries: Sequence[Entry]) -> Direction:
+def _direction(metric: str, entries: Sequence[Compared]) -> Direction:
     """As the first run says it that says something."""
     bare = metric.removesuffix(INPUT)
     told = next((e.run for e in entries if bare in e.run.better or f"val.metrics.{bare}.type" in e.run.options), None)

@@ -91,7 +91,7 @@ class Peak(TorchDispatchMode):
         self.now -= size
 
 
-def parameters(network: nn.Module) -> int:
+def parameter_count(network: nn.Module) -> int:
     """How many there are."""
     return sum(p.numel() for p in network.parameters())
 

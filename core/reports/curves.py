@@ -57,6 +57,7 @@ def positions(run: Run, steps: Sequence[Mapping[str, Any]], axis: Axis) -> list[
     """Where iterations are on an axis: ``(iteration, x)``, in order, beginning with 0; empty for the axis of iterations."""
     if axis == "iterations":
         return []
+    # Samples: as they were logged, or else as the options say.
     if axis == "samples":
         known = [(iteration_of(s), number(s["perf/samples"])) for s in steps if "perf/samples" in s]
         if known:
@@ -65,6 +66,7 @@ def positions(run: Run, steps: Sequence[Mapping[str, Any]], axis: Axis) -> list[
         accumulate = run.options.get("train.accumulate", "1")
         each = int(batch) * int(accumulate) if all(re.fullmatch(r"[0-9]{1,9}", t) for t in (batch, accumulate)) else 1
         return [(0, 0.0), (1, float(each))]
+    # Hours: from the moments that were logged, without the pauses between runs.
     times = []
     for step in steps:
         try:

@@ -260,6 +260,7 @@ def flat(text: str) -> dict[str, str]:
     parents: list[tuple[int, str]] = []
     last = ""
     depth = 0
+    # A key: its parents are the keys with less indentation.
     listed = -1
     for line in text.splitlines():
         bare = line.strip()
@@ -268,6 +269,7 @@ def flat(text: str) -> dict[str, str]:
         indent = len(line) - len(line.lstrip(" "))
         item = bare.startswith("- ") or bare == "-"
         match = None if item or depth > 0 or 0 <= listed < indent else KEY.match(line)
+        # A line that goes on with the value before: of a list, or within brackets.
         if match is None:
             if item and listed < 0:
                 listed = indent

@@ -10,13 +10,13 @@ from ..imaging.image_io import READERS
 from ..imaging.visual import to_uint8
 from ..metrics.psnr import calculate_psnr
 from ..metrics.ssim import calculate_ssim
-from .comparison import Entry
+from .comparison import Compared
 from .files import Run
 
 METRICS = {"psnr": calculate_psnr, "ssim": calculate_ssim}
 
 
-def entry_of(run: Run, label: str, targets: str | None, inputs: str | None, notes: list[str]) -> Entry:
+def entry_of(run: Run, label: str, targets: str | None, inputs: str | None, notes: list[str]) -> Compared:
     """The scores of a folder's pictures, filed under their names without suffix.
 
     Raises:
@@ -26,6 +26,7 @@ def entry_of(run: Run, label: str, targets: str | None, inputs: str | None, note
         raise UserError(f"{run.root}: neither a run, nor a folder of runs or pictures")
     if targets is None:
         raise UserError(f"{run.root}: a folder of pictures has no scores; give --gt DIR, the targets of the same names")
+    # Score every picture that has a target, and note why the others are left out.
     made, wanted = Folder(str(run.root)), Folder(targets)
     given = Folder(inputs) if inputs else None
     rows: dict[str, dict[str, Any]] = {}
@@ -45,10 +46,11 @@ def entry_of(run: Run, label: str, targets: str | None, inputs: str | None, note
         if given is not None and key in given.files:
             paths["lq_path"] = given.path(given.files[key])
         rows[key] = {"image": key, **paths, **scores}
+    # What the reader of the report is told.
     if alone:
         notes.append(f"{label}: without a target of the same name, and left out: {listing(alone)}")
     if left:
         notes.append(f"{label}: left out: {listing(left)}")
     if not rows:
         raise UserError(f"{run.root}: none of its pictures has a target of the same name and size in {targets}")
-    return Entry(label, run, {"pictures": rows}, {})
+    return Compared(label, run, {"pictures": rows}, {})

@@ -13,7 +13,7 @@ from ..files import is_temporary, refuse_links
 from ..runtime import lock
 from ..runtime.checkpoint import Checkpoints
 from .files import Run
-from .states import best_of
+from .states import best_validation
 
 ARCHIVED = re.compile(r"_archived_\d{8}_\d{6}(_\d+)?$")
 
@@ -34,6 +34,7 @@ def leftovers(run: Run, *, pictures: bool = False, archived: bool = False) -> tu
         pictures: count pictures of earlier validations.
         archived: count a run that was moved aside as a whole.
     """
+    # Runs of which nothing may be deleted, or everything.
     try:
         refuse_links(run.root, "the run")
     except UserError as e:  # what is deleted through a link lies elsewhere
@@ -44,6 +45,7 @@ def leftovers(run: Run, *, pictures: bool = False, archived: bool = False) -> tu
     if archived and ARCHIVED.search(run.name) and not named:
         return [Leftover(run.root, run.disk(), "a run moved aside")], []
     found, said = list[Leftover](), list[str]()
+    # Checkpoints before the newest, unless somebody names them.
     checkpoints = Checkpoints(run.root)
     keep = set(named)
     newest, problems = checkpoints.newest_good()
@@ -57,6 +59,7 @@ def leftovers(run: Run, *, pictures: bool = False, archived: bool = False) -> tu
         found.append(Leftover(path, freed(path), "an older checkpoint"))
     if newest is None and not problems and list(numbered(run.root)):
         said.append(f"{run.root}: has no complete checkpoint, so that all of its weights are kept")
+    # Files of writes that were cut short, and pictures of earlier validations.
     found += [
         Leftover(p, freed(p), "half written")
         for p in sorted(run.root.rglob(".*.tmp*"))
@@ -84,7 +87,7 @@ def kept_for_best(run: Run) -> int | None:
     """The iteration of the best validation, where no weights are called best."""
     if any((run.root / "models").glob("net_*_best.pth")):
         return None
-    best = best_of(run)
+    best = best_validation(run)
     return best.iteration if best else None
 
 

@@ -49,6 +49,7 @@ def write(
     places = {e.label: Places(e.run, named) for e in comparison.entries}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # The pictures of every data set, small within the page and whole beside it.
         sets = []
         for data in comparison.sets:
             described = of_set(data)
@@ -63,6 +64,7 @@ def write(
                 )
                 shown += bool(found)
             sets.append(described)
+        # Everything else that the page shows, as JSON in its text.
         comparison.notes.extend(line for label, place in places.items() for line in place.note(label))
         content = {
             "labels": [e.label for e in comparison.entries],

@@ -14,7 +14,7 @@ from ..imaging import visual
 from ..imaging.image_io import READERS, read_pixels
 from ..imaging.naming import fitting
 from ..imaging.opencv import cv2
-from .comparison import DataSet, Entry
+from .comparison import Compared, DataSet
 from .places import Places
 
 INPUT, TARGET = "input", "target"
@@ -54,7 +54,7 @@ def of_image(data: DataSet, image: str, places: Mapping[str, Places]) -> dict[st
     return {**first, **found, **last}
 
 
-def saved(entry: Entry, dataset: str, image: str, row: Mapping[str, Any], comparison: bool = False) -> Path | None:
+def saved(entry: Compared, dataset: str, image: str, row: Mapping[str, Any], comparison: bool = False) -> Path | None:
     """The file of a run's output, or of its comparison, of the iteration whose scores these are if there is one."""
     if isinstance(row.get("output_path"), str):
         return None if comparison else Path(row["output_path"])

@@ -76,7 +76,7 @@ def standing(run: Run, against: Run | None = None) -> Standing:
     """How a run stands; with `against`, in what options it differs from that one."""
     last = run.last
     iteration = max([iteration_of(last), *(v["iter"] for v in run.validations[-1:])])
-    words = exit_file.read(run.root)
+    words = exit_file.read_exit(run.root)
     if words is not None and words.iteration is not None:
         iteration = max(iteration, words.iteration)
     state, reason = state_of(run, words, last, iteration)
@@ -89,7 +89,7 @@ def standing(run: Run, against: Run | None = None) -> Standing:
         reason,
         iteration,
         run.total,
-        best_of(run),
+        best_validation(run),
         eta,
         run.disk(),
         updated if isinstance(updated, str) else None,
@@ -121,7 +121,7 @@ def state_of(
     return "stopped", "without a last word: killed, or its machine was lost"
 
 
-def best_of(run: Run) -> Best | None:
+def best_validation(run: Run) -> Best | None:
     """The best validation by the metric that chooses; of several data sets, of the first that has it."""
     metric = run.chosen
     if metric is None:

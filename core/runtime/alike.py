@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
+from ..errors import RanksError
 from . import distributed
-from .distributed import RanksError
 
 PACKAGE = Path(__file__).parents[2]
 OURS = ("archs", "core", "datasets", "losses", "schedulers")

@@ -31,7 +31,7 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
 
     @torch.no_grad()
     def remember(self, mean: Tensor, variance: Tensor, count: int) -> None:
-        """Move the running statistics; that of the variance is unbiased, over `count` pixels."""
+        """Move the running statistics (C,) towards a mean and a variance (C,), which is made unbiased for `count` pixels."""
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked.add_(1)

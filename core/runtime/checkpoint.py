@@ -21,7 +21,7 @@ from typing import IO, Any, TypeVar, cast
 import torch
 from torch import nn
 
-from ..errors import UserError, did_you_mean, expanded, printable, require, unreadable
+from ..errors import UserError, did_you_mean, expanded, first_line, printable, require, unreadable
 from ..errors.paths import NOT_THERE, kind_of
 from ..files import is_temporary, reading, replacing, temporary_name
 from ..files.reading import checksum, checksum_of
@@ -33,7 +33,7 @@ T = TypeVar("T")
 BEST = "best"
 """Name of the checkpoint with the best scores."""
 INTERRUPTED = "interrupted"
-"""In place of an iteration: the checkpoint that an error left, see `Checkpoints.save_interrupted`."""
+"""Word in place of an iteration: the checkpoint that an error left, see `Checkpoints.save_interrupted`."""
 MOST_BYTES = 1 << 20
 """Most bytes of a manifest."""
 OURS = re.compile(r"(?:\.\./models/|[a-z0-9]{1,20}\.dcp/(?:\d{1,6}/)?)?[^/\0]{1,200}")
@@ -193,11 +193,6 @@ def load(path: str | Path, map_location: str | torch.device = "cpu") -> Any:
         raise
     except Exception as e:  # damage makes torch and pickle trip over whatever they find
         raise UserError(f"{path}: cannot be read, it is torn or not a checkpoint ({first_line(e)})") from e
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its type's name."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 # -------------------------------------------------------------------- a run's checkpoints

@@ -16,19 +16,21 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from ..annotations import Count, Positive, Range, Section, setting
-from ..errors import UserError
-from . import devices, launchers, messages, roll_call
+from ..errors import RanksError, UserError
+from . import devices, launchers
 from .launchers import restarted
-from .meeting import Meeting, RanksError
 
-__all__ = ["RanksError", "restarted"]
+if TYPE_CHECKING:
+    from .meeting import Meeting
+
+__all__ = ["restarted"]
 T = TypeVar("T")
 log = logging.getLogger("relume")
 
@@ -105,6 +107,8 @@ def initialise(
     meant = launchers.understood(launcher)
     if meant == "none":
         return devices.chosen(kind, use_cpu)
+    from .meeting import Meeting
+
     if kind in ("xpu", "mps"):
         raise UserError(f"device: {kind} takes one process; ranks compute on cuda or on cpu", key="device")
     cuda = kind != "cpu" and devices.chosen(kind, use_cpu).type == "cuda"
@@ -196,6 +200,8 @@ def _failed_elsewhere(error: Exception) -> RanksError | None:
         return e
     _meeting.lost.update(absent.dead)
     who = absent.dead or absent.busy
+    from . import roll_call
+
     return RanksError(roll_call.said_of(absent, _meeting.name, _settings.timeout, first), 1, who) if who else None
 
 
@@ -317,7 +323,7 @@ def leave(code: int) -> NoReturn:
 
 
 def maximum(values: Tensor) -> Tensor:
-    """Elementwise maximum over ranks, in place."""
+    """Elementwise maximum over ranks, in place, for any shape."""
     if _connected():
         dist.all_reduce(values, op=dist.ReduceOp.MAX)
     return values
@@ -338,19 +344,19 @@ def hosts() -> Any:
 
 
 def mean(values: Tensor) -> Tensor:
-    """Elementwise mean over ranks, in place."""
+    """Elementwise mean over ranks, in place, for any shape."""
     return total(values).div_(world_size())
 
 
 def total(values: Tensor) -> Tensor:
-    """Elementwise sum over ranks, in place."""
+    """Elementwise sum over ranks, in place, for any shape."""
     if _connected():
         dist.all_reduce(values)
     return values
 
 
 def global_mean(value: Tensor) -> Tensor:
-    """Mean over ranks of a rank's mean, through which gradients flow back to every rank.
+    """Mean over ranks of each rank's mean, for any shape, through which gradients flow back to every rank.
 
     A loss of it has, after the averaging of gradients over ranks, the gradient that one rank would have on the whole batch.
     """
@@ -383,6 +389,8 @@ def gather(value: T) -> list[T]:
         assert _meeting is not None
         values: list[T] = _meeting.gather(value)
     else:
+        from . import messages
+
         values = [messages.unpack(m) for m in _exchanged(messages.pack(value))]
     values[rank()] = value
     return values
@@ -396,6 +404,8 @@ def broadcast(value: T) -> T:
         assert _meeting is not None
         heard: T = _meeting.broadcast(value)
         return heard
+    from . import messages
+
     sent = _exchanged(messages.pack(value) if rank() == 0 else b"")[0]
     return value if rank() == 0 else messages.unpack(sent)
 

@@ -48,7 +48,7 @@ class Words:
     time: str
 
 
-def read(folder: Path) -> Words | None:
+def read_exit(folder: Path) -> Words | None:
     """What ``exit.json`` of an experiment says; None where there is none, or none that can be read."""
     try:
         content: Mapping[str, Any] = json.loads(reading.text(folder / FILE, MOST_BYTES))

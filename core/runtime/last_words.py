@@ -19,11 +19,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from ..errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, in_one_line, redacted
+from ..errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, RanksError, UserError, in_one_line, redacted
 from ..files import replacing
 from . import distributed, gate, lock
-from .exit_file import FILE, OUTCOMES, Words, read
-from .meeting import RanksError
+from .exit_file import FILE, OUTCOMES, Words, read_exit
 from .signals import Stopped, StopRequest
 
 log = logging.getLogger("relume")
@@ -53,7 +52,7 @@ class LastWords:
         Raises:
             UserError: they are of an attempt of the same job, which found a mistake before it came to training.
         """
-        before = read(self.path.parent)
+        before = read_exit(self.path.parent)
         session, attempt = _session()
         again = before is not None and session and (before.session, before.attempt < attempt) == (session, True)
         if again and before is not None and before.code == EXIT_USER_ERROR and before.iteration is None:
@@ -76,7 +75,7 @@ class LastWords:
             error = (gate.said_of(raised) if gate.commanded.get() else None) or raised
             self.write(code_of(error), in_one_line(error) or type(error).__name__, isinstance(error, RanksError))
             raise
-        before = read(self.path.parent)
+        before = read_exit(self.path.parent)
         if self.iteration is not None or before is None or before.code:
             self.write(0, "complete")
 
@@ -96,12 +95,14 @@ class LastWords:
         A run without a launcher that is refused before it begins touches nothing: its exit code says it, and what is there is
         still the run before.
         """
+        # A command that refused its options leaves no folder behind.
         refused = code == EXIT_USER_ERROR and not self._begun
         alone = "RANK" not in os.environ
         if self._place is None or (alone and (refused or not self.path.parent.exists())):
             return
         rank, ranks = self._place
         session, attempt = _session()
+        # What ended, how and where.
         words = Words(
             code=code,
             outcome=OUTCOMES.get(code, "failed"),
@@ -114,6 +115,7 @@ class LastWords:
             host=socket.gethostname(),
             time=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         )
+        # The first rank writes over what is there; another one only if nobody has written.
         first = rank == 0 and not elsewhere
         if not first and (not code or (rank and elsewhere)):
             return

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from ..errors import UserError
 
 NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-"""What torchrun tells every rank, and what ranks that are started by hand must be told."""
+"""What torchrun tells every rank, and what ranks that you start yourself need."""
 FIRST_PORT, PORTS = 10_000, 20_000
 """Ports that are taken from a job's number lie below those that systems hand out by themselves (from 32768 on Linux)."""
 
 
 @dataclass(frozen=True)
-class Place:
+class RankPlace:
     """Where a rank stands.
 
     Attributes:
@@ -49,7 +49,7 @@ def understood(launcher: str, environment: Mapping[str, str] | None = None) -> s
     return "pytorch" if launcher == "none" and several else launcher
 
 
-def place(launcher: str, port: int | None = None, environment: MutableMapping[str, str] | None = None) -> Place:
+def place(launcher: str, port: int | None = None, environment: MutableMapping[str, str] | None = None) -> RankPlace:
     """Read the environment.
 
     Args:
@@ -63,6 +63,7 @@ def place(launcher: str, port: int | None = None, environment: MutableMapping[st
     environment = os.environ if environment is None else environment
     if launcher == "slurm":
         _translate_slurm(environment, port)
+    # What torchrun and SLURM set, checked before anybody waits for others.
     lacking = [k for k in NEEDED if not environment.get(k)]
     if lacking:
         raise UserError(
@@ -76,7 +77,7 @@ def place(launcher: str, port: int | None = None, environment: MutableMapping[st
     if not 0 < found < 65536:
         raise UserError(f"MASTER_PORT is {found}; ports are from 1 to 65535")
     run, attempt = _run(launcher, environment)
-    return Place(
+    return RankPlace(
         rank=rank,
         world=world,
         address=environment["MASTER_ADDR"].strip(),

@@ -20,10 +20,10 @@ from typing import Any
 import torch
 
 from ..annotations import Count, Iterations, Section, plain, setting
-from ..errors import LINE, UserError, lines, printable, redacted, require, without_secrets
+from ..errors import LINE, UserError, first_line, lines, printable, redacted, require, without_secrets
 from ..files import reading, replacing
-from . import devices, distributed, records, utilisation
-from .checkpoint import first_line, write_atomically
+from . import devices, distributed, utilisation
+from .checkpoint import write_atomically
 from .gate import Provoked
 from .progress import Bar, Heartbeat, Pace, for_terminal, losses_first
 from .streams import LogFile, StandardOutput
@@ -219,10 +219,12 @@ class RunLogger:
         self.bar: Bar | None = None
         self.heartbeat: Heartbeat | None = None
         self._failed: set[str] = set()
+        # Only the first rank writes.
         if not distributed.is_main():
             return
         settings = Logger.of(opt["logger"])
         board, wandb, mlflow = trackers(settings)
+        # Files, then trackers, then what is shown on the terminal or in a log of a cluster.
         folder.mkdir(parents=True, exist_ok=True)
         self.file = add_file(folder / f"train_{self.name}_{timestamp()}.log")
         self.records = _reopen_records(folder / "metrics.jsonl", start, validated)
@@ -380,6 +382,8 @@ def _reopen_records(path: Path, start: int, validated: bool) -> Any:
     """``metrics.jsonl``, ready to append; lines of iterations and validations that a resumed run will repeat are dropped."""
     kept = []
     if path.exists():
+        from . import records
+
         for line in reading.text(path).splitlines():
             entry = records.parse(line)
             if entry is None:

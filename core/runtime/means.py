@@ -31,7 +31,7 @@ class Means:
         self._sums[name] = self._sums[name] + pair if name in self._sums else pair
 
     def values(self) -> dict[str, Tensor]:
-        """The means by name; NaN where nothing finite was added."""
+        """The means by name, scalars; NaN where nothing finite was added."""
         return {name: pair[0] / pair[1] for name, pair in self._sums.items()}
 
     def clear(self) -> None:
@@ -63,7 +63,7 @@ class RunningMeans:
         """Steps since the last line."""
 
     def add(self, scalars: Mapping[str, Tensor | float], epoch: int) -> None:
-        """Count what a step has logged."""
+        """Count the scalars that a step has logged."""
         if epoch != self.epoch:
             self.whole.clear()
             self.epoch = epoch
@@ -74,7 +74,7 @@ class RunningMeans:
                 self.whole.add(name, value)
 
     def take(self) -> dict[str, Tensor]:
-        """The means for a line over all ranks, by their names there; the next line's begin after this one.
+        """The means for a line over all ranks, scalars by their names there; the next line's means begin after this one.
 
         All ranks call it together. Whether they were aligned before, for a checkpoint, does not show in any digit.
         """

@@ -22,9 +22,9 @@ from typing import Any
 
 import torch.distributed as dist
 
-from ..errors import UserError, in_one_line
+from ..errors import RanksError, UserError, in_one_line
 from . import messages
-from .launchers import Place
+from .launchers import RankPlace
 from .roll_call import Absent, RollCall
 from .signals import Stopped
 
@@ -41,18 +41,6 @@ QUIET = 15.0
 _kept: dict[int, dist.TCPStore] = {}
 """Stores that this process keeps, by port: they live as long as it does, for ranks that come late."""
 _meetings = 0
-
-
-class RanksError(UserError):
-    """What concerns several ranks, and says which: one failed or is gone, or they differ. ``code`` is the exit code of all.
-
-    The main rank says it for all, unless it is the one that is `gone`.
-    """
-
-    def __init__(self, message: str, code: int, gone: Iterable[int] = ()) -> None:
-        super().__init__(message)
-        self.code = code
-        self.everywhere = 0 not in gone
 
 
 class Meeting:
@@ -77,7 +65,7 @@ class Meeting:
 
     def __init__(
         self,
-        place: Place,
+        place: RankPlace,
         timeout: float,
         about: dict[str, Any] | None = None,
         asked: Callable[[], int] = int,
@@ -246,7 +234,7 @@ class Meeting:
         return RanksError(f"{whose}{said['why']}", int(said["code"]))
 
 
-def _keep(place: Place, timeout: float) -> dist.TCPStore:
+def _keep(place: RankPlace, timeout: float) -> dist.TCPStore:
     """The store that rank 0 keeps, reachable under the master's address only where that can be told."""
     if place.port in _kept:
         return _kept[place.port]
@@ -274,7 +262,7 @@ def _keep(place: Place, timeout: float) -> dist.TCPStore:
     return store
 
 
-def _listen(place: Place) -> socket.socket:
+def _listen(place: RankPlace) -> socket.socket:
     """A socket on the master's port: on its address, or on all where that would leave nodes outside."""
     own = _address(place.address)
     if own is None:
@@ -312,7 +300,7 @@ def _address(host: str) -> str | None:
     return best.pop() if len(best) == 1 else None
 
 
-def _reach(place: Place, timeout: float, asked: Callable[[], int]) -> dist.TCPStore:
+def _reach(place: RankPlace, timeout: float, asked: Callable[[], int]) -> dist.TCPStore:
     """The store that rank 0, or torchrun, keeps.
 
     Raises:
@@ -321,6 +309,7 @@ def _reach(place: Place, timeout: float, asked: Callable[[], int]) -> dist.TCPSt
     """
     where = f"{place.address}:{place.port}"
     end, remark = time.monotonic() + timeout, time.monotonic() + QUIET
+    # Wait until somebody answers at that address.
     while True:
         try:
             socket.create_connection((place.address, place.port), timeout=min(5.0, timeout)).close()
@@ -338,6 +327,7 @@ def _reach(place: Place, timeout: float, asked: Callable[[], int]) -> dist.TCPSt
             log.warning("rank %d on %s waits for rank 0 at %s", place.rank, socket.gethostname(), where)
             remark = end
         time.sleep(0.1)
+    # Ask whether it is rank 0 of this run.
     left = max(5.0, end - time.monotonic())
     try:
         store = dist.TCPStore(
@@ -366,5 +356,5 @@ def _reach(place: Place, timeout: float, asked: Callable[[], int]) -> dist.TCPSt
     return store
 
 
-def _said_of(place: Place) -> str:
+def _said_of(place: RankPlace) -> str:
     return (place.run or "a run without a job's number") + (f", restart {place.attempt}" if place.attempt else "")

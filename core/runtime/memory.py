@@ -120,7 +120,7 @@ def nothing_drawn() -> Iterator[None]:
 
 @contextlib.contextmanager
 def kept_for_gradients(aside: Iterable[Tensor]) -> Iterator[dict[int, torch.UntypedStorage]]:
-    """Inside, storages that are kept for gradients come into the dictionary that it gives, those of the tensors `aside` not."""
+    """Inside, storages kept for gradients enter the dictionary, except for those of the tensors `aside`, of any shape."""
     leave = {t.untyped_storage()._cdata for t in aside}
     kept: dict[int, torch.UntypedStorage] = {}
 

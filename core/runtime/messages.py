@@ -56,6 +56,7 @@ def unpack(message: bytes) -> Any:
 
 def _described(value: Any, raw: list[bytes]) -> Any:
     """What JSON can say of a value; what is left goes to `raw`."""
+    # JSON's own types, then those that it lacks, with tensors and bytes beside the text.
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, np.generic):

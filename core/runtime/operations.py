@@ -71,7 +71,9 @@ def convolution_backward(
     wanted: Sequence[bool],
     out_val: Any = None,
 ) -> int:
-    """Operations of the gradients of a convolution's input and weight that are wanted: each as many as the convolution has.
+    """Operations of the wanted gradients of a convolution's input and weight: each as many as the convolution itself has.
+
+    Shapes are those of ``torch.ops.aten.convolution_backward``.
 
     torch's own formula counts the weight's as if there were one group, for a depthwise convolution once for each channel.
     """

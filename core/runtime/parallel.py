@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils._pytree import tree_map_only
 
 from . import distributed
-from .activations import LISTS, blocks
+from .activations import LAYER_LISTS, blocks
 
 Compression = Literal["fp16", "bf16"]
 
@@ -131,7 +131,7 @@ def units(network: nn.Module) -> Iterator[nn.Module]:
     def alone(module: nn.Module) -> bool:
         """Whether it has layers, and nothing in common with the listed blocks."""
         return (
-            not isinstance(module, LISTS)
+            not isinstance(module, LAYER_LISTS)
             and any(True for _ in module.children())
             and inside.isdisjoint(module.modules())
         )

@@ -15,8 +15,8 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from ..errors import UserError
-from . import checkpoint, weights
+from ..errors import UserError, first_line
+from . import weights
 from .strange import DEEPEST, refuse_bomb, refuse_exported
 from .unpickler import EXPANDED, Refused, RestrictedUnpickler, Stub
 
@@ -90,7 +90,7 @@ def read_legacy(file: BinaryIO, stubbed: Sequence[str]) -> Any:
 
 
 def as_tensor(data: bytes, dtype: torch.dtype, count: int) -> Tensor:
-    """`count` numbers, little-endian.
+    """`count` numbers, little-endian, of shape (count,).
 
     Raises:
         Refused: `data` is too short.
@@ -102,7 +102,7 @@ def as_tensor(data: bytes, dtype: torch.dtype, count: int) -> Tensor:
 
 # ------------------------------------------------------------------ from what was saved to a state dict
 def read(path: Path, stubbed: Sequence[str] = ()) -> dict[str, Tensor]:
-    """The state dict in anyone's checkpoint, whatever it is wrapped in; arguments and errors are those of `unpickle`."""
+    """The state dict in anyone's checkpoint, tensors of any shape by name; arguments and errors are those of `unpickle`."""
     return state_dict(unpickle(path, stubbed), path)
 
 
@@ -130,11 +130,11 @@ def unpickle(path: Path, stubbed: Sequence[str] = ()) -> Any:
     except UserError:
         raise
     except Exception as e:  # pickle raises whatever a damaged file makes it trip over
-        raise UserError(f"{path}: cannot be read, it is torn or not a checkpoint ({checkpoint.first_line(e)})") from e
+        raise UserError(f"{path}: cannot be read, it is torn or not a checkpoint ({first_line(e)})") from e
 
 
 def state_dict(found: Any, path: Path) -> dict[str, Tensor]:
-    """Tensors by name of what was unpickled from `path`.
+    """Tensors of any shape by name, from what was unpickled from `path`.
 
     Raises:
         UserError: it is no network.

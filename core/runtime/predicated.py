@@ -20,19 +20,19 @@ INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def part(x: Tensor) -> Tensor:
-    """This rank's part of a tensor."""
+    """This rank's part of a tensor of any shape."""
     own: Tensor = x.to_local() if hasattr(x, "to_local") else x
     return own
 
 
 def local(x: Tensor) -> Tensor:
-    """This rank's part of a tensor, without its graph."""
+    """This rank's part of a tensor of any shape, without its graph."""
     return part(x).detach()
 
 
 @torch.no_grad()
 def put_back(sound: Tensor, new: Sequence[Tensor], old: Sequence[Tensor]) -> None:
-    """Where `sound`, a boolean without dimensions, is false, give `new` the values of `old`, in place and bit for bit.
+    """Where `sound`, a boolean scalar, is false, give `new` the values of `old`, in place and bit for bit.
 
     On a GPU a few launches do it for all tensors: a choice between integers is exact whatever numbers they stand for.
     """
@@ -53,7 +53,7 @@ def put_back(sound: Tensor, new: Sequence[Tensor], old: Sequence[Tensor]) -> Non
 
 
 def chosen(sound: Tensor, new: list[Tensor], old: list[Tensor]) -> None:
-    """`new` becomes ``sound * new + (1 - sound) * old``, all integers of one kind."""
+    """`new` becomes ``sound * new + (1 - sound) * old``; all are integers of one dtype, in pairs of one shape."""
     torch._foreach_mul_(new, sound)
     torch._foreach_add_(new, torch._foreach_mul(old, 1 - sound))
 
@@ -78,11 +78,13 @@ class Stepper:
 
     def step(self, sound: Tensor) -> None:
         """Step; parameters and what the optimizer remembers stay bit for bit as they were unless `sound`, (), boolean."""
+        # Where an optimizer cannot be undone on the device, the host asks whether the update is sound.
         parameters = [p for g in self.optimizer.param_groups for p in g["params"] if p.grad is not None]
         if not self._predicable(parameters):
             if bool(sound):
                 self._step()
             return
+        # torch's fused kernels skip an update by themselves.
         fresh = [p for p in parameters if not self.optimizer.state.get(p)]
         if self._skips():
             if sound.device.type == "cpu":
@@ -90,6 +92,7 @@ class Stepper:
             if not fresh:
                 self._fused(sound)
                 return
+        # For the others: copies of everything, the update, and back where it was not sound.
         before = {id(p): remembered(self.optimizer, p) for p in parameters}
         kept = [local(p).clone() for p in parameters]
         memory = {key: {k: local(v).clone() for k, v in state.items()} for key, state in before.items()}
@@ -102,6 +105,7 @@ class Stepper:
                 earlier = memory[id(p)].get(name)
                 old.append(torch.full_like(local(value), INITIAL.get(name, 0.0)) if earlier is None else earlier)
         put_back(sound, new, old)
+        # Whether an optimizer has begun depends on whether its first update was sound.
         if fresh and len(fresh) == len(parameters):
             self.born = torch.zeros_like(sound)
         if self.born is not None:
@@ -211,7 +215,10 @@ def takes_tensors(optimizer: torch.optim.Optimizer) -> bool:
 
 
 def align(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> None:
-    """Give gradients and what is remembered the layouts of their parameters: torch's kernel on a CPU takes them as they lie."""
+    """Give gradients and optimizer state the memory layout of their parameters, of any shape.
+
+    torch's kernel on a CPU reads them in the order in which they lie in memory.
+    """
     for p in parameters:
         strides, grad, state = p.stride(), p.grad, optimizer.state.get(p, {})
         if grad is not None and grad.stride() != strides:
@@ -222,5 +229,5 @@ def align(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> Non
 
 
 def remembered(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Tensor]:
-    """What an optimizer remembers of a parameter, as tensors by name."""
+    """What an optimizer remembers of a parameter, as tensors of its shape or scalars, by name."""
     return {k: v for k, v in optimizer.state.get(parameter, {}).items() if isinstance(v, Tensor)}

@@ -21,11 +21,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 from ..files import temporary_name
 from ..files.reading import checksum
 from . import distributed
-from .checkpoint import CannotWrite, Checkpoints, cannot_write, first_line, persist, sync_folder
+from .checkpoint import CannotWrite, Checkpoints, cannot_write, persist, sync_folder
 from .parallel import sharded_owner
 
 log = logging.getLogger("relume")
@@ -62,6 +62,7 @@ class Shares:
         """
         from .shards_format import METADATA
 
+        # Each rank writes its share.
         final, name = place
         folder = checkpoints.states / name
         error, digests = None, ["", ""]
@@ -69,6 +70,7 @@ class Shares:
             digests = persist(lambda: written(folder / str(distributed.rank()), tensors))
         except UserError as e:
             error = e
+        # All ranks learn whether all have written, and the first collects the checksums.
         every = self._exchanged("".join(d.ljust(DIGEST) for d in digests))
         if not all(text.strip() for text in every) or error is not None:
             if distributed.is_main():
@@ -76,6 +78,7 @@ class Shares:
             raise error or UserError(f"{folder}: a rank could not write its share of the optimizer's state")
         if not distributed.is_main():
             return []
+        # The description of the whole, and then the name that says that it is complete.
         sums = []
         for rank, text in enumerate(every):
             parts = sorted((folder / str(rank)).glob("*")) if (folder / str(rank)).is_dir() else []

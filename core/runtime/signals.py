@@ -143,6 +143,7 @@ class StopRequest:
         with open(read, "rb", buffering=0) as pipe, selectors.DefaultSelector() as selector:
             selector.register(pipe, selectors.EVENT_READ)
             while True:
+                # Look at the pipe, and at the launcher, which may have gone.
                 arrived = bool(selector.select(LOOK))
                 now = time.monotonic()
                 if asked is not None and self.starting and now - asked[0] > AT_START:
@@ -153,6 +154,7 @@ class StopRequest:
                     os.kill(os.getpid(), signal.SIGTERM)
                 if not arrived:
                     continue
+                # A signal: the first asks for an orderly end, one that follows after a while for the end at once.
                 sent = pipe.read(1)
                 if not sent:
                     return

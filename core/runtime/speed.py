@@ -22,7 +22,7 @@ Precision = Literal["highest", "high", "medium"]
 
 @dataclass(frozen=True, eq=False)
 class Profile(Section):
-    """Which steps are measured: torch's profiler writes a Chrome trace and a table of the ten dearest operations."""
+    """Which steps are measured: torch's profiler writes a Chrome trace and a table of the ten most expensive operations."""
 
     start: Count = setting(10, "First iteration that is measured.")
     steps: Count = setting(5, "How many are.")
@@ -105,7 +105,7 @@ class Profiler:
         with replacing(stem.with_suffix(".txt")) as file:
             file.write(table.encode())
         log.info(
-            "Profile of iterations %d to %d, the ten dearest operations (trace: %s.json):\n%s",
+            "Profile of iterations %d to %d, the ten most expensive operations (trace: %s.json):\n%s",
             self.which.start,
             iteration,
             stem,

@@ -20,7 +20,7 @@ log = logging.getLogger("relume")
 T = TypeVar("T")
 Batches = Sequence[dict[str, Any]]
 WARM_UP = 3
-"""Steps of each shape that are taken as they come before one is recorded: what they compile, tune or make stays."""
+"""Steps of each shape that run without a graph before one is recorded: what they compile, tune or allocate stays."""
 MOST_GRAPHS = 8
 """Shapes that are recorded."""
 MOST_KEYS = 64
@@ -103,7 +103,7 @@ class Recorded(Generic[T]):
     result: T | None = None
     """What the step returned, whose tensors every replay fills anew; None until it is recorded."""
     steps: int = 0
-    """Taken so far without a graph."""
+    """Steps taken so far without a graph."""
 
 
 class StepGraphs(Generic[T]):

@@ -48,7 +48,7 @@ class Stub:
 
 
 def rebuild_tensor(flat: Tensor, offset: int, size: Sequence[int], stride: Sequence[int], *_: Any) -> Tensor:
-    """What ``torch._utils._rebuild_tensor_v2`` does, on a 1-D tensor for a storage, without leaving it.
+    """A tensor of shape `size`: what ``torch._utils._rebuild_tensor_v2`` makes, within the 1-D tensor that holds the storage.
 
     Raises:
         Refused: the tensor would be larger than its data.
@@ -105,7 +105,7 @@ def rebuild_persistent(meta: Mapping[str, Any]) -> Stub:
 
 
 def rebuild_parameter(data: Tensor, *_: Any) -> Tensor:
-    """A parameter is its tensor."""
+    """A parameter, of any shape, is its tensor."""
     return data
 
 

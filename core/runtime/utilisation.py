@@ -11,8 +11,6 @@ from typing import Any
 
 import torch
 
-from .operations import CompiledCalls, Counted
-
 log = logging.getLogger("relume")
 
 PEAKS = {
@@ -105,6 +103,8 @@ class Utilisation:
             return
         key = tuple(tuple(v.shape) for b in batches for v in b.values() if isinstance(v, torch.Tensor))
         if key not in self.flops and len(self.flops) < MOST_SHAPES:
+            from .operations import CompiledCalls, Counted
+
             seen = CompiledCalls() if self.compiled else Counted()
             with seen.counting() if isinstance(seen, CompiledCalls) else seen:
                 yield

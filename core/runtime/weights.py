@@ -28,13 +28,13 @@ OWN = ("params", "params_ema")
 ABOUT = "relume"
 """Entry that says which network the others are for: see `core.options.description`."""
 TEXT = "json"
-"""Its only part, a tensor of bytes: programs that go through a file then find dicts of tensors and nothing else."""
+"""Key of the only part of `ABOUT`, a tensor of bytes: programs that go through a file then find dicts of tensors alone."""
 WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 """What torch.compile, FSDP and activation checkpointing put into names, anywhere."""
 
 
 def described(about: Mapping[str, Any]) -> dict[str, dict[str, torch.Tensor]]:
-    """The entry in which a file says `about` itself.
+    """The entry by which a file describes itself: the JSON of `about` as bytes, of shape (length,).
 
     >>> about_itself(described({"scale": 2}))
     {'scale': 2}
@@ -126,7 +126,7 @@ def of_network(content: Any, param_key: str | None, own: Mapping[str, torch.Tens
     Args:
         content: content of the file.
         param_key: entry, or the beginning of names; found where None.
-        own: the network's state dict.
+        own: the network's state dict, tensors of any shape.
 
     Raises:
         UserError: as `unwrap`; or the file has the network several times, and which one is meant cannot be told.
@@ -156,6 +156,7 @@ def beginning(found: Mapping[str, Any], own: Mapping[str, torch.Tensor], average
     """What stands before a network's own names in most of `found`, with its dot; and what else does as often.
 
     Args:
+        found, own: entries of the file and of the network by name, of any shape; names decide first, then shapes.
         average: whether, among beginnings that occur equally often, one that speaks of an average is taken, or one that
             does not.
     """
@@ -199,7 +200,7 @@ def kind(value: Any) -> str:
 
 
 def same_kind(value: Any, own: torch.Tensor) -> bool:
-    """Whether a value can become the network's entry `own` without losing anything but precision."""
+    """Whether a value can become the network's entry `own`, of any shape, without losing anything but precision."""
     if not isinstance(value, torch.Tensor) or value.is_quantized or value.layout is not torch.strided or value.is_meta:
         return False
     kinds = [(t.is_complex(), t.is_floating_point(), t.dtype == torch.bool) for t in (value, own)]
@@ -207,7 +208,7 @@ def same_kind(value: Any, own: torch.Tensor) -> bool:
 
 
 def refuse_other_kinds(state: Mapping[str, Any], own: Mapping[str, torch.Tensor], path: str | Path) -> None:
-    """Refuse weights that would silently be made into others: complex, integers, quantised, sparse.
+    """Refuse weights, of any shape, that would silently change kind: complex numbers, integers, quantised or sparse tensors.
 
     Raises:
         UserError: naming the entry and both kinds.
@@ -223,7 +224,7 @@ def refuse_nonfinite(state: Mapping[str, Any], path: str | Path, own: Mapping[st
     """Refuse weights that no training has meant: NaN or infinite, or beyond what the network's precision holds.
 
     Args:
-        own: the network's state dict; entries of other names are not looked at, nor those that are infinite there, too.
+        own: the network's state dict, of any shape; entries of other names, and those infinite there too, are skipped.
 
     Raises:
         UserError: naming the entry.
@@ -239,5 +240,5 @@ def refuse_nonfinite(state: Mapping[str, Any], path: str | Path, own: Mapping[st
 
 
 def finite(value: torch.Tensor) -> bool:
-    """Whether all numbers of a tensor are finite."""
+    """Whether all numbers of a tensor of any shape are finite."""
     return bool(torch.isfinite(value).all())

@@ -56,12 +56,14 @@ def is_divided(optimizer: torch.optim.Optimizer) -> bool:
 
 def whole_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """The state dict that the optimizer would have undivided, on every rank, tensors on the host. Ranks ask for it together."""
+    # What each rank has of which parameter.
     own = inner(optimizer).state
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     mine = {
         str(i): {k: _described(v) for k, v in own[p].items()} for i, p in enumerate(parameters) if own.get(p)
     }  # of the parameters that this rank steps
     every = distributed.gather(mine)
+    # Every tensor from the rank that owns it to all the others, on the CPU.
     state: dict[int, dict[str, Any]] = {}
     for i, parameter in enumerate(parameters):
         owner = next((rank for rank, theirs in enumerate(every) if str(i) in theirs), None)
@@ -77,6 +79,7 @@ def whole_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
                 sent.copy_(own[parameter][key])
             dist.broadcast(sent, src=owner)
             state[i][key] = sent.cpu()
+    # Groups with the numbers that torch gives their parameters.
     groups, first = [], 0
     for group in optimizer.param_groups:
         count = len(group["params"])

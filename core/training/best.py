@@ -9,7 +9,7 @@ from ..evaluation import is_better
 from ..metrics import mean_score
 
 MEAN = "mean"
-"""In place of a validation set's name: all of them, by their mean."""
+"""Word in place of a validation set's name: all sets, by their mean."""
 
 
 def remember(

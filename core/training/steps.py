@@ -1,4 +1,4 @@
-"""The steps of a training: taken as they come, or, with ``train.cuda_graph``, as one graph for each kind of step."""
+"""The steps of a training: one operation after the other, or, with ``train.cuda_graph``, one graph for each kind of step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..guard import Entry
+from ..guard import StepReport
 from ..models.base import Batch, Model
 from ..runtime import distributed
 from ..runtime.predicated import takes_tensors
@@ -27,7 +27,7 @@ class Taken:
     asked: set[str]
     """The optimizers that it asked for."""
     logged: list[list[str]]
-    entries: list[Entry]
+    entries: list[StepReport]
 
     def again(self, iteration: int, batches: Sequence[Batch]) -> Taken:
         """The same of another step, with copies of the numbers that the device has now."""
@@ -44,7 +44,7 @@ def recorder_for(device: torch.device) -> Callable[[], Recorder] | None:
     return lambda: CUDARecorder(device, pool)
 
 
-class Steps:
+class StepTaker:
     """Takes a run's steps.
 
     Args:
@@ -71,7 +71,7 @@ class Steps:
     def take(
         self, iteration: int, batches: Sequence[Batch], buffers: Sequence[Tensor] | None, seed: Callable[[], None]
     ) -> tuple[dict[str, Tensor | float], set[str]]:
-        """Take a step; see `Updater.take`.
+        """Take a step, and return the scalars that it logs; see `Updater.take`.
 
         Args:
             seed: function that sets the generators of random numbers; called before the step.
@@ -129,7 +129,7 @@ class Steps:
 
 
 def on(value: Tensor | float, device: torch.device) -> bool:
-    """Whether something is a tensor on a device."""
+    """Whether something is a tensor, of any shape, on a device."""
     return isinstance(value, Tensor) and value.device.type == device.type
 
 

@@ -55,10 +55,10 @@ class Updater:
         """Everything of a step that its device does: every update that the model asks for, and averages.
 
         Args:
-            buffers: those of the networks as they were before the step; copied here when None.
+            buffers: the networks' buffers, of any shape, as they were before the step; copied here when None.
 
         Returns:
-            What the step logs, and the optimizers that it asked for.
+            The scalars that the step logs, and the optimizers that it asked for.
         """
         guard = self.parts.guard
         before = [b.clone() for b in self.buffers] if buffers is None else buffers
@@ -119,6 +119,7 @@ class Updater:
         """
         name = updates[0].optimizer
         optimizer, scaler, guard = self.parts.optimizers[name], self.scalers[name], self.parts.guard
+        # Gradients as the optimizer gets them.
         for p in self._loose:
             if p.grad is not None:
                 distributed.mean(p.grad)
@@ -126,6 +127,7 @@ class Updater:
         if scaler.is_enabled():
             scaler.unscale_(optimizer)
             scale, growth = kept_scale(scaler)
+        # Judge them, and note what is logged.
         parameters = [p for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
         norms = gradient_norms(parameters, self.parts.device)
         norm = torch.linalg.vector_norm(norms)
@@ -137,6 +139,7 @@ class Updater:
             scalars.update({k: torch.where(going, scalars[k], torch.nan) for k in new})
         self.logged.append(new)
         self.applied = True
+        # The update, which a bad step skips on the device.
         self.clip(parameters, norm)
         self.steppers[name].step(sound)
         if scale is not None and growth is not None:
@@ -145,7 +148,7 @@ class Updater:
         return sound, failed
 
     def clip(self, parameters: list[nn.Parameter], norm: Tensor) -> None:
-        """Clip gradients by value and by norm, as the options say."""
+        """Clip gradients by value and by their `norm`, a scalar, as the options say."""
         value = self.train.grad_clip_value
         largest = self.train.grad_clip_norm or (0.01 if self.train.use_grad_clip else None)
         if value:
@@ -195,7 +198,7 @@ def gradient_norms(parameters: Sequence[nn.Parameter], device: torch.device) -> 
 
 
 def kept_scale(scaler: torch.amp.GradScaler, own: bool = False) -> tuple[Tensor, Tensor]:
-    """The scale of fp16's gradients and the steps since it grew, as they are on the device: copies, or its `own`."""
+    """The scale of fp16's gradients and the steps since it grew, scalars on the device: copies, or the scaler's `own`."""
     scale, growth = scaler._scale, scaler._growth_tracker
     assert scale is not None and growth is not None
     return (scale, growth) if own else (scale.clone(), growth.clone())
@@ -204,7 +207,7 @@ def kept_scale(scaler: torch.amp.GradScaler, own: bool = False) -> tuple[Tensor,
 def collect(
     scalars: dict[str, Tensor | float], updates: Sequence[Update], norm: Tensor, leading: str | None = None
 ) -> None:
-    """Add the updates' terms and logs, averaged over micro-batches and detached, to what is logged.
+    """Add the updates' terms and logs, scalars averaged over micro-batches and detached, to what is logged.
 
     The sum of the terms, ``l_total``, and the gradient norm are logged under their optimizer's name, without one for the
     `leading` optimizer, or else a step's first.

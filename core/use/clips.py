@@ -90,7 +90,7 @@ def enhance(enhancer: Enhancer, file: str, target: Path, batch: int, encoding: E
     """
     clip = Video(file)
     times = [clip.time(i) for i in range(len(clip))]
-    writer = VideoWriter(target, clip.rate, **alike(clip, times), encoding=encoding)
+    writer = VideoWriter(target, clip.rate, **played_alike(clip, times), encoding=encoding)
     with contextlib.closing(ahead(frames_of(clip))) as frames, writer as video:
         results = in_batches(enhancer, frames, batch) if enhancer.takes is None else enhancer.clip(frames)
         shown = progress(PurePosixPath(file).name, Counted(results, len(clip)))
@@ -102,7 +102,7 @@ def enhance(enhancer: Enhancer, file: str, target: Path, batch: int, encoding: E
     return video.notes
 
 
-def alike(clip: Video, times: Sequence[Fraction], rate: Fraction | None = None) -> dict[str, Any]:
+def played_alike(clip: Video, times: Sequence[Fraction], rate: Fraction | None = None) -> dict[str, Any]:
     """The arguments of a `VideoWriter` that make its file play as the clip does, with the same sound, in the same colours.
 
     Args:

@@ -257,6 +257,7 @@ class Enhancer:
     def _tile(self, batch: Tensor) -> int | None:
         """Side of the tiles for a batch; None for none."""
         height, width = batch.shape[-2:]
+        # Whole pictures where nothing was asked for and memory suffices.
         if self.tile is None and self.settings.tile is None and (self.own.tile or self.own.cut):
             return None  # the model's own way
         small = height * width <= memory.SIDES[1] ** 2
@@ -268,6 +269,7 @@ class Enhancer:
                 return None
             self.short = True
             return need.side(most, self.multiple)
+        # A CPU shares its memory with others, so that each picture is asked again.
         tile = self.tile
         if self.device.type == "cpu" and not small:
             need, most = self._need(self._count(batch)), memory.free(self.device)
@@ -287,6 +289,7 @@ class Enhancer:
     def _with_overlap(self, tile: int, batch: Tensor) -> tuple[int, int]:
         """Tile and overlap with which tiles give what the whole gives, if they can; what they cannot is said, once."""
         wanted = self.settings.overlap
+        # Measured once: how far the network looks, and whether tiles give the same at all.
         if self.overlap is None:
             most = {"most": tile} if self.short else {}
             still = batch[:, 0] if batch.dim() == 5 else batch
@@ -303,6 +306,7 @@ class Enhancer:
                 )
         if wanted is not None:
             return tile, wanted
+        # Tiles must be several times as large as that.
         enough = -(-4 * self.overlap // self.multiple) * self.multiple  # half of it is new in every tile
         if tile < enough:
             if self._need(self._count(batch)).of(enough**2) <= memory.budget(self.device):

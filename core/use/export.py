@@ -18,13 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import UserError, require
+from ..errors import UserError, first_line, require
 from ..inference.tiling import size_multiple
 from ..ops.real_fourier import real_arithmetic
 from ..runtime import checkpoint, weights
 from .functions import Subject, subject_of
 from .onnx_model import OPSET, as_onnx, session_of
-from .tracing import AXES, FIXED, HINTS, Differs, Hint, freest, reason, silence, traced
+from .tracing import AXES, FIXED, HINTS, Differs, Hint, export_failure, freest, silence, traced
 
 log = logging.getLogger("relume")
 
@@ -55,7 +55,9 @@ class Report:
 
 
 def inputs_for(channels: int, free: tuple[str, ...], example: Tensor) -> list[Tensor]:
-    """Three pictures for verification, of different sizes where the axes are free; one at a time where the batch is not."""
+    """Three pictures (B, C, H, W) for verification, of different sizes and batches where those are `free`, else of the
+    example's.
+    """
     made = []
     generator = torch.Generator().manual_seed(0)
     for batch, height, width in SIZES:
@@ -72,7 +74,7 @@ def inputs_for(channels: int, free: tuple[str, ...], example: Tensor) -> list[Te
 def verified(
     run: Callable[[Tensor], Tensor], subject: Subject, pictures: list[Tensor], tolerance: float
 ) -> tuple[float, int]:
-    """The largest difference between a file and the model that it was made of, and the scale.
+    """The largest difference of a file's results for pictures (B, C, H, W) from those of its model, and the scale.
 
     Raises:
         UserError: it is above `tolerance`, or the sizes differ.
@@ -82,9 +84,7 @@ def verified(
         try:
             expected = subject.call(picture)
         except RuntimeError as e:
-            raise UserError(
-                f"the network takes no {tuple(picture.shape)} ({checkpoint.first_line(e)}); see --size"
-            ) from e
+            raise UserError(f"the network takes no {tuple(picture.shape)} ({first_line(e)}); see --size") from e
         found = run(picture)
         if found.shape != expected.shape:
             raise UserError(f"gives {tuple(found.shape)} for {tuple(picture.shape)}, and torch {tuple(expected.shape)}")
@@ -97,7 +97,7 @@ def verified(
 
 
 def example_for(subject: Subject, size: tuple[int, int] | None = None) -> Tensor:
-    """An input that the network takes, of a (height, width)."""
+    """An input that the network takes, (B, C, H, W), of a (height, width)."""
     multiple = size_multiple(subject.network)
     height, width = size or subject.size or tuple(-(-n // multiple) * multiple for n in (64, 96))
     return torch.rand((2, subject.channels, height, width), generator=torch.Generator().manual_seed(1))
@@ -124,6 +124,7 @@ def to_onnx(
     example = example_for(subject, size)
     function = subject.function(half)
 
+    # Trace, convert and verify with as many free axes as possible.
     def attempt(hint: Hint) -> tuple[Any, tuple[str, ...], float, int]:
         with real_arithmetic():
             program, free = traced(function, example, hint)
@@ -132,6 +133,7 @@ def to_onnx(
         return model, free, *verified(session_of(model, onnx, onnxruntime), subject, pictures, tolerance)
 
     model, free, worst, scale = freest(attempt, HINTS if subject.size is None else FIXED)
+    # What a reader of the file wants to know of it.
     metadata = {
         "architecture": type(subject.network).__name__,
         "color": "RGB",
@@ -175,7 +177,7 @@ def to_program(
             except UserError:
                 raise
             except Exception as e:  # of compilers, and of guards on sizes
-                raise UserError(f"the program cannot be run here: {reason(e)}") from e
+                raise UserError(f"the program cannot be run here: {export_failure(e)}") from e
 
         free, worst, scale = freest(attempt, HINTS if subject.size is None else FIXED)
         data = file.read_bytes()

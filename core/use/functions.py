@@ -139,7 +139,7 @@ def subject_of(restorer: Restorer) -> Subject:
 
 
 def called(function: nn.Module) -> Callable[[Tensor], Tensor]:
-    """A module as what an exported file must give."""
+    """A module as a function of (B, C, H, W), without gradients: what an exported file must compute."""
     function.eval()
 
     def call(x: Tensor) -> Tensor:

@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UserError
-from ..runtime import checkpoint
-from .tracing import reason, silence
+from ..errors import UserError, first_line
+from .tracing import export_failure, silence
 
 OPSET = 20
 """ONNX's opset: that in which DFT takes its axis as an input."""
@@ -66,7 +65,7 @@ def as_onnx(program: Any) -> Any:
             simplify(made.model)
         return made.model_proto
     except Exception as e:
-        raise UserError(f"ONNX cannot hold it: {reason(e)}") from e
+        raise UserError(f"ONNX cannot hold it: {export_failure(e)}") from e
 
 
 def simplify(model: Any) -> None:
@@ -97,7 +96,7 @@ def sorted_stably(self: Any, stable: bool | None = None, dim: int = -1, descendi
 
 
 def session_of(model: Any, onnx: Any, onnxruntime: Any) -> Callable[[Tensor], Tensor]:
-    """An ONNX model as a function, by onnxruntime.
+    """An ONNX model as a function of (B, C, H, W), by onnxruntime.
 
     Raises:
         UserError: it refuses the model, or later an input.
@@ -110,12 +109,12 @@ def session_of(model: Any, onnx: Any, onnxruntime: Any) -> Callable[[Tensor], Te
         try:
             session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         except Exception as e:  # onnxruntime has a class for each of its codes
-            raise UserError(f"onnxruntime cannot run it: {checkpoint.first_line(e)}") from e
+            raise UserError(f"onnxruntime cannot run it: {first_line(e)}") from e
 
     def run(picture: Tensor) -> Tensor:
         try:
             return torch.from_numpy(np.asarray(session.run(None, {"x": picture.numpy()})[0]))
         except Exception as e:
-            raise UserError(f"onnxruntime cannot run it on {tuple(picture.shape)}: {checkpoint.first_line(e)}") from e
+            raise UserError(f"onnxruntime cannot run it on {tuple(picture.shape)}: {first_line(e)}") from e
 
     return run

@@ -90,6 +90,7 @@ def decode(data: bytes, name: str) -> Picture:
     suffix = PurePosixPath(name).suffix.lower()
     if suffix not in PICTURES:
         suffix = suffix_of(data)
+    # The decoder of the format.
     if suffix == ".exr":
         image = decode_exr(data, name, opacity=True)
     elif suffix in FLOAT_READERS:
@@ -98,6 +99,7 @@ def decode(data: bytes, name: str) -> Picture:
         image = decode_tiff(data, name)
     else:
         image = decode_integer_image(data, name)
+    # Refuse what is no picture.
     if image.dtype.kind == "f":
         image = image.astype(np.float32, copy=False)
     elif image.dtype not in LARGEST:
@@ -107,6 +109,7 @@ def decode(data: bytes, name: str) -> Picture:
         raise UnreadableFile(f"{name}: has {image.shape[2]} channels; gray, RGB and RGBA pictures can be read")
     if image.dtype.kind == "f" and not np.isfinite(image).all():
         raise UnreadableFile(f"{name}: has NaN or infinite values")
+    # Opacity, gray and colour apart, in the order RGB.
     alpha = image[..., -1] if with_opacity else opacity_beside_gray(data, name)
     gray = image.ndim == 2 or image.shape[2] < 3 or (alpha is None and is_gray_jpeg(data)) or is_gray_png(data)
     colour = image.reshape(*image.shape[:2], -1)

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from ..errors import UserError, expanded
+from ..errors import UserError, expanded, first_line
 from ..files import reading
 from ..imaging.float_formats import FLOAT_WRITERS
 from ..imaging.naming import natural_order
@@ -38,7 +38,7 @@ log = logging.getLogger("relume")
 
 
 @dataclass(frozen=True)
-class Request:
+class InferRequest:
     """What ``relume infer`` is asked for, see its arguments."""
 
     source: str
@@ -77,7 +77,7 @@ class Results:
         UserError: there is no input, no model, or the results would replace other files.
     """
 
-    def __init__(self, request: Request, source: str, opt: str | None, device: torch.device) -> None:
+    def __init__(self, request: InferRequest, source: str, opt: str | None, device: torch.device) -> None:
         self.request = request
         self.piped = request.target == STANDARD
         self.inputs = without_results(find(request.source), request)
@@ -100,6 +100,7 @@ class Results:
 
     # ------------------------------------------------------------ names
     def _check_kinds(self) -> None:
+        # What the format can hold.
         form, moving = self.request.format, [i.is_clip for i in self.inputs]
         if self.piped and (len(self.inputs) > 1 or any(moving)):
             raise UserError("-o -: standard output takes the result of one picture; give a folder")
@@ -113,12 +114,14 @@ class Results:
             raise UserError(
                 f"--format: {form[1:]} is for pictures, and the input is a clip; {', '.join(CONTAINERS)} are"
             )
+        # How clips are encoded, at which depth.
         written = [] if form in PICTURES else [form or clips.suffix_for(i.name) for i in self.inputs if i.is_clip]
         if self.is_file and written:
             written = [Path(self.request.target).suffix.lower()]
         clips.refuse_encoding(self.request.encoding, self.request.bits, written, all(moving))
         if self.request.bits == 32 and form is not None and form not in FLOAT_WRITERS:
             raise UserError(f"--depth 32: {form[1:]} holds no floats; {', '.join(f[1:] for f in FLOAT_WRITERS)} do")
+        # A file for one result, a folder for several.
         target = Path(self.request.target)
         if not self.is_file and target.suffix.lower() in (*PICTURES, *CONTAINERS) and not target.is_dir():
             kinds = sorted({"clips" if moves else "pictures" for moves in moving})
@@ -324,7 +327,7 @@ class Results:
         return encode(name if Path(name).suffix else f"{name}{like.suffix}", image, like)
 
     def _fail(self, one: Input, error: BaseException) -> None:
-        said = checkpoint.first_line(error)
+        said = first_line(error)
         if not isinstance(error, UserError):
             said = f"the network cannot take it ({said})"
         line = said if one.path in said else f"{one.path}: {said}"
@@ -347,7 +350,7 @@ class Results:
         print(line, file=sys.stderr if self.piped else sys.stdout, flush=True)
 
 
-def without_results(inputs: list[Input], request: Request) -> list[Input]:
+def without_results(inputs: list[Input], request: InferRequest) -> list[Input]:
     """Inputs that are not in the output folder, where that is a folder inside the input's.
 
     Raises:

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ...archs.zoo.traceable import traceable
-from ..errors import UserError
-from ..runtime import checkpoint
+from ..errors import UserError, first_line
 
 AXES = ("batch", "height", "width")
 
@@ -30,6 +29,8 @@ HINTS: tuple[Hint, ...] = (("DYNAMIC", "DYNAMIC"), ("AUTO", "AUTO"), (None, "DYN
 """How torch.export is asked for free axes, the batch and the sides: all; those that can be; the sides of one picture; none."""
 FIXED: tuple[Hint, ...] = (("DYNAMIC", None), (None, None))
 """Hints for a network that knows the size of its images."""
+LARGER = 10
+"""Sides of the pictures that a program is tried with, in sides of the picture that it was made with."""
 T = TypeVar("T")
 
 
@@ -54,7 +55,9 @@ def freest(attempt: Callable[[Hint], T], hints: tuple[Hint, ...]) -> T:
 
 
 def traced(function: nn.Module, example: Tensor, hint: Hint) -> tuple[Any, tuple[str, ...]]:
-    """The program of a function by torch.export, and the axes that may have any size; it is of one picture where not of any.
+    """The program of a function of (B, C, H, W) by torch.export, and the axes that may have any size.
+
+    Where the batch may not have any size, the program is for one picture.
 
     Raises:
         UserError: it cannot be exported so.
@@ -67,12 +70,36 @@ def traced(function: nn.Module, example: Tensor, hint: Hint) -> tuple[Any, tuple
         with torch.no_grad(), silence(), traceable(function), no_sections_without_autocast():
             program = torch.export.export(function, (picture,), dynamic_shapes=shapes, strict=False)
     except Exception as e:  # torch.export raises whatever the operation that it stumbles over does
-        raise UserError(f"torch.export cannot follow it: {reason(e)}") from e
+        raise UserError(f"torch.export cannot follow it: {export_failure(e)}") from e
     shape = next(n.meta["val"].shape for n in program.graph.nodes if n.op == "placeholder" and n.target == "x")
     free = tuple(a for a, at in zip(AXES, (0, 2, 3), strict=True) if not isinstance(shape[at], int))
     if batch is not None and "batch" not in free:  # nobody wants a file of always two pictures
         return traced(function, example, (None, hint[1]))
+    refuse_limits(program, picture, free)
     return program, free
+
+
+def refuse_limits(program: Any, picture: Tensor, free: tuple[str, ...]) -> None:
+    """Refuse a program that is right for pictures up to some size: other files do not hold the limit, and go wrong above it.
+
+    Args:
+        program: program of torch.export.
+        picture: what it was made with, (N, C, H, W).
+        free: axes that may have any size.
+
+    Raises:
+        UserError: it does not hold for sides that are `LARGER` times as long.
+    """
+    check = getattr(program.module(), "_guards_fn", None)
+    larger = [
+        n * (LARGER if a in free and a != "batch" else 1)
+        for a, n in zip(("batch", "channels", *AXES[1:]), picture.shape, strict=True)
+    ]
+    try:
+        if check is not None:
+            check(torch.empty(larger, device="meta"))
+    except AssertionError as e:
+        raise UserError(f"torch.export follows it up to some size: {first_line(e)}") from e
 
 
 @contextmanager
@@ -114,7 +141,7 @@ OPERATION = re.compile(r"translating node .*?target=torch\.ops\.([\w.]+)")
 TORCH = Path(torch.__file__).parent
 
 
-def reason(error: BaseException) -> str:
+def export_failure(error: BaseException) -> str:
     """The innermost line that says why an export failed, after the operation in the way, or the line that has it."""
     place = ""
     while True:
@@ -123,7 +150,7 @@ def reason(error: BaseException) -> str:
         if error.__cause__ is None:
             break
         error = error.__cause__
-    return (place or line_of(error)) + checkpoint.first_line(error)
+    return (place or line_of(error)) + first_line(error)
 
 
 def line_of(error: BaseException) -> str:

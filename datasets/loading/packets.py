@@ -161,6 +161,7 @@ class Packets(Iterator[Packet]):
         """
         try:
             yield
+        # Processes that live and give nothing.
         except NoBatch as e:
             for process in self._processes:
                 process.kill()  # it would not hear of its end either
@@ -168,6 +169,7 @@ class Packets(Iterator[Packet]):
                 f"no batch has come from {len(self._processes)} loading process(es) within {self._timeout:g} s: a stalled "
                 "file system, or a dataset that waits for something. datasets.<name>.timeout: 0 waits for ever"
             ) from e
+        # A process that died, or a resource of the machine that has run out.
         except (RuntimeError, OSError, EOFError) as e:
             for process in self._processes:
                 process.join(0.1)  # a process that is just ending counts as dead

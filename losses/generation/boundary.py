@@ -47,6 +47,7 @@ class BoundaryLoss(LossTraits, nn.Module):
         self.c = c
 
     def forward(self, pred: Tensor, target: Tensor, t: Tensor, point: Tensor) -> Tensor:
+        """The loss, a scalar, of a prediction, its target and the input `point`, all (B, C, H, W), at times t (B,)."""
         pred, target = comparable("BoundaryLoss", pred, target)
         late, early = t > LATE, t < EARLY
         wanted = torch.where(late.view(-1, 1, 1, 1), point.to(target), target)

@@ -13,7 +13,7 @@ from ..common import comparable
 from .flow import pseudo_huber
 
 NEARLY_SAME = 1e-3
-"""Added to gaps, so that the weight of a vanishing one is finite."""
+"""Number that is added to gaps, so that the weight of a vanishing one is finite."""
 
 
 @LOSSES.register()
@@ -50,6 +50,7 @@ class ConsistencyLoss(LossTraits, nn.Module):
         return self.offset * uniforms
 
     def forward(self, pred: Tensor, target: Tensor, gap: Tensor) -> Tensor:
+        """The loss, a scalar, of two predictions (B, C, H, W), the second made `gap` (B,) later."""
         pred, target = comparable("ConsistencyLoss", pred, target.detach())
         weights = 1 / (gap.abs() + NEARLY_SAME).to(pred)
         distances = pseudo_huber(pred - target, self.c * pred[0].numel() ** 0.5)

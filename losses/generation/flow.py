@@ -129,7 +129,7 @@ class MultiScaleLoss(LossTraits, nn.Module):
         self.context = declared(criterion, "context", LossTraits)
 
     def gaps(self, uniforms: Tensor) -> Tensor:
-        """The gaps of the criterion."""
+        """Steps in time (B,) of the criterion, see `LossTraits.gaps`."""
         gaps: Tensor = declared(self.criterion, "gaps", LossTraits)(uniforms)
         return gaps
 

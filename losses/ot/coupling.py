@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def inner(plan: Tensor, cost: Tensor) -> Tensor:
-    """<T, C>, where forbidden pairs (infinite cost, no mass) count nothing."""
+    """<T, C>, a scalar, of a plan and costs, both (n, m). Forbidden pairs (infinite cost, no mass) count nothing."""
     return torch.where(plan > 0, plan * cost, 0).sum()
 
 
@@ -44,7 +44,7 @@ class Coupling:
     a: Tensor
     b: Tensor
     epsilon: float
-    iters: int
+    iters: int | Tensor
     method: str
 
     @cached_property
@@ -111,7 +111,7 @@ class FusedCoupling(Coupling):
 
     cost: Tensor
     alpha: float
-    outer_iters: int
+    outer_iters: int | Tensor
     distortion: Callable[[Tensor], Tensor]
 
     @cached_property

@@ -8,11 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .scaling import Potentials, Solution, Stopping, balanced, solve
+from .scaling import Potentials, Solution, Stopping, Watch, balanced, solve
 from .structure import Structure, cross_product
 
 READING_IS_FREE = frozenset({"cpu"})
 """Kinds of devices whose numbers Python can look at without waiting."""
+
+
+def reading_is_free(x: Tensor) -> bool:
+    """Whether Python can look at the numbers of a tensor, of any shape, without waiting."""
+    return x.device.type in READING_IS_FREE
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Descent:
         first, second: the structures C1, C2, unscaled.
         coefficient: 4 alpha / (eps s^2), s the scale of the structures.
         a, b: marginals.
-        spread: an estimate of the range of the linearised cost, over eps.
+        spread: an estimate of the range of the linearised cost, over eps; a tensor, (), is not looked at.
         sway: how far the logits move at most, but for constants along rows or columns, per L1 change of the plan.
         outer: steps at most, and the L1 change of the plan at which to stop.
         inner: iterations of each step.
@@ -40,7 +45,7 @@ class Descent:
     coefficient: Tensor
     a: Tensor
     b: Tensor
-    spread: float
+    spread: float | Tensor
     sway: float
     outer: Stopping
     inner: Stopping
@@ -53,23 +58,25 @@ class Descent:
         cold = potentials = Potentials(rows, torch.zeros_like(self.b))
         problem = balanced(self.linearised(plan), self.a, self.b)
         linearised_at = plan
-        iters = step = 0
-        change = math.inf
+        iters: int | Tensor = 0
+        watch = Watch(self.outer, self.logits)
         for step in range(1, self.outer.iters + 1):
             if step > 1 and plan is not None and not self.still(plan, linearised_at):
                 problem = problem.with_logits(self.linearised(plan))
                 linearised_at = plan
             is_cold = step == 1 or not self.warm_start
             start = cold if is_cold else potentials
-            previous = plan
+            previous, before = plan, potentials
             potentials, plan, done, _ = solve(problem, start, self.inner, kernel, self.spread, is_cold)
-            iters += done
-            if self.outer.due(step) and previous is not None:
-                before, change = change, l1_distance(plan, previous)
-                if self.outer.met(change, before):
+            iters = iters + watch.counted(done)
+            watch.add(1)
+            if previous is not None:
+                plan = watch.held(previous, plan)
+                potentials = Potentials(*(watch.held(*pair) for pair in zip(before, potentials, strict=True)))
+                if self.outer.due(step) and watch.over(l1_distance(plan, previous)):
                     break
         assert plan is not None
-        return Solution(potentials, plan, iters, step)
+        return Solution(potentials, plan, iters, watch.count)
 
     def linearised(self, plan: Tensor | None) -> Tensor:
         """The logits (n, m) of the problem at `plan`. At a b^T the product C1 T C2 is one of two vectors."""
@@ -79,16 +86,17 @@ class Descent:
         return torch.addcmul(self.logits, cross_product(self.first, plan, self.second), self.coefficient)
 
     def still(self, plan: Tensor, before: Tensor | None) -> bool:
-        """Whether the logits at `plan` are those at the plan `before` but for rounding, so that they need not be made anew.
+        """Whether the logits at `plan` equal those at the plan `before`, both (n, m), up to rounding, and need not be computed
+        again.
 
         C1 (T - T') C2 is bounded by the L1 norm of T - T', whose row and column sums vanish: only what C1 and C2 deviate
         from the middle of their ranges matters.
         """
-        if before is None or self.sway == math.inf or plan.device.type not in READING_IS_FREE:
+        if before is None or self.sway == math.inf or isinstance(self.spread, Tensor) or not reading_is_free(plan):
             return False
-        return self.sway * l1_distance(plan, before) <= torch.finfo(plan.dtype).eps * self.spread
+        return self.sway * float(l1_distance(plan, before)) <= torch.finfo(plan.dtype).eps * self.spread
 
 
-def l1_distance(plan: Tensor, other: Tensor) -> float:
-    """The L1 norm of the difference of two (n, m)."""
-    return float((plan - other).abs().sum())
+def l1_distance(plan: Tensor, other: Tensor) -> Tensor:
+    """The L1 norm of the difference of two (n, m), a scalar."""
+    return (plan - other).abs().sum()

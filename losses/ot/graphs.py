@@ -12,7 +12,7 @@ from .descent import Descent
 from .scaling import HARD, Solution
 
 Replay = Callable[[], None]
-"""Does again what was recorded, on the same memory."""
+"""Function that repeats what was recorded, on the same memory."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,10 @@ class Graphs:
         self.recorded: dict[Hashable, Recorded] = {}
 
     def run(self, descent: Descent, plan: Tensor | None, kernel: bool) -> Solution:
-        """``descent.run(plan, kernel)``, by a graph where that is possible."""
-        if not (kernel and plan is None and descent.outer.tol == descent.inner.tol == 0 and capturable(descent.logits)):
+        """``descent.run(plan, kernel)``, shapes included, by a graph where that is possible."""
+        asks = (descent.outer.tol > 0 or descent.inner.tol > 0) and not descent.outer.there
+        fixed = not asks and not isinstance(descent.spread, Tensor)
+        if not (kernel and plan is None and fixed and capturable(descent.logits)):
             return descent.run(plan, kernel)
         key = kind(descent)
         if key not in self.recorded:
@@ -53,11 +55,12 @@ class Graphs:
             mine.copy_(theirs)
         found.replay()
         potentials, result, iters, steps = found.solution
-        return Solution(type(potentials)(*(p.clone() for p in potentials)), result.clone(), iters, steps)
+        counts = (n.clone() if isinstance(n, Tensor) else n for n in (iters, steps))
+        return Solution(type(potentials)(*(p.clone() for p in potentials)), result.clone(), *counts)
 
 
 def capturable(logits: Tensor) -> bool:
-    """Whether work on the device of `logits` can become a graph, and is not being made one already."""
+    """Whether work on the device of `logits`, of any shape, can become a graph, and is not being recorded already."""
     return logits.is_cuda and not torch.cuda.is_current_stream_capturing()
 
 
@@ -69,7 +72,7 @@ def kind(descent: Descent) -> Hashable:
 
 
 def contents(descent: Descent) -> list[Tensor]:
-    """The tensors that a descent reads."""
+    """The tensors that a descent reads: logits (n, m), two structures, and numbers and marginals of any shape."""
     structures = descent.first.source, descent.second.source
     return [descent.logits, *structures, descent.coefficient, descent.a, descent.b]
 

@@ -95,7 +95,7 @@ def checked_marginals(
     return both[0], both[1], rows
 
 
-def real(owner: str, name: str, value: float) -> float:
+def as_number(owner: str, name: str, value: float) -> float:
     """`value` as Python's number: it may be a tensor or NumPy's.
 
     Raises:
@@ -107,12 +107,17 @@ def real(owner: str, name: str, value: float) -> float:
         raise UserError(f"{owner}: {name} must be a number, not {value!r}") from e
 
 
-def checked_settings(owner: str, epsilon: float, tol: float, **counts: int) -> None:
-    """Refuse settings with which no problem can be solved.
+def checked_settings(
+    owner: str, epsilon: float, tol: float, bound: float | Tensor | None = None, **counts: int
+) -> None:
+    """Refuse settings, numbers or scalar tensors, with which no problem can be solved.
 
     Raises:
-        UserError: `epsilon` is not positive and finite, `tol` is negative, or a count is below 1.
+        UserError: `epsilon` is not positive and finite, `tol` is negative, or not 0 where `bound` is a tensor, or a count is
+            below 1.
     """
+    if isinstance(bound, Tensor) and tol != 0:
+        raise UserError(f"{owner}: a bound that is a tensor is not looked at; that needs tol=0, not {tol}")
     if not 0 < epsilon < float("inf"):
         raise UserError(f"{owner}: epsilon must be positive, not {epsilon}; assignment() solves the problem without it")
     if not tol >= 0:
@@ -156,7 +161,7 @@ def rounding(dtype: torch.dtype, mass: float) -> float:
     return 4 * torch.finfo(dtype).eps * mass
 
 
-def refuse_nonfinite(
+def explain_nonfinite_plan(
     owner: str, plan: Tensor, name: str, cost: Tensor, others: dict[str, Tensor | None] | None = None
 ) -> None:
     """Say why a plan came out as NaN.

@@ -13,15 +13,15 @@ from .coupling import LinearCoupling
 from .inputs import (
     CostScale,
     Method,
+    as_number,
     checked_cost,
     checked_marginals,
     checked_settings,
     checked_tensor,
     constants,
+    explain_nonfinite_plan,
     numbers,
     range_of,
-    real,
-    refuse_nonfinite,
     rounding,
     scaled,
 )
@@ -43,7 +43,8 @@ def sinkhorn(
     rho: float | None = None,
     reg_type: Regularizer = "kl",
     cost_scale: CostScale = "none",
-    bound: float | None = None,
+    bound: float | Tensor | None = None,
+    waiting: bool = True,
 ) -> LinearCoupling:
     r"""Entropic optimal transport by Sinkhorn's algorithm (Cuturi, "Sinkhorn distances", NeurIPS 2013).
 
@@ -74,7 +75,10 @@ def sinkhorn(
         reg_type: regulariser of an unbalanced problem.
         cost_scale: statistic of the cost that it is divided by first.
         bound: bound of the range of the scaled cost, which it is measured for when None. With it and a `tol` of 0 the
-            device is asked nothing: should the kernel break down, the plan is NaN.
+            device is asked nothing: should the kernel break down, the plan is NaN. A tensor, (), stays on the device too. It
+            needs a `tol` of 0; epsilon is annealed whatever it is, and where the kernel breaks down the log domain goes on.
+        waiting: whether Python looks at the error. Else the device does: all iterations are launched, and those after the end
+            change nothing, so that the plan is the same; `iters` is then a tensor. With a `bound` it is asked nothing.
 
     Raises:
         UserError: shapes, marginals or options that fit no problem; NaN.
@@ -83,9 +87,9 @@ def sinkhorn(
     """
     # Refuse what is no problem.
     owner = "sinkhorn"
-    epsilon = real(owner, "epsilon", epsilon)
-    rho = None if rho is None else real(owner, "rho", rho)
-    checked_settings(owner, epsilon, tol, max_iters=max_iters, check_every=check_every)
+    epsilon = as_number(owner, "epsilon", epsilon)
+    rho = None if rho is None else as_number(owner, "rho", rho)
+    checked_settings(owner, epsilon, tol, bound, max_iters=max_iters, check_every=check_every)
     if rho is not None and not 0 < rho < float("inf"):
         raise UserError(f"{owner}: rho must be positive, not {rho}; None makes the marginals constraints")
     for option, value, accepted in (
@@ -107,13 +111,13 @@ def sinkhorn(
         else:
             problem = unbalanced(relative / -epsilon, a, b, rho / (rho + epsilon), reg_type == "kl")
         # Solve by the kernel, or in the log domain if that breaks down; there a result must be finite.
-        stop = Stopping(max_iters, tol, check_every, rounding(a.dtype, mass))
+        stop = Stopping(max_iters, tol, check_every, rounding(a.dtype, mass), not waiting)
         start = Potentials(torch.zeros_like(a), torch.zeros_like(b))
         kernel = method != "log" and rho is None
-        asking = bound is None or tol > 0
+        asking = bound is None or (tol > 0 and waiting)
         solution, served = kernel_or_log(lambda fast: solve(problem, start, stop, fast, spread), kernel, a, asking)
-        if served == "log":
-            refuse_nonfinite(owner, solution.plan, "cost", original)
+        if served == "log" and asking:
+            explain_nonfinite_plan(owner, solution.plan, "cost", original)
         return LinearCoupling(
             plan=solution.plan,
             f=epsilon * solution.potentials.phi + (low if rho is None else 0),

@@ -17,16 +17,16 @@ from .graphs import Graphs
 from .inputs import (
     CostScale,
     Method,
+    as_number,
     checked_cost,
     checked_marginals,
     checked_settings,
     checked_tensor,
     constants,
+    explain_nonfinite_plan,
     numbers,
     precise,
     range_of,
-    real,
-    refuse_nonfinite,
     rounding,
     scaled,
 )
@@ -54,7 +54,8 @@ def fused_gromov_wasserstein(
     warm_start: bool = True,
     init: Tensor | None = None,
     graphs: Graphs | None = None,
-    bound: float | None = None,
+    bound: float | Tensor | None = None,
+    waiting: bool = True,
 ) -> FusedCoupling:
     r"""Entropic fused Gromov-Wasserstein transport by mirror descent.
 
@@ -91,15 +92,17 @@ def fused_gromov_wasserstein(
         warm_start: start each step at the potentials of the one before, which saves most iterations when epsilon is small.
         init: plan to start from, (n, m); p q^T when None.
         graphs: store that keeps the descent as a CUDA graph between calls, for solving many problems of the same shapes on
-            a GPU; used on the kernel, with ``tol=0`` and without `init`.
+            a GPU; used on the kernel, with ``tol=0`` or without `waiting`, and without `init`.
         bound: bound of the ranges of the scaled costs, as in `sinkhorn`.
+        waiting: see `sinkhorn`; where it is off, `outer_iters` is a tensor too.
 
     Raises:
         UserError: shapes, marginals or options that fit no problem; NaN.
     """
     # Refuse what is no problem.
-    alpha, epsilon = real(OWNER, "alpha", alpha), real(OWNER, "epsilon", epsilon)
-    checked_settings(OWNER, epsilon, tol, outer_iters=outer_iters, inner_iters=inner_iters, check_every=check_every)
+    alpha, epsilon = as_number(OWNER, "alpha", alpha), as_number(OWNER, "epsilon", epsilon)
+    counts = {"outer_iters": outer_iters, "inner_iters": inner_iters, "check_every": check_every}
+    checked_settings(OWNER, epsilon, tol, bound, **counts)
     if not 0 <= alpha <= 1:
         raise UserError(f"{OWNER}: alpha must be from 0 to 1, not {alpha}")
     checked_choice(OWNER, "method", method, Method)
@@ -120,16 +123,17 @@ def fused_gromov_wasserstein(
             b=problem.q,
             spread=extent.spread,
             sway=extent.sway,
-            outer=Stopping(outer_iters, tol, 1, noise),
-            inner=Stopping(inner_iters, tol, check_every, noise),
+            outer=Stopping(outer_iters, tol, 1, noise, not waiting),
+            inner=Stopping(inner_iters, tol, check_every, noise, not waiting),
             warm_start=warm_start,
         )
         # Solve by the kernel, or in the log domain if that breaks down; there a result must be finite.
         run = partial(descent.run, plan) if graphs is None else partial(graphs.run, descent, plan)
-        solution, served = kernel_or_log(run, method != "log", problem.p, bound is None or tol > 0)
-        if served == "log":
+        asking = bound is None or (tol > 0 and waiting)
+        solution, served = kernel_or_log(run, method != "log", problem.p, asking)
+        if served == "log" and asking:
             largest = {"C1": extent.largest[0], "C2": extent.largest[1], "init": plan}
-            refuse_nonfinite(OWNER, solution.plan, "M", problem.cost, largest)
+            explain_nonfinite_plan(OWNER, solution.plan, "M", problem.cost, largest)
         # The potentials, back in units of the scaled costs, and the plan.
         f, g = (epsilon * potential for potential in solution.potentials)
         return FusedCoupling(
@@ -193,13 +197,13 @@ class _Extent(NamedTuple):
     """Numbers that `Descent` needs besides the problem; see there."""
 
     coefficient: Tensor
-    spread: float
+    spread: float | Tensor
     sway: float
     largest: tuple[Tensor, Tensor]
     """Largest entry of either structure."""
 
 
-def _extent(problem: _Problem, alpha: float, epsilon: float, bound: float | None) -> _Extent:
+def _extent(problem: _Problem, alpha: float, epsilon: float, bound: float | Tensor | None) -> _Extent:
     """Everything of the problem that is needed as a number, with one wait for the GPU; with none where there is a `bound`.
 
     Raises:
@@ -209,8 +213,8 @@ def _extent(problem: _Problem, alpha: float, epsilon: float, bound: float | None
     coefficient = 4 * alpha / (epsilon * size.square())
     (low1, high1), (low2, high2) = first.bounds(), second.bounds()
     if bound is not None:
-        largest = max((1 - alpha) * bound, 2 * alpha * bound**2 * problem.mass) / epsilon
-        return _Extent(coefficient, largest, math.inf, (high1, high2))
+        spread = _larger((1 - alpha) * bound, 2 * alpha * bound**2 * problem.mass) / epsilon
+        return _Extent(coefficient, spread, math.inf, (high1, high2))
     low, high = range_of(problem.relative)
     width, widest, sway, *skews = numbers(
         high - low,
@@ -224,6 +228,13 @@ def _extent(problem: _Problem, alpha: float, epsilon: float, bound: float | None
             raise UserError(f"{OWNER}: {name} is not symmetric; take (C + C^T) / 2 if its two directions count alike")
     spread = max((1 - alpha) * width, 2 * alpha * widest**2 * problem.mass) / epsilon
     return _Extent(coefficient, spread, sway, (high1, high2))
+
+
+def _larger(x: float | Tensor, y: float | Tensor) -> float | Tensor:
+    """The larger of two numbers, on their device if they are tensors, ()."""
+    if isinstance(x, Tensor) and isinstance(y, Tensor):
+        return torch.maximum(x, y)
+    return max(x, y)
 
 
 def _logits(relative: Tensor, alpha: float, epsilon: float) -> Tensor:

@@ -25,10 +25,10 @@ class Structure(Protocol):
 
     @property
     def source(self) -> Tensor:
-        """The tensor that it is made of."""
+        """The tensor that holds the structure: the matrix (n, n), or points (n, d)."""
 
     def remade(self, source: Tensor) -> Structure:
-        """One of the same kind, of another source."""
+        """A structure of the same kind that `source` holds, a tensor of the same shape as its own."""
 
     @property
     def factors(self) -> list[Tensor]:
@@ -38,7 +38,7 @@ class Structure(Protocol):
         """(C o C) w, with the elementwise square: (n,) -> (n,)."""
 
     def scale(self, kind: str) -> Tensor:
-        """A statistic of the entries, see `scale_of`."""
+        """A statistic of the entries, a scalar; see `scale_of`."""
 
     def bounds(self) -> tuple[Tensor, Tensor]:
         """Two numbers, () each, that all entries lie between."""
@@ -50,7 +50,7 @@ class Structure(Protocol):
         """C w: (n,) -> (n,)."""
 
     def to(self, like: Tensor) -> Structure:
-        """The same on the device and in the dtype of `like`."""
+        """The same structure on the device and in the dtype of `like`, a tensor of any shape."""
 
 
 class Dense:
@@ -90,7 +90,7 @@ class Dense:
 
     @cached_property
     def extremes(self) -> tuple[Tensor, Tensor]:
-        """Smallest and largest entry."""
+        """Smallest and largest entry, scalars."""
         low, high = torch.aminmax(self.matrix)
         return low, high
 
@@ -156,7 +156,7 @@ class SquaredEuclidean:
         return [left, right.t()]
 
     def squared_times(self, w: Tensor) -> Tensor:
-        """sum_j (a_i + a_j - 2 x_i . x_j)^2 w_j, multiplied out."""
+        """sum_j (a_i + a_j - 2 x_i . x_j)^2 w_j, multiplied out: (n,) -> (n,)."""
         x, a = self.points, self.norms
         weighted = x * w[:, None]
         second_moment = weighted.t() @ x
@@ -173,7 +173,7 @@ class SquaredEuclidean:
         return torch.zeros_like(self.points[0, 0])
 
     def times(self, w: Tensor) -> Tensor:
-        """sum_j (a_i + a_j - 2 x_i . x_j) w_j, multiplied out."""
+        """sum_j (a_i + a_j - 2 x_i . x_j) w_j, multiplied out: (n,) -> (n,)."""
         return self.norms * w.sum() + self.norms @ w - 2 * (self.points @ (w @ self.points))
 
     def scale(self, kind: str) -> Tensor:

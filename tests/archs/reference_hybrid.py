@@ -1,4 +1,4 @@
-"""HybridVFI's block written down plainly, as its original computes it on a CPU, which archs/vfi/blocks.py is measured against.
+"""The block of HybridVFI as its original computes it on a CPU, transcribed plainly: archs/vfi/blocks.py is measured against it.
 
 Four sequences are copied out of both frames and back by stacking, turning and interleaving. Every sequence goes through all of
 Mamba-2, whose convolution is ``nn.Conv1d``'s with padding on both sides, whose scan is mamba_ssm's ``ssd_minimal_discrete``,

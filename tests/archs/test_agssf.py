@@ -16,7 +16,7 @@ from originals import assert_same_as_original
 from torch import Tensor, nn
 
 from relume.archs import build_network
-from relume.archs.agssf import MDTA, SFCA, Block, FourierUp, PhaseGate, UpS
+from relume.archs.agssf import MDTA, SFCA, AGSSFBlock, FourierUp, PhaseGate, UpS
 from relume.core.errors import UserError
 
 Golden = Callable[[str], Path]
@@ -30,7 +30,7 @@ CASES = [
     if size != "nonpow2" or "ag" in stem
 ]
 BLOCKS: dict[str, Callable[[], nn.Module]] = {
-    "mod_agssf1_block": lambda: Block(8, 2.66, MDTA(8, 2, "dead")),
+    "mod_agssf1_block": lambda: AGSSFBlock(8, 2.66, MDTA(8, 2, "dead")),
     "mod_agssf1_mdta": lambda: MDTA(8, 2, "dead"),
     "mod_agssf1_sfca": lambda: SFCA(8, official=False),
     "mod_agssf1_ups": lambda: UpS(8),

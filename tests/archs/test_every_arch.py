@@ -177,10 +177,10 @@ def tiny(name: str) -> Tiny:
     return TINY[name]
 
 
-def build(name: str) -> nn.Module:
-    """The tiny network, away from its initialisation, where some start as the identity."""
+def build(name: str, **options: Any) -> nn.Module:
+    """The tiny network, away from its initialisation, where some start as the identity; with other options, if given."""
     torch.manual_seed(0)
-    network = build_network({"type": name, **tiny(name).options})
+    network = build_network({"type": name, **tiny(name).options, **options})
     with torch.no_grad():
         for p in network.parameters():
             p.add_(0.02 * torch.randn_like(p))

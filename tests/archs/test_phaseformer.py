@@ -16,14 +16,14 @@ from originals import assert_same_as_original
 from torch import nn
 
 from relume.archs import build_network
-from relume.archs.agssf import Block, FeedForward, PhaseGate, PixelDown, PixelUp
+from relume.archs.agssf import AGSSFBlock, FeedForward, PhaseGate, PixelDown, PixelUp
 from relume.archs.phaseformer import PhaseMDTA
 from relume.core.errors import UserError
 
 Golden = Callable[[str], Path]
 Recipe = Callable[[str], ModuleType]
 BLOCKS: dict[str, Callable[[], nn.Module]] = {
-    "mod_phase_block": lambda: Block(8, 2.66, PhaseMDTA(8, 2)),
+    "mod_phase_block": lambda: AGSSFBlock(8, 2.66, PhaseMDTA(8, 2)),
     "mod_phase_downsample": lambda: PixelDown(8),
     "mod_phase_eca16": lambda: PhaseGate(16, "legacy"),
     "mod_phase_eca64": lambda: PhaseGate(64, "legacy"),

@@ -13,10 +13,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from waits import counted
 
 from relume.archs import ARCHS, build_network, zoo
+from relume.archs.zoo import table
 from relume.core import options
 from relume.core.errors import UserError
+from relume.core.runtime.step_graph import Watch
 
 SWIN = {"embed_dim": 12, "depths": [2], "num_heads": [2], "window_size": 8, "upscale": 2, "upsampler": "pixelshuffle"}
 SPLIT = {"embed_dim": 32, "depth": [2], "num_heads": [2], "split_size": [4, 4], "upscale": 2, "img_size": 16}
@@ -162,6 +165,7 @@ def test_two_steps(name: str) -> None:
         assert all(p.grad.isfinite().all() for p in trained.values())
         optimizer.step()
     assert all(torch.equal(x, y) for x, y in zip(inputs, before, strict=True))  # the batch is the caller's
+    assert not [k for part in net.modules() for k, v in vars(part).items() if isinstance(v, Tensor)]  # all move with it
 
     net.eval()
     factor = made[0].shape[-1] // inputs[0].shape[-1]
@@ -177,7 +181,7 @@ def test_two_steps(name: str) -> None:
 
 
 def test_every_name_has_settings_or_a_reason() -> None:
-    every = {**zoo.ROWS, **zoo.EXTRA}
+    every = {**table.ROWS, **table.EXTRA}
     assert {n for n, row in every.items() if not row.untrainable} == {*TINY, *TOO_LARGE}
 
 
@@ -200,7 +204,8 @@ def test_names_are_found_in_any_case_after_our_own() -> None:
 def test_listing_and_suggesting_imports_nothing() -> None:
     code = (
         "import sys\nfrom relume.archs import ARCHS\nfrom relume.core.cli import main\n"
-        "main(['list', 'archs'])\nARCHS.unknown('SwinIRR')\nassert not {'spandrel'} & set(sys.modules)"
+        "main(['list', 'archs'])\nmain(['explain', 'NAFNet'])\nmain(['explain', 'ema_decay'])\nARCHS.unknown('SwinIRR')\n"
+        "assert not {'spandrel', 'pytorch_optimizer', 'torch._dynamo'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -287,6 +292,36 @@ def test_swinir_is_what_spandrels_own_class_computes(height: int, width: int) ->
     (found**2).sum().backward(), (expected**2).sum().backward()
     for mine, other in zip(net.parameters(), theirs.parameters(), strict=True):
         assert (mine.grad - other.grad).abs().max() < 1e-10 * other.grad.abs().max()
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_cidnets_colours_are_those_of_spandrels_own_class_without_a_wait(gated: bool) -> None:
+    """Also of grey and black pixels, and of those with two largest channels; and so are the gradients."""
+    net = built("CIDNet").double()
+    theirs = type(net)(**TINY["CIDNet"][0]).double()
+    theirs.load_state_dict(net.state_dict(), strict=True)
+    for one in (net, theirs):
+        one.trans.gated = one.trans.gated2 = gated
+        one.trans.alpha = 0.8
+    image = torch.rand(2, 3, 16, 16, dtype=torch.float64)
+    image[0, 1, 0] = image[0, 0, 0]
+    image[0, 2, 1] = image[0, 0, 1] = 0.9
+    image[0, :, 2] = image[0, :1, 2]
+    image[1, :, 3] = 0
+    theirs.trans.HVIT(image)  # keeps the exponent for the way back
+    for way, x in (("HVIT", image), ("PHVIT", 2.4 * torch.rand(2, 3, 16, 16, dtype=torch.float64) - 1.2)):
+        x.requires_grad_()
+        found, expected = getattr(net.trans, way)(x), getattr(theirs.trans, way)(x)
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+        weight = torch.cos(torch.arange(found.numel(), dtype=torch.float64)).view_as(found)
+        gradients = [torch.autograd.grad((y * weight).sum(), x)[0] for y in (found, expected)]
+        torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-12)
+    before = copy.deepcopy(net)  # whose methods are its own
+    net.trans.density_k.data.fill_(0.5)
+    assert torch.equal(before.trans.PHVIT(x), found) and not torch.equal(net.trans.PHVIT(x), found)
+    with counted() as waits, Watch(image.device) as watch:
+        net(image).square().mean().backward()
+    assert not waits and watch.found is None
 
 
 # ------------------------------------------------------------------ what `relume check` says

@@ -20,6 +20,7 @@ from relume.core.building import footprint
 from relume.core.building.footprint import GB, USABLE, divided
 from relume.core.building.networks import build_model
 from relume.core.cli import main
+from relume.core.runtime.activations import recomputed
 from relume.losses import pretrained
 
 FOLDER = Path(relume.__file__).resolve().parent / "options"
@@ -105,11 +106,20 @@ class Held(TorchDispatchMode):
         self.now -= count
 
 
-@pytest.mark.parametrize(("name", "count"), [("quickstart", 1), ("generation/faces", 8), ("video/quickstart", 1)])
-def test_a_step_holds_what_is_estimated(name: str, count: int) -> None:
-    opt = options.load(FOLDER / f"{name}.yml")
+@pytest.mark.parametrize(
+    ("name", "count", "again"),
+    [
+        *(("quickstart", 1, False), ("generation/faces", 8, False), ("video/quickstart", 1, False)),
+        *(("quickstart", 1, True), ("sr/x4/msrresnet", 1, True)),
+    ],
+)
+def test_a_step_holds_what_is_estimated(name: str, count: int, again: bool) -> None:
+    values = options.load(FOLDER / f"{name}.yml").to_dict()
+    values["train"]["checkpoint_activations"] = again
+    opt = options.check(values)
     found = footprint.footprint(opt)
-    model, _ = build_model(opt, torch.device("cpu"), for_training=True)
+    model, networks = build_model(opt, torch.device("cpu"), for_training=True)
+    assert not again or sum(map(recomputed, networks.values())) > 1
     model.imagined(1, 16, 1)  # a bank of memory is there from now on
     with Held() as held:
         update = next(iter(model.updates(model.imagined(count, found.side, opt.scale, 7), footprint.LATE)))

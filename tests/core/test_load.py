@@ -51,7 +51,7 @@ def written(path: str, opt: dict[str, Any], *entries: str) -> torch.nn.Module:
     """A described weights file; the network that the last of `entries` is of."""
     torch.manual_seed(0)
     networks = {entry: build_network(opt["network_g"]) for entry in entries or ("params",)}
-    about = description.describe(check(opt), average="params_ema" in networks)
+    about = description.weights_description(check(opt), average="params_ema" in networks)
     checkpoint.save(Path(path), {**{k: n.state_dict() for k, n in networks.items()}, **weights_files.described(about)})
     return list(networks.values())[-1].eval()
 
@@ -108,7 +108,7 @@ def test_data_sets_say_how_pictures_are_encoded() -> None:
         ({**hdr, "transfer": "pq"}, (None, None, "pq")),
         ({k: v for k, v in hdr.items() if k != "transfer"}, (None, None, "log1p")),
     ):
-        about = description.describe(check(described(datasets={"train": block})))
+        about = description.weights_description(check(described(datasets={"train": block})))
         assert (about["mean"], about["std"], about["transfer"]) == expected
 
 
@@ -118,7 +118,7 @@ def test_a_network_of_luma_is_given_luma(more: dict[str, list[float]]) -> None:
     from relume.datasets.transforms import to_tensor, with_channels
 
     block = {"type": "PairedImageDataset", "dataroot_gt": "a", "dataroot_lq": "b", "color": "y", **more}
-    about = description.describe(check(described(datasets={"train": block})))
+    about = description.weights_description(check(described(datasets={"train": block})))
     image = np.linspace(0, 1, 48, dtype=np.float32).reshape(4, 12, 1).repeat(3, 2)
     trained_on = normalise(to_tensor(with_channels(image, "y")), more.get("mean"), more.get("std"))
     used_on = normalise(to_tensor(image[..., :1]), about["mean"], about["std"])
@@ -205,7 +205,7 @@ def test_weights_of_others_need_an_option_file(flat: bool) -> None:
 def test_mistakes_are_one_line() -> None:
     Path("o.yml").write_text(yaml.safe_dump(described()))
     network = written("x.pth", described())
-    about = description.describe(check(described()))
+    about = description.weights_description(check(described()))
     for entry, message in (
         ({**about, "format": 2}, "describes its network in format 2, and this Relume knows format 1"),
         ({**about, "network": {"type": "Nonsense"}}, "cannot be built here .*Nonsense"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ import torch
 import yaml
 from runs import REPO, differences, options, records, weights
 
-from relume.core import cli
+from relume.core import cli, pipeline
 from relume.core.errors import EXIT_NONFINITE, EXIT_PREEMPTED, EXIT_USER_ERROR, UserError
 from relume.core.imaging.image_io import imwrite
 from relume.core.options.plugins import import_plugin, module_name
@@ -27,6 +28,7 @@ test_pipeline.__test__ = False  # type: ignore[attr-defined] # it is no test
 
 TOY = REPO / "tests" / "toy.py"
 ROOT = Path("experiments/toy")
+SLOW = pytest.mark.skipif("RELUME_SLOW_TESTS" not in os.environ, reason="compiles; set RELUME_SLOW_TESTS=1")
 PSNR = {"psnr": {"type": "calculate_psnr"}, "uiqm": {"type": "calculate_uiqm"}}
 
 
@@ -146,6 +148,56 @@ def test_tiles_give_the_same_as_whole_images(monkeypatch: pytest.MonkeyPatch) ->
     for name in ("pairs/a", "pairs/c", "alone/y"):
         a, b = (read(f"results/{n}/visualization/{name}_{n}.png").astype(int) for n in ("tested", "tiled"))
         assert np.abs(a - b).max() <= 1, "the network sees five pixels, tiles overlap by six"
+
+
+@pytest.mark.parametrize(
+    ("changes", "tolerance"),
+    [
+        ({"val__channels_last": True}, 1e-3),
+        ({"val__amp": "bf16"}, 0.3),
+        pytest.param({"val__compile": True}, 1e-3, marks=SLOW),
+        pytest.param({"val__amp": "bf16", "val__compile": True, "val__channels_last": True}, 0.3, marks=SLOW),
+    ],
+    ids=lambda v: "+".join(v) if isinstance(v, dict) else str(v),
+)
+def test_however_it_is_computed_the_scores_are_near(
+    changes: dict[str, Any], tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a network that is called as the options ask for."""
+    expected = test_pipeline(to_test())
+    called = []
+    toy = sys.modules[module_name(Path(import_plugin(str(TOY), REPO)))].ToyNet
+
+    def watch(net: torch.nn.Module, inputs: Any, y: torch.Tensor) -> None:
+        last = net.body[0].weight.is_contiguous(memory_format=torch.channels_last)
+        called.append((net._compiled_call_impl is not None, torch.is_autocast_enabled("cpu"), last))
+
+    build = pipeline.build_model
+
+    def built(*args: Any, **more: Any) -> Any:
+        model, networks = build(*args, **more)
+        assert isinstance(networks["g"], toy)
+        networks["g"].register_forward_hook(watch)
+        return model, networks
+
+    monkeypatch.setattr(pipeline, "build_model", built)
+    found = test_pipeline(to_test(**changes))
+    for name, scores in expected.items():
+        for metric, score in scores.items():
+            assert found[name][metric] == pytest.approx(score, abs=tolerance)
+    wanted = tuple(f"val__{key}" in changes for key in ("compile", "amp", "channels_last"))
+    assert called and set(called) <= {wanted}
+
+
+def test_a_picture_that_a_thread_cannot_write_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(path: Path, *arguments: Any) -> None:
+        if "b_tested" in path.name:
+            raise OSError(28, "No space left on device", str(path))
+        imwrite(path, *arguments)
+
+    monkeypatch.setattr("relume.core.imaging.gallery.imwrite", write)
+    with pytest.raises(UserError, match=r"No space left on device: .*b_tested\.png"):
+        test_pipeline(to_test())
 
 
 def test_training_options_can_be_tested_too() -> None:

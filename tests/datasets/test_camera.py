@@ -19,7 +19,7 @@ from relume.datasets.camera import (
     format_prompt,
     log_average,
     parse_prompt,
-    quantise,
+    to_8_bits,
 )
 
 
@@ -139,10 +139,10 @@ def test_choices():
 
 def test_quantisation_and_compression():
     picture = image("p", 1, 3, 32, 32)[0].permute(1, 2, 0).numpy()
-    exact = quantise(picture)
+    exact = to_8_bits(picture)
     assert exact.dtype == np.uint8 and np.array_equal(exact, np.rint(picture * 255))
     flat = np.full((16, 16, 3), (0.8, 0.4, 0.1))
-    assert np.abs(quantise(flat, 95).astype(int) - quantise(flat)).max() <= 4, "channels stay where they are"
+    assert np.abs(to_8_bits(flat, 95).astype(int) - to_8_bits(flat)).max() <= 4, "channels stay where they are"
     smooth = np.stack([*np.meshgrid(np.linspace(0, 1, 32), np.linspace(0, 1, 32)), np.full((32, 32), 0.5)], -1)
-    errors = [np.abs(quantise(smooth, q).astype(int) - quantise(smooth)).mean() for q in (95, 20)]
+    errors = [np.abs(to_8_bits(smooth, q).astype(int) - to_8_bits(smooth)).mean() for q in (95, 20)]
     assert 0 < errors[0] < errors[1]

@@ -13,7 +13,7 @@ from relume.core.imaging.normalisation import normalise
 from relume.datasets import transforms
 from relume.datasets.transforms import (
     luma,
-    pad_to,
+    pad_to_patch,
     random_crop,
     random_flip_rotate,
     random_symmetry,
@@ -50,11 +50,11 @@ def test_a_patch_larger_than_the_image_names_it_and_both_sizes():
 
 def test_padding_reflects_and_keeps_images_aligned():
     lq = numbered(3, 4)
-    a, b = pad_to([lq, enlarge(lq, 2)], 12, 2)
+    a, b = pad_to_patch([lq, enlarge(lq, 2)], 12, 2)
     assert a.shape == (6, 6, 3)
     assert np.array_equal(b[::2, ::2], a)
     assert np.array_equal(a[3:], a[:3][::-1])
-    assert pad_to([lq], 3, 1)[0].shape == lq.shape
+    assert pad_to_patch([lq], 3, 1)[0].shape == lq.shape
 
 
 def test_flips_and_rotations_are_the_same_for_both_and_only_the_allowed_ones():
@@ -132,8 +132,8 @@ def test_the_original_augmentations(golden):
         gt = random_crop([image], 6, 1, "x")[0]
         assert np.array_equal(gt, case["gt"].numpy())
     image = data["pad_input"].numpy()
-    assert np.array_equal(pad_to([image], 8, 1)[0], data["padding_8_BORDER_REFLECT"].numpy())
-    assert np.array_equal(pad_to([image], 8, 1, mode="reflect")[0], data["padding_triple_8_REFLECT_101"].numpy())
+    assert np.array_equal(pad_to_patch([image], 8, 1)[0], data["padding_8_BORDER_REFLECT"].numpy())
+    assert np.array_equal(pad_to_patch([image], 8, 1, mode="reflect")[0], data["padding_triple_8_REFLECT_101"].numpy())
     for case in data["random_augmentation_triple"]:
         random.seed(case["seed"])
         assert np.array_equal(random_flip_rotate([image], True, True)[0], case["a"].numpy())

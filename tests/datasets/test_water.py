@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from relume.datasets.water import JERLOV, Scene, distances, random_scene, submerge, to_linear, to_srgb
+from relume.datasets.water import JERLOV, Scene, distances, random_water, submerge, to_linear, to_srgb
 
 RANGES = ((2.0, 10.0), (0.5, 8.0), (0.05, 0.5), (0.0, 0.03))
 
@@ -80,14 +80,14 @@ def test_red_fades_first_and_turbid_coasts_are_green():
 
 
 def test_scenes_are_plausible_and_reproducible():
-    scenes = [random_scene(np.random.RandomState(i), list(JERLOV), *RANGES) for i in range(100)]
+    scenes = [random_water(np.random.RandomState(i), list(JERLOV), *RANGES) for i in range(100)]
     for s in scenes:
         assert s.daylight.max() == 1 and s.daylight.min() > 0
         assert 0.49 < s.relief.min() <= s.relief.max() < 8.01
         clearest = np.min(s.absorption + 0.08 * s.scattering)
         assert np.exp(-clearest * s.relief.max()) > 0.13
         assert s.relief[0].mean() >= s.relief[-1].mean() - 1.5
-    again = random_scene(np.random.RandomState(7), list(JERLOV), *RANGES)
+    again = random_water(np.random.RandomState(7), list(JERLOV), *RANGES)
     assert np.array_equal(again.relief, scenes[7].relief) and np.array_equal(again.daylight, scenes[7].daylight)
 
 

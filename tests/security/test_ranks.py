@@ -24,7 +24,7 @@ def test_the_store_listens_on_the_masters_address_alone(address: str) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    place = meeting.Place(rank=0, world=2, local_world=2, address=address, port=port, kept=False)
+    place = meeting.RankPlace(rank=0, world=2, local_world=2, address=address, port=port, kept=False)
     with meeting._listen(place) as listening:
         assert listening.getsockname()[0] in ("127.0.0.1", "::1")
 

@@ -36,20 +36,20 @@ class Gain(NamedTuple):
 
 Row = tuple[str, str, str, str] | Gain
 """What was measured, ours, the peer's, and the ratio or the target."""
-Section = Callable[[], list[Row]]
+Measurement = Callable[[], list[Row]]
 Job = Callable[[], Any]
 
-SECTIONS: dict[str, Section] = {}
+SECTIONS: dict[str, Measurement] = {}
 
 
-def section(name: str) -> Callable[[Section], Section]:
+def section(name: str) -> Callable[[Measurement], Measurement]:
     """Register a function under the name that the command line knows it by.
 
     Raises:
         ValueError: two functions are registered under one name.
     """
 
-    def register(function: Section) -> Section:
+    def register(function: Measurement) -> Measurement:
         if name in SECTIONS:
             raise ValueError(f"two sections of the benchmark are called {name!r}")
         SECTIONS[name] = function
@@ -58,7 +58,7 @@ def section(name: str) -> Callable[[Section], Section]:
     return register
 
 
-def discover() -> dict[str, Section]:
+def discover() -> dict[str, Measurement]:
     """All sections of all files of this folder."""
     for module in sorted(found.name for found in pkgutil.iter_modules([str(HERE)])):
         importlib.import_module(f"{__package__}.{module}")

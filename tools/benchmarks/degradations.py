@@ -60,6 +60,7 @@ def raw(image: np.ndarray, d: Decisions, kernels: list[np.ndarray], rng: np.rand
     def sized(x: np.ndarray, side: int, mode: str) -> np.ndarray:
         return np.asarray(cv2.resize(x, (side, side), interpolation=modes[mode]))
 
+    # The second-order degradation in its order: two stages, then the final size and filter.
     small = SIDE // SCALE
     x = cv2.filter2D(image, -1, kernels[0], borderType=cv2.BORDER_REFLECT_101)
     x = sized(x, int(SIDE * d["scale1"]), d["mode1"])
@@ -77,6 +78,7 @@ def second_order() -> list[Row]:
     before, before_cv = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
+    # Contestants: each engine, with and without the draws, one by one and as a batch.
     try:
         image = photograph()
         planes = torch.from_numpy(image).permute(2, 0, 1)
@@ -102,6 +104,7 @@ def second_order() -> list[Row]:
         def batch() -> None:
             degrade_all(*together, SCALE, engines["tensor"])
 
+        # Rows, each against the same operations without a framework, or the next slower way.
         times = best_of(5, ours(engines["opencv"]), whole, ours(engines["tensor"]), batch, plain)
         opencv, drawing, tensor, batched, operations = (t / SAMPLES for t in times)
         size = f"{SIDE}x{SIDE}"

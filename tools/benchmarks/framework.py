@@ -30,6 +30,7 @@ def overhead() -> list[Row]:
     from relume.losses import build_loss
     from relume.schedulers import build_scheduler
 
+    # A trainer without data set, files or log around a small network, and the bare loop beside it.
     device = torch.device("cpu")
     batch = {"lq": torch.rand(2, 3, 8, 8), "gt": torch.rand(2, 3, 8, 8), "lq_path": ["a", "b"]}
     network, bare = (nn.Sequential(*(nn.Conv2d(3, 3, 1) for _ in range(50))) for _ in range(2))
@@ -66,6 +67,7 @@ def overhead() -> list[Row]:
         (bare(batch["lq"]) - batch["gt"]).abs().mean().backward()
         theirs.step()
 
+    # The difference, as a share of a usual step.
     ours, peer = best_of(200, trainer.step, plain)
     share = 100 * (ours - peer) / 0.050
     label = "trainer overhead, of a 50 ms step (target: <= 2 %)"
@@ -96,6 +98,7 @@ def loading() -> list[Row]:
     with tempfile.TemporaryDirectory() as name:
         photographs(Path(name), 32, 512)
         peer = 0.0
+        # A training set as the option file of a run describes it, with more and more processes.
         for workers in (0, 1, 2, 4):
             block = {
                 "type": "PairedImageDataset",
@@ -128,6 +131,7 @@ def loading() -> list[Row]:
                 position=0,
                 device=torch.device("cpu"),
             )
+            # Throughput after the first batches, for which processes had to start.
             for _ in range(max(2, 2 * workers)):
                 next(loader)
             began = time.perf_counter()

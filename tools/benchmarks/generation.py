@@ -45,6 +45,7 @@ def one_step() -> list[Row]:
     for batch in (1, 256 if cuda else 4):
         noise = torch.randn(batch, 3, 32, 32, device=device)
         labels = torch.eye(10, device=device)[torch.arange(batch, device=device) % 10]
+        # The least time: that of a matrix product with as many operations.
         with FlopCounterMode(display=False) as counter:
             network.sample(noise, labels)
         work = counter.get_total_flops()
@@ -53,6 +54,7 @@ def one_step() -> list[Row]:
             square = torch.randn(side, side, device=device, dtype=dtype)
             floor = mean_seconds(lambda square=square: square @ square, *calls) / (2 * side**3) * work
 
+            # The network itself, in each precision.
             def generate(noise: Any = noise, labels: Any = labels, dtype: Any = dtype) -> None:
                 with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
                     network.sample(noise, labels)

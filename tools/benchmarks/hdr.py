@@ -13,7 +13,7 @@ from torch.utils.flop_counter import flop_registry
 from .common import Job, Row, best_of, memory_row, paired, peak_mib, products_of, seconds, section, share_row, time_row
 
 OPTIONS: dict[str, Any] = {"n_encoder_res": 5, "num_blocks": [3, 5, 6, 6], "ffn_expansion_factor": 2}
-"""As in the option files: 26.7 million parameters."""
+"""Settings of the option files: 26.7 million parameters."""
 
 
 def contestants() -> dict[str, Callable[[], nn.Module]]:
@@ -37,14 +37,14 @@ def contestants() -> dict[str, Callable[[], nn.Module]]:
 
 
 def images(side: int, batch: int = 1) -> tuple[Tensor, Tensor]:
-    """Input and target."""
+    """Input and target, (batch, 3, side, side)."""
     generator = torch.Generator().manual_seed(0)
     lq, gt = (torch.rand(batch, 3, side, side, generator=generator) for _ in range(2))
     return lq, gt
 
 
 def work(network: nn.Module, lq: Tensor, gt: Tensor, backward: bool = True) -> Job:
-    """One forward pass, and one backward pass of the mean absolute difference."""
+    """One forward pass of (B, 3, H, W), or with it the backward pass of the mean absolute difference."""
 
     def forward() -> None:
         with torch.no_grad():
@@ -120,6 +120,7 @@ def gpu() -> list[Row]:
     what = f"diffir s1 forward+backward {batch}x3x{side}x{side}"
     if not torch.cuda.is_available():
         return [(what, "skipped: no GPU", "", "")]
+    # The same step in float32, counted, and compiled.
     lq, gt = (t.cuda() for t in images(side, batch))
     network = contestants()["ours"]().cuda()
     plain = work(network, lq, gt)
@@ -137,6 +138,7 @@ def gpu() -> list[Row]:
 
         return run
 
+    # Times in bfloat16, against float32 and against what bandwidth and arithmetic allow.
     eager, fused, full = paired(10, half(network), half(compiled), plain)
     least = counted.least_seconds(*limits("cuda", torch.bfloat16))
     return [

@@ -20,7 +20,9 @@ SHAPES = {
 
 
 def scan_inputs(batch: int, length: int, heads: int, width: int, states: int) -> list[Tensor]:
-    """x, dt, A, B and C of one group, with gradients; steps and decays as after Mamba-2's initialisation."""
+    """x, dt, A, B and C of one group, in the shapes of `ssd`, with gradients; steps and decays as after Mamba-2's
+    initialisation.
+    """
     torch.manual_seed(0)
     dt = torch.exp(torch.empty(batch, length, heads).uniform_(-6.9, -2.3))
     A = -torch.empty(heads).uniform_(1, 16)
@@ -30,7 +32,9 @@ def scan_inputs(batch: int, length: int, heads: int, width: int, states: int) ->
 
 
 def scans() -> dict[str, Callable[..., Tensor]]:
-    """Ours, and mamba_ssm's two pure-PyTorch forms at every chunk size, as transcribed in tests/core/ops/reference_ssd.py."""
+    """Our scan and mamba_ssm's two PyTorch forms at every chunk size, transcribed in tests/core/ops/reference_ssd.py; shapes as
+    in `ssd`.
+    """
     import reference_ssd
 
     from relume.core.ops.ssd import ssd
@@ -58,7 +62,7 @@ def scans() -> dict[str, Callable[..., Tensor]]:
 
 
 def job(function: Callable[..., Tensor], given: list[Tensor], backward: bool) -> Job:
-    """Forward, or forward and the gradients of everything."""
+    """A forward pass, or one with the gradients of all inputs; shapes are those of `function`."""
     if not backward:
         return lambda: function(*(t.detach() for t in given))
     wanted = [t for t in given if t.requires_grad]
@@ -126,7 +130,7 @@ def hybrid(phase: str, side: int) -> Job:
 
 
 CHUNKS_OF_TWINS = (256, 64)
-"""Steps that mamba_ssm's scan does at once: the original's own, and what is fastest on a CPU."""
+"""Chunks of mamba_ssm's scan: the original's own, and the fastest on a CPU."""
 
 
 def hybrid_alone(who: str, phase: str, side: str) -> Job:
@@ -207,7 +211,7 @@ def census() -> list[Row]:
 
 
 def census_by_maps(pred: Tensor, target: Tensor, patch: int = 7) -> Tensor:
-    """Differences to all neighbours by a convolution with one-hot kernels, then their soft signs, then the distance."""
+    """Census distance of planes, (B, H, W) -> (B, H, W), by a convolution with one-hot kernels to all neighbours."""
     kernel = torch.eye(patch**2).view(-1, 1, patch, patch)
     signs = []
     for x in (pred[:, None], target[:, None]):

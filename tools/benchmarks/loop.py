@@ -50,6 +50,7 @@ def spent_by(command: list[str], folder: str) -> tuple[float, float]:
 def ours(folder: str, iterations: int) -> list[str]:
     """The command of our training."""
     file = Path(folder) / "loop.yml"
+    # The same work as minimal_loop.py: same pictures, crops, network, loss, schedule and average.
     train = {
         "type": "PairedImageDataset",
         "dataroot_lq": f"{folder}/lq",
@@ -103,6 +104,7 @@ def loop() -> list[Row]:
 
     spent: list[list[float]] = [[], []]
     most = [0.0, 0.0]
+    # Runs of two lengths in turn; their difference is free of the time that a start takes.
     with tempfile.TemporaryDirectory() as folder:
         photographs(Path(folder), 32, 256)
         halve(Path(folder) / "lq")
@@ -113,6 +115,7 @@ def loop() -> list[Row]:
                 (few, _), (many, peak) = (spent_by(commands[which](n), folder) for n in (FEW, FEW + ITERATIONS))
                 spent[which].append(many - few)
                 most[which] = max(most[which], peak)
+    # Forward and backward pass alone show what is left for the loops themselves.
     mine = statistics.median(spent[0])
     theirs = mine * statistics.median(b / a for a, b in zip(*spent, strict=True))
     inner, of_theirs = paired(2 * ROUNDS + 1, step(build_network(NETWORK)), step(Network()))

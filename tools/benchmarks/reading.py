@@ -127,14 +127,18 @@ def water() -> list[Row]:
     return [on_device(f"underwater, {side}x{side}", partial(build, side)) for side in (PATCH, 2 * PATCH)]
 
 
+def radiance_files(root: str, side: int) -> None:
+    """Eight pictures (``lq``, PNG) and their radiance (``gt``, Radiance files), with this side, in a folder."""
+    for i in range(8):
+        image = cv2.resize(picture(i)[: side // 4, : side // 4], (side, side)).astype(np.float32) / 255
+        imwrite(Path(root, "lq", f"{i}.png"), image)
+        imwrite(Path(root, "gt", f"{i}.hdr"), (1000**image).astype(np.float32))
+
+
 def radiance() -> list[Row]:
     """Pictures and radiance of 256 x 256, as the AIM 2025 data are."""
-    with tempfile.TemporaryDirectory() as name:
-        root = Path(name)
-        for i in range(8):
-            image = cv2.resize(picture(i)[:64, :64], (256, 256)).astype(np.float32) / 255
-            imwrite(root / "lq" / f"{i}.png", image)
-            imwrite(root / "gt" / f"{i}.hdr", (1000**image).astype(np.float32))
+    with tempfile.TemporaryDirectory() as root:
+        radiance_files(root, 256)
 
         def build(transfer: str, on: bool) -> Any:
             block = {"type": "LDR_HDR_PairedDataset", "dataroot_lq": f"{root}/lq", "dataroot_gt": f"{root}/gt"}

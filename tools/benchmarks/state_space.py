@@ -14,7 +14,7 @@ from .common import Job, Row, memory_row, paired, peak_mib, section, time_row
 LIGHT = {"embed_dim": 60, "depths": [2], "d_state": 10, "mlp_ratio": 1.2, "upscale": 2, "drop_path_rate": 0.0}
 """The published light network, with one group of two blocks instead of four of six."""
 CHANNELS, STATES = 4 * 72, 10
-"""Of its scans, in four directions."""
+"""Channels, in four directions, and states of its scans."""
 
 
 def step_by_step(
@@ -27,7 +27,7 @@ def step_by_step(
     delta_bias: Tensor,
     delta_softplus: bool,
 ) -> Tensor:
-    """What `selective_scan` computes: all decays and inputs at once, then one step after the other (mamba_ssm's reference)."""
+    """`selective_scan`, shapes included, as in mamba_ssm's reference: all decays and inputs first, then one step at a time."""
     dt = F.softplus(delta + delta_bias[:, None]) if delta_softplus else delta + delta_bias[:, None]
     B, C = (t.repeat_interleave(u.shape[1] // t.shape[1], 1) for t in (B, C))
     decay = torch.exp(torch.einsum("bdl,dn->bdln", dt, A))

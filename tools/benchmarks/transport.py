@@ -63,7 +63,8 @@ def problem(n: int, m: int) -> Problem:
 
 
 def original(given: Problem) -> Tensor:
-    """The original's solver by its description: log-domain, three nested maxima, wrong constants where n differs from m.
+    """The plan (n, m) of the original's solver, by its description: three nested maxima, wrong constants where n differs from
+    m.
 
     Plans are what they are; this is here for the time that it takes.
     """
@@ -89,7 +90,7 @@ def original(given: Problem) -> Tensor:
 
 
 def pot(given: Problem, convert: Callable[[Tensor], Any]) -> Callable[[], Any]:
-    """POT's projected gradient descent on arrays that `convert` makes."""
+    """POT's projected gradient descent on arrays that `convert` makes of tensors, in their shapes."""
     solver = require("ot", "this section", "pip install POT==0.9.7").gromov.entropic_fused_gromov_wasserstein
     alpha, epsilon = from_lambda(LAMBDA, EPSILON)
     n, m = given.between.shape
@@ -127,10 +128,12 @@ def transport() -> list[Row]:
             structures = SquaredEuclidean(given.x / 2), SquaredEuclidean(given.y / 2)  # distances within 1
             return fused_gromov_wasserstein(given.between, *structures, **options, tol=0, cost_scale="none").plan
 
+        # Every solver on the same problem, those of others included.
         peers = [pot(given, Tensor.numpy), pot(given, lambda t: t), lambda given=given: original(given)]
         contestants = [ours, every_product, lambda ours=ours: ours(1e-6), points, *peers]
         full, products, stopping, squared, numpy, backend, origin = best_of(ROUNDS, *contestants)
         what = f"transport {n} x {m}"
+        # Times, and that all of them find plans of the same objective.
         rows += [
             (f"{what}: all 50 x 10", seconds(full), f"{seconds(numpy)} POT numpy float32", f"{full / numpy:.2f}"),
             ("", "", f"{seconds(backend)} POT torch", f"{full / backend:.2f}"),

@@ -36,7 +36,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "Spectroformer": {"dim": 4, "num_blocks": [1, 1, 1, 1], "num_refinement_blocks": 1, "num_heads": [1, 1, 2, 2]},
     "MambaIR": {"embed_dim": 30, "depths": [1], "d_state": 2, "mlp_ratio": 0.5, "drop_path_rate": 0.0, "upscale": 1},
 }
-"""Of networks that keep the size of their input."""
+"""Settings of networks that keep the size of their input."""
 ENLARGING: dict[str, dict[str, Any]] = {
     "EDSR": {"num_in_ch": 3, "num_out_ch": 3, "num_feat": 4, "num_block": 1, "upscale": 2},
     "MSRResNet": {"num_feat": 4, "num_block": 1, "upscale": 2},
@@ -44,7 +44,7 @@ ENLARGING: dict[str, dict[str, Any]] = {
     "RRDBNet": {"num_in_ch": 3, "num_out_ch": 3, "scale": 2, "num_feat": 4, "num_block": 1, "num_grow_ch": 2},
     "SRVGGNetCompact": {"num_feat": 4, "num_conv": 1, "upscale": 2},
 }
-"""Of networks that double it."""
+"""Settings of networks that double the size of their input."""
 LOSS_BLOCKS: dict[str, dict[str, Any]] = {
     "MSELoss": {},
     "SmoothL1Loss": {},
@@ -100,6 +100,7 @@ def data(folder: Path) -> None:
 
 def base(folder: Path, scale: int = 1) -> Options_:
     """A run of two iterations."""
+    # A whole training of two iterations, with validation.
     pairs = {
         "type": "PairedImageDataset",
         "dataroot_lq": str(folder / "lq"),
@@ -133,6 +134,7 @@ def base(folder: Path, scale: int = 1) -> Options_:
 def cases(folder: Path) -> dict[str, Options_]:
     """Complete option files by name, each in the middle of the ground."""
     found: dict[str, Options_] = {"plain": base(folder), "twice": base(folder, 2)}
+    # One file for each registered component.
     for name, settings in NETWORKS.items():
         found[f"network {name}"] = {**base(folder), "network_g": {"type": name, **settings}}
     for name, settings in ENLARGING.items():
@@ -146,6 +148,7 @@ def cases(folder: Path) -> dict[str, Options_]:
             opt = base(folder)
             opt["train"][key] = {"type": name, **settings}
             found[f"{kind} {name}"] = opt
+    # Files whose parts depend on each other.
     gan = base(folder, 2)
     gan["model_type"] = "SRGANModel"
     gan["network_d"] = {"type": "UNetDiscriminatorSN", "num_in_ch": 3, "num_feat": 4}

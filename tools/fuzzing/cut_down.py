@@ -13,7 +13,7 @@ from relume.core.imaging.image_io import imwrite
 from relume.core.options import Options
 
 SIDE = 96
-"""Of a generated ground truth's patch; images are a little larger."""
+"""Side of a generated ground truth's patch; images are a little larger."""
 NARROW: Mapping[str, Any] = {
     "dim": 32, "width": 16, "wf": 8, "embed_dim": 60, "num_feat": 16, "num_block": 1, "num_group": 1, "middle_blk_num": 1,
     "num_refinement_blocks": 1, "n_feats": 16, "n_resblocks": 1, "n_resgroups": 1, "num_blks": 2,
@@ -26,7 +26,7 @@ ONE_EACH = ("num_blocks", "enc_blk_nums", "dec_blk_nums", "depths", "depth")
 VIDEO = ("REDS", "Vimeo90K", "VideoTest", "VideoRecurrent")
 """How the names of data sets of clips begin."""
 FRAMES = 5
-"""Of a clip that a recurrent network is trained on."""
+"""Frames of a clip that a recurrent network is trained on."""
 
 
 class NotCut(Exception):
@@ -47,6 +47,7 @@ def cut_down(opt: Options, folder: Path, side: int | None = None) -> dict[str, A
     values = opt.to_dict()
     if values.get("train") is None or "train" not in values["datasets"]:
         raise NotCut("it trains nothing")
+    # The sides of pictures: small, but as small as the networks allow.
     scale = values["scale"]
     sets = {k: v for k, v in values["datasets"].items() if k == "train" or k.startswith("val")}
     first = next((k for k in sets if k != "train"), None)
@@ -57,11 +58,13 @@ def cut_down(opt: Options, folder: Path, side: int | None = None) -> dict[str, A
     window = values["network_g"].get("window_size")
     if isinstance(window, int):  # some networks take multiples of it only in training
         side = -(-side // (scale * window)) * scale * window
+    # Pictures of random numbers instead of the data sets, and narrow networks.
     values["datasets"] = {
         k: pictures(v, scale, folder, k == "train", side) for k, v in sets.items() if k in ("train", first)
     }
     for key in [k for k in values if k.startswith("network_")]:
         values[key] = narrow(values[key])
+    # Two iterations, without files that would have to be there.
     train = values["train"]
     train.pop("total_epoch", None)
     train.update(total_iter=2, warmup_iter=-1)
@@ -95,6 +98,7 @@ def pictures(block: Mapping[str, Any], scale: int, folder: Path, training: bool,
     Raises:
         NotCut: the block has no folder of pictures.
     """
+    # The options that stay, and small numbers for those that cost time.
     kept = {
         k: v
         for k, v in block.items()
@@ -114,6 +118,7 @@ def pictures(block: Mapping[str, Any], scale: int, folder: Path, training: bool,
     stereo = "Stereo" in block["type"]
     if kept.get("gt_size_h"):
         kept.update(gt_size_h=side, gt_size_w=side)
+    # Every folder named in the block, filled with a few pictures of fitting sizes.
     places = [k for k in kept if k.startswith("dataroot") and kept[k]]
     if not places:
         raise NotCut(f"{block['type']} has no folder of pictures")

@@ -17,13 +17,13 @@ LIBRARY: dict[str, dict[str, Any]] = {
     "RealPLKSR": {"dim": 8, "n_blocks": 1, "upscaling_factor": 2, "kernel_size": 5},
     "SAFMN": {"dim": 8, "n_blocks": 1, "upscaling_factor": 2},
 }
-"""Of networks from spandrel that double the size."""
+"""Settings of networks from spandrel that double the size."""
 LIBRARY_SAME: dict[str, dict[str, Any]] = {
     "DnCNN": {"in_nc": 3, "out_nc": 3, "nc": 8, "nb": 3},
     "DRUNet": {"in_nc": 3, "out_nc": 3, "nc": [4, 8, 8, 8], "nb": 1},
     "RetinexFormer": {"n_feat": 8, "stage": 1},
 }
-"""And of those that keep it."""
+"""Settings of networks from spandrel that keep the size."""
 LIBRARY_OPTIMIZERS = ("Prodigy", "Lion", "SOAP", "CAME", "ScheduleFreeAdamW", "AdamWScheduleFree", "LaProp")
 FEATURES = {"type": "random_conv", "width": 4, "levels": 2}
 LEVELS = {"dim": 4, "num_blocks": [1, 1, 1, 1], "num_refinement_blocks": 1, "heads": [1, 1, 2, 2], "n_encoder_res": 1}
@@ -80,6 +80,7 @@ def adversarial(folder: Path, twice: Mapping[str, Any]) -> dict[str, Options_]:
 
 def clips(folder: Path, twice: Mapping[str, Any]) -> dict[str, Options_]:
     """Recurrent networks and windows on clips, frames between frames, and pictures for two eyes."""
+    # Video: a recurrent network, and one for windows of frames.
     roots = {"dataroot_gt": str(folder / "clips/gt2"), "dataroot_lq": str(folder / "clips/lq"), "num_worker_per_gpu": 0}
     same = {**roots, "dataroot_gt": roots["dataroot_lq"]}
     window = {"type": "VideoTestDataset", "num_frame": 3, **same}
@@ -101,6 +102,7 @@ def clips(folder: Path, twice: Mapping[str, Any]) -> dict[str, Options_]:
     }
     windows["network_g"] = {"type": "EDVR", "num_feat": 4, "num_frame": 3, "hr_in": True, "with_predeblur": True}
     windows["network_g"] |= {"deformable_groups": 2, "num_extract_block": 1, "num_reconstruct_block": 1}
+    # Stereo pairs.
     eyes = {"type": "PairedStereoImageDataset", "num_worker_per_gpu": 0}
     eyes |= {"dataroot_gt": str(folder / "eyes/gt2"), "dataroot_lq": str(folder / "eyes/lq")}
     stereo = {**twice, "network_g": {"type": "NAFSSR", "up_scale": 2, "width": 4, "num_blks": 1}}
@@ -108,6 +110,7 @@ def clips(folder: Path, twice: Mapping[str, Any]) -> dict[str, Options_]:
         "train": {**eyes, "gt_size": 16, "batch_size_per_gpu": 2},
         "val": {**eyes, "name": "held_out"},
     }
+    # Frame interpolation.
     between = {**twice, "scale": 1, "model_type": "InterpolationModel"}
     moving = {"type": "SyntheticMotionDataset", "dataroot_gt": str(folder / "gt2"), "gt_size": 32, "motion": [0, 2]}
     moving |= {"num_worker_per_gpu": 0, "shorter_side": 48}

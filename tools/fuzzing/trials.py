@@ -39,7 +39,7 @@ class Outcome(NamedTuple):
     kind: str
     said: str
     seconds: float
-    """Of processor time."""
+    """Seconds of processor time."""
 
 
 KINDS = ("ran", "refused", "vague", "control characters", "endless", "traceback", "killed", "hang", "slow", "poisoned")

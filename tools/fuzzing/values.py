@@ -115,6 +115,7 @@ PIECES = (
 
 def mutated(text: str, rng: random.Random) -> bytes:
     """An option file with one to three pieces of it lost, doubled, moved, replaced or put in; some are huge."""
+    # A few changes: pieces inserted, values replaced, lines swapped, indented or made huge.
     for _ in range(rng.choice((1, 1, 2, 3))):
         a, b = sorted(rng.randrange(len(text) + 1) for _ in range(2))
         lines = text.splitlines(keepends=True)
@@ -147,6 +148,7 @@ def mutated(text: str, rng: random.Random) -> bytes:
                     lines.insert(j, rng.choice(huge))
                 text = "".join(lines)
         text = text or "\n"
+    # Some files are no longer UTF-8.
     encoded = text.encode("utf-8", "surrogatepass")
     if rng.random() < 0.05:
         spoilt = bytearray(encoded)

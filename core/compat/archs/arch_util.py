@@ -74,6 +74,7 @@ class ResidualBlockNoBN(nn.Module):
             default_init_weights([self.conv1, self.conv2], 0.1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, num_feat, H, W) -> the same shape."""
         changed: Tensor = self.conv2(self.relu(self.conv1(x)))
         return x + changed * self.res_scale
 
@@ -119,6 +120,7 @@ class DCNv2Pack(ModulatedDeformConvPack):
     """Modulated deformable convolution whose offsets come from another feature."""
 
     def forward(self, x: Tensor, feat: Tensor) -> Tensor:  # type: ignore[override]
+        """(B, in_channels, H, W) and features of the same height and width -> (B, out_channels, H, W)."""
         return self.guided(x, feat)
 
 
@@ -138,7 +140,7 @@ class LayerNorm2d(nn.Module):
 
 
 def drop_path(x: Tensor, drop_prob: float = 0.0, training: bool = False) -> Tensor:
-    """Stochastic depth: whole samples are zero with this probability, the others scaled up."""
+    """Stochastic depth for (B, ...): whole samples are zero with this probability, the others scaled up."""
     if drop_prob == 0.0 or not training:
         return x
     kept = (torch.rand((len(x),) + (1,) * (x.dim() - 1), dtype=x.dtype, device=x.device) + 1 - drop_prob).floor()
@@ -153,6 +155,7 @@ class DropPath(nn.Module):
         self.drop_prob = drop_prob or 0.0
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, ...) -> the same shape."""
         return drop_path(x, self.drop_prob, self.training)
 
 

@@ -50,6 +50,7 @@ class VGGFeatureExtractor(nn.Module):
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1))
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Features (B, C, h, w) by layer, of images (B, 3, H, W)."""
         x = (x + 1) / 2 if self.range_norm else x
         x = (x - self.mean) / self.std if self.use_input_norm else x
         found: dict[str, Tensor] = self.vgg_net(x)

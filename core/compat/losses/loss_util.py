@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def reduce_loss(loss: Tensor, reduction: str) -> Tensor:
-    """A loss by element as it is (``none``), or its ``mean`` or ``sum``.
+    """A loss by element, of any shape, as it is (``none``), or its ``mean`` or ``sum``.
 
     Raises:
         ValueError: `reduction` is none of these.
@@ -42,7 +42,10 @@ def weight_reduce_loss(loss: Tensor, weight: Tensor | None = None, reduction: st
 
 
 def weighted_loss(loss_func: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Decorator: a function ``loss(pred, target, **kwargs)`` by element takes ``weight`` and ``reduction`` as well."""
+    """Decorator: a function ``loss(pred, target, **kwargs)`` by element takes ``weight`` and ``reduction`` as well.
+
+    Shapes are those of `weight_reduce_loss`.
+    """
 
     @functools.wraps(loss_func)
     def wrapper(
@@ -62,7 +65,10 @@ def get_local_weights(residual: Tensor, ksize: int) -> Tensor:
 
 
 def get_refined_artifact_map(img_gt: Tensor, img_output: Tensor, img_ema: Tensor, ksize: int) -> Tensor:
-    """Where an output has artefacts: local times global variance of its residual, where the average does better (LDL)."""
+    """Where an output has artefacts: local times global variance of its residual, where the average does better (LDL).
+
+    Images (B, C, H, W) -> (B, 1, H, W).
+    """
     residual = (img_gt - img_output).abs().sum(1, keepdim=True)
     of_average = (img_gt - img_ema).abs().sum(1, keepdim=True)
     patch = residual.var(dim=(-1, -2, -3), keepdim=True) ** 0.2

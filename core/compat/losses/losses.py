@@ -32,19 +32,19 @@ __all__ = [
 
 @weighted_loss
 def l1_loss(pred: Tensor, target: Tensor) -> Tensor:
-    """Absolute differences."""
+    """Absolute differences of two tensors of one shape."""
     return F.l1_loss(pred, target, reduction="none")
 
 
 @weighted_loss
 def mse_loss(pred: Tensor, target: Tensor) -> Tensor:
-    """Squared differences."""
+    """Squared differences of two tensors of one shape."""
     return F.mse_loss(pred, target, reduction="none")
 
 
 @weighted_loss
 def charbonnier_loss(pred: Tensor, target: Tensor, eps: float = 1e-12) -> Tensor:
-    """``sqrt((pred - target)^2 + eps)``."""
+    """``sqrt((pred - target)^2 + eps)`` of two tensors of one shape."""
     return torch.sqrt((pred - target) ** 2 + eps)
 
 

@@ -62,6 +62,7 @@ class ModulatedDeformConv(nn.Module):
             nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
+        """(B, in, H, W) -> (B, out, h, w); `offset` and `mask` as `modulated_deform_conv` takes them, in these shapes."""
         return modulated_deform_conv(
             x,
             offset,
@@ -95,9 +96,10 @@ class ModulatedDeformConvPack(ModulatedDeformConv):
         nn.init.zeros_(self.conv_offset.bias)
 
     def guided(self, x: Tensor, feat: Tensor) -> Tensor:
-        """`x` convolved at the offsets and with the masks that `feat` gives."""
+        """`x` (B, in, H, W) convolved, with offsets and masks computed from `feat` (B, in, H, W): (B, out, h, w)."""
         first, second, mask = torch.chunk(self.conv_offset(feat), 3, dim=1)
         return super().forward(x, torch.cat((first, second), dim=1), torch.sigmoid(mask))
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        """(B, in, H, W) -> (B, out, h, w)."""
         return self.guided(x, x)

@@ -22,4 +22,5 @@ class FusedLeakyReLU(nn.Module):
         self.negative_slope, self.scale = negative_slope, scale
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, ...) -> the same shape."""
         return fused_leaky_relu(x, self.bias, self.negative_slope, self.scale)

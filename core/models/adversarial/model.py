@@ -16,16 +16,18 @@ from ....losses.gan import logits, relativistic_d_loss, relativistic_g_loss
 from ....losses.ldl import get_refined_artifact_map
 from ....losses.penalties import gradient_penalty_loss, r1_penalty
 from ...annotations import Count, Range, SomeIterations, declared, given_otherwise
+from ...degradations.draws import seeds_of
 from ...degradations.limits import Probabilities
 from ...errors import UserError
 from ...hub import unread
 from ...inference.network import NetworkTraits
+from ...inference.tiling import as_tuple
+from ...ops.constants import uploaded
 from ...ops.frozen import WithFrozenNetwork
 from .. import MODELS
 from ..base import Batch, Model, Update, flat_terms
 from ..batch_mixing import DEFAULT, Augmentation, Mixing, mistakes_of_mixing
-from ..draws import seeds_of, uniform_of, uploaded
-from ..restoration import as_tuple
+from ..draws import uniform_of
 
 MAP_KEYS = ("ldl_opt", "artifacts_opt")
 """Losses on images multiplied by LDL's map; the second is the name in LDL's own files."""
@@ -207,7 +209,9 @@ class SRGANModel(Model):
     def discriminator_terms(
         self, output: Tensor, images: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """What the discriminator minimises, and its mean logits, by log name."""
+        """What the discriminator minimises, and its mean logits, scalars by log name, for the output (B, C, H, W) and the
+        batch's images.
+        """
         loss, lq, target = self.losses["gan_opt"], images["lq"], images.get("gan", images["gt"])
         if self.relativistic:
             with torch.no_grad():
@@ -303,7 +307,7 @@ def unfit(block: Mapping[str, Any], size: int) -> str | None:
     if not ARCHS.get(block["type"]).__module__.startswith("relume.archs.discriminators."):
         return None  # of what it is made, and what it can do without memory, only its author knows
     try:
-        with unread(), torch.device("meta"):  # a check refuses no file for want of weights
+        with unread(), torch.device("meta"):  # a check refuses no file because weights are missing
             network = build_network(block)
             first = next(m for m in network.modules() if isinstance(m, nn.Conv2d))
             channels = 3 if isinstance(network, WithFrozenNetwork) else first.in_channels

@@ -16,10 +16,10 @@ from ....datasets.base import DatasetTraits, Pictures
 from ...annotations import Count, declared
 from ...errors import UserError, expanded, require
 from ...features import FeatureExtractor
+from ...ops.constants import uploaded
 from ...runtime import distributed
 from ...runtime.checkpoint import write_atomically
 from ...runtime.progress import progress
-from ..draws import uploaded
 
 log = logging.getLogger("relume")
 
@@ -188,7 +188,7 @@ def build_bank(dataset: Any, extractor: FeatureExtractor, options: BankOptions, 
 
 
 def extract(extractor: FeatureExtractor, images: Tensor, indices: list[int]) -> Tensor:
-    """Features of images on the CPU.
+    """Features (B, d) of images (B, C, H, W), on the CPU.
 
     Raises:
         UserError: some are NaN or infinite; the image is named.
@@ -202,7 +202,7 @@ def extract(extractor: FeatureExtractor, images: Tensor, indices: list[int]) -> 
 
 
 def interleaved(share: Tensor, indices: list[int], count: int) -> Tensor:
-    """The whole table, (count, ...), of the ranks' shares; every index must have come exactly once.
+    """The whole table of shape (count, ...) from the ranks' shares of it; every index must occur exactly once.
 
     Raises:
         RuntimeError: the rows are not the dataset's images, each once.
@@ -242,7 +242,7 @@ def cache_file(cache: str | None, name: str) -> Path | None:
 
 
 def save_features(path: Path, features: Tensor, extractor: FeatureExtractor, dataset: str) -> None:
-    """Write features with the ids of what they are made from and of."""
+    """Write features (count, d) with the ids of their extractor and their data set."""
     library = require("safetensors.torch", "the memory bank's cache")
     content = library.save({"features": features.contiguous()}, {"extractor": extractor.id, "dataset": dataset})
     write_atomically(path, lambda file: file.write(content))

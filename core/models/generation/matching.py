@@ -40,6 +40,9 @@ class MatchingOptions:
         inner_iters: Sinkhorn iterations of each.
         tol: see `ot.fused_gromov_wasserstein`; 0 never waits for a GPU, and replays one CUDA graph per solve. A plan that
             numbers leave the range of is then NaN, and the step is taken back; with a tolerance it is solved anew.
+        stop_on: who finds that the tolerance is reached: the ``host``, which waits for the GPU each time it looks, or the
+            ``device``: the plan is the same, nothing is waited for, and what is left of the iterations changes nothing. As with
+            a tolerance of 0 there is one CUDA graph, and a plan that breaks down is NaN. The log has ``ot_iters``.
         labels: ``penalty`` makes pairs of different classes more expensive; ``same_class`` forbids them; ``ignore`` does
             not look.
         label_penalty: what ``penalty`` adds to the cost, in units of |x - y|^2 of unit vectors, which is at most 4.
@@ -58,6 +61,7 @@ class MatchingOptions:
     outer_iters: Repeats = 10
     inner_iters: Repeats = 50
     tol: Annotated[float, Range(least=0)] = 0.0
+    stop_on: Literal["host", "device"] = "host"
     labels: Literal["penalty", "same_class", "ignore"] = "penalty"
     label_penalty: Annotated[float, Range(least=0)] = 1.0
 
@@ -80,7 +84,7 @@ def at(schedule: MaybeRamp, done: float) -> float:
     return schedule.at(done) if isinstance(schedule, Ramp) else schedule
 
 
-class Settings(NamedTuple):
+class Scheduled(NamedTuple):
     """The schedules' values in one iteration."""
 
     epsilon: float
@@ -88,7 +92,7 @@ class Settings(NamedTuple):
     temperature: float
 
 
-class Memory:
+class BankSample:
     """What one iteration sees of the bank: `rows` (m,), their features (m, d), images and classes, each fetched once.
 
     Args:
@@ -131,15 +135,16 @@ class Matching:
     def __init__(self, options: MatchingOptions) -> None:
         self.options = options
         self.graphs = ot.Graphs()
-        self.bound = 1.0 if options.tol == 0 else None
+        self.waiting = options.stop_on == "host"
+        self.bound = None if options.tol > 0 and self.waiting else 1.0
         """Largest cost, over its scale, where it is not to be asked of the device."""
 
-    def settings(self, done: float) -> Settings:
+    def settings(self, done: float) -> Scheduled:
         """The schedules' values after `done` samples."""
         o = self.options
-        return Settings(at(o.epsilon, done), at(o.fgw_lambda, done), at(o.temperature, done))
+        return Scheduled(at(o.epsilon, done), at(o.fgw_lambda, done), at(o.temperature, done))
 
-    def solve(self, features: Tensor, labels: Tensor | None, memory: Memory, settings: Settings) -> ot.Coupling:
+    def solve(self, features: Tensor, labels: Tensor | None, memory: BankSample, settings: Scheduled) -> ot.Coupling:
         """The coupling of generated features (n, d), with classes (n,) or None, with the memory.
 
         Raises:
@@ -166,7 +171,14 @@ class Matching:
             if alpha == 0:
                 budget = o.inner_iters * o.outer_iters
                 return ot.sinkhorn(
-                    cost, b=columns, epsilon=epsilon, tol=o.tol, max_iters=budget, cost_scale="max", bound=self.bound
+                    cost,
+                    b=columns,
+                    epsilon=epsilon,
+                    tol=o.tol,
+                    max_iters=budget,
+                    cost_scale="max",
+                    bound=self.bound,
+                    waiting=self.waiting,
                 )
             own: Any = features if o.structure == "sqeuclidean" else costs.euclidean(features)
             return ot.fused_gromov_wasserstein(
@@ -181,9 +193,10 @@ class Matching:
                 tol=o.tol,
                 graphs=self.graphs,
                 bound=self.bound,
+                waiting=self.waiting,
             )
 
-    def _with_labels(self, cost: Tensor, labels: Tensor | None, memory: Memory) -> tuple[Tensor, Tensor | None]:
+    def _with_labels(self, cost: Tensor, labels: Tensor | None, memory: BankSample) -> tuple[Tensor, Tensor | None]:
         """The cost with classes in it, and the marginal of the columns that makes it solvable, None if uniform."""
         if labels is None or self.options.labels == "ignore" or memory.bank.labels is None:
             return cost, None
@@ -234,7 +247,7 @@ class Targets:
     columns: Tensor | None = None
     weights: Tensor | None = None
 
-    def images(self, memory: Memory) -> Tensor:
+    def images(self, memory: BankSample) -> Tensor:
         """(n, C, H, W) in [-1, 1]."""
         if self.columns is not None:
             images = memory.bank.images_of(memory.rows[self.columns])
@@ -243,14 +256,14 @@ class Targets:
             images = targets.barycentre(self.weights, memory.images)
         return torch.where(self.sound, images, torch.nan)
 
-    def features(self, memory: Memory) -> Tensor:
+    def features(self, memory: BankSample) -> Tensor:
         """(n, d), of length 1."""
         if self.columns is not None:
             return memory.features[self.columns]
         assert self.weights is not None
         return F.normalize(targets.barycentre(self.weights, memory.features), dim=1)
 
-    def distances(self, memory: Memory) -> Tensor:
+    def distances(self, memory: BankSample) -> Tensor:
         """(n, n), those among the features of targets that the plan expects."""
         return targets.expected_distances(self.plan, memory.euclidean)
 
@@ -262,7 +275,7 @@ class Targets:
 
     @property
     def distinct(self) -> float | Tensor:
-        """How many different columns were chosen, over the number of images; 1 for means."""
+        """How many different columns were chosen, over the number of images, a scalar; 1 for means."""
         if self.columns is None:
             return 1.0
         ordered = self.columns.sort().values

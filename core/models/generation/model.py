@@ -14,17 +14,19 @@ from torch import Tensor, nn
 
 from ....losses.base import LossTraits
 from ...annotations import Range, declared
+from ...degradations.draws import seeds_of
 from ...errors import UserError
 from ...features import FEATURES, FeatureExtractor, build_features
 from ...inference.network import NetworkTraits
+from ...ops.constants import uploaded
 from ...runtime import distributed, parallel
 from ...runtime.step_graph import Unrepeatable
 from .. import MODELS
 from ..base import Batch, Model, Update, flat_terms, log_name
-from ..draws import seeds_of, standard_normal, uniforms_of, uploaded
+from ..draws import standard_normal, uniforms_of
 from .bank import BankOptions, MemoryBank, build_bank
 from .checks import check_classes, mistakes_of_modes
-from .matching import Matching, MatchingOptions, Memory, Settings, Targets
+from .matching import BankSample, Matching, MatchingOptions, Scheduled, Targets
 from .times import Times
 
 log = logging.getLogger("relume")
@@ -67,8 +69,8 @@ class Step:
 
     iteration: int
     micros: list[Micro]
-    settings: Settings
-    memory: Memory | None
+    settings: Scheduled
+    memory: BankSample | None
     begun: bool = False
     """Whether some micro-batch is under way."""
     shared: list[tuple[Targets, dict[str, Tensor | float]]] | None = None
@@ -264,7 +266,7 @@ class GenerationModel(Model):
         done = iteration if self.legacy_schedule else self.samples_seen
         memory = None
         if self.bank is not None:
-            memory = Memory(self.bank, self.bank.draw(iteration, self.bank_options.subset))
+            memory = BankSample(self.bank, self.bank.draw(iteration, self.bank_options.subset))
         return Step(iteration, [], self.matching.settings(done), memory)
 
     def _micro(self, batch: Batch) -> Micro:
@@ -354,7 +356,7 @@ class GenerationModel(Model):
         return Aims(chosen.images(memory), wanted, context, logs)
 
     def _match(
-        self, features: Tensor, labels: Tensor | None, uniforms: Tensor, memory: Memory, settings: Settings
+        self, features: Tensor, labels: Tensor | None, uniforms: Tensor, memory: BankSample, settings: Scheduled
     ) -> tuple[Targets, dict[str, Tensor | float]]:
         # Where features are NaN or infinite, so are the losses: the guard takes the step back on every rank.
         features = torch.where(features.isfinite().all(), features, 0)
@@ -368,9 +370,11 @@ class GenerationModel(Model):
             "epsilon": settings.epsilon,
             "fgw_lambda": settings.fgw_lambda,
         }
+        if self.matching.options.tol > 0:
+            logs["ot_iters"] = coupling.iters
         return chosen, logs
 
-    def _match_all(self, step: Step, memory: Memory) -> list[tuple[Targets, dict[str, Tensor | float]]]:
+    def _match_all(self, step: Step, memory: BankSample) -> list[tuple[Targets, dict[str, Tensor | float]]]:
         """Match everything that this iteration generates, on all ranks; targets of this rank's micro-batches."""
         rows, labels, uniforms = [], [], []
         for micro in step.micros:
@@ -391,7 +395,7 @@ class GenerationModel(Model):
 
     # ------------------------------------------------------------ generating
     def predict(self, batch: Batch) -> dict[str, Tensor]:
-        """Images from the seeds of a batch.
+        """Images (B, C, H, W) from the seeds of a batch.
 
         Raises:
             UserError: the batch has no seeds.

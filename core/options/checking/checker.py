@@ -29,7 +29,7 @@ from .kinds import (
     same_shape,
     scalar,
 )
-from .words import describe, describe_node, flow, join, shown
+from .words import describe, describe_node, flow, join_keys, shown
 
 MOST_PROBLEMS = 200
 """Mistakes after which no further keys are looked at."""
@@ -73,12 +73,14 @@ class Checker:
             exact: refuse to turn one type into another.
             limited: whether numbers have to be within `ceiling`.
         """
+        # What no value may be.
         origin = typing.get_origin(annotation)
         if isinstance(node, Scalar) and isinstance(node.value, str) and (found := FORBIDDEN.search(node.value)):
             character = f"the character U+{ord(found[0]):04X}"
             return self.problem(node.place, key, f"{character} is not allowed, got {describe_node(node)}")
         if annotation is float and is_infinite(node):
             return self.problem(node.place, key, f"must be a finite number, got {describe_node(node)}")
+        # What the annotation says, from the most to the least specific.
         if origin is typing.Annotated:
             return self._annotated(node, annotation, key, exact)
         if origin is Literal:
@@ -108,6 +110,7 @@ class Checker:
         return to_python(node)  # Any, or something that YAML cannot say and only its owner can judge
 
     def _annotated(self, node: Node, annotation: Any, key: str, exact: bool) -> Any:
+        # A name or a block of a registry.
         inner, *extras = typing.get_args(annotation)
         registry = registry_of(annotation)
         if registry is not None and inner is str:
@@ -117,6 +120,7 @@ class Checker:
             return self.component(node, registry, more, key)
         if MAY_BE_INFINITE in extras and isinstance(node, Scalar) and node.value == math.inf:
             return math.inf
+        # Infinity, and numbers of epochs, where a range allows them.
         limits = [extra for extra in extras if isinstance(extra, Range)]
         if is_infinite(node) and any((wild := scalar(node, float, False)) not in limit for limit in limits):
             return self.problem(node.place, key, f"must be {limits[0]}, got {wild}")
@@ -127,6 +131,7 @@ class Checker:
                 return self.problem(node.place, key, f"must be {limits[0]}, got {span}") if none else span
             if inner is int and scalar(node, int, exact) is BAD:
                 return self.expected(node, annotation, key)
+        # The value itself, and then every range and rule for it.
         unlimited = OF_ANY_SIZE in extras or any(limit.most is not None or limit.below is not None for limit in limits)
         value = self.check(node, inner, key, exact=exact, limited=not unlimited)
         for extra in extras:
@@ -206,7 +211,7 @@ class Checker:
         names = next((m for m in getattr(keys, "__metadata__", ()) if isinstance(m, Names)), None)
         values = {}
         for name, entry in node.entries.items():
-            dotted = join(key, name)
+            dotted = join_keys(key, name)
             if names is not None and name not in names:
                 self.unknown(entry, name, key, names.examples, key)
                 continue
@@ -225,7 +230,7 @@ class Checker:
 
     def unknown(self, entry: Entry, name: str, owner: str, accepted: typing.Iterable[str], key: str) -> None:
         """Record a key that its block does not have."""
-        self.problem(entry.place, join(key, name), unknown_key(name, owner, accepted), say_key=False)
+        self.problem(entry.place, join_keys(key, name), unknown_key(name, owner, accepted), say_key=False)
 
     def tolerated(self, entry: Entry, name: str, key: str) -> bool:
         """Whether a key that its block does not have is accepted all the same, and noted."""
@@ -234,6 +239,7 @@ class Checker:
     def fields(self, block: Block, accepted: Mapping[str, Parameter], key: str, owner: str) -> dict[str, Any]:
         """The values of a block with known keys; those that are unknown, wrong or missing are reported and left out."""
         values = {}
+        # Every key that is given.
         for name, entry in block.entries.items():
             if len(self.problems) > MOST_PROBLEMS:
                 break
@@ -247,10 +253,11 @@ class Checker:
                 annotation = Union[annotation, None]  # noqa: UP007 - `|` refuses annotations that are strings or modules
             if parameter.range is not None:
                 annotation = typing.Annotated[annotation, parameter.range]
-            value = self.check(entry.node, annotation, join(key, name))
+            value = self.check(entry.node, annotation, join_keys(key, name))
             if value is not BAD:
                 values[name] = value
-                self.locate(join(key, name), entry)
+                self.locate(join_keys(key, name), entry)
+        # Keys that are not given and must be.
         strange = [n for n in block.entries if n not in accepted]
         lacking = [n for n, p in accepted.items() if p.required and n not in block.entries]
         lacking = [
@@ -262,6 +269,7 @@ class Checker:
 
     def component(self, node: Node, registry: Registry, more: Any, key: str) -> Any:
         """A ``type:`` block; `more` is a dataclass of keys that it may have besides its constructor's parameters."""
+        # The name of the component.
         if not isinstance(node, Block):
             return self.problem(
                 node.place,
@@ -272,13 +280,14 @@ class Checker:
             known = listing(registry.names(), all_of_them=registry.command)
             text = f"{key} lacks 'type', the name of {article(registry.noun)}. Known: {known}."
             return self.problem(node.place, "", text)
-        name = self._name(node.entries["type"].node, registry, join(key, "type"))
+        name = self._name(node.entries["type"].node, registry, join_keys(key, "type"))
         if name is BAD:
             return BAD
         try:
             own = self.own_parameters(registry, name, key)
         except UserError as e:
-            return self.problem(node.entries["type"].node.place, join(key, "type"), str(e), say_key=False)
+            return self.problem(node.entries["type"].node.place, join_keys(key, "type"), str(e), say_key=False)
+        # Its keys, and those that the place adds.
         before = len(self.problems)
         extra = parameters(more) if more else {}
         node = self.inherited(node, registry, {**own, **extra}, key)
@@ -346,7 +355,7 @@ class Checker:
         field, colon, rest = str(error).partition(": ")
         if colon and field in block.entries:
             node = block.entries[field].node
-            return self.problem(node.place, join(key, field), with_value(rest, node))
+            return self.problem(node.place, join_keys(key, field), with_value(rest, node))
         first = next((entry.node for name, entry in block.entries.items() if str(error).startswith(f"{name} ")), None)
         return self.problem(block.place, key, with_value(str(error), first))
 

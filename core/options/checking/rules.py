@@ -25,7 +25,6 @@ from ..refused import other_dialect, topic_of
 from ..schema import PATH_KEYS, NetworkBlock, Options, Paths, Train, Val
 from ..wrappers import written_out
 from .checker import Checker
-from .elsewhere import elsewhere
 from .keys import (
     FROM_ABOVE,
     PLACES,
@@ -38,7 +37,7 @@ from .keys import (
 from .kinds import BAD, parameters
 from .trial import TRIALS
 from .whole import cautions, mistakes_in_best, mistakes_in_plateaus, mistakes_in_training
-from .words import describe_node, join, spelled
+from .words import as_yaml, describe_node, join_keys
 
 RUNNING = "plugins: running "
 """How a note begins that says whose code runs."""
@@ -108,7 +107,7 @@ class OptionsChecker(Checker):
                 self.problem(root.entries[key].place if key in root.entries else root.place, "", str(e))
         for key, text in (*mistakes_in_best(values), *mistakes_in_plateaus(values), *model.mistakes(values)):
             node = self._node(root, key)
-            given = isinstance(node, Scalar) and node.value is not None and spelled(node.value) not in text
+            given = isinstance(node, Scalar) and node.value is not None and as_yaml(node.value) not in text
             self.problem(self._place(root, key), key, f"{text}, got {describe_node(node)}" if given and node else text)
         self.notes += [Problem(self._place(root, key), f"{key}: {text}") for key, text in cautions(values)]
 
@@ -270,7 +269,7 @@ class OptionsChecker(Checker):
         reason = why_ignored(key, name, entry.node)
         if reason is None:
             return False
-        self.notes.append(Problem(entry.place, f"{join(key, name)}: ignored, {reason}"))
+        self.notes.append(Problem(entry.place, f"{join_keys(key, name)}: ignored, {reason}"))
         return True
 
     # ---------------------------------------------------------------- keys by pattern
@@ -355,7 +354,7 @@ class OptionsChecker(Checker):
     def _translated(self, block: Block, key: str, accepted: Iterable[str]) -> Block:
         """A block with a fork's keys under their names here, which is noted."""
         block, said = translated(block, key, accepted)
-        self.notes += [Problem(place, f"{join(key, name)}: taken as {new}") for name, new, place in said]
+        self.notes += [Problem(place, f"{join_keys(key, name)}: taken as {new}") for name, new, place in said]
         return block
 
     def completed(self, block: Block, cls: Any, values: dict[str, Any], key: str) -> Any:
@@ -372,6 +371,8 @@ class OptionsChecker(Checker):
                 entry.place, name, f"{self.model_type} has no use for '{name}'. Accepted: {known}.", say_key=False
             )
             return
+        from .elsewhere import elsewhere
+
         near = None
         if key == "train":
             listed = [a for a in accepted if not names_component(a)]
@@ -379,7 +380,7 @@ class OptionsChecker(Checker):
         text = unknown_key(name, owner, accepted, near, elsewhere(name, key))
         if key.startswith("network_") and not plugged.active() and not did_you_mean(name, accepted):
             text += " A fork's copy that has it is named under plugins: [file.py]."
-        self.problem(entry.place, join(key, name), text, say_key=False)
+        self.problem(entry.place, join_keys(key, name), text, say_key=False)
 
 
 def without_null_sets(root: Block) -> Block:

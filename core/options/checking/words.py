@@ -20,6 +20,7 @@ FLOW = 60
 
 def describe(annotation: Any, many: bool = False) -> str:
     """An annotation in words: ``"a list of integers"``; with `many`, ``"integers"``."""
+    # From the most specific kind of annotation to the least.
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     registry = registry_of(annotation)
     if registry is not None:
@@ -37,7 +38,7 @@ def describe(annotation: Any, many: bool = False) -> str:
         words = SCALARS[annotation]
         return f"{words.split(' ', 1)[1]}s" if many and annotation is not bool else words
     if origin is Literal:
-        return "one of " + listing(map(spelled, arguments)) if len(arguments) > 1 else spelled(arguments[0])
+        return "one of " + listing(map(as_yaml, arguments)) if len(arguments) > 1 else as_yaml(arguments[0])
     if origin in (Union, types.UnionType):
         options = [describe(a, many) for a in arguments if expressible(a)]
         return " or ".join(dict.fromkeys(options))
@@ -56,7 +57,7 @@ def number(value: Any) -> str:
     return str(value)
 
 
-def spelled(value: Any) -> str:
+def as_yaml(value: Any) -> str:
     """A scalar as YAML would have it, strings in quotes."""
     names: dict[Any, str] = {None: "null", True: "true", False: "false"}
     return (
@@ -70,7 +71,7 @@ def spelled(value: Any) -> str:
 
 def shown(value: Any) -> str:
     """A value in messages that name it after its option."""
-    return spelled(value) if isinstance(value, (str, int, float, bool)) or value is None else printable(value)
+    return as_yaml(value) if isinstance(value, (str, int, float, bool)) or value is None else printable(value)
 
 
 def describe_node(node: Node) -> str:
@@ -79,7 +80,7 @@ def describe_node(node: Node) -> str:
         return f"the {'block' if isinstance(node, Block) else 'list'} {flow(node)}"
     kinds = {str: "the string", bool: "", type(None): "", int: "the integer", float: "the number"}
     kind = kinds.get(type(node.value), f"a {type(node.value).__name__}:")
-    return f"{kind} {spelled(node.value)}".strip()
+    return f"{kind} {as_yaml(node.value)}".strip()
 
 
 def flow(node: Node, room: int = FLOW) -> str:
@@ -90,7 +91,7 @@ def flow(node: Node, room: int = FLOW) -> str:
     ("{a: [1, null], b: 'x'}", '[100, 100, 100, ...]')
     """
     if not isinstance(node, (Block, Items)):
-        return spelled(node.value)
+        return as_yaml(node.value)
     named, most = isinstance(node, Block), max(room, 1)
     parts: list[tuple[str, Node]] = (
         [(f"{printable(e.key, FLOW)}: ", e.node) for e in itertools.islice(node.entries.values(), most)]
@@ -107,7 +108,7 @@ def flow(node: Node, room: int = FLOW) -> str:
     return f"{{{', '.join(pieces)}}}" if named else f"[{', '.join(pieces)}]"
 
 
-def join(key: str, name: str) -> str:
+def join_keys(key: str, name: str) -> str:
     """A dotted key, as messages show it."""
     name = printable(name)
     return f"{key}.{name}" if key else name

@@ -15,9 +15,7 @@ from ...errors import UserError, did_you_mean, expanded, printable, unreadable
 from ...errors.paths import real
 from ...files.trust import NotTrusted, require_trust
 from ...registry import plugged
-from .kinds import FilePlugin, FolderPlugin, ModulePlugin
 from .tree import Finder, module_name
-from .unrun import UnrunPlugin
 
 __all__ = ["READ", "activate", "import_plugin", "include", "look_at", "module_name", "path_of"]
 
@@ -38,6 +36,8 @@ def import_plugin(plugin: str, folder: Path) -> str:
     Raises:
         UserError: there is no such thing, importing it fails, or it is a model wrapper of BasicSR's.
     """
+    from .kinds import FilePlugin, FolderPlugin, ModulePlugin
+
     path = path_of(plugin, folder)
     if path is None:
         return _active(plugged.known(plugin) or ModulePlugin(plugin))
@@ -57,6 +57,8 @@ def look_at(plugin: str, folder: Path) -> tuple[str, str]:
     Raises:
         UserError: it is an installed module, which only importing it would show, or cannot be read as Python.
     """
+    from .unrun import UnrunPlugin
+
     path = path_of(plugin, folder)
     if path is None or not path.exists():
         raise UserError(f"{printable(plugin)}: was not looked at, as only running it would show what is in it")

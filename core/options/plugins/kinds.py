@@ -179,6 +179,7 @@ def python_files(folder: Path) -> Iterator[Path]:
 
     def within(place: Path) -> Iterator[Path]:
         nonlocal entries
+        # Links that lead back, folders that may not be read, and too many files.
         real = os.path.realpath(place)
         if real in seen or not os.access(place, os.R_OK | os.X_OK):
             return
@@ -192,6 +193,7 @@ def python_files(folder: Path) -> Iterator[Path]:
             raise UserError(
                 f"plugins: {printable(folder)}: more than {MOST_ENTRIES:,} files and folders, which no fork has"
             )
+        # Modules and folders of modules, without what belongs to an installation.
         for path in found:
             if path.name.startswith((".", "__pycache__")) or path.name in SKIPPED:
                 continue

@@ -45,7 +45,7 @@ NEVER_LOCAL = {"torch", "torchvision", "numpy", "scipy", "cv2", "PIL", "skimage"
 PARTS = {"arch", "archs", "data", "datasets", "losses", "metrics", "models", "modules", "networks", "utils"}
 """Folders that lie inside a package, whether they say so by an ``__init__`` or not."""
 DOT = "\u00b7"
-"""In a module's name, a dot of its file's."""
+"""Character that stands in a module's name for a dot of its file's name."""
 
 
 # ------------------------------------------------------------------ files and names
@@ -195,7 +195,7 @@ def load(target: str) -> ModuleType:
             ours = _ours(inside)
             if ours is None:
                 raise
-            log.debug("%s: cannot be imported (%s); Relume's own stands in", located(target), e)
+            log.debug("%s: cannot be imported (%s); Relume's own is used instead", located(target), e)
             return ours
     ours = _ours(inside)
     if ours is not None:

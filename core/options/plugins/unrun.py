@@ -22,9 +22,9 @@ FAMILIES = {
     "scheduler": ("SCHED", "Scheduler"),
     "optimizer": ("OPTIM", "Optimizer"),
 }
-"""By a registry's noun, what is in the names of its decorators, and of the classes that its members are derived from.
+"""What the names of a registry's decorators contain, and those of the classes that its members derive from, by its noun.
 
-Of others a signature says too little."""
+For other registries a signature says too little."""
 PLAIN = {"int": int, "float": float, "str": str, "bool": bool}
 Definition = ast.ClassDef | ast.FunctionDef
 

@@ -12,7 +12,7 @@ from ...errors.paths import NOT_THERE, real
 from .. import shipped
 from ..nodes import Block, Entry, Items, Node, OptionError, Place, Problem, Scalar, merge
 from ..refused import other_format
-from .source import Source
+from .source import YamlText
 
 BASE = "_base_"
 COMMAND_LINE = 1_000_000
@@ -93,7 +93,7 @@ class Reader:
         if text is None:
             return None
         self._files += 1
-        source = Source(path, _real(path).parent, self._files, self.problems, twice=self._twice)
+        source = YamlText(path, _real(path).parent, self._files, self.problems, twice=self._twice)
         if (told := other_format(path, text)) is not None:
             source.problem(source.place(0, 0), told)
             return None
@@ -133,6 +133,7 @@ class Reader:
 
     def _based(self, node: Block, chain: tuple[str, ...]) -> Block:
         """`node` on top of the files that its ``_base_`` names."""
+        # The node without the key itself.
         entries = dict(node.entries)
         entry = entries.pop(BASE, None)
         node = Block(entries, node.place)
@@ -140,6 +141,7 @@ class Reader:
             return node
         bases = entry.node.items if isinstance(entry.node, Items) else (entry.node,)
         merged: Node = Block({})
+        # Each file it names, unless it includes this one.
         for base in bases:
             if not (isinstance(base, Scalar) and isinstance(base.value, str)):
                 self.problems.append(Problem(base.place, f"{BASE}: expected the path of an option file"))
@@ -174,7 +176,7 @@ class Reader:
         if keys[0] == BASE:
             self.problems.append(Problem(place, f"{BASE} cannot be overridden"))
             return None
-        source = Source(place.source, place.folder, rank, self.problems, place)
+        source = YamlText(place.source, place.folder, rank, self.problems, place)
         node: Node | None = source.nodes(value) if value.strip() else Scalar(None, "", place)
         if node is None:
             return None

@@ -17,7 +17,7 @@ MOST_DIGITS = 400
 """Most digits of a number."""
 
 
-class Source:
+class YamlText:
     """One YAML text.
 
     Args:

@@ -14,7 +14,6 @@ from torch import nn
 from ...annotations import Range, setting
 from ...errors import UserError, printable
 from ...registry import Registry, unknown_key
-from ..patience import at_most
 from . import library
 from .uncompiled import spare_compiler, without_compiler
 
@@ -146,6 +145,7 @@ MATCHING = 2.0
 
 def _groups(named: Sequence[tuple[str, nn.Parameter]], rules: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Each parameter in exactly one group: that of the first rule matching its name, else the last, ruleless one."""
+    # An empty group for each rule, and one for the rest.
     groups = [{**{k: v for k, v in rule.items() if k != "params"}, "params": []} for rule in rules]
     rest: dict[str, Any] = {"params": []}
     try:
@@ -154,6 +154,9 @@ def _groups(named: Sequence[tuple[str, nn.Parameter]], rules: Sequence[Mapping[s
         raise UserError(
             f"param_groups: each entry needs 'params', a regular expression on parameter names ({e})"
         ) from e
+    if patterns:
+        from ..patience import at_most
+    # The first rule that matches takes the parameter.
     for name, parameter in named:
         index = None
         for i, pattern in enumerate(patterns):
@@ -165,6 +168,7 @@ def _groups(named: Sequence[tuple[str, nn.Parameter]], rules: Sequence[Mapping[s
                 index = i
                 break
         (rest if index is None else groups[index])["params"].append(parameter)
+    # A rule that matches nothing is a mistake.
     for rule, group in zip(rules, groups, strict=True):
         if not group["params"]:
             raise UserError(

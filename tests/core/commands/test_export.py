@@ -34,7 +34,7 @@ def export(tmp_path, monkeypatch, capsys):
     data = {"type": "SingleImageDataset", "dataroot_lq": "x", "mean": [0.4, 0.5, 0.6], "std": [0.5, 0.5, 0.5]}
     opt = {"name": "x", "model_type": "SRModel", "scale": 2, "network_g": SMALL, "datasets": {"test": data}}
     nets = [build_network(SMALL).state_dict() for _ in range(2)]
-    about = description.describe(check(opt), average=True)
+    about = description.weights_description(check(opt), average=True)
     checkpoint.save(Path("w.pth"), {"params": nets[0], "params_ema": nets[1], "relume": about})
 
     def call(target: str, *arguments: str) -> tuple[int, str]:
@@ -175,7 +175,7 @@ def other(network: dict, kind: str, **changes: object) -> torch.nn.Module:
     """Weights of another task in w.pth."""
     opt = {"name": "x", "model_type": kind, "network_g": {**network, **changes}}
     net = build_network(opt["network_g"]).eval()
-    checkpoint.save(Path("w.pth"), {"params": net.state_dict(), "relume": description.describe(check(opt))})
+    checkpoint.save(Path("w.pth"), {"params": net.state_dict(), "relume": description.weights_description(check(opt))})
     return net
 
 

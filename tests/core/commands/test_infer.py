@@ -48,7 +48,9 @@ def weights(name: str, folder: Path) -> str:
         "datasets": {"test": {"type": "SingleImageDataset", "dataroot_lq": "x"}},
     }
     path = folder / f"{name}.pth"
-    checkpoint.save(path, {"params": build_network(block).state_dict(), "relume": description.describe(check(opt))})
+    checkpoint.save(
+        path, {"params": build_network(block).state_dict(), "relume": description.weights_description(check(opt))}
+    )
     return str(path)
 
 
@@ -401,7 +403,9 @@ def clip_weights(folder: Path, block: dict[str, Any]) -> str:
     }
     torch.manual_seed(0)
     path = folder / f"{block['type']}.pth"
-    checkpoint.save(path, {"params": build_network(block).state_dict(), "relume": description.describe(check(values))})
+    checkpoint.save(
+        path, {"params": build_network(block).state_dict(), "relume": description.weights_description(check(values))}
+    )
     return str(path)
 
 

@@ -16,9 +16,9 @@ from relume.core.errors import UserError
 from relume.core.imaging.image_io import imwrite, read_pixels
 from relume.core.options.places import missing
 from relume.core.preparation import published
-from relume.core.preparation.requests import size_of
+from relume.core.preparation.requests import file_size
 from relume.datasets import build_dataset
-from relume.datasets.origins import KNOWN, ORIGINS, UNPACKED, origin_of, table
+from relume.datasets.origins import KNOWN, ORIGINS, UNPACKED, origin_of, origins_table
 
 ROOT = Path(relume.__file__).resolve().parent
 SYSTEMS = ("underwater", "hdr", "vfi", "generation", "realsr", "stereo")
@@ -48,9 +48,9 @@ def block(name: str, part: str) -> dict[str, Any]:
 
 
 def test_the_page_has_the_table_and_every_data_set_its_way(capsys: pytest.CaptureFixture[str]) -> None:
-    assert table() in (ROOT / "docs/data.md").read_text()
+    assert origins_table() in (ROOT / "docs/data.md").read_text()
     assert {o.name for o in ORIGINS if o.prepare != UNPACKED} == set(published.WAYS)
-    assert prepare() == 0 and capsys.readouterr().out.strip() == table()
+    assert prepare() == 0 and capsys.readouterr().out.strip() == origins_table()
     assert prepare("uieb") == 0 and "source: https://li-chongyi" in capsys.readouterr().out
 
 
@@ -193,6 +193,6 @@ def test_a_pipe_among_the_pictures_is_not_waited_for() -> None:
     Path("d").mkdir()
     os.mkfifo("d/a.png")
     with pytest.raises(UserError, match=r"d/a\.png: cannot be read"):
-        size_of(Path("d/a.png"))
+        file_size(Path("d/a.png"))
     picture("d/b.png", (5, 7))
-    assert size_of(Path("d/b.png")) == (5, 7)
+    assert file_size(Path("d/b.png")) == (5, 7)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from relume.core.metrics.published import METHODS, SOURCES, published
+from relume.core.metrics.published import METHODS, SOURCES, published_scores
 from relume.core.metrics.report import TestSet, about, report
 
 
@@ -51,7 +51,7 @@ def test_figures_of_other_metrics_are_left_out() -> None:
     ],
 )
 def test_figures_are_where_they_belong(test_set, method, scores) -> None:
-    assert {m.method: m.scores[test_set] for m in published(test_set)}[method] == scores
+    assert {m.method: m.scores[test_set] for m in published_scores(test_set)}[method] == scores
 
 
 def test_figures_are_plausible_and_have_sources() -> None:
@@ -64,5 +64,5 @@ def test_figures_are_plausible_and_have_sources() -> None:
             ]
             assert all(low <= v <= high for k, v in scores.items() if k != "ssim")
             assert 0.85 < scores.get("ssim", 0.9) < 1
-    assert not published("no such set")
-    assert [len(published(f"SNU-FILM {level}")) for level in ("easy", "medium", "hard", "extreme")] == [17] * 4
+    assert not published_scores("no such set")
+    assert [len(published_scores(f"SNU-FILM {level}")) for level in ("easy", "medium", "hard", "extreme")] == [17] * 4

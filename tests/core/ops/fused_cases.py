@@ -27,6 +27,7 @@ from relume.core.ops.pixelwise import gated_feed_forward
 from relume.core.ops.rms_norm import rmsnorm_gated
 from relume.core.ops.selective_scan import selective_scan
 from relume.core.ops.simple_gate import gate_halves, gate_halves_and_mean
+from relume.core.ops.smoothness import smoothness_sums
 from relume.core.ops.spectral_mixing import spectral_mixing
 from relume.core.ops.ssd import ssd
 from relume.core.ops.ssim import gaussian, similarity
@@ -83,7 +84,7 @@ def scans(batch: int) -> list[Case]:
 
     return [
         (scan, [*drawn(150, 4, 2, 8, 16), normal(4), normal(batch, 4, 8, 16)]),
-        (scan, [*drawn(3, 2, 1, 40, 33), normal(2, 40), None]),
+        (scan, [*drawn(3, 2, 1, 40, 70), normal(2, 40), None]),
     ]
 
 
@@ -116,7 +117,7 @@ def windows(batch: int) -> list[Case]:
 
 def distances(batch: int) -> list[Case]:
     def distance(pred: Tensor, patch_size: int) -> Tensor:
-        return census_distance(pred, pred.detach().flip(1, 2) + 0.1, patch_size)
+        return census_distance(pred, pred.detach().flip(-1) + 0.1, patch_size)
 
     shapes = (batch, 17, 19), (batch, 1, 300), (batch, 8, 4)
     sides = (7, 5, 3)
@@ -213,6 +214,18 @@ def stencils(batch: int) -> list[Case]:
     ]
 
 
+def smooth_flows(batch: int) -> list[Case]:
+    def sums(flow: Tensor, channels: int) -> Tensor:
+        return smoothness_sums(flow, flow.detach().flip(2, 3).repeat(1, 2, 1, 1)[:, :channels])
+
+    last = normal(batch, 4, 9, 30).to(memory_format=torch.channels_last)
+    return [
+        (functools.partial(sums, channels=3), [normal(batch, 2, 7, 5)]),
+        (functools.partial(sums, channels=3), [last]),
+        (functools.partial(sums, channels=1), [normal(batch, 1, 1, 6)]),
+    ]
+
+
 def scales(batch: int) -> list[Case]:
     def drawn(*size: int) -> list[Tensor | None]:
         return [0.1 * normal(batch, 1, *size)]
@@ -262,6 +275,7 @@ CASES: dict[str, Callable[[int], list[Case]]] = {
     "charbonnier": smooth_distances,
     "laplacian": pyramids,
     "gradient": stencils,
+    "smoothness": smooth_flows,
     "flow_warp": warps,
     "selective_scan": selective_scans,
     "simple_gate": gates,
@@ -270,9 +284,9 @@ CASES: dict[str, Callable[[int], list[Case]]] = {
     "polar": spectra,
 }
 """By op: the cases for a batch of so many samples."""
-OTHER = {"sinkhorn", "log_sinkhorn"}
-"""Ops that have no gradient and work in place: they have tests of their own."""
-SINGLE = {"census", "charbonnier", "gradient", "laplacian", "ms_ssim", "ssim"}
+OTHER = {"sinkhorn", "log_sinkhorn", "filter_images", "jpeg"}
+"""Ops that have no gradient: they have tests of their own."""
+SINGLE = {"census", "charbonnier", "gradient", "laplacian", "ms_ssim", "smoothness", "ssim"}
 """Those that take float32 alone."""
 NEVER_EMPTY = {"ssd", "selective_scan"}
 """Those that refuse an empty batch, fused or not."""

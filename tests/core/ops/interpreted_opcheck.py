@@ -14,9 +14,11 @@ from relume.core.ops import (
     causal_conv1d_triton,
     census_triton,
     charbonnier_triton,
+    filter_images_triton,
     flow_warp_triton,
     gdfn_triton,
     gradient_triton,
+    jpeg_triton,
     laplacian_triton,
     layer_norm_triton,
     log_sinkhorn_triton,
@@ -28,6 +30,7 @@ from relume.core.ops import (
     selective_scan_triton,
     simple_gate_triton,
     sinkhorn_triton,
+    smoothness_triton,
     spectral_mixing_triton,
     ssd_triton,
     ssim_triton,
@@ -48,7 +51,7 @@ CASES = {
     "layer_norm": (layer_norm_triton.fused, (drawn(2, 3, 3, 6), drawn(6), drawn(6), 1e-5, True, torch.float32)),
     "rms_norm": (rms_norm_triton.fused, (drawn(2, 3, 8), drawn(8), drawn(2, 3, 8), 1e-5, 4, True)),
     "causal_conv1d": (causal_conv1d_triton.fused, (drawn(1, 7, 5), drawn(5, 3), drawn(5), None, True)),
-    "gdfn": (gdfn_triton.gate, (drawn(1, 3, 4, 5), drawn(1, 3, 4, 5), drawn(10, 1, 3, 3), drawn(10))),
+    "gdfn": (gdfn_triton.gelu_gate, (drawn(1, 3, 4, 5), drawn(1, 3, 4, 5), drawn(10, 1, 3, 3), drawn(10))),
     "mdta": (mdta_triton.attend, (drawn(1, 4, 3, 5), drawn(1, 3, 5, 8), drawn(2), 4)),
     "window_attention": (
         window_attention_triton.fused,
@@ -59,6 +62,7 @@ CASES = {
     "charbonnier": (charbonnier_triton.fused, (drawn(2, 1, 5, 6), drawn(2, 1, 5, 6), 1e-6)),
     "laplacian": (laplacian_triton.fused, (drawn(1, 1, 9, 6), 2, True, False, 0.0)),
     "gradient": (gradient_triton.fused, (drawn(2, 2, 4, 5), plain(2, 3, 3), 0, 1)),
+    "smoothness": (smoothness_triton.fused, (drawn(2, 2, 4, 5), plain(2, 3, 4, 5))),
     "ms_ssim": (
         ms_ssim_triton.fused,
         (drawn(2, 2, 7, 8), plain(2, 2, 7, 8), plain(3), plain(2), 1.0, True),
@@ -79,6 +83,19 @@ CASES = {
     "selective_scan": (
         selective_scan_triton.fused,
         (*(drawn(1, 4, 5), drawn(1, 4, 5), drawn(4, 3), drawn(1, 2, 3, 5), drawn(1, 2, 3, 5)), drawn(4), None, True),
+    ),
+    "filter_images": (filter_images_triton.fused, (plain(2, 2, 4, 5), plain(2, 3, 3), None)),
+    "jpeg": (
+        jpeg_triton.fused,
+        (
+            plain(2, 3, 4, 5),
+            plain(2),
+            plain(2, 16, 16),
+            plain(2, 16, 16),
+            torch.full((2, 2), 4, dtype=torch.int32),
+            True,
+            True,
+        ),
     ),
     "ssd": (
         ssd_triton.fused,

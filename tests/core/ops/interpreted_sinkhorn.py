@@ -34,7 +34,7 @@ def difference(n: int, m: int, iterations: int) -> float:
 
 
 def potentials(
-    mode: str, logits: Tensor, a: Tensor, b: Tensor, rule: log_sinkhorn.Rule, iterations: int
+    mode: str, logits: Tensor, a: Tensor, b: Tensor, rule: log_sinkhorn.PotentialRule, iterations: int
 ) -> list[Tensor]:
     """Both potentials after so many iterations, the kernel that they make, and its shift."""
     os.environ["RELUME_KERNELS"] = mode
@@ -43,7 +43,9 @@ def potentials(
     return [phi, gamma, *log_sinkhorn.absorbed(logits, phi, gamma)]
 
 
-def in_logarithms(n: int, m: int, rule: log_sinkhorn.Rule, iterations: int = 2, transposed: bool = False) -> float:
+def in_logarithms(
+    n: int, m: int, rule: log_sinkhorn.PotentialRule, iterations: int = 2, transposed: bool = False
+) -> float:
     """The largest difference over the largest number, of those that are finite; the others must agree."""
     drawn = torch.Generator().manual_seed(n)
     logits = 5 * torch.randn(n, m, generator=drawn)
@@ -95,7 +97,11 @@ def main() -> None:
     sinkhorn_triton.WHOLE = 0  # the same by two launches for each iteration
     split = [difference(n, m, k) for n, m, k in ((5, 9, 3), (70, 130, 2), (1, 7, 2), (6, 1, 2))]
     said["scalings"] = max(*whole, *split)
-    rules = log_sinkhorn.Rule(), log_sinkhorn.Rule(0.7, 1.0, True), log_sinkhorn.Rule(0.7, 0.7, True)
+    rules = (
+        log_sinkhorn.PotentialRule(),
+        log_sinkhorn.PotentialRule(0.7, 1.0, True),
+        log_sinkhorn.PotentialRule(0.7, 0.7, True),
+    )
     sizes = ((5, 9), (70, 600), (1, 7), (6, 1))
     said["potentials"] = max(in_logarithms(n, m, rule) for n, m in sizes for rule in rules)
     said["transposed"] = in_logarithms(7, 70, rules[0], transposed=True)

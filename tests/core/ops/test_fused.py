@@ -19,6 +19,8 @@ from relume.core.ops.dispatch import NAMES
 
 TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2, "float16": 4e-3}
 SLOW = pytest.mark.skipif("RELUME_SLOW_TESTS" not in os.environ, reason="slow; set RELUME_SLOW_TESTS=1")
+SYSTEMS = "DiffIRS1", "DiffIRS2", "HybridVFI", "Phaseformer", "Spectroformer", "SpectroformerAGSSF"
+"""Those of the five systems that have operators with kernels."""
 pytestmark = pytest.mark.skipif(not importlib.util.find_spec("triton"), reason="needs Triton")
 
 
@@ -94,9 +96,14 @@ def test_offsets_have_64_bits_and_grids_their_limits() -> None:
 
 
 @SLOW
+@pytest.mark.timeout(3600)
 def test_networks_compile_as_one_graph_with_all_kernels() -> None:
     result = interpreted("interpreted_compiled.py")
-    assert result.stdout == "NAFNet 0.0\nRestormer 0.0\nMambaIR 0.0\n", result.stdout + result.stderr
+    assert result.returncode == 0, result.stderr
+    said = json.loads(result.stdout)
+    assert set(said) >= {*SYSTEMS, "NAFNet", "Restormer", "MambaIR", "BasicVSR"}
+    # The compiler resizes by other operations, and warps between pixels feel the last bit of a flow.
+    assert {name: error for name, (error, _) in said.items() if error > 1e-3} == {}
 
 
 @pytest.mark.parametrize("words", [["quick"], pytest.param([], marks=SLOW)])
@@ -116,4 +123,4 @@ def test_operations_are_counted_as_of_the_plain_forms() -> None:
             assert forward == plain and 0.8 < backward / plain_backward < 1
         else:
             assert (forward, backward) == (plain, plain_backward), op
-    assert sum(counts[0][0] > 0 for counts in found.values()) == 11
+    assert sum(counts[0][0] > 0 for counts in found.values()) == 13

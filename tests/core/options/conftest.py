@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from relume.core.options import OptionError, load
+from relume.core.registry import plugged
 
 PLUGIN = '''
 """Components that exist only to be selected by option files."""
@@ -123,6 +124,14 @@ train:
   optim_g: {{type: Adam, lr: 2e-4}}
   pixel_opt: {{type: OptionsLoss}}
 """
+
+
+@pytest.fixture(autouse=True)
+def no_plugin_stays_active() -> Iterator[None]:
+    """After a test, the plug-ins of its options are no longer in force: names mean Relume's own again."""
+    before = [plugin.key for plugin in plugged.active()]
+    yield
+    plugged.activate(before)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from relume.core.options.checking.checker import Checker
 from relume.core.options.checking.kinds import BAD
 from relume.core.options.checking.words import describe
 from relume.core.options.nodes import Entry, Scalar, from_python
-from relume.core.options.reading.source import Source
+from relume.core.options.reading.source import YamlText
 from relume.losses import LOSSES
 
 
@@ -40,7 +40,7 @@ class Between:
 
 def checked(text: str, annotation: Any) -> tuple[Any, list[str]]:
     """The value of a YAML text, and the messages about it."""
-    source = Source("x.yml", Path(), 1, [])
+    source = YamlText("x.yml", Path(), 1, [])
     node = source.nodes(text)
     assert node is not None and not source.problems
     checker = Checker()

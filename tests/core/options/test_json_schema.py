@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from runs import forked
 
 import relume
 from relume.core.options import load
@@ -23,12 +23,13 @@ SCHEMA = Path(relume.__file__).parent / "options" / "schema.json"
 OPTIONS = sorted(p for p in SCHEMA.parent.rglob("*.yml") if "_base_" not in p.parts)
 
 
-def test_the_file_is_fresh() -> None:
+def test_the_file_is_fresh(tmp_path: Path) -> None:
     stored = json.loads(SCHEMA.read_text())
     if not stored["$comment"].endswith(f" with {written_with()}."):
         pytest.skip(f"written with other packages: {stored['$comment']}")  # their optimizers have other options
     code = "import json; from relume.core.options.json_schema import json_schema; print(json.dumps(json_schema()))"
-    fresh = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    fresh = forked(["-c", code], tmp_path, [os.environ])  # which has none of the tests' plug-ins
+    assert fresh.returncode == 0, fresh.stderr
     assert json.loads(fresh.stdout) == stored, "run: relume schema"
 
 

@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from relume.core.errors import UserError
-from relume.core.models.draws import uploaded
 from relume.core.ops import dispatch, precision
+from relume.core.ops.constants import uploaded
 from relume.core.options import check, load
 from relume.core.pipeline import train_pipeline
 from relume.core.runtime import devices, distributed, state
@@ -160,7 +160,7 @@ def test_a_step_makes_no_float64(system: str, tmp_path: Path, monkeypatch: pytes
 def test_float64_of_the_host_arrives_as_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.rand(3, dtype=torch.float64)
     assert uploaded(x, torch.device("cpu")).dtype == torch.float64
-    monkeypatch.setattr("relume.core.models.draws.widest", lambda device: torch.float32)
+    monkeypatch.setattr("relume.core.ops.constants.widest", lambda device: torch.float32)
     assert uploaded(x, torch.device("cpu")).dtype == torch.float32
     assert precision.widest(torch.device("mps")) == torch.float32
     assert precision.widest(torch.device("xpu")) == torch.float64

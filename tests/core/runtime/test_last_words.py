@@ -15,7 +15,7 @@ import yaml
 from runs import REPO, behave, imported, launched, options, train
 
 from relume.core import cli, pipeline
-from relume.core.errors import UserError
+from relume.core.errors import RanksError, UserError
 from relume.core.experiment import Experiment
 from relume.core.models.restoration import RestorationModel
 from relume.core.pipeline import train_pipeline
@@ -25,7 +25,6 @@ from relume.core.runtime import distributed, last_words, signals
 from relume.core.runtime.checkpoint import Checkpoints
 from relume.core.runtime.last_words import LastWords
 from relume.core.runtime.lock import started
-from relume.core.runtime.meeting import RanksError
 from relume.core.runtime.signals import Stopped, StopRequest
 
 ROOT = Path("experiments/toy")

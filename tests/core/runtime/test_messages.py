@@ -13,7 +13,7 @@ import torch
 
 from relume.core.errors import NonFiniteError, UserError
 from relume.core.metrics.generative import Moments
-from relume.core.metrics.shares import Share
+from relume.core.metrics.shares import RankShare
 from relume.core.runtime.messages import pack, unpack
 
 
@@ -44,10 +44,10 @@ def test_tensors_arrive_bit_for_bit(dtype: torch.dtype, shape: tuple[int, ...]) 
 
 
 def test_results_and_errors_of_ranks_arrive() -> None:
-    share = Share(rows=[{"index": 1, "score": 0.5}], thumbnails=[(3, np.ones((2, 2, 3), np.uint8))], failed=2)
+    share = RankShare(rows=[{"index": 1, "score": 0.5}], thumbnails=[(3, np.ones((2, 2, 3), np.uint8))], failed=2)
     share.errors[""] = NonFiniteError("bad")
     arrived = unpack(pack((share, 0)))[0]
-    assert isinstance(arrived, Share) and arrived.rows == share.rows and arrived.failed == 2
+    assert isinstance(arrived, RankShare) and arrived.rows == share.rows and arrived.failed == 2
     assert isinstance(arrived.errors[""], UserError) and arrived.errors[""].code == NonFiniteError.code
     moments = Moments.of(torch.rand(5, 3))
     assert torch.equal(unpack(pack(moments)).scatter, moments.scatter)

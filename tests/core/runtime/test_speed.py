@@ -36,7 +36,9 @@ def test_inside_and_after(arguments: tuple, expected: tuple[object, ...], said: 
     assert sum("takes precedence" in s for s in said) == (arguments[1] and arguments[2])
 
 
-def test_options_reach_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("graph", [False, True])
+def test_options_reach_a_run(graph: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]) -> None:
+    """Also where CUDA graphs are asked for, which a CPU does not have."""
     monkeypatch.chdir(tmp_path)
     seen = []
     step = Trainer.step
@@ -46,11 +48,13 @@ def test_options_reach_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             train__matmul_precision="high",
             train__cudnn_benchmark=True,
             train__profile={"start": 2, "steps": 2},
+            train__cuda_graph=graph,
             train__total_iter=4,
             val__val_freq=None,
         )
     )
     assert seen == [("high", True, True, False)] * 4
+    assert any("cuda_graph" in s for s in said) == graph
     root = Path("experiments/toy")
     trace = json.loads((root / "profile_2.json").read_text())["traceEvents"]
     assert sum(e.get("name", "").startswith("Optimizer.step") for e in trace) == 2, "two steps were measured"

@@ -33,7 +33,7 @@ def test_twelve_megapixels_take_less_than_two_gibibytes(tmp_path: Path) -> None:
     torch.manual_seed(0)
     data = {"test": {"type": "SingleImageDataset", "dataroot_lq": "x"}}
     values = {"name": "large", "model_type": "RestorationModel", "network_g": NETWORK, "datasets": data}
-    weights = {"params": build_network(NETWORK).state_dict(), "relume": description.describe(check(values))}
+    weights = {"params": build_network(NETWORK).state_dict(), "relume": description.weights_description(check(values))}
     checkpoint.save(tmp_path / "net.pth", weights)
     height, width = 3000, 4000
     ramp = np.linspace(0, 255, width)[None, :, None] * np.linspace(0.2, 1, height)[:, None, None]

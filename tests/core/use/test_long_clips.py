@@ -47,7 +47,7 @@ def test_ten_thousand_frames_take_the_memory_of_three_hundred(tmp_path: Path) ->
         **{"name": "clips", "model_type": "VideoModel", "scale": 4, "network_g": NETWORK},
         "datasets": {"test": {"type": "SingleImageDataset", "dataroot_lq": "x"}},
     }
-    weights = {"params": build_network(NETWORK).state_dict(), "relume": description.describe(check(values))}
+    weights = {"params": build_network(NETWORK).state_dict(), "relume": description.weights_description(check(values))}
     checkpoint.save(tmp_path / "net.pth", weights)
     peaks = {}
     for count in (300, 10_000):

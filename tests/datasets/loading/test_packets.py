@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from relume.core.errors import UserError
 from relume.datasets.loading.contents import contents
-from relume.datasets.loading.loader import EvalLoader, build_eval_loader
+from relume.datasets.loading.loader import EvalLoader, build_eval_loader, unpack
+from relume.datasets.loading.worker import Packet
 
 
 class Told(torch.utils.data.Dataset[dict[str, Any]]):
@@ -104,3 +106,15 @@ def test_contents_tell_files_apart_but_not_the_places_where_they_lie(tmp_path: A
     assert other["names"] == first["names"] and other["sizes of files"] != first["sizes of files"]
     assert contents(Told(3)) == {"samples": 3}
     assert "sizes of files" not in contents(Files("s3://bucket/folder", names))
+
+
+def test_a_packet_stays_one_in_page_locked_memory(monkeypatch: Any) -> None:
+    """Also with lists of tuples in it, and with notes, which are looked up; a machine without a GPU has no such memory."""
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor, *device: tensor.clone())
+    image = torch.rand(2, 3, 4, 4)
+    batch = {"lq": image, "lq_path": ["a", "b"], "pairs": [("a", 1), ("b", 2)], "sizes": ((4, 4), (4, 4))}
+    packet = Packet(batch, ((20, "a note"), (30, "another")), None, ((1, "a mistake"),), ("lq",))
+    pinned = pin_memory(packet, "cuda")
+    assert type(pinned) is Packet and pinned[1:] == packet[1:]
+    found = unpack(pinned, set())
+    assert torch.equal(found.pop("lq"), image) and found == {k: v for k, v in batch.items() if k != "lq"}

@@ -12,6 +12,7 @@ from clouds import golden_case, l1, unit_points, waits_of, weights
 from torch import Tensor
 
 from relume.core.errors import UserError
+from relume.core.ops.sinkhorn import scale_to_marginals
 from relume.losses.ot import assignment, costs, sinkhorn
 from relume.losses.ot.inputs import numbers
 from relume.losses.ot.scaling import Potentials, Solution, kernel_or_log
@@ -233,6 +234,60 @@ def test_without_tolerance_python_waits_only_before_and_after(method: str, monke
     assert waits_of(lambda: sinkhorn(cost, epsilon=1e-3, tol=1e-30, max_iters=200, method=method)) > 4
 
 
+@pytest.mark.parametrize("method", ["kernel", "log"])
+@pytest.mark.parametrize("epsilon", [0.5, 0.02, 2e-4])
+def test_a_bound_on_the_device_asks_nothing(epsilon: float, method: str) -> None:
+    """Neither where exp(-C / eps) underflows, nor where it does not; and the plan is that of a solver which does ask."""
+    cost = costs.squared_euclidean(unit_points("x", 12), unit_points("y", 20)).float()
+    asked = sinkhorn(cost, epsilon=epsilon, tol=0, max_iters=400, method=method)
+    found = []
+    settings = {"epsilon": epsilon, "tol": 0, "max_iters": 400, "method": method, "bound": cost.amax()}
+    assert waits_of(lambda: found.append(sinkhorn(cost, **settings))) == 0
+    assert l1(found[0].plan, asked.plan) < max(1e-5, 30 * float(asked.col_err))
+    assert float(found[0].row_err) < (1e-3 if method == "log" else 1e-5)
+    assert (found[0].iters, found[0].method) == (400, method)
+
+
+@pytest.mark.parametrize("broken", [0, 1, 3])
+def test_where_the_kernel_breaks_the_device_goes_on_in_the_log_domain(
+    broken: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of four kernels one is broken, the first, the second, or the last."""
+    cost = costs.squared_euclidean(unit_points("x", 12), unit_points("y", 20)).float()
+    calls = []
+
+    def scale(kernel: Tensor, a: Tensor, b: Tensor, u: Tensor, v: Tensor, iterations: int) -> None:
+        scale_to_marginals(kernel, a, b, u, v, iterations)
+        if len(calls) == broken:
+            v.fill_(torch.nan)
+        calls.append(iterations)
+
+    monkeypatch.setattr("relume.losses.ot.scaling.scale_to_marginals", scale)
+    found = sinkhorn(cost, epsilon=0.4, tol=0, max_iters=181, bound=cost.amax())
+    monkeypatch.undo()
+    assert len(calls) == 4
+    exact = sinkhorn(cost.double(), epsilon=0.4, **EXACT)
+    assert float(found.row_err) < 1e-5 and l1(found.plan, exact.plan) < 1e-4
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"epsilon": 0.05},
+        {"epsilon": 0.015, "check_every": 3},
+        {"epsilon": 0.05, "method": "log"},
+        {"epsilon": 0.1, "rho": 0.5},
+    ],
+)
+def test_the_device_stops_where_the_host_does(options: dict[str, Any]) -> None:
+    cost = costs.squared_euclidean(unit_points("x", 20), unit_points("y", 30)).float()
+    same = {**options, "tol": 1e-4, "max_iters": 3000, "bound": 2.0}
+    expected, found = (sinkhorn(cost, **same, waiting=waiting) for waiting in (True, False))
+    assert 10 < expected.iters < 3000 and int(found.iters) == expected.iters
+    for name in ("plan", "f", "g"):
+        assert torch.equal(getattr(found, name), getattr(expected, name))
+
+
 @pytest.mark.parametrize(("method", "iters"), [("kernel", 1), ("kernel", 7), ("log", 7), ("kernel", 130)])
 def test_iterations_are_counted_and_rows_exact(method: str, iters: int) -> None:
     cost = costs.squared_euclidean(unit_points("x", 9), unit_points("y", 30)).float()
@@ -295,6 +350,7 @@ def test_nothing_comes_from_where_nothing_may_go(options: dict[str, Any]) -> Non
         ({"cost": torch.zeros(2, 3, dtype=torch.complex64)}, r"cost must be real, not torch\.complex64"),
         ({"b": [0.2, 0.3, 0.5]}, "the marginal of the columns must be a tensor, not list"),
         ({"tol": -1.0}, "tol must be at least 0"),
+        ({"bound": torch.tensor(1.0)}, "a bound that is a tensor is not looked at; that needs tol=0, not 1e-06"),
         ({"max_iters": 0}, "max_iters must be at least 1, not 0"),
         ({"method": "kernal"}, r"method cannot be 'kernal'\. Did you mean 'kernel'\?"),
         ({"reg_type": "l2"}, "reg_type cannot be 'l2'"),

@@ -198,6 +198,45 @@ def test_without_tolerance_nothing_waits_for_the_device(monkeypatch: pytest.Monk
         assert waits_of(lambda options=options: fused_gromov_wasserstein(*problem, **options)) == 1
 
 
+@pytest.mark.parametrize("epsilon", [0.3, 0.01])
+def test_a_bound_on_the_device_asks_nothing(epsilon: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the plan is that of a solver which does ask; a store of graphs leaves such problems alone."""
+    problem = [c.float() for c in fused_problem(6, 9)]
+    options = {"alpha": 0.5, "epsilon": epsilon, "outer_iters": 9, "inner_iters": 500, "tol": 0, "cost_scale": "none"}
+    expected = fused_gromov_wasserstein(*problem, **options)
+    monkeypatch.setattr(descent, "READING_IS_FREE", frozenset())  # as on a GPU
+    monkeypatch.setattr(graphs_module, "capturable", lambda logits: True)
+    found = []
+    options |= {"bound": torch.stack([c.amax() for c in problem]).amax(), "graphs": Graphs()}
+    assert waits_of(lambda: found.append(fused_gromov_wasserstein(*problem, **options))) == 0
+    assert l1(found[0].plan, expected.plan) < 1e-3 and float(found[0].row_err) < 1e-6
+    assert float(found[0].objective) == pytest.approx(float(expected.objective), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"outer_iters": 30, "inner_iters": 130, "tol": 1e-7},
+        {"outer_iters": 4, "inner_iters": 300, "tol": 1e-5, "warm_start": False, "check_every": 7},
+        {"outer_iters": 12, "inner_iters": 60, "tol": 1e-6, "method": "log"},
+        {"outer_iters": 2, "inner_iters": 20, "tol": 1e-12},
+    ],
+)
+def test_the_device_stops_where_the_host_does(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(descent, "READING_IS_FREE", frozenset())  # as on a GPU
+    problem, same = [c.float() for c in fused_problem(6, 9)], {"alpha": 0.5, "epsilon": 0.05, "bound": 1.0}
+    found = []
+
+    def solve() -> None:
+        found.append(fused_gromov_wasserstein(*problem, **same, **options, waiting=False))
+
+    assert waits_of(solve) == 0
+    expected = fused_gromov_wasserstein(*problem, **same, **options)
+    assert (int(found[0].iters), int(found[0].outer_iters)) == (expected.iters, expected.outer_iters)
+    for name in ("plan", "f", "g"):
+        assert torch.equal(getattr(found[0], name), getattr(expected, name))
+
+
 def test_without_structure_it_is_sinkhorn() -> None:
     M, C1, C2 = fused_problem(8, 11)
     fused = fused_gromov_wasserstein(M, C1, C2, alpha=0, epsilon=0.05, tol=1e-13, inner_iters=5000)

@@ -9,12 +9,12 @@ from filling import waves
 
 from relume.core.errors import UserError
 from relume.core.models.generation.bank import MemoryBank
-from relume.core.models.generation.matching import Matching, MatchingOptions, Memory, Settings
+from relume.core.models.generation.matching import BankSample, Matching, MatchingOptions, Scheduled
 from relume.losses import ot
 from relume.schedulers.ramp import Ramp
 
 N, M, D = 6, 20, 5
-SETTINGS = Settings(epsilon=0.05, fgw_lambda=0.5, temperature=1.0)
+SETTINGS = Scheduled(epsilon=0.05, fgw_lambda=0.5, temperature=1.0)
 
 
 def clouds():
@@ -25,7 +25,7 @@ def clouds():
 def memory():
     images = waves("images", (M, 3, 2, 2)).float()
     bank = MemoryBank("x", clouds()[1], images, torch.arange(M) % 3, M, False, 0)
-    return Memory(bank, bank.draw(1, M))
+    return BankSample(bank, bank.draw(1, M))
 
 
 @pytest.mark.parametrize("structure", ["euclidean", "sqeuclidean"])

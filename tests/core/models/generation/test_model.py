@@ -15,7 +15,7 @@ from relume.archs import build_network
 from relume.core import options
 from relume.core.errors import UserError
 from relume.core.models.draws import normal_of, uniform_of
-from relume.core.models.generation.matching import Matching, Memory
+from relume.core.models.generation.matching import BankSample, Matching
 from relume.core.models.generation.model import GenerationModel, one_hot
 from relume.core.models.restoration import RestorationModel
 from relume.core.pipeline import train_pipeline
@@ -131,7 +131,7 @@ def test_a_step_written_out() -> None:
     assert extractor is not None and bank is not None
     z, u = normal_of(b["seed"].tolist(), 3, 8, 8), uniform_of(b["seed"].tolist(), 3)
     labels = F.one_hot(b["label"], 2).float()
-    memory = Memory(bank, bank.draw(1, 40))
+    memory = BankSample(bank, bank.draw(1, 40))
     generated = F.normalize(extractor(net(z, 0.0, labels)), dim=1).detach()
     coupling = Matching(model.matching.options).solve(generated, b["label"], memory, model.matching.settings(100_000))
     rows = [int((coupling.plan[i].cumsum(0) > u[i, 2] * coupling.plan[i].sum()).nonzero()[0]) for i in range(8)]
@@ -207,7 +207,7 @@ def test_structure_against_the_whole_plan(target: str, scope: str) -> None:
     net, extractor, bank = model.networks["g"], model.extractor, model.bank
     assert extractor is not None and bank is not None
     features = F.normalize(extractor(net(normal_of(b["seed"].tolist(), 3, 8, 8))), dim=1)
-    memory = Memory(bank, bank.draw(1, 20))
+    memory = BankSample(bank, bank.draw(1, 20))
     plan = (
         Matching(model.matching.options).solve(features.detach(), None, memory, model.matching.settings(100_000)).plan
     )

@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import nn
 
-from . import mends, swin
+from . import hvi, mends, swin
 
 
 @dataclass(frozen=True)
-class Row:
+class ZooRow:
     """One architecture.
 
     Attributes:
@@ -89,8 +89,8 @@ OVERFLOWING = (
 )
 """Folders of spandrel whose networks it does not run in fp16 (``supports_half`` of its descriptors)."""
 
-ROWS: dict[str, Row] = {
-    "ATD": Row(
+ROWS: dict[str, ZooRow] = {
+    "ATD": ZooRow(
         "ATD.__arch.atd_arch:ATD",
         APACHE,
         ("ATD_light",),
@@ -98,15 +98,22 @@ ROWS: dict[str, Row] = {
         scale="upscale",
         defaults={"upscale": 2, "category_size": 128},
     ),
-    "AuraSR": Row(
+    "AuraSR": ZooRow(
         "AuraSR.__arch.aura_sr:UnetUpsampler",
         "CC-BY-SA-4.0",
         ("UnetUpsampler",),
         multiple=8,
         untrainable="a generative network that takes noise, and a discriminator and a loss of its own to train",
     ),
-    "CIDNet": Row("HVICIDNet.__arch.cidnet:CIDNet", MIT, ("HVICIDNet",), multiple=8, unused=(r"^I_LCA5\.",)),
-    "CRAFT": Row(
+    "CIDNet": ZooRow(
+        "HVICIDNet.__arch.cidnet:CIDNet",
+        MIT,
+        ("HVICIDNet",),
+        multiple=8,
+        unused=(r"^I_LCA5\.",),
+        finish=(hvi.choose_without_masks,),
+    ),
+    "CRAFT": ZooRow(
         "CRAFT.__arch.CRAFT:CRAFT",
         APACHE,
         ignored=("img_size", "upsampler"),
@@ -114,11 +121,11 @@ ROWS: dict[str, Row] = {
         defaults={"upscale": 2, "embed_dim": 96, "depths": [4, 4, 4, 4]},
         finish=(mends.pad_to_windows,),
     ),
-    "DAT": Row("DAT.__arch.DAT:DAT", APACHE, scale="upscale"),
-    "DCTLSA": Row("DCTLSA.__arch.dctlsa:DCTLSA", APACHE, scale="upscale", fixed={"num_modules": 6}),
-    "DITN_Real": Row("DITN.__arch.DITN_Real:DITN_Real", APACHE, ("DITN",), scale="upscale", multiple="patch_size"),
-    "DnCNN": Row("DnCNN.__arch.network_dncnn:DnCNN", MIT),
-    "DRCT": Row(
+    "DAT": ZooRow("DAT.__arch.DAT:DAT", APACHE, scale="upscale"),
+    "DCTLSA": ZooRow("DCTLSA.__arch.dctlsa:DCTLSA", APACHE, scale="upscale", fixed={"num_modules": 6}),
+    "DITN_Real": ZooRow("DITN.__arch.DITN_Real:DITN_Real", APACHE, ("DITN",), scale="upscale", multiple="patch_size"),
+    "DnCNN": ZooRow("DnCNN.__arch.network_dncnn:DnCNN", MIT),
+    "DRCT": ZooRow(
         "DRCT.__arch.drct_arch:DRCT",
         MIT,
         ignored=("compress_ratio", "squeeze_factor", "conv_scale", "overlap_ratio", "use_checkpoint"),
@@ -133,16 +140,16 @@ ROWS: dict[str, Row] = {
         },
         multiple="window_size",
     ),
-    "DRUNet": Row("DRUNet.__arch.network_unet:DRUNet", MIT, ("UNetRes",), multiple=8),
-    "FBCNN": Row("FBCNN.__arch.FBCNN:FBCNN", APACHE, first_output=True),
-    "FDAT": Row(
+    "DRUNet": ZooRow("DRUNet.__arch.network_unet:DRUNet", MIT, ("UNetRes",), multiple=8),
+    "FBCNN": ZooRow("FBCNN.__arch.FBCNN:FBCNN", APACHE, first_output=True),
+    "FDAT": ZooRow(
         "FDAT.__arch.fdat:FDAT",
         MIT,
         scale="scale",
         defaults={"upsampler_type": "pixelshuffle"},
         finish=(mends.freeze_other_gates,),
     ),
-    "fftformer": Row(
+    "fftformer": ZooRow(
         "FFTformer.__arch.fftformer_arch:FFTformer",
         MIT,
         defaults={"num_blocks": [6, 6, 12, 8]},
@@ -150,7 +157,7 @@ ROWS: dict[str, Row] = {
         unused=(r"^reduce_chan_level2\.",),
         translate=mends.without_latent_level,
     ),
-    "GFPGANv1Clean": Row(
+    "GFPGANv1Clean": ZooRow(
         "GFPGAN.__arch.gfpganv1_clean_arch:GFPGANv1Clean",
         "Apache-2.0, with parts under NVIDIA's non-commercial licence",
         ("GFPGAN",),
@@ -158,32 +165,32 @@ ROWS: dict[str, Row] = {
         unused=(r"^toRGB\.", r"^stylegan_decoder\.style_mlp\."),
         first_output=True,
     ),
-    "GRL": Row(
+    "GRL": ZooRow(
         "GRL.__arch.grl:GRL",
         MIT,
         fixed={"fairscale_checkpoint": False, "offload_to_cpu": False},
         **UPSCALE,
     ),
-    "HAT": Row("HAT.__arch.HAT:HAT", MIT, ignored=("use_checkpoint",), **UPSCALE, multiple="window_size"),
-    "IPT": Row("IPT.__arch.ipt:IPT", APACHE, multiple=1),
-    "KBNet_l": Row("KBNet.__arch.kbnet_l:KBNet_l", MIT, ignored=("blockname",), multiple=16),
-    "KBNet_s": Row("KBNet.__arch.kbnet_s:KBNet_s", MIT, ignored=("basicblock",), multiple=16),
-    "LaMa": Row("LaMa.__arch.LaMa:LaMa", APACHE, ("big-lama",), multiple=8, defaults={"in_nc": 4}),
-    "MixDehazeNet": Row("MixDehazeNet.__arch.MixDehazeNet:MixDehazeNet", MIT),
-    "MMRRDBNet_test": Row(
+    "HAT": ZooRow("HAT.__arch.HAT:HAT", MIT, ignored=("use_checkpoint",), **UPSCALE, multiple="window_size"),
+    "IPT": ZooRow("IPT.__arch.ipt:IPT", APACHE, multiple=1),
+    "KBNet_l": ZooRow("KBNet.__arch.kbnet_l:KBNet_l", MIT, ignored=("blockname",), multiple=16),
+    "KBNet_s": ZooRow("KBNet.__arch.kbnet_s:KBNet_s", MIT, ignored=("basicblock",), multiple=16),
+    "LaMa": ZooRow("LaMa.__arch.LaMa:LaMa", APACHE, ("big-lama",), multiple=8, defaults={"in_nc": 4}),
+    "MixDehazeNet": ZooRow("MixDehazeNet.__arch.MixDehazeNet:MixDehazeNet", MIT),
+    "MMRRDBNet_test": ZooRow(
         "MMRealSR.__arch.mmrealsr_arch:MMRRDBNet_test", BSD, ("MMRealSR",), scale="scale", first_output=True
     ),
-    "MoESR": Row("MoESR.__arch.MoESR:MoESR", MIT, scale="scale"),
-    "MoSR": Row("MoSR.__arch.mosr_arch:MoSR", MIT, scale="upscale"),
-    "OmniSR": Row(
+    "MoESR": ZooRow("MoESR.__arch.MoESR:MoESR", MIT, scale="scale"),
+    "MoSR": ZooRow("MoSR.__arch.mosr_arch:MoSR", MIT, scale="upscale"),
+    "OmniSR": ZooRow(
         "OmniSR.__arch.OmniSR:OmniSR",
         APACHE,
         scale="up_scale",
         ignored=("block_script_name", "block_class_name", "ffn_bias", "pe_bias"),
         multiple="window_size",
     ),
-    "PLKSR": Row("PLKSR.__arch.PLKSR:PLKSR", MIT, ignored=("is_coreml", "use_pa"), **FACTOR),
-    "RealPLKSR": Row(
+    "PLKSR": ZooRow("PLKSR.__arch.PLKSR:PLKSR", MIT, ignored=("is_coreml", "use_pa"), **FACTOR),
+    "RealPLKSR": ZooRow(
         "PLKSR.__arch.RealPLKSR:RealPLKSR",
         MIT,
         fixed={"in_ch": 3, "out_ch": 3},
@@ -191,10 +198,10 @@ ROWS: dict[str, Row] = {
         translate=mends.dysample_of_upsampler,
         **FACTOR,
     ),
-    "SpandrelRCAN": Row(
+    "SpandrelRCAN": ZooRow(
         "RCAN.__arch.rcan_arch:RCAN", MIT, ("RCAN_n_feats",), scale="scale", finish=(mends.clone_input,)
     ),
-    "RestoreFormer": Row(
+    "RestoreFormer": ZooRow(
         "RestoreFormer.__arch.restoreformer_arch:RestoreFormer",
         "Apache-2.0, with parts under NVIDIA's non-commercial licence",
         ("VQVAEGANMultiHeadTransformer",),
@@ -202,50 +209,50 @@ ROWS: dict[str, Row] = {
         unused=(r"^encoder\..*attn.*\.norm2\.",),
         first_output=True,
     ),
-    "RetinexFormer": Row(
+    "RetinexFormer": ZooRow(
         "RetinexFormer.__arch.retinexformer_arch:RetinexFormer", MIT, defaults={"n_feat": 31}, multiple=8
     ),
-    "RGT": Row("RGT.__arch.rgt:RGT", APACHE, scale="upscale", finish=(mends.initialise_transformer,)),
-    "SAFMN": Row("SAFMN.__arch.safmn:SAFMN", APACHE, multiple=8, **FACTOR),
-    "SAFMN_BCIE": Row("SAFMNBCIE.__arch.safmn_bcie:SAFMN_BCIE", APACHE, ("SAFMNBCIE",), multiple=16, **FACTOR),
-    "SCUNet": Row("SCUNet.__arch.SCUNet:SCUNet", APACHE, defaults={"config": [2, 2, 2, 2, 2, 2, 2]}),
-    "SeemoRe": Row(
+    "RGT": ZooRow("RGT.__arch.rgt:RGT", APACHE, scale="upscale", finish=(mends.initialise_transformer,)),
+    "SAFMN": ZooRow("SAFMN.__arch.safmn:SAFMN", APACHE, multiple=8, **FACTOR),
+    "SAFMN_BCIE": ZooRow("SAFMNBCIE.__arch.safmn_bcie:SAFMN_BCIE", APACHE, ("SAFMNBCIE",), multiple=16, **FACTOR),
+    "SCUNet": ZooRow("SCUNet.__arch.SCUNet:SCUNet", APACHE, defaults={"config": [2, 2, 2, 2, 2, 2, 2]}),
+    "SeemoRe": ZooRow(
         "SeemoRe.__arch.seemore_arch:SeemoRe",
         APACHE,
         scale="scale",
         defaults={"use_shuffle": False, "lr_space": "linear", "topk": 2},
         finish=(mends.one_image_at_a_time,),
     ),
-    "SPAN": Row("SPAN.__arch.span:SPAN", APACHE, scale="upscale", unused=(r"\.eval_conv\.",)),
-    "SwiftSRGAN": Row(
+    "SPAN": ZooRow("SPAN.__arch.span:SPAN", APACHE, scale="upscale", unused=(r"\.eval_conv\.",)),
+    "SwiftSRGAN": ZooRow(
         "SwiftSRGAN.__arch.SwiftSRGAN:Generator",
         "CC0-1.0",
         scale="upscale_factor",
         unused=(r"block2\.act\.", r"convblock\.act\."),
     ),
-    "Swin2SR": Row("Swin2SR.__arch.Swin2SR:Swin2SR", APACHE, scale="upscale", multiple="window_size"),
-    "SwinIR": Row(
+    "Swin2SR": ZooRow("Swin2SR.__arch.Swin2SR:Swin2SR", APACHE, scale="upscale", multiple="window_size"),
+    "SwinIR": ZooRow(
         "SwinIR.__arch.SwinIR:SwinIR",
         APACHE,
         **UPSCALE,
         multiple="window_size",
         finish=(swin.treat_border_apart,),
     ),
-    "Uformer": Row("Uformer.__arch.Uformer:Uformer", MIT, multiple=128),
-    "UpCunet2x": Row("RealCUGAN.__arch.upcunet_v3:UpCunet2x", MIT, ("RealCUGAN",)),
-    "UpCunet2x_fast": Row("RealCUGAN.__arch.upcunet_v3:UpCunet2x_fast", MIT, multiple=4),
-    "UpCunet3x": Row("RealCUGAN.__arch.upcunet_v3:UpCunet3x", MIT),
-    "UpCunet4x": Row("RealCUGAN.__arch.upcunet_v3:UpCunet4x", MIT),
+    "Uformer": ZooRow("Uformer.__arch.Uformer:Uformer", MIT, multiple=128),
+    "UpCunet2x": ZooRow("RealCUGAN.__arch.upcunet_v3:UpCunet2x", MIT, ("RealCUGAN",)),
+    "UpCunet2x_fast": ZooRow("RealCUGAN.__arch.upcunet_v3:UpCunet2x_fast", MIT, multiple=4),
+    "UpCunet3x": ZooRow("RealCUGAN.__arch.upcunet_v3:UpCunet3x", MIT),
+    "UpCunet4x": ZooRow("RealCUGAN.__arch.upcunet_v3:UpCunet4x", MIT),
 }
 """spandrel's own, under permissive licences but for what the column says."""
 
 
-def _extra(place: str, licence: str, **more: Any) -> Row:
-    return Row(place, licence, library="spandrel_extra_arches", **more)
+def _extra(place: str, licence: str, **more: Any) -> ZooRow:
+    return ZooRow(place, licence, library="spandrel_extra_arches", **more)
 
 
 ACADEMIC = "academic use only"
-EXTRA: dict[str, Row] = {
+EXTRA: dict[str, ZooRow] = {
     "AdaCodeSRNet_Contrast": _extra(
         "AdaCode.__arch.adacode_contrast_arch:AdaCodeSRNet_Contrast",
         "CC-BY-NC-SA-4.0",
