@@ -12,7 +12,7 @@ from torch import Tensor
 from . import hosts
 
 NARROW = 32
-"""Up to so many channels one head's gradients of queries and keys are one product: it is bound by memory."""
+"""Most channels of a single head whose gradients of queries and keys are one product, which memory limits."""
 
 
 def by_heads(kv: Tensor, heads: int, channels: int) -> bool:
