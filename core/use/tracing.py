@@ -29,8 +29,8 @@ HINTS: tuple[Hint, ...] = (("DYNAMIC", "DYNAMIC"), ("AUTO", "AUTO"), (None, "DYN
 """How torch.export is asked for free axes, the batch and the sides: all; those that can be; the sides of one picture; none."""
 FIXED: tuple[Hint, ...] = (("DYNAMIC", None), (None, None))
 """Hints for a network that knows the size of its images."""
-LARGER = 10
-"""Sides of the pictures that a program is tried with, in sides of the picture that it was made with."""
+LONGEST = 1 << 14
+"""Side of a picture up to which a program has to hold."""
 T = TypeVar("T")
 
 
@@ -75,31 +75,25 @@ def traced(function: nn.Module, example: Tensor, hint: Hint) -> tuple[Any, tuple
     free = tuple(a for a, at in zip(AXES, (0, 2, 3), strict=True) if not isinstance(shape[at], int))
     if batch is not None and "batch" not in free:  # nobody wants a file of always two pictures
         return traced(function, example, (None, hint[1]))
-    refuse_limits(program, picture, free)
+    refuse_limits(program, shape, free)
     return program, free
 
 
-def refuse_limits(program: Any, picture: Tensor, free: tuple[str, ...]) -> None:
+def refuse_limits(program: Any, shape: Any, free: tuple[str, ...]) -> None:
     """Refuse a program that is right for pictures up to some size: other files do not hold the limit, and go wrong above it.
 
     Args:
         program: program of torch.export.
-        picture: what it was made with, (N, C, H, W).
+        shape: shape of its input, (N, C, H, W), of symbols where axes are free.
         free: axes that may have any size.
 
     Raises:
-        UserError: it does not hold for sides that are `LARGER` times as long.
+        UserError: a side may be at most so long, below `LONGEST`.
     """
-    check = getattr(program.module(), "_guards_fn", None)
-    larger = [
-        n * (LARGER if a in free and a != "batch" else 1)
-        for a, n in zip(("batch", "channels", *AXES[1:]), picture.shape, strict=True)
-    ]
-    try:
-        if check is not None:
-            check(torch.empty(larger, device="meta"))
-    except AssertionError as e:
-        raise UserError(f"torch.export follows it up to some size: {first_line(e)}") from e
+    for axis, at in zip(AXES, (0, 2, 3), strict=True):
+        limits = program.range_constraints.get(shape[at].node.expr) if axis in free else None
+        if limits is not None and limits.upper < LONGEST:
+            raise UserError(f"torch.export follows it up to a {axis} of {limits.upper} only")
 
 
 @contextmanager
