@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from ..core.annotations import Count, Positive, Range, Repeats, Share
 from ..core.errors import UserError
+from ..core.ops import hosts
 from ..core.ops.precision import full_precision
 from . import LOSSES
 from .common import comparable
 from .local_features import LOCAL_FEATURES
 from .ot import costs, fused_gromov_wasserstein, sinkhorn
-from .ot.descent import reading_is_free
 
 Features = Annotated[nn.Module, LOCAL_FEATURES]
 FLOOR = 1 / 255**2
@@ -38,7 +38,7 @@ def effort(*of: Tensor) -> Effort:
     A CPU is asked, and iterations end once masses are wrong by 1e-6. Anything else would have to be waited for: there all
     iterations are done, and the largest cost stays where it is.
     """
-    if reading_is_free(of[0]):
+    if hosts.asks_freely(of[0]):
         return {"tol": 1e-6, "bound": None}
     return {"tol": 0.0, "bound": torch.stack([cost.detach().amax() for cost in of]).amax()}
 

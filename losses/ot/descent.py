@@ -8,16 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...core.ops import hosts
 from .scaling import Potentials, Solution, Stopping, Watch, balanced, solve
 from .structure import Structure, cross_product
-
-READING_IS_FREE = frozenset({"cpu"})
-"""Kinds of devices whose numbers Python can look at without waiting."""
-
-
-def reading_is_free(x: Tensor) -> bool:
-    """Whether Python can look at the numbers of a tensor, of any shape, without waiting."""
-    return x.device.type in READING_IS_FREE
 
 
 @dataclass(frozen=True)
@@ -92,7 +85,7 @@ class Descent:
         C1 (T - T') C2 is bounded by the L1 norm of T - T', whose row and column sums vanish: only what C1 and C2 deviate
         from the middle of their ranges matters.
         """
-        if before is None or self.sway == math.inf or isinstance(self.spread, Tensor) or not reading_is_free(plan):
+        if before is None or self.sway == math.inf or isinstance(self.spread, Tensor) or not hosts.asks_freely(plan):
             return False
         return self.sway * float(l1_distance(plan, before)) <= torch.finfo(plan.dtype).eps * self.spread
 

@@ -10,9 +10,9 @@ import torch
 from waits import counted
 
 from relume.core.errors import UserError
+from relume.core.ops import hosts
 from relume.core.runtime.step_graph import Watch
 from relume.losses import LOSSES, build_loss
-from relume.losses.ot import descent
 
 L1 = {"type": "L1Loss"}
 # constructor arguments by loss, and its value (in float64) on the 2x3x32x36 images of conftest.py
@@ -135,7 +135,7 @@ def test_nothing_waits_for_the_device(name, loss, images, monkeypatch):
     """Nor is anything brought there that a CUDA graph would keep as it was, once constants are there."""
     x, y = images((2, 3, 32, 36))
     before = total(loss(x, y))
-    monkeypatch.setattr(descent, "READING_IS_FREE", frozenset())  # as on a GPU
+    monkeypatch.setattr(hosts, "asks_freely", lambda x: False)  # as on a GPU
     torch.testing.assert_close(total(loss(x, y)), before, rtol=1e-3, atol=0)
     x.requires_grad_()
     with counted() as waits, Watch(x.device) as watch:

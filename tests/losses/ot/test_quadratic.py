@@ -13,6 +13,7 @@ from clouds import fused_problem, golden_case, l1, unit_points, waits_of, weight
 from torch import Tensor
 
 from relume.core.errors import UserError
+from relume.core.ops import hosts
 from relume.losses.ot import (
     Dense,
     FusedCoupling,
@@ -180,7 +181,7 @@ def test_products_are_left_out_only_where_they_change_nothing(
     monkeypatch.setattr(descent, "cross_product", lambda *args: formed.append(1) or product(*args))
     found = fused_gromov_wasserstein(*problem, **options)
     few = len(formed)
-    monkeypatch.setattr(descent, "READING_IS_FREE", frozenset())
+    monkeypatch.setattr(hosts, "asks_freely", lambda x: False)
     expected = fused_gromov_wasserstein(*problem, **options)
     assert few < 20
     assert len(formed) - few == 29  # the first step's is one of vectors
@@ -192,7 +193,7 @@ def test_products_are_left_out_only_where_they_change_nothing(
 def test_without_tolerance_nothing_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """But for one read before, which is not counted on a CPU, and one after."""
     problem = [c.float() for c in fused_problem(6, 9)]
-    monkeypatch.setattr(descent, "READING_IS_FREE", frozenset())  # as on a GPU
+    monkeypatch.setattr(hosts, "asks_freely", lambda x: False)  # as on a GPU
     for outer, inner in ((1, 5), (7, 130)):
         options = {"alpha": 0.5, "epsilon": 0.05, "outer_iters": outer, "inner_iters": inner, "tol": 0}
         assert waits_of(lambda options=options: fused_gromov_wasserstein(*problem, **options)) == 1
@@ -204,7 +205,7 @@ def test_a_bound_on_the_device_asks_nothing(epsilon: float, monkeypatch: pytest.
     problem = [c.float() for c in fused_problem(6, 9)]
     options = {"alpha": 0.5, "epsilon": epsilon, "outer_iters": 9, "inner_iters": 500, "tol": 0, "cost_scale": "none"}
     expected = fused_gromov_wasserstein(*problem, **options)
-    monkeypatch.setattr(descent, "READING_IS_FREE", frozenset())  # as on a GPU
+    monkeypatch.setattr(hosts, "asks_freely", lambda x: False)  # as on a GPU
     monkeypatch.setattr(graphs_module, "capturable", lambda logits: True)
     found = []
     options |= {"bound": torch.stack([c.amax() for c in problem]).amax(), "graphs": Graphs()}
@@ -223,7 +224,7 @@ def test_a_bound_on_the_device_asks_nothing(epsilon: float, monkeypatch: pytest.
     ],
 )
 def test_the_device_stops_where_the_host_does(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(descent, "READING_IS_FREE", frozenset())  # as on a GPU
+    monkeypatch.setattr(hosts, "asks_freely", lambda x: False)  # as on a GPU
     problem, same = [c.float() for c in fused_problem(6, 9)], {"alpha": 0.5, "epsilon": 0.05, "bound": 1.0}
     found = []
 
