@@ -158,7 +158,7 @@ def _run_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of a, b, kernel and bias (2 E), and what `gelu_gate` gave."""
     grad, a, b, kernel = grad.contiguous(), a.contiguous(), b.contiguous(), kernel.contiguous()
-    of_u, of_v, of_a, of_b, out = (torch.empty_like(a) for _ in range(5))
+    of_u, of_v, of_a, of_b, out = (torch.empty(a.shape, device=a.device, dtype=a.dtype) for _ in range(5))
     grid, shape, tiles = _sizes(a, kernel)
     taps, channels = kernel.shape[-1] ** 2, a.shape[-1]
     partial = torch.empty(grid[0], taps + 1, 2 * channels, device=a.device, dtype=torch.float32)
@@ -169,7 +169,7 @@ def _run_backward(
     launch(_depthwise_back, grid, of_u, kernel[:channels], of_a, *shape, **tiles, warps=WARPS)
     launch(_depthwise_back, grid, of_v, kernel[channels:], of_b, *shape, **tiles, warps=WARPS)
     sums = partial.sum(0)
-    of_kernel = sums[:taps].t().reshape(kernel.shape).to(kernel.dtype)
+    of_kernel = sums[:taps].t().reshape(kernel.shape).contiguous().to(kernel.dtype)
     return of_a, of_b, of_kernel, sums[taps].to(kernel.dtype, copy=True), out
 
 

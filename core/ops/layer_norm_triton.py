@@ -131,7 +131,7 @@ def _run_backward(
     height, width = tiling(channels)
     held = tile_steps(STEPS, triton.cdiv(rows, height))
     programs = triton.cdiv(rows, height * held)
-    grad_x = torch.empty_like(x)
+    grad_x = torch.empty(x.shape, device=x.device, dtype=x.dtype)
     sums = torch.empty(2, batch, programs, channels, device=x.device, dtype=torch.float32)
     launch(
         _backward, (batch * programs,), grad.contiguous(), x, gain, mean, scale, grad_x, sums[0], sums[1], rows, channels,
