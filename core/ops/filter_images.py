@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UserError
-from .dispatch import device_obstacle, use_kernel
-from .ragged import at_once, in_batches
+from .dispatch import use_kernel
+from .ragged import at_once, in_batches, obstacle_without_gradient
 from .self_test import case
 from .shapes import check_shapes
 
@@ -89,20 +89,12 @@ def by_plane(x: Tensor, kernels: Tensor) -> Tensor:
 
 
 def _fuses(x: Tensor, kernels: Tensor) -> bool:
-    return use_kernel("filter_images", functools.partial(_obstacle, x, kernels), x)
+    return use_kernel(
+        "filter_images", functools.partial(obstacle_without_gradient, "filter_images", x=x, kernels=kernels), x
+    )
 
 
 @case("filter_images", (2, 1, 9, 13), (2, 3, 3), sized=lambda side, w: ((1, 3, max(side**2 // 3, 1), w), (1, 21, 21)))
 def _case(x: Tensor, kernels: Tensor) -> Tensor:
     with torch.no_grad():
         return filtered(x, kernels).detach()
-
-
-def _obstacle(x: Tensor, kernels: Tensor) -> str | None:
-    """Why the fused kernel cannot run, or None."""
-    for name, t in {"x": x, "kernels": kernels}.items():
-        if t.dtype != torch.float32:
-            return f"it computes in float32, {name} is {str(t.dtype).removeprefix('torch.')}"
-    if torch.is_grad_enabled() and (x.requires_grad or kernels.requires_grad):
-        return "it has no gradient, which is asked for"
-    return device_obstacle("filter_images", x=x, kernels=kernels)

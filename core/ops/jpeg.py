@@ -17,8 +17,8 @@ from torch import Tensor
 
 from ..errors import UserError
 from .constants import constant
-from .dispatch import device_obstacle, use_kernel
-from .ragged import at_once, in_batches
+from .dispatch import use_kernel
+from .ragged import at_once, in_batches, obstacle_without_gradient
 from .self_test import case
 from .shapes import check_shapes
 
@@ -100,7 +100,7 @@ def _fused(x: Tensor, sizes: Tensor | None, factor: Tensor, coding: Coding) -> T
 
 
 def _fuses(x: Tensor, factor: Tensor, coding: Coding) -> bool:
-    return use_kernel("jpeg", functools.partial(_obstacle, x, factor), x)
+    return use_kernel("jpeg", functools.partial(obstacle_without_gradient, "jpeg", x=x, factor=factor), x)
 
 
 def _plain(x: Tensor, factor: Tensor, coding: Coding) -> Tensor:
@@ -149,13 +149,3 @@ def _case(x: Tensor, factor: Tensor) -> Tensor:
     table = tuple(tuple(30.0 + i + j for j in range(8)) for i in range(8))
     with torch.no_grad():  # of what is rounded softly, since with steps a last bit decides which way
         return recompressed(x.clamp(0, 1), factor, Coding(table, table, soft=True)).detach()
-
-
-def _obstacle(x: Tensor, factor: Tensor) -> str | None:
-    """Why the fused kernel cannot run, or None."""
-    for name, t in {"x": x, "factor": factor}.items():
-        if t.dtype != torch.float32:
-            return f"it computes in float32, {name} is {str(t.dtype).removeprefix('torch.')}"
-    if torch.is_grad_enabled() and (x.requires_grad or factor.requires_grad):
-        return "it has no gradient, which is asked for"
-    return device_obstacle("jpeg", x=x, factor=factor)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .constants import uploaded
+from .dispatch import device_obstacle
 
 
 def in_batches(
@@ -48,3 +49,13 @@ def at_once(images: Sequence[Tensor], work: Callable[[Tensor, Tensor | None], Te
         place[:, :height, :width] = image
     results = work(stack, uploaded(torch.tensor(shapes, dtype=torch.int32), first.device))
     return [result[:, :height, :width] for result, (height, width) in zip(results, shapes, strict=True)]
+
+
+def obstacle_without_gradient(op: str, **tensors: Tensor) -> str | None:
+    """Why the fused kernel of `op` cannot take `tensors`, of any shape, or None: it is for float32, without gradients."""
+    for name, t in tensors.items():
+        if t.dtype != torch.float32:
+            return f"it computes in float32, {name} is {str(t.dtype).removeprefix('torch.')}"
+    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors.values()):
+        return "it has no gradient, which is asked for"
+    return device_obstacle(op, **tensors)
